@@ -1,0 +1,46 @@
+# make help lists the targets. Each sets up what it needs; nothing is installed outside .venv.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test bench lint format lock image clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
+
+$(STAMP): requirements/uv.txt requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit("NOMADS needs Python 3.11 or newer; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## the whole way on this machine: stand-ins, bot, one job (ONCE=1 ends after it)
+	$(BIN)/python -m sandbox demo $(if $(ONCE),--once)
+
+test: lint  ## everything that must be true: lint, types, import rules, migrations, all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## put every file in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure what is called fast; exit 1 if a goal is missed
+	$(BIN)/python -m bench
+
+lock: $(STAMP)  ## resolve pyproject.toml again into requirements/
+	echo 'uv' | $(BIN)/uv pip compile $(LOCK) - -o requirements/uv.txt
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/bot.txt
+	$(BIN)/uv pip compile $(LOCK) --group pipelines -o requirements/pipelines.txt
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml --group pipelines --group dev -o requirements/dev.txt
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+clean:  ## forget what was set up and what the demo kept
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,87 @@
+"""The pipelines on offer, read from `pipelines/*/pipeline.toml`. Adding a folder adds a pipeline."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bot.jobs import Box, NomadsError
+
+MIB = 2**20
+
+
+class Pipeline(BaseModel):
+    """One catalogue entry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    title: Annotated[str, Field(max_length=75)]
+    description: Annotated[str, Field(max_length=300)]
+    version: str = "1"
+    image: str = ""
+    """Container image; empty: this pipeline cannot run on AWS Batch."""
+    command: tuple[str, ...] = ()
+    """The program, without the request's arguments; empty: the pipeline cannot run at all yet."""
+    contract: Literal["2018", "1"] = "1"
+    """`2018`: takes `--token` and no `--results-uri`."""
+    cpu: Annotated[float, Field(gt=0)] = 1
+    memory: Annotated[int, Field(gt=0)] = 2048
+    """MiB, whatever the box."""
+    memory_per_voxel: Annotated[float, Field(ge=0)] = 0
+    """Bytes on top for every voxel of the box."""
+    timeout: Annotated[int, Field(ge=60)] = 3600
+    """Seconds; AWS Batch takes no less than 60."""
+    roles: dict[str, tuple[str, ...]] = {}
+    """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
+
+    def memory_for(self, box: Box) -> int:
+        """MiB a run on that box needs."""
+        return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)
+
+    def bytes_read(self, box: Box) -> int:
+        """What a run reads: voxels times channels, one byte each until the data type is known."""
+        return box.voxels * max(1, len(self.roles))
+
+    @property
+    def time_limit(self) -> timedelta:
+        """How long a run may take."""
+        return timedelta(seconds=self.timeout)
+
+
+class Catalog:
+    """The pipelines by name, in the order of their names."""
+
+    def __init__(self, pipelines: Mapping[str, Pipeline]) -> None:
+        self._pipelines = dict(sorted(pipelines.items()))
+
+    @classmethod
+    def read(cls, folder: Path, *, images: Mapping[str, str] | None = None) -> Catalog:
+        """Read every `*/pipeline.toml` under the folder; `images` overrides images by pipeline name.
+
+        Raises NomadsError that names the file and the mistake.
+        """
+        images = images or {}
+        found: dict[str, Pipeline] = {}
+        for path in sorted(folder.glob("*/pipeline.toml")):
+            try:
+                entry = Pipeline.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            except (tomllib.TOMLDecodeError, ValidationError) as error:
+                raise NomadsError(f"{path}: {error}") from None
+            if entry.name in found:
+                raise NomadsError(f"{path}: there is already a pipeline named {entry.name}")
+            image = images.get(entry.name)
+            found[entry.name] = entry.model_copy(update={"image": image}) if image else entry
+        return cls(found)
+
+    def __iter__(self) -> Iterator[Pipeline]:
+        return iter(self._pipelines.values())
+
+    def get(self, name: str) -> Pipeline | None:
+        """The pipeline of that name, if it is on offer."""
+        return self._pipelines.get(name)

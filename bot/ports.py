@@ -1,0 +1,171 @@
+"""What the application needs of the world, in the domain's words.
+
+Every adapter raises only `bot.jobs.Unavailable` (try again) or `bot.jobs.Refused` (do not), never its vendor's errors,
+and puts no secret into either. All are safe to call from several threads at once. Times are aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from bot.jobs import Job, Observation, ResultFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One run of a program, as compute is asked to do it."""
+
+    name: str
+    """Unique; at most 128 characters of Batch's alphabet. Submitting a name twice is the caller's mistake to avoid."""
+    pipeline: str
+    image: str
+    """The container image; an adapter that runs no containers ignores it."""
+    command: Sequence[str]
+    """The program; `arguments` are appended to it."""
+    arguments: Sequence[str]
+    """`--host H --col C …`, without the token."""
+    token_argument: bool = False
+    """A 2018 image: the program takes only `--token`. Otherwise it reads BOSS_TOKEN from its environment."""
+    cpu: float
+    """Virtual processors."""
+    memory: int
+    """MiB."""
+    timeout: timedelta
+    owner: str
+    """Whose token it is."""
+    token: str
+    """The token's reference in this compute's Secrets."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Compute(Protocol):
+    """Runs programs: subprocesses on this machine, or AWS Batch."""
+
+    def refuses(self, *, image: str, command: Sequence[str]) -> str:
+        """Why this compute cannot run such a program, in words for a person; empty where it can. No I/O."""
+
+    def submit(self, work: Work) -> str:
+        """Start the program and return the compute id. Returns as soon as it is queued."""
+
+    def find(self, name: str) -> str | None:
+        """The compute id of the work of that name, however it fared; None where compute never saw it."""
+
+    def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is known of each id, any number of them; an id compute does not know is absent."""
+
+    def cancel(self, compute_id: str, *, reason: str) -> None:
+        """End the work, queued or running. It ends as FAILED. Finished or unknown work is left as it is."""
+
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
+        """The last `lines` lines the program printed (stdout and stderr), oldest first; empty if there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An address a person can open, and until when; None: as long as the file is there."""
+
+    url: str
+    expires: datetime | None = None
+
+
+class Results(Protocol):
+    """Keeps what programs write. A folder is `results key/job id`; names within it may have slashes."""
+
+    def uri(self, folder: str) -> str:
+        """Where the program writes: `s3://bucket/folder/` or `file:///…/folder/`."""
+
+    def address(self, folder: str) -> str:
+        """Where a person looks at the folder."""
+
+    def list(self, folder: str) -> list[ResultFile]:
+        """The files there, by name; empty where there is no such folder."""
+
+    def read(self, folder: str, name: str, *, limit: int) -> bytes:
+        """A file's content. Raises NotFound where it is absent and Refused where it has more than `limit` bytes."""
+
+    def link(self, folder: str, name: str) -> Link:
+        """An address for one file, whether or not it exists."""
+
+
+class Secrets(Protocol):
+    """Keeps tokens. A reference says nothing about the token."""
+
+    def put(self, owner: str, value: SecretStr) -> str:
+        """Keep it for its owner and return its reference. The same owner and value may give the same reference."""
+
+    def get(self, reference: str) -> SecretStr:
+        """The value. Raises NotFound."""
+
+    def forget(self, reference: str) -> None:
+        """Erase it; an unknown reference is no error."""
+
+    def holds(self, reference: str) -> bool:
+        """Whether the reference is of this kind of keeper. No I/O."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One message. `message_id` is fixed by the caller, so that a second sending is recognised as the same mail."""
+
+    to: str
+    subject: str
+    text: str
+    html: str
+    message_id: str
+    """`<unique@domain>`, with the angle brackets."""
+
+
+class Mailer(Protocol):
+    """Sends mail: SMTP, SES, or nobody."""
+
+    def send(self, mail: Mail) -> None:
+        """Hand it to the mail server. Raises Refused where the server will never take it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of a job's story, in words for a person."""
+
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A job as chat shows it."""
+
+    job: Job
+    pipeline_title: str
+    size: int
+    """Bytes the program reads."""
+    links: Sequence[tuple[str, Link]] = ()
+    """Title and address of each result."""
+    address: str = ""
+    """Where the results folder is looked at."""
+
+
+class Chat(Protocol):
+    """Tells people in a channel. A message is named by its timestamp; `key` is unique to a message, whoever retries."""
+
+    def post_card(self, story: Story, *, key: str) -> str:
+        """Post the job's card to its channel; returns its timestamp."""
+
+    def edit_card(self, story: Story, timestamp: str) -> None:
+        """Bring the card up to date."""
+
+    def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
+        """Tell the steps in the card's thread as one reply; returns its timestamp."""
+
+    def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
+        """Let that reply tell these steps."""
+
+    def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
+        """Show a file in the thread. The caller names it uniquely."""
+
+    def find(self, channel: str, *, thread: str | None, key: str, since: datetime) -> str | None:
+        """The timestamp of the message with that key (or the file of that name), if it was posted."""

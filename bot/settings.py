@@ -1,0 +1,64 @@
+"""Everything that can be set, from the environment or a `.env` file. Reading settings touches nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bot.aws.config import AwsConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+GB = 10**9
+
+
+class Settings(BaseSettings):
+    """The settings, each named in the environment as NOMADS_ and its name unless an alias says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="NOMADS_", env_file=".env", extra="ignore", frozen=True)
+
+    slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
+    slack_signing_secret: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = (
+        None
+    )
+    slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
+    """Set: Socket Mode. Unset: HTTP."""
+    slack_api_url: Annotated[str, Field(validation_alias=AliasChoices("SLACK_API_URL"))] = "https://slack.com/api/"
+
+    host: str = "127.0.0.1"
+    """What the server binds."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    public_url: str = ""
+    """Where people reach the server, for links to local results; empty: the address it binds."""
+
+    compute: Literal["local", "aws"] = "local"
+    data: Path = Path("var")
+    """Where everything is kept that this machine keeps: database, key, runs, results."""
+    database_url: str = ""
+    """SQLAlchemy's URL; empty: SQLite in the data folder."""
+    secret_key: SecretStr | None = None
+    """Encrypts tokens in the database; unset: a key file in the data folder, made at the first start."""
+    pipelines: Path = ROOT / "pipelines"
+    images: dict[str, str] = {}
+    """JSON: pipeline name to container image, over what pipeline.toml says."""
+
+    boss_host: str = "api.bossdb.io"
+    """The BOSS that programs read: a host name, or a URL where it is not https."""
+    max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
+    """The most data one job may read, in bytes."""
+
+    mail: SecretStr = SecretStr("off")
+    """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""
+    mail_from: str = "nomads@localhost"
+
+    watch_interval: Annotated[float, Field(gt=0)] = 0
+    """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
+    lost_after: Annotated[float, Field(ge=0)] = 300
+    """Seconds after submission from which on a job that compute does not know is LOST."""
+    local_slots: Annotated[int, Field(ge=1)] = 2
+    """How many programs run at once on this machine; the others wait."""
+    log_level: str = "INFO"
+
+    aws: AwsConfig = Field(default_factory=AwsConfig)
