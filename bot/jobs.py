@@ -76,7 +76,9 @@ class Range:
             if end < 0:
                 raise ValueError(f"{end} is negative; coordinates count from 0.")
             if end > MAX_COORDINATE:
-                raise ValueError(f"{_short(str(end))} is beyond any volume; the largest coordinate is {MAX_COORDINATE}.")
+                raise ValueError(
+                    f"{_short(str(end))} is beyond any volume; the largest coordinate is {MAX_COORDINATE}."
+                )
         if self.start >= self.stop:
             raise ValueError(
                 f"start ({self.start}) must be smaller than stop ({self.stop}); the stop itself is not included."
@@ -280,9 +282,7 @@ class JobState(StrEnum):
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
 """Nothing happens to a job any more."""
-WATCHED = frozenset(
-    {JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING}
-)
+WATCHED = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING})
 """Compute has the job, and is asked about it."""
 WAITING = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING})
 """Compute has the job, and its program does not run yet."""

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""
     mail_from: str = "nomads@localhost"
 
-    watch_interval: Annotated[float, Field(gt=0)] = 0
+    watch_interval: Annotated[float, Field(ge=0)] = 0
     """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
     lost_after: Annotated[float, Field(ge=0)] = 300
     """Seconds after submission from which on a job that compute does not know is LOST."""
