@@ -44,9 +44,14 @@ class Pipeline(BaseModel):
         """MiB a run on that box needs."""
         return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)
 
+    @property
+    def channels(self) -> int:
+        """How many channels a run reads."""
+        return max(1, len(self.roles))
+
     def bytes_read(self, box: Box) -> int:
         """What a run reads: voxels times channels, one byte each until the data type is known."""
-        return box.voxels * max(1, len(self.roles))
+        return box.voxels * self.channels
 
     @property
     def time_limit(self) -> timedelta:

@@ -349,7 +349,10 @@ class Job(BaseModel):
     log: str | None = None
     log_tail: tuple[str, ...] = ()
     """The last lines of the program's output, kept when it failed."""
+    exit_code: int | None = None
     summary: Summary | None = None
+    cancelled_by: str | None = None
+    """Who asked for its end."""
     accepted_at: datetime
     submitted_at: datetime | None = None
     started_at: datetime | None = None
@@ -364,3 +367,19 @@ class Job(BaseModel):
     def folder(self) -> str:
         """The results folder: the results key, and the job's id within it, so that no run overwrites another."""
         return f"{self.request.results_key}/{self.id}"
+
+    @property
+    def advice(self) -> str:
+        """What a person does next about a job that ended without success."""
+        if self.state is JobState.CANCELLED:
+            return "Submit it again whenever you like."
+        if self.state is JobState.LOST:
+            return "Look at the results folder; submit it again if it is empty."
+        return _ADVICE.get(self.exit_code or 0, "Submit it again; if it fails again, show this to whoever runs NOMADS.")
+
+
+_ADVICE = {
+    2: "Correct the request and submit it again.",
+    3: "Check that the token is right and may read this data, then submit it again.",
+}
+"""By a program's exit code (the pipelines' contract, version 1)."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from bot.jobs import Job, Observation, ResultFile
+from bot.jobs import Job, JobState, Observation, ResultFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,7 @@ class Step:
 
     text: str
     at: datetime
+    state: JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,5 +168,5 @@ class Chat(Protocol):
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread. The caller names it uniquely."""
 
-    def find(self, channel: str, *, thread: str | None, key: str, since: datetime) -> str | None:
-        """The timestamp of the message with that key (or the file of that name), if it was posted."""
+    def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
+        """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""

@@ -1,8 +1,17 @@
-"""The settings of the AWS module, each named in the environment as NOMADS_AWS_ and its name."""
+"""The settings of the AWS module, each named in the environment as NOMADS_AWS_ and its name; lists are JSON.
+
+Nothing that belongs to one account, region or network has a default.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BatchName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,127}$")]
+RoleArn = Annotated[str, Field(pattern=r"^$|^arn:[a-z-]+:iam::[0-9]{12}:(role|instance-profile)/.+$")]
 
 
 class AwsConfig(BaseSettings):
@@ -12,6 +21,56 @@ class AwsConfig(BaseSettings):
 
     region: str = ""
     """Empty: boto3's usual chain decides."""
-    queue: str = "nomads-queue"
-    compute_environment: str = "nomads-ce"
-    bucket: str = ""
+    queue: BatchName = "nomads-queue"
+    compute_environment: BatchName = "nomads-ce"
+    bucket: Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = ""
+    """Where results go. Bucket names are shared by all of AWS, so there is no default."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}$")] = "nomads"
+    """Begins the names of job definitions (`nomads_…`) and secrets (`nomads/…`); the IAM policies rely on it."""
+
+    execution_role: RoleArn = ""
+    """With which a container is started: reads the token's secret, writes the log."""
+    job_role: RoleArn = ""
+    """With which the program runs: writes results to the bucket."""
+
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ()
+    """Such as `["m7i", "r7i.2xlarge"]`, or `["optimal"]`: AWS Batch chooses."""
+    instance_role: str = ""
+    """The instance profile of the machines, by name or ARN."""
+    service_role: RoleArn = ""
+    """Empty: AWS Batch's own service-linked role."""
+    max_vcpus: Annotated[int, Field(ge=1)] = 64
+    """The most virtual processors that may run, and cost, at once."""
+    spot: bool = False
+    """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a job is started before losing its machine counts as its failure."""
+    log_group: Annotated[str, Field(pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$")] = "/aws/batch/job"
+    log_days: Annotated[int, Field(ge=1)] = 90
+    """How long a log group made by `provision` keeps its lines; one of the numbers CloudWatch offers."""
+    link_lifetime: Annotated[int, Field(ge=60, le=604_800)] = 604_800
+    """Seconds a link to a result works; AWS takes at most seven days."""
+
+    tries: Annotated[int, Field(ge=1)] = 4
+    """How often one call to AWS is tried, at growing intervals, before it counts as unavailable."""
+    connect_timeout: Annotated[float, Field(gt=0)] = 5
+    """Seconds."""
+    read_timeout: Annotated[float, Field(gt=0)] = 20
+    """Seconds."""
+
+    def missing_to_run(self) -> list[str]:
+        """The environment names of settings without which no job can run; empty if there are none."""
+        return self._unset("bucket", "execution_role", "job_role")
+
+    def missing_to_provision(self) -> list[str]:
+        """The environment names of settings without which nothing can be provisioned; empty if there are none."""
+        return self._unset(
+            "bucket", "execution_role", "job_role", "instance_role", "subnets", "security_groups", "instance_types"
+        )
+
+    def _unset(self, *names: str) -> list[str]:
+        prefix = str(self.model_config["env_prefix"])
+        return [prefix + name.upper() for name in names if not getattr(self, name)]

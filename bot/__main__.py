@@ -1,0 +1,116 @@
+"""The command line. Heavy imports wait until a command needs them: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 failed, 2 the request or the settings are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bot", description="NOMADS: synapse detection on BOSS volumes.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("run", help="serve Slack and carry out jobs, until stopped")
+    commands.add_parser("work", help="carry out jobs only, beside processes that serve Slack")
+    commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
+    commands.add_parser("doctor", help="check settings, database, Slack, mail and AWS, and say what is wrong")
+    submit = commands.add_parser(
+        "submit", help="submit a job without Slack; the token comes from BOSS_TOKEN or a prompt"
+    )
+    for name, example in (
+        ("pipeline", "nomads-unsupervised"),
+        ("collection", "demo"),
+        ("experiment", "cortex"),
+        ("x", "0,512"),
+        ("y", "0,512"),
+        ("z", "0,16"),
+        ("email", "name@example.org"),
+    ):
+        submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
+    submit.add_argument("--wait", action="store_true", help="stay until the job ends")
+    submit.add_argument("--json", action="store_true", help="print one JSON object a line for each transition")
+    arguments = parser.parse_args(argv)
+    return _guarded(arguments.command, arguments)
+
+
+def _guarded(command: str, arguments: argparse.Namespace) -> int:
+    from bot.jobs import InvalidRequest, NomadsError
+
+    try:
+        return _COMMANDS[command](arguments)
+    except InvalidRequest as error:
+        for field, text in error.errors.items():
+            print(f"{field}: {text}", file=sys.stderr)
+    except NomadsError as error:
+        print(error, file=sys.stderr)
+    return 2
+
+
+def _settings() -> Settings:
+    from pydantic import ValidationError
+
+    from bot.jobs import NomadsError
+    from bot.settings import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = "\n".join(
+            f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+        )
+        raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
+    import logging
+
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return settings
+
+
+def _run(_arguments: argparse.Namespace) -> int:
+    from bot.app import run
+
+    run(_settings())
+    return 0
+
+
+def _work(_arguments: argparse.Namespace) -> int:
+    from bot.app import work
+
+    work(_settings())
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from bot.terminal import submit
+
+    return submit(_settings(), arguments)
+
+
+def _provision(_arguments: argparse.Namespace) -> int:
+    from bot.app import provision
+
+    provision(_settings())
+    return 0
+
+
+def _doctor(_arguments: argparse.Namespace) -> int:
+    from bot.app import doctor
+
+    return 0 if doctor(_settings(), say=print) else 1
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "work": _work,
+    "submit": _submit,
+    "provision": _provision,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""The composition root: what is made of which settings. Nothing happens on import, and little in `build`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from bot.catalog import Catalog
+from bot.jobs import NomadsError, Unavailable
+from bot.ports import Chat, Compute, Mailer, Results, Secrets
+from bot.service import JobService
+from bot.settings import ROOT, Settings
+from bot.store import JobStore, connect
+from bot.worker import Worker
+
+if TYPE_CHECKING:
+    from slack_bolt import App
+    from slack_sdk import WebClient
+    from starlette.applications import Starlette
+
+log = logging.getLogger(__name__)
+
+TRIGGER = 2.5
+"""Seconds for the call that opens a view: a trigger id lives three."""
+QUICK = 1.0
+"""Seconds for a question to Slack whose answer is merely convenient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """The application without a front end."""
+
+    settings: Settings
+    store: JobStore
+    catalog: Catalog
+    compute: Compute
+    results: Results
+    service: JobService
+    worker: Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nomads:
+    """The application with Slack in front."""
+
+    core: Core
+    app: App
+    web: Starlette
+    socket_mode: bool
+
+
+def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = None) -> Core:
+    """Everything but a front end. `base_url` is where local results are served; empty: nowhere, links are file:// ones.
+
+    Raises NomadsError in words for the admin where the settings do not fit together.
+    """
+    from bot.local import SealedSecrets, load_key
+
+    if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
+        raise NomadsError("Set NOMADS_SECRET_KEY: processes that share a database must share the key of its tokens.")
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = load_key(settings.data / "secret.key", settings.secret_key)
+    store = JobStore(connect(settings.database_url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
+    vault = SealedSecrets(key=_key(key, "tokens"), rows=store)
+    catalog = Catalog.read(settings.pipelines, images=settings.images)
+    compute, results, secrets = _places(settings, vault=vault, key=key, base_url=base_url)
+    service = JobService(
+        store=store,
+        catalog=catalog,
+        compute=compute,
+        vault=vault,
+        max_bytes=settings.max_bytes,
+    )
+    worker = Worker(
+        store=store,
+        service=service,
+        catalog=catalog,
+        compute=compute,
+        results=results,
+        vault=vault,
+        secrets=secrets,
+        mailer=_mailer(settings),
+        chat=chat,
+        boss_host=settings.boss_host,
+        mail_domain=settings.mail_from.rpartition("@")[2].rstrip(">") or "localhost",
+        watch_interval=settings.watch_interval or (0.5 if settings.compute == "local" else 10),
+        lost_after=timedelta(seconds=settings.lost_after),
+    )
+    return Core(
+        settings=settings,
+        store=store,
+        catalog=catalog,
+        compute=compute,
+        results=results,
+        service=service,
+        worker=worker,
+    )
+
+
+def _key(key: bytes, purpose: str) -> bytes:
+    """A key of its own for each purpose."""
+    return hmac.new(key, purpose.encode(), hashlib.sha256).digest()
+
+
+def _places(settings: Settings, *, vault: Secrets, key: bytes, base_url: str) -> tuple[Compute, Results, Secrets]:
+    if settings.compute == "aws":
+        from bot.aws.batch import BatchCompute
+        from bot.aws.clients import Clients
+        from bot.aws.s3 import S3Results
+        from bot.aws.secrets import AwsSecrets
+
+        if missing := settings.aws.missing_to_run():
+            raise NomadsError(f"NOMADS_COMPUTE=aws also needs {', '.join(missing)}; see docs/aws.md.")
+        clients = Clients(settings.aws)
+        return (
+            BatchCompute(config=settings.aws, clients=clients),
+            S3Results(config=settings.aws, clients=clients),
+            AwsSecrets(config=settings.aws, clients=clients, key=_key(key, "fingerprints")),
+        )
+    from bot.local import LocalCompute, LocalResults
+
+    data = settings.data.resolve()
+    compute = LocalCompute(folder=data / "runs", secrets=vault, root=ROOT, slots=settings.local_slots)
+    results = LocalResults(folder=data / "results", base_url=base_url, key=_key(key, "results"))
+    return compute, results, vault
+
+
+def _mailer(settings: Settings) -> Mailer:
+    from bot.mail import NoMailer, SmtpMailer, mime, parse_mail_url
+
+    server = parse_mail_url(settings.mail)
+    if server.kind == "off":
+        return NoMailer()
+    if server.kind == "ses":
+        from bot.aws.ses import SesMailer
+
+        return SesMailer(config=settings.aws, mime=lambda mail: mime(mail, sender=settings.mail_from))
+    return SmtpMailer(server=server, sender=settings.mail_from)
+
+
+def build(settings: Settings, *, base_url: str = "") -> Nomads:
+    """The application with Slack in front: Socket Mode where there is an app token, else HTTP."""
+    from slack_bolt import App
+
+    from bot.local import LocalResults
+    from bot.slack import SlackChat
+    from bot.web import web
+    from handlers import register
+    from handlers.workspace import Workspace
+
+    if settings.slack_bot_token is None:
+        raise NomadsError("Set SLACK_BOT_TOKEN (OAuth & Permissions in your Slack app's settings).")
+    socket_mode = settings.slack_app_token is not None
+    if not socket_mode and settings.slack_signing_secret is None:
+        raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
+    core = build_core(settings, base_url=base_url, chat=SlackChat(client=_client(settings, timeout=10)))
+    secret = settings.slack_signing_secret
+    app = App(
+        client=_client(settings, timeout=TRIGGER),
+        signing_secret=secret.get_secret_value() if secret else "unused in Socket Mode",
+        process_before_response=True,  # the answer follows the work at once instead of being polled for
+        token_verification_enabled=False,  # no call to Slack before the first request
+    )
+    register(
+        app,
+        service=core.service,
+        catalog=core.catalog,
+        workspace=Workspace(client=_client(settings, timeout=QUICK)),
+    )
+
+    def ready() -> str:
+        try:
+            core.store.open_effects()
+        except Unavailable as error:
+            return str(error)
+        return ""
+
+    results = core.results if isinstance(core.results, LocalResults) else None
+    return Nomads(
+        core=core,
+        app=app,
+        web=web(app=None if socket_mode else app, results=results, ready=ready),
+        socket_mode=socket_mode,
+    )
+
+
+def _client(settings: Settings, *, timeout: float) -> WebClient:
+    from slack_sdk import WebClient
+
+    if settings.slack_bot_token is None:
+        raise NomadsError("Set SLACK_BOT_TOKEN.")
+    return WebClient(
+        token=settings.slack_bot_token.get_secret_value(),
+        base_url=settings.slack_api_url.rstrip("/") + "/",
+        timeout=timeout,  # type: ignore[arg-type]  # annotated int, handed on to urllib, which takes fractions
+        retry_handlers=[],  # repeating a post is the worker's to decide: it looks first
+    )
+
+
+@contextlib.contextmanager
+def working(core: Core) -> Iterator[None]:
+    """The worker runs as long as the block does; what is under way at its end is finished."""
+    core.store.migrate()
+    worker = threading.Thread(target=core.worker.run, name="worker")
+    worker.start()
+    try:
+        yield
+    finally:
+        core.worker.stop()
+        worker.join()
+        core.store.close()
+
+
+@contextlib.contextmanager
+def running(nomads: Nomads) -> Iterator[None]:
+    """The worker, and in Socket Mode the connection, run as long as the block does."""
+    with working(nomads.core):
+        if not nomads.socket_mode:
+            yield
+            return
+        from slack_bolt.adapter.socket_mode import SocketModeHandler
+
+        token = nomads.core.settings.slack_app_token
+        connection = SocketModeHandler(nomads.app, token.get_secret_value() if token else None)
+        try:
+            connection.connect()  # type: ignore[no-untyped-call]
+            yield
+        finally:
+            connection.close()  # type: ignore[no-untyped-call]
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal ends it."""
+    import uvicorn
+
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise NomadsError(f"Port {settings.port} on {settings.host} cannot be used: {error.strerror}.") from None
+    url = settings.public_url.rstrip("/") or f"http://{settings.host}:{listener.getsockname()[1]}"
+    nomads = build(settings, base_url=url)
+    announce(nomads.core)
+    with running(nomads):
+        log.info("NOMADS is ready at %s, Slack over %s.", url, "Socket Mode" if nomads.socket_mode else "HTTP")
+        uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False)).run(sockets=[listener])
+
+
+def work(settings: Settings) -> None:
+    """Carry out effects and watch jobs, beside other processes that serve Slack, until a signal ends it."""
+    nomads = build(settings, base_url=settings.public_url.rstrip("/"))
+    announce(nomads.core)
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    with working(nomads.core):
+        over.wait()
+
+
+def provision(settings: Settings) -> None:
+    """Create in AWS what is missing. Raises Refused with every setting that is not there."""
+    from bot.aws.provision import provision as make
+
+    make(settings.aws, Catalog.read(settings.pipelines, images=settings.images), say=print)
+
+
+def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
+    """Try each part once, without starting anything, and say what is wrong; True where nothing is."""
+    core = build_core(settings)
+    core.store.migrate()
+    checks: dict[str, Callable[[], object]] = {
+        "database": core.store.open_effects,
+        "compute": lambda: core.compute.find("nomads-doctor"),
+        "results": lambda: core.results.list("nomads/doctor"),
+        "pipelines": lambda: _runnable(core),
+    }
+    if settings.slack_bot_token:
+        checks["slack"] = lambda: _greet(settings)
+    sound = True
+    for name, check in checks.items():
+        try:
+            check()
+            say(f"{name}: ok")
+        except NomadsError as error:
+            sound = False
+            say(f"{name}: {error}")
+    core.store.close()
+    return sound
+
+
+def _runnable(core: Core) -> None:
+    problems = {p.name: core.compute.refuses(image=p.image, command=p.command) for p in core.catalog}
+    if all(problems.values()):
+        raise NomadsError(" ".join(problems.values()) or "There is no pipeline.")
+
+
+def _greet(settings: Settings) -> None:
+    from slack_sdk.errors import SlackClientError
+
+    try:
+        _client(settings, timeout=10).auth_test()
+    except (SlackClientError, OSError) as error:
+        raise NomadsError(f"Slack did not take the bot token ({type(error).__name__}).") from None
+
+
+def announce(core: Core) -> None:
+    """Say loudly what runs on this machine alone."""
+    if core.settings.compute == "local":
+        log.warning("%s", getattr(core.compute, "announcement", "Programs run on this machine."))

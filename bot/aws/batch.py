@@ -1,0 +1,367 @@
+"""Compute on AWS Batch: job definitions, submissions, and what became of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import threading
+import unicodedata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bot.aws.clients import Clients, Unanswered, translated
+from bot.aws.config import AwsConfig
+from bot.jobs import FINAL, JobState, Observation, Refused
+from bot.ports import Work
+
+if TYPE_CHECKING:
+    from types_boto3_batch import BatchClient
+
+DESCRIBE_LIMIT = 100
+"""Jobs one DescribeJobs takes."""
+SHORTEST = 60
+"""The least time limit AWS Batch takes, in seconds."""
+LONGEST = timedelta(days=1)
+"""The time limit of a job submitted from a definition by hand; ours name their own."""
+MAX_NAME = 128
+"""The longest name of a job or job definition."""
+MAX_TAGS = 40
+"""AWS takes 50 a resource; a definition's own come on top when they are propagated."""
+CONTENT_TAG = "nomads-content"
+"""The tag in which a job definition keeps the fingerprint of its content."""
+
+_TOKEN_ARGUMENT = ("sh", "-c", 'exec "$@" --token "$BOSS_TOKEN"', "sh")
+"""Hands the token to a program that takes it as an argument only, so that it stands in no request to AWS."""
+_JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
+
+
+def definition(
+    config: AwsConfig, *, region: str, pipeline: str, image: str, owner: str = "", token: str = ""
+) -> dict[str, Any]:
+    """The request that registers a pipeline's job definition, without its fingerprint.
+
+    One for each pipeline and token owner: SubmitJob cannot override secrets. `token` is the ARN of the token's secret;
+    without one the definition has no secret and belongs to nobody.
+    """
+    container: dict[str, Any] = {
+        "image": image,
+        # AWS Batch wants numbers here; every submission brings its own.
+        "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "2048"}],
+        "environment": [{"name": "AWS_DEFAULT_REGION", "value": region}],
+        "logConfiguration": {
+            "logDriver": "awslogs",
+            "options": {"awslogs-group": config.log_group, "awslogs-region": region},
+        },
+    }
+    if config.job_role:
+        container["jobRoleArn"] = config.job_role
+    if config.execution_role:
+        container["executionRoleArn"] = config.execution_role
+    if token:
+        container["secrets"] = [{"name": "BOSS_TOKEN", "valueFrom": token}]
+    name = f"{config.prefix}_{pipeline}"
+    if token:
+        name += f"_{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+    return {
+        "jobDefinitionName": clean_name(name),
+        "type": "container",
+        "containerProperties": container,
+        "retryStrategy": {
+            "attempts": config.attempts,
+            # A spot machine that was taken back is no fault of the program; everything else is an end.
+            "evaluateOnExit": [
+                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onReason": "*", "action": "EXIT"},
+            ],
+        },
+        "timeout": {"attemptDurationSeconds": int(LONGEST.total_seconds())},
+        "platformCapabilities": ["EC2"],
+        "propagateTags": True,
+        "tags": clean_tags({"pipeline": pipeline}),
+    }
+
+
+class BatchCompute:
+    """`bot.ports.Compute` on one queue of AWS Batch. After a definition's first use, a submission is one call."""
+
+    def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
+        self._config = config
+        self._clients = clients or Clients(config)
+        self._lock = threading.Lock()
+        self._definitions: dict[str, str] = {}  # fingerprint to ARN
+        self._in_doubt: set[str] = set()  # names whose submission went unanswered
+
+    def refuses(self, *, image: str, command: Sequence[str]) -> str:
+        """Why AWS Batch cannot run such a program, in words for a person; empty where it can. No I/O."""
+        if not image:
+            return "It has no container image, so AWS Batch cannot run it; an admin can name one in NOMADS_IMAGES."
+        if not command:
+            return "It has no program to run yet."
+        return ""
+
+    def submit(self, work: Work) -> str:
+        """Queue the work and return its job id.
+
+        Raises Unavailable also where AWS may have taken the job without our hearing of it; the next `submit` of that
+        name then looks for it first.
+        """
+        name = clean_name(work.name)
+        if name in self._in_doubt and (found := self.find(name)):
+            self._in_doubt.discard(name)
+            return found
+        request = definition(
+            self._config,
+            region=self._clients.region,
+            pipeline=work.pipeline,
+            image=work.image,
+            owner=work.owner,
+            token=work.token,
+        )
+        if work.token and not self._config.execution_role:
+            raise Refused("AWS Batch cannot hand the token to the program: set NOMADS_AWS_EXECUTION_ROLE.")
+        if not work.image:
+            raise Refused(f"The pipeline {work.pipeline} has no container image.")
+        known = self._definitions.get(fingerprint(request))
+        try:
+            try:
+                job = self._submit(work, name, known or self.ensure(request))
+            except Refused:
+                # Somebody may have deregistered the definition we remember; any other refusal comes back unchanged.
+                self._definitions.pop(fingerprint(request), None)
+                if known is None or (fresh := self.ensure(request)) == known:
+                    raise
+                job = self._submit(work, name, fresh)
+        except Unanswered:
+            self._in_doubt.add(name)
+            raise
+        self._in_doubt.discard(name)
+        return job
+
+    def _submit(self, work: Work, name: str, definition_arn: str) -> str:
+        command = [*work.command, *work.arguments]
+        if work.token_argument and work.token:
+            command = [*_TOKEN_ARGUMENT, *command]
+        with translated("AWS Batch did not take the job"):
+            answer = self._clients.submitter.submit_job(
+                jobName=name,
+                jobQueue=self._config.queue,
+                jobDefinition=definition_arn,
+                containerOverrides={
+                    "command": command,
+                    "resourceRequirements": [
+                        # Machines of EC2 give whole processors only.
+                        {"type": "VCPU", "value": str(max(1, math.ceil(work.cpu)))},
+                        {"type": "MEMORY", "value": str(max(4, work.memory))},
+                    ],
+                },
+                timeout={"attemptDurationSeconds": max(SHORTEST, math.ceil(work.timeout.total_seconds()))},
+                tags=clean_tags(work.tags),
+            )
+        return answer["jobId"]
+
+    def ensure(self, request: Mapping[str, Any]) -> str:
+        """The ARN of an active job definition with exactly this content (see `definition`), registered if need be."""
+        mark = fingerprint(request)
+        with self._lock:  # two first submissions at once must not register it twice
+            if mark not in self._definitions:
+                self._definitions[mark] = self._look_up(request, mark) or self._register(request, mark)
+            return self._definitions[mark]
+
+    def _look_up(self, request: Mapping[str, Any], mark: str) -> str | None:
+        with translated("AWS Batch did not show its job definitions"):
+            pages = self._clients.batch.get_paginator("describe_job_definitions").paginate(
+                jobDefinitionName=request["jobDefinitionName"], status="ACTIVE"
+            )
+            same = [
+                found
+                for page in pages
+                for found in page["jobDefinitions"]
+                if found.get("tags", {}).get(CONTENT_TAG) == mark
+            ]
+        return max(same, key=lambda found: found["revision"])["jobDefinitionArn"] if same else None
+
+    def _register(self, request: Mapping[str, Any], mark: str) -> str:
+        with translated("AWS Batch did not take the job definition"):
+            answer = self._clients.batch.register_job_definition(
+                **{**request, "tags": {**request["tags"], CONTENT_TAG: mark}}
+            )
+        return answer["jobDefinitionArn"]
+
+    def find(self, name: str) -> str | None:
+        """The id of the newest job of that name on the queue, whatever its state; None where there is none.
+
+        AWS Batch shows a job for at least seven days after its end.
+        """
+        name = clean_name(name)
+        with translated("AWS Batch did not list its jobs"):
+            pages = self._clients.batch.get_paginator("list_jobs").paginate(
+                jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
+            )
+            # AWS's filter knows no upper and lower case, so the name is compared again.
+            same = [job for page in pages for job in page["jobSummaryList"] if job["jobName"] == name]
+        return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
+
+    def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What AWS Batch says of each id, asked for in hundreds; ids it does not know are absent."""
+        # Ids of another kind of compute would only make AWS refuse the whole hundred.
+        asked = [job for job in dict.fromkeys(ids) if _JOB_ID.fullmatch(job)]
+        hundreds = [asked[at : at + DESCRIBE_LIMIT] for at in range(0, len(asked), DESCRIBE_LIMIT)]
+        if len(hundreds) < 2:
+            return {job: seen for hundred in hundreds for job, seen in self._describe(hundred)}
+        # Most of a round is waiting for AWS, so a few calls go side by side; more would draw its throttling.
+        with ThreadPoolExecutor(max_workers=min(4, len(hundreds)), thread_name_prefix="describe") as pool:
+            return {job: seen for part in pool.map(self._describe, hundreds) for job, seen in part}
+
+    def _describe(self, ids: list[str]) -> list[tuple[str, Observation]]:
+        with translated("AWS Batch did not say how its jobs are"):
+            answer = self._describer.describe_jobs(jobs=ids)
+        return [(job["jobId"], _observation(job)) for job in answer["jobs"]]
+
+    @cached_property
+    def _describer(self) -> BatchClient:
+        client = self._clients.batch
+        client.meta.events.register("before-parse.batch.DescribeJobs", _slim, unique_id="nomads-slim")
+        return client
+
+    def cancel(self, compute_id: str, *, reason: str) -> None:
+        """End the job, queued or running; it ends as FAILED with that reason. Finished or unknown ones are left."""
+        if not _JOB_ID.fullmatch(compute_id):
+            return
+        try:
+            with translated("AWS Batch did not end the job"):
+                self._clients.batch.terminate_job(jobId=compute_id, reason=reason[:1024] or "Cancelled.")
+        except Refused:
+            seen = self.observe([compute_id]).get(compute_id)
+            if seen is not None and seen.state not in FINAL:
+                raise
+
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
+        """The last `lines` lines of the job's log stream, oldest first; empty where there is none (yet)."""
+        if log is None:
+            seen = self.observe([compute_id]).get(compute_id)
+            log = seen.log if seen else None
+        if log is None or lines < 1:
+            return []
+        tail: list[str] = []
+        token: str | None = None
+        with translated("CloudWatch did not show the log"):
+            client = self._clients.logs
+            # CloudWatch may give an empty page although there is more, so a few pages are turned back.
+            for _ in range(5):
+                more: Any = {"nextToken": token} if token else {}
+                try:
+                    page = client.get_log_events(
+                        logGroupName=self._config.log_group,
+                        logStreamName=log,
+                        limit=min(lines, 10_000),
+                        startFromHead=False,
+                        **more,
+                    )
+                except client.exceptions.ResourceNotFoundException:
+                    return []
+                tail = [line for event in page["events"] for line in event["message"].splitlines()] + tail
+                if len(tail) >= lines or page["nextBackwardToken"] == token:
+                    break
+                token = page["nextBackwardToken"]
+        return tail[-lines:]
+
+
+def fingerprint(request: Mapping[str, Any]) -> str:
+    """The same for two job definitions exactly if their content is the same."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def clean_name(name: str) -> str:
+    """The name in AWS Batch's alphabet and length; one that has to be changed gets a hash, so that it stays unique."""
+    if re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}", name):
+        return name
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).lstrip("-_")[: MAX_NAME - 9]
+    return f"{stem or 'n'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags in AWS's alphabet (letters, digits, spaces, `_.:/=+-@`), keys cut to 128 characters and values to 256."""
+    clean: dict[str, str] = {}
+    for key, value in list(tags.items())[:MAX_TAGS]:
+        key = _tag_text(key)[:128]
+        if key and not key.lower().startswith("aws:"):  # that prefix is AWS's own
+            clean[key] = _tag_text(value)[:256]
+    return clean
+
+
+def _tag_text(text: str) -> str:
+    allowed = (c if c in "_.:/=+-@" or unicodedata.category(c)[0] in "LNZ" else "-" for c in text)
+    return "".join(allowed).strip()
+
+
+def _slim(response_dict: dict[str, Any], **_: Any) -> None:
+    """Cut DescribeJobs' answer to what an observation needs before botocore walks through it.
+
+    That walk costs several times what reading the JSON does: about a second for 10,000 jobs. Should botocore ever stop
+    offering this event, observing becomes slower and stays right.
+    """
+    if response_dict["status_code"] != 200:
+        return
+    jobs = []
+    for job in json.loads(response_dict["body"]).get("jobs", ()):
+        kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt")
+        kept["container"] = _container(job)
+        kept["attempts"] = [
+            _part(attempt, "statusReason") | {"container": _container(attempt)}
+            for attempt in job.get("attempts", ())[-1:]
+        ]
+        jobs.append(kept)
+    response_dict["body"] = json.dumps({"jobs": jobs}).encode()
+
+
+def _container(job: Mapping[str, Any]) -> dict[str, Any]:
+    return _part(job.get("container") or {}, "exitCode", "reason", "logStreamName")
+
+
+def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: whole[name] for name in names if whole.get(name) is not None}
+
+
+def _observation(job: Mapping[str, Any]) -> Observation:
+    """One job of DescribeJobs in the domain's words. What the job itself does not say, its last attempt may."""
+    attempt: Mapping[str, Any] = (job.get("attempts") or [{}])[-1]
+    container = {**attempt.get("container", {}), **job.get("container", {})}
+    state = JobState(job["status"])
+    reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
+    exit_code = container.get("exitCode") if state in FINAL else None
+    return Observation(
+        state=state,
+        reason="" if state is JobState.SUCCEEDED else _words(reason, str(container.get("reason", "")), exit_code),
+        exit_code=exit_code,
+        started_at=_time(job.get("startedAt")),
+        stopped_at=_time(job.get("stoppedAt")),
+        log=container.get("logStreamName"),
+    )
+
+
+def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:
+    """Why a job is where it is, in words for a person; AWS's own where they say more than ours would."""
+    both = f"{status_reason} {container_reason}"
+    itself = not status_reason or status_reason.startswith("Essential container")  # nobody else ended it
+    if status_reason.startswith("Host EC2"):
+        return "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
+    if "OutOfMemory" in both or (exit_code == 137 and itself and not container_reason):
+        return "It needed more memory than it was given and was stopped; a smaller box needs less."
+    if "exceeded timeout" in both:
+        return "It ran longer than its pipeline allows and was stopped; a smaller box takes less time."
+    if "CannotPullContainer" in both:
+        return f"Its container image could not be fetched: {container_reason or status_reason}"
+    if "ResourceInitializationError" in both and "secret" in both:
+        return f"AWS could not hand it the token: {container_reason or status_reason}"
+    if exit_code and itself and not container_reason:
+        return f"The program ended with exit code {exit_code}."
+    return " — ".join(part for part in (status_reason, container_reason) if part)
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC) if milliseconds else None

@@ -1,0 +1,93 @@
+"""Results in a private S3 bucket."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from bot.aws.clients import Clients, translated
+from bot.aws.config import AwsConfig
+from bot.jobs import NotFound, Refused, ResultFile
+from bot.ports import Link
+
+_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
+"""Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
+
+
+class S3Results:
+    """`bot.ports.Results` in one bucket. Links are signed: whoever has one may read that one file until it expires."""
+
+    def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
+        self._config = config
+        self._clients = clients or Clients(config)
+
+    def uri(self, folder: str) -> str:
+        """`s3://bucket/folder/`."""
+        return f"s3://{self._bucket}/{_key(folder)}/"
+
+    def address(self, folder: str) -> str:
+        """The folder in the S3 console, for people who may sign in to the account."""
+        region = self._clients.region
+        console = next(
+            (host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com"
+        )
+        prefix = quote(f"{_key(folder)}/", safe="")
+        return f"https://{region}.{console}/s3/buckets/{self._bucket}?region={region}&prefix={prefix}"
+
+    def list(self, folder: str) -> list[ResultFile]:
+        """The files there, by name; empty where there is no such folder."""
+        prefix = f"{_key(folder)}/"
+        with translated("S3 did not list the results"):
+            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            files = [
+                ResultFile(name=item["Key"].removeprefix(prefix), size=item["Size"])
+                for page in pages
+                for item in page.get("Contents", ())
+                if not item["Key"].endswith("/")  # the S3 console makes such keys to show empty folders
+            ]
+        return sorted(files, key=lambda file: file.name)
+
+    def read(self, folder: str, name: str, *, limit: int) -> bytes:
+        """A file's content. Raises NotFound where it is absent and Refused where it has more than `limit` bytes."""
+        key = _key(folder, name)
+        with translated(f"S3 did not give the result {name}"):
+            answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
+            with answer["Body"] as body:
+                if answer["ContentLength"] > limit:
+                    raise Refused(f"{name} has {answer['ContentLength']} bytes; at most {limit} are read.")
+                return body.read()
+
+    def link(self, folder: str, name: str) -> Link:
+        """A signed address of one file, whether or not it exists. It dies with the credentials that signed it."""
+        lifetime = timedelta(seconds=self._config.link_lifetime)
+        with translated("S3 could not sign a link"):
+            url = self._clients.s3.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": _key(folder, name)},
+                ExpiresIn=self._config.link_lifetime,
+            )
+            # Signed for this second or an earlier one, so `expires` errs on the early side.
+            expires = datetime.now(UTC).replace(microsecond=0) + lifetime - timedelta(seconds=1)
+            credentials_end = self._credentials_end()
+        return Link(url=url, expires=min(expires, credentials_end) if credentials_end else expires)
+
+    def _credentials_end(self) -> datetime | None:
+        """Until when the credentials in use are good; None where they have no end, or botocore does not tell it."""
+        credentials: Any = self._clients.session.get_credentials()
+        end = getattr(credentials, "_expiry_time", None)  # botocore has no public name for it
+        return end.astimezone(UTC) if isinstance(end, datetime) else None
+
+    @property
+    def _bucket(self) -> str:
+        if not self._config.bucket:
+            raise Refused("No bucket is set: set NOMADS_AWS_BUCKET.")
+        return self._config.bucket
+
+
+def _key(folder: str, name: str | None = None) -> str:
+    """The object's key. Parts that are empty or dots are refused: S3 takes them literally, browsers do not."""
+    parts = [*folder.strip("/").split("/"), *(name.split("/") if name is not None else ())]
+    if any(part in ("", ".", "..") for part in parts):
+        raise NotFound("There is no result of that name.")
+    return "/".join(parts)

@@ -1,0 +1,252 @@
+"""Chat over Slack's Web API: the job's card, the replies in its thread, and the preview."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+from slack_sdk.models.blocks import Block, ContextBlock, HeaderBlock, MarkdownTextObject, PlainTextObject, SectionBlock
+from slack_sdk.models.metadata import Metadata
+from slack_sdk.web import SlackResponse
+
+from bot import words
+from bot.jobs import FINAL, WAITING, Job, JobState, Refused, Unavailable
+from bot.ports import Step, Story
+
+SECTION, HEADER = 3000, 150
+"""Slack's limits on a section's and a header's text, in characters."""
+EVENT_TYPE = "nomads_message"
+"""The metadata event that marks this app's messages."""
+CLOCK_SKEW = 60
+"""Seconds by which Slack's clock and ours may differ."""
+TIMEOUT = 10
+"""Seconds for one call."""
+
+_PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
+_FOR_AN_ADMIN = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}
+_OUTSIDE = {"not_in_channel", "channel_not_found"}
+_STATES = {
+    JobState.ACCEPTED: "📥 Accepted",
+    JobState.RUNNING: "⚙️ Running",
+    JobState.SUCCEEDED: "✅ Finished",
+    JobState.FAILED: "❌ Failed",
+    JobState.CANCELLED: "🚫 Cancelled",
+    JobState.LOST: "❓ Lost",
+} | dict.fromkeys(WAITING, "⏳ Waiting to run")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+T = TypeVar("T")
+
+
+class SlackChat:
+    """Posts as the app. Obeys Retry-After, for the method that was told, whoever calls it next."""
+
+    def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def post_card(self, story: Story, *, key: str) -> str:
+        """Post the job's card; returns its timestamp."""
+        return self._post(story, _card(story), _summary_line(story.job), key=key, thread=None)
+
+    def edit_card(self, story: Story, timestamp: str) -> None:
+        """Bring the card up to date."""
+        self._edit(story, _card(story), _summary_line(story.job), timestamp)
+
+    def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
+        """Tell the steps in the thread; returns the reply's timestamp."""
+        return self._post(story, _reply(story, steps), _spoken(steps), key=key, thread=thread)
+
+    def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
+        """Let that reply tell these steps."""
+        self._edit(story, _reply(story, steps), _spoken(steps), timestamp)
+
+    def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
+        """Show a file in the thread."""
+        channel = story.job.request.channel
+        self._call(
+            "files.completeUploadExternal",
+            lambda: self._client.files_upload_v2(
+                channel=channel, thread_ts=thread, filename=name, title=title, content=content
+            ),
+            join=channel,
+        )
+
+    def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
+        """The timestamp of the message with that key, or of the file of that name."""
+        for message in self._messages(story, thread):
+            payload = (message.get("metadata") or {}).get("event_payload") or {}
+            names = [file.get("name") for file in message.get("files") or []]
+            if payload.get("key") == key or key in names:
+                return str(message["ts"])
+        return None
+
+    def _messages(self, story: Story, thread: str | None) -> Iterator[dict[str, Any]]:
+        channel = story.job.request.channel or ""
+        since = f"{story.job.accepted_at.timestamp() - CLOCK_SKEW:.6f}"
+        more: dict[str, Any] = {"limit": 200, "include_all_metadata": True}
+        while True:
+            if thread is None:
+                answer = self._call(
+                    "conversations.history",
+                    lambda: self._client.conversations_history(channel=channel, oldest=since, **more),
+                    join=channel,
+                )
+            else:
+                answer = self._call(
+                    "conversations.replies",
+                    lambda: self._client.conversations_replies(channel=channel, ts=thread, **more),
+                    join=channel,
+                )
+            yield from answer.get("messages") or []
+            cursor = (answer.get("response_metadata") or {}).get("next_cursor")
+            if not cursor:
+                return
+            more["cursor"] = cursor
+
+    def _post(self, story: Story, blocks: Sequence[Block], text: str, *, key: str, thread: str | None) -> str:
+        channel = story.job.request.channel or ""
+        answer = self._call(
+            "chat.postMessage",
+            lambda: self._client.chat_postMessage(
+                channel=channel,
+                thread_ts=thread,
+                text=text,
+                blocks=blocks,
+                metadata=Metadata(event_type=EVENT_TYPE, event_payload={"key": key, "job": story.job.id}),
+                unfurl_links=False,
+                unfurl_media=False,
+            ),
+        )
+        return str(answer["ts"])
+
+    def _edit(self, story: Story, blocks: Sequence[Block], text: str, timestamp: str) -> None:
+        channel = story.job.request.channel or ""
+        self._call(
+            "chat.update",
+            lambda: self._client.chat_update(channel=channel, ts=timestamp, text=text, blocks=blocks),
+        )
+
+    def _call(self, method: str, call: Callable[[], SlackResponse], *, join: str | None = None) -> SlackResponse:
+        """Call, once more after joining a public channel where Slack wants the app inside. Raises domain errors."""
+        with self._lock:
+            wait = self._until.get(method, 0) - self._clock()
+        if wait > 0:
+            raise Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
+        try:
+            return call()
+        except SlackApiError as error:
+            code = str(error.response.get("error", ""))
+            if join and code in _OUTSIDE and self._join(join):
+                return self._call(method, call)
+            raise self._domain_error(method, code, error.response) from None
+        except (URLError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Slack does not answer ({type(error).__name__}).") from None
+
+    def _join(self, channel: str) -> bool:
+        try:
+            self._client.conversations_join(channel=channel)
+        except SlackApiError:
+            return False
+        return True
+
+    def _domain_error(self, method: str, code: str, answer: SlackResponse | Any) -> Unavailable | Refused:
+        if answer.status_code == 429 or code == "ratelimited":
+            wait = float(answer.headers.get("Retry-After") or answer.headers.get("retry-after") or 1)
+            with self._lock:
+                self._until[method] = self._clock() + wait
+            return Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
+        if code in _PASSING or code in _FOR_AN_ADMIN or answer.status_code >= 500:
+            return Unavailable(f"Slack answered {code or answer.status_code} to {method}.")
+        return Refused(f"Slack answered {code} to {method}.")
+
+
+def _summary_line(job: Job) -> str:
+    """The card in one line, for notifications and screen readers."""
+    request = job.request
+    return words.mrkdwn(
+        f"{request.pipeline} on {request.collection}/{request.experiment}: {_STATES[job.state][2:].strip()}"
+    )
+
+
+def _card(story: Story) -> list[Block]:
+    job, request = story.job, story.job.request
+    who = f"<@{job.actor}>" if re.fullmatch(r"[UW][A-Z0-9]+", job.actor) else words.mrkdwn(job.actor)
+    facts = [
+        f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
+        f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
+        f"*Asked by*\n{who}",
+        f"*State*\n{_STATES[job.state]}{_since(job)}",
+    ]
+    return [
+        HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
+        SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
+        ContextBlock(elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: <{story.address}|folder>")]),
+    ]
+
+
+def _since(job: Job) -> str:
+    when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
+    if job.state in FINAL:
+        when = job.finished_at
+    return f"\nsince {_time(int(when.timestamp()))}" if when else ""
+
+
+def _time(seconds: int) -> str:
+    """A time that Slack shows in the reader's own zone."""
+    fallback = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    return f"<!date^{seconds}^{{date_short_pretty}} {{time}}|{fallback}>"
+
+
+def _spoken(steps: Sequence[Step]) -> str:
+    return words.shortened(words.mrkdwn(" ".join(step.text for step in steps)), SECTION)
+
+
+def _reply(story: Story, steps: Sequence[Step]) -> list[Block]:
+    lines = [words.mrkdwn(step.text) for step in steps]
+    job = story.job
+    ended = bool(steps) and steps[-1].state in FINAL
+    texts = _packed(lines)
+    if ended and job.state is JobState.SUCCEEDED:
+        texts += _packed([f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])])
+        texts += _packed([f"• <{link.url}|{words.mrkdwn(title)}>" for title, link in story.links])
+        texts += _packed([f"<{story.address}|All files>"])
+    elif ended:
+        if job.log_tail:
+            texts.append(_log(job.log_tail))
+        texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
+    return [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts[:49]]
+
+
+def _packed(lines: Sequence[str]) -> list[str]:
+    """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
+    packed: list[str] = []
+    for line in lines:
+        if len(line) > SECTION:
+            continue
+        if packed and len(packed[-1]) + 1 + len(line) <= SECTION:
+            packed[-1] += "\n" + line
+        else:
+            packed.append(line)
+    return packed
+
+
+def _log(tail: Sequence[str]) -> str:
+    """The last lines a program printed, as a code block that stays one; the oldest give way where there is no room."""
+    kept: list[str] = []
+    room = SECTION - len("```\n\n```")
+    for line in reversed(tail):
+        plain = "".join(c for c in _ANSI.sub("", line) if c.isprintable() or c == "\t")
+        shown = words.mrkdwn(words.shortened(plain, 300)).replace("```", "'''")
+        if len(shown) + 1 > room:
+            break
+        kept.append(shown)
+        room -= len(shown) + 1
+    return "```\n" + "\n".join(reversed(kept)) + "\n```"

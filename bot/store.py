@@ -1,0 +1,590 @@
+"""Where jobs, their story and their outbox are kept: SQLite on one machine, PostgreSQL at scale.
+
+One transaction holds a change and the effects it calls for: neither can be lost without the other. No rule lives here.
+"""
+
+from __future__ import annotations
+
+import secrets as entropy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from bot.jobs import WATCHED, Job, JobRequest, JobState, Summary, Unavailable, UnknownJob
+
+BUSY_SECONDS = 2.0
+"""How long a write waits for SQLite's lock: within Slack's three seconds for an answer."""
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """An aware time in UTC, also where the database keeps no zone (SQLite)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """To UTC."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """From UTC."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(255), nullable=False, unique=True),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("actor", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("compute_id", sa.String(255)),
+    sa.Column("token_ref", sa.String(2048)),
+    sa.Column("log", sa.String(1024)),
+    sa.Column("log_tail", sa.JSON, nullable=False, default=list),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("summary", sa.JSON(none_as_null=True)),
+    sa.Column("cancelled_by", sa.String(255)),
+    sa.Column("accepted_at", Utc, nullable=False),
+    sa.Column("submitted_at", Utc),
+    sa.Column("started_at", Utc),
+    sa.Column("finished_at", Utc),
+    sa.Index("ix_jobs_state_id", "state", "id"),
+)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("state", sa.String(16), primary_key=True),  # a job enters a state once
+    sa.Column("at", Utc, nullable=False),
+    sa.Column("text", sa.Text, nullable=False, default=""),
+    sa.Column("reply", sa.Integer),  # which reply tells it; null: none does
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("subject", sa.String(32), primary_key=True),  # card, reply-1, …
+    sa.Column("timestamp", sa.String(32), nullable=False),
+)
+
+effects = sa.Table(
+    "effects",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("subject", sa.String(32), nullable=False, default=""),
+    sa.Column("due_at", Utc, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
+    sa.Column("lease", sa.String(32)),
+    sa.Column("leased_until", Utc),
+    sa.Column("done_at", Utc),
+    sa.Column("error", sa.Text),
+    sa.Index(
+        "ix_effects_open",
+        "lane",
+        "due_at",
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_effects_order",
+        "job_id",
+        "lane",
+        "id",
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("reference", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+)
+
+duties = sa.Table(
+    "duties",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("holder", sa.String(32), nullable=False),
+    sa.Column("until", Utc, nullable=False),
+)
+
+
+class Lane(StrEnum):
+    """Effects of one job keep their order within a lane; lanes know nothing of one another."""
+
+    COMPUTE = "compute"
+    CHAT = "chat"
+    MAIL = "mail"
+
+
+class Kind(StrEnum):
+    """What an effect does."""
+
+    SUBMIT = "submit"
+    CANCEL = "cancel"
+    COLLECT = "collect"
+    CARD = "card"
+    REPLY = "reply"
+    PREVIEW = "preview"
+    MAIL_ACCEPTED = "mail-accepted"
+    MAIL_FINISHED = "mail-finished"
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it runs in."""
+        return _LANES[self]
+
+
+_LANES = {
+    Kind.SUBMIT: Lane.COMPUTE,
+    Kind.CANCEL: Lane.COMPUTE,
+    Kind.COLLECT: Lane.COMPUTE,
+    Kind.CARD: Lane.CHAT,
+    Kind.REPLY: Lane.CHAT,
+    Kind.PREVIEW: Lane.CHAT,
+    Kind.MAIL_ACCEPTED: Lane.MAIL,
+    Kind.MAIL_FINISHED: Lane.MAIL,
+}
+
+
+_earlier = effects.alias("earlier")
+_FIRST = ~sa.exists().where(
+    _earlier.c.job_id == effects.c.job_id,
+    _earlier.c.lane == effects.c.lane,
+    _earlier.c.done_at.is_(None),
+    _earlier.c.id < effects.c.id,
+)
+"""True of the first open effect of a job's lane: the only one that may be done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An effect this process holds the lease of."""
+
+    id: int
+    job_id: str
+    kind: Kind
+    subject: str
+    attempts: int
+    """How often it was claimed, this time included."""
+    in_doubt: bool
+    """An earlier attempt may have gone through: look before doing it again."""
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A state a job entered, when, and what is told of it."""
+
+    state: JobState
+    at: datetime
+    text: str
+    reply: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A job compute has, as far as the watcher must know it."""
+
+    id: str
+    compute_id: str
+    state: JobState
+    submitted_at: datetime
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def connect(url: str) -> Engine:
+    """An engine for the URL, set up for many threads. SQLite: WAL, every commit on disk before it is called done."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+    engine = sa.create_engine(url, pool_size=16, max_overflow=64, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # this module says BEGIN itself
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("nomads_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+class JobStore:
+    """The database. Every method of its own is one transaction; several changes at once go through `begin()`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sqlite = engine.dialect.name == "sqlite"
+        # SQLite lets one writer in at a time and makes the others poll; a lock of our own lets them queue instead.
+        self._writing = threading.Lock()
+
+    @contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """A transaction that writes. Raises Unavailable where the database is locked or away."""
+        if self._sqlite and not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise Unavailable("The database is busy.")
+        try:
+            with self._connection(write=True) as connection:
+                yield Transaction(connection)
+        finally:
+            if self._sqlite:
+                self._writing.release()
+
+    @contextmanager
+    def _connection(self, *, write: bool = False) -> Iterator[Connection]:
+        try:
+            with self._engine.connect().execution_options(nomads_write=write) as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    def migrate(self) -> None:
+        """Bring the tables up to date. Costs one query where they are."""
+        import alembic.command
+        from alembic.config import Config  # a quarter of a second that most starts need not spend
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        head = ScriptDirectory.from_config(config).get_current_head()
+        with self.begin() as transaction:  # one process migrates, the others wait and find it done
+            connection = transaction.connection
+            if not self._sqlite:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(20180712)"))
+            if MigrationContext.configure(connection).get_current_revision() == head:
+                return
+            config.attributes["connection"] = connection
+            alembic.command.upgrade(config, "head")
+
+    def job(self, job_id: str) -> Job:
+        """The job. Raises UnknownJob."""
+        with self._connection() as connection:
+            return _job(connection, jobs.c.id == job_id)
+
+    def job_by_key(self, key: str) -> Job | None:
+        """The job that was accepted under that key."""
+        with self._connection() as connection:
+            row = connection.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
+            return _to_job(row) if row else None
+
+    def transitions(self, job_id: str) -> list[Transition]:
+        """The job's story, oldest first."""
+        with self._connection() as connection:
+            return _transitions(connection, job_id)
+
+    def message(self, job_id: str, subject: str) -> str | None:
+        """The timestamp of one of the job's messages, once it was posted."""
+        with self._connection() as connection:
+            return connection.scalar(
+                sa.select(messages.c.timestamp).where(messages.c.job_id == job_id, messages.c.subject == subject)
+            )
+
+    def watched(self) -> list[Watched]:
+        """Every job compute has, in the order of their ids."""
+        query = (
+            sa.select(jobs.c.id, jobs.c.compute_id, jobs.c.state, jobs.c.submitted_at)
+            .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
+            .order_by(jobs.c.id)
+        )
+        with self._connection() as connection:
+            return [Watched(i, c, JobState(s), t) for i, c, s, t in connection.execute(query)]
+
+    def claim(
+        self, lane: Lane, *, limit: int, lease_for: timedelta, at: datetime, job_id: str | None = None
+    ) -> list[Effect]:
+        """Lease up to `limit` due effects of the lane (of that job alone, where named), the longest due first.
+
+        Of each job only the first open effect of the lane is ever leased, which keeps their order.
+        """
+        query = (
+            sa.select(effects.c.id)
+            .where(
+                effects.c.done_at.is_(None),
+                effects.c.lane == lane.value,
+                effects.c.due_at <= at,
+                sa.or_(effects.c.leased_until.is_(None), effects.c.leased_until <= at),
+                _FIRST,
+            )
+            .order_by(effects.c.due_at, effects.c.id)
+            .limit(limit)
+        )
+        if job_id is not None:
+            query = query.where(effects.c.job_id == job_id)
+        if self._sqlite:
+            with self._connection() as connection:  # readers do not wait: an idle worker never takes the write lock
+                if connection.execute(query.limit(1)).first() is None:
+                    return []
+        lease = entropy.token_hex(8)
+        with self.begin() as transaction:
+            found = transaction.connection.execute(query.with_for_update(skip_locked=True, of=effects)).scalars().all()
+            if not found:
+                return []
+            claimed = transaction.connection.execute(
+                sa.select(effects).where(effects.c.id.in_(found)).order_by(effects.c.id)
+            )
+            rows = claimed.all()
+            transaction.connection.execute(
+                effects.update()
+                .where(effects.c.id.in_(found))
+                .values(lease=lease, leased_until=at + lease_for, attempts=effects.c.attempts + 1, in_doubt=True)
+            )
+        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
+
+    def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
+        """Keep the leases of effects that are still being done."""
+        if held:
+            with self.begin() as transaction:
+                transaction.connection.execute(
+                    effects.update()
+                    .where(
+                        effects.c.id.in_([e.id for e in held]),
+                        effects.c.lease.in_({e.lease for e in held}),
+                        effects.c.done_at.is_(None),
+                    )
+                    .values(leased_until=until)
+                )
+
+    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, error: str) -> None:
+        """Give the lease back; the effect is due again at that time."""
+        with self.begin() as transaction:
+            transaction.connection.execute(
+                effects.update()
+                .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
+                .values(lease=None, leased_until=None, due_at=due_at, in_doubt=in_doubt, error=error[:500])
+            )
+
+    def next_due(self) -> datetime | None:
+        """When the earliest effect that nothing holds back is due or its lease ends; None: nothing is open."""
+        later = sa.case((effects.c.leased_until > effects.c.due_at, effects.c.leased_until), else_=effects.c.due_at)
+        query = sa.select(sa.type_coerce(sa.func.min(later), Utc)).where(effects.c.done_at.is_(None), _FIRST)
+        with self._connection() as connection:
+            due: datetime | None = connection.scalar(query)
+            return due
+
+    def open_effects(self, job_id: str | None = None) -> int:
+        """How many effects are still to be done (for that job)."""
+        query = sa.select(sa.func.count()).select_from(effects).where(effects.c.done_at.is_(None))
+        if job_id is not None:
+            query = query.where(effects.c.job_id == job_id)
+        with self._connection() as connection:
+            return connection.scalar(query) or 0
+
+    def take_duty(self, name: str, *, holder: str, at: datetime, lasting: timedelta) -> bool:
+        """Whether this holder has a duty that only one process may have, now and for that long."""
+        with self.begin() as transaction:
+            connection = transaction.connection
+            held = connection.execute(sa.select(duties).where(duties.c.name == name).with_for_update()).one_or_none()
+            if held and held.holder != holder and held.until > at:
+                return False
+            values = {"holder": holder, "until": at + lasting}
+            if held:
+                connection.execute(duties.update().where(duties.c.name == name).values(**values))
+                return True
+            try:
+                with connection.begin_nested():
+                    connection.execute(duties.insert().values(name=name, **values))
+            except IntegrityError:
+                return False
+            return True
+
+    def put_secret(self, reference: str, owner: str, sealed: bytes) -> None:
+        """Keep an encrypted secret."""
+        with self.begin() as transaction:
+            transaction.connection.execute(
+                secrets.insert().values(reference=reference, owner=owner, sealed=sealed, created_at=now())
+            )
+
+    def get_secret(self, reference: str) -> bytes | None:
+        """The encrypted secret, if it is there."""
+        with self._connection() as connection:
+            sealed: bytes | None = connection.scalar(
+                sa.select(secrets.c.sealed).where(secrets.c.reference == reference)
+            )
+            return sealed
+
+    def delete_secret(self, reference: str) -> None:
+        """Erase it."""
+        with self.begin() as transaction:
+            transaction.connection.execute(secrets.delete().where(secrets.c.reference == reference))
+
+
+class Transaction:
+    """Changes that happen together or not at all."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def add(self, job: Job, accepted: Transition, wanted: Sequence[tuple[Kind, str]]) -> bool:
+        """Insert a job with its first transition and effects; False, and nothing done, where its key is taken."""
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(jobs.insert().values(**_from_job(job)))
+        except IntegrityError:
+            return False
+        self.enter(job.id, accepted)
+        self.connection.execute(
+            effects.insert(),
+            [
+                {"job_id": job.id, "lane": k.lane.value, "kind": k.value, "subject": s, "due_at": job.accepted_at}
+                for k, s in wanted
+            ],
+        )
+        return True
+
+    def lock(self, job_id: str) -> Job:
+        """The job, which nobody else changes until this transaction ends. Raises UnknownJob."""
+        return _job(self.connection, jobs.c.id == job_id, lock=True)
+
+    def change(self, job_id: str, **values: Any) -> None:
+        """Set columns of the job."""
+        self.connection.execute(jobs.update().where(jobs.c.id == job_id).values(**values))
+
+    def enter(self, job_id: str, transition: Transition) -> None:
+        """Record a transition."""
+        self.connection.execute(
+            transitions.insert().values(
+                job_id=job_id,
+                state=transition.state.value,
+                at=transition.at,
+                text=transition.text,
+                reply=transition.reply,
+            )
+        )
+
+    def transitions(self, job_id: str) -> list[Transition]:
+        """The job's story, oldest first."""
+        return _transitions(self.connection, job_id)
+
+    def tell(self, job_id: str, state: JobState, text: str) -> None:
+        """Put other words to a transition."""
+        self.connection.execute(
+            transitions.update()
+            .where(transitions.c.job_id == job_id, transitions.c.state == state.value)
+            .values(text=text)
+        )
+
+    def want(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
+        """Call for an effect. One that is already waiting, untouched, will do: it shows the job as it then stands."""
+        waiting = self.connection.execute(
+            sa.select(effects.c.id).where(
+                effects.c.job_id == job_id,
+                effects.c.kind == kind.value,
+                effects.c.subject == subject,
+                effects.c.done_at.is_(None),
+                effects.c.lease.is_(None),
+            )
+        ).first()
+        if waiting is None:
+            self.connection.execute(
+                effects.insert().values(
+                    job_id=job_id, lane=kind.lane.value, kind=kind.value, subject=subject, due_at=due_at
+                )
+            )
+
+    def drop(self, job_id: str, kind: Kind) -> bool:
+        """Strike out an effect of that kind that nobody has begun; whether there was one."""
+        return bool(
+            self.connection.execute(
+                effects.delete().where(
+                    effects.c.job_id == job_id,
+                    effects.c.kind == kind.value,
+                    effects.c.done_at.is_(None),
+                    effects.c.attempts == 0,
+                )
+            ).rowcount
+        )
+
+    def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
+        """The effect is done (or, with an error, given up); False where the lease was lost meanwhile."""
+        return bool(
+            self.connection.execute(
+                effects.update()
+                .where(effects.c.id == effect.id, effects.c.lease == effect.lease, effects.c.done_at.is_(None))
+                .values(done_at=at, error=error[:500] if error else None)
+            ).rowcount
+        )
+
+    def keep_message(self, job_id: str, subject: str, timestamp: str) -> None:
+        """Remember a posted message."""
+        self.connection.execute(messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp))
+
+
+def _job(connection: Connection, where: sa.ColumnElement[bool], *, lock: bool = False) -> Job:
+    query = sa.select(jobs).where(where)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise UnknownJob("There is no job of that name.")
+    return _to_job(row)
+
+
+def _transitions(connection: Connection, job_id: str) -> list[Transition]:
+    query = (
+        sa.select(transitions.c.state, transitions.c.at, transitions.c.text, transitions.c.reply)
+        .where(transitions.c.job_id == job_id)
+        .order_by(transitions.c.at)
+    )
+    found = [Transition(JobState(s), at, text, reply) for s, at, text, reply in connection.execute(query)]
+    order = list(JobState)
+    return sorted(found, key=lambda t: (t.at, order.index(t.state)))
+
+
+def _to_job(row: sa.Row[Any]) -> Job:
+    values = dict(row._mapping)
+    values["request"] = JobRequest.model_validate(values["request"])
+    values["summary"] = Summary.model_validate(values["summary"]) if values["summary"] else None
+    return Job.model_validate(values)
+
+
+def _from_job(job: Job) -> dict[str, Any]:
+    values = job.model_dump(exclude={"request", "summary", "log_tail"})
+    return values | {
+        "request": job.request.model_dump(mode="json"),
+        "summary": job.summary.model_dump(mode="json") if job.summary else None,
+        "log_tail": list(job.log_tail),
+        "state": job.state.value,
+    }

@@ -1,0 +1,214 @@
+"""Runs one program for `bot.local` and outlives the bot: `python supervise.py RUN [LOCK]`.
+
+RUN is a folder that LocalCompute made. Only the standard library is imported: one of these lives beside every program.
+What stands in the folder is all there is to know about a run:
+
+| file        | written by  | says                                                                   |
+|-------------|-------------|------------------------------------------------------------------------|
+| `spec.json` | LocalCompute| `argv`, `timeout` and `grace` in seconds, the token's reference        |
+| `lock`      | LocalCompute| held (flock) as long as supervisor or program live; a byte an attempt  |
+| `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
+| `cancel`    | LocalCompute| end it; the content says why                                           |
+| `log`       | the program | what it printed                                                        |
+| `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
+
+The token reaches the program in the environment this process was given, and is written nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+GRACE = 5.0
+"""Seconds a program has to end between SIGTERM and SIGKILL."""
+LOOKS = 0.2
+"""Seconds between two looks for a cancellation."""
+TAIL = 64 * 1024
+"""The most bytes of a log that are read."""
+MAX_REASON = 500
+"""Characters."""
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def tail(log: Path) -> list[str]:
+    """The last lines of a log, oldest first, out of its last TAIL bytes; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, size - TAIL))
+            lines = file.read(TAIL).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return lines[1:] if start and len(lines) > 1 else lines  # the first one is cut somewhere
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file whole or not at all, and to disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    with temporary.open("x", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_exit(run: Path, *, code: int | None, reason: str, started: float | None = None) -> None:
+    """Record how the run ended: it succeeded where the code is 0 and there is no reason to say otherwise."""
+    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason}
+    write(run / "exit.json", json.dumps(ended))
+
+
+def explain(code: int, log: Path, *, secret: str = "") -> str:
+    """Why a program that ended with that code failed, in words: its last line, or what the code means."""
+    if code == 0:
+        return ""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
+        return f"The program was ended by signal {name}.{hint}"
+    last = next((line.strip() for line in reversed(tail(log)) if line.strip()), "")
+    if secret:
+        last = last.replace(secret, "…")
+    meanings = {2: "The request is wrong.", 3: "BOSS refused or failed."}
+    return last[:MAX_REASON] or meanings.get(code, f"The program ended with exit code {code}.")
+
+
+def cancelled(run: Path) -> str:
+    """Why the run is to end; empty if it is not."""
+    try:
+        return (run / "cancel").read_text(encoding="utf-8") or "It was cancelled."
+    except FileNotFoundError:
+        return ""
+
+
+def _claim(run: Path) -> bool:
+    """Whether this process is the one that runs the program; true once in the life of a run."""
+    try:
+        os.close(os.open(run / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _dies_with(parent: int) -> Callable[[], None]:
+    """For the program's process, before it starts: end when the supervisor is killed (on Linux)."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+    def arrange() -> None:
+        if prctl:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the arrangement held
+            os._exit(1)
+
+    return arrange
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
+
+
+class _Signals:
+    """Wakes a wait when a child ends or somebody wants this process to end."""
+
+    def __init__(self) -> None:
+        self.asked_to_end = False
+        self._read, write_end = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked_to_end = True
+
+    def wait(self, seconds: float) -> None:
+        """Return at the next signal, or after that time."""
+        if select.select([self._read], [], [], max(0.0, seconds))[0]:
+            os.read(self._read, 4096)
+
+
+def _run(run: Path, lock: int) -> None:
+    spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
+    signals = _Signals()
+    if reason := cancelled(run):
+        write_exit(run, code=None, reason=reason)
+        return
+    started, deadline = time.time(), time.monotonic() + spec["timeout"]
+    with (run / "log").open("ab") as log:
+        try:
+            child = subprocess.Popen(  # noqa: S603 - an argument list from the catalogue, without a shell
+                spec["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock,),  # the run counts as alive until the program is dead, whatever happens to us
+                preexec_fn=_dies_with(os.getpid()),
+            )
+        except OSError as error:
+            write_exit(run, code=None, reason=f"The program could not be started: {error.strerror}.", started=started)
+            return
+
+    reason = ""
+    while child.poll() is None and not reason:
+        if reason := cancelled(run):
+            continue
+        if time.monotonic() >= deadline:
+            reason = f"The program was ended: it ran longer than its limit of {_words(spec['timeout'])}."
+        elif signals.asked_to_end:
+            reason = "The program was ended with the machine or the service it ran under."
+        else:
+            signals.wait(min(LOOKS, deadline - time.monotonic()))
+    if reason:
+        _signal_group(child.pid, signal.SIGTERM)
+        patience = time.monotonic() + spec["grace"]
+        while child.poll() is None and time.monotonic() < patience:
+            signals.wait(min(LOOKS, patience - time.monotonic()))
+    _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
+    code = child.wait()
+    reason = reason or explain(code, run / "log", secret=os.environ.get("BOSS_TOKEN", ""))
+    write_exit(run, code=code, reason=reason, started=started)
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise the run, unless another supervisor does or did. LOCK: the file descriptor of the lock, if inherited."""
+    run = Path(arguments[0])
+    if len(arguments) > 1:
+        lock = int(arguments[1])
+    else:
+        lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+    if (run / "exit.json").exists() or not _claim(run):
+        return 0
+    try:
+        _run(run, lock)
+    except (OSError, ValueError, KeyError) as error:
+        write_exit(run, code=None, reason=f"The program could not be supervised: {type(error).__name__}.")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

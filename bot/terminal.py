@@ -1,0 +1,105 @@
+"""The command line's way to the service: what `python -m bot submit` does and prints."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import secrets as entropy
+import sys
+import threading
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.app import Core, announce, build_core, working
+from bot.jobs import FINAL, Job, JobState
+from bot.settings import Settings
+from bot.store import Transition
+
+LOOK = 0.2
+"""Seconds between two looks at the job while waiting."""
+LOOKS_AFTER = 25
+"""Looks that the job's last effects are given once there is nothing more to tell."""
+FIELDS = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
+
+
+def submit(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Submit one job; with `--wait`, stay until it ends. Returns 0 done, 1 the job failed.
+
+    Raises InvalidRequest with every mistake, by field. Without `--wait` it returns once compute has the job.
+    """
+    values = {name: getattr(arguments, name) for name in FIELDS}
+    core = build_core(settings, base_url=settings.public_url.rstrip("/"))
+    request = core.service.review(values, token := _token())
+    announce(core)
+    with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
+        key = f"cli:{entropy.token_hex(16)}"
+        job = core.service.accept(request, actor=f"cli:{getpass.getuser()}", token=token, key=key)
+        return _follow(core, _Teller(core, job, as_json=arguments.json), wait=arguments.wait)
+
+
+def _token() -> SecretStr:
+    token = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
+    return SecretStr(token.strip())
+
+
+def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
+    pause = threading.Event()
+    patience = LOOKS_AFTER
+    while True:
+        job = teller.tell()
+        taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
+        told = job.state not in FINAL or teller.told(job.state)
+        if taken and told:
+            # Mail is worth a moment, but not a long one: a worker will send what is left.
+            if patience <= 0 or not core.store.open_effects(job.id):
+                return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
+            patience -= 1
+        pause.wait(LOOK)
+
+
+class _Teller:
+    """Prints each transition once."""
+
+    def __init__(self, core: Core, job: Job, *, as_json: bool) -> None:
+        self._core = core
+        self._id = job.id
+        self._json = as_json
+        self._told: set[JobState] = set()
+
+    def told(self, state: JobState) -> bool:
+        """Whether that transition was printed."""
+        return state in self._told
+
+    def tell(self) -> Job:
+        """Print what is new; returns the job as it stands. An end is told once its results are at hand."""
+        transitions = self._core.store.transitions(self._id)
+        job = self._core.service.find(self._id)
+        for transition in transitions:
+            if transition.state not in self._told and (transition.text or transition.state not in FINAL):
+                self._told.add(transition.state)
+                print(self._json_line(job, transition) if self._json else self._lines(job, transition), flush=True)
+        return job
+
+    def _json_line(self, job: Job, transition: Transition) -> str:
+        said: dict[str, Any] = {
+            "job": job.id,
+            "state": transition.state.value,
+            "at": transition.at.isoformat(),
+            "text": transition.text,
+        }
+        if transition.state in FINAL:
+            said["reason"] = job.reason
+            said["counts"] = job.summary.counts if job.summary else {}
+            said["results_url"] = self._core.results.address(job.folder)
+        return json.dumps(said)
+
+    def _lines(self, job: Job, transition: Transition) -> str:
+        lines = [f"{transition.at:%H:%M:%S} {transition.text or transition.state.value.capitalize() + '.'}"]
+        if transition.state is JobState.SUCCEEDED:
+            lines.append(f"Results: {self._core.results.address(job.folder)}")
+        elif transition.state in FINAL:
+            lines += [*(f"  {line}" for line in job.log_tail), job.advice]
+        return "\n".join(lines)

@@ -1,0 +1,442 @@
+"""Carries out the effects of the outbox, and watches the jobs that compute has.
+
+An effect is leased, done, or put off with back-off. One whose earlier attempt may have gone through is looked for
+before it is repeated: compute by the job's unique name, a channel by the message's key; mail has a fixed Message-ID.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import secrets as entropy
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from bot.catalog import Catalog, Pipeline
+from bot.jobs import (
+    FINAL,
+    Job,
+    JobState,
+    NomadsError,
+    NotFound,
+    Observation,
+    Refused,
+    Summary,
+    Unavailable,
+)
+from bot.letters import acceptance, ending
+from bot.ports import Chat, Compute, Link, Mailer, Results, Secrets, Step, Story, Work
+from bot.service import LOG_LINES, JobService
+from bot.store import Effect, JobStore, Kind, Lane, now
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+LEASE = timedelta(seconds=15)
+"""How long a dead worker's effects stay untouched; a living one renews in time."""
+FIRST_DELAY, LONGEST_DELAY = 0.5, 300.0
+"""Seconds: the back-off's first step and its ceiling."""
+GIVE_UP = 900
+"""Attempts, about three days of back-off, after which chat and mail effects are given up. Compute's never are."""
+MAX_SUMMARY, MAX_PREVIEW = 2**20, 8 * 2**20
+"""Bytes of results.json and of the preview that are read."""
+LINKS = 10
+"""How many results are linked one by one; the folder's address leads to the rest."""
+THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.MAIL: 2}
+"""Effects carried out at once in each lane, so that a dead mail server holds back nothing but mail."""
+
+
+def back_off(attempts: int) -> float:
+    """Seconds to wait after that many attempts: doubling, with jitter so that a crowd does not return together."""
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts - 1, 16)) * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
+
+
+class Worker:
+    """One process's worker. Any number may share a database."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        service: JobService,
+        catalog: Catalog,
+        compute: Compute,
+        results: Results,
+        vault: Secrets,
+        secrets: Secrets,
+        mailer: Mailer,
+        chat: Chat | None,
+        boss_host: str,
+        mail_domain: str,
+        watch_interval: float,
+        lost_after: timedelta,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
+
+        Without `chat` (the command line with no Slack) chat's effects are left for a worker that has it.
+        """
+        self._store = store
+        self._service = service
+        self._catalog = catalog
+        self._compute = compute
+        self._results = results
+        self._vault = vault
+        self._secrets = secrets
+        self._mailer = mailer
+        self._chat = chat
+        self._boss_host = boss_host
+        self._mail_domain = mail_domain
+        self._watch_interval = watch_interval
+        self._lost_after = lost_after
+        self._clock = clock
+        self._holder = entropy.token_hex(8)
+        self._missing: set[str] = set()
+        self._held: dict[int, Effect] = {}
+        self._wake = {lane: threading.Event() for lane in self._lanes}
+        self._stop = threading.Event()
+        service.on_commit(self.wake)
+        self._actions: Mapping[Kind, Callable[[Effect, Job], None]] = {
+            Kind.SUBMIT: self._submit,
+            Kind.CANCEL: self._cancel,
+            Kind.COLLECT: self._collect,
+            Kind.CARD: self._card,
+            Kind.REPLY: self._reply,
+            Kind.PREVIEW: self._preview,
+            Kind.MAIL_ACCEPTED: self._mail,
+            Kind.MAIL_FINISHED: self._mail,
+        }
+
+    @property
+    def _lanes(self) -> Iterable[Lane]:
+        return [lane for lane in Lane if lane is not Lane.CHAT or self._chat]
+
+    # Running
+
+    def run(self) -> None:
+        """Work until `stop()`; what is under way is finished first."""
+        threads = [threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}") for lane in self._lanes]
+        threads += [threading.Thread(target=self._keep_leases, name="leases")]
+        threads += [threading.Thread(target=self._watch, name="watch")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Let `run()` return."""
+        self._stop.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        for event in self._wake.values():
+            event.set()
+
+    def drain(self, *, job_id: str | None = None) -> int:
+        """Do what is due now, here, until nothing is; how many effects that were."""
+        done = 0
+        while effects := [e for lane in self._lanes for e in self._claim(lane, 1, job_id)]:
+            for effect in effects:
+                self._do(effect)
+            done += len(effects)
+        return done
+
+    def _serve(self, lane: Lane) -> None:
+        wake, free = self._wake[lane], threading.Semaphore(THREADS[lane])
+        with ThreadPoolExecutor(THREADS[lane], thread_name_prefix=lane.value) as pool:
+            while not self._stop.is_set():
+                wake.clear()
+                slots = 0
+                while slots < THREADS[lane] and free.acquire(blocking=False):
+                    slots += 1
+                effects = self._attempt(self._claim, lane, slots) if slots else []
+                for _ in range(slots - len(effects or [])):
+                    free.release()
+
+                def over(_future: Future[None]) -> None:
+                    free.release()
+                    wake.set()
+
+                for effect in effects or []:
+                    pool.submit(self._do, effect).add_done_callback(over)
+                if not effects:
+                    wake.wait(0.5)  # other processes commit effects too, and put-off ones come due
+
+    def _claim(self, lane: Lane, limit: int, job_id: str | None = None) -> list[Effect]:
+        claimed = self._store.claim(lane, limit=limit, lease_for=LEASE, at=self._clock(), job_id=job_id)
+        self._held |= {effect.id: effect for effect in claimed}
+        return claimed
+
+    def _keep_leases(self) -> None:
+        while not self._stop.wait(LEASE.total_seconds() / 3):
+            self._attempt(self._store.renew, list(self._held.values()), until=self._clock() + LEASE)
+
+    def _watch(self) -> None:
+        interval = timedelta(seconds=self._watch_interval)
+        while not self._stop.is_set():
+            if self._attempt(
+                self._store.take_duty,
+                "watch",
+                holder=self._holder,
+                at=self._clock(),
+                lasting=max(3 * interval, timedelta(seconds=5)),
+            ):
+                self._attempt(self.watch_once)
+            self._stop.wait(self._watch_interval)
+
+    @staticmethod
+    def _attempt(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """A loop of the worker outlives whatever its rounds run into."""
+        try:
+            return what(*args, **kwargs)
+        except NomadsError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("A round of the worker failed; the next one will try again.")
+        return None
+
+    # Watching
+
+    def watch_once(self) -> int:
+        """Ask compute about every job it has, in hundreds; how many moved."""
+        moved = 0
+        watched = self._store.watched()
+        for first in range(0, len(watched), 100):
+            some = watched[first : first + 100]
+            try:
+                seen = self._compute.observe([job.compute_id for job in some])
+            except Unavailable as error:
+                log.warning("Compute cannot be asked about %d jobs now: %s", len(some), error)
+                continue
+            for job in some:
+                if (observation := seen.get(job.compute_id)) is None:
+                    observation = self._unknown(job.id, job.submitted_at)
+                else:
+                    self._missing.discard(job.id)
+                if observation and observation.state.follows(job.state):
+                    moved += self._service.observe(job.id, observation)
+        return moved
+
+    def _unknown(self, job_id: str, submitted_at: datetime) -> Observation | None:
+        """LOST, once compute has denied the job twice, and not so early that it may merely not know it yet."""
+        if job_id not in self._missing:
+            self._missing.add(job_id)
+            return None
+        if self._clock() - submitted_at < self._lost_after:
+            return None
+        self._missing.discard(job_id)
+        return Observation(JobState.LOST, "compute no longer knows this job, and never said how it ended.")
+
+    # Doing
+
+    def _do(self, effect: Effect) -> None:
+        try:
+            self._actions[effect.kind](effect, self._store.job(effect.job_id))
+        except Unavailable as error:
+            self._put_off(effect, str(error), error.retry_after)
+        except Refused as error:
+            log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
+            self._attempt(self._give_up, effect, str(error))
+        except Exception as error:
+            log.exception("Job %s: %s failed.", effect.job_id, effect.kind)
+            self._put_off(effect, type(error).__name__, None)
+        finally:
+            self._held.pop(effect.id, None)
+
+    def _put_off(self, effect: Effect, error: str, retry_after: float | None) -> None:
+        if effect.attempts >= GIVE_UP and effect.kind.lane is not Lane.COMPUTE:
+            log.error(
+                "Job %s: %s is given up after %d attempts: %s", effect.job_id, effect.kind, effect.attempts, error
+            )
+            self._attempt(self._give_up, effect, error)
+            return
+        delay = back_off(effect.attempts) if retry_after is None else retry_after
+        log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
+        # Who was told to come back later knows that nothing was done; any other failure leaves it open.
+        in_doubt = retry_after is None or effect.in_doubt
+        self._attempt(
+            self._store.postpone,
+            effect,
+            due_at=self._clock() + timedelta(seconds=delay),
+            in_doubt=in_doubt,
+            error=error,
+        )
+
+    def _give_up(self, effect: Effect, error: str) -> None:
+        if effect.kind is Kind.SUBMIT:
+            self._service.refused(effect, error)
+        elif effect.kind is Kind.COLLECT:
+            self._service.conclude(effect, summary=None, log_tail=(), token_ref=None, note=error)
+        else:
+            self._finish(effect, error=error)
+
+    def _finish(self, effect: Effect, *, message: tuple[str, str] | None = None, error: str | None = None) -> None:
+        with self._store.begin() as transaction:
+            if transaction.finish(effect, at=self._clock(), error=error) and message:
+                transaction.keep_message(effect.job_id, *message)
+
+    # Compute
+
+    def _submit(self, effect: Effect, job: Job) -> None:
+        if job.state in FINAL or job.token_ref is None:
+            self._finish(effect)
+            return
+        compute_id = self._compute.find(job.name) if effect.in_doubt else None
+        reference = job.token_ref
+        if compute_id is None:
+            pipeline = self._catalog.get(job.request.pipeline)
+            if pipeline is None:
+                raise Refused("This pipeline is no longer on offer.")
+            if not self._secrets.holds(reference):
+                reference = self._secrets.put(job.actor, self._vault.get(reference))
+            compute_id = self._compute.submit(self._work(job, pipeline, reference))
+        if self._service.submitted(effect, compute_id, token_ref=reference) and reference != job.token_ref:
+            self._vault.forget(job.token_ref)
+
+    def _work(self, job: Job, pipeline: Pipeline, token: str) -> Work:
+        request = job.request
+        arguments = ["--host", self._boss_host, "--col", request.collection, "--exp", request.experiment]
+        for axis in "zyx":
+            side = getattr(request, axis)
+            arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
+        if pipeline.contract != "2018":
+            arguments += ["--results-uri", self._results.uri(job.folder)]
+        return Work(
+            name=job.name,
+            pipeline=pipeline.name,
+            image=pipeline.image,
+            command=pipeline.command,
+            arguments=arguments,
+            token_argument=pipeline.contract == "2018",
+            cpu=pipeline.cpu,
+            memory=pipeline.memory_for(request.box),
+            timeout=pipeline.time_limit,
+            owner=job.actor,
+            token=token,
+            tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
+        )
+
+    def _cancel(self, effect: Effect, job: Job) -> None:
+        if job.compute_id and job.state not in FINAL:
+            self._compute.cancel(job.compute_id, reason="Cancelled from NOMADS.")
+        self._finish(effect)
+
+    def _collect(self, effect: Effect, job: Job) -> None:
+        summary, tail, reference = None, list[str](), job.token_ref
+        if job.state is JobState.SUCCEEDED:
+            summary = self._summary(job)
+        elif job.compute_id:
+            tail = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
+            tail = self._masked(tail, reference)
+        if reference and self._vault.holds(reference):
+            self._vault.forget(reference)
+            reference = None
+        self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=reference)
+
+    def _summary(self, job: Job) -> Summary:
+        """The announced results; what lies there, where there is no results.json (an old image) or it is unusable."""
+        try:
+            return Summary.model_validate(json.loads(self._results.read(job.folder, "results.json", limit=MAX_SUMMARY)))
+        except NotFound:
+            log.info("Job %s: no results.json; its files are listed instead.", job.id)
+        except (Refused, ValueError, ValidationError):
+            log.warning("Job %s: its results.json cannot be used; its files are listed instead.", job.id)
+        return Summary.model_validate({"files": [{"name": f.name} for f in self._results.list(job.folder)[:LINKS]]})
+
+    def _masked(self, lines: list[str], reference: str | None) -> list[str]:
+        """The lines without the token, should the program have printed it; none, where that cannot be told."""
+        if not lines or reference is None:
+            return []
+        keeper = self._vault if self._vault.holds(reference) else self._secrets
+        try:
+            token = keeper.get(reference).get_secret_value()
+        except NotFound:
+            return []
+        return [line.replace(token, "•••") for line in lines]
+
+    # Chat and mail
+
+    def _story(self, job: Job) -> Story:
+        pipeline = self._catalog.get(job.request.pipeline)
+        return Story(
+            job=job,
+            pipeline_title=pipeline.title if pipeline else job.request.pipeline,
+            size=pipeline.bytes_read(job.request.box) if pipeline else job.request.box.voxels,
+            links=self._links(job) if job.state is JobState.SUCCEEDED else (),
+            address=self._results.address(job.folder),
+        )
+
+    def _links(self, job: Job) -> list[tuple[str, Link]]:
+        if job.summary is None:
+            return []
+        files = job.summary.files[:LINKS]
+        links = [(file.title or file.name, self._results.link(job.folder, file.name)) for file in files]
+        if job.summary.viewer:
+            links.append(("Neuroglancer", Link(job.summary.viewer)))
+        return links
+
+    def _card(self, effect: Effect, job: Job) -> None:
+        chat, story = self._chat_for(job), self._story(job)
+        timestamp = self._store.message(job.id, "card")
+        if timestamp:
+            chat.edit_card(story, timestamp)
+            self._finish(effect)
+            return
+        key = f"{job.id}-card"
+        if effect.in_doubt and (timestamp := chat.find(story, thread=None, key=key)):
+            chat.edit_card(story, timestamp)
+        else:
+            timestamp = chat.post_card(story, key=key)
+        self._finish(effect, message=("card", timestamp))
+
+    def _reply(self, effect: Effect, job: Job) -> None:
+        chat, story = self._chat_for(job), self._story(job)
+        thread = self._thread(job)
+        told = [t for t in self._store.transitions(job.id) if t.reply == int(effect.subject) and t.text]
+        steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
+        name = f"reply-{effect.subject}"
+        timestamp = self._store.message(job.id, name)
+        if timestamp:
+            chat.edit_reply(story, steps, timestamp)
+            self._finish(effect)
+            return
+        key = f"{job.id}-{name}"
+        if effect.in_doubt and (timestamp := chat.find(story, thread=thread, key=key)):
+            chat.edit_reply(story, steps, timestamp)
+        else:
+            timestamp = chat.post_reply(story, steps, thread=thread, key=key)
+        self._finish(effect, message=(name, timestamp))
+
+    def _preview(self, effect: Effect, job: Job) -> None:
+        chat, story = self._chat_for(job), self._story(job)
+        thread = self._thread(job)
+        shown = job.summary.preview if job.summary else None
+        name = f"{job.id}-{shown}"
+        if shown and not (effect.in_doubt and chat.find(story, thread=thread, key=name)):
+            content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
+            chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
+        self._finish(effect)
+
+    def _chat_for(self, job: Job) -> Chat:
+        if self._chat is None or job.request.channel is None:
+            raise Refused("Nobody listens to this job in chat.")
+        return self._chat
+
+    def _thread(self, job: Job) -> str:
+        thread = self._store.message(job.id, "card")
+        if thread is None:
+            raise Refused("The card could not be posted, so there is no thread.")
+        return thread
+
+    def _mail(self, effect: Effect, job: Job) -> None:
+        letter = acceptance if effect.kind is Kind.MAIL_ACCEPTED else ending
+        self._mailer.send(letter(self._story(job), message_id=f"<{job.id}.{effect.kind}@{self._mail_domain}>"))
+        self._finish(effect)

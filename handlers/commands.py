@@ -1,0 +1,48 @@
+"""`/nomads` and its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slack_bolt import Ack
+from slack_sdk import WebClient
+
+from bot import words
+from bot.catalog import Catalog
+from handlers.submit import Submit
+
+
+class Commands:
+    """One slash command; its first word says what is wanted."""
+
+    def __init__(self, *, catalog: Catalog, submit: Submit) -> None:
+        self._catalog = catalog
+        self._submit = submit
+
+    def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
+        """Open the form, or answer with usage, only to the person who asked."""
+        word, _, rest = (command.get("text") or "").strip().partition(" ")
+        if word == "submit":
+            self._submit.open(
+                client,
+                trigger_id=command["trigger_id"],
+                user=command["user_id"],
+                channel=command["channel_id"],
+                text=rest,
+            )
+            ack()
+        elif word in ("", "help"):
+            ack(self.usage())
+        else:
+            ack(f"NOMADS does not know “{words.mrkdwn(word[:50])}”.\n{self.usage()}")
+
+    def usage(self) -> str:
+        """What can be typed, and which pipelines there are."""
+        pipelines = "\n".join(f"• `{p.name}`: {words.mrkdwn(p.description)}" for p in self._catalog) or "• none yet"
+        return (
+            "*NOMADS finds synapses in BOSS volumes.*\n"
+            "• `/nomads submit` opens the form\n"
+            "• `/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16` opens it filled in\n"
+            "• `/nomads help` shows this\n"
+            f"*Pipelines*\n{pipelines}"
+        )

@@ -1,0 +1,32 @@
+"""What a person is told when something unforeseen happens.
+
+The log gets the error's type and where it arose; its message and the body, which may hold a token, stay out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+from slack_bolt import BoltResponse
+from slack_sdk.errors import SlackApiError
+
+log = logging.getLogger(__name__)
+
+TOO_SLOW = "Slack gave up waiting before the form could open. Please try once more."
+UNFORESEEN = "Something went wrong inside NOMADS. Nothing was submitted. Please try once more, or tell whoever runs it."
+_LATE = {"expired_trigger_id", "trigger_exchanged", "exchanged_trigger_id", "invalid_trigger_id"}
+
+
+def answer(error: Exception, body: dict[str, Any]) -> BoltResponse:
+    """The one place where unforeseen errors end: in the log, and in words for the person who ran into them."""
+    code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
+    kind = body.get("type") or ("command" if "command" in body else "request")
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("A %s failed: %s %s\n%s", kind, type(error).__name__, code, where)
+    text = TOO_SLOW if code in _LATE else UNFORESEEN
+    if kind == "view_submission":
+        first = next(iter(body["view"]["state"]["values"]), "pipeline")
+        return BoltResponse(status=200, body={"response_action": "errors", "errors": {first: text}})
+    return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if kind == "command" else "")

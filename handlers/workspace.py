@@ -1,0 +1,75 @@
+"""What the handlers ask Slack before they answer: quickly, and not twice in a minute."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+KEEP = 60.0
+"""Seconds an answer is good for."""
+MOST = 10_000
+"""Answers kept at most."""
+_ABSENT = {"channel_not_found", "not_in_channel", "is_archived", "method_not_supported_for_channel_type"}
+T = TypeVar("T")
+
+
+class Workspace:
+    """Facts about people and channels. Slack slow or away is no reason to keep anybody waiting: then nothing is known.
+
+    `client` should give up within a second: a trigger id lives three.
+    """
+
+    def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._kept: dict[tuple[str, str], tuple[float, str]] = {}
+        self._lock = threading.Lock()
+
+    def mail_of(self, user: str) -> str:
+        """The address in the person's profile; empty where it is not known."""
+        return self._once("mail", user, self._ask_mail)
+
+    def trouble_with(self, channel: str) -> str:
+        """Why the bot cannot post to the channel, in words for the person who chose it; empty where it can."""
+        return self._once("channel", channel, self._ask_channel)
+
+    def _ask_mail(self, user: str) -> str:
+        profile = (self._client.users_info(user=user).get("user") or {}).get("profile") or {}
+        return str(profile.get("email") or "")
+
+    def _ask_channel(self, channel: str) -> str:
+        try:
+            found = self._client.conversations_info(channel=channel).get("channel") or {}
+        except SlackApiError as error:
+            if error.response.get("error") not in _ABSENT:
+                raise
+            found = {"is_private": True, "is_member": False}
+        if found.get("is_archived"):
+            return "This channel is archived; choose another one."
+        if found.get("is_private") and not found.get("is_member"):
+            return "NOMADS is not in this private channel: invite it there with /invite @NOMADS, then submit again."
+        return ""
+
+    def _once(self, what: str, of: str, ask: Callable[[str], str]) -> str:
+        now = self._clock()
+        with self._lock:
+            until, answer = self._kept.get((what, of), (0.0, ""))
+        if now < until:
+            return answer
+        try:
+            answer = ask(of)
+        except (SlackApiError, URLError, OSError):
+            return ""
+        # A refusal is not kept: the person is about to invite the bot and to press Submit again.
+        if what != "channel" or not answer:
+            with self._lock:
+                if len(self._kept) >= MOST:
+                    self._kept.clear()
+                self._kept[what, of] = now + KEEP, answer
+        return answer

@@ -1,0 +1,68 @@
+"""The picture of a run: what was seen, where something was found, and how large it is."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Array = NDArray[Any]
+
+LARGEST, SMALLEST = 1024, 384
+"""The longer side of a picture, in pixels, at most and at least."""
+MAX_MARKS = 5000
+"""More circles than this would cover the picture."""
+
+
+def draw(
+    magenta: Array, green: Array, *, centres: NDArray[np.float64], radius: float, voxel_nm: tuple[float, float, float]
+) -> bytes:
+    """A PNG: the brightest voxel along z of two channels (z, y, x), a circle round each centre, and a scale bar.
+
+    `centres` is (n, 3), z, y, x in voxels; `radius` of the circles is in voxels. The picture has square nanometres.
+    """
+    high, wide = magenta.shape[1], magenta.shape[2]
+    _, nm_y, nm_x = voxel_nm
+    # pixels per voxel along y and x: as many as make the voxels' true proportions fit
+    zoom = min(max(1.0, SMALLEST / max(high * nm_y / nm_x, wide)), LARGEST / max(high * nm_y / nm_x, wide))
+    along = zoom * nm_y / nm_x, zoom
+    size = max(1, round(wide * along[1])), max(1, round(high * along[0]))
+    first, second = _stretch(magenta.max(axis=0)), _stretch(green.max(axis=0))
+    filtering = Image.Resampling.BOX if zoom < 1 else Image.Resampling.NEAREST
+    picture = Image.fromarray(np.stack([first, second, first], axis=-1)).resize(size, filtering)
+
+    pen = ImageDraw.Draw(picture)
+    reach = max(4.0, radius * zoom)
+    for y, x in centres[:MAX_MARKS, 1:]:
+        left, top = (x + 0.5) * along[1], (y + 0.5) * along[0]
+        pen.ellipse((left - reach, top - reach, left + reach, top + reach), outline=(255, 230, 80))
+    _scale_bar(pen, size, nm_per_pixel=nm_x / along[1])
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def _stretch(plane: Array) -> NDArray[np.uint8]:
+    """Grey levels from the darkest per cent to the brightest per mille, as 0 to 255."""
+    low, high = np.percentile(plane, (1, 99.9))
+    scaled = (plane.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1))
+    stretched: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return stretched
+
+
+def _scale_bar(pen: ImageDraw.ImageDraw, size: tuple[int, int], *, nm_per_pixel: float) -> None:
+    """A round length of at most a third of the width, in the lower right corner."""
+    limit = size[0] / 3 * nm_per_pixel
+    tens = 10 ** math.floor(math.log10(limit))
+    length = next(step * tens for step in (5, 2, 1) if step * tens <= limit)
+    text = f"{length / 1000:g} um" if length >= 1000 else f"{length:g} nm"  # the built-in font has no micro sign
+    right, bottom = size[0] - 10, size[1] - 10
+    left = right - length / nm_per_pixel
+    font = ImageFont.load_default(14)
+    pen.rectangle((left - 6, bottom - 26, right + 5, bottom + 6), fill=(0, 0, 0))
+    pen.rectangle((left, bottom - 3, right, bottom), fill=(255, 255, 255))
+    pen.text(((left + right) / 2, bottom - 6), text, fill=(255, 255, 255), font=font, anchor="ms")

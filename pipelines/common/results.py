@@ -1,0 +1,165 @@
+"""Where a run's files go: a folder or an S3 prefix. A file is there whole or not at all; results.json comes last."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.common.program import Failure, WrongRequest
+
+SUMMARY = "results.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was written, as results.json announces it."""
+
+    name: str
+    title: str
+    media_type: str
+
+
+class _Place(Protocol):
+    def put(self, name: str, content: bytes, media_type: str) -> None:
+        """Write a file, whole or not at all."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+
+class Results:
+    """A run's results at a URI, `file:///folder/` or `s3://bucket/key/`. Raises WrongRequest where it is neither.
+
+    Opening it removes an earlier run's results.json, so that nobody takes its files for this run's; it also shows early
+    whether the place can be written to. Raises Failure where it cannot.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._place = _place(uri)
+        self.files: list[File] = []
+        self._place.remove(SUMMARY)
+
+    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> None:
+        """Write a file, and announce it in results.json."""
+        self._place.put(name, content, media_type)
+        self.files.append(File(name, title, media_type))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write results.json: the summary, and the files."""
+        files = [{"name": f.name, "title": f.title, "media_type": f.media_type} for f in self.files]
+        content = json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n"
+        self._place.put(SUMMARY, content.encode(), "application/json")
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failure(f"The results folder cannot be made: {error.strerror}.") from None
+
+    def put(self, name: str, content: bytes, media_type: str) -> None:
+        try:
+            handle, temporary = tempfile.mkstemp(dir=self._path, prefix=".", suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(content)
+                    out.flush()
+                    os.fsync(out.fileno())  # the name must never point at half a file, even after a power cut
+                os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from whoever serves the folder
+                os.replace(temporary, self._path / name)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise Failure(f"{name} cannot be written to the results folder: {error.strerror}.") from None
+
+    def remove(self, name: str) -> None:
+        try:
+            (self._path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise Failure(f"An earlier {name} cannot be removed: {error.strerror}.") from None
+
+
+class _Bucket:
+    def __init__(self, bucket: str, prefix: str) -> None:
+        import boto3  # takes a fifth of a second, and only S3 needs it
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        self._bucket, self._prefix = bucket, prefix
+        self._errors = (BotoCoreError, ClientError)
+        try:
+            self._client = boto3.client(
+                "s3",
+                config=Config(
+                    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5}
+                ),
+            )
+        except self._errors as error:
+            raise Failure(f"S3 cannot be used: {_aws(error)}.") from None
+
+    def put(self, name: str, content: bytes, media_type: str) -> None:
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=media_type)
+        except self._errors as error:
+            raise Failure(f"{name} cannot be written to s3://{self._bucket}: {_aws(error)}.") from None
+
+    def remove(self, name: str) -> None:
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        except self._errors as error:
+            raise Failure(f"s3://{self._bucket} cannot be written to: {_aws(error)}.") from None
+
+
+def _place(uri: str) -> _Place:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise WrongRequest("--results-uri is not an address.") from None
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
+        return _Folder(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc and not parts.query and not parts.fragment:
+        key = parts.path.strip("/")
+        return _Bucket(parts.netloc, f"{key}/" if key else "")
+    raise WrongRequest("--results-uri is neither s3://bucket/key/ nor file:///folder/.")
+
+
+def _aws(error: Exception) -> str:
+    """AWS's own code for what went wrong; its texts may hold more than a user should see."""
+    code = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return str(code or type(error).__name__)
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """A compressed .npz that loads without pickle. The same arrays give the same bytes: no time of day goes in."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV file in UTF-8, with line feeds."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue().encode()

@@ -1,0 +1,26 @@
+"""`python -m sandbox …`: the stand-ins, started by hand. Reads argv and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code. A subcommand's module is imported when it is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="A workspace on your own machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    boss = commands.add_parser("boss", help="serve the BOSS stand-in alone")
+    boss.add_argument("--port", type=int, default=9000, help="on 127.0.0.1; 0: any free one (default 9000)")
+    given = parser.parse_args(argv)
+
+    if given.command == "boss":
+        from sandbox.boss import serve
+
+        return serve(given.port)
+    raise AssertionError(given.command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

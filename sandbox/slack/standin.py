@@ -1,0 +1,301 @@
+"""The stand-in as tests, the demo and benchmarks hold it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from email.message import EmailMessage
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import yaml
+
+from sandbox.slack.delivery import Ack, Courier, Envelope, Signature
+from sandbox.slack.methods import WebApi
+from sandbox.slack.person import Person
+from sandbox.slack.server import Call, Faults, Site, ThreadedServer
+from sandbox.slack.workspace import BOT_USER, Channel, File, Json, Member, Workspace, copied
+
+T = TypeVar("T")
+
+
+class SlackStandIn:
+    """A Slack workspace on loopback; use it as a context manager.
+
+    With `manifest` (a path or the parsed document) scopes, commands, shortcuts, events and the home tab are as it
+    declares; else `scopes` (None: all) holds and any command may be typed. `request_url` chooses HTTP delivery; without
+    it, interactions go to the open Socket Mode connections. Web API: `api_url`, with `bot_token` or `app_token`.
+
+    For benchmarks: `any_trigger` accepts any trigger id any number of times, `record=False` keeps no calls, and
+    `latency` makes every call take that many seconds. Inspections return copies, and every method may be called from
+    any thread but the stand-in's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: Path | Mapping[str, Any] | None = None,
+        scopes: Collection[str] | None = None,
+        signing_secret: str = "demo-signing-secret",
+        bot_token: str = "demo-bot-token",
+        app_token: str = "demo-app-token",
+        request_url: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        ack_timeout: float = 3.0,
+        latency: float = 0.0,
+        any_trigger: bool = False,
+        record: bool = True,
+        mailbox: Callable[[], Sequence[EmailMessage]] | None = None,
+        port: int = 0,
+    ) -> None:
+        declared = _Manifest(manifest)
+        self.bot_token = bot_token
+        self.app_token = app_token
+        self.signing_secret = signing_secret
+        self.workspace = Workspace(clock=clock)
+        self._declared = declared
+        self._calls: list[Call] = []
+        self._faults = Faults()
+        self._server = ThreadedServer(port=port)
+        self.url = f"http://127.0.0.1:{self._server.port}/"
+        """The page."""
+        self.api_url = f"{self.url}api/"
+        """The Web API's base address, for `WebClient(base_url=…)` and SLACK_API_URL."""
+        self._courier = Courier(signing_secret=signing_secret, ack_timeout=ack_timeout, changed=self.touch)
+        self._courier.request_url = request_url
+        self._api = WebApi(
+            self.workspace,
+            bot_token=bot_token,
+            app_token=app_token,
+            scopes=declared.scopes if manifest is not None else scopes,
+            home_enabled=declared.home,
+            socket_url=lambda: f"ws://127.0.0.1:{self._server.port}/link/?ticket={self._courier.ticket()}&app_id=demo",
+            base=self.url,
+            any_trigger=any_trigger,
+        )
+        self._site = Site(
+            workspace=self.workspace,
+            api=self._api,
+            courier=self._courier,
+            faults=self._faults,
+            calls=self._calls if record else None,
+            person=self.person,
+            page_facts={"commands": declared.command_list, "shortcuts": declared.shortcut_list},
+            mailbox=mailbox,
+        )
+        self._site.latency = latency
+        self.workspace.on_change = self._site.changed
+
+    def __enter__(self) -> SlackStandIn:
+        self._server.start(self._site)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop()
+        self._courier.close()
+
+    # People and places
+
+    def person(self, identity: str = "U01DEMO", *, signature: Signature = "right") -> Person:
+        """Somebody of the workspace; with `signature` forged or stale, the app is told so over HTTP what they do."""
+        return Person(
+            identity,
+            workspace=self.workspace,
+            courier=self._courier,
+            base=self.url,
+            commands=self._declared.commands,
+            shortcuts=self._declared.shortcuts,
+            events=self._declared.events,
+            signature=signature,
+        )
+
+    def add_person(self, member: Member, *, channels: Sequence[str] = ("#synapses",)) -> None:
+        """Somebody new, in these channels."""
+        with self.workspace.change():
+            self.workspace.members[member.id] = member
+            for name in channels:
+                self.workspace.channel(name).members.add(member.id)
+
+    def add_channel(self, channel: Channel) -> None:
+        """A new channel."""
+        with self.workspace.change():
+            self.workspace.channels[channel.id] = channel
+
+    def invite(self, channel: str) -> None:
+        """Invite the app to a channel (id or #name)."""
+        with self.workspace.change():
+            self.workspace.channel(channel).members.add(BOT_USER)
+
+    def remove(self, channel: str) -> None:
+        """Remove the app from a channel."""
+        with self.workspace.change():
+            self.workspace.channel(channel).members.discard(BOT_USER)
+
+    def archive(self, channel: str) -> None:
+        """Archive a channel."""
+        with self.workspace.change():
+            self.workspace.channel(channel).archived = True
+
+    # Bad days
+
+    def rate_limit(self, method: str, *, times: int = 1, retry_after: int = 1) -> None:
+        """Answer the next calls with 429 and Retry-After (seconds)."""
+        self._faults.order(method, "rate_limit", retry_after, times)
+
+    def fail(self, method: str, error: str = "internal_error", *, times: int = 1) -> None:
+        """Answer the next calls with this error, doing nothing."""
+        self._faults.order(method, "fail", error, times)
+
+    def break_down(self, method: str, *, status: int = 503, times: int = 1) -> None:
+        """Answer the next calls with this HTTP status, doing nothing."""
+        self._faults.order(method, "status", status, times)
+
+    def lose_answer(self, method: str, *, times: int = 1) -> None:
+        """Do what the next calls ask, then close the connection instead of answering."""
+        self._faults.order(method, "lose", None, times)
+
+    def delay(self, method: str, seconds: float) -> None:
+        """Let calls of this method take so much longer, from now on."""
+        self._faults.delays[method] = seconds
+
+    @property
+    def latency(self) -> float:
+        """Seconds every Web API call takes."""
+        return self._site.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._site.latency = seconds
+
+    # The app's end
+
+    @property
+    def request_url(self) -> str | None:
+        """Where interactions are posted; None: Socket Mode."""
+        return self._courier.request_url
+
+    @request_url.setter
+    def request_url(self, url: str | None) -> None:
+        self._courier.request_url = url
+
+    @property
+    def connections(self) -> int:
+        """Open Socket Mode connections."""
+        return len(self._courier.connections)
+
+    def wait_for_connection(self, seconds: float = 10.0, *, count: int = 1) -> None:
+        """Wait until the app listens over Socket Mode. Raises TimeoutError."""
+        self.wait_for(lambda: self.connections >= count, seconds, "a Socket Mode connection")
+
+    def refresh_connections(self, reason: str = "refresh_requested") -> None:
+        """Tell every Socket Mode connection to come again, as Slack does every few hours."""
+        self._server.run(self._courier.disconnect(reason))
+
+    def redeliver(self, ack: Ack, *, retry: int = 1) -> Ack:
+        """Deliver what this acknowledgement answered once more; nothing on the screen changes."""
+        if ack.envelope is None:
+            raise ValueError("this was never delivered")
+        return self._courier.deliver(ack.envelope, retry=retry)
+
+    def request(self, ack: Ack, *, signature: Signature = "right") -> tuple[bytes, dict[str, str]]:
+        """Body and signed headers with which that interaction is posted over HTTP, for a load generator."""
+        if ack.envelope is None:
+            raise ValueError("this was never delivered")
+        return self.signed(ack.envelope, signature=signature)
+
+    def signed(self, envelope: Envelope, *, signature: Signature = "right") -> tuple[bytes, dict[str, str]]:
+        """Body and headers of an envelope as Slack posts it."""
+        body, kind = self._courier.encode(envelope)
+        return body, {"Content-Type": kind} | self._courier.sign(body, signature=signature)
+
+    # Looking
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every Web API call so far, oldest first."""
+        return list(self._calls)
+
+    def calls_of(self, method: str) -> list[Call]:
+        """The calls of one method, oldest first."""
+        return [call for call in self._calls if call.method == method]
+
+    @property
+    def files(self) -> list[File]:
+        """Every uploaded file, oldest first."""
+        with self.workspace.lock:
+            return [replace(file) for file in self.workspace.files.values() if file.content is not None]
+
+    def view_of(self, person: Person | str) -> Json | None:
+        """The modal on top of somebody's screen, or None."""
+        return (self.person(person) if isinstance(person, str) else person).view()
+
+    def errors_of(self, person: Person | str) -> dict[str, str]:
+        """The errors shown in that modal, by block id; the key "" stands for one above all fields."""
+        identity = person if isinstance(person, str) else person.id
+        with self.workspace.lock:
+            stack = self.workspace.open_views.get(identity)
+            return dict(stack[-1].errors) if stack else {}
+
+    def home_of(self, person: Person | str) -> Json | None:
+        """Somebody's home tab of the app, or None."""
+        with self.workspace.lock:
+            return copied(self.workspace.homes.get(person if isinstance(person, str) else person.id))
+
+    def messages(self, channel: str) -> list[Json]:
+        """All messages of a channel (id or #name), oldest first, thread replies among them; each tells its channel."""
+        with self.workspace.lock:
+            place = self.workspace.channel(channel)
+            return [copied(m) | {"channel": place.id} for m in place.messages.values()]
+
+    def thread(self, channel: str, ts: str) -> list[Json]:
+        """The replies under a message, oldest first, without it."""
+        return [m for m in self.messages(channel) if m.get("thread_ts") == ts and m["ts"] != ts]
+
+    def ephemerals(self, person: Person | str) -> list[Json]:
+        """What only this person was shown, oldest first; Slackbot's own notices among it (user USLACKBOT)."""
+        with self.workspace.lock:
+            return copied(self.workspace.ephemeral.get(person if isinstance(person, str) else person.id, []))
+
+    def wait_for(self, predicate: Callable[[], T], seconds: float = 10.0, what: str = "the condition") -> T:
+        """Wait until the predicate is true, asking it at every change of the workspace; returns its value.
+
+        Raises TimeoutError. What changes elsewhere is noticed if `touch` is called.
+        """
+        return self.workspace.wait_for(predicate, seconds, what)
+
+    def touch(self) -> None:
+        """Something the page or a waiting test looks at has changed, such as the mailbox."""
+        with self.workspace.change():
+            pass
+
+
+class _Manifest:
+    """What an app manifest says that Slack acts on."""
+
+    def __init__(self, manifest: Path | Mapping[str, Any] | None) -> None:
+        found: Mapping[str, Any] = {}
+        if isinstance(manifest, Path):
+            found = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+        elif manifest is not None:
+            found = manifest
+        features = found.get("features") or {}
+        self.scopes: list[str] = ((found.get("oauth_config") or {}).get("scopes") or {}).get("bot") or []
+        self.command_list = [
+            {"command": c["command"], "hint": c.get("usage_hint", ""), "description": c.get("description", "")}
+            for c in features.get("slash_commands") or ()
+        ]
+        self.shortcut_list = [
+            {"callback_id": s["callback_id"], "name": s["name"], "description": s.get("description", "")}
+            for s in features.get("shortcuts") or ()
+            if s["type"] == "global"
+        ]
+        subscriptions = (found.get("settings") or {}).get("event_subscriptions") or {}
+        known = manifest is not None
+        self.commands = {c["command"] for c in self.command_list} if known else None
+        self.shortcuts = {s["callback_id"] for s in self.shortcut_list} if known else None
+        self.events = set(subscriptions.get("bot_events") or ()) if known else None
+        self.home = not known or bool((features.get("app_home") or {}).get("home_tab_enabled"))

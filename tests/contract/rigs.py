@@ -1,0 +1,357 @@
+"""What a contract case needs beyond the port itself: to play the outside world, whichever adapter is in the middle."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiosmtpd.controller import Controller
+from pydantic import SecretStr
+
+from bot.jobs import FINAL, JobState, Observation
+from bot.local import LocalCompute, LocalResults, SealedSecrets
+from bot.mail import MailServer, Security, SmtpMailer, mime
+from bot.ports import Compute, Mailer, Results, Secrets, Work
+from tests.support.memory import MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets
+from tests.support.waiting import until
+
+TOKEN = "demo-token-canary"
+
+
+class ComputeRig(Protocol):
+    """A compute whose programs do what the case says."""
+
+    @property
+    def compute(self) -> Compute:
+        """The adapter."""
+
+    def work(self, name: str) -> Work:
+        """A program with TOKEN as its token; it prints and ends when told to."""
+
+    def run(self, compute_id: str) -> None:
+        """Let the program run: the next observation says RUNNING."""
+
+    def end(self, compute_id: str, *, code: int, lines: tuple[str, ...] = ()) -> None:
+        """Let a running program print these lines and end with that code; the next observation says how it ended."""
+
+    def after_cancel(self, compute_id: str) -> None:
+        """Let the outside world do its part after cancel(); the next observation says FAILED."""
+
+    def exposed(self) -> str:
+        """Everything that other people of this machine or account can read about the programs."""
+
+
+class MemoryComputeRig:
+    """MemoryCompute, told what to see."""
+
+    def __init__(self) -> None:
+        self.compute = MemoryCompute()
+
+    def work(self, name: str) -> Work:
+        return a_work(name, token=MemorySecrets().put("U1", SecretStr(TOKEN)))
+
+    def run(self, compute_id: str) -> None:
+        self.compute.tell(compute_id, Observation(JobState.RUNNING, started_at=datetime.now(UTC)))
+
+    def end(self, compute_id: str, *, code: int, lines: tuple[str, ...] = ()) -> None:
+        self.compute.print(compute_id, *lines)
+        state, reason = (JobState.SUCCEEDED, "") if code == 0 else (JobState.FAILED, f"exit code {code}")
+        now = datetime.now(UTC)
+        self.compute.tell(compute_id, Observation(state, reason, code, started_at=now, stopped_at=now))
+
+    def after_cancel(self, compute_id: str) -> None:
+        pass
+
+    def exposed(self) -> str:
+        return repr(self.compute.works)
+
+
+PROGRAM = """
+import os, pathlib, sys, time
+control = pathlib.Path(sys.argv[1])
+assert os.environ["BOSS_TOKEN"]
+while not control.exists():
+    time.sleep(0.01)
+code, *lines = control.read_text().splitlines()
+print("\\n".join(lines))
+sys.exit(int(code))
+"""
+
+
+class LocalComputeRig:
+    """LocalCompute with real subprocesses, which wait for a file that says how to end."""
+
+    def __init__(self, folder: Path, *, slots: int = 2) -> None:
+        self.folder = folder / "runs"
+        self.control = folder / "control"
+        self.control.mkdir()
+        self.secrets = MemorySecrets()
+        self.slots = slots
+        self.compute = self.another()
+
+    def another(self) -> LocalCompute:
+        """A second adapter on the same folder, as after a restart."""
+        return LocalCompute(folder=self.folder, secrets=self.secrets, root=self.control, slots=self.slots)
+
+    def work(self, name: str) -> Work:
+        token = self.secrets.put("U1", SecretStr(TOKEN))
+        return a_work(name, token=token, command=("python3", "-c", PROGRAM), arguments=(str(self.control / name),))
+
+    def script(self, name: str, source: str, *arguments: str, timeout: float = 60) -> Work:
+        """A program of one's own."""
+        token = self.secrets.put("U1", SecretStr(TOKEN))
+        return a_work(name, token=token, command=("python3", "-c", source), arguments=arguments, timeout=timeout)
+
+    def state(self, compute_id: str) -> JobState:
+        """What observe() says now."""
+        return self.compute.observe([compute_id])[compute_id].state
+
+    def run(self, compute_id: str) -> None:
+        until(lambda: self.state(compute_id) is JobState.RUNNING, what=f"{compute_id} running")
+
+    def end(self, compute_id: str, *, code: int, lines: tuple[str, ...] = ()) -> None:
+        content = self.control / f"{compute_id}.new"
+        content.write_text("\n".join([str(code), *lines]))
+        content.rename(self.control / compute_id)
+        self.wait(compute_id)
+
+    def after_cancel(self, compute_id: str) -> None:
+        self.wait(compute_id)
+
+    def wait(self, compute_id: str) -> Observation:
+        """How the run ended."""
+        until(lambda: self.state(compute_id) in FINAL, what=f"the end of {compute_id}")
+        return self.compute.observe([compute_id])[compute_id]
+
+    def exposed(self) -> str:
+        return "\n".join([*command_lines(), *(path.read_text() for path in self.folder.rglob("*") if path.is_file())])
+
+    def close(self) -> None:
+        """Leave no program behind."""
+        if self.folder.exists():
+            names = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+            for name in names:
+                self.compute.cancel(name, reason="the test is over")
+            for name in names:
+                self.wait(name)
+
+
+def command_lines() -> list[str]:
+    """Every process's arguments, as any user of this machine sees them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def a_work(
+    name: str,
+    *,
+    token: str,
+    command: tuple[str, ...] = ("python3", "-m", "demo"),
+    arguments: tuple[str, ...] = ("--col", "demo"),
+    timeout: float = 60,
+) -> Work:
+    """A run of a small pipeline."""
+    return Work(
+        name=name,
+        pipeline="nomads-demo",
+        image="registry.example.org/nomads-demo:1",
+        command=command,
+        arguments=arguments,
+        cpu=1,
+        memory=2048,
+        timeout=timedelta(seconds=timeout),
+        owner="U1",
+        token=token,
+        tags={"job": name, "user": "U1", "pipeline": "nomads-demo"},
+    )
+
+
+class ResultsRig(Protocol):
+    """Results into which a program writes."""
+
+    @property
+    def results(self) -> Results:
+        """The adapter."""
+
+    def put(self, folder: str, name: str, content: bytes) -> None:
+        """Write a file, as a program does."""
+
+
+class MemoryResultsRig:
+    """MemoryResults."""
+
+    def __init__(self) -> None:
+        self.results = MemoryResults()
+
+    def put(self, folder: str, name: str, content: bytes) -> None:
+        self.results.put(folder, name, content)
+
+
+class LocalResultsRig:
+    """LocalResults in a folder, with a file beside the results that nobody may read."""
+
+    def __init__(self, folder: Path, *, base_url: str = "https://nomads.example.org") -> None:
+        self.folder = folder / "results"
+        self.results = LocalResults(folder=self.folder, base_url=base_url, key=b"k" * 32)
+
+    def put(self, folder: str, name: str, content: bytes) -> None:
+        path = self.folder / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+class MemoryRows:
+    """The store's rows of sealed tokens."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+
+    def put_secret(self, reference: str, owner: str, sealed: bytes) -> None:
+        self.rows[reference] = sealed
+
+    def get_secret(self, reference: str) -> bytes | None:
+        return self.rows.get(reference)
+
+    def delete_secret(self, reference: str) -> None:
+        self.rows.pop(reference, None)
+
+
+def sealed_secrets() -> Secrets:
+    """SealedSecrets over rows in memory."""
+    return SealedSecrets(key=b"k" * 32, rows=MemoryRows())
+
+
+class MailerRig(Protocol):
+    """A mailer with a server behind it."""
+
+    @property
+    def mailer(self) -> Mailer:
+        """The adapter."""
+
+    def delivered(self) -> list[tuple[list[str], EmailMessage]]:
+        """What the server took: the envelope's recipients and the message."""
+
+    def refuse(self, address: str) -> None:
+        """Let the server refuse mail for that address for good."""
+
+
+class MemoryMailerRig:
+    """MemoryMailer."""
+
+    def __init__(self) -> None:
+        self.mailer = MemoryMailer()
+
+    def delivered(self) -> list[tuple[list[str], EmailMessage]]:
+        return [([mail.to], mime(mail, sender="nomads@example.org")) for mail in self.mailer.sent]
+
+    def refuse(self, address: str) -> None:
+        self.mailer.refused.add(address)
+
+
+class SmtpMailerRig:
+    """SmtpMailer and a real SMTP server on loopback."""
+
+    def __init__(self, server: SmtpServer) -> None:
+        self._server = server
+        self.mailer = SmtpMailer(server=server.address(), sender="NOMADS <nomads@example.org>", timeout=10)
+
+    def delivered(self) -> list[tuple[list[str], EmailMessage]]:
+        return self._server.taken
+
+    def refuse(self, address: str) -> None:
+        self._server.answers[address] = "550 5.1.1 No such user"
+
+
+class SmtpServer:
+    """A handler for aiosmtpd that keeps what it gets, or answers with what the test says."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.taken: list[tuple[list[str], EmailMessage]] = []
+        self.answers: dict[str, str] = {}
+        """Recipient, or `MAIL`, `DATA` or `QUIT`, to the answer given instead of yes."""
+        self.logins: list[str] = []
+        self.secured: list[bool] = []
+        """Whether each mail came over TLS."""
+
+    def address(self, *, security: Security = "none", user: str = "", password: str = "") -> MailServer:
+        """The settings that lead here."""
+        return MailServer(
+            kind="smtp",
+            host="127.0.0.1",
+            port=self.port,
+            security=security,
+            user=user,
+            password=SecretStr(password) if password else None,
+        )
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if "MAIL" in self.answers:
+            return self.answers["MAIL"]
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if address in self.answers:
+            return self.answers[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        if "DATA" in self.answers:
+            return self.answers["DATA"]
+        self.taken.append((list(envelope.rcpt_tos), message_from_bytes(envelope.content, policy=SMTP)))
+        self.secured.append(server.transport.get_extra_info("ssl_object") is not None)
+        return "250 OK"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        return self.answers.get("QUIT", "221 Bye")
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def smtp_server(*, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[SmtpServer]:
+    """A real SMTP server; `tls` lets it speak TLS from the start, `options` are aiosmtpd's."""
+    handler = SmtpServer()
+    while True:  # somebody else may take the port between the look and the bind
+        handler.port = free_port()
+        controller = Controller(
+            handler,
+            hostname="127.0.0.1",
+            port=handler.port,
+            ssl_context=tls,
+            server_hostname="localhost",  # it would ask DNS for our name
+            **options,
+        )
+        try:
+            controller.start()
+        except OSError:
+            continue
+        break
+    try:
+        yield handler
+    finally:
+        controller.stop()

@@ -1,0 +1,183 @@
+"""Every Compute keeps these promises: in memory, subprocesses of this machine, AWS Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.jobs import WAITING, WATCHED, JobState
+from tests.contract.aws_rigs import AwsComputeRig
+from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig
+from tests.support.aws import World
+
+
+@pytest.fixture(params=["memory", "local", "aws"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path, world: World) -> Iterator[ComputeRig]:
+    match request.param:
+        case "memory":
+            yield MemoryComputeRig()
+        case "local":
+            local = LocalComputeRig(tmp_path)
+            yield local
+            local.close()
+        case "aws":
+            yield AwsComputeRig(world)
+
+
+@pytest.fixture
+def name(unique: str) -> str:
+    """A job's name."""
+    return f"nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512-{unique}"
+
+
+def state(rig: ComputeRig, compute_id: str) -> JobState:
+    return rig.compute.observe([compute_id])[compute_id].state
+
+
+def test_a_program_of_the_catalogue_can_run(rig: ComputeRig) -> None:
+    assert rig.compute.refuses(image="registry.example.org/x:1", command=("python3", "-m", "x")) == ""
+
+
+def test_a_submitted_program_is_watched(rig: ComputeRig, name: str) -> None:
+    assert state(rig, rig.compute.submit(rig.work(name))) in WATCHED
+
+
+def test_submitted_work_is_found_by_its_name(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    assert rig.compute.find(name) == compute_id
+
+
+def test_finished_work_is_found_by_its_name(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=1)
+
+    assert rig.compute.find(name) == compute_id
+
+
+def test_a_name_that_was_not_submitted_is_not_found(rig: ComputeRig, name: str) -> None:
+    rig.compute.submit(rig.work(name))
+
+    assert rig.compute.find(name + "x") is None
+    assert rig.compute.find(name[:-1]) is None
+    assert rig.compute.find(name.upper()) is None
+    assert rig.compute.find("never-seen") is None
+
+
+def test_a_running_program_is_seen_running_since_some_moment(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert seen.state is JobState.RUNNING
+    assert seen.started_at is not None
+    assert seen.started_at.tzinfo is not None
+    assert seen.stopped_at is None
+
+
+def test_a_program_that_ends_well_has_succeeded(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=0)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert seen.state is JobState.SUCCEEDED
+    assert seen.started_at is not None
+    assert seen.stopped_at is not None
+    assert seen.started_at <= seen.stopped_at
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_a_program_that_ends_badly_has_failed_with_code_and_reason(rig: ComputeRig, name: str, code: int) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=code)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert seen.state is JobState.FAILED
+    assert seen.exit_code == code
+    assert seen.reason
+
+
+def test_an_unknown_id_is_absent_from_what_is_observed(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    assert list(rig.compute.observe(["unknown", compute_id])) == [compute_id]
+    assert rig.compute.observe([]) == {}
+
+
+def test_any_number_of_ids_is_observed_at_once(rig: ComputeRig, name: str) -> None:
+    ids = [rig.compute.submit(rig.work(f"{name}-{number}")) for number in range(3)]
+
+    seen = rig.compute.observe([*ids[:2], *(f"unknown-{number}" for number in range(250)), ids[2]])
+
+    assert set(seen) == set(ids)
+
+
+def test_the_last_lines_of_the_output_come_oldest_first(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=0, lines=("one", "two", "three — µ"))
+    log = rig.compute.observe([compute_id])[compute_id].log
+
+    assert rig.compute.log_tail(compute_id, log=log, lines=2) == ["two", "three — µ"]
+    assert rig.compute.log_tail(compute_id, log=log, lines=20) == ["one", "two", "three — µ"]
+
+
+def test_unknown_work_has_no_output(rig: ComputeRig) -> None:
+    assert rig.compute.log_tail("unknown", log=None, lines=20) == []
+
+
+def test_running_work_that_is_cancelled_fails_with_the_reason_given(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+
+    rig.compute.cancel(compute_id, reason="cancelled by U1")
+    rig.after_cancel(compute_id)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+    assert seen.state is JobState.FAILED
+    assert "cancelled by U1" in seen.reason
+
+
+def test_finished_work_is_left_as_it_is_by_cancel(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=0)
+    before = rig.compute.observe([compute_id])
+
+    rig.compute.cancel(compute_id, reason="too late")
+
+    assert rig.compute.observe([compute_id]) == before
+
+
+def test_cancelling_unknown_work_does_nothing(rig: ComputeRig) -> None:
+    rig.compute.cancel("unknown", reason="nobody has it")
+
+    assert rig.compute.observe(["unknown"]) == {}
+
+
+def test_the_token_is_nowhere_to_be_read(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    while_running = rig.exposed()
+    rig.end(compute_id, code=1)
+
+    assert name in while_running
+    assert TOKEN not in while_running
+    assert TOKEN not in rig.exposed()
+    assert TOKEN not in repr(rig.compute.observe([compute_id]))
+
+
+def test_waiting_is_not_running(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert (seen.state in WAITING) == (seen.started_at is None)

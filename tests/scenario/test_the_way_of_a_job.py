@@ -1,0 +1,401 @@
+"""Service, store and worker together, on both databases: what a job becomes, and what is told of it, once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from bot.jobs import InvalidRequest, JobState, Observation, Refused, Unavailable
+from bot.store import JobStore, Lane
+from tests.support.world import TOKEN, World, a_request
+
+
+@pytest.fixture
+def world(store: JobStore) -> World:
+    return World(store)
+
+
+def summary(**more: object) -> bytes:
+    return json.dumps(
+        {"counts": {"synapses": 12}, "files": [{"name": "synapses.csv", "title": "Table"}], **more}
+    ).encode()
+
+
+def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.clock.advance(30)
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    world.clock.advance(120)
+    world.results.put(job.folder, "results.json", summary(preview="preview.png"))
+    world.results.put(job.folder, "preview.png", b"PNG")
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.thread == [
+        f"Accepted as job {job.id}.",
+        "Running, after waiting 30 s.",
+        "Finished after 2 min 0 s: 12 synapses.",
+    ]
+    assert [reply.key for reply in world.chat.replies] == [f"{job.id}-reply-{n}" for n in (1, 2, 3)]
+    (card,) = world.chat.cards
+    assert card.story.job.state is JobState.SUCCEEDED
+    (preview,) = world.chat.files
+    assert preview.content == b"PNG"
+    assert [mail.subject for mail in world.mailer.sent] == [
+        f"NOMADS job {job.id}: accepted",
+        f"NOMADS job {job.id}: finished",
+    ]
+    assert world.results.address(job.folder) in world.mailer.sent[0].text
+    assert "12 synapses" in world.mailer.sent[1].text
+    assert "synapses.csv" in world.mailer.sent[1].html
+
+
+def test_steps_that_follow_within_two_seconds_are_one_reply(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.clock.advance(1.5)
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    (reply,) = world.chat.replies
+    assert reply.texts == [f"Accepted as job {job.id}.", "Running, after waiting 2 s."]
+    world.clock.advance(2.5)
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    assert len(world.chat.replies) == 2
+
+
+def test_a_program_too_quick_to_be_seen_running_is_told_to_have_run(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.clock.advance(10)
+    started = world.clock.now - timedelta(seconds=4)
+    world.see(job, JobState.SUCCEEDED, started_at=started, stopped_at=world.clock.now)
+    world.settle()
+    assert world.thread[1:] == ["Running, after waiting 6 s.", "Finished after 4 s."]
+
+
+def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.compute.print(job.name, *(f"line {n}" for n in range(30)), f"BOSS refused {TOKEN}.")
+    world.see(job, JobState.FAILED, exit_code=3, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle()
+    failed = world.job(job)
+    assert failed.reason == "BOSS refused •••."
+    assert len(failed.log_tail) == 20
+    assert world.thread[-1] == "Failed after 0 s: BOSS refused •••."
+    mail = world.mailer.sent[-1]
+    assert mail.subject == f"NOMADS job {job.id}: failed"
+    assert "line 29" in mail.text
+    assert "Check that the token is right" in mail.text
+    assert TOKEN not in repr(world.chat.messages) + repr(world.mailer.sent)
+
+
+def test_an_old_image_without_results_json_has_its_files_listed(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "synapses.csv", b"1")
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["synapses.csv"]
+
+
+def test_a_results_json_that_lies_about_itself_is_not_believed(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "results.json", json.dumps({"preview": "../../secret", "counts": 4}).encode())
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
+    assert not world.chat.files
+
+
+def test_the_same_key_twice_is_one_job(world: World) -> None:
+    first, second = world.accept(key="view:V1"), world.accept(key="view:V1")
+    assert first.id == second.id
+    world.settle()
+    assert len(world.compute.works) == 1
+    assert len(world.chat.cards) == 1
+    assert len(world.vault.values) == 1
+
+
+def test_a_double_click_from_many_threads_is_one_job(world: World) -> None:
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(world.accept(key="view:V2").id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+    assert len(world.vault.values) == 1
+
+
+def test_a_submission_whose_answer_was_lost_is_found_and_not_repeated(world: World) -> None:
+    job = world.accept()
+    world.compute.crash_after_submit()
+    world.settle()
+    assert [work.name for work in world.compute.works] == [job.name]
+    assert world.job(job).state is JobState.SUBMITTED
+    assert world.job(job).compute_id
+
+
+def test_a_worker_that_dies_after_submitting_leaves_a_job_that_another_finds(world: World) -> None:
+    job = world.accept()
+    (effect,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    assert effect.job_id == job.id
+    world.compute.fail_after(KeyboardInterrupt(), call="submit")
+    with pytest.raises(KeyboardInterrupt):  # the process ends here, its answer unread
+        world.worker._actions[effect.kind](effect, job)
+    world.worker = world.another_worker()
+    world.worker.drain()
+    assert world.job(job).state is JobState.ACCEPTED  # the lease still holds
+    world.clock.advance(16)
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert len(world.compute.works) == 1
+
+
+@pytest.mark.parametrize("call", ["post_card", "post_reply"])
+def test_a_message_whose_answer_was_lost_is_found_and_not_posted_twice(world: World, call: str) -> None:
+    world.chat.fail_after(Unavailable("no answer"), call=call)
+    world.accept()
+    world.settle()
+    assert len(world.chat.cards) == 1
+    assert len(world.chat.replies) == 1
+
+
+def test_a_preview_whose_answer_was_lost_is_not_shown_twice(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "results.json", summary(preview="preview.png"))
+    world.results.put(job.folder, "preview.png", b"PNG")
+    world.chat.fail_after(Unavailable("no answer"), call="post_file")
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert len(world.chat.files) == 1
+
+
+def test_a_mail_sent_twice_carries_the_same_message_id(world: World) -> None:
+    world.mailer.fail_after(Unavailable("no answer"), call="send")
+    world.accept()
+    world.settle()
+    first, second = world.mailer.sent
+    assert first.message_id == second.message_id
+
+
+def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) -> None:
+    world.compute.fail_next(Unavailable("slow down", retry_after=2), call="submit", times=5)
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert "find" not in world.compute.calls  # who was told to come back knows that nothing was done
+
+
+def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
+    world.chat.fail_next(Unavailable("429", retry_after=30), call="post_card")
+    world.accept()
+    world.worker.drain()
+    world.clock.advance(29)
+    world.worker.drain()
+    assert not world.chat.cards
+    world.clock.advance(1)
+    world.worker.drain()
+    assert len(world.chat.cards) == 1
+
+
+def test_a_dead_mail_server_holds_back_nothing_else(world: World) -> None:
+    world.mailer.fail_next(Unavailable("connection refused"), call="send", times=20)
+    job = world.accept()
+    world.worker.drain()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert len(world.chat.cards) == 1
+    world.settle(patience=3 * 3600)
+    assert len(world.mailer.sent) == 1
+
+
+def test_a_refused_submission_fails_the_job_with_the_reason(world: World) -> None:
+    world.compute.fail_next(Refused("The queue nomads-queue does not exist."), call="submit")
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+    assert "nomads-queue does not exist" in world.thread[-1]
+    assert world.mailer.sent[-1].subject.endswith("failed")
+    assert not world.vault.values
+
+
+def test_late_repeated_and_disordered_news_change_nothing(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNING)
+    assert not world.service.observe(job.id, Observation(JobState.RUNNABLE))
+    assert not world.service.observe(job.id, Observation(JobState.RUNNING))
+    world.see(job, JobState.SUCCEEDED)
+    for state in JobState:
+        assert not world.service.observe(job.id, Observation(state))
+    assert world.job(job).state is JobState.SUCCEEDED
+    world.settle()
+    assert len(world.mailer.sent) == 2
+
+
+def test_a_job_that_compute_no_longer_knows_is_lost_and_told_to_be(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.compute.lose(job.name)
+    world.worker.watch_once()
+    world.worker.watch_once()
+    assert world.job(job).state is JobState.SUBMITTED  # too early: compute may merely not know it yet
+    world.clock.advance(301)
+    world.worker.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.LOST
+    assert world.thread[-1].startswith("Lost: compute no longer knows this job")
+
+
+def test_cancelling_before_submission_submits_nothing(world: World) -> None:
+    job = world.accept()
+    assert world.service.cancel(job.id, actor="U01DEMO")
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert not world.compute.works
+    assert not world.vault.values
+
+
+def test_cancelling_a_running_job_ends_it_and_says_cancelled(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNING)
+    assert world.service.cancel(job.id, actor="U01DEMO")
+    world.settle()
+    world.worker.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.thread[-1].startswith("Cancelled")
+    assert not world.service.cancel(job.id, actor="U01DEMO")
+
+
+def test_a_job_that_finished_before_it_could_be_cancelled_stays_finished(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.service.cancel(job.id, actor="U01DEMO")
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert world.job(job).state is JobState.SUCCEEDED
+
+
+def test_the_token_moves_to_the_compute_s_own_secrets_and_leaves_the_database(store: JobStore) -> None:
+    world = World(store, separate_secrets=True)
+    job = world.accept()
+    world.settle()
+    assert not world.vault.values
+    assert world.compute.works[0].token.startswith("elsewhere:")
+    assert world.job(job).token_ref == world.compute.works[0].token
+
+
+def test_a_token_kept_here_is_erased_when_its_job_has_ended(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    assert len(world.vault.values) == 1
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert not world.vault.values
+    assert world.job(job).token_ref is None
+
+
+def test_the_program_is_told_what_the_contract_says_and_never_the_token(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    (work,) = world.compute.works
+    assert [*work.command, *work.arguments] == [
+        *("python3", "-m", "pipelines.unsupervised"),
+        *("--host", "boss.test", "--col", "demo", "--exp", "cortex"),
+        *("--z-range", "0,16", "--y-range", "0,512", "--x-range", "0,512"),
+        *("--results-uri", f"file:///memory/{job.folder}/"),
+    ]
+    assert TOKEN not in repr(work)
+    assert work.tags == {"job": job.id, "user": "U01DEMO", "pipeline": "nomads-unsupervised"}
+
+
+def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
+    values = {
+        "pipeline": "nope",
+        "collection": "a b",
+        "experiment": "",
+        "x": "5",
+        "y": "9,3",
+        "z": "0,1",
+        "email": "nobody",
+    }
+    with pytest.raises(InvalidRequest) as caught:
+        world.service.review(values, SecretStr(""))
+    assert set(caught.value.errors) == {"pipeline", "collection", "experiment", "x", "y", "email", "token"}
+    assert caught.value.errors["pipeline"] == "There is no pipeline of that name; there is nomads-unsupervised."
+
+
+def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fits(store: JobStore) -> None:
+    world = World(store, max_bytes=2_000_000)
+    with pytest.raises(InvalidRequest) as caught:
+        world.accept(x="100,1124", y="0,512", z="0,16")
+    assert caught.value.errors == {
+        "x": "This box is 16.8 MB: 8,388,608 voxels in 2 channels; a job may read 2 MB. "
+        "The largest box from this corner that fits: x 100, 350; y 0, 250; z 0, 16."
+    }
+    assert world.accept(x="100,350", y="0,250", z="0,16")
+
+
+def test_a_job_without_a_channel_is_told_by_mail_alone(world: World) -> None:
+    job = world.service.accept(a_request(channel=None), actor="cli:demo", token=SecretStr(TOKEN), key="cli")
+    world.settle()
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert not world.chat.messages
+    assert len(world.mailer.sent) == 2
+
+
+def test_an_effect_of_one_job_waits_for_the_one_before_it_in_its_lane_only(world: World) -> None:
+    world.chat.fail_next(Unavailable("slow"), call="post_card")
+    first = world.accept()
+    world.clock.advance(1)
+    second = world.accept()
+    world.worker.drain()
+    assert [m.story.job.id for m in world.chat.messages] == [second.id, second.id]
+    assert {work.tags["job"] for work in world.compute.works} == {first.id, second.id}
+    world.settle()
+    assert len(world.chat.messages) == 4
+
+
+def test_only_one_worker_watches_at_a_time(world: World) -> None:
+    lasting = timedelta(seconds=5)
+    assert world.store.take_duty("watch", holder="a", at=world.clock.now, lasting=lasting)
+    assert not world.store.take_duty("watch", holder="b", at=world.clock.now, lasting=lasting)
+    assert world.store.take_duty("watch", holder="a", at=world.clock.now, lasting=lasting)
+    world.clock.advance(6)
+    assert world.store.take_duty("watch", holder="b", at=world.clock.now, lasting=lasting)
+
+
+def test_a_lease_that_is_renewed_is_not_given_away(world: World) -> None:
+    world.accept()
+    held = world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    world.clock.advance(10)
+    world.store.renew(held, until=world.clock.now + timedelta(seconds=15))
+    world.clock.advance(10)
+    assert not world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    world.clock.advance(6)
+    (again,) = world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    assert again.in_doubt
+
+
+def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(world: World) -> None:
+    job = world.accept()
+    (stale,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    world.clock.advance(16)
+    world.settle()
+    assert not world.service.submitted(stale, "another-id", token_ref="t")
+    assert world.job(job).compute_id == "memory-1"

@@ -1,0 +1,364 @@
+"""AWS on this machine: moto, with jobs that stay where a test puts them, and a record of every request.
+
+    with aws_world() as world:
+        job = world.compute().submit(work)
+        set_state(job, JobState.FAILED, reason="Essential container in task exited", exit_code=2)
+        assert world.operations == ["batch.DescribeJobDefinitions", "batch.RegisterJobDefinition", "batch.SubmitJob"]
+
+moto takes much that AWS refuses, so every SubmitJob and DescribeJobs is held against AWS's limits here, on its way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from email import message_from_string, policy
+from email.message import EmailMessage
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import botocore.session
+from botocore.loaders import Loader
+from moto import mock_aws
+from moto.batch.models import Job, batch_backends
+from moto.batch_simple.models import BatchSimpleBackend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.ses.models import ses_backends
+
+from bot.aws.batch import BatchCompute
+from bot.aws.clients import Clients
+from bot.aws.config import AwsConfig
+from bot.aws.s3 import S3Results
+from bot.aws.secrets import AwsSecrets
+from bot.aws.ses import SesMailer
+from bot.jobs import FINAL, WAITING, JobState
+from bot.mail import mime
+from bot.ports import Compute, Mailer, Results, Secrets
+
+REGION = "eu-west-2"
+BUCKET = "nomads-results-for-tests"
+SENDER = "nomads@example.org"
+_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+_LOADER = Loader()
+
+
+def _shared_loader(*_: Any) -> Loader:
+    """botocore's service descriptions are read once for all worlds, not once for each session."""
+    return _LOADER
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A call as botocore was asked to make it."""
+
+    operation: str
+    """Such as `batch.SubmitJob`."""
+    params: dict[str, Any]
+
+
+@dataclass
+class World:
+    """An AWS account with a queue and a bucket, the module's clients, and what they asked for."""
+
+    config: AwsConfig
+    clients: Clients
+    sent: list[Sent] = field(default_factory=list)
+
+    @property
+    def operations(self) -> list[str]:
+        """The calls made so far, in order."""
+        return [sent.operation for sent in self.sent]
+
+    def asked(self, operation: str) -> list[dict[str, Any]]:
+        """The parameters of every call of that operation, in order."""
+        return [sent.params for sent in self.sent if sent.operation == operation]
+
+    def compute(self) -> BatchCompute:
+        """A compute as after a restart: it remembers nothing."""
+        return BatchCompute(config=self.config, clients=self.clients)
+
+    def results(self) -> S3Results:
+        """The results in the world's bucket."""
+        return S3Results(config=self.config, clients=self.clients)
+
+    def secrets(self) -> AwsSecrets:
+        """Secrets as after a restart, always with the same key."""
+        return AwsSecrets(config=self.config, key=b"a key for tests only", clients=self.clients)
+
+
+@contextmanager
+def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> Iterator[World]:
+    """A fresh account; `settings` override those of AwsConfig. `empty`: without queue and bucket."""
+    values: dict[str, Any] = {
+        "region": region,
+        "bucket": BUCKET,
+        "execution_role": f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/nomads-execution",
+        "job_role": f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/nomads-job",
+        "tries": 1,  # a second try would sleep
+    }
+    with (
+        patch.dict(os.environ, _ENVIRONMENT),
+        patch.object(botocore.session, "create_loader", _shared_loader),
+        mock_aws(config={"batch": {"use_docker": False}}),
+        patch.object(BatchSimpleBackend, "_mark_job_as_finished", _keep),
+        patch.object(Job, "terminate", _terminate),
+        patch.object(Job, "_container_details", _container_details),
+    ):
+        for name in [name for name in os.environ if name.startswith(("NOMADS_AWS_", "AWS_PROFILE", "AWS_SESSION"))]:
+            del os.environ[name]
+        config = AwsConfig(_env_file=None, **(values | settings))
+        world = World(config, Clients(config))
+        world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
+        if not empty:
+            _furnish(config)
+        yield world
+
+
+def _furnish(config: AwsConfig) -> None:
+    """A queue and a bucket, the quick way: without machines, whose network takes moto seconds."""
+    batch = boto3.client("batch", region_name=config.region)
+    batch.create_compute_environment(
+        computeEnvironmentName=config.compute_environment,
+        type="UNMANAGED",
+        state="ENABLED",
+        serviceRole=make_role("nomads-service", config.region),
+    )
+    batch.create_job_queue(
+        jobQueueName=config.queue,
+        state="ENABLED",
+        priority=1,
+        computeEnvironmentOrder=[{"order": 1, "computeEnvironment": config.compute_environment}],
+    )
+    place: Any = {"CreateBucketConfiguration": {"LocationConstraint": config.region}}
+    boto3.client("s3", region_name=config.region).create_bucket(Bucket=config.bucket, **place)
+
+
+def make_role(name: str, region: str = REGION) -> str:
+    """A role moto knows; its ARN."""
+    return str(
+        boto3.client("iam", region_name=region).create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    )
+
+
+def _recorder(world: World) -> Callable[..., None]:
+    def record(params: dict[str, Any], model: Any, **_: Any) -> None:
+        operation = f"{model.service_model.service_name}.{model.name}"
+        check = _LIMITS.get(operation)
+        if check:
+            check(params)
+        world.sent.append(Sent(operation, json.loads(json.dumps(params, default=repr))))
+
+    return record
+
+
+def _check_submission(params: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", params["jobName"]), params["jobName"]
+    assert params["timeout"]["attemptDurationSeconds"] >= 60
+    assert len(json.dumps(params)) < 30 * 1024
+    _check_tags(params["tags"])
+    needs = {need["type"]: need["value"] for need in params["containerOverrides"]["resourceRequirements"]}
+    assert re.fullmatch(r"[1-9][0-9]*", needs["VCPU"]), needs
+    assert int(needs["MEMORY"]) >= 4
+
+
+def _check_definition(params: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", params["jobDefinitionName"])
+    container = params["containerProperties"]
+    assert not container.get("secrets") or container.get("executionRoleArn"), "secrets need an execution role"
+    assert params["timeout"]["attemptDurationSeconds"] >= 60
+    assert 1 <= params["retryStrategy"]["attempts"] <= 10
+    _check_tags(params["tags"])
+
+
+def _check_tags(tags: dict[str, str]) -> None:
+    assert len(tags) <= 50
+    for key, value in tags.items():
+        assert re.fullmatch(r"[\w\s.:/=+\-@]{1,128}", key), key
+        assert re.fullmatch(r"[\w\s.:/=+\-@]{0,256}", value), value
+        assert not key.lower().startswith("aws:")
+
+
+def _check_description(params: dict[str, Any]) -> None:
+    assert 1 <= len(params["jobs"]) <= 100, "DescribeJobs takes at most 100 ids"
+
+
+_LIMITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "batch.SubmitJob": _check_submission,
+    "batch.RegisterJobDefinition": _check_definition,
+    "batch.DescribeJobs": _check_description,
+}
+
+
+def _keep(self: Any, include_start_attempt: bool, job: Any) -> None:
+    """In place of moto's `_mark_job_as_finished`: the job stays SUBMITTED."""
+    self.backend._jobs[job.job_id] = job
+
+
+def _terminate(self: Any, reason: str) -> None:
+    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job."""
+    if not self.job_stopped:
+        set_state(self.job_id, JobState.FAILED, reason=reason)
+
+
+_moto_container_details = Job._container_details
+
+
+def _container_details(self: Any) -> dict[str, Any]:
+    """What moto leaves out of DescribeJobs' container."""
+    details: dict[str, Any] = _moto_container_details(self)
+    if self.exit_code is not None:
+        details["exitCode"] = self.exit_code
+    if getattr(self, "container_reason", ""):
+        details["reason"] = self.container_reason
+    return details
+
+
+def moto_job(compute_id: str) -> Any:
+    """moto's own object for the job."""
+    for account in batch_backends.values():
+        for backend in account.values():
+            if compute_id in backend._jobs:
+                return backend._jobs[compute_id]
+    raise LookupError(f"moto has no job {compute_id}")
+
+
+def set_state(
+    compute_id: str,
+    state: JobState,
+    *,
+    reason: str = "",
+    exit_code: int | None = None,
+    container_reason: str = "",
+) -> None:
+    """Move moto's job to one of Batch's states: `reason` is its statusReason, `container_reason` its container's."""
+    job = moto_job(compute_id)
+    job.status = str(state)
+    job.job_stopped_reason = reason or None
+    job.exit_code = exit_code
+    job.container_reason = container_reason
+    if state not in WAITING:
+        job.job_started_at = datetime.now()  # noqa: DTZ005  moto reckons in naive local time
+        job.log_stream_name = job._stream_name
+    if state in FINAL:
+        job.job_stopped = True
+        job.job_stopped_at = datetime.now()  # noqa: DTZ005
+
+
+def forget(compute_id: str) -> None:
+    """Let AWS Batch no longer know the job, as a week after its end."""
+    del moto_job(compute_id).backend.backend._jobs[compute_id]
+
+
+def network(region: str = REGION) -> dict[str, Any]:
+    """The settings `provision` needs, made from moto's default network; takes moto seconds."""
+    ec2, iam = boto3.client("ec2", region_name=region), boto3.client("iam", region_name=region)
+    profile = iam.create_instance_profile(InstanceProfileName="nomads-instance")["InstanceProfile"]
+    return {
+        "subnets": [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]],
+        "security_groups": [ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]],
+        "instance_types": ["optimal"],
+        "instance_role": profile["Arn"],
+        "service_role": make_role("nomads-service", region),  # moto insists, AWS does not
+    }
+
+
+def write_log(compute_id: str, *lines: str) -> None:
+    """Let the job's program print these lines."""
+    job = moto_job(compute_id)
+    logs = boto3.client("logs", region_name=job.job_definition._region)
+    group, stream = "/aws/batch/job", job._stream_name
+    if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
+        logs.create_log_group(logGroupName=group)
+    if not logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    job.log_stream_name = stream
+    now = int(datetime.now().timestamp() * 1000)  # noqa: DTZ005
+    logs.put_log_events(
+        logGroupName=group,
+        logStreamName=stream,
+        logEvents=[{"timestamp": now, "message": line} for line in lines],
+    )
+
+
+def write_result(folder: str, name: str, content: bytes) -> None:
+    """Let a program write a file to the world's bucket."""
+    boto3.client("s3", region_name=REGION).put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
+
+
+def answer(
+    client: Any, operation: str, *, status: int = 400, code: str = "", message: str = "", retry_after: str = ""
+) -> None:
+    """Let AWS answer every further call of `batch.SubmitJob` or the like with that error, having done nothing."""
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": {"retry-after": retry_after} if retry_after else {}}
+    parsed = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}
+
+    def reply(**_: Any) -> tuple[SimpleNamespace, dict[str, Any]]:
+        return SimpleNamespace(status_code=status), parsed
+
+    # Here, before the request exists: moto would perform it even though another handler answers.
+    client.meta.events.register_first(f"before-call.{_event(operation)}", reply)
+
+
+def interrupt(client: Any, operation: str, error: Exception, *, done: bool = False) -> None:
+    """Let every further call of that operation break off with botocore's error; `done`: after AWS did it."""
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    client.meta.events.register_first(f"{'before-parse' if done else 'before-send'}.{_event(operation)}", fail)
+
+
+def _event(operation: str) -> str:
+    service, _, name = operation.partition(".")
+    return f"{ {'secretsmanager': 'secrets-manager', 'logs': 'cloudwatch-logs'}.get(service, service) }.{name}"
+
+
+@contextmanager
+def compute(tmp_path: Path) -> Iterator[Compute]:
+    """AWS Batch, for the contract tests; `set_state` moves its jobs and `write_log` prints for them."""
+    with aws_world() as world:
+        yield world.compute()
+
+
+@contextmanager
+def results(tmp_path: Path) -> Iterator[Results]:
+    """S3, for the contract tests; `write_result` writes what a program would."""
+    with aws_world() as world:
+        yield world.results()
+
+
+@contextmanager
+def secrets() -> Iterator[Secrets]:
+    """Secrets Manager, for the contract tests."""
+    with aws_world() as world:
+        yield world.secrets()
+
+
+@contextmanager
+def mailer() -> Iterator[tuple[Mailer, Callable[[], list[EmailMessage]]]]:
+    """SES with SENDER's identity, for the contract tests, and a function that gives what was sent."""
+    with aws_world() as world:
+        boto3.client("sesv2", region_name=REGION).create_email_identity(EmailIdentity=SENDER)
+
+        def sent() -> list[EmailMessage]:
+            kept = ses_backends[DEFAULT_ACCOUNT_ID][REGION].sent_messages
+            return [message_from_string(mail.raw_data, policy=policy.SMTP) for mail in kept]
+
+        yield SesMailer(config=world.config, mime=partial(mime, sender=SENDER), clients=world.clients), sent

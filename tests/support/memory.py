@@ -1,0 +1,341 @@
+"""Every port in memory: small, readable, and able to fail on demand.
+
+    compute = MemoryCompute()
+    compute.tell("the-job-s-name", Observation(JobState.RUNNING))   # what the next observe() says
+    compute.fail_next(Unavailable("throttled"))                     # the next call fails, having done nothing
+    compute.fail_after(Unavailable("lost answer"), call="submit")   # the next submit is done, and then fails
+    with mailer.hanging("send"): ...                                # calls of send() wait until the block ends
+
+`calls` names every call in order, failed ones among them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from bot.jobs import FINAL, JobState, NotFound, Observation, Refused, ResultFile, Unavailable
+from bot.mail import mime
+from bot.ports import Link, Mail, Step, Story, Work
+
+
+@dataclass
+class _Fault:
+    error: BaseException
+    call: str
+    after: bool
+
+
+class Faulty:
+    """What the fakes share: a record of calls, and failures on demand."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._faults: deque[_Fault] = deque()
+        self._gates: dict[str, threading.Event] = {}
+        self._lock = threading.RLock()
+
+    def fail_next(self, error: BaseException, *, call: str = "", times: int = 1) -> None:
+        """Let the next `times` calls (of the method `call`, or of any) raise the error and do nothing."""
+        self._faults.extend(_Fault(error, call, after=False) for _ in range(times))
+
+    def fail_after(self, error: BaseException, *, call: str = "", times: int = 1) -> None:
+        """Let the next `times` calls (of the method `call`, or of any) do their work and then raise the error."""
+        self._faults.extend(_Fault(error, call, after=True) for _ in range(times))
+
+    @contextmanager
+    def hanging(self, call: str) -> Iterator[None]:
+        """Calls of that method wait, before they do anything, until the block ends."""
+        gate = self._gates[call] = threading.Event()
+        try:
+            yield
+        finally:
+            del self._gates[call]
+            gate.set()
+
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        with self._lock:
+            self.calls.append(name)
+            fault = next((f for f in self._faults if f.call in ("", name)), None)
+            if fault:
+                self._faults.remove(fault)
+            gate = self._gates.get(name)
+        if gate:
+            gate.wait()
+        if fault and not fault.after:
+            raise fault.error
+        with self._lock:
+            yield
+        if fault:
+            raise fault.error
+
+
+class MemoryCompute(Faulty):
+    """Compute that runs nothing: a job is in the state the test told, at first SUBMITTED."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works: list[Work] = []
+        """Everything submitted, in order; the same name twice stands here twice."""
+        self.cancelled: dict[str, str] = {}
+        """Compute id to the reason given."""
+        self.unable = ""
+        """What refuses() answers."""
+        self._observations: dict[str, Observation] = {}
+        self._names: dict[str, str] = {}
+        self._logs: dict[str, list[str]] = {}
+
+    def tell(self, name_or_id: str, observation: Observation) -> None:
+        """Say what compute sees of the job from now on."""
+        self._observations[self._id(name_or_id)] = observation
+
+    def print(self, name_or_id: str, *lines: str) -> None:
+        """Let the job's program print these lines."""
+        self._logs.setdefault(self._id(name_or_id), []).extend(lines)
+
+    def lose(self, name_or_id: str) -> None:
+        """Forget the job, as Batch does with old ones."""
+        compute_id = self._id(name_or_id)
+        del self._observations[compute_id]
+        self._names = {name: known for name, known in self._names.items() if known != compute_id}
+
+    def crash_after_submit(self) -> None:
+        """Let the next submit succeed and its answer get lost."""
+        self.fail_after(Unavailable("compute did not answer"), call="submit")
+
+    def _id(self, name_or_id: str) -> str:
+        return self._names.get(name_or_id, name_or_id)
+
+    def refuses(self, *, image: str, command: Sequence[str]) -> str:
+        return self.unable
+
+    def submit(self, work: Work) -> str:
+        with self._call("submit"):
+            self.works.append(work)
+            compute_id = f"memory-{len(self.works)}"
+            self._names[work.name] = compute_id
+            self._observations[compute_id] = Observation(JobState.SUBMITTED)
+            return compute_id
+
+    def find(self, name: str) -> str | None:
+        with self._call("find"):
+            return self._names.get(name)
+
+    def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        with self._call("observe"):
+            return {i: self._observations[i] for i in ids if i in self._observations}
+
+    def cancel(self, compute_id: str, *, reason: str) -> None:
+        with self._call("cancel"):
+            known = self._observations.get(compute_id)
+            if known and known.state not in FINAL:
+                self.cancelled[compute_id] = reason
+                self._observations[compute_id] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
+
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
+        with self._call("log_tail"):
+            return self._logs.get(compute_id, [])[-lines:] if lines > 0 else []
+
+
+class MemoryResults(Faulty):
+    """Results in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, dict[str, bytes]] = {}
+        """Folder to name to content."""
+
+    def put(self, folder: str, name: str, content: bytes) -> None:
+        """Let a program have written this file."""
+        self.files.setdefault(folder, {})[name] = content
+
+    def uri(self, folder: str) -> str:
+        return f"file:///memory/{folder}/"
+
+    def address(self, folder: str) -> str:
+        return f"https://results.test/{folder}/"
+
+    def list(self, folder: str) -> list[ResultFile]:
+        with self._call("list"):
+            return [ResultFile(name, len(content)) for name, content in sorted(self.files.get(folder, {}).items())]
+
+    def read(self, folder: str, name: str, *, limit: int) -> bytes:
+        with self._call("read"):
+            content = self.files.get(folder, {}).get(name)
+            if content is None:
+                raise NotFound(f"There is no file {name} in {folder}.")
+            if len(content) > limit:
+                raise Refused(f"{name} has {len(content)} bytes; at most {limit} are read.")
+            return content
+
+    def link(self, folder: str, name: str) -> Link:
+        if any(part in ("", "..") for part in name.split("/")):
+            raise Refused("A result's name stays within its folder.")
+        return Link(f"{self.address(folder)}{quote(name)}")
+
+
+class MemorySecrets(Faulty):
+    """Secrets in a dictionary; `shares` gives the same owner and value the same reference, as a keeper may."""
+
+    def __init__(self, *, shares: bool = False) -> None:
+        super().__init__()
+        self.values: dict[str, tuple[str, str]] = {}
+        """Reference to owner and value."""
+        self._shares = shares
+        self._numbers = itertools.count(1)
+
+    def put(self, owner: str, value: SecretStr) -> str:
+        with self._call("put"):
+            kept = (owner, value.get_secret_value())
+            if self._shares:
+                for reference, other in self.values.items():
+                    if other == kept:
+                        return reference
+            reference = f"memory:{next(self._numbers)}"
+            self.values[reference] = kept
+            return reference
+
+    def get(self, reference: str) -> SecretStr:
+        with self._call("get"):
+            if reference not in self.values:
+                raise NotFound("The token is not kept any more.")
+            return SecretStr(self.values[reference][1])
+
+    def forget(self, reference: str) -> None:
+        with self._call("forget"):
+            self.values.pop(reference, None)
+
+    def holds(self, reference: str) -> bool:
+        return reference.startswith("memory:")
+
+
+class MemoryMailer(Faulty):
+    """A mail server that delivers everything, except to the addresses in `refused`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Mail] = []
+        """Every mail taken, in order; a second sending stands here twice."""
+        self.refused: set[str] = set()
+
+    def send(self, mail: Mail) -> None:
+        with self._call("send"):
+            mime(mail, sender="nomads@localhost")  # refuses what no mailer takes
+            if mail.to in self.refused:
+                raise Refused("The mail server does not take mail for this address.")
+            self.sent.append(mail)
+
+
+@dataclass
+class Message:
+    """A message in a channel, as it stands now and as it stood before."""
+
+    channel: str
+    thread: str | None
+    """The card's timestamp; None for a card itself."""
+    key: str
+    """The message's key, or the file's name."""
+    timestamp: str
+    posted_at: datetime
+    story: Story
+    steps: tuple[Step, ...] = ()
+    title: str = ""
+    content: bytes | None = None
+    """A file's bytes; None for a card or a reply."""
+    history: list[tuple[Story, tuple[Step, ...]]] = field(default_factory=list)
+    """What it said before each edit, oldest first."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The steps' texts."""
+        return [step.text for step in self.steps]
+
+
+class MemoryChat(Faulty):
+    """A workspace that keeps what is posted, with the history of every edit.
+
+    Nobody prevents a key from being posted twice: that is the caller's to avoid and the test's to notice.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        super().__init__()
+        self.messages: list[Message] = []
+        """Cards, replies and files, in the order they were posted."""
+        self._clock = clock
+        self._numbers = itertools.count(1)
+
+    @property
+    def cards(self) -> list[Message]:
+        """The cards."""
+        return [m for m in self.messages if m.thread is None]
+
+    @property
+    def replies(self) -> list[Message]:
+        """The replies in threads, without the files."""
+        return [m for m in self.messages if m.thread is not None and m.content is None]
+
+    @property
+    def files(self) -> list[Message]:
+        """The files."""
+        return [m for m in self.messages if m.content is not None]
+
+    def thread(self, timestamp: str) -> list[Message]:
+        """What was posted below that card, in order."""
+        return [m for m in self.messages if m.thread == timestamp]
+
+    def post_card(self, story: Story, *, key: str) -> str:
+        with self._call("post_card"):
+            return self._post(story, None, key).timestamp
+
+    def edit_card(self, story: Story, timestamp: str) -> None:
+        with self._call("edit_card"):
+            self._edit(story, (), timestamp)
+
+    def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
+        with self._call("post_reply"):
+            message = self._post(story, thread, key)
+            message.steps = tuple(steps)
+            return message.timestamp
+
+    def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
+        with self._call("edit_reply"):
+            self._edit(story, tuple(steps), timestamp)
+
+    def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
+        with self._call("post_file"):
+            message = self._post(story, thread, name)
+            message.title, message.content = title, content
+
+    def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
+        with self._call("find"):
+            channel = story.job.request.channel
+            for message in self.messages:
+                if (message.channel, message.thread, message.key) == (channel, thread, key):
+                    return message.timestamp
+            return None
+
+    def _post(self, story: Story, thread: str | None, key: str) -> Message:
+        channel = story.job.request.channel
+        if channel is None:
+            raise Refused("This job has no channel.")
+        now = self._clock()
+        timestamp = f"{int(now.timestamp())}.{next(self._numbers):06}"
+        message = Message(channel, thread, key, timestamp, now, story)
+        self.messages.append(message)
+        return message
+
+    def _edit(self, story: Story, steps: tuple[Step, ...], timestamp: str) -> None:
+        message = next((m for m in self.messages if m.timestamp == timestamp), None)
+        if message is None:
+            raise NotFound("The message is not there any more.")
+        message.history.append((message.story, message.steps))
+        message.story, message.steps = story, steps

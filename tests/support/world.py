@@ -1,0 +1,139 @@
+"""Service and worker over fakes, with a clock that the test turns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.catalog import Catalog, Pipeline
+from bot.jobs import Job, JobRequest, JobState, Observation
+from bot.service import JobService
+from bot.store import JobStore
+from bot.worker import Worker
+from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets
+
+TOKEN = "canary-token"
+_keys = itertools.count(1)
+
+
+def a_request(**changes: Any) -> JobRequest:
+    """A right request, but for the changes."""
+    values = {
+        "pipeline": "nomads-unsupervised",
+        "collection": "demo",
+        "experiment": "cortex",
+        "x": "0,512",
+        "y": "0,512",
+        "z": "0,16",
+        "email": "demo@example.org",
+        "channel": "C01GENERAL",
+    }
+    return JobRequest.parse(values | changes)
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+class World:
+    """One process of NOMADS with everything round it in memory; the database is real."""
+
+    def __init__(self, store: JobStore, *, max_bytes: int = 2 * 10**9, separate_secrets: bool = False) -> None:
+        self.store = store
+        self.clock = Clock()
+        self.compute = MemoryCompute()
+        self.results = MemoryResults()
+        self.vault = MemorySecrets()
+        self.secrets = _ElsewhereSecrets() if separate_secrets else self.vault
+        self.mailer = MemoryMailer()
+        self.chat = MemoryChat(clock=self.clock)
+        roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
+        command = ("python3", "-m", "pipelines.unsupervised")
+        pipeline = Pipeline(
+            name="nomads-unsupervised", title="Unsupervised", description="", image="i:1", command=command, roles=roles
+        )
+        self.catalog = Catalog({pipeline.name: pipeline})
+        self.service = JobService(
+            store=store,
+            catalog=self.catalog,
+            compute=self.compute,
+            vault=self.vault,
+            max_bytes=max_bytes,
+            clock=self.clock,
+        )
+        self.worker = self.another_worker()
+
+    def another_worker(self) -> Worker:
+        """A worker of another process on the same database, as after a crash."""
+        return Worker(
+            store=self.store,
+            service=self.service,
+            catalog=self.catalog,
+            compute=self.compute,
+            results=self.results,
+            vault=self.vault,
+            secrets=self.secrets,
+            mailer=self.mailer,
+            chat=self.chat,
+            boss_host="boss.test",
+            mail_domain="nomads.test",
+            watch_interval=1,
+            lost_after=timedelta(seconds=300),
+            clock=self.clock,
+        )
+
+    def accept(self, *, key: str = "", **changes: Any) -> Job:
+        """Submit as a person would; a new key each time unless one is given."""
+        request = a_request(**changes)
+        return self.service.accept(request, actor="U01DEMO", token=SecretStr(TOKEN), key=key or f"k{next(_keys)}")
+
+    def see(self, job: Job, state: JobState, **details: Any) -> None:
+        """Let compute say so, and the watcher look."""
+        self.compute.tell(job.name, Observation(state, **details))
+        self.worker.watch_once()
+
+    def settle(self, *, patience: float = 3600) -> None:
+        """Let the worker work, and time pass, until nothing is left to do or patience ends."""
+        until = self.clock.now + timedelta(seconds=patience)
+        while True:
+            self.worker.drain()
+            due = self.store.next_due()
+            if due is None or due > until:
+                return
+            self.clock.now = max(self.clock.now, due)
+
+    def job(self, job: Job) -> Job:
+        """The job as it stands now."""
+        return self.service.find(job.id)
+
+    @property
+    def thread(self) -> Sequence[str]:
+        """What the replies say now, a text a step."""
+        return [text for reply in self.chat.replies for text in reply.texts]
+
+
+class _ElsewhereSecrets(MemorySecrets):
+    """Secrets that are not the vault, as AWS Secrets Manager is not."""
+
+    def put(self, owner: str, value: SecretStr) -> str:
+        reference = super().put(owner, value)
+        elsewhere = reference.replace("memory:", "elsewhere:")
+        self.values[elsewhere] = self.values.pop(reference)
+        return elsewhere
+
+    def holds(self, reference: str) -> bool:
+        return reference.startswith("elsewhere:")

@@ -1,0 +1,588 @@
+"""What is asked of AWS Batch, and what its answers come to mean."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+
+from bot.aws.batch import BatchCompute, clean_name, clean_tags
+from bot.jobs import JobState, NotFound, Refused, Unavailable
+from bot.ports import Work
+from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
+
+ARN = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:nomads/somebody/something-AbCdEf"
+NO_SUCH_JOB = "00000000-0000-0000-0000-000000000000"
+WORK = Work(
+    name="nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512-k3v9",
+    pipeline="nomads-unsupervised",
+    image="registry.example.org/nomads:1",
+    command=("python3", "-m", "pipelines.unsupervised"),
+    arguments=("--host", "api.bossdb.io", "--col", "demo"),
+    cpu=1.5,
+    memory=1088,
+    timeout=timedelta(hours=1),
+    owner="U0DEMO",
+    token=ARN,
+    tags={"job": "k3v9", "user": "U0DEMO", "pipeline": "nomads-unsupervised"},
+)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with aws_world() as world:
+        yield world
+
+
+def test_a_submission_says_everything_the_job_needs(world: World) -> None:
+    world.compute().submit(WORK)
+
+    [asked] = world.asked("batch.SubmitJob")
+    assert asked == {
+        "jobName": WORK.name,
+        "jobQueue": "nomads-queue",
+        "jobDefinition": asked["jobDefinition"],
+        "containerOverrides": {
+            "command": ["python3", "-m", "pipelines.unsupervised", "--host", "api.bossdb.io", "--col", "demo"],
+            "resourceRequirements": [{"type": "VCPU", "value": "2"}, {"type": "MEMORY", "value": "1088"}],
+        },
+        "timeout": {"attemptDurationSeconds": 3600},
+        "tags": {"job": "k3v9", "user": "U0DEMO", "pipeline": "nomads-unsupervised"},
+    }
+
+
+def test_the_job_definition_carries_secret_roles_log_and_spot_aware_retries(world: World) -> None:
+    world.compute().submit(WORK)
+
+    [asked] = world.asked("batch.RegisterJobDefinition")
+    container = asked["containerProperties"]
+    assert asked["jobDefinitionName"].startswith("nomads_nomads-unsupervised_")
+    assert container["image"] == "registry.example.org/nomads:1"
+    assert container["secrets"] == [{"name": "BOSS_TOKEN", "valueFrom": ARN}]
+    assert container["executionRoleArn"] == world.config.execution_role
+    assert container["jobRoleArn"] == world.config.job_role
+    assert container["logConfiguration"] == {
+        "logDriver": "awslogs",
+        "options": {"awslogs-group": "/aws/batch/job", "awslogs-region": "eu-west-2"},
+    }
+    assert asked["retryStrategy"] == {
+        "attempts": 3,
+        "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}, {"onReason": "*", "action": "EXIT"}],
+    }
+    assert asked["propagateTags"] is True
+    assert asked["tags"]["pipeline"] == "nomads-unsupervised"
+
+
+def test_after_the_first_a_submission_is_one_call(world: World) -> None:
+    compute = world.compute()
+    compute.submit(WORK)
+    before = len(world.sent)
+
+    compute.submit(replace(WORK, name="another-name", memory=4096, arguments=("--col", "other")))
+
+    assert world.operations[before:] == ["batch.SubmitJob"]
+
+
+def test_a_restarted_bot_finds_its_definition_and_registers_nothing(world: World) -> None:
+    world.compute().submit(WORK)
+    before = len(world.sent)
+
+    world.compute().submit(replace(WORK, name="another-name"))
+
+    assert world.operations[before:] == ["batch.DescribeJobDefinitions", "batch.SubmitJob"]
+    first, second = world.asked("batch.SubmitJob")
+    assert first["jobDefinition"] == second["jobDefinition"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"image": "registry.example.org/nomads:2"}, {"token": ARN + "2"}, {"owner": "U1OTHER"}, {"pipeline": "other"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_definition_is_registered_again_when_its_content_changed(world: World, change: dict[str, Any]) -> None:
+    compute = world.compute()
+    compute.submit(WORK)
+
+    compute.submit(replace(WORK, name="another-name", **change))
+
+    assert len(world.asked("batch.RegisterJobDefinition")) == 2
+    first, second = world.asked("batch.SubmitJob")
+    assert first["jobDefinition"] != second["jobDefinition"]
+
+
+def test_going_back_to_an_earlier_content_finds_the_earlier_revision(world: World) -> None:
+    newer = replace(WORK, name="newer", image="registry.example.org/nomads:2")
+    for work in (WORK, newer, replace(WORK, name="back-again")):
+        world.compute().submit(work)
+
+    first, second, third = (asked["jobDefinition"] for asked in world.asked("batch.SubmitJob"))
+    assert first == third != second
+    assert len(world.asked("batch.RegisterJobDefinition")) == 2
+
+
+def test_first_submissions_at_once_register_one_definition(world: World) -> None:
+    compute = world.compute()
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(compute.submit, [replace(WORK, name=f"job-{n}") for n in range(8)]))
+
+    assert len(set(ids)) == 8
+    assert len(world.asked("batch.RegisterJobDefinition")) == 1
+
+
+def test_a_definition_somebody_deregistered_is_made_again(world: World) -> None:
+    compute = world.compute()
+    compute.submit(WORK)
+    [gone] = [asked["jobDefinition"] for asked in world.asked("batch.SubmitJob")]
+    boto3.client("batch", region_name="eu-west-2").deregister_job_definition(jobDefinition=gone)
+    _refuse_definition(world, gone)  # moto submits to an inactive definition; AWS does not
+
+    compute.submit(replace(WORK, name="another-name"))
+
+    assert [asked["jobDefinition"] == gone for asked in world.asked("batch.SubmitJob")] == [True, True, False]
+
+
+def _refuse_definition(world: World, arn: str) -> None:
+    def check(params: dict[str, Any], **_: Any) -> None:
+        if params["jobDefinition"] == arn:
+            raise world.clients.submitter.exceptions.ClientException(
+                {"Error": {"Code": "ClientException", "Message": "JobDefinition is not ACTIVE"}}, "SubmitJob"
+            )
+
+    world.clients.submitter.meta.events.register("before-parameter-build.batch.SubmitJob", check)
+
+
+def test_a_2018_image_gets_its_token_from_the_shell_and_no_request_holds_it(world: World) -> None:
+    world.compute().submit(replace(WORK, token_argument=True))
+
+    [asked] = world.asked("batch.SubmitJob")
+    assert asked["containerOverrides"]["command"] == [
+        *("sh", "-c", 'exec "$@" --token "$BOSS_TOKEN"', "sh"),
+        *("python3", "-m", "pipelines.unsupervised", "--host", "api.bossdb.io", "--col", "demo"),
+    ]
+
+
+def test_work_without_a_token_uses_the_pipeline_s_own_definition(world: World) -> None:
+    world.compute().submit(replace(WORK, token=""))
+
+    [asked] = world.asked("batch.RegisterJobDefinition")
+    assert asked["jobDefinitionName"] == "nomads_nomads-unsupervised"
+    assert "secrets" not in asked["containerProperties"]
+
+
+def test_small_work_is_raised_to_what_batch_takes(world: World) -> None:
+    world.compute().submit(replace(WORK, cpu=0.1, memory=1, timeout=timedelta(seconds=5)))
+
+    [asked] = world.asked("batch.SubmitJob")
+    assert asked["timeout"] == {"attemptDurationSeconds": 60}
+    assert asked["containerOverrides"]["resourceRequirements"] == [
+        {"type": "VCPU", "value": "1"},
+        {"type": "MEMORY", "value": "4"},
+    ]
+
+
+def test_a_token_without_an_execution_role_is_refused_before_any_call() -> None:
+    with aws_world(execution_role="") as world, pytest.raises(Refused, match="NOMADS_AWS_EXECUTION_ROLE"):
+        world.compute().submit(WORK)
+    assert world.operations == []
+
+
+def test_batch_refuses_a_pipeline_without_image_or_program(world: World) -> None:
+    compute = world.compute()
+    assert "NOMADS_IMAGES" in compute.refuses(image="", command=("x",))
+    assert compute.refuses(image="x", command=()) == "It has no program to run yet."
+    assert compute.refuses(image="x", command=("x",)) == ""
+    with pytest.raises(Refused, match="no container image"):
+        compute.submit(replace(WORK, image=""))
+
+
+def test_a_submission_is_never_repeated_by_botocore() -> None:
+    """SubmitJob has no idempotency token: a repeated one may be a second job."""
+    with aws_world(tries=4) as patient:
+        submitter: Any = patient.clients.submitter.meta.config
+        others: Any = patient.clients.batch.meta.config
+        assert submitter.retries == {"mode": "adaptive", "total_max_attempts": 1}
+        assert others.retries == {"mode": "adaptive", "total_max_attempts": 4}
+
+
+def test_a_submission_whose_answer_was_lost_is_looked_for_before_it_is_repeated(world: World) -> None:
+    compute = world.compute()
+    lost = ReadTimeoutError(endpoint_url="https://batch.example.org")
+    interrupt(world.clients.submitter, "batch.SubmitJob", lost, done=True)
+    with pytest.raises(Unavailable, match="ReadTimeoutError"):
+        compute.submit(WORK)
+
+    job = compute.submit(WORK)
+
+    assert world.compute().find(WORK.name) == job
+    assert len(world.asked("batch.SubmitJob")) == 1
+
+
+def test_a_submission_that_never_arrived_is_repeated_without_a_search(world: World) -> None:
+    compute = world.compute()
+    interrupt(
+        world.clients.submitter, "batch.SubmitJob", EndpointConnectionError(endpoint_url="https://batch.example.org")
+    )
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            compute.submit(WORK)
+    assert "batch.ListJobs" not in world.operations
+
+
+def test_throttling_is_unavailable_and_says_for_how_long(world: World) -> None:
+    answer(
+        world.clients.submitter,
+        "batch.SubmitJob",
+        status=429,
+        code="TooManyRequestsException",
+        message="slow down",
+        retry_after="7",
+    )
+    with pytest.raises(Unavailable, match="slow down") as caught:
+        world.compute().submit(WORK)
+    assert caught.value.retry_after == 7
+
+
+def test_a_refusal_is_refused_with_aws_s_words(world: World) -> None:
+    answer(world.clients.submitter, "batch.SubmitJob", code="ClientException", message="the queue is disabled")
+    with pytest.raises(Refused, match=r"did not take the job: the queue is disabled \(ClientException\)") as caught:
+        world.compute().submit(WORK)
+    assert not isinstance(caught.value, NotFound)
+
+
+def test_a_job_is_found_by_its_exact_name_in_any_state_and_the_newest_wins(world: World) -> None:
+    compute = world.compute()
+    assert compute.find(WORK.name) is None
+    older = compute.submit(WORK)
+    set_state(older, JobState.FAILED, reason="x")
+    _age(older)
+    newer = compute.submit(WORK)
+    compute.submit(replace(WORK, name=WORK.name.upper()))
+
+    assert compute.find(WORK.name) == newer
+    assert world.asked("batch.ListJobs")[-1] == {
+        "jobQueue": "nomads-queue",
+        "filters": [{"name": "JOB_NAME", "values": [WORK.name]}],
+    }
+
+
+def _age(compute_id: str) -> None:
+    moto_job(compute_id).job_created_at -= timedelta(hours=1)
+
+
+def test_finding_turns_all_pages(world: World) -> None:
+    """moto gives one page; AWS gives a hundred jobs a page, and may give empty pages on the way."""
+    pages: list[dict[str, Any]] = [
+        {"jobSummaryList": [], "nextToken": "more"},
+        {"jobSummaryList": [{"jobId": "the-id", "jobName": WORK.name, "createdAt": 5}]},
+    ]
+    _reply(world.clients.batch, "ListJobs", pages)
+    assert world.compute().find(WORK.name) == "the-id"
+    assert [asked.get("nextToken") for asked in world.asked("batch.ListJobs")] == [None, "more"]
+
+
+def _reply(client: Any, operation: str, bodies: list[dict[str, Any]]) -> None:
+    """Let moto's answers be replaced by these, in turn."""
+    left = iter(bodies)
+
+    def replace_body(response_dict: dict[str, Any], **_: Any) -> None:
+        response_dict["body"] = json.dumps(next(left)).encode()
+
+    client.meta.events.register_first(f"before-parse.batch.{operation}", replace_body)
+
+
+@pytest.mark.parametrize("state", ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"])
+def test_every_state_of_batch_is_observed_as_it_is(world: World, state: str) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, JobState(state))
+
+    seen = compute.observe([job])[job]
+
+    assert seen.state is JobState(state)
+    assert (seen.started_at is not None) == (state in ("RUNNING", "SUCCEEDED", "FAILED"))
+    assert (seen.stopped_at is not None) == (state in ("SUCCEEDED", "FAILED"))
+
+
+def test_times_come_in_utc_and_the_log_stream_and_exit_code_with_them(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [_described(job, exitCode=2)]}])
+
+    seen = compute.observe([job])[job]
+
+    assert seen.started_at == datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
+    assert seen.stopped_at == datetime(2026, 1, 2, 3, 5, 5, 600_000, tzinfo=UTC)
+    assert seen.log == "nomads/default/abc"
+    assert seen.exit_code == 2
+    assert seen.reason == "The program ended with exit code 2."
+
+
+def _described(job: str, **container: Any) -> dict[str, Any]:
+    """A job as DescribeJobs shows one that failed, with much that nobody needs."""
+    started = 1_767_323_045_600
+    return {
+        "jobArn": f"arn:aws:batch:eu-west-2:123456789012:job/{job}",
+        "jobName": WORK.name,
+        "jobId": job,
+        "jobQueue": "arn:aws:batch:eu-west-2:123456789012:job-queue/nomads-queue",
+        "status": "FAILED",
+        "statusReason": "Essential container in task exited",
+        "createdAt": started - 60_000,
+        "startedAt": started,
+        "stoppedAt": started + 60_000,
+        "jobDefinition": "arn:aws:batch:eu-west-2:123456789012:job-definition/nomads_x:3",
+        "retryStrategy": {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}]},
+        "timeout": {"attemptDurationSeconds": 3600},
+        "attempts": [],
+        "dependsOn": [],
+        "parameters": {},
+        "platformCapabilities": ["EC2"],
+        "propagateTags": True,
+        "tags": dict(WORK.tags),
+        "container": {
+            "image": WORK.image,
+            "command": [*WORK.command, *WORK.arguments],
+            "environment": [{"name": "AWS_DEFAULT_REGION", "value": "eu-west-2"}],
+            "executionRoleArn": "arn:aws:iam::123456789012:role/nomads-execution",
+            "jobRoleArn": "arn:aws:iam::123456789012:role/nomads-job",
+            "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "/aws/batch/job"}},
+            "logStreamName": "nomads/default/abc",
+            "mountPoints": [],
+            "networkInterfaces": [],
+            "resourceRequirements": [{"type": "VCPU", "value": "2"}, {"type": "MEMORY", "value": "2048"}],
+            "secrets": [{"name": "BOSS_TOKEN", "valueFrom": ARN}],
+            "taskArn": "arn:aws:ecs:eu-west-2:123456789012:task/nomads/abc",
+            "ulimits": [],
+            "volumes": [],
+            **container,
+        },
+    }
+
+
+def test_what_the_job_itself_does_not_say_its_last_attempt_does(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    attempts = [
+        {"statusReason": "an older attempt", "container": {"logStreamName": "older", "exitCode": 9}},
+        {"statusReason": "Host EC2 (instance i-0) terminated.", "container": {"logStreamName": "newer"}},
+    ]
+    described = {"jobId": job, "jobName": WORK.name, "status": "RUNNABLE", "attempts": attempts, "container": {}}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.state, seen.log, seen.exit_code) == (JobState.RUNNABLE, "newer", None)
+    assert "taken back" in seen.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "container_reason", "exit_code", "words"),
+    [
+        ("Host EC2 (instance i-0123456789) terminated.", "", None, "machine it ran on was taken back"),
+        (
+            "Essential container in task exited",
+            "OutOfMemoryError: Container killed due to memory usage",
+            137,
+            "more memory than it was given",
+        ),
+        ("Essential container in task exited", "", 137, "more memory than it was given"),
+        ("Job attempt duration exceeded timeout", "", 137, "longer than its pipeline allows"),
+        ("Essential container in task exited", "", 3, "The program ended with exit code 3."),
+        ("Cancelled by U0DEMO.", "", 137, "Cancelled by U0DEMO."),
+        ("Task failed to start", "CannotPullContainerError: no such image", None, "image could not be fetched"),
+        (
+            "Task failed to start",
+            "ResourceInitializationError: unable to pull secrets or registry auth",
+            None,
+            "could not hand it the token",
+        ),
+        ("Task failed to start", "Something new", None, "Task failed to start — Something new"),
+        ("", "", None, ""),
+    ],
+)
+def test_reasons_are_worded_for_people(
+    world: World, reason: str, container_reason: str, exit_code: int | None, words: str
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, JobState.FAILED, reason=reason, container_reason=container_reason, exit_code=exit_code)
+
+    seen = compute.observe([job])[job]
+
+    assert words in seen.reason
+    assert bool(words) == bool(seen.reason)
+    assert seen.exit_code == exit_code
+
+
+def test_jobs_are_described_in_hundreds_each_once(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+
+    seen = compute.observe([job, *(str(uuid.uuid4()) for _ in range(249)), job])
+
+    assert list(seen) == [job]
+    assert sorted(len(asked["jobs"]) for asked in world.asked("batch.DescribeJobs")) == [50, 100, 100]
+
+
+def test_unknown_foreign_and_forgotten_ids_are_absent(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    forget(job)
+
+    assert compute.observe([job, NO_SUCH_JOB, "local-17", ""]) == {}
+    assert world.asked("batch.DescribeJobs") == [{"jobs": [job, NO_SUCH_JOB]}]
+    assert compute.observe([]) == {}
+
+
+def test_a_hundred_that_fails_fails_the_round(world: World) -> None:
+    answer(world.clients.batch, "batch.DescribeJobs", status=500, code="ServerException", message="oh dear")
+    with pytest.raises(Unavailable, match="oh dear"):
+        world.compute().observe([str(uuid.uuid4()) for _ in range(250)])
+
+
+def test_ten_thousand_jobs_are_observed_within_two_seconds_of_processor_time(world: World) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(10_000)]
+    spent = 0.0
+
+    def reply(response_dict: dict[str, Any], **_: Any) -> None:
+        """AWS's work, which does not count."""
+        nonlocal spent
+        begin = time.thread_time()
+        response_dict["body"] = json.dumps({"jobs": [_described(job) for job in next(hundreds)]}).encode()
+        spent += time.thread_time() - begin
+
+    hundreds = iter([ids[at : at + 100] for at in range(0, len(ids), 100)])
+    world.clients.batch.meta.events.register_first("before-parse.batch.DescribeJobs", reply)
+    compute = world.compute()
+
+    begin = time.process_time()
+    seen = compute.observe(ids)
+    used = time.process_time() - begin - spent
+
+    assert len(seen) == 10_000
+    assert len(world.asked("batch.DescribeJobs")) == 100
+    assert used < 2, f"{used:.2f} s"
+
+
+@pytest.mark.parametrize("state", [JobState.SUBMITTED, JobState.RUNNABLE, JobState.RUNNING])
+def test_cancelling_ends_queued_and_running_jobs_as_failed_with_the_reason(world: World, state: JobState) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, state)
+
+    compute.cancel(job, reason="Cancelled by U0DEMO.")
+
+    seen = compute.observe([job])[job]
+    assert (seen.state, seen.reason) == (JobState.FAILED, "Cancelled by U0DEMO.")
+    assert world.asked("batch.TerminateJob") == [{"jobId": job, "reason": "Cancelled by U0DEMO."}]
+
+
+def test_cancelling_what_is_over_or_unknown_does_nothing(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, JobState.SUCCEEDED, exit_code=0)
+
+    for compute_id in (job, NO_SUCH_JOB, "local-17"):
+        compute.cancel(compute_id, reason="")
+
+    assert compute.observe([job])[job].state is JobState.SUCCEEDED
+    assert all(asked["reason"] for asked in world.asked("batch.TerminateJob"))
+
+
+def test_a_refusal_to_cancel_counts_only_while_the_job_lives(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    answer(world.clients.batch, "batch.TerminateJob", code="ClientException", message="no")
+    with pytest.raises(Refused, match="did not end the job"):
+        compute.cancel(job, reason="x")
+
+    set_state(job, JobState.FAILED)
+    compute.cancel(job, reason="x")
+    forget(job)
+    compute.cancel(job, reason="x")
+    assert len(world.asked("batch.TerminateJob")) == 3
+
+
+def test_the_log_s_tail_comes_in_order_with_or_without_the_stream_s_name(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    write_log(job, *(f"line {n}" for n in range(30)))
+    set_state(job, JobState.FAILED, exit_code=1)
+    stream = compute.observe([job])[job].log
+
+    expected = [f"line {n}" for n in range(10, 30)]
+    assert compute.log_tail(job, log=stream, lines=20) == expected
+    assert compute.log_tail(job, log=None, lines=20) == expected
+    assert compute.log_tail(job, log=stream, lines=100) == [f"line {n}" for n in range(30)]
+    assert world.asked("logs.GetLogEvents")[0] == {
+        "logGroupName": "/aws/batch/job",
+        "logStreamName": stream,
+        "limit": 20,
+        "startFromHead": False,
+    }
+
+
+def test_an_empty_page_of_the_log_is_turned_back(world: World) -> None:
+    """CloudWatch may answer with nothing although there is more; the token that repeats itself is the end."""
+    pages = iter(
+        [
+            {"events": [], "nextBackwardToken": "b/1"},
+            {"events": [{"message": "two\nthree\n"}], "nextBackwardToken": "b/2"},
+            {"events": [{"message": "one"}], "nextBackwardToken": "b/3"},
+            {"events": [], "nextBackwardToken": "b/3"},
+        ]
+    )
+    events: Any = world.clients.logs.meta.events
+    events.register(
+        "before-call.cloudwatch-logs.GetLogEvents", lambda **_: (SimpleNamespace(status_code=200), next(pages))
+    )
+    assert world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=20) == ["one", "two", "three"]
+    assert [asked.get("nextToken") for asked in world.asked("logs.GetLogEvents")] == [None, "b/1", "b/2", "b/3"]
+
+
+def test_a_missing_log_is_an_empty_one(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+
+    assert compute.log_tail(job, log=None, lines=20) == []
+    assert compute.log_tail(job, log="no/such/stream", lines=20) == []
+    assert compute.log_tail(NO_SUCH_JOB, log=None, lines=20) == []
+
+
+def test_names_are_brought_into_batch_s_alphabet_and_stay_apart() -> None:
+    assert clean_name("plain_name-1") == "plain_name-1"
+    odd = [clean_name(name) for name in ("a b", "a/b", "-a-b", "", "é", "x" * 129, "x" * 130)]
+    assert len(set(odd)) == len(odd)
+    for name in odd:
+        assert 1 <= len(name) <= 128
+        assert name[0].isascii()
+        assert name[0].isalnum()
+        assert all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
+
+
+def test_tags_are_brought_into_aws_s_alphabet_and_lengths() -> None:
+    assert clean_tags({"user": "cli:somebody@host", "aws:mine": "x", "": "x", "note": "<b>one\ntwo"}) == {
+        "user": "cli:somebody@host",
+        "note": "-b-one-two",
+    }
+    [(key, value)] = clean_tags({"k" * 200: "v" * 300}).items()
+    assert (len(key), len(value)) == (128, 256)
+    assert len(clean_tags({str(n): "" for n in range(60)})) == 40
+
+
+def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> None:
+    """Compute keeps nothing that matters: another process carries on."""
+    job = world.compute().submit(WORK)
+    other = BatchCompute(config=world.config)
+    assert other.find(WORK.name) == job
+    assert other.observe([job])[job].state is JobState.SUBMITTED

@@ -1,0 +1,150 @@
+"""Clients: made once, patient within bounds, and silent about secrets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from botocore import exceptions
+
+from bot.aws.clients import CONNECTIONS, Clients, Unanswered, translated
+from bot.aws.config import AwsConfig
+from bot.jobs import NomadsError, NotFound, Refused, Unavailable
+from tests.support.aws import World, aws_world
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with aws_world(empty=True) as world:
+        yield world
+
+
+def test_importing_the_module_imports_no_sdk() -> None:
+    program = (
+        "import sys, bot.settings, bot.aws.batch, bot.aws.s3, bot.aws.ses, bot.aws.secrets, bot.aws.provision;"
+        "print([name for name in ('boto3', 'botocore') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_threads_share_one_client(world: World) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: id(world.clients.batch), range(32)))
+    assert len(made) == 1
+
+
+def test_clients_have_timeouts_and_enough_connections() -> None:
+    with aws_world(empty=True, connect_timeout=3, read_timeout=7) as world:
+        for client in (world.clients.s3, world.clients.secrets, world.clients.logs, world.clients.ses):
+            config: Any = client.meta.config
+            assert (config.connect_timeout, config.read_timeout) == (3, 7)
+            assert config.max_pool_connections == CONNECTIONS
+            assert config.retries["mode"] == "adaptive"
+
+
+def test_a_missing_region_is_named(world: World) -> None:
+    clients = Clients(AwsConfig(_env_file=None, region=""))
+    with patch.dict(os.environ):
+        os.environ.pop("AWS_DEFAULT_REGION", None)
+        with pytest.raises(Refused, match="NOMADS_AWS_REGION"):
+            _ = clients.batch
+
+
+def test_an_unknown_profile_is_a_wrong_setting(world: World) -> None:
+    with patch.dict(os.environ, AWS_PROFILE="nobody"), pytest.raises(Refused, match="ProfileNotFound"):
+        _ = Clients(world.config).batch
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (exceptions.NoCredentialsError(), Unavailable),
+        (exceptions.CredentialRetrievalError(provider="x", error_msg="canary"), Unavailable),
+        (exceptions.EndpointConnectionError(endpoint_url="canary"), Unavailable),
+        (exceptions.ConnectTimeoutError(endpoint_url="canary"), Unavailable),
+        (exceptions.ProxyConnectionError(proxy_url="http://user:canary@proxy", error="x"), Unavailable),
+        (exceptions.ReadTimeoutError(endpoint_url="canary"), Unanswered),
+        (exceptions.ConnectionClosedError(endpoint_url="canary"), Unanswered),
+        (exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), Unanswered),
+        (exceptions.ParamValidationError(report="SecretString: canary"), Refused),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_botocore_s_own_errors_become_the_domain_s_without_their_texts(
+    error: Exception, meaning: type[NomadsError]
+) -> None:
+    with pytest.raises(NomadsError, match=r"^X did not do Y") as caught, translated("X did not do Y"):
+        raise error
+    assert type(caught.value) is meaning
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "meaning"),
+    [
+        ("ThrottlingException", 400, Unavailable),
+        ("ExpiredToken", 400, Unavailable),
+        ("Whatever", 429, Unavailable),
+        ("InternalFailure", 500, Unanswered),
+        ("NoSuchKey", 404, NotFound),
+        ("ResourceNotFoundException", 400, NotFound),
+        ("404", 404, NotFound),
+        ("AccessDeniedException", 403, Refused),
+        ("ClientException", 400, Refused),
+    ],
+)
+def test_answers_of_aws_become_the_domain_s(code: str, status: int, meaning: type[NomadsError]) -> None:
+    response: Any = {
+        "Error": {"Code": code, "Message": "in\nAWS's words"},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
+    }
+    with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
+        raise exceptions.ClientError(response, "Operation")
+    assert type(caught.value) is meaning
+    assert str(caught.value) == f"X did not do Y: in AWS's words ({code})"
+
+
+def test_a_mistake_of_ours_stays_what_it_is() -> None:
+    with pytest.raises(KeyError), translated("X did not do Y"):
+        raise KeyError("x")
+
+
+def test_settings_come_from_the_environment_with_lists_in_json() -> None:
+    given = {
+        "NOMADS_AWS_REGION": "ap-southeast-2",
+        "NOMADS_AWS_SUBNETS": '["subnet-a", "subnet-b"]',
+        "NOMADS_AWS_INSTANCE_TYPES": '["optimal"]',
+        "NOMADS_AWS_SPOT": "true",
+        "NOMADS_AWS_LINK_LIFETIME": "3600",
+    }
+    with patch.dict(os.environ, given):
+        config = AwsConfig(_env_file=None)
+    assert (config.region, config.subnets, config.spot) == ("ap-southeast-2", ("subnet-a", "subnet-b"), True)
+    assert (config.queue, config.compute_environment) == ("nomads-queue", "nomads-ce")
+    assert config.missing_to_run() == ["NOMADS_AWS_BUCKET", "NOMADS_AWS_EXECUTION_ROLE", "NOMADS_AWS_JOB_ROLE"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bucket": "Upper"},
+        {"queue": "has space"},
+        {"execution_role": "nomads-execution"},
+        {"link_lifetime": 604_801},
+        {"attempts": 11},
+        {"prefix": "a/b"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_settings_aws_would_refuse_are_refused_at_the_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        AwsConfig(_env_file=None, **wrong)

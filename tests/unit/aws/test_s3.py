@@ -1,0 +1,134 @@
+"""Results in S3: listed, read within a limit, and linked for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from botocore.credentials import RefreshableCredentials
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+
+from bot.aws.s3 import S3Results
+from bot.jobs import NotFound, Refused, ResultFile, Unavailable
+from tests.support.aws import BUCKET, World, answer, aws_world, write_result
+
+FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/k3v9"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with aws_world() as world:
+        yield world
+
+
+def test_a_folder_has_a_uri_for_the_program_and_an_address_for_people(world: World) -> None:
+    results = world.results()
+    assert results.uri(FOLDER) == f"s3://{BUCKET}/{FOLDER}/"
+    assert results.address(FOLDER) == (
+        f"https://eu-west-2.console.aws.amazon.com/s3/buckets/{BUCKET}?region=eu-west-2"
+        f"&prefix={FOLDER.replace('/', '%2F')}%2F"
+    )
+    assert world.sent == []
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("us-east-1", "us-east-1.console.aws.amazon.com"),
+        ("cn-north-1", "cn-north-1.console.amazonaws.cn"),
+        ("us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
+    ],
+)
+def test_the_console_lies_in_the_region_s_own_partition(region: str, host: str) -> None:
+    with aws_world(region=region, empty=True) as world:
+        assert urlsplit(world.results().address(FOLDER)).hostname == host
+
+
+def test_files_are_listed_by_name_with_subfolders_and_without_neighbours(world: World) -> None:
+    for name in ("synapses.csv", "a/b.png", "results.json"):
+        write_result(FOLDER, name, b"12345")
+    write_result(FOLDER + "x", "of-another-job", b"")
+    write_result(FOLDER, "folder-made-in-the-console/", b"")
+
+    assert world.results().list(FOLDER) == [
+        ResultFile("a/b.png", 5),
+        ResultFile("results.json", 5),
+        ResultFile("synapses.csv", 5),
+    ]
+    assert world.results().list("no/such") == []
+
+
+def test_more_than_a_thousand_files_are_all_listed(world: World) -> None:
+    bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for n in range(1001):  # not through HTTP, which takes moto 17 seconds
+        bucket.put_object(BUCKET, f"{FOLDER}/{n:04}", b"")
+    assert len(world.results().list(FOLDER)) == 1001
+    assert world.operations.count("s3.ListObjectsV2") == 2
+
+
+def test_a_file_is_read_up_to_its_limit(world: World) -> None:
+    write_result(FOLDER, "results.json", b"12345")
+    write_result(FOLDER, "empty", b"")
+    results = world.results()
+    assert results.read(FOLDER, "results.json", limit=5) == b"12345"
+    assert results.read(FOLDER, "empty", limit=0) == b""
+    with pytest.raises(Refused, match="has 5 bytes; at most 4 are read") as caught:
+        results.read(FOLDER, "results.json", limit=4)
+    assert not isinstance(caught.value, NotFound)
+
+
+@pytest.mark.parametrize("name", ["missing", "../other/results.json", "", "a//b", "./x"])
+def test_what_is_not_in_the_folder_is_not_found(world: World, name: str) -> None:
+    write_result("other", "results.json", b"12345")
+    with pytest.raises(NotFound):
+        world.results().read(FOLDER, name, limit=10)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-west-2"])
+def test_a_link_is_signed_for_the_bucket_s_own_region_and_says_when_it_ends(region: str) -> None:
+    with aws_world(region=region, empty=True, link_lifetime=3600) as world:
+        link = world.results().link(FOLDER, "a/b c.png")
+
+        url, query = urlsplit(link.url), parse_qs(urlsplit(link.url).query)
+        assert (url.scheme, url.hostname) == ("https", f"{BUCKET}.s3.{region}.amazonaws.com")
+        assert url.path == f"/{FOLDER}/a/b%20c.png"
+        assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+        assert f"/{region}/s3/aws4_request" in query["X-Amz-Credential"][0]
+        assert query["X-Amz-Expires"] == ["3600"]
+        signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        assert link.expires is not None
+        assert timedelta(seconds=0) <= signed + timedelta(hours=1) - link.expires <= timedelta(seconds=2)
+
+
+def test_a_bucket_with_dots_stays_in_the_path() -> None:
+    with aws_world(empty=True, bucket="results.example.org") as world:
+        url = urlsplit(world.results().link(FOLDER, "x").url)
+        assert (url.hostname, url.path) == ("s3.eu-west-2.amazonaws.com", f"/results.example.org/{FOLDER}/x")
+
+
+def test_a_link_ends_with_the_credentials_that_signed_it(world: World) -> None:
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)
+    metadata = {"access_key": "a", "secret_key": "b", "token": "c", "expiry_time": end.isoformat()}
+    session: Any = world.clients.session
+    session._session._credentials = RefreshableCredentials.create_from_metadata(
+        metadata, refresh_using=lambda: metadata, method="for a test"
+    )
+    assert world.results().link(FOLDER, "x").expires == end
+
+
+def test_a_missing_bucket_setting_is_named() -> None:
+    with aws_world(empty=True, bucket="") as world, pytest.raises(Refused, match="NOMADS_AWS_BUCKET"):
+        S3Results(config=world.config, clients=world.clients).uri(FOLDER)
+
+
+def test_s3_errors_become_the_domain_s(world: World) -> None:
+    answer(world.clients.s3, "s3.GetObject", status=503, code="SlowDown", message="reduce your rate")
+    answer(world.clients.s3, "s3.ListObjectsV2", status=403, code="AccessDenied", message="no")
+    with pytest.raises(Unavailable, match="reduce your rate"):
+        world.results().read(FOLDER, "x", limit=1)
+    with pytest.raises(Refused, match="AccessDenied"):
+        world.results().list(FOLDER)

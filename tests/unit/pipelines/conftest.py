@@ -1,0 +1,68 @@
+"""A BOSS to read from, and the program as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.boss import Access, BossStandIn
+from sandbox.volumes import Bricks
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "canary-token"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def _boss() -> Iterator[BossStandIn]:
+    tokens = {TOKEN: Access(user="demo", write=frozenset({"*"})), "stranger": Access(user="stranger")}
+    with BossStandIn(tokens=tokens) as boss:
+        boss.add("lab", "gaba", shape=(4, 32, 32), channels={"GABA": Bricks("uint8"), "PSD95": Bricks("uint8")})
+        boss.add("lab", "wide", shape=(4, 32, 32), channels={"PSD95": Bricks("uint32"), "Synapsin": Bricks("uint8")})
+        boss.add(
+            "lab",
+            "empty",
+            shape=(4, 32, 32),
+            offset=(10, 100, 200),
+            channels={"Synapsin": Bricks("uint16"), "psd": Bricks("uint8")},
+            time_step_unit=None,
+        )
+        yield boss
+
+
+@pytest.fixture
+def boss(_boss: BossStandIn) -> BossStandIn:
+    """demo/cortex, and in the private collection lab: gaba, wide (uint32) and empty (all zero, with an offset)."""
+    _boss.requests.clear()
+    return _boss
+
+
+def arguments(boss: BossStandIn, **changed: str) -> list[str]:
+    """The program's arguments, without the token; `changed` by name, such as `x_range="0,8"`."""
+    values = {
+        "host": boss.url,
+        "col": "demo",
+        "exp": "cortex",
+        "z_range": "0,8",
+        "y_range": "0,128",
+        "x_range": "0,128",
+    } | changed
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def start(argv: list[str], **environ: str) -> subprocess.Popen[str]:
+    """The program as a process, in an environment of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.unsupervised", *argv],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

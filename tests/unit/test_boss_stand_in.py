@@ -1,0 +1,323 @@
+"""The unmodified intern against the stand-in: what works with BOSS works here, and what BOSS refuses is refused."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import requests
+from intern.remote.boss import BossRemote
+from intern.resource.boss.resource import (
+    ChannelResource,
+    CollectionResource,
+    CoordinateFrameResource,
+    ExperimentResource,
+)
+
+from sandbox.boss import Access, BossStandIn
+from sandbox.volumes import Bricks
+
+ROOT = Path(__file__).parents[2]
+READER, WRITER = "reader-token", "demo-token"
+
+
+@pytest.fixture
+def boss() -> Iterator[BossStandIn]:
+    """A stand-in with demo/cortex, and a private experiment that does not start at 0."""
+    tokens = {
+        WRITER: Access(user="demo", write=frozenset({"*"})),
+        READER: Access(user="reader", read=frozenset({"lab"})),
+        "stranger-token": Access(user="stranger"),
+    }
+    with BossStandIn(tokens=tokens) as boss:
+        boss.add("lab", "deep", shape=(8, 64, 64), offset=(10, 100, 200), channels={"PSD": Bricks("uint16")})
+        yield boss
+
+
+def remote(boss: BossStandIn, token: str = WRITER) -> BossRemote:
+    """intern, as its users set it up."""
+    made = BossRemote({"protocol": "http", "host": boss.url.removeprefix("http://"), "token": token})
+    for service in (made.project_service, made.volume_service, made.metadata_service):
+        service.session_send_opts = {**service.session_send_opts, "timeout": 10}
+    return made
+
+
+def test_intern_lists_what_is_there(boss: BossStandIn) -> None:
+    intern = remote(boss)
+
+    assert intern.list_collections() == ["demo", "lab"]
+    assert intern.list_experiments("demo") == ["cortex"]
+    assert intern.list_channels("demo", "cortex") == ["PSD95", "Synapsin"]
+    assert intern.list_coordinate_frames() == ["demo_cortex", "lab_deep"]
+
+
+def test_intern_lists_with_a_double_slash(boss: BossStandIn) -> None:
+    remote(boss).list_collections()
+
+    assert boss.requests[-1].path == "/v1/collection//"
+
+
+def test_intern_describes_what_is_there(boss: BossStandIn) -> None:
+    intern = remote(boss)
+
+    experiment = intern.get_experiment("lab", "deep")
+    frame = intern.get_coordinate_frame(experiment.coord_frame)
+    channel = intern.get_channel("PSD", "lab", "deep")
+
+    assert intern.get_extents(experiment) == [[200, 264], [100, 164], [10, 18]]
+    assert (frame.z_voxel_size, frame.y_voxel_size, frame.x_voxel_size) == (50, 96, 96)
+    assert (channel.type, channel.datatype, channel.cutout_ready) == ("image", "uint16", True)
+    assert intern.get_project(CollectionResource("demo")).public is True
+    assert intern.get_project(CollectionResource("lab")).public is False
+
+
+def test_a_cutout_is_the_volume_in_zyx_order(boss: BossStandIn) -> None:
+    assert boss.cortex is not None
+    intern = remote(boss)
+
+    found = intern.get_cutout(intern.get_channel("PSD95", "demo", "cortex"), 0, [5, 300], [7, 40], [14, 19])
+
+    assert found.shape == (5, 33, 295)
+    assert np.array_equal(boss.cortex.bricks("PSD95").read((14, 7, 5), (19, 40, 300)), found)
+
+
+def test_what_intern_makes_and_writes_it_reads_again(boss: BossStandIn) -> None:
+    intern = remote(boss)
+    intern.create_project(CollectionResource("mine", "a description"))
+    intern.create_project(CoordinateFrameResource("frame", x_stop=600, y_stop=300, z_stop=40, voxel_unit="micrometers"))
+    intern.create_project(ExperimentResource("exp", "mine", "frame", num_hierarchy_levels=2))
+    for datatype in ("uint8", "uint16", "uint64"):
+        channel = intern.create_project(ChannelResource(datatype, "mine", "exp", "annotation", datatype=datatype))
+        random = np.random.default_rng(1)
+        data = random.integers(0, np.iinfo(datatype).max, (20, 30, 290), dtype=datatype, endpoint=True)
+
+        intern.create_cutout(channel, 0, [250, 540], [240, 270], [10, 30], data)
+
+        read = intern.get_cutout(intern.get_channel(datatype, "mine", "exp"), 0, [250, 540], [240, 270], [10, 30])
+        assert np.array_equal(data, read)
+        assert not intern.get_cutout(channel, 0, [0, 250], [0, 300], [0, 40]).any()
+        assert not intern.get_cutout(channel, 1, [250, 540], [240, 270], [10, 30]).any(), "was never downsampled"
+
+    intern.create_cutout_to_black(channel, 0, [250, 540], [240, 270], [10, 30])
+
+    assert not intern.get_cutout(channel, 0, [250, 540], [240, 270], [10, 30]).any()
+    assert intern.list_channels("mine", "exp") == ["uint8", "uint16", "uint64"]
+
+
+def test_things_are_renamed_and_deleted_from_the_leaves_up(boss: BossStandIn) -> None:
+    intern = remote(boss)
+    intern.update_project("PSD", ChannelResource("PSD95", "lab", "deep", datatype="uint16"))
+    assert intern.list_channels("lab", "deep") == ["PSD95"]
+
+    with pytest.raises(requests.HTTPError, match=r"404.*4003"):
+        intern.delete_project(CollectionResource("lab"))
+    intern.delete_project(ChannelResource("PSD95", "lab", "deep"))
+    intern.delete_project(ExperimentResource("deep", "lab"))
+    intern.delete_project(CoordinateFrameResource("lab_deep"))
+    intern.delete_project(CollectionResource("lab"))
+
+    assert intern.list_collections() == ["demo"]
+
+
+def test_metadata_groups_and_permissions_are_kept(boss: BossStandIn) -> None:
+    intern = remote(boss)
+    lab = CollectionResource("lab")
+
+    intern.create_metadata(lab, {"species": "mouse"})
+    intern.update_metadata(lab, {"species": "rat"})
+    intern.create_group("friends")
+    intern.add_group_member("friends", "reader")
+    intern.add_permissions("friends", lab, ["read"])
+    intern.add_permissions("friends", lab, ["update"])
+
+    assert (intern.list_metadata(lab), intern.get_metadata(lab, ["species"])) == (["species"], {"species": "rat"})
+    assert intern.list_groups() == ["demo-primary", "friends"]
+    assert intern.get_is_group_member("friends", "reader") is True
+    assert intern.get_permissions("friends", lab) == ["read", "update"]
+    intern.delete_permissions("friends", lab)
+    intern.delete_group("friends")
+    intern.delete_metadata(lab, ["species"])
+    assert (intern.list_metadata(lab), intern.list_groups()) == ([], ["demo-primary"])
+
+
+def test_permissions_tell_readers_from_writers(boss: BossStandIn) -> None:
+    lab = CollectionResource("lab")
+
+    [held] = remote(boss, READER).list_permissions(resource=lab)
+    assert "read_volumetric_data" in held["permissions"]
+    assert "add_volumetric_data" not in held["permissions"]
+    [held] = remote(boss).list_permissions(resource=lab)
+    assert "add_volumetric_data" in held["permissions"]
+
+
+def _cutout(intern: BossRemote, **ranges: list[int]) -> Any:
+    box = {"x": [200, 210], "y": [100, 110], "z": [10, 12]} | ranges
+    channel = ChannelResource("PSD", "lab", "deep", datatype="uint16")
+    return intern.get_cutout(channel, 0, box["x"], box["y"], box["z"])
+
+
+@pytest.mark.parametrize(
+    ("token", "call", "status", "code"),
+    [
+        (READER, lambda i: _cutout(i, x=[199, 210]), 400, 1001),
+        (READER, lambda i: _cutout(i, z=[10, 19]), 400, 1001),
+        (READER, lambda i: _cutout(i, y=[105, 105]), 400, 1001),
+        (READER, lambda i: i.get_channel("nope", "lab", "deep"), 404, 4000),
+        (READER, lambda i: i.get_experiment("lab", "nope"), 404, 4000),
+        (READER, lambda i: i.get_project(CollectionResource("nope")), 404, 4000),
+        (READER, lambda i: i.get_coordinate_frame("nope"), 404, 4000),
+        (READER, lambda i: i.create_project(CollectionResource("new")), 403, 3000),
+        (READER, lambda i: i.delete_project(ChannelResource("PSD", "lab", "deep")), 403, 3001),
+        ("stranger-token", _cutout, 403, 3001),
+        ("stranger-token", lambda i: i.list_channels("lab", "deep"), 403, 3001),
+        ("public", lambda i: i.get_experiment("lab", "deep"), 403, 3001),
+        (WRITER, lambda i: i.create_project(CollectionResource("no spaces")), 400, 1003),
+        (WRITER, lambda i: i.create_project(CollectionResource("lab")), 400, 1003),
+    ],
+)
+def test_a_refusal_has_bosss_status_and_code(
+    boss: BossStandIn, token: str, call: Callable[[BossRemote], object], status: int, code: int
+) -> None:
+    with pytest.raises(requests.HTTPError) as refused:
+        call(remote(boss, token))
+
+    assert status == refused.value.response.status_code
+    body = refused.value.response.json()
+    assert (status, code) == (body["status"], body["code"])
+    assert body["message"]
+
+
+def test_a_cutout_beyond_520_mib_is_too_large(boss: BossStandIn) -> None:
+    boss.add("lab", "wide", shape=(64, 4096, 4096), channels={"a": Bricks("uint8")})
+
+    asked = httpx.get(
+        f"{boss.url}/v1/cutout/lab/wide/a/0/0:4096/0:4096/0:33/", headers={"Authorization": f"Token {READER}"}
+    )
+
+    assert (asked.status_code, asked.json()["code"]) == (413, 2000)
+
+
+def test_voxels_that_do_not_fit_are_refused(boss: BossStandIn) -> None:
+    channel = ChannelResource("PSD", "lab", "deep", datatype="uint16")
+    with pytest.raises(requests.HTTPError, match="2002"):
+        remote(boss).create_cutout(channel, 0, [200, 210], [100, 110], [10, 12], np.ones((2, 10, 9), "uint16"))
+
+
+def test_a_bad_token_is_401_with_a_detail(boss: BossStandIn) -> None:
+    for headers in ({"Authorization": "Token wrong"}, {}):
+        answer = httpx.get(f"{boss.url}/v1/collection/", headers=headers)
+
+        assert answer.status_code == 401
+        assert list(answer.json()) == ["detail"]
+
+
+def test_the_public_token_reads_what_is_public_and_lists_nothing_else(boss: BossStandIn) -> None:
+    intern = remote(boss, "public")
+
+    assert intern.list_collections() == ["demo"]
+    found = intern.get_cutout(intern.get_channel("Synapsin", "demo", "cortex"), 0, [0, 8], [0, 8], [0, 2])
+    assert found.shape == (2, 8, 8)
+
+
+def test_a_list_under_an_unknown_parent_is_a_500(boss: BossStandIn) -> None:
+    for call in (lambda: remote(boss).list_experiments("nope"), lambda: remote(boss).list_channels("demo", "nope")):
+        with pytest.raises(requests.HTTPError, match="500"):
+            call()
+
+
+def test_a_null_time_step_unit_crashes_intern_here_too(boss: BossStandIn) -> None:
+    boss.add("lab", "old", shape=(1, 1, 1), channels={}, time_step_unit=None)
+
+    with pytest.raises(AttributeError):
+        remote(boss).get_experiment("lab", "old")
+
+
+def test_the_next_requests_fail_as_asked_and_then_no_more(boss: BossStandIn) -> None:
+    boss.fail_next(2, status=503, prefix="/v1/collection", headers={"Retry-After": "1"})
+    ask = {"headers": {"Authorization": f"Token {WRITER}"}}
+
+    assert httpx.get(f"{boss.url}/v1/coord/", **ask).status_code == 200
+    failed = httpx.get(f"{boss.url}/v1/collection/", **ask)
+    assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
+    assert [httpx.get(f"{boss.url}/v1/collection/", **ask).status_code for _ in range(2)] == [503, 200]
+
+
+def test_a_connection_is_cut_in_the_middle_of_an_answer(boss: BossStandIn) -> None:
+    intern = remote(boss)
+    channel = intern.get_channel("PSD95", "demo", "cortex")
+    boss.cut_next(prefix="/v1/cutout")
+
+    with pytest.raises(requests.RequestException):
+        intern.get_cutout(channel, 0, [0, 64], [0, 64], [0, 4])
+    assert intern.get_cutout(channel, 0, [0, 64], [0, 64], [0, 4]).shape == (4, 64, 64)
+
+
+def test_requests_hang_until_they_are_released(boss: BossStandIn) -> None:
+    answered = threading.Event()
+
+    def ask() -> None:
+        remote(boss).list_collections()
+        answered.set()
+
+    with boss.hanging(prefix="/v1/collection") as hold:
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert hold.reached.wait(10)
+        assert not answered.is_set()
+    asking.join(10)
+    assert answered.is_set()
+
+
+def test_nothing_logged_holds_a_token(boss: BossStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        remote(boss).list_collections()
+        httpx.get(f"{boss.url}/v1/collection/", headers={"Authorization": "Token wrong-token"})
+
+    assert "GET /v1/collection// 200" in caplog.text
+    assert WRITER not in caplog.text
+    assert "wrong-token" not in caplog.text
+
+
+def test_two_stand_ins_have_the_same_voxels_and_separate_writes() -> None:
+    box = [0, 32], [0, 32], [0, 4]
+    with BossStandIn() as one, BossStandIn() as other:
+        channel = remote(one).get_channel("PSD95", "demo", "cortex")
+        before = remote(other).get_cutout(channel, 0, *box)
+        assert np.array_equal(before, remote(one).get_cutout(channel, 0, *box))
+
+        remote(one).create_cutout(channel, 0, *box, np.full((4, 32, 32), 7, "uint8"))
+
+        assert (remote(one).get_cutout(channel, 0, *box) == 7).all()
+        assert np.array_equal(before, remote(other).get_cutout(channel, 0, *box))
+
+
+def test_the_command_line_says_where_it_serves_and_what_is_there() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sandbox", "boss", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            said = [process.stdout.readline() for _ in range(4)]
+            url = said[0].split()[3]
+            answer = httpx.get(f"{url}/v1/collection/", headers={"Authorization": "Token demo-token"}, timeout=10)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    assert answer.json() == {"collections": ["demo"]}
+    assert url.startswith("http://127.0.0.1:")
+    assert "demo-token" in said[1]
+    assert "demo/cortex: PSD95, Synapsin" in said[2]
+    assert "x 0, 1024 · y 0, 1024 · z 0, 64" in said[3]

@@ -1,0 +1,646 @@
+"""What the local adapters promise beyond their ports: restarts, slots, signals, capabilities, sealed tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from bot import supervise
+from bot.jobs import JobState, NomadsError, NotFound, Refused, ResultFile, Unavailable
+from bot.local import LocalCompute, LocalResults, SealedSecrets, load_key
+from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, MemoryRows, a_work
+from tests.support.memory import MemorySecrets
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c3"
+OTHER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c4"
+COUNT = "import sys; open(sys.argv[1], 'a').write('ran\\n')"
+"""A program that leaves one line for each time it is run."""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[LocalComputeRig]:
+    rig = LocalComputeRig(tmp_path)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[LocalComputeRig]:
+    """Room for one program at once."""
+    rig = LocalComputeRig(tmp_path, slots=1)
+    yield rig
+    rig.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that id runs (a dead one that nobody reaped does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def printed(rig: LocalComputeRig, name: str, count: int = 1) -> list[str]:
+    """The program's output, once it has that many lines."""
+    return until(
+        lambda: [lines for lines in [rig.compute.log_tail(name, log=None, lines=100)] if len(lines) >= count],
+        what=f"output of {name}",
+    )[0]
+
+
+# What a program gets
+
+
+def test_python3_means_the_python_the_bot_runs_on(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", "import sys; print(sys.executable)"))
+    rig.wait("job")
+
+    assert rig.compute.log_tail("job", log=None, lines=5) == [sys.executable]
+
+
+def test_a_program_runs_where_it_was_told_to_with_its_own_and_the_requests_arguments(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", "import os, sys; print(os.getcwd(), sys.argv[1:])", "--col", "a b; $(x)"))
+    rig.wait("job")
+
+    assert rig.compute.log_tail("job", log=None, lines=5) == [f"{rig.control} ['--col', 'a b; $(x)']"]
+
+
+def test_a_program_gets_the_token_and_none_of_the_bots_own_secrets(
+    rig: LocalComputeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET", "NOMADS_SECRET_KEY", "NOMADS_MAIL", "NOMADS_DATABASE_URL"]
+    for name in [*own, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MY_PATH"]:
+        monkeypatch.setenv(name, "demo-secret")
+    source = """
+import hashlib, json, os
+print(hashlib.sha256(os.environ.pop("BOSS_TOKEN").encode()).hexdigest())
+print(json.dumps(dict(os.environ)))
+"""
+    rig.compute.submit(rig.script("job", source))
+    rig.wait("job")
+
+    digest, environment = rig.compute.log_tail("job", log=None, lines=5)
+    assert digest == hashlib.sha256(TOKEN.encode()).hexdigest()
+    assert json.loads(environment)["PATH"] == os.environ["PATH"]
+    assert "demo-secret" not in environment
+
+
+def test_a_program_that_takes_its_token_as_an_argument_is_refused(rig: LocalComputeRig) -> None:
+    """The process list would show it."""
+    work = a_work("job", token=rig.secrets.put("U1", SecretStr(TOKEN)))
+    object.__setattr__(work, "token_argument", True)
+
+    with pytest.raises(Refused, match="container"):
+        rig.compute.submit(work)
+    assert rig.compute.find("job") is None
+
+
+def test_a_pipeline_without_a_program_is_refused(rig: LocalComputeRig) -> None:
+    assert rig.compute.refuses(image="registry.example.org/x:1", command=()) != ""
+    with pytest.raises(Refused, match="no program"):
+        rig.compute.submit(a_work("job", token="x", command=()))
+
+
+@pytest.mark.parametrize("name", ["../job", "a/b", "", ".queue", "-x", "x" * 129, "a\nb"])
+def test_a_name_that_is_no_plain_name_reaches_no_file(rig: LocalComputeRig, name: str) -> None:
+    rig.compute.submit(rig.script("job", ""))
+
+    with pytest.raises(Refused):
+        rig.compute.submit(rig.script(name, ""))
+    assert rig.compute.find(name) is None
+    assert rig.compute.observe([name]) == {}
+    assert rig.compute.log_tail(name, log=None, lines=5) == []
+    rig.compute.cancel(name, reason="x")
+
+
+def test_only_the_owner_may_look_at_runs(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", ""))
+
+    for folder in (rig.folder, rig.folder / "job"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_adapter_says_that_it_is_a_local_one(rig: LocalComputeRig) -> None:
+    assert "this machine" in rig.compute.announcement
+    assert "at most 2" in rig.compute.announcement
+
+
+# How a program ends
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("print('reading'); print('demo/cortex ends at x = 1024\\n\\n'); sys.exit(2)", "demo/cortex ends at x = 1024"),
+        ("sys.stderr.write('BOSS refused the token'); sys.exit(3)", "BOSS refused the token"),
+        ("sys.exit(2)", "The request is wrong."),
+        ("sys.exit(3)", "BOSS refused or failed."),
+        ("sys.exit(7)", "The program ended with exit code 7."),
+        ("raise ValueError('no such channel')", "ValueError: no such channel"),
+        ("os.kill(os.getpid(), 15)", "The program was ended by signal SIGTERM."),
+        ("os.kill(os.getpid(), 9)", "The program was ended by signal SIGKILL. This machine may be short of memory."),
+        ("print('x' * 9000); sys.exit(1)", "x" * supervise.MAX_REASON),
+    ],
+)
+def test_a_failure_is_explained_by_the_last_line_or_by_the_exit_code(
+    rig: LocalComputeRig, source: str, reason: str
+) -> None:
+    rig.compute.submit(rig.script("job", f"import os, sys; {source}"))
+
+    assert rig.wait("job").reason == reason
+
+
+def test_a_reason_never_repeats_the_token(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", "import os, sys; sys.exit('bad token ' + os.environ['BOSS_TOKEN'])"))
+
+    assert rig.wait("job").reason == "bad token …"
+
+
+def test_a_program_that_cannot_be_started_fails_with_the_reason(rig: LocalComputeRig) -> None:
+    rig.compute.submit(a_work("job", token=rig.secrets.put("U1", SecretStr(TOKEN)), command=("no-such-program",)))
+
+    assert rig.wait("job").reason == "The program could not be started: No such file or directory."
+
+
+def test_a_program_that_takes_too_long_is_ended_and_says_so(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", "import time; time.sleep(600)", timeout=0.3))
+
+    seen = rig.wait("job")
+
+    assert seen.state is JobState.FAILED
+    assert seen.reason == "The program was ended: it ran longer than its limit of 0.3 seconds."
+
+
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["time.sleep(600)", "sys.exit(0)"])
+def test_nothing_a_program_started_outlives_it(rig: LocalComputeRig, then: str) -> None:
+    rig.compute.submit(rig.script("job", FAMILY.format(then=then)))
+    [child] = printed(rig, "job")
+
+    rig.compute.cancel("job", reason="enough")
+    rig.wait("job")
+
+    until(lambda: not is_alive(int(child)), what="the end of the program's own child")
+
+
+def test_a_program_deaf_to_sigterm_is_killed(rig: LocalComputeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "GRACE", 0.2)
+    source = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    rig.compute.submit(rig.script("job", source))
+    printed(rig, "job")
+
+    rig.compute.cancel("job", reason="enough")
+
+    seen = rig.wait("job")
+    assert (seen.exit_code, seen.reason) == (-signal.SIGKILL, "enough")
+
+
+def test_a_program_that_cleans_up_when_cancelled_has_still_failed(rig: LocalComputeRig) -> None:
+    source = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
+    )
+    rig.compute.submit(rig.script("job", source))
+    printed(rig, "job")
+
+    rig.compute.cancel("job", reason="enough")
+
+    assert (rig.wait("job").state, rig.wait("job").reason) == (JobState.FAILED, "enough")
+
+
+def test_a_program_ends_with_its_supervisor(rig: LocalComputeRig) -> None:
+    """As when the machine is told to shut down."""
+    rig.compute.submit(rig.script("job", "import os, time; print(os.getppid(), flush=True); time.sleep(600)"))
+    [supervisor] = printed(rig, "job")
+
+    os.kill(int(supervisor), signal.SIGTERM)
+
+    assert "ended with the machine" in rig.wait("job").reason
+
+
+def test_a_program_whose_supervisor_was_killed_has_vanished_and_runs_no_more(rig: LocalComputeRig) -> None:
+    source = "import os, time; print(os.getppid(), flush=True); print(os.getpid(), flush=True); time.sleep(600)"
+    rig.compute.submit(rig.script("job", source))
+    supervisor, program = printed(rig, "job", 2)
+
+    os.kill(int(supervisor), signal.SIGKILL)
+
+    seen = rig.wait("job")
+    assert seen.state is JobState.FAILED
+    assert "vanished" in seen.reason
+    assert not is_alive(int(program))
+
+
+def test_only_the_end_of_a_long_output_is_read(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", "for n in range(200_000): print('line', n)"))
+    rig.wait("job")
+
+    lines = rig.compute.log_tail("job", log=None, lines=10**6)
+
+    assert lines[-1] == "line 199999"
+    assert lines[0].startswith("line ")
+    assert len("\n".join(lines)) < supervise.TAIL < (rig.folder / "job" / "log").stat().st_size
+
+
+def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", r"import sys; sys.stdout.buffer.write(b'\xff\xfe caf\xc3\xa9\n')"))
+    rig.wait("job")
+
+    assert rig.compute.log_tail("job", log=None, lines=5) == ["\ufffd\ufffd café"]
+
+
+# Slots
+
+
+def test_programs_beyond_the_slots_wait_and_start_in_the_order_of_submission(narrow: LocalComputeRig) -> None:
+    for name in ("one", "two", "three"):
+        narrow.compute.submit(narrow.work(name))
+    narrow.run("one")
+    assert [narrow.state("two"), narrow.state("three")] == [JobState.RUNNABLE, JobState.RUNNABLE]
+
+    narrow.end("one", code=0)
+    narrow.run("two")
+    assert narrow.state("three") is JobState.RUNNABLE
+
+    narrow.end("two", code=0)
+    narrow.run("three")
+
+
+def test_a_waiting_program_that_is_cancelled_fails_at_once_and_never_runs(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.work("one"))
+    narrow.compute.submit(narrow.work("two"))
+
+    narrow.compute.cancel("two", reason="changed my mind")
+
+    seen = narrow.compute.observe(["two"])["two"]
+    assert (seen.state, seen.reason, seen.started_at) == (JobState.FAILED, "changed my mind", None)
+    narrow.run("one")
+    narrow.end("one", code=0)
+    assert not (narrow.folder / "two" / "started").exists()
+
+
+def test_there_are_never_more_programs_than_slots_whoever_asks(rig: LocalComputeRig, tmp_path: Path) -> None:
+    """The command line and the bot share the folder, and the bot has threads."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    source = """
+import os, sys, time
+mark = os.path.join(sys.argv[1], str(os.getpid()))
+open(mark, "x").close()
+print(len(os.listdir(sys.argv[1])))
+time.sleep(0.05)
+os.unlink(mark)
+"""
+    names = [f"job-{number}" for number in range(8)]
+    works = [rig.script(name, source, str(marks)) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda work: rig.another().submit(work), works))
+        until(
+            lambda: all(
+                seen.state is JobState.SUCCEEDED
+                for many in pool.map(lambda _: rig.another().observe(names), range(4))
+                for seen in many.values()
+            ),
+            what="the end of all programs",
+        )
+
+    counts = {int(line) for name in names for line in rig.compute.log_tail(name, log=None, lines=5)}
+    assert counts <= {1, 2}
+
+
+# Restarts and crashes
+
+
+def test_a_bot_that_restarts_finds_its_running_programs_again(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.work("job"))
+    rig.run("job")
+
+    restarted = rig.another()
+
+    assert restarted.find("job") == "job"
+    assert restarted.observe(["job"])["job"].state is JobState.RUNNING
+    rig.end("job", code=0, lines=("done",))
+    assert restarted.observe(["job"])["job"].state is JobState.SUCCEEDED
+    assert restarted.log_tail("job", log=None, lines=5) == ["done"]
+
+
+PATIENT = """
+import os, sys, time
+print("up", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
+
+
+def submit_and_die(rig: LocalComputeRig, source: str, *arguments: str, dies_in: str = "") -> None:
+    """Submit `job` from a process that kills itself: in that function, or right after submit() returned."""
+    die = "lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
+    script = f"""
+import os, signal, subprocess, sys
+from pathlib import Path
+from pydantic import SecretStr
+from bot import local, supervise
+from tests.contract.rigs import a_work
+from tests.support.memory import MemorySecrets
+secrets = MemorySecrets()
+work = a_work("job", token=secrets.put("U1", SecretStr("{TOKEN}")),
+              command=("python3", "-c", sys.argv[2]), arguments=tuple(sys.argv[3:]))
+compute = local.LocalCompute(folder=Path(sys.argv[1]), secrets=secrets, root=Path.cwd(), slots=2)
+if "{dies_in}":
+    {dies_in or "unused"} = {die}
+compute.submit(work)
+({die})()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(rig.folder), source, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    rig.secrets.put("U1", SecretStr(TOKEN))  # under the same reference as the dead process's
+
+
+def test_a_program_survives_the_death_of_the_bot_that_started_it(rig: LocalComputeRig, tmp_path: Path) -> None:
+    submit_and_die(rig, PATIENT, str(tmp_path / "go"))
+    printed(rig, "job")
+
+    assert rig.state("job") is JobState.RUNNING
+    (tmp_path / "go").touch()
+    assert rig.wait("job").state is JobState.SUCCEEDED
+
+
+def test_a_bot_killed_before_it_started_what_it_had_queued_runs_it_once(rig: LocalComputeRig, tmp_path: Path) -> None:
+    submit_and_die(rig, COUNT, str(tmp_path / "count"), dies_in="subprocess.Popen")
+    assert rig.compute.find("job") == "job"
+
+    assert rig.wait("job").state is JobState.SUCCEEDED
+    rig.compute.observe(["job"])
+    assert (tmp_path / "count").read_text() == "ran\n"
+
+
+def test_a_bot_killed_while_it_queued_has_not_submitted_and_may_try_again(rig: LocalComputeRig, tmp_path: Path) -> None:
+    submit_and_die(rig, COUNT, str(tmp_path / "count"), dies_in="supervise.write")
+    assert rig.compute.find("job") is None
+    assert rig.compute.observe(["job"]) == {}
+
+    rig.compute.submit(rig.script("job", COUNT, str(tmp_path / "count")))
+
+    assert rig.wait("job").state is JobState.SUCCEEDED
+    assert (tmp_path / "count").read_text() == "ran\n"
+
+
+def test_work_submitted_twice_runs_once(rig: LocalComputeRig, tmp_path: Path) -> None:
+    work = rig.script("job", COUNT, str(tmp_path / "count"))
+
+    assert rig.compute.submit(work) == rig.compute.submit(work) == "job"
+    rig.wait("job")
+    rig.another().submit(work)
+
+    assert rig.wait("job").state is JobState.SUCCEEDED
+    assert (tmp_path / "count").read_text() == "ran\n"
+
+
+def test_two_supervisors_of_one_run_run_the_program_once(tmp_path: Path) -> None:
+    rig = LocalComputeRig(tmp_path, slots=0)  # nothing is started but by us
+    rig.compute.submit(rig.script("job", COUNT, str(tmp_path / "count")))
+    command = [sys.executable, supervise.__file__, str(rig.folder / "job")]
+
+    rivals = [subprocess.Popen(command) for _ in range(4)]
+
+    assert [rival.wait(timeout=20) for rival in rivals] == [0, 0, 0, 0]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert rig.wait("job").state is JobState.SUCCEEDED
+    assert (tmp_path / "count").read_text() == "ran\n"
+
+
+def test_a_supervisor_that_cannot_start_is_given_up(rig: LocalComputeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "__file__", "/nowhere/supervise.py")
+    rig.compute.submit(rig.script("job", ""))
+
+    assert rig.wait("job").reason == "The program's supervisor could not be started."
+
+
+def test_a_program_waits_while_its_token_cannot_be_read(rig: LocalComputeRig) -> None:
+    rig.secrets.fail_next(Unavailable("database locked"), call="get", times=2)
+
+    rig.compute.submit(rig.script("job", ""))
+
+    assert rig.state("job") is JobState.RUNNABLE
+    assert rig.wait("job").state is JobState.SUCCEEDED
+
+
+def test_a_program_whose_token_was_forgotten_fails_with_the_reason(rig: LocalComputeRig) -> None:
+    work = rig.script("job", "")
+    rig.secrets.forget(work.token)
+
+    rig.compute.submit(work)
+
+    assert rig.wait("job").reason == "The token is not kept any more."
+
+
+def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    compute = LocalCompute(folder=tmp_path / "file", secrets=MemorySecrets(), root=tmp_path, slots=1)
+
+    with pytest.raises(Unavailable, match="folder of runs"):
+        compute.submit(a_work("job", token="memory:1"))
+
+
+# Results
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> LocalResultsRig:
+    rig = LocalResultsRig(tmp_path)
+    rig.put(FOLDER, "synapses.csv", b"z,y,x\n")
+    rig.put(OTHER, "secret", b"secret")
+    return rig
+
+
+def parts(address: str) -> tuple[str, str]:
+    """The signature and the folder in an address."""
+    path = address.removeprefix("https://nomads.example.org/results/")
+    signature, _, folder = path.rstrip("/").partition("/")
+    return signature, folder
+
+
+def test_whoever_has_the_address_can_open_the_folders_files(results: LocalResultsRig) -> None:
+    signature, folder = parts(results.results.address(FOLDER))
+
+    assert folder == FOLDER
+    assert results.results.admits(signature, folder)
+    assert results.results.open(signature, folder, "synapses.csv").read_bytes() == b"z,y,x\n"
+
+
+def test_a_link_is_the_address_and_the_name(results: LocalResultsRig) -> None:
+    assert results.results.link(FOLDER, "a/b.csv").url == results.results.address(FOLDER) + "a/b.csv"
+
+
+@pytest.mark.parametrize("folder", [OTHER, OTHER + "/", f"{FOLDER}/../a1b2c4", "", ".."])
+def test_an_address_opens_no_other_folder(results: LocalResultsRig, folder: str) -> None:
+    signature, _ = parts(results.results.address(FOLDER))
+
+    assert not results.results.admits(signature, folder)
+    with pytest.raises(NotFound):
+        results.results.open(signature, folder, "secret")
+
+
+@pytest.mark.parametrize("signature", ["", "0" * 32, "é" * 32, "\ud800"])
+def test_a_guessed_signature_opens_nothing(results: LocalResultsRig, signature: str) -> None:
+    with pytest.raises(NotFound):
+        results.results.open(signature, FOLDER, "synapses.csv")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a1b2c4/secret", "/etc/passwd", "a\0b", "x" * 5000, "a\\..\\b"])
+def test_an_address_opens_nothing_outside_its_folder(results: LocalResultsRig, name: str) -> None:
+    signature, folder = parts(results.results.address(FOLDER))
+
+    with pytest.raises(NotFound):
+        results.results.open(signature, folder, name)
+
+
+def test_another_key_gives_other_addresses(results: LocalResultsRig, tmp_path: Path) -> None:
+    other = LocalResults(folder=tmp_path / "results", base_url="https://nomads.example.org", key=b"o" * 32)
+
+    assert other.address(FOLDER) != results.results.address(FOLDER)
+
+
+def test_without_a_server_addresses_are_file_uris(tmp_path: Path) -> None:
+    results = LocalResults(folder=tmp_path, base_url="", key=b"k" * 32)
+
+    assert results.address(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
+    assert results.link(FOLDER, "a b.csv").url == f"{tmp_path.as_uri()}/{FOLDER}/a%20b.csv"
+
+
+def test_symbolic_links_lead_nowhere_outside(results: LocalResultsRig) -> None:
+    """A program is not to publish the machine's files, by mistake or otherwise."""
+    folder = results.folder / FOLDER
+    (folder / "passwd").symlink_to("/etc/passwd")
+    (folder / "sibling").symlink_to(results.folder / OTHER)
+    (folder / "circle").symlink_to("circle")
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+    for name in ("passwd", "sibling/secret", "circle"):
+        with pytest.raises(NotFound):
+            results.results.read(FOLDER, name, limit=10**6)
+
+
+def test_a_link_in_the_folders_own_place_leads_nowhere(results: LocalResultsRig) -> None:
+    (results.folder / f"{FOLDER}0").symlink_to(results.folder / OTHER)
+
+    assert results.results.list(f"{FOLDER}0") == []
+    with pytest.raises(NotFound):
+        results.results.read(f"{FOLDER}0", "secret", limit=100)
+
+
+def test_what_is_no_regular_file_is_not_read(results: LocalResultsRig) -> None:
+    os.mkfifo(results.folder / FOLDER / "pipe")
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+    with pytest.raises(NotFound):
+        results.results.read(FOLDER, "pipe", limit=100)
+
+
+# Secrets
+
+
+def test_a_sealed_token_cannot_be_read_in_the_database() -> None:
+    rows = MemoryRows()
+    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
+
+    one, two = secrets.put("U1", SecretStr(TOKEN)), secrets.put("U1", SecretStr(TOKEN))
+
+    assert TOKEN.encode() not in b"".join(rows.rows.values())
+    assert rows.rows[one] != rows.rows[two]
+
+
+def test_a_row_moved_to_another_reference_does_not_open() -> None:
+    rows = MemoryRows()
+    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
+    mine, theirs = secrets.put("U1", SecretStr("demo-mine")), secrets.put("U2", SecretStr("demo-theirs"))
+
+    rows.rows[mine] = rows.rows[theirs]
+
+    with pytest.raises(Refused):
+        secrets.get(mine)
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 60])
+def test_a_damaged_row_does_not_open(damage: bytes) -> None:
+    rows = MemoryRows()
+    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
+    reference = secrets.put("U1", SecretStr(TOKEN))
+
+    rows.rows[reference] = damage
+
+    with pytest.raises(Refused):
+        secrets.get(reference)
+
+
+def test_another_key_does_not_open_a_token() -> None:
+    rows = MemoryRows()
+    reference = SealedSecrets(key=b"k" * 32, rows=rows).put("U1", SecretStr(TOKEN))
+
+    with pytest.raises(Refused, match="another key") as refusal:
+        SealedSecrets(key=b"o" * 32, rows=rows).get(reference)
+    assert TOKEN not in str(refusal.value)
+
+
+def test_a_key_is_made_at_the_first_start_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "key"
+
+    key = load_key(path, None)
+
+    assert len(key) == 32
+    assert load_key(path, None) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["key"]
+
+
+def test_all_who_make_the_key_at_the_same_moment_get_the_same_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: load_key(tmp_path / "key", None), range(32)))
+
+    assert set(keys) == {keys[0]}
+
+
+def test_a_key_in_the_settings_needs_no_file(tmp_path: Path) -> None:
+    key = load_key(tmp_path / "key", SecretStr("demo-key-of-32-characters-length"))
+
+    assert len(key) == 32
+    assert key == load_key(tmp_path / "elsewhere", SecretStr("demo-key-of-32-characters-length"))
+    assert key != load_key(tmp_path / "key", SecretStr("demo-key-of-32-characters-another"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_key_in_the_settings_is_refused_without_being_repeated(tmp_path: Path) -> None:
+    with pytest.raises(NomadsError, match="NOMADS_SECRET_KEY") as refusal:
+        load_key(tmp_path / "key", SecretStr("demo-short"))
+    assert "demo-short" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"00ff", b"not a key", b"\xff\xfe"])
+def test_a_damaged_key_file_is_never_replaced(tmp_path: Path, content: bytes) -> None:
+    """A new key would make every kept token unreadable without a word."""
+    (tmp_path / "key").write_bytes(content)
+
+    with pytest.raises(NomadsError, match="does not hold a key"):
+        load_key(tmp_path / "key", None)
+    assert (tmp_path / "key").read_bytes() == content
