@@ -188,6 +188,8 @@ class LocalCompute:
         room = True
         for place in sorted(self._queue.iterdir()):
             run = self._run(place.name.partition(".")[2])
+            if not room and not (run / "cancel").exists():  # a long queue is looked through twice a second
+                continue
             if not run.is_dir() or (run / "started").exists() or (run / "exit.json").exists():
                 place.unlink()
                 continue

@@ -20,7 +20,9 @@ WINDOW: Triple = (3, 3, 3)
 """The neighbourhood evidence is summed over, in voxels."""
 SIGNIFICANT = 4.5
 """Evidence below this many standard deviations of the background is noise, however many voxels are looked at."""
-CORE = 0.75
+WEAKER = 3.0
+"""The weaker marker must stand out by this much, or a bright punctum would make synapses of the noise beside it."""
+CORE = 0.5
 """The part of Otsu's threshold that parts a synapse's core from its halo; measured on synthetic volumes."""
 NEIGHBOURHOOD_NM = 200
 """How far apart the two markers of one synapse may lie, in nanometres."""
@@ -70,11 +72,17 @@ def detect(psd: Array, synapsin: Array, *, method: Method = "product", window: T
 
 
 def evidence(psd: Array, synapsin: Array, *, window: Triple = WINDOW) -> NDArray[np.float32]:
-    """How much both markers stand out from their backgrounds: the geometric mean, in standard deviations, 0 or more."""
+    """How much both markers stand out from their backgrounds: the geometric mean, in standard deviations.
+
+    0 wherever one of them does so by less than WEAKER.
+    """
     _check(psd, synapsin)
-    seen = _stands_out(psd, window)
-    seen *= _stands_out(synapsin, window)
-    return np.sqrt(seen, out=seen)
+    first, second = _stands_out(psd, window), _stands_out(synapsin, window)
+    weaker = np.minimum(first, second)
+    first *= second
+    np.sqrt(first, out=first)
+    first[weaker < WEAKER] = 0
+    return first
 
 
 def select(seen: NDArray[np.float32], *, window: Triple = WINDOW) -> NDArray[np.bool_]:

@@ -430,6 +430,20 @@ def test_two_supervisors_of_one_run_run_the_program_once(tmp_path: Path) -> None
     assert (tmp_path / "count").read_text() == "ran\n"
 
 
+def test_a_program_that_vanished_is_not_run_again(rig: LocalComputeRig, tmp_path: Path) -> None:
+    """It may have written half of its results; only a person can tell."""
+    source = f"{COUNT}; import os, time; print(os.getppid(), flush=True); time.sleep(600)"
+    rig.compute.submit(rig.script("job", source, str(tmp_path / "count")))
+    [supervisor] = printed(rig, "job")
+    os.kill(int(supervisor), signal.SIGKILL)
+    rig.wait("job")
+
+    assert subprocess.run([sys.executable, supervise.__file__, str(rig.folder / "job")], check=False).returncode == 0
+
+    assert "vanished" in rig.wait("job").reason
+    assert (tmp_path / "count").read_text() == "ran\n"
+
+
 def test_a_supervisor_that_cannot_start_is_given_up(rig: LocalComputeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "__file__", "/nowhere/supervise.py")
     rig.compute.submit(rig.script("job", ""))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from pipelines.unsupervised.detector import detect, evidence, measure, window_for
+from pipelines.unsupervised.detector import WEAKER, detect, evidence, measure, window_for
 from sandbox.volumes import Synthetic, cortex
 from tests.unit.pipelines.matching import match
 
@@ -39,12 +39,15 @@ def dimmed(seen: Array, signal: float, *, seed: int) -> Array:
 
 
 def of_2018(psd: Array, synapsin: Array) -> NDArray[np.bool_]:
-    """The 2018 mask by its definition: z-scores, a covariance by convolution, Otsu, and objects of more than 30 voxels."""
+    """The 2018 mask by its definition: z-scores, covariance by convolution, Otsu, objects of more than 30 voxels."""
     scored = [(v.astype(float) - v.mean()) / v.std() for v in (psd, synapsin)]
     box = np.full((3, 3, 3), 1 / 27)
     both, first, second = (ndimage.convolve(v, box) for v in (scored[0] + scored[1], scored[0], scored[1]))
     covariance = both - first + second
-    labels, _ = ndimage.label(covariance > threshold_otsu(covariance), np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(
+        covariance > threshold_otsu(covariance),  # type: ignore[no-untyped-call]
+        np.ones((3, 3, 3)),
+    )
     large = np.bincount(labels.ravel()) > 30
     large[0] = False
     return np.asarray(large[labels])
@@ -52,10 +55,9 @@ def of_2018(psd: Array, synapsin: Array) -> NDArray[np.bool_]:
 
 def truth_near(volume: Synthetic) -> tuple[Array, Array]:
     """The true synapses in the box, and those that shine into it, in the box's coordinates."""
-    low, high = np.array(START), np.array(STOP)
-    within = volume.truth_within(START, STOP) - low
-    around = volume.truth_within(tuple(low - (2, 4, 4)), tuple(high + (2, 4, 4))) - low
-    return within, around
+    (z0, y0, x0), (z1, y1, x1) = START, STOP
+    around = volume.truth_within((z0 - 2, y0 - 4, x0 - 4), (z1 + 2, y1 + 4, x1 + 4))
+    return volume.truth_within(START, STOP) - START, around - START
 
 
 @pytest.mark.parametrize(("signal", "precision", "recall"), [(1, 0.97, 0.97), (0.5, 0.97, 0.95), (0.25, 0.95, 0.6)])
@@ -106,9 +108,9 @@ def test_pure_noise_has_no_synapses(draw: str) -> None:
             grey = ndimage.gaussian_filter(grey, (0.5, 1, 1)) * 4
         return np.clip(np.rint(grey + 40), 0, 255).astype(np.uint8)
 
-    found = measure(*(lambda a, b: (detect(a, b), evidence(a, b)))(noise(), noise()))
+    mask = detect(noise(), noise())
 
-    assert len(found) <= 2
+    assert len(measure(mask, mask)) <= 2
 
 
 def test_one_marker_alone_is_no_synapse(channels: tuple[Array, Array]) -> None:
@@ -160,16 +162,17 @@ def test_brightness_and_depth_do_not_matter(channels: tuple[Array, Array], facto
 @pytest.mark.parametrize("window", [(3, 3, 3), (1, 5, 7), (3, 9, 9), (1, 31, 11)])
 def test_evidence_looks_at_the_window_it_is_told(window: tuple[int, int, int]) -> None:
     random = np.random.default_rng(1)
-    seen = random.integers(0, 256, (6, 40, 40), dtype=np.uint8)
+    seen = random.integers(0, 32, (6, 40, 40), dtype=np.uint8)
+    seen[2:4, 10:14, 20:25] = 255
     sums = ndimage.correlate(seen.astype(np.int64), np.ones(window, np.int64))
     above = sums - np.median(sums, axis=(1, 2), keepdims=True)
 
     found = evidence(seen, seen, window=window)
 
-    lit = above > 0
-    assert np.allclose(0, found[~lit])
-    ratio = found[lit] / above[lit]
+    ratio = found[found > 0] / above[found > 0]
+    assert ratio.size
     assert np.allclose(ratio[0], ratio, rtol=1e-4)
+    assert np.array_equal(found > 0, above * ratio[0] >= WEAKER)
 
 
 def test_a_window_follows_the_size_of_the_voxels() -> None:
