@@ -13,13 +13,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     boss = commands.add_parser("boss", help="serve the BOSS stand-in alone")
     boss.add_argument("--port", type=int, default=9000, help="on 127.0.0.1; 0: any free one (default 9000)")
+    demo = commands.add_parser("demo", help="all stand-ins and the bot, with a sample job")
+    demo.add_argument("--once", action="store_true", help="end after the sample job")
     given = parser.parse_args(argv)
 
     if given.command == "boss":
         from sandbox.boss import serve
 
         return serve(given.port)
-    raise AssertionError(given.command)
+    from sandbox.demo import demo as play
+
+    return play(once=given.once)
 
 
 if __name__ == "__main__":

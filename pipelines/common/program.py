@@ -93,7 +93,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
     """Read the arguments; the token comes from `--token` or BOSS_TOKEN. Raises WrongRequest."""
-    parser = _Parser(prog="pipeline", allow_abbrev=False, exit_on_error=True)
+    parser = _Parser(prog="pipeline", allow_abbrev=False)
     parser.add_argument("--host", required=True, help="BOSS: a host name (https), or a URL")
     parser.add_argument("--token", help="BOSS token; better in BOSS_TOKEN")
     parser.add_argument("--col", required=True, help="collection")

@@ -23,7 +23,7 @@ from intern.resource.boss.resource import (
 )
 
 from sandbox.boss import Access, BossStandIn
-from sandbox.volumes import Bricks
+from sandbox.volumes import Bricks, cortex
 
 ROOT = Path(__file__).parents[2]
 READER, WRITER = "reader-token", "demo-token"
@@ -189,9 +189,10 @@ def test_a_refusal_has_bosss_status_and_code(
     with pytest.raises(requests.HTTPError) as refused:
         call(remote(boss, token))
 
-    assert status == refused.value.response.status_code
-    body = refused.value.response.json()
-    assert (status, code) == (body["status"], body["code"])
+    answer = refused.value.response
+    assert answer is not None
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["code"]) == (status, status, code)
     assert body["message"]
 
 
@@ -228,9 +229,10 @@ def test_the_public_token_reads_what_is_public_and_lists_nothing_else(boss: Boss
 
 
 def test_a_list_under_an_unknown_parent_is_a_500(boss: BossStandIn) -> None:
-    for call in (lambda: remote(boss).list_experiments("nope"), lambda: remote(boss).list_channels("demo", "nope")):
-        with pytest.raises(requests.HTTPError, match="500"):
-            call()
+    with pytest.raises(requests.HTTPError, match="500"):
+        remote(boss).list_experiments("nope")
+    with pytest.raises(requests.HTTPError, match="500"):
+        remote(boss).list_channels("demo", "nope")
 
 
 def test_a_null_time_step_unit_crashes_intern_here_too(boss: BossStandIn) -> None:
@@ -242,12 +244,11 @@ def test_a_null_time_step_unit_crashes_intern_here_too(boss: BossStandIn) -> Non
 
 def test_the_next_requests_fail_as_asked_and_then_no_more(boss: BossStandIn) -> None:
     boss.fail_next(2, status=503, prefix="/v1/collection", headers={"Retry-After": "1"})
-    ask = {"headers": {"Authorization": f"Token {WRITER}"}}
-
-    assert httpx.get(f"{boss.url}/v1/coord/", **ask).status_code == 200
-    failed = httpx.get(f"{boss.url}/v1/collection/", **ask)
-    assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
-    assert [httpx.get(f"{boss.url}/v1/collection/", **ask).status_code for _ in range(2)] == [503, 200]
+    with httpx.Client(base_url=boss.url, headers={"Authorization": f"Token {WRITER}"}) as client:
+        assert client.get("/v1/coord/").status_code == 200
+        failed = client.get("/v1/collection/")
+        assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
+        assert [client.get("/v1/collection/").status_code for _ in range(2)] == [503, 200]
 
 
 def test_a_connection_is_cut_in_the_middle_of_an_answer(boss: BossStandIn) -> None:
@@ -321,3 +322,27 @@ def test_the_command_line_says_where_it_serves_and_what_is_there() -> None:
     assert "demo-token" in said[1]
     assert "demo/cortex: PSD95, Synapsin" in said[2]
     assert "x 0, 1024 · y 0, 1024 · z 0, 64" in said[3]
+
+
+def test_voxels_do_not_depend_on_what_was_read_before() -> None:
+    whole = cortex().bricks("PSD95").read((10, 200, 250), (20, 300, 270))
+    other = cortex()
+    pieces = [other.bricks("PSD95").read((z, 200, 250), (z + 2, 300, 270)) for z in (18, 16, 14, 12, 10)]
+
+    assert np.array_equal(whole, np.concatenate(pieces[::-1]))
+
+
+def test_both_markers_shine_at_a_true_synapse_and_one_beside() -> None:
+    volume = cortex()
+    psd, synapsin = (volume.bricks(name).read((0, 0, 0), (16, 256, 256)) for name in volume.channels)
+    positions, kinds = volume.sites
+    inside = np.all(positions < (15, 255, 255), axis=1)
+
+    def lit(seen: np.ndarray[Any, Any], kind: int) -> float:
+        z, y, x = np.rint(positions[inside & (kinds == kind)]).astype(int).T
+        return float(np.median(seen[z, y, x]))
+
+    assert [kind.name for kind in volume.kinds] == ["synapse", "PSD95 alone", "Synapsin alone"]
+    assert [lit(psd, kind) > 60 for kind in range(3)] == [True, True, False]
+    assert [lit(synapsin, kind) > 60 for kind in range(3)] == [True, False, True]
+    assert len(volume.truth) > 4000

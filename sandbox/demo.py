@@ -1,0 +1,128 @@
+"""The whole way on one machine: a person submits a job in the stand-in workspace, and what follows is printed."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sandbox.boss import DEMO_TOKEN
+from sandbox.house import House, bot_process
+
+COMMAND = "submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16"
+CHANNEL = "#synapses"
+PATIENCE = 120
+"""Seconds the sample job may take."""
+
+
+class Disappointment(Exception):
+    """Something did not go as it should; the text says what."""
+
+
+def demo(*, once: bool) -> int:
+    """Run the sample job and print the conversation; then stay, unless `once`. Returns the exit code."""
+    with tempfile.TemporaryDirectory(prefix="nomads-demo-") as folder, House() as house:
+        log = Path(folder) / "bot.log"
+        with bot_process(house.environment(Path(folder) / "data"), log=log) as bot:
+            try:
+                house.slack.wait_for_connection(30)
+                _Conversation(house).play()
+            except (Disappointment, TimeoutError) as problem:
+                print(f"demo: {problem}\n--- what the bot said:\n{log.read_text()[-4000:]}", file=sys.stderr)
+                return 1
+            if once:
+                print("demo: ok")
+                return 0
+            print(f"\nThe workspace is at {house.slack.url} (Ctrl-C ends it). BOSS token: {DEMO_TOKEN}")
+            return _stay(lambda: bot.poll() is None)
+
+
+def _stay(alive: Callable[[], bool]) -> int:
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    while not over.wait(1):
+        if not alive():
+            print("demo: the bot has ended", file=sys.stderr)
+            return 1
+    return 0
+
+
+class _Conversation:
+    """What one person does, and what they get to see, printed as it happens."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._slack = house.slack
+        self._person = house.slack.person()
+        self._said: set[str] = set()
+
+    def play(self) -> None:
+        """Submit, follow, check. Raises Disappointment."""
+        print(f"you       /nomads {COMMAND}")
+        ack = self._person.slash("/nomads", COMMAND, channel=CHANNEL)
+        view = self._slack.view_of(self._person)
+        if not view:
+            raise Disappointment(f"the form did not open: {ack}")
+        print(f"modal     {view['title']['text']}: {', '.join(_labels(view))}")
+        ack = self._person.submit(view, {"token": "wrong token"})
+        for field, text in ack.errors.items():
+            print(f"modal     {field}: {text}")
+        if not ack.errors:
+            raise Disappointment("a token with a space in it was taken")
+        ack = self._person.submit(view, {"token": DEMO_TOKEN})
+        if not ack.ok:
+            raise Disappointment(f"the form was not taken: {ack.errors or ack.error}")
+        print(f"modal     closed after {ack.seconds * 1000:.0f} ms")
+        self._slack.wait_for(self._over, PATIENCE, "the end of the job")
+        self._check()
+
+    def _over(self) -> bool:
+        for message in self._slack.messages(CHANNEL):
+            place = "thread" if message.get("thread_ts") not in (None, message["ts"]) else "card"
+            self._say(message["ts"], place, _texts(message))
+            for file in message.get("files") or []:
+                self._say(file["id"], "thread", [f"[picture] {file['title']} ({file['size']:,} bytes)"])
+        for number, mail in enumerate(self._house.mail.messages):
+            self._say(f"mail-{number}", "mail", [f"{mail['Subject']} → {mail['To']}"])
+        texts = [text for message in self._slack.messages(CHANNEL) for text in _texts(message)]
+        if any(text.startswith(("Failed", "Lost")) for line in texts for text in line.splitlines()):
+            raise Disappointment("the job failed")
+        return len(self._house.mail.messages) == 2 and bool(self._slack.files)
+
+    def _say(self, key: str, place: str, lines: list[str]) -> None:
+        for line in (part for text in lines for part in text.splitlines()):
+            if f"{key}{line}" not in self._said:
+                self._said.add(f"{key}{line}")
+                print(f"{place:9} {line}", flush=True)
+
+    def _check(self) -> None:
+        """Every link that was given leads somewhere."""
+        texts = [text for message in self._slack.messages(CHANNEL) for text in _texts(message)]
+        links = re.findall(r"<(http[^|>]+)\|", "\n".join(texts))
+        if not any(re.search(r"Finished.*: .*synapses", text) for text in texts):
+            raise Disappointment("no synapses were told of")
+        for link in sorted({link for link in links if "/results/" in link}):
+            answer = httpx.get(link)
+            if answer.status_code != 200:
+                raise Disappointment(f"{link} answers {answer.status_code}")
+            print(f"link      {link} ({len(answer.content):,} bytes)")
+
+
+def _labels(view: dict[str, Any]) -> list[str]:
+    return [block["label"]["text"] for block in view["blocks"] if "label" in block]
+
+
+def _texts(message: dict[str, Any]) -> list[str]:
+    texts = []
+    for block in message.get("blocks") or []:
+        parts = [block.get("text"), *(block.get("fields") or []), *(block.get("elements") or [])]
+        texts += [part["text"] for part in parts if part and isinstance(part.get("text"), str)]
+    return texts
