@@ -172,7 +172,7 @@ class _Handler:
         return refusal or "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802 -- as above
-        message = message_from_bytes(envelope.original_content, policy=policy.default)
+        message = message_from_bytes(envelope.original_content.replace(b"\r\n", b"\n"), policy=policy.default)
         message["X-Envelope-From"] = envelope.mail_from
         message["X-Envelope-To"] = ", ".join(envelope.rcpt_tos)
         self._server._keep(message)

@@ -200,10 +200,11 @@ class Courier:
             if waiting is not None and not waiting.done():
                 waiting.set_result(message.get("payload") or "")
 
-    async def disconnect(self, reason: str) -> None:
-        """Ask every connection to come again, as Slack does now and then, and close it."""
+    async def disconnect(self, reason: str = "") -> None:
+        """Close every connection; with a reason, having asked the app to come again, as Slack does now and then."""
         with self._lock:
             leaving, self.connections = self.connections, []
         for socket in leaving:
-            await socket.send_text(json.dumps({"type": "disconnect", "reason": reason, "debug_info": {}}))
+            if reason:
+                await socket.send_text(json.dumps({"type": "disconnect", "reason": reason, "debug_info": {}}))
             await socket.close()

@@ -104,10 +104,12 @@ def tiny_app(slack: SlackStandIn) -> App:
 def over_sockets(app: App, slack: SlackStandIn) -> Iterator[None]:
     """The app listens over Socket Mode."""
     handler = SocketModeHandler(app, slack.app_token)
-    handler.connect()
+    handler.connect()  # type: ignore[no-untyped-call]  # Bolt has no types here
     slack.wait_for_connection()
     yield
-    handler.close()
+    handler.client.auto_reconnect_enabled = False
+    slack.drop_connections()
+    handler.close()  # type: ignore[no-untyped-call]  # nor here
 
 
 @contextmanager
@@ -115,9 +117,9 @@ def over_http(app: App, slack: SlackStandIn) -> Iterator[None]:
     """The app listens on a port of its own."""
 
     class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 -- http.server finds it by this name
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            answer = app.dispatch(BoltRequest(body=body, headers={k: v for k, v in self.headers.items()}))
+            answer = app.dispatch(BoltRequest(body=body, headers=dict(self.headers.items())))
             self.send_response(answer.status)
             for name, values in answer.headers.items():
                 self.send_header(name, values[0])

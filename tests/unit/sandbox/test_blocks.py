@@ -123,8 +123,11 @@ def test_every_problem_is_found_at_once() -> None:
 
 
 def test_blocks_without_ids_get_some_and_others_keep_theirs() -> None:
-    given = [{"type": "divider"}, {"type": "actions", "block_id": "mine", "elements": [button(), {**button()}]}]
-    del given[1]["elements"][1]["action_id"]  # type: ignore[attr-defined]
+    nameless = {"type": "button", "text": plain("Press")}
+    given: list[dict[str, Any]] = [
+        {"type": "divider"},
+        {"type": "actions", "block_id": "mine", "elements": [button(), nameless]},
+    ]
 
     made = blocks.with_ids(given)
 

@@ -190,7 +190,7 @@ def test_replies_come_in_pages_the_parent_first(client: WebClient) -> None:
     for i in range(5):
         client.chat_postMessage(channel=BOT_IS_IN, text=str(i), thread_ts=parent)
 
-    pages = list(client.conversations_replies(channel=BOT_IS_IN, ts=parent, limit=2))
+    pages = client.conversations_replies(channel=BOT_IS_IN, ts=parent, limit=2)
 
     assert [[m["text"] for m in page["messages"]] for page in pages] == [["card", "0", "1"], ["2", "3"], ["4"]]
     assert refusal(client.conversations_replies, channel=BOT_IS_IN, ts="1.000001") == "thread_not_found"
