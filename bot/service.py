@@ -70,6 +70,11 @@ class JobService:
 
     # Accepting
 
+    def first_choice(self) -> str:
+        """The name of the first pipeline that can run here; empty where none can."""
+        able = (p.name for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command))
+        return next(able, "")
+
     def review(self, values: Mapping[str, Any], token: SecretStr) -> JobRequest:
         """The request in what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 

@@ -406,6 +406,11 @@ class JobStore:
             due: datetime | None = connection.scalar(query)
             return due
 
+    def count(self) -> int:
+        """How many jobs there are."""
+        with self._connection() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(jobs)) or 0
+
     def open_effects(self, job_id: str | None = None) -> int:
         """How many effects are still to be done (for that job)."""
         query = sa.select(sa.func.count()).select_from(effects).where(effects.c.done_at.is_(None))

@@ -79,7 +79,7 @@ def view(catalog: Catalog, wish: Wish) -> View:
     """The form, filled in with what is wished."""
     get = wish.values.get
     options = [Option(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
-    chosen = next((option for option in options if option.value == get("pipeline")), options[0] if options else None)
+    chosen = next((option for option in options if option.value == get("pipeline")), None)
     pipeline = StaticSelectElement(action_id=ACTION, options=options, initial_option=chosen)
     channel = ConversationSelectElement(action_id=ACTION, filter=_FILTER, initial_conversation=get("channel"))
     blocks: list[Block] = [

@@ -25,7 +25,9 @@ class Submit:
     def open(self, client: WebClient, *, trigger_id: str, user: str, channel: str = "", text: str = "") -> None:
         """Open the form: first what the words say, then the channel they are in and their profile's address."""
         wish = modal.wish(text, self._catalog)
-        preset = {"channel": channel} if channel[:1] in ("C", "G") else {}
+        preset = {"pipeline": self._service.first_choice()}
+        if channel[:1] in ("C", "G"):
+            preset["channel"] = channel
         mail = {} if "email" in wish.values else {"email": self._workspace.mail_of(user)}
         wish = modal.Wish({**preset, **mail, **wish.values}, wish.not_understood)
         client.views_open(trigger_id=trigger_id, view=modal.view(self._catalog, wish))

@@ -341,14 +341,20 @@ class _Server(uvicorn.Server):
         await self.site.close()
 
 
+def bound_socket(port: int = 0) -> socket.socket:
+    """A socket bound on 127.0.0.1, for uvicorn to serve."""
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every answer waits 40 ms for an ACK
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
+
+
 class ThreadedServer:
     """A server in a thread of its own, on a port of 127.0.0.1 that is known before it runs."""
 
     def __init__(self, *, port: int = 0) -> None:
-        # asyncio sets TCP_NODELAY only where the protocol is named; without it every answer waits 40 ms for an ACK
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", port))
+        self._socket = bound_socket(port)
         self.port: int = self._socket.getsockname()[1]
 
     def start(self, site: Site) -> None:

@@ -14,6 +14,7 @@ from slack_bolt.adapter.socket_mode import SocketModeHandler
 from slack_sdk import WebClient
 
 from sandbox.slack import SlackStandIn
+from tests.support.waiting import until
 
 Serving = Callable[[App, SlackStandIn], AbstractContextManager[None]]
 
@@ -109,6 +110,7 @@ def over_sockets(app: App, slack: SlackStandIn) -> Iterator[None]:
     yield
     handler.client.auto_reconnect_enabled = False
     slack.drop_connections()
+    until(lambda: not handler.client.is_connected(), what="the end of the connection")
     handler.close()  # type: ignore[no-untyped-call]  # nor here
 
 

@@ -67,7 +67,7 @@ def test_a_commands_answer_is_shown_to_the_one_who_typed_it(slack: SlackStandIn,
     assert slack.ephemerals("U01LAB") == []
 
 
-def test_slack_checks_required_fields_itself(slack: SlackStandIn, served: Serving) -> None:
+def test_slack_checks_required_fields_itself(slack: SlackStandIn) -> None:
     """An empty required field never reaches the app, unless a broken client sends it."""
     seen: list[dict[str, Any]] = []
     app = new_app(slack)
@@ -77,7 +77,7 @@ def test_slack_checks_required_fields_itself(slack: SlackStandIn, served: Servin
         seen.append(view["state"]["values"])
         ack()
 
-    with served(app, slack):
+    with over_http(app, slack):
         mail = {"type": "email_text_input"}
         view = show(slack, modal(question("name", {"type": "plain_text_input"}), question("mail", mail)))
         unsent = slack.person().submit(view, {"mail": "nobody"})
@@ -157,7 +157,7 @@ def test_nobody_chooses_what_is_not_offered(slack: SlackStandIn) -> None:
     ids=["errors elsewhere", "unknown action", "bad view"],
 )
 def test_an_answer_slack_cannot_use_leaves_the_modal_with_an_error(
-    slack: SlackStandIn, served: Serving, body: dict[str, Any], error: str
+    slack: SlackStandIn, body: dict[str, Any], error: str
 ) -> None:
     app = new_app(slack)
 
@@ -165,14 +165,14 @@ def test_an_answer_slack_cannot_use_leaves_the_modal_with_an_error(
     def submitted(ack: Ack) -> None:
         ack(**body)
 
-    with served(app, slack):
+    with over_http(app, slack):
         answered = slack.person().submit(show(slack, modal()), {"name": "x"})
 
     assert error in answered.error
     assert slack.errors_of("U01DEMO") == {"": "We had some trouble connecting. Try again?"}
 
 
-def test_a_submission_can_update_push_and_clear(slack: SlackStandIn, served: Serving) -> None:
+def test_a_submission_can_update_push_and_clear(slack: SlackStandIn) -> None:
     app = new_app(slack)
     name = {"type": "plain_text_input"}
 
@@ -188,7 +188,7 @@ def test_a_submission_can_update_push_and_clear(slack: SlackStandIn, served: Ser
     def clear(ack: Ack) -> None:
         ack(response_action="clear")
 
-    with served(app, slack):
+    with over_http(app, slack):
         person = slack.person()
         first = show(slack, modal(question("name", name), callback_id="first"))
         assert person.submit(first, {"name": "x"}).ok
@@ -239,7 +239,7 @@ def test_a_button_of_a_message_tells_where_it_is(slack: SlackStandIn, served: Se
     }
 
 
-def test_a_choice_in_a_modal_is_told_with_all_that_was_typed(slack: SlackStandIn, served: Serving) -> None:
+def test_a_choice_in_a_modal_is_told_with_all_that_was_typed(slack: SlackStandIn) -> None:
     seen: list[dict[str, Any]] = []
     app = new_app(slack)
 
@@ -249,7 +249,7 @@ def test_a_choice_in_a_modal_is_told_with_all_that_was_typed(slack: SlackStandIn
         seen.append(body)
 
     select = question("select", {"type": "static_select", "options": OPTIONS}, dispatch_action=True)
-    with served(app, slack):
+    with over_http(app, slack):
         person = slack.person()
         view = show(slack, modal(question("name", {"type": "plain_text_input"}), select))
         person.fill(view, {"name": "typed"})
@@ -327,8 +327,8 @@ def test_the_app_can_be_tried_with_bad_signatures(slack: SlackStandIn, signature
     assert slack.view_of("U01DEMO") is None
 
 
-def test_anything_can_be_delivered_again(slack: SlackStandIn, served: Serving) -> None:
-    with served(tiny_app(slack), slack):
+def test_anything_can_be_delivered_again(slack: SlackStandIn) -> None:
+    with over_http(tiny_app(slack), slack):
         slack.person().slash("/tiny", "submit")
         first = slack.person().submit(opened(slack), {"name": "twice"})
         again = slack.redeliver(first)

@@ -1,0 +1,100 @@
+"""Starting the processes of a benchmark and talking to them: a JSON object a line, in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sandbox.house import ROOT, bot_process
+
+READY_SECONDS = 30.0
+"""What a process is given to get ready."""
+
+
+class Part:
+    """A process of `bench.parts`. It ends when its standard input does, so none outlives the benchmark."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.ready: dict[str, Any] = self._read()
+        """What it said when it was ready, such as its address."""
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """Have it do something, and return what it says to that."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+
+@contextmanager
+def part(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Part]:
+    """`python -m bench.parts.NAME …`, from when it is ready until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"bench.parts.{name}", *arguments],
+        cwd=ROOT,
+        env={**clean_environment(), **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Part(process)
+    finally:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of whoever runs the benchmark."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_"))}
+
+
+@contextmanager
+def bot(environment: Mapping[str, str], *, log: Path) -> Iterator[str]:
+    """`python -m bot run` with these settings; gives the address it serves at."""
+    with bot_process(environment, log=log) as process:
+        deadline = time.monotonic() + READY_SECONDS
+        while not (found := _address(log)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the bot did not start:\n{log.read_text()}")
+            time.sleep(0.05)
+        yield found
+
+
+def _address(log: Path) -> str:
+    _, found, rest = log.read_text().partition("NOMADS is ready at ")
+    return rest.split(",")[0] if found else ""
+
+
+def say(**words: Any) -> None:
+    """A process's own side of the talk: say one thing."""
+    print(json.dumps(words), flush=True)
+
+
+def questions() -> Iterator[dict[str, Any]]:
+    """A process's own side of the talk: what it is asked, until it shall end."""
+    for line in sys.stdin:
+        yield json.loads(line)

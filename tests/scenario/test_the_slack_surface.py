@@ -1,0 +1,294 @@
+"""What a person does in Slack and gets back: real signed requests through the whole application."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from slack_sdk.models.views import View
+
+from bot.jobs import JobState
+from handlers import modal
+from sandbox.slack import SlackStandIn
+from sandbox.slack.workspace import BOT_USER
+from tests.support.app import MANIFEST, PROGRAMS, RIGHT, Served, serving
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackStandIn]:
+    with SlackStandIn(manifest=MANIFEST) as slack:
+        yield slack
+
+
+@pytest.fixture
+def served(slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
+    with serving(slack, tmp_path) as served:
+        yield served
+
+
+def typed(view: object) -> dict[str, str]:
+    """What the fields of a form hold when it opens."""
+    found = {}
+    for block in view["blocks"]:  # type: ignore[index]
+        if block["type"] == "input":
+            element = block["element"]
+            chosen = element.get("initial_option", {}).get("value")
+            found[block["block_id"]] = element.get("initial_value") or element.get("initial_conversation") or chosen
+    return found
+
+
+# Opening the form
+
+
+def test_the_command_opens_a_form_with_the_channel_and_the_profile_s_address(served: Served) -> None:
+    view = served.open_form()
+    fields = typed(view)
+    assert list(fields) == ["pipeline", "token", "collection", "experiment", "x", "y", "z", "channel", "email"]
+    assert fields["channel"] == served.slack.workspace.channel("#synapses").id
+    assert fields["email"] == "demo@example.org"
+
+
+def test_words_after_the_command_fill_the_form_in(served: Served) -> None:
+    view = served.open_form("submit nomads-unsupervised demo/cortex x=0,512 y=0, 512 z=0:16 other@example.org")
+    fields = typed(view)
+    assert fields["pipeline"] == "nomads-unsupervised"
+    assert (fields["collection"], fields["experiment"]) == ("demo", "cortex")
+    assert (fields["x"], fields["y"], fields["z"]) == ("0,512", "0, 512", "0:16")
+    assert fields["email"] == "other@example.org"
+
+
+def test_words_that_mean_nothing_are_named_in_the_form(served: Served) -> None:
+    view = served.open_form("submit quickly demo/cortex")
+    assert view["blocks"][0]["elements"][0]["text"] == "Not understood, and left out: quickly"  # type: ignore[index]
+
+
+def test_the_global_shortcut_opens_the_same_form(served: Served) -> None:
+    served.open_form()
+    by_command = served.slack.view_of("U01DEMO")
+    assert by_command
+    served.slack.person().close(by_command)
+    assert served.slack.person().shortcut("nomads_submit").ok
+    by_shortcut = served.slack.view_of("U01DEMO")
+    assert by_shortcut
+    assert by_shortcut["callback_id"] == by_command["callback_id"]
+    assert list(typed(by_shortcut)) == list(typed(by_command))
+
+
+@pytest.mark.parametrize("words", ["help", "", "HELP ME"])
+def test_help_and_unknown_words_answer_with_usage_only_to_the_person(served: Served, words: str) -> None:
+    ack = served.slack.person().slash("/nomads", words)
+    assert ack.ok
+    (shown,) = served.slack.ephemerals("U01DEMO")
+    assert "/nomads submit" in shown["text"]
+    assert "nomads-unsupervised" in shown["text"]
+    assert "nomads-classifier" in shown["text"]
+    assert not served.slack.messages("#synapses")
+
+
+def test_an_unknown_word_pings_nobody(served: Served) -> None:
+    served.slack.person().slash("/nomads", "<!channel>")
+    (shown,) = served.slack.ephemerals("U01DEMO")
+    assert "<!channel>" not in shown["text"]
+    assert "&lt;!channel&gt;" in shown["text"]
+
+
+def test_a_profile_that_slack_does_not_give_leaves_the_address_empty_and_the_form_open(served: Served) -> None:
+    served.slack.fail("users.info", "internal_error")
+    assert typed(served.open_form())["email"] is None
+
+
+def test_a_trigger_that_expired_is_told_to_the_person_in_words(served: Served) -> None:
+    served.slack.fail("views.open", "expired_trigger_id")
+    ack = served.slack.person().slash("/nomads", "submit")
+    assert ack.status == 200
+    assert "try once more" in served.slack.ephemerals("U01DEMO")[0]["text"]
+
+
+def test_the_form_stays_within_slack_s_limits_with_the_longest_presets(served: Served) -> None:
+    words = f"submit {'c' * 2000}/{'e' * 2000} {'strange ' * 500}"
+    assert served.open_form(words)
+
+
+# Mistakes: each under its own field, all at once, and the form stays
+
+WRONG = [
+    *[
+        ("x", text)
+        for text in ("", "5", "a,b", "5,5", "9,3", "-1,4", "0,1.5", "0,99999999999999999999", "0,5,9", "٣,٤")
+    ],
+    ("y", "1" * 5000 + ",2"),
+    ("z", "0 16"),
+    *[("collection", text) for text in ("", "a b", "a/b", "../etc", "näme", "a" * 256, "$(reboot)", "<!channel>")],
+    ("experiment", "x;rm -rf"),
+    *[("email", text) for text in ("", "nobody", "a@b@c", "a@b.org,c@d.org", "a@b.org\nBcc: c@d.org", "a @b.org")],
+    *[("token", text) for text in ("", "two words", "t" * 513)],
+]
+
+
+@pytest.mark.parametrize(("field", "text"), WRONG, ids=lambda value: value[:24])
+def test_a_mistake_is_shown_under_its_field_and_nothing_is_submitted(served: Served, field: str, text: str) -> None:
+    ack = served.submit(**{field: text})
+    assert list(ack.errors) == [field], ack
+    assert len(ack.errors[field]) < 400
+    assert served.slack.view_of("U01DEMO")
+    assert served.jobs == 0
+
+
+def test_all_mistakes_are_shown_at_once(served: Served) -> None:
+    ack = served.submit(token="", collection="a b", experiment="", x="5", y="9,3", z="-1,4", email="nobody")
+    assert set(ack.errors) == {"token", "collection", "experiment", "x", "y", "z", "email"}
+
+
+@pytest.mark.parametrize("text", ["0,512", "0, 512", "0:512", " 0 , 512 ", "0 : 512"])
+def test_a_range_is_understood_in_every_way_people_write_it(served: Served, text: str) -> None:
+    assert served.submit(x=text).ok
+    assert served.jobs == 1
+
+
+def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(served: Served) -> None:
+    ack = served.submit(x="0,40000", y="0,40000", z="0,20")
+    assert list(ack.errors) == ["x"]
+    assert "64 GB" in ack.errors["x"]
+    assert "a job may read 2 GB" in ack.errors["x"]
+    assert "x 0, 7071; y 0, 7071; z 0, 20" in ack.errors["x"]
+    assert served.submit(x="0,7071", y="0,7071", z="0,20").ok
+
+
+def test_a_pipeline_without_a_program_is_an_error_under_its_field(served: Served) -> None:
+    ack = served.submit(pipeline="nomads-classifier")
+    assert list(ack.errors) == ["pipeline"]
+
+
+def test_an_unknown_pipeline_is_an_error_under_its_field(served: Served) -> None:
+    """A form opened before the admin took a pipeline away still offers it."""
+    view = served.open_form()
+    served.nomads.core.catalog._pipelines.pop("nomads-unsupervised")
+    ack = served.slack.person().submit(view, RIGHT)
+    assert list(ack.errors) == ["pipeline"]
+    assert "there is nomads-classifier" in ack.errors["pipeline"]
+
+
+def test_a_private_channel_without_the_bot_is_an_error_that_says_to_invite_it(served: Served) -> None:
+    private = next(
+        c
+        for c in served.slack.workspace.channels.values()
+        if c.private and "U01DEMO" in c.members and BOT_USER not in c.members
+    )
+    ack = served.submit(channel=private.id)
+    assert list(ack.errors) == ["channel"]
+    assert "invite" in ack.errors["channel"]
+    served.slack.invite(private.id)
+    view = served.slack.view_of("U01DEMO")
+    assert view
+    assert served.slack.person().submit(view, {}).ok
+
+
+def test_a_slack_that_does_not_say_whether_the_bot_is_in_the_channel_keeps_nobody_waiting(served: Served) -> None:
+    view = served.open_form()
+    served.slack.delay("conversations.info", 5)
+    ack = served.slack.person().submit(view, RIGHT)
+    assert ack.ok
+    assert ack.seconds < 2.5
+    assert served.jobs == 1
+
+
+# Right input
+
+
+def test_right_input_closes_the_form_and_the_job_is_in_the_database(served: Served) -> None:
+    ack = served.submit()
+    assert ack.ok
+    assert served.slack.view_of("U01DEMO") is None
+    assert served.jobs == 1
+
+
+def test_the_same_view_delivered_twice_is_one_job(served: Served) -> None:
+    ack = served.submit()
+    again = served.slack.redeliver(ack)
+    assert again.ok
+    assert served.jobs == 1
+
+
+@pytest.mark.parametrize("signature", ["forged", "stale"])
+def test_a_forged_or_stale_signature_gets_401_and_nothing_is_done(served: Served, signature: str) -> None:
+    ack = served.submit()
+    body, headers = served.slack.request(ack, signature=signature)  # type: ignore[arg-type]
+    body = body.replace(b"V0", b"V9")
+    answer = httpx.post(f"{served.url}/slack/events", content=body, headers=headers)
+    assert answer.status_code == 401
+    assert served.jobs == 1
+
+
+def test_a_body_without_end_is_refused(served: Served) -> None:
+    answer = httpx.post(f"{served.url}/slack/events", content=b"x" * (2**20 + 1))
+    assert answer.status_code == 413
+
+
+def test_a_locked_database_is_told_in_the_form_and_the_next_try_succeeds(served: Served, tmp_path: Path) -> None:
+    view = served.open_form()
+    other = sqlite3.connect(tmp_path / "nomads.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ack = served.slack.person().submit(view, RIGHT)
+    assert list(ack.errors) == ["pipeline"]
+    assert "Nothing was submitted" in ack.errors["pipeline"]
+    assert ack.seconds < 3
+    other.execute("ROLLBACK")
+    other.close()
+    assert served.slack.person().submit(view, RIGHT).ok
+    assert served.jobs == 1
+
+
+def test_an_unforeseen_error_is_told_without_a_traceback_and_logged_without_the_body(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = served.open_form()
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("".join(["canary", "-token in an error text"]))
+
+    monkeypatch.setattr(served.nomads.core.service, "review", broken)
+    ack = served.slack.person().submit(view, RIGHT | {"token": "canary-token"})
+    assert list(ack.errors) == ["pipeline"]
+    assert "Nothing was submitted" in ack.errors["pipeline"]
+    assert "RuntimeError" in caplog.text
+    assert "canary-token" not in caplog.text
+
+
+# The thread, with the real Web API client and the real worker
+
+
+def test_slack_s_429_is_obeyed_and_nothing_is_lost(slack: SlackStandIn, tmp_path: Path) -> None:
+    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+        slack.rate_limit("chat.postMessage", times=1, retry_after=1)
+        slack.lose_answer("chat.postMessage")
+        assert served.submit(collection="fails").ok
+        job = until(lambda: _the_job(served))
+        until(lambda: served.nomads.core.service.find(job).state is JobState.FAILED)
+        until(lambda: served.nomads.core.store.open_effects() == 0)
+        cards = [m for m in slack.messages("#synapses") if m.get("thread_ts") in (None, m["ts"])]
+        assert len(cards) == 1
+        replies = slack.thread("#synapses", cards[0]["ts"])
+        assert "Accepted as job" in replies[0]["text"]
+        assert "Failed" in replies[-1]["text"]
+        assert "What next?" in str(replies[-1]["blocks"])
+
+
+def _the_job(served: Served) -> str:
+    keys = [m.get("metadata", {}).get("event_payload", {}).get("job") for m in served.slack.messages("#synapses")]
+    return next((key for key in keys if key), "")
+
+
+def test_health_and_readiness(served: Served) -> None:
+    assert httpx.get(f"{served.url}/health").text == "ok\n"
+    assert httpx.get(f"{served.url}/ready").text == "ready\n"
+
+
+def test_every_error_field_is_a_block_of_the_form(served: Served) -> None:
+    view = modal.view(served.nomads.core.catalog, modal.Wish())
+    assert isinstance(view, View)
+    blocks = {block.block_id for block in view.blocks or []}
+    assert {"pipeline", "token", "collection", "experiment", "x", "y", "z", "channel", "email"} <= blocks

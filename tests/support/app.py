@@ -1,0 +1,90 @@
+"""The whole application over HTTP with the workspace stand-in in front of it, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from bot.app import Nomads, build, running
+from bot.settings import Settings
+from sandbox.slack import Ack, SlackStandIn
+from sandbox.slack.server import bound_socket
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MANIFEST = ROOT / "manifest.yml"
+PROGRAMS = ROOT / "tests" / "support" / "programs"
+"""A catalogue with one pipeline, `quick`, which ends as the collection's name says (see its program)."""
+RIGHT = {"token": "demo-token", "collection": "demo", "experiment": "cortex", "x": "0,512", "y": "0, 512", "z": "0:16"}
+"""What a person types who makes no mistake; pipeline, channel and address are preset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A running application, and the workspace it serves."""
+
+    nomads: Nomads
+    slack: SlackStandIn
+    url: str
+
+    def open_form(self, words: str = "submit", *, channel: str = "#synapses") -> dict[str, object]:
+        """Let the demo person type the command; returns the form. Fails the test where none opens."""
+        ack = self.slack.person().slash("/nomads", words, channel=channel)
+        view = self.slack.view_of("U01DEMO")
+        assert view is not None, ack
+        return view
+
+    def submit(self, *, words: str = "submit", channel: str = "#synapses", **typed: str) -> Ack:
+        """Open the form, type what is right but for the changes, and press Submit."""
+        view = self.open_form(words, channel=channel)
+        return self.slack.person().submit(view, RIGHT | typed, checked=False)
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the database holds."""
+        return self.nomads.core.store.count()
+
+
+@contextmanager
+def serving(
+    slack: SlackStandIn,
+    data: Path,
+    *,
+    working: bool = False,
+    adjust: Callable[[Nomads], None] = lambda _: None,
+    **env: str,
+) -> Iterator[Served]:
+    """Serve over HTTP on loopback with these settings (`max_bytes="2000000"`); `working` starts the worker too."""
+    values = {
+        "SLACK_BOT_TOKEN": slack.bot_token,
+        "SLACK_SIGNING_SECRET": slack.signing_secret,
+        "SLACK_API_URL": slack.api_url,
+        "data": str(data),
+        **env,
+    }
+    listener = bound_socket()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    nomads = build(Settings.model_validate(values), base_url=url)
+    adjust(nomads)
+    server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+    slack.request_url = f"{url}/slack/events"
+    nomads.core.store.migrate()
+    thread.start()
+    until(lambda: server.started, what="the server")
+    try:
+        if working:
+            with running(nomads):
+                yield Served(nomads=nomads, slack=slack, url=url)
+        else:
+            yield Served(nomads=nomads, slack=slack, url=url)
+    finally:
+        server.should_exit = True
+        thread.join()
+        nomads.core.store.close()
