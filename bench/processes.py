@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from sandbox.house import ROOT, bot_process
 
 READY_SECONDS = 30.0
@@ -77,16 +79,23 @@ def bot(environment: Mapping[str, str], *, log: Path) -> Iterator[str]:
     """`python -m bot run` with these settings; gives the address it serves at."""
     with bot_process(environment, log=log) as process:
         deadline = time.monotonic() + READY_SECONDS
-        while not (found := _address(log)):
+        while not _healthy(address := _address(log)):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the bot did not start:\n{log.read_text()}")
             time.sleep(0.05)
-        yield found
+        yield address
 
 
 def _address(log: Path) -> str:
     _, found, rest = log.read_text().partition("NOMADS is ready at ")
     return rest.split(",")[0] if found else ""
+
+
+def _healthy(address: str) -> bool:
+    try:
+        return bool(address) and httpx.get(f"{address}/health", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def say(**words: Any) -> None:

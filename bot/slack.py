@@ -21,6 +21,8 @@ from bot.ports import Step, Story
 
 SECTION, HEADER = 3000, 150
 """Slack's limits on a section's and a header's text, in characters."""
+BLOCKS = 12_000
+"""Characters that all blocks of a message hold together; Slack refuses some 13,000 (msg_blocks_too_long)."""
 EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
 CLOCK_SKEW = 60
@@ -210,19 +212,30 @@ def _spoken(steps: Sequence[Step]) -> str:
 
 
 def _reply(story: Story, steps: Sequence[Step]) -> list[Block]:
-    lines = [words.mrkdwn(step.text) for step in steps]
     job = story.job
+    texts = _packed([words.mrkdwn(step.text) for step in steps])
     ended = bool(steps) and steps[-1].state in FINAL
-    texts = _packed(lines)
     if ended and job.state is JobState.SUCCEEDED:
-        texts += _packed([f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])])
-        texts += _packed([f"• <{link.url}|{words.mrkdwn(title)}>" for title, link in story.links])
-        texts += _packed([f"<{story.address}|All files>"])
+        folder = f"<{story.address}|All files>"
+        lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
+        lines += [f"• <{link.url}|{words.mrkdwn(title)}>" for title, link in story.links]
+        texts += _packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + _packed([folder])
     elif ended:
         if job.log_tail:
             texts.append(_log(job.log_tail))
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
-    return [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts[:49]]
+    return [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts]
+
+
+def _fitting(lines: Sequence[str], room: int) -> list[str]:
+    """The first lines that fit into so many characters: signed links can be very long, and lie in the folder anyway."""
+    kept: list[str] = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
 
 
 def _packed(lines: Sequence[str]) -> list[str]:

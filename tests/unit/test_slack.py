@@ -1,0 +1,175 @@
+"""How cards and replies look in Slack, and how its answers are taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from slack_sdk import WebClient
+
+from bot.jobs import Job, JobState, Refused, Unavailable
+from bot.ports import Link
+from bot.slack import SlackChat
+from sandbox.slack import SlackStandIn
+from tests.support.stories import a_job, a_step, a_story, a_summary
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackStandIn]:
+    with SlackStandIn() as slack:
+        yield slack
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def chat(slack: SlackStandIn, clock: Clock) -> SlackChat:
+    client = WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=5, retry_handlers=[])
+    return SlackChat(client=client, clock=clock)
+
+
+def home(slack: SlackStandIn) -> str:
+    return slack.workspace.channel("#synapses").id
+
+
+def said(slack: SlackStandIn) -> list[dict[str, Any]]:
+    return slack.messages("#synapses")
+
+
+def reply_to(chat: SlackChat, slack: SlackStandIn, job: Job, text: str, **story: Any) -> str:
+    """Post a card and a reply that tells the job's end; the reply's blocks as text."""
+    card = chat.post_card(a_story(job), key="card")
+    chat.post_reply(a_story(job, **story), [a_step(text, job.state)], thread=card, key="reply")
+    return "\n".join(block["text"]["text"] for block in said(slack)[-1]["blocks"])
+
+
+def test_the_card_says_pipeline_volume_voxels_size_who_and_state(slack: SlackStandIn, chat: SlackChat) -> None:
+    chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+    text = json.dumps(said(slack)[0]["blocks"], ensure_ascii=False)
+    for part in (
+        "Unsupervised",
+        "demo/cortex",
+        "x 0, 512",
+        "4,194,304 voxels",
+        "8.39 MB",
+        "<@U01DEMO>",
+        "Accepted",
+        "abcd1234",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_every_state_has_words_that_slack_takes(slack: SlackStandIn, chat: SlackChat, state: JobState) -> None:
+    timestamp = chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+    chat.edit_card(a_story(a_job(state, channel=home(slack))), timestamp)
+    (card,) = said(slack)
+    assert "*State*" in json.dumps(card["blocks"])
+
+
+def test_results_are_counts_notes_and_links(slack: SlackStandIn, chat: SlackChat) -> None:
+    job = a_job(JobState.SUCCEEDED, channel=home(slack), summary=a_summary(notes=["Demo <model>."]))
+    text = reply_to(chat, slack, job, "Finished after 1 min 1 s: 1,234 synapses.")
+    assert "Finished after 1 min 1 s: 1,234 synapses." in text
+    assert "• <https://results.test/synapses.csv|Table>" in text
+    assert "Demo &lt;model&gt;." in text
+    assert "<https://results.test/|All files>" in text
+
+
+def test_a_failure_shows_the_log_as_code_that_pings_nobody_and_stays_code(slack: SlackStandIn, chat: SlackChat) -> None:
+    tail = ["\x1b[31mred\x1b[0m <!channel> ```break``` 🧠", "x" * 5000, *(f"line {n} " + "y" * 200 for n in range(18))]
+    job = a_job(JobState.FAILED, channel=home(slack), log_tail=tail, exit_code=3)
+    text = reply_to(chat, slack, job, "Failed after 1 s: BOSS refused <!here>.")
+    assert "<!channel>" not in text
+    assert "<!here>" not in text
+    assert "\x1b" not in text
+    assert text.count("```") == 2
+    assert "line 17" in text
+    assert "*What next?* Check that the token is right" in text
+
+
+def test_a_short_log_is_shown_whole(slack: SlackStandIn, chat: SlackChat) -> None:
+    job = a_job(JobState.FAILED, channel=home(slack), log_tail=["first", "a <!channel> ```x```", "last"])
+    text = reply_to(chat, slack, job, "Failed.")
+    assert "```\nfirst\na &lt;!channel&gt; '''x'''\nlast\n```" in text
+
+
+def test_links_as_long_as_presigned_ones_fill_a_message_and_no_more(slack: SlackStandIn, chat: SlackChat) -> None:
+    links = [(f"File {n}", Link(f"https://results.test/{n}?{'s' * 1800}", datetime.now(UTC))) for n in range(10)]
+    job = a_job(JobState.SUCCEEDED, channel=home(slack), summary=a_summary())
+    text = reply_to(chat, slack, job, "Finished.", links=links)
+    assert [n for n in range(10) if f"|File {n}>" in text] == [0, 1, 2, 3, 4, 5]
+    assert "<https://results.test/|All files>" in text
+
+
+def test_a_link_no_section_holds_is_left_out(slack: SlackStandIn, chat: SlackChat) -> None:
+    links = [("Too long", Link("https://results.test/" + "s" * 4000)), ("Table", Link("https://results.test/t"))]
+    job = a_job(JobState.SUCCEEDED, channel=home(slack), summary=a_summary())
+    text = reply_to(chat, slack, job, "Finished.", links=links)
+    assert "Too long" not in text
+    assert "|Table>" in text
+
+
+def test_what_slack_asked_to_wait_for_is_not_asked_again_before_its_time(
+    slack: SlackStandIn, chat: SlackChat, clock: Clock
+) -> None:
+    story = a_story(a_job(channel=home(slack)))
+    slack.rate_limit("chat.postMessage", retry_after=30)
+    with pytest.raises(Unavailable):
+        chat.post_card(story, key="card")
+    calls = len(slack.calls)
+    clock.now += 10
+    with pytest.raises(Unavailable) as caught:
+        chat.post_card(a_story(a_job(channel=home(slack))), key="another")
+    assert caught.value.retry_after == pytest.approx(20)
+    assert len(slack.calls) == calls
+    clock.now += 21
+    assert chat.post_card(story, key="card")
+
+
+@pytest.mark.parametrize("code", ["internal_error", "service_unavailable", "invalid_auth", "token_revoked"])
+def test_what_may_pass_or_an_admin_can_mend_is_tried_again(slack: SlackStandIn, chat: SlackChat, code: str) -> None:
+    slack.fail("chat.postMessage", code)
+    with pytest.raises(Unavailable, match=code):
+        chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+
+
+@pytest.mark.parametrize("code", ["is_archived", "invalid_blocks", "msg_too_long", "missing_scope"])
+def test_what_slack_would_refuse_again_is_refused(slack: SlackStandIn, chat: SlackChat, code: str) -> None:
+    slack.fail("chat.postMessage", code)
+    with pytest.raises(Refused, match=code):
+        chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+
+
+def test_a_broken_slack_is_unavailable(slack: SlackStandIn, chat: SlackChat) -> None:
+    slack.break_down("chat.postMessage", status=503)
+    with pytest.raises(Unavailable):
+        chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+
+
+def test_a_thread_of_hundreds_is_searched_to_its_end(slack: SlackStandIn, chat: SlackChat) -> None:
+    story = a_story(a_job(channel=home(slack)))
+    card = chat.post_card(story, key="card")
+    for n in range(230):
+        last = chat.post_reply(story, [a_step()], thread=card, key=f"reply-{n}")
+    assert chat.find(story, thread=card, key="reply-229") == last
+
+
+def test_a_private_channel_the_bot_was_removed_from_is_refused(slack: SlackStandIn, chat: SlackChat) -> None:
+    private = next(c for c in slack.workspace.channels.values() if c.private)
+    slack.remove(private.id)
+    with pytest.raises(Refused):
+        chat.find(a_story(a_job(channel=private.id)), thread=None, key="card")
