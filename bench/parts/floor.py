@@ -26,6 +26,7 @@ from bench.processes import questions, say
 from bot.catalog import Catalog
 from bot.settings import ROOT
 from bot.web import THREADS
+from bot.webclient import PooledWebClient
 from handlers import modal
 
 Opening = Callable[[str], Awaitable[Any]]
@@ -76,8 +77,15 @@ def _app(opening: Opening, secret: str) -> Starlette:
 
 def _sdk(api: str, token: str, view: dict[str, Any]) -> Opening:
     """slack_sdk's own client, in threads."""
-    client = WebClient(token=token, base_url=api)
+    return _threaded(WebClient(token=token, base_url=api), view)
 
+
+def _pooled(api: str, token: str, view: dict[str, Any]) -> Opening:
+    """slack_sdk's client on the bot's kept connections, in threads."""
+    return _threaded(PooledWebClient(token=token, base_url=api), view)
+
+
+def _threaded(client: WebClient, view: dict[str, Any]) -> Opening:
     async def opening(trigger: str) -> None:
         await run_in_threadpool(client.views_open, trigger_id=trigger, view=view)
 
@@ -98,7 +106,7 @@ def _httpx(api: str, token: str, view: dict[str, Any]) -> Opening:
     return opening
 
 
-_CLIENTS: dict[str, Callable[[str, str, dict[str, Any]], Opening]] = {"sdk": _sdk, "httpx": _httpx}
+_CLIENTS: dict[str, Callable[[str, str, dict[str, Any]], Opening]] = {"sdk": _sdk, "pooled": _pooled, "httpx": _httpx}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,120 @@
+"""The domain: ranges, boxes, requests, names, states."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.jobs import FINAL, MAX_COORDINATE, Box, InvalidRequest, JobRequest, JobState, Range, compute_name
+from tests.support.world import a_request
+
+coordinates = st.integers(0, MAX_COORDINATE - 1)
+ranges = st.builds(lambda start, n: Range(start, min(start + n, MAX_COORDINATE)), coordinates, st.integers(1, 5000))
+
+
+def test_the_results_key_is_2018_s() -> None:
+    request = JobRequest(
+        pipeline="nomads-unsupervised",
+        collection="collman",
+        experiment="M247514_Rorb_1_light",
+        x=Range(6500, 7000),
+        y=Range(6500, 7000),
+        z=Range(40, 45),
+        email="a@example.org",
+        channel="C01",
+    )
+    assert request.results_key == "nomads-unsupervised_collman_M247514_Rorb_1_light_z_40_45_y_6500_7000_x_6500_7000"
+
+
+@pytest.mark.parametrize("text", ["0,512", "0, 512", "0:512", " 0 ,\t512 ", "0 : 512"])
+def test_a_range_is_read_as_people_write_it(text: str) -> None:
+    assert Range.parse(text) == Range(start=0, stop=512)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "two whole numbers"),
+        ("five, six", "two whole numbers"),
+        ("1.5, 2", "two whole numbers"),
+        ("1_0, 20", "two whole numbers"),
+        ("0 512", "two whole numbers"),
+        ("٣, ٤", "two whole numbers"),
+        ("-1, 4", "negative"),
+        ("5, 5", "smaller than stop"),
+        ("9, 3", "smaller than stop"),
+        ("0, 12345678901234567890", "beyond any volume"),
+        ("0, 2147483648", "beyond any volume"),
+    ],
+)
+def test_what_is_no_range_is_said_to_be_none_and_why(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Range.parse(text)
+
+
+@given(ranges)
+def test_a_range_reads_back_as_it_is_written(r: Range) -> None:
+    assert Range.parse(str(r)) == r
+
+
+@given(ranges, ranges, ranges, st.integers(1, 10**9))
+def test_the_largest_box_within_fits_and_starts_at_the_same_corner(z: Range, y: Range, x: Range, voxels: int) -> None:
+    box = Box(z, y, x)
+    cut = box.largest_within(voxels)
+    assert cut.voxels <= voxels
+    assert [r.start for r in (cut.z, cut.y, cut.x)] == [r.start for r in (z, y, x)]
+    assert all(small <= whole for small, whole in zip(cut.shape, box.shape, strict=True))
+    if box.voxels <= voxels:
+        assert cut == box
+
+
+def test_the_largest_box_cuts_the_longest_sides_first() -> None:
+    box = Box(Range(0, 16), Range(0, 4096), Range(100, 4196))
+    assert box.largest_within(10**6).shape == (16, 250, 250)
+
+
+@given(st.text(max_size=60))
+def test_whatever_text_is_typed_is_an_error_in_a_few_words(text: str) -> None:
+    fields = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
+    with pytest.raises(InvalidRequest) as caught:  # no text is right for a name, a range and an address at once
+        JobRequest.parse(dict.fromkeys(fields, text))
+    assert set(caught.value.errors) <= set(fields)
+    assert all(0 < len(words) < 300 for words in caught.value.errors.values())
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,300}", fullmatch=True))
+def test_a_compute_name_is_unique_and_in_batch_s_alphabet(key: str) -> None:
+    name = compute_name(key, "abcd1234")
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", name)
+    assert name.endswith("-abcd1234")
+
+
+def test_long_results_keys_that_differ_only_at_their_end_have_names_that_differ() -> None:
+    one, other = (compute_name("k" * 200 + end, "abcd1234") for end in "ab")
+    assert one != other
+
+
+def test_a_state_never_moves_backwards_and_an_end_is_an_end() -> None:
+    order = list(JobState)
+    for old, new in product(order, order):
+        assert new.follows(old) == (old not in FINAL and order.index(new) > order.index(old))
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", "näme", "a\n", "$(x)", "a" * 256, ""])
+def test_a_name_outside_boss_s_alphabet_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        a_request(collection=name)
+    assert list(caught.value.errors) == ["collection"]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nobody", "a@b@c", "a@b.org, c@d.org", "a@b.org\r\nBcc: x@y.org", "a@", "@b", "a@b..c"]
+)
+def test_what_is_not_one_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        a_request(email=address)
+    assert list(caught.value.errors) == ["email"]

@@ -1,0 +1,60 @@
+"""The two mails of a job."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from bot.jobs import JobState
+from bot.letters import acceptance, ending
+from bot.ports import Link
+from tests.support.stories import a_job, a_story, a_summary
+
+
+def test_acceptance_names_the_job_and_where_its_results_will_be() -> None:
+    mail = acceptance(a_story(), message_id="<1@test>")
+    assert mail.to == "demo@example.org"
+    assert mail.message_id == "<1@test>"
+    assert mail.subject == "NOMADS job abcd1234: accepted"
+    assert "demo/cortex" in mail.text
+    assert "https://results.test/" in mail.text
+    assert "https://results.test/" in mail.html
+
+
+def test_success_has_summary_and_links_and_says_until_when_they_work() -> None:
+    until = datetime(2026, 3, 8, 12, tzinfo=UTC)
+    story = a_story(
+        a_job(JobState.SUCCEEDED, summary=a_summary(notes=["Demo <model>"])),
+        links=[("Table", Link("https://results.test/t?a=1&b=2", until))],
+    )
+    mail = ending(story, message_id="<2@test>")
+    assert mail.subject == "NOMADS job abcd1234: finished"
+    assert "1,234 synapses" in mail.text
+    assert "Table: https://results.test/t?a=1&b=2" in mail.text
+    assert "08 March 2026, 12:00 UTC" in mail.text
+    assert "href='https://results.test/t?a=1&amp;b=2'" in mail.html
+    assert "Demo &lt;model&gt;" in mail.html
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "subject", "advice"),
+    [
+        (JobState.FAILED, 2, "failed", "Correct the request"),
+        (JobState.FAILED, 3, "failed", "token is right"),
+        (JobState.FAILED, 1, "failed", "whoever runs NOMADS"),
+        (JobState.FAILED, None, "failed", "whoever runs NOMADS"),
+        (JobState.CANCELLED, None, "cancelled", "whenever you like"),
+        (JobState.LOST, None, "lost", "results folder"),
+    ],
+)
+def test_any_other_end_has_reason_log_and_what_to_do(
+    state: JobState, exit_code: int | None, subject: str, advice: str
+) -> None:
+    job = a_job(state, exit_code=exit_code, reason="out of <memory>", log_tail=("one", "two & three"))
+    mail = ending(a_story(job), message_id="<3@test>")
+    assert mail.subject == f"NOMADS job abcd1234: {subject}"
+    assert "Reason: out of <memory>" in mail.text
+    assert "two & three" in mail.text
+    assert "out of &lt;memory&gt;" in mail.html
+    assert advice in mail.text

@@ -1,0 +1,54 @@
+"""manifest.yml declares what the code uses. (`.ci/run` checks it against Slack's own schema where that is at hand.)"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bot.settings import ROOT
+from handlers import COMMAND, SHORTCUT
+
+SCOPES = {
+    "chat.postMessage": "chat:write",
+    "chat.update": "chat:write",
+    "conversations.info": "channels:read",
+    "conversations.history": "channels:history",
+    "conversations.replies": "groups:history",
+    "conversations.join": "channels:join",
+    "files.upload.v2": "files:write",
+    "users.info": "users:read.email",
+    "views.open": "commands",
+}
+"""Slack's documentation of each method names the scope it needs (views.open needs none; the command does)."""
+
+
+@pytest.fixture(scope="module")
+def manifest() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "manifest.yml").read_text())
+    return found
+
+
+def test_the_command_and_the_shortcut_are_those_that_are_listened_to(manifest: dict[str, Any]) -> None:
+    assert [c["command"] for c in manifest["features"]["slash_commands"]] == [COMMAND]
+    assert [s["callback_id"] for s in manifest["features"]["shortcuts"]] == [SHORTCUT]
+
+
+def test_every_web_api_method_in_the_code_has_its_scope(manifest: dict[str, Any]) -> None:
+    code = "".join(path.read_text() for folder in ("bot", "handlers") for path in Path(ROOT / folder).glob("*.py"))
+    called = set(re.findall(r"client\.((?:chat|conversations|files|users|views)_\w+)\(", code))
+    methods = {name.replace("_", ".", 1).replace("_v2", ".v2") for name in called}
+    assert methods == set(SCOPES)
+    assert {SCOPES[method] for method in methods} <= set(manifest["oauth_config"]["scopes"]["bot"])
+
+
+def test_every_address_is_the_one_route_that_is_served(manifest: dict[str, Any]) -> None:
+    interactivity = manifest["settings"]["interactivity"]
+    addresses = [
+        manifest["features"]["slash_commands"][0]["url"],
+        *(interactivity[k] for k in ("request_url", "message_menu_options_url")),
+    ]
+    assert {address.partition("example.org")[2] for address in addresses} == {"/slack/events"}
