@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+LINTED := .venv/.imports
 
 .PHONY: help demo test bench lint format lock image clean
 
@@ -26,7 +27,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache > $(LINTED) || (cat $(LINTED); exit 1)
+	$(BIN)/hadolint Dockerfile pipelines/Dockerfile
 
 format: $(STAMP)  ## put every file in order
 	$(BIN)/ruff check --fix-only .

@@ -149,7 +149,7 @@ def _mailer(settings: Settings) -> Mailer:
 
 def build(settings: Settings, *, base_url: str = "") -> Nomads:
     """The application with Slack in front: Socket Mode where there is an app token, else HTTP."""
-    from slack_bolt import App
+    from slack_bolt import App, BoltContext
 
     from bot.local import LocalResults
     from bot.slack import SlackChat
@@ -164,12 +164,19 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
     core = build_core(settings, base_url=base_url, chat=SlackChat(client=_client(settings, timeout=10)))
     secret = settings.slack_signing_secret
+    client = _client(settings, timeout=TRIGGER)
     app = App(
-        client=_client(settings, timeout=TRIGGER),
+        client=client,
         signing_secret=secret.get_secret_value() if secret else "unused in Socket Mode",
         process_before_response=True,  # the answer follows the work at once instead of being polled for
         token_verification_enabled=False,  # no call to Slack before the first request
     )
+
+    @app.middleware
+    def share_client(context: BoltContext, next: Callable[[], None]) -> None:
+        context["client"] = client  # Bolt makes one for each request, whose connections end with it
+        next()
+
     register(
         app,
         service=core.service,
@@ -194,11 +201,11 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
 
 
 def _client(settings: Settings, *, timeout: float) -> WebClient:
-    from slack_sdk import WebClient
+    from bot.webclient import PooledWebClient
 
     if settings.slack_bot_token is None:
         raise NomadsError("Set SLACK_BOT_TOKEN.")
-    return WebClient(
+    return PooledWebClient(
         token=settings.slack_bot_token.get_secret_value(),
         base_url=settings.slack_api_url.rstrip("/") + "/",
         timeout=timeout,  # type: ignore[arg-type]  # annotated int, handed on to urllib, which takes fractions

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydantic import SecretStr
@@ -32,8 +33,8 @@ from bot.catalog import Catalog
 CALLBACK = "nomads_submit_view"
 ACTION = "value"
 """The one element of every input block."""
-OPTION_TEXT, OPTIONS, ERROR = 75, 100, 2000
-"""Slack's limits: an option's text, the options of a select, and what we show under a field."""
+OPTION_TEXT, OPTIONS, INITIAL, ERROR = 75, 100, 255, 2000
+"""Slack's limits: an option's text, the options of a select; and what we fill in and show under a field."""
 
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
@@ -75,36 +76,55 @@ def wish(text: str, catalog: Catalog) -> Wish:
     return Wish(values, " ".join(strange))
 
 
-def view(catalog: Catalog, wish: Wish) -> View:
-    """The form, filled in with what is wished."""
-    get = wish.values.get
-    options = [Option(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
-    chosen = next((option for option in options if option.value == get("pipeline")), None)
-    pipeline = StaticSelectElement(action_id=ACTION, options=options, initial_option=chosen)
-    channel = ConversationSelectElement(action_id=ACTION, filter=_FILTER, initial_conversation=get("channel"))
-    blocks: list[Block] = [
-        _input("pipeline", "Pipeline", pipeline),
-        _input("token", "BOSS token", _text(""), "Public data is read with the word public."),
-        _input("collection", "Collection", _text(get("collection"))),
-        _input("experiment", "Experiment", _text(get("experiment"))),
-        *(_input(axis, f"{axis.upper()} range", _text(get(axis), "0, 512"), _RANGE_HINT) for axis in "xyz"),
-        _input("channel", "Results channel", channel),
-        _input("email", "Email", EmailInputElement(action_id=ACTION, initial_value=get("email") or None)),
-    ]
+def view(catalog: Catalog, wish: Wish) -> dict[str, Any]:
+    """The form, filled in with what is wished, as Slack takes it."""
+    form = _form(catalog)
+    blocks = [_filled(block, wish.values.get(block["block_id"], "")) for block in form["blocks"]]
     if wish.not_understood:
         strange = words.shortened(wish.not_understood, 300)
-        blocks.insert(0, ContextBlock(elements=[PlainTextObject(text=f"Not understood, and left out: {strange}")]))
-    return View(
+        said = ContextBlock(elements=[PlainTextObject(text=f"Not understood, and left out: {strange}")])
+        blocks.insert(0, said.to_dict())
+    return {**form, "blocks": blocks}
+
+
+@lru_cache(maxsize=4)
+def _form(catalog: Catalog) -> dict[str, Any]:
+    """The empty form. Made once: to check and write out its models takes more than the rest of a request."""
+    options = [Option(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
+    blocks: list[Block] = [
+        _input("pipeline", "Pipeline", StaticSelectElement(action_id=ACTION, options=options)),
+        _input("token", "BOSS token", _text(), "Public data is read with the word public."),
+        _input("collection", "Collection", _text()),
+        _input("experiment", "Experiment", _text()),
+        *(_input(axis, f"{axis.upper()} range", _text("0, 512"), _RANGE_HINT) for axis in "xyz"),
+        _input("channel", "Results channel", ConversationSelectElement(action_id=ACTION, filter=_FILTER)),
+        _input("email", "Email", EmailInputElement(action_id=ACTION)),
+    ]
+    form: dict[str, Any] = View(
         type="modal", callback_id=CALLBACK, title="Detect synapses", submit="Submit", close="Cancel", blocks=blocks
-    )
+    ).to_dict()
+    return form
+
+
+def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
+    """The block with that initial value; as it is where there is none, or none that it offers."""
+    element = block["element"]
+    match element["type"]:
+        case "static_select":
+            chosen = [option for option in element["options"] if option["value"] == initial]
+            given = {"initial_option": chosen[0]} if chosen else {}
+        case "conversations_select":
+            given = {"initial_conversation": initial} if initial else {}
+        case _:
+            given = {"initial_value": words.shortened(initial, INITIAL)} if initial else {}
+    return {**block, "element": {**element, **given}} if given else block
 
 
 _RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
 
 
-def _text(initial: str | None, placeholder: str | None = None) -> PlainTextInputElement:
-    initial = words.shortened(initial, 255) if initial else None
-    return PlainTextInputElement(action_id=ACTION, initial_value=initial, placeholder=placeholder)
+def _text(placeholder: str | None = None) -> PlainTextInputElement:
+    return PlainTextInputElement(action_id=ACTION, placeholder=placeholder)
 
 
 def _input(name: str, label: str, element: InputInteractiveElement, hint: str | None = None) -> InputBlock:

@@ -95,10 +95,11 @@ class _Conversation:
         texts = [text for message in self._slack.messages(CHANNEL) for text in _texts(message)]
         if any(text.startswith(("Failed", "Lost")) for line in texts for text in line.splitlines()):
             raise Disappointment("the job failed")
-        return len(self._house.mail.messages) == 2 and bool(self._slack.files)
+        shown = any(message.get("files") for message in self._slack.messages(CHANNEL))
+        return len(self._house.mail.messages) == 2 and shown
 
-    def _say(self, key: str, place: str, lines: list[str]) -> None:
-        for line in (part for text in lines for part in text.splitlines()):
+    def _say(self, key: str, place: str, texts: list[str]) -> None:
+        for line in (part for text in texts for part in _plain(text)):
             if f"{key}{line}" not in self._said:
                 self._said.add(f"{key}{line}")
                 print(f"{place:9} {line}", flush=True)
@@ -113,7 +114,18 @@ class _Conversation:
             answer = httpx.get(link)
             if answer.status_code != 200:
                 raise Disappointment(f"{link} answers {answer.status_code}")
-            print(f"link      {link} ({len(answer.content):,} bytes)")
+            name = link.rstrip("/").rpartition("/")[2] if not link.endswith("/") else "All files"
+            print(f"link      {name}: {len(answer.content):,} bytes from {link.partition('/results/')[0]}/results/…")
+
+
+def _plain(text: str) -> list[str]:
+    """Slack's mark-up as a person sees it, a line each; a card's fact (a bold heading and what follows) is one line."""
+    text = re.sub(r"<!date\^[^|>]*\|([^>]*)>|<[^|>]+\|([^>]*)>|<(@\w+)>", lambda m: m[1] or m[2] or m[3], text)
+    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("`", "")
+    heading, bold, rest = text.removeprefix("*").partition("*\n")
+    if bold and text.startswith("*"):
+        return [f"{heading}: {', '.join(rest.splitlines())}"]
+    return text.splitlines()
 
 
 def _labels(view: dict[str, Any]) -> list[str]:

@@ -16,6 +16,23 @@ from pytest_socket import socket_allow_hosts
 from bot.store import JobStore, connect
 
 _numbers = itertools.count(1)
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a browser its tests cannot run; `.ci/run` installs one."""
+    browser = [item for item in items if item.get_closest_marker("browser")]
+    if browser and not shutil.which("chromium"):
+        items[:] = [item for item in items if item not in browser]
+        config.hook.pytest_deselected(items=browser)
+        config.stash[_LEFT_OUT] = len(browser)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say so plainly."""
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.section("no Chromium on this machine")
+        terminalreporter.line(f"{left_out} browser tests were not run. Install it: apt-get install chromium")
 
 
 @pytest.fixture(autouse=True)

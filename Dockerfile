@@ -1,0 +1,26 @@
+# The bot's image, built from the root of the repository; pipelines have their own in pipelines/Dockerfile.
+#   docker build -t nomads .
+#   docker run --env-file .env -v nomads-data:/data nomads
+# Programs do not run in here: set NOMADS_COMPUTE=aws.
+
+FROM python:3.11.14-slim-bookworm AS packages
+RUN python3 -m venv /opt/venv
+COPY requirements/bot.txt /tmp/bot.txt
+RUN /opt/venv/bin/pip install --no-cache-dir --require-hashes -r /tmp/bot.txt
+
+FROM python:3.11.14-slim-bookworm
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NOMADS_DATA=/data
+RUN useradd --uid 10001 --create-home nomads && install -d -o nomads -m 700 /data
+COPY --from=packages /opt/venv /opt/venv
+WORKDIR /srv/nomads
+COPY bot bot
+COPY handlers handlers
+# the catalogue alone: what a pipeline is called, what it needs, where its image is
+COPY pipelines pipelines
+USER 10001
+VOLUME /data
+ENTRYPOINT ["python3", "-m", "bot"]
+CMD ["run"]
