@@ -39,13 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: str, arguments: argparse.Namespace) -> int:
-    from bot.jobs import InvalidRequest, NomadsError
+    from bot.jobs import InvalidRequest, NomadsError, Unavailable
 
     try:
         return _COMMANDS[command](arguments)
     except InvalidRequest as error:
         for field, text in error.errors.items():
             print(f"{field}: {text}", file=sys.stderr)
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
     except NomadsError as error:
         print(error, file=sys.stderr)
     return 2
@@ -53,6 +56,7 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
 
 def _settings() -> Settings:
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from bot.jobs import NomadsError
     from bot.settings import Settings
@@ -65,9 +69,14 @@ def _settings() -> Settings:
             for found in error.errors(include_input=False, include_url=False)
         )
         raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
+    except SettingsError as error:  # not the JSON it should be; its text names the field alone
+        raise NomadsError(f"These settings cannot be used:\n{error}") from None
     import logging
 
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for ours in ("bot", "handlers"):
+        logging.getLogger(ours).setLevel(settings.log_level)
     return settings
 
 

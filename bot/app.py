@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TRIGGER = 2.5
 """Seconds for the call that opens a view: a trigger id lives three."""
+BACKLOG = 2048
+"""Connections that may wait to be taken; uvicorn's own number."""
 QUICK = 1.0
 """Seconds for a question to Slack whose answer is merely convenient."""
 
@@ -67,7 +69,10 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
 
     if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
         raise NomadsError("Set NOMADS_SECRET_KEY: processes that share a database must share the key of its tokens.")
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise NomadsError(f"NOMADS_DATA: {settings.data} cannot be used: {error.strerror}.") from None
     key = load_key(settings.data / "secret.key", settings.secret_key)
     store = JobStore(connect(settings.database_url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
     vault = SealedSecrets(key=_key(key, "tokens"), rows=store)
@@ -94,6 +99,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         mail_domain=settings.mail_from.rpartition("@")[2].rstrip(">") or "localhost",
         watch_interval=settings.watch_interval or (0.5 if settings.compute == "local" else 10),
         lost_after=timedelta(seconds=settings.lost_after),
+        lease=timedelta(seconds=settings.lease_seconds),
     )
     return Core(
         settings=settings,
@@ -208,8 +214,7 @@ def _client(settings: Settings, *, timeout: float) -> WebClient:
     return PooledWebClient(
         token=settings.slack_bot_token.get_secret_value(),
         base_url=settings.slack_api_url.rstrip("/") + "/",
-        timeout=timeout,  # type: ignore[arg-type]  # annotated int, handed on to urllib, which takes fractions
-        retry_handlers=[],  # repeating a post is the worker's to decide: it looks first
+        timeout=timeout,
     )
 
 
@@ -235,11 +240,17 @@ def running(nomads: Nomads) -> Iterator[None]:
             yield
             return
         from slack_bolt.adapter.socket_mode import SocketModeHandler
+        from slack_sdk.errors import SlackApiError
 
         token = nomads.core.settings.slack_app_token
         connection = SocketModeHandler(nomads.app, token.get_secret_value() if token else None)
         try:
-            connection.connect()  # type: ignore[no-untyped-call]
+            try:
+                connection.connect()  # type: ignore[no-untyped-call]
+            except SlackApiError as error:
+                raise NomadsError(f"Slack did not take SLACK_APP_TOKEN ({error.response.get('error')}).") from None
+            except OSError as error:
+                raise Unavailable(f"Slack cannot be reached ({type(error).__name__}).") from None
             yield
         finally:
             connection.close()  # type: ignore[no-untyped-call]
@@ -260,9 +271,18 @@ def run(settings: Settings) -> None:
     url = settings.public_url.rstrip("/") or f"http://{settings.host}:{listener.getsockname()[1]}"
     nomads = build(settings, base_url=url)
     announce(nomads.core)
+    server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # While it serves, uvicorn heeds signals itself; afterwards it raises them again, which must not cut the rest short.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     with running(nomads):
+        listener.listen(BACKLOG)  # from now on nobody is turned away, though it takes uvicorn a moment more
         log.info("NOMADS is ready at %s, Slack over %s.", url, "Socket Mode" if nomads.socket_mode else "HTTP")
-        uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False)).run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 def work(settings: Settings) -> None:

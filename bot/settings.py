@@ -17,7 +17,9 @@ GB = 10**9
 class Settings(BaseSettings):
     """The settings, each named in the environment as NOMADS_ and its name unless an alias says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="NOMADS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NOMADS_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
     slack_signing_secret: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = (
@@ -57,8 +59,11 @@ class Settings(BaseSettings):
     """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
     lost_after: Annotated[float, Field(ge=0)] = 300
     """Seconds after submission from which on a job that compute does not know is LOST."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 15
+    """How long what a process was doing stays untouched after it died; then another one takes it up."""
     local_slots: Annotated[int, Field(ge=1)] = 2
     """How many programs run at once on this machine; the others wait."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What NOMADS itself logs. Of libraries only warnings are logged: their finer logs hold whole requests."""
 
     aws: AwsConfig = Field(default_factory=AwsConfig)

@@ -17,9 +17,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
-from bot.jobs import WATCHED, Job, JobRequest, JobState, Summary, Unavailable, UnknownJob
+from bot.jobs import WATCHED, Job, JobRequest, JobState, NomadsError, Summary, Unavailable, UnknownJob
 
 BUSY_SECONDS = 2.0
 """How long a write waits for SQLite's lock: within Slack's three seconds for an answer."""
@@ -230,9 +230,12 @@ def now() -> datetime:
 
 
 def connect(url: str) -> Engine:
-    """An engine for the URL, set up for many threads. SQLite: WAL, every commit on disk before it is called done."""
+    """An engine for the URL, set up for many threads. SQLite: WAL, every commit on disk before it is called done.
+
+    Raises NomadsError where it is no URL of a database that can be used.
+    """
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+        return _connect_to_server(url)
     engine = sa.create_engine(url, pool_size=16, max_overflow=64, connect_args={"timeout": BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
@@ -247,6 +250,18 @@ def connect(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _connect_to_server(url: str) -> Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):  # as most people write it
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_size=16, max_overflow=16, pool_pre_ping=True)
+    except (ArgumentError, ImportError):
+        raise NomadsError(
+            "NOMADS_DATABASE_URL cannot be used; write postgresql://user:password@host/name or sqlite:///path."
+        ) from None
 
 
 class JobStore:
@@ -335,11 +350,19 @@ class JobStore:
             return [Watched(i, c, JobState(s), t) for i, c, s, t in connection.execute(query)]
 
     def claim(
-        self, lane: Lane, *, limit: int, lease_for: timedelta, at: datetime, job_id: str | None = None
+        self,
+        lane: Lane,
+        *,
+        limit: int,
+        lease_for: timedelta,
+        at: datetime,
+        job_id: str | None = None,
+        of_chat: bool = True,
     ) -> list[Effect]:
         """Lease up to `limit` due effects of the lane (of that job alone, where named), the longest due first.
 
-        Of each job only the first open effect of the lane is ever leased, which keeps their order.
+        Of each job only the first open effect of the lane is ever leased, which keeps their order. Without `of_chat`
+        jobs that a channel hears of are left alone.
         """
         query = (
             sa.select(effects.c.id)
@@ -355,6 +378,9 @@ class JobStore:
         )
         if job_id is not None:
             query = query.where(effects.c.job_id == job_id)
+        if not of_chat:
+            quiet = jobs.c.request["channel"].as_string().is_(None)
+            query = query.where(sa.exists().where(jobs.c.id == effects.c.job_id, quiet))
         if self._sqlite:
             with self._connection() as connection:  # readers do not wait: an idle worker never takes the write lock
                 if connection.execute(query.limit(1)).first() is None:
@@ -457,6 +483,14 @@ class JobStore:
         with self.begin() as transaction:
             transaction.connection.execute(secrets.delete().where(secrets.c.reference == reference))
 
+    def delete_orphaned_secrets(self, *, before: datetime) -> int:
+        """Erase secrets made before that time which no job refers to: what processes that died left; how many."""
+        kept = sa.select(jobs.c.token_ref).where(jobs.c.token_ref.is_not(None))
+        with self.begin() as transaction:
+            return transaction.connection.execute(
+                secrets.delete().where(secrets.c.created_at < before, secrets.c.reference.not_in(kept))
+            ).rowcount
+
 
 class Transaction:
     """Changes that happen together or not at all."""
@@ -516,13 +550,15 @@ class Transaction:
     def want(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
         """Call for an effect. One that is already waiting, untouched, will do: it shows the job as it then stands."""
         waiting = self.connection.execute(
-            sa.select(effects.c.id).where(
+            sa.select(effects.c.id)
+            .where(
                 effects.c.job_id == job_id,
                 effects.c.kind == kind.value,
                 effects.c.subject == subject,
                 effects.c.done_at.is_(None),
                 effects.c.lease.is_(None),
             )
+            .with_for_update()  # nobody may claim it, and look at the job, before this change is there to be seen
         ).first()
         if waiting is None:
             self.connection.execute(

@@ -9,10 +9,10 @@ What stands in the folder is all there is to know about a run:
 | `lock`      | LocalCompute| held (flock) as long as supervisor or program live; a byte an attempt  |
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
 | `cancel`    | LocalCompute| end it; the content says why                                           |
-| `log`       | the program | what it printed                                                        |
+| `log`       | the program | what it printed; the token, if it did that, is struck out at the end   |
 | `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
 
-The token reaches the program in the environment this process was given, and is written nowhere.
+The token reaches the program in the environment this process was given, and nothing here writes it anywhere.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -83,6 +84,17 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         last = last.replace(secret, "…")
     meanings = {2: "The request is wrong.", 3: "BOSS refused or failed."}
     return last[:MAX_REASON] or meanings.get(code, f"The program ended with exit code {code}.")
+
+
+def strike_out(log: Path, secret: str) -> None:
+    """Overwrite the secret with as many asterisks wherever it stands in the log."""
+    word = secret.encode()
+    if not word or not log.stat().st_size:
+        return
+    with log.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = -1
+        while (at := content.find(word, at + 1)) >= 0:
+            content[at : at + len(word)] = b"*" * len(word)
 
 
 def cancelled(run: Path) -> str:
@@ -185,7 +197,10 @@ def _run(run: Path, lock: int) -> None:
             signals.wait(min(LOOKS, patience - time.monotonic()))
     _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
     code = child.wait()
-    reason = reason or explain(code, run / "log", secret=os.environ.get("BOSS_TOKEN", ""))
+    token = os.environ.get("BOSS_TOKEN", "")
+    with contextlib.suppress(OSError):  # a full disk does not undo what the program did
+        strike_out(run / "log", token)
+    reason = reason or explain(code, run / "log", secret=token)
     write_exit(run, code=code, reason=reason, started=started)
 
 

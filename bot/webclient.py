@@ -13,7 +13,8 @@ import time
 from collections import deque
 from email.message import Message
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any
+from ssl import create_default_context
+from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request
@@ -31,10 +32,23 @@ class PooledWebClient(WebClient):
     So a connection that Slack closed while it was idle is noticed before anything is sent.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, token: str, base_url: str = WebClient.BASE_URL, timeout: float = 30) -> None:
+        """`timeout` is in seconds, for connecting and for each wait for an answer."""
+        # To load the certificates of all authorities takes longer than a handshake, so it is done once.
+        context = create_default_context() if base_url.startswith("https:") else None
+        super().__init__(
+            token=token,
+            base_url=base_url,
+            timeout=timeout,  # type: ignore[arg-type]  # annotated int, handed on to sockets, which take fractions
+            ssl=context,
+            retry_handlers=[],
+        )
         self._idle: deque[tuple[HTTPConnection, float]] = deque()  # the most recently used last
         self._lock = threading.Lock()
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Itself: Bolt copies what a lazy listener gets, and connections cannot be copied."""
+        return self
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
         """The one step of WebClient that speaks HTTP."""

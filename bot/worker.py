@@ -41,6 +41,8 @@ P = ParamSpec("P")
 
 LEASE = timedelta(seconds=15)
 """How long a dead worker's effects stay untouched; a living one renews in time."""
+SWEEP = timedelta(hours=1)
+"""How often orphaned tokens are looked for, and how old one must be: its job may be about to be committed."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 300.0
 """Seconds: the back-off's first step and its ceiling."""
 GIVE_UP = 900
@@ -77,11 +79,12 @@ class Worker:
         mail_domain: str,
         watch_interval: float,
         lost_after: timedelta,
+        lease: timedelta = LEASE,
         clock: Callable[[], datetime] = now,
     ) -> None:
         """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
 
-        Without `chat` (the command line with no Slack) chat's effects are left for a worker that has it.
+        Without `chat` (the command line with no Slack) jobs that a channel hears of are left for a worker that has it.
         """
         self._store = store
         self._service = service
@@ -96,8 +99,10 @@ class Worker:
         self._mail_domain = mail_domain
         self._watch_interval = watch_interval
         self._lost_after = lost_after
+        self._lease = lease
         self._clock = clock
         self._holder = entropy.token_hex(8)
+        self._sweep_at = clock()
         self._missing: set[str] = set()
         self._held: dict[int, Effect] = {}
         self._wake = {lane: threading.Event() for lane in self._lanes}
@@ -171,13 +176,20 @@ class Worker:
                     wake.wait(0.5)  # other processes commit effects too, and put-off ones come due
 
     def _claim(self, lane: Lane, limit: int, job_id: str | None = None) -> list[Effect]:
-        claimed = self._store.claim(lane, limit=limit, lease_for=LEASE, at=self._clock(), job_id=job_id)
+        claimed = self._store.claim(
+            lane,
+            limit=limit,
+            lease_for=self._lease,
+            at=self._clock(),
+            job_id=job_id,
+            of_chat=self._chat is not None,
+        )
         self._held |= {effect.id: effect for effect in claimed}
         return claimed
 
     def _keep_leases(self) -> None:
-        while not self._stop.wait(LEASE.total_seconds() / 3):
-            self._attempt(self._store.renew, list(self._held.values()), until=self._clock() + LEASE)
+        while not self._stop.wait(self._lease.total_seconds() / 3):
+            self._attempt(self._store.renew, list(self._held.values()), until=self._clock() + self._lease)
 
     def _watch(self) -> None:
         interval = timedelta(seconds=self._watch_interval)
@@ -187,9 +199,10 @@ class Worker:
                 "watch",
                 holder=self._holder,
                 at=self._clock(),
-                lasting=max(3 * interval, timedelta(seconds=5)),
+                lasting=max(3 * interval, self._lease / 3),
             ):
                 self._attempt(self.watch_once)
+                self._attempt(self._sweep)
             self._stop.wait(self._watch_interval)
 
     @staticmethod
@@ -204,6 +217,12 @@ class Worker:
         return None
 
     # Watching
+
+    def _sweep(self) -> None:
+        """Erase tokens that no job needs: a process may have died after it kept one, or before it erased one."""
+        if (at := self._clock()) >= self._sweep_at:
+            self._store.delete_orphaned_secrets(before=at - SWEEP)
+            self._sweep_at = at + SWEEP
 
     def watch_once(self) -> int:
         """Ask compute about every job it has, in hundreds; how many moved."""
@@ -336,10 +355,11 @@ class Worker:
         elif job.compute_id:
             tail = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
             tail = self._masked(tail, reference)
-        if reference and self._vault.holds(reference):
+        if reference is None or not self._vault.holds(reference):
+            self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=reference)
+        # Erased afterwards: whoever collects again, should this process die here, needs it to mask the log.
+        elif self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=None):
             self._vault.forget(reference)
-            reference = None
-        self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=reference)
 
     def _summary(self, job: Job) -> Summary:
         """The announced results; what lies there, where there is no results.json (an old image) or it is unusable."""

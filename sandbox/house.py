@@ -65,8 +65,8 @@ def bot_process(environment: Mapping[str, str], *arguments: str, log: Path) -> I
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "bot", *(arguments or ("run",))],
-            cwd=ROOT,
-            env={**inherited, **environment},
+            cwd=log.parent,  # not in the checkout: a .env that lies there is for a real workspace
+            env={**inherited, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

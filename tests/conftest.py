@@ -13,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 from pytest_socket import socket_allow_hosts
 
+from bot.aws.config import AwsConfig
+from bot.settings import Settings
 from bot.store import JobStore, connect
 
 _numbers = itertools.count(1)
@@ -47,6 +49,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    for settings in (Settings, AwsConfig):
+        monkeypatch.setitem(settings.model_config, "env_file", None)
 
 
 @pytest.fixture(scope="session")

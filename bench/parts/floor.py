@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,7 +39,7 @@ def main() -> None:
         parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     wish = modal.Wish({"channel": "C01SYNAPSES", "email": "demo@example.org"})
-    view = modal.view(Catalog.read(ROOT / "pipelines"), wish).to_dict()
+    view = modal.view(Catalog.read(ROOT / "pipelines"), wish)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     app = _app(_CLIENTS[arguments.client](arguments.api, arguments.token, view), arguments.secret)
@@ -95,7 +94,11 @@ def _threaded(client: WebClient, view: dict[str, Any]) -> Opening:
 def _httpx(api: str, token: str, view: dict[str, Any]) -> Opening:
     """httpx on the event loop, its connections kept open."""
     client = httpx.AsyncClient(
-        base_url=api, trust_env=False, timeout=10, limits=httpx.Limits(max_connections=THREADS), headers={"Authorization": f"Bearer {token}"}
+        base_url=api,
+        trust_env=False,
+        timeout=10,
+        limits=httpx.Limits(max_connections=THREADS),
+        headers={"Authorization": f"Bearer {token}"},
     )
 
     async def opening(trigger: str) -> None:

@@ -116,7 +116,9 @@ async def _run(url: str, requests: list[bytes], connections: int) -> dict[str, A
     ranked = sorted(times) or [SECONDS]
     return {
         "answered": len(times),
-        "failed": len(requests) - len(times) + sum(1 for _ in failures) if len(times) < len(requests) else len(failures),
+        "failed": len(requests) - len(times) + sum(1 for _ in failures)
+        if len(times) < len(requests)
+        else len(failures),
         "failures": failures[:3],
         "seconds": seconds,
         "rate": len(times) / seconds,

@@ -17,7 +17,9 @@ RoleArn = Annotated[str, Field(pattern=r"^$|^arn:[a-z-]+:iam::[0-9]{12}:(role|in
 class AwsConfig(BaseSettings):
     """Names and places in the AWS account; credentials come from boto3's usual chain."""
 
-    model_config = SettingsConfigDict(env_prefix="NOMADS_AWS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NOMADS_AWS_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     region: str = ""
     """Empty: boto3's usual chain decides."""

@@ -1,0 +1,219 @@
+"""The bot as a process of its own among the stand-ins: started, killed and started again on one data folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from bot.jobs import FINAL, Job
+from bot.store import JobStore, connect, effects, jobs, secrets
+from sandbox.house import ROOT, House, bot_process
+from sandbox.slack import Ack
+from tests.support.app import PROGRAMS, RIGHT
+from tests.support.waiting import until
+
+PATIENCE = 60.0
+"""Seconds a busy machine is given for what takes it one."""
+
+
+@dataclass(frozen=True)
+class Bot:
+    """A running `python -m bot run`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @cached_property
+    def url(self) -> str:
+        """Where it serves, once it does. Fails the test where it ended instead."""
+        return until(self._url, within=PATIENCE, what="the bot")
+
+    def _url(self) -> str:
+        found = re.search(r"NOMADS is ready at (http://\S+),", self.log.read_text())
+        assert found or self.process.poll() is None, self.log.read_text()
+        return found[1] if found else ""
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Lab:
+    """The stand-ins, one data folder, and the bots that live there. A context manager; ends the bots it started.
+
+    Programs are those of the tests unless `pipelines` names another folder. Leases are short, so that little time
+    passes before one bot takes up what another one left.
+    """
+
+    def __init__(self, house: House, folder: Path, *, pipelines: Path = PROGRAMS, **env: str) -> None:
+        self.house = house
+        self.slack = house.slack
+        self.mail = house.mail
+        self.data = folder / "data"
+        self.environment = house.environment(
+            self.data,
+            socket_mode=False,
+            NOMADS_PIPELINES=str(pipelines),
+            **{"NOMADS_LEASE_SECONDS": "1.5", "NOMADS_WATCH_INTERVAL": "0.1"} | env,
+        )
+        self._folder = folder
+        self._bots: list[Bot] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for bot in self._bots:
+            bot.kill()  # asking politely takes a second each
+        self._stack.close()
+
+    # Bots
+
+    def launch(self, **env: str) -> Bot:
+        """Start a bot, without waiting for it."""
+        log = self._folder / f"bot-{len(self._bots)}.log"
+        process = self._stack.enter_context(bot_process({**self.environment, **env}, log=log))
+        self._bots.append(Bot(process, log))
+        return self._bots[-1]
+
+    def start(self, **env: str) -> Bot:
+        """Start a bot, wait until it serves, and let Slack talk to it."""
+        bot = self.launch(**env)
+        self.talk_to(bot)
+        return bot
+
+    def talk_to(self, bot: Bot) -> None:
+        """Let Slack talk to this bot."""
+        self.slack.request_url = f"{bot.url}/slack/events"
+
+    def command(self, *arguments: str, token: str = "demo-token", **env: str) -> subprocess.Popen[str]:
+        """`python -m bot …` on the same data folder, without Slack's settings."""
+        settings = {k: v for k, v in self.environment.items() if not k.startswith("SLACK_")}
+        return command(*arguments, settings={**settings, "BOSS_TOKEN": token, **env})
+
+    @property
+    def said(self) -> str:
+        """What all the bots logged."""
+        return "".join(bot.log.read_text() for bot in self._bots)
+
+    # A person
+
+    def submit(self, **typed: str) -> Ack:
+        """Open the form, type what is right but for the changes, and press Submit; it must be taken."""
+        person = self.slack.person()
+        opened = person.slash("/nomads", "submit")
+        view = self.slack.view_of(person)
+        assert view, (opened, self.said)
+        ack = person.submit(view, RIGHT | typed)
+        assert ack.ok, (ack, self.said)
+        return ack
+
+    # Looking
+
+    @cached_property
+    def store(self) -> JobStore:
+        """The bots' database."""
+        url = self.environment.get("NOMADS_DATABASE_URL", f"sqlite:///{self.data / 'nomads.db'}")
+        store = JobStore(connect(url))
+        self._stack.callback(store.close)
+        return store
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job, in the order of acceptance."""
+        with self.store._connection() as connection:
+            ids = connection.execute(sa.select(jobs.c.id).order_by(jobs.c.accepted_at)).scalars().all()
+        return [self.store.job(job_id) for job_id in ids]
+
+    @property
+    def job(self) -> Job:
+        """The only job."""
+        (job,) = self.jobs
+        return job
+
+    def tried(self, kind: str) -> bool:
+        """Whether somebody began an effect of that kind that is not done."""
+        query = sa.select(effects.c.id).where(
+            effects.c.kind == kind, effects.c.attempts > 0, effects.c.done_at.is_(None)
+        )
+        with self.store._connection() as connection:
+            return connection.execute(query).first() is not None
+
+    @property
+    def kept_secrets(self) -> int:
+        """How many tokens the database holds."""
+        with self.store._connection() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(secrets)) or 0
+
+    def results(self, job: Job) -> Path:
+        """The job's results folder."""
+        return self.data / "results" / job.folder
+
+    def settled(self) -> bool:
+        """Every job has ended, and nothing is left to do."""
+        found = self.jobs
+        return bool(found) and all(job.state in FINAL for job in found) and self.store.open_effects() == 0
+
+    def settle(self) -> None:
+        """Wait for that. Fails the test with what the bots said."""
+        try:
+            until(self.settled, within=PATIENCE)
+        except AssertionError:
+            raise AssertionError(f"the jobs did not end:\n{self.jobs}\n{self.said[-6000:]}") from None
+
+    def cards(self) -> list[str]:
+        """What the cards in #synapses say."""
+        return [_shown(m) for m in self.slack.messages("#synapses") if m.get("thread_ts") in (None, m["ts"])]
+
+    def thread(self, job: Job) -> list[str]:
+        """What the replies about a job say, the blocks included; files are left out."""
+        keys = self.replies(job)
+        return [_shown(m) for m in self.slack.messages("#synapses") if _key(m) in keys]
+
+    def replies(self, job: Job) -> list[str]:
+        """The keys of the replies about a job."""
+        keys = [_key(m) for m in self.slack.messages("#synapses")]
+        return [key for key in keys if key.startswith(f"{job.id}-reply-")]
+
+
+def _key(message: Mapping[str, object]) -> str:
+    metadata = message.get("metadata")
+    payload = metadata.get("event_payload") if isinstance(metadata, dict) else None
+    return str(payload.get("key", "")) if isinstance(payload, dict) else ""
+
+
+def _shown(message: Mapping[str, object]) -> str:
+    blocks = message.get("blocks")
+    texts: list[str] = []
+    for block in blocks if isinstance(blocks, list) else []:
+        parts = [block.get("text"), *(block.get("fields") or []), *(block.get("elements") or [])]
+        texts += [part["text"] for part in parts if part and isinstance(part.get("text"), str)]
+    return "\n".join(texts)
+
+
+def command(*arguments: str, settings: Mapping[str, str]) -> subprocess.Popen[str]:
+    """`python -m bot …` with exactly these settings; its output is text in pipes."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bot", *arguments],
+        cwd=ROOT,
+        env={**inherited, **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,68 @@
+"""The settings, and their documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bot.app import build
+from bot.jobs import NomadsError
+from bot.settings import ROOT, Settings
+
+
+def documented() -> dict[str, str]:
+    """Name to default, as docs/settings.md has them."""
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", text, flags=re.MULTILINE))
+
+
+def named() -> dict[str, object]:
+    """Environment name to default, as the code has them."""
+    found = {}
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        found[alias.choices[0] if alias else f"NOMADS_{name.upper()}"] = field.default  # type: ignore[union-attr]
+    found.pop("NOMADS_AWS")  # docs/aws.md has those
+    return found  # type: ignore[return-value]
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert set(documented()) == set(named())
+
+
+@pytest.mark.parametrize(
+    "name", ["NOMADS_PORT", "NOMADS_MAX_BYTES", "NOMADS_HOST", "NOMADS_BOSS_HOST", "NOMADS_LOST_AFTER"]
+)
+def test_documented_defaults_are_the_code_s(name: str) -> None:
+    default = named()[name]
+    assert documented()[name].strip("`") == (f"{default:g}" if isinstance(default, float) else str(default))
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_APP_TOKEN", "")
+    assert Settings().slack_app_token is None
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "NOMADS_SECRET_KEY", "NOMADS_MAIL"):
+        monkeypatch.setenv(name, "canary-value-of-a-secret")
+    assert "canary" not in repr(Settings())
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({}, "Set SLACK_BOT_TOKEN"),
+        ({"SLACK_BOT_TOKEN": "demo"}, "SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET"),
+        ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "database_url": "postgresql://x"}, "NOMADS_SECRET_KEY"),
+        ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "compute": "aws"}, "NOMADS_AWS_BUCKET"),
+        ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "mail": "http://x"}, "NOMADS_MAIL"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_said_to_be_wrong_in_words(
+    tmp_path: Path, values: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(NomadsError, match=problem):
+        build(Settings.model_validate({"data": str(tmp_path / "data"), **values}))
