@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("run", help="serve Slack and carry out jobs, until stopped")
     commands.add_parser("work", help="carry out jobs only, beside processes that serve Slack")
     commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
-    commands.add_parser("doctor", help="check settings, database, Slack, mail and AWS, and say what is wrong")
+    commands.add_parser("doctor", help="check settings, database, pipelines, Slack and AWS, and say what is wrong")
     submit = commands.add_parser(
         "submit", help="submit a job without Slack; the token comes from BOSS_TOKEN or a prompt"
     )

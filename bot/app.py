@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -24,8 +24,9 @@ from bot.worker import Worker
 
 if TYPE_CHECKING:
     from slack_bolt import App
-    from slack_sdk import WebClient
     from starlette.applications import Starlette
+
+    from bot.webclient import PooledWebClient
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ BACKLOG = 2048
 """Connections that may wait to be taken; uvicorn's own number."""
 QUICK = 1.0
 """Seconds for a question to Slack whose answer is merely convenient."""
+PATIENT = 10.0
+"""Seconds for a call that nobody waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,13 @@ class Nomads:
     app: App
     web: Starlette
     socket_mode: bool
+    clients: Sequence[PooledWebClient]
+
+    def close(self) -> None:
+        """Let go of every connection, to the database and to Slack."""
+        self.core.store.close()
+        for client in self.clients:
+            client.close()
 
 
 def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = None) -> Core:
@@ -168,9 +178,9 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     socket_mode = settings.slack_app_token is not None
     if not socket_mode and settings.slack_signing_secret is None:
         raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
-    core = build_core(settings, base_url=base_url, chat=SlackChat(client=_client(settings, timeout=10)))
+    client, quick, patient = (_client(settings, timeout=seconds) for seconds in (TRIGGER, QUICK, PATIENT))
+    core = build_core(settings, base_url=base_url, chat=SlackChat(client=patient))
     secret = settings.slack_signing_secret
-    client = _client(settings, timeout=TRIGGER)
     app = App(
         client=client,
         signing_secret=secret.get_secret_value() if secret else "unused in Socket Mode",
@@ -187,7 +197,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         app,
         service=core.service,
         catalog=core.catalog,
-        workspace=Workspace(client=_client(settings, timeout=QUICK)),
+        workspace=Workspace(client=quick),
     )
 
     def ready() -> str:
@@ -203,10 +213,11 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         app=app,
         web=web(app=None if socket_mode else app, results=results, ready=ready),
         socket_mode=socket_mode,
+        clients=(client, quick, patient),
     )
 
 
-def _client(settings: Settings, *, timeout: float) -> WebClient:
+def _client(settings: Settings, *, timeout: float) -> PooledWebClient:
     from bot.webclient import PooledWebClient
 
     if settings.slack_bot_token is None:
@@ -235,7 +246,7 @@ def working(core: Core) -> Iterator[None]:
 @contextlib.contextmanager
 def running(nomads: Nomads) -> Iterator[None]:
     """The worker, and in Socket Mode the connection, run as long as the block does."""
-    with working(nomads.core):
+    with contextlib.closing(nomads), working(nomads.core):
         if not nomads.socket_mode:
             yield
             return
@@ -337,7 +348,8 @@ def _greet(settings: Settings) -> None:
     from slack_sdk.errors import SlackClientError
 
     try:
-        _client(settings, timeout=10).auth_test()
+        with contextlib.closing(_client(settings, timeout=PATIENT)) as client:
+            client.auth_test()
     except (SlackClientError, OSError) as error:
         raise NomadsError(f"Slack did not take the bot token ({type(error).__name__}).") from None
 

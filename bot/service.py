@@ -106,25 +106,29 @@ class JobService:
         A second call with the same key changes nothing and returns the same job.
         Raises InvalidRequest, and Unavailable where the database cannot be written (nothing is taken then).
         """
-        if known := self._store.job_by_key(key):
-            return known
-        self.review({name: getattr(request, name) for name in JobRequest.model_fields}, token)
+        try:
+            self.review({name: getattr(request, name) for name in JobRequest.model_fields}, token)
+        except InvalidRequest:
+            if known := self._store.job_by_key(key):  # what was taken stays taken
+                return known
+            raise
         at = self._clock()
-        job = Job(
-            id="".join(entropy.choice(_ID_ALPHABET) for _ in range(8)),
-            key=key,
-            request=request,
-            actor=actor,
-            state=JobState.ACCEPTED,
-            token_ref=self._vault.put(actor, token),
-            accepted_at=at,
-        )
         chat = [(Kind.CARD, ""), (Kind.REPLY, "1")] if request.channel else []
         wanted = [(Kind.SUBMIT, ""), *chat, (Kind.MAIL_ACCEPTED, "")]
         with self._store.begin() as transaction:
+            job = Job(
+                id="".join(entropy.choice(_ID_ALPHABET) for _ in range(8)),
+                key=key,
+                request=request,
+                actor=actor,
+                state=JobState.ACCEPTED,
+                token_ref=self._vault.put(actor, token),  # a row of the same database, committed together
+                accepted_at=at,
+            )
             added = transaction.add(job, Transition(JobState.ACCEPTED, at, f"Accepted as job {job.id}.", 1), wanted)
-        if not added:  # the same key was committed meanwhile
-            self._vault.forget(job.token_ref or "")
+            if not added:
+                self._vault.forget(job.token_ref or "")
+        if not added:
             return self._store.job_by_key(key) or job
         self._committed()
         return job

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
@@ -272,16 +273,25 @@ class JobStore:
         self._sqlite = engine.dialect.name == "sqlite"
         # SQLite lets one writer in at a time and makes the others poll; a lock of our own lets them queue instead.
         self._writing = threading.Lock()
+        self._thread = threading.local()
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """A transaction that writes. Raises Unavailable where the database is locked or away."""
+        """A transaction that writes; begun within another one of the same thread, it is that one.
+
+        Raises Unavailable where the database is locked or away.
+        """
+        if outer := getattr(self._thread, "transaction", None):
+            yield outer
+            return
         if self._sqlite and not self._writing.acquire(timeout=BUSY_SECONDS):
             raise Unavailable("The database is busy.")
         try:
             with self._connection(write=True) as connection:
-                yield Transaction(connection)
+                self._thread.transaction = Transaction(connection)
+                yield self._thread.transaction
         finally:
+            self._thread.transaction = None
             if self._sqlite:
                 self._writing.release()
 
@@ -467,7 +477,7 @@ class JobStore:
         """Keep an encrypted secret."""
         with self.begin() as transaction:
             transaction.connection.execute(
-                secrets.insert().values(reference=reference, owner=owner, sealed=sealed, created_at=now())
+                secrets.insert(), {"reference": reference, "owner": owner, "sealed": sealed, "created_at": now()}
             )
 
     def get_secret(self, reference: str) -> bytes | None:
@@ -500,10 +510,10 @@ class Transaction:
 
     def add(self, job: Job, accepted: Transition, wanted: Sequence[tuple[Kind, str]]) -> bool:
         """Insert a job with its first transition and effects; False, and nothing done, where its key is taken."""
-        try:
-            with self.connection.begin_nested():
-                self.connection.execute(jobs.insert().values(**_from_job(job)))
-        except IntegrityError:
+        insert = sqlite.insert if self.connection.dialect.name == "sqlite" else postgresql.insert
+        once = insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.key])
+        kept = self.connection.execute(once, _from_job(job), execution_options={"preserve_rowcount": True})
+        if not kept.rowcount:
             return False
         self.enter(job.id, accepted)
         self.connection.execute(
@@ -526,13 +536,14 @@ class Transaction:
     def enter(self, job_id: str, transition: Transition) -> None:
         """Record a transition."""
         self.connection.execute(
-            transitions.insert().values(
-                job_id=job_id,
-                state=transition.state.value,
-                at=transition.at,
-                text=transition.text,
-                reply=transition.reply,
-            )
+            transitions.insert(),
+            {
+                "job_id": job_id,
+                "state": transition.state.value,
+                "at": transition.at,
+                "text": transition.text,
+                "reply": transition.reply,
+            },
         )
 
     def transitions(self, job_id: str) -> list[Transition]:
@@ -562,9 +573,8 @@ class Transaction:
         ).first()
         if waiting is None:
             self.connection.execute(
-                effects.insert().values(
-                    job_id=job_id, lane=kind.lane.value, kind=kind.value, subject=subject, due_at=due_at
-                )
+                effects.insert(),
+                {"job_id": job_id, "lane": kind.lane.value, "kind": kind.value, "subject": subject, "due_at": due_at},
             )
 
     def drop(self, job_id: str, kind: Kind) -> bool:

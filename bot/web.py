@@ -84,19 +84,20 @@ def _results(results: LocalResults) -> Callable[[Request], object]:
             if not name:
                 if len(parts) < 3 or not results.admits(signature, folder):
                     raise NotFound("no such folder")
-                return HTMLResponse(_listing(folder, results.list(folder)), headers=_SAFE)
-            return FileResponse(results.open(signature, folder, name), headers=_SAFE)
+                return HTMLResponse(_listing(folder, results.list(folder)), headers=_FOLDER)
+            return FileResponse(results.open(signature, folder, name), headers=_FILE)
         except NotFound:
             return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
 
     return read
 
 
-_SAFE = {
+_PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_FILE = _PLAIN | {
     # A report is a page that a program wrote: it may show itself, and do nothing with this address's name.
-    "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
+    "style-src 'unsafe-inline'"
 }
 
 

@@ -46,6 +46,14 @@ class PooledWebClient(WebClient):
         self._idle: deque[tuple[HTTPConnection, float]] = deque()  # the most recently used last
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Let go of the idle connections; those in use close as they come back empty-handed or grow old."""
+        with self._lock:
+            idle = [connection for connection, _ in self._idle]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
     def __deepcopy__(self, _memo: object) -> Self:
         """Itself: Bolt copies what a lazy listener gets, and connections cannot be copied."""
         return self

@@ -215,7 +215,7 @@ def test_of_two_bots_on_one_database_either_may_die_at_any_moment(
 
 
 def test_a_bot_that_is_asked_to_end_finishes_what_is_under_way(lab: Lab) -> None:
-    """SIGTERM while Slack keeps the bot waiting: the answer is waited for and written down; there is nothing to doubt."""
+    """SIGTERM while Slack keeps the bot waiting: the answer is waited for and written down."""
     bot = lab.start()
     lab.slack.delay("chat.postMessage", 1)
     lab.submit()

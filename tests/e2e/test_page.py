@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import smtplib
 from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
@@ -18,17 +17,6 @@ from sandbox.slack import SlackStandIn
 from tests.unit.sandbox.conftest import MANIFEST, modal, new_app, over_http, plain, question
 
 pytestmark = pytest.mark.browser
-
-_QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 CARD: list[dict[str, Any]] = [
     {"type": "header", "text": plain("A card")},
@@ -57,16 +45,6 @@ FORM = modal(
         optional=True,
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, as the machine has it."""
-    path = shutil.which("chromium") or "/usr/bin/chromium"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=_QUIET)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from bot.app import Nomads, build, running
 from bot.settings import Settings
@@ -52,6 +54,20 @@ class Served:
 
 
 @contextmanager
+def listening(site: Starlette, listener: socket.socket) -> Iterator[None]:
+    """Serve the site on that socket as long as the block lasts."""
+    server = uvicorn.Server(uvicorn.Config(site, log_config=None, access_log=False))
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+    thread.start()
+    try:
+        until(lambda: server.started, what="the server")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
 def serving(
     slack: SlackStandIn,
     data: Path,
@@ -72,19 +88,14 @@ def serving(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     nomads = build(Settings.model_validate(values), base_url=url)
     adjust(nomads)
-    server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
     slack.request_url = f"{url}/slack/events"
     nomads.core.store.migrate()
-    thread.start()
-    until(lambda: server.started, what="the server")
     try:
-        if working:
-            with running(nomads):
+        with listening(nomads.web, listener):
+            if working:
+                with running(nomads):
+                    yield Served(nomads=nomads, slack=slack, url=url)
+            else:
                 yield Served(nomads=nomads, slack=slack, url=url)
-        else:
-            yield Served(nomads=nomads, slack=slack, url=url)
     finally:
-        server.should_exit = True
-        thread.join()
-        nomads.core.store.close()
+        nomads.close()

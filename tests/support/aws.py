@@ -10,6 +10,7 @@ moto takes much that AWS refuses, so every SubmitJob and DescribeJobs is held ag
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -29,9 +30,13 @@ import boto3
 import botocore.session
 from botocore.loaders import Loader
 from moto import mock_aws
+from moto.backends import get_backend
 from moto.batch.models import Job, batch_backends
 from moto.batch_simple.models import BatchSimpleBackend
+from moto.core.config import default_user_config
 from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.server import ThreadedMotoServer
 from moto.ses.models import ses_backends
 
 from bot.aws.batch import BatchCompute
@@ -148,6 +153,63 @@ def _furnish(config: AwsConfig) -> None:
     )
     place: Any = {"CreateBucketConfiguration": {"LocationConstraint": config.region}}
     boto3.client("s3", region_name=config.region).create_bucket(Bucket=config.bucket, **place)
+
+
+@dataclass
+class Server:
+    """AWS as a server on loopback, for processes of their own."""
+
+    url: str
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    """Every request so far: its operation's name or path, and its body."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a bot needs to live in this account."""
+        role = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role"
+        return _ENVIRONMENT | {
+            "AWS_ENDPOINT_URL": self.url,
+            "NOMADS_COMPUTE": "aws",
+            "NOMADS_AWS_REGION": REGION,
+            "NOMADS_AWS_BUCKET": BUCKET,
+            "NOMADS_AWS_EXECUTION_ROLE": f"{role}/nomads-execution",
+            "NOMADS_AWS_JOB_ROLE": f"{role}/nomads-job",
+        }
+
+    def client(self, service: str) -> Any:
+        """A client of the account for the test itself."""
+        return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]
+
+
+@contextmanager
+def aws_server() -> Iterator[Server]:
+    """A fresh account with a queue and a bucket behind a real HTTP server; jobs stay where `set_state` puts them."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    account = Server(f"http://{host}:{port}")
+    dispatch = DomainDispatcherApplication.__call__
+
+    def listen(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        account.heard.append((environ.get("HTTP_X_AMZ_TARGET") or environ["PATH_INFO"], body))
+        return dispatch(self, environ, start_response)
+
+    try:
+        with (
+            patch.dict(os.environ, _ENVIRONMENT | {"AWS_ENDPOINT_URL": account.url}),
+            patch.dict(default_user_config, {"batch": {"use_docker": False}}),
+            patch.object(DomainDispatcherApplication, "__call__", listen),
+            patch.object(BatchSimpleBackend, "_mark_job_as_finished", _keep),
+            patch.object(Job, "_container_details", _container_details),
+        ):
+            for backends in (batch_backends, get_backend("s3"), get_backend("secretsmanager"), get_backend("logs")):
+                backends.reset()
+            _furnish(AwsConfig(_env_file=None, region=REGION, bucket=BUCKET))
+            yield account
+    finally:
+        server.stop()
 
 
 def make_role(name: str, region: str = REGION) -> str:

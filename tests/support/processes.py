@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -100,10 +102,12 @@ class Lab:
         """Let Slack talk to this bot."""
         self.slack.request_url = f"{bot.url}/slack/events"
 
-    def command(self, *arguments: str, token: str = "demo-token", **env: str) -> subprocess.Popen[str]:
+    def command(
+        self, *arguments: str, token: str = "demo-token", terminal: int | None = None, **env: str
+    ) -> subprocess.Popen[str]:
         """`python -m bot …` on the same data folder, without Slack's settings."""
         settings = {k: v for k, v in self.environment.items() if not k.startswith("SLACK_")}
-        return command(*arguments, settings={**settings, "BOSS_TOKEN": token, **env})
+        return command(*arguments, settings={**settings, "BOSS_TOKEN": token, **env}, terminal=terminal)
 
     @property
     def said(self) -> str:
@@ -205,15 +209,28 @@ def _shown(message: Mapping[str, object]) -> str:
     return "\n".join(texts)
 
 
-def command(*arguments: str, settings: Mapping[str, str]) -> subprocess.Popen[str]:
-    """`python -m bot …` with exactly these settings; its output is text in pipes."""
+def an_order(**changes: str) -> list[str]:
+    """What follows `submit` for a right request, but for the changes."""
+    wanted = {"pipeline": "quick", "collection": "demo", "experiment": "cortex", "x": "0,8", "y": "0,8", "z": "0,8"}
+    options = wanted | {"email": "demo@example.org"} | changes
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
+def command(*arguments: str, settings: Mapping[str, str], terminal: int | None = None) -> subprocess.Popen[str]:
+    """`python -m bot …` with exactly these settings; its output is text in pipes, or goes to its own terminal."""
+
+    def take_the_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_"))}
     return subprocess.Popen(
         [sys.executable, "-m", "bot", *arguments],
         cwd=ROOT,
         env={**inherited, **settings},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
+        stderr=subprocess.PIPE if terminal is None else terminal,
         text=True,
+        start_new_session=terminal is not None,
+        preexec_fn=None if terminal is None else take_the_terminal,
     )

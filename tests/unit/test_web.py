@@ -1,0 +1,124 @@
+"""Local results over HTTP: readable with the link, and in no other way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from bot.local import LocalResults
+from bot.web import web
+from sandbox.slack.server import bound_socket
+from tests.support.app import listening
+
+FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/abcd1234"
+BASE = "http://testserver"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> LocalResults:
+    results = LocalResults(folder=tmp_path / "results", base_url=BASE, key=b"k" * 32)
+    home = tmp_path / "results" / FOLDER
+    (home / "deep").mkdir(parents=True)
+    (home / "synapses.csv").write_text("id,z,y,x\n")
+    (home / "deep" / "a b.txt").write_text("deep")
+    (home / "report.html").write_text("<script>alert(1)</script>")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "results" / "other").mkdir()
+    return results
+
+
+class Client:
+    """Asks for exactly the path it is given: httpx and browsers tidy `..` away first."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, path: str, *, method: str = "GET") -> Answer:
+        """One request on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+@contextmanager
+def serving(site: Starlette) -> Iterator[Client]:
+    """The site, on loopback."""
+    listener = bound_socket()
+    with listening(site, listener):
+        yield Client(listener.getsockname()[1])
+
+
+@pytest.fixture
+def client(results: LocalResults) -> Iterator[Client]:
+    with serving(web(app=None, results=results, ready=lambda: "")) as client:
+        yield client
+
+
+def test_the_address_shows_the_folder_and_its_links_lead_to_the_files(client: Client, results: LocalResults) -> None:
+    address = results.address(FOLDER).removeprefix(BASE)
+    page = client.get(address)
+    assert page.status == 200
+    assert "<a href='deep/a%20b.txt'>deep/a b.txt</a>" in page.text
+    assert client.get(f"{address}deep/a%20b.txt").text == "deep"
+
+
+def test_a_link_leads_to_its_file(client: Client, results: LocalResults) -> None:
+    assert client.get(results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)).text == "id,z,y,x\n"
+
+
+def test_a_page_that_a_program_wrote_runs_nothing(client: Client, results: LocalResults) -> None:
+    answer = client.get(results.link(FOLDER, "report.html").url.removeprefix(BASE))
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-downloads; default-src 'none'")
+    assert "script" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/results/",
+        "/results/0123456789abcdef/{folder}/",
+        "/results/0123456789abcdef/{folder}/synapses.csv",
+        "/results/{signature}/{folder}",
+        "/results/{signature}/other/",
+        "/results/{signature}/{folder}/../../../secret",
+        "/results/{signature}/{folder}/%2e%2e/%2e%2e/%2e%2e/secret",
+        "/results/{signature}/{folder}/..%2f..%2f..%2fsecret",
+        "/results/{signature}/{folder}//etc/passwd",
+        "/results/{signature}/{folder}/absent.csv",
+        "/results/{signature}/{folder}/deep",
+    ],
+)
+def test_no_other_path_leads_anywhere(client: Client, results: LocalResults, path: str) -> None:
+    answer = client.get(path.format(signature=results.signature(FOLDER), folder=FOLDER))
+    assert answer.status == 404
+    assert "secret" not in answer.text
+
+
+def test_a_process_whose_database_is_away_is_not_ready() -> None:
+    with serving(web(app=None, results=None, ready=lambda: "The database does not answer.")) as client:
+        answer = client.get("/ready")
+        assert (answer.status, answer.text) == (503, "The database does not answer.\n")
+        assert client.get("/health").status == 200
+        assert client.get("/results/x/").status == 404
+        assert client.get("/slack/events", method="POST").status == 404
