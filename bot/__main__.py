@@ -51,6 +51,8 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
         return 1
     except NomadsError as error:
         print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130  # as shells say it
     return 2
 
 

@@ -316,6 +316,8 @@ def provision(settings: Settings) -> None:
 
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     """Try each part once, without starting anything, and say what is wrong; True where nothing is."""
+    from bot.mail import SmtpMailer
+
     core = build_core(settings)
     core.store.migrate()
     checks: dict[str, Callable[[], object]] = {
@@ -326,6 +328,8 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     }
     if settings.slack_bot_token:
         checks["slack"] = lambda: _greet(settings)
+    if isinstance(mailer := _mailer(settings), SmtpMailer):
+        checks["mail"] = mailer.check
     sound = True
     for name, check in checks.items():
         try:

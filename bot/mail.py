@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.errors import MessageError
@@ -141,12 +142,23 @@ class SmtpMailer:
     def send(self, mail: Mail) -> None:
         """Hand the mail over. Refused: never this recipient or message; Unavailable: what time or an admin may mend."""
         message = mime(mail, sender=self._sender)
+        with self._connected() as connection:
+            connection.send_message(message)
+
+    def check(self) -> None:
+        """Connect and log in, and send nothing. Raises Unavailable with what is wrong."""
+        with self._connected():
+            pass
+
+    @contextmanager
+    def _connected(self) -> Iterator[smtplib.SMTP]:
+        """A connection that is logged in. Raises Unavailable and Refused for whatever the server says meanwhile."""
         try:
             with closing(self._connect()) as connection:
                 if self._server.password:
                     connection.login(self._server.user, self._server.password.get_secret_value())
-                connection.send_message(message)
-                with suppress(smtplib.SMTPException, OSError):  # it is sent, however they part
+                yield connection
+                with suppress(smtplib.SMTPException, OSError):  # what was sent is sent, however they part
                     connection.quit()
         except smtplib.SMTPRecipientsRefused as error:
             code, reply = next(iter(error.recipients.values()))

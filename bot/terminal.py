@@ -37,7 +37,11 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
         key = f"cli:{entropy.token_hex(16)}"
         job = core.service.accept(request, actor=f"cli:{getpass.getuser()}", token=token, key=key)
-        return _follow(core, _Teller(core, job, as_json=arguments.json), wait=arguments.wait)
+        try:
+            return _follow(core, _Teller(core, job, as_json=arguments.json), wait=arguments.wait)
+        except KeyboardInterrupt:
+            print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
+            raise
 
 
 def _token() -> SecretStr:

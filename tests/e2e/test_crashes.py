@@ -184,6 +184,12 @@ def test_a_bot_that_is_killed_and_started_again_does_everything_once(lab: Lab, d
     assert lab.kept_secrets == 0
 
 
+def after_calls(lab: Lab, number: int) -> None:
+    """Wait until that many more calls have reached Slack."""
+    wanted = len(lab.slack.calls) + number
+    lab.slack.wait_for(lambda: len(lab.slack.calls) >= wanted, PATIENCE)
+
+
 def let_go(lab: Lab) -> None:
     """Let programs that wait come to their end."""
     for folder in lab.data.glob("results/*/*"):
@@ -202,8 +208,7 @@ def test_of_two_bots_on_one_database_either_may_die_at_any_moment(
         for collection in ("waits", "demo", "demo"):
             lab.talk_to(bots[0])
             lab.submit(collection=collection)
-            wanted = len(lab.slack.calls) + moments.randint(1, 5)
-            lab.slack.wait_for(lambda wanted=wanted: len(lab.slack.calls) >= wanted, PATIENCE)
+            after_calls(lab, moments.randint(1, 5))
             bots.pop(0).kill()
             bots.append(lab.launch())
         let_go(lab)

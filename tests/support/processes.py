@@ -54,21 +54,17 @@ class Bot:
 class Lab:
     """The stand-ins, one data folder, and the bots that live there. A context manager; ends the bots it started.
 
-    Programs are those of the tests unless `pipelines` names another folder. Leases are short, so that little time
-    passes before one bot takes up what another one left.
+    Programs are those of the tests unless NOMADS_PIPELINES names another folder. Leases are short, so that little
+    time passes before one bot takes up what another one left.
     """
 
-    def __init__(self, house: House, folder: Path, *, pipelines: Path = PROGRAMS, **env: str) -> None:
+    def __init__(self, house: House, folder: Path, **env: str) -> None:
         self.house = house
         self.slack = house.slack
         self.mail = house.mail
         self.data = folder / "data"
-        self.environment = house.environment(
-            self.data,
-            socket_mode=False,
-            NOMADS_PIPELINES=str(pipelines),
-            **{"NOMADS_LEASE_SECONDS": "1.5", "NOMADS_WATCH_INTERVAL": "0.1"} | env,
-        )
+        ours = {"NOMADS_PIPELINES": str(PROGRAMS), "NOMADS_LEASE_SECONDS": "1.5", "NOMADS_WATCH_INTERVAL": "0.1"}
+        self.environment = house.environment(self.data, socket_mode=False) | ours | env
         self._folder = folder
         self._bots: list[Bot] = []
         self._stack = ExitStack()
