@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -18,6 +19,8 @@ from slack_sdk.web import SlackResponse
 from bot import words
 from bot.jobs import FINAL, WAITING, Job, JobState, Refused, Unavailable
 from bot.ports import Step, Story
+
+log = logging.getLogger(__name__)
 
 SECTION, HEADER = 3000, 150
 """Slack's limits on a section's and a header's text, in characters."""
@@ -82,12 +85,18 @@ class SlackChat:
         )
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
-        """The timestamp of the message with that key, or of the file of that name."""
-        for message in self._messages(story, thread):
-            payload = (message.get("metadata") or {}).get("event_payload") or {}
-            names = [file.get("name") for file in message.get("files") or []]
-            if payload.get("key") == key or key in names:
-                return str(message["ts"])
+        """The timestamp of the message with that key, or of the file of that name.
+
+        Where the history may not be read nothing is found: a message told twice is better than one that is lost.
+        """
+        try:
+            for message in self._messages(story, thread):
+                payload = (message.get("metadata") or {}).get("event_payload") or {}
+                names = [file.get("name") for file in message.get("files") or []]
+                if payload.get("key") == key or key in names:
+                    return str(message["ts"])
+        except Refused as error:
+            log.warning("Job %s: the channel's history cannot be searched: %s", story.job.id, error)
         return None
 
     def _messages(self, story: Story, thread: str | None) -> Iterator[dict[str, Any]]:
