@@ -34,8 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
     submit.add_argument("--wait", action="store_true", help="stay until the job ends")
     submit.add_argument("--json", action="store_true", help="print one JSON object a line for each transition")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     return _guarded(arguments.command, arguments)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--z -1,4` as `--z=-1,4`: argparse takes the negative range for an option, and the person gets no answer."""
+    joined: list[str] = []
+    for word in argv:
+        if joined[-1:] and joined[-1] in ("--x", "--y", "--z") and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _guarded(command: str, arguments: argparse.Namespace) -> int:
@@ -66,13 +77,15 @@ def _settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
+        prefix = "NOMADS_AWS_" if error.title == "AwsConfig" else "NOMADS_"
         wrong = "\n".join(
-            f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+            f"{name if name.isupper() else prefix + name.upper()}: {found['msg']}"
             for found in error.errors(include_input=False, include_url=False)
+            for name in [".".join(str(part) for part in found["loc"])]
         )
         raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
-    except SettingsError as error:  # not the JSON it should be; its text names the field alone
-        raise NomadsError(f"These settings cannot be used:\n{error}") from None
+    except SettingsError as error:  # its text names the field alone
+        raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None
     import logging
 
     # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.

@@ -269,8 +269,6 @@ def running(nomads: Nomads) -> Iterator[None]:
 
 def run(settings: Settings) -> None:
     """Serve until a signal ends it."""
-    import uvicorn
-
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named, or asyncio leaves TCP_NODELAY off and each answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -279,6 +277,13 @@ def run(settings: Settings) -> None:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         raise NomadsError(f"Port {settings.port} on {settings.host} cannot be used: {error.strerror}.") from None
+    with contextlib.closing(listener):
+        _serve(settings, listener)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    import uvicorn
+
     url = settings.public_url.rstrip("/") or f"http://{settings.host}:{listener.getsockname()[1]}"
     nomads = build(settings, base_url=url)
     announce(nomads.core)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets as entropy
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,6 +189,29 @@ _FIRST = ~sa.exists().where(
     _earlier.c.id < effects.c.id,
 )
 """True of the first open effect of a job's lane: the only one that may be done now."""
+_CLAIMABLE = (
+    sa.select(effects.c.id, effects.c.job_id, effects.c.kind, effects.c.subject, effects.c.attempts, effects.c.in_doubt)
+    .where(
+        effects.c.done_at.is_(None),
+        effects.c.lane == sa.bindparam("lane"),
+        effects.c.due_at <= sa.bindparam("at", type_=Utc),
+        sa.or_(effects.c.leased_until.is_(None), effects.c.leased_until <= sa.bindparam("at", type_=Utc)),
+        _FIRST,
+    )
+    .order_by(effects.c.due_at, effects.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True, of=effects)
+)
+_LEASE = (
+    effects.update()
+    .where(effects.c.id == sa.bindparam("claimed"))
+    .values(
+        lease=sa.bindparam("lease"),
+        leased_until=sa.bindparam("leased_until"),
+        attempts=effects.c.attempts + 1,
+        in_doubt=True,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +289,43 @@ def _connect_to_server(url: str) -> Engine:
         ) from None
 
 
+class _Queue:
+    """A lock that its waiters get in the order in which they came.
+
+    Python's own goes to whoever is quickest: under load some would wait for seconds, the worker among them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Whether it could be had within so many seconds."""
+        with self._lock:
+            if not self._held:
+                self._held = True
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        if turn.acquire(timeout=timeout):
+            return True
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return False
+        return True  # it was handed over at the last moment
+
+    def release(self) -> None:
+        """Hand it to the one that has waited longest."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
 class JobStore:
     """The database. Every method of its own is one transaction; several changes at once go through `begin()`."""
 
@@ -272,7 +333,7 @@ class JobStore:
         self._engine = engine
         self._sqlite = engine.dialect.name == "sqlite"
         # SQLite lets one writer in at a time and makes the others poll; a lock of our own lets them queue instead.
-        self._writing = threading.Lock()
+        self._writing = _Queue()
         self._thread = threading.local()
 
     @contextmanager
@@ -374,41 +435,24 @@ class JobStore:
         Of each job only the first open effect of the lane is ever leased, which keeps their order. Without `of_chat`
         jobs that a channel hears of are left alone.
         """
-        query = (
-            sa.select(effects.c.id)
-            .where(
-                effects.c.done_at.is_(None),
-                effects.c.lane == lane.value,
-                effects.c.due_at <= at,
-                sa.or_(effects.c.leased_until.is_(None), effects.c.leased_until <= at),
-                _FIRST,
-            )
-            .order_by(effects.c.due_at, effects.c.id)
-            .limit(limit)
-        )
-        if job_id is not None:
-            query = query.where(effects.c.job_id == job_id)
+        query = _CLAIMABLE if job_id is None else _CLAIMABLE.where(effects.c.job_id == job_id)
         if not of_chat:
             quiet = jobs.c.request["channel"].as_string().is_(None)
             query = query.where(sa.exists().where(jobs.c.id == effects.c.job_id, quiet))
+        values = {"lane": lane.value, "at": at, "most": limit}
         if self._sqlite:
             with self._connection() as connection:  # readers do not wait: an idle worker never takes the write lock
-                if connection.execute(query.limit(1)).first() is None:
+                if connection.execute(query, {**values, "most": 1}).first() is None:
                     return []
         lease = entropy.token_hex(8)
         with self.begin() as transaction:
-            found = transaction.connection.execute(query.with_for_update(skip_locked=True, of=effects)).scalars().all()
-            if not found:
+            rows = transaction.connection.execute(query, values).all()
+            if not rows:
                 return []
-            claimed = transaction.connection.execute(
-                sa.select(effects).where(effects.c.id.in_(found)).order_by(effects.c.id)
-            )
-            rows = claimed.all()
             transaction.connection.execute(
-                effects.update()
-                .where(effects.c.id.in_(found))
-                .values(lease=lease, leased_until=at + lease_for, attempts=effects.c.attempts + 1, in_doubt=True)
+                _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
             )
+        rows = sorted(rows, key=lambda row: row.id)
         return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
 
     def renew(self, held: Sequence[Effect], *, until: datetime) -> None:

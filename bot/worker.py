@@ -51,6 +51,8 @@ MAX_SUMMARY, MAX_PREVIEW = 2**20, 8 * 2**20
 """Bytes of results.json and of the preview that are read."""
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
+ASKED = 400
+"""Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.MAIL: 2}
 """Effects carried out at once in each lane, so that a dead mail server holds back nothing but mail."""
 
@@ -225,11 +227,11 @@ class Worker:
             self._sweep_at = at + SWEEP
 
     def watch_once(self) -> int:
-        """Ask compute about every job it has, in hundreds; how many moved."""
+        """Ask compute about every job it has; how many moved. Jobs it does not answer for now are asked about later."""
         moved = 0
         watched = self._store.watched()
-        for first in range(0, len(watched), 100):
-            some = watched[first : first + 100]
+        for first in range(0, len(watched), ASKED):
+            some = watched[first : first + ASKED]
             try:
                 seen = self._compute.observe([job.compute_id for job in some])
             except Unavailable as error:

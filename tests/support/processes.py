@@ -66,7 +66,7 @@ class Lab:
         ours = {"NOMADS_PIPELINES": str(PROGRAMS), "NOMADS_LEASE_SECONDS": "1.5", "NOMADS_WATCH_INTERVAL": "0.1"}
         self.environment = house.environment(self.data, socket_mode=False) | ours | env
         self._folder = folder
-        self._bots: list[Bot] = []
+        self.bots: list[Bot] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Lab:
@@ -75,7 +75,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for bot in self._bots:
+        for bot in self.bots:
             bot.kill()  # asking politely takes a second each
         self._stack.close()
 
@@ -83,10 +83,10 @@ class Lab:
 
     def launch(self, **env: str) -> Bot:
         """Start a bot, without waiting for it."""
-        log = self._folder / f"bot-{len(self._bots)}.log"
+        log = self._folder / f"bot-{len(self.bots)}.log"
         process = self._stack.enter_context(bot_process({**self.environment, **env}, log=log))
-        self._bots.append(Bot(process, log))
-        return self._bots[-1]
+        self.bots.append(Bot(process, log))
+        return self.bots[-1]
 
     def start(self, **env: str) -> Bot:
         """Start a bot, wait until it serves, and let Slack talk to it."""
@@ -108,7 +108,7 @@ class Lab:
     @property
     def said(self) -> str:
         """What all the bots logged."""
-        return "".join(bot.log.read_text() for bot in self._bots)
+        return "".join(bot.log.read_text() for bot in self.bots)
 
     # A person
 
@@ -145,6 +145,22 @@ class Lab:
         (job,) = self.jobs
         return job
 
+    @property
+    def newest(self) -> Job:
+        """The job that was accepted last."""
+        return self.jobs[-1]
+
+    def ended(self, job: Job) -> Job:
+        """The job once it has ended and nothing of it is left to do; waits for that."""
+        try:
+            until(lambda: self._over(job), within=PATIENCE)
+        except AssertionError:
+            raise AssertionError(f"the job did not end:\n{self.store.job(job.id)}\n{self.said[-6000:]}") from None
+        return self.store.job(job.id)
+
+    def _over(self, job: Job) -> bool:
+        return self.store.job(job.id).state in FINAL and self.store.open_effects(job.id) == 0
+
     def tried(self, kind: str) -> bool:
         """Whether somebody began an effect of that kind that is not done."""
         query = sa.select(effects.c.id).where(
@@ -163,17 +179,10 @@ class Lab:
         """The job's results folder."""
         return self.data / "results" / job.folder
 
-    def settled(self) -> bool:
-        """Every job has ended, and nothing is left to do."""
-        found = self.jobs
-        return bool(found) and all(job.state in FINAL for job in found) and self.store.open_effects() == 0
-
     def settle(self) -> None:
-        """Wait for that. Fails the test with what the bots said."""
-        try:
-            until(self.settled, within=PATIENCE)
-        except AssertionError:
-            raise AssertionError(f"the jobs did not end:\n{self.jobs}\n{self.said[-6000:]}") from None
+        """Wait until every job has ended and nothing is left to do."""
+        for job in self.jobs:
+            self.ended(job)
 
     def cards(self) -> list[str]:
         """What the cards in #synapses say."""

@@ -1,0 +1,332 @@
+"""`python -m bot …`, the front end without Slack: what it prints, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from pydantic import SecretStr
+
+from bot.__main__ import main
+from bot.app import build_core
+from bot.jobs import JobRequest, JobState
+from bot.settings import Settings
+from sandbox.house import House
+from tests.support.app import PROGRAMS, RIGHT
+from tests.support.processes import PATIENCE, Lab, an_order
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with House() as house:
+        yield house
+
+
+@pytest.fixture
+def lab(house: House, tmp_path: Path) -> Iterator[Lab]:
+    with Lab(house, tmp_path) as lab:
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """The command line sets what is logged, for the whole process."""
+    yield
+    for name in ("bot", "handlers"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def here(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, **env: str) -> int:
+    """Run the command line in this process, with these settings alone; its exit code."""
+    monkeypatch.chdir(folder)
+    for name, value in {"NOMADS_DATA": str(folder / "data"), "NOMADS_PIPELINES": str(PROGRAMS), **env}.items():
+        monkeypatch.setenv(name, value)
+    return main(arguments)
+
+
+def transitions(out: str) -> list[dict[str, Any]]:
+    """What `--json` printed."""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def folder_of(url: str) -> Path:
+    """The folder behind a file:// address."""
+    parts = urlsplit(url)
+    assert parts.scheme == "file"
+    return Path(unquote(parts.path))
+
+
+# What it says of itself
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for command in ("run", "work", "submit", "provision", "doctor"):
+        assert f"\n    {command} " in said or f"\n    {command}\n" in said
+
+
+# Wrong requests
+
+
+def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(lab: Lab) -> None:
+    wrong = an_order(pipeline="nope", collection="a b", experiment="", x="5", y="9,3", z="-1,4", email="nobody")
+    with lab.command("submit", *wrong, "--wait", "--json", token="") as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert out == ""
+    named = [line.partition(":")[0] for line in err.splitlines()]
+    assert sorted(named) == ["collection", "email", "experiment", "pipeline", "token", "x", "y", "z"]
+    assert not (lab.data / "results").exists()
+
+
+def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = an_order(x="0,100000", y="0,100000", z="0,10")
+    assert here(monkeypatch, tmp_path, "submit", *order, BOSS_TOKEN="demo-token") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("x: This box is 100 GB")
+    assert "The largest box from this corner that fits" in said
+
+
+# Jobs
+
+
+def test_each_transition_is_one_json_object_and_the_last_one_leads_to_the_results(lab: Lab) -> None:
+    with lab.command("submit", *an_order(), "--wait", "--json") as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    told = transitions(out)
+    states = [step["state"] for step in told]
+    assert [states[0], states[-1]] == ["ACCEPTED", "SUCCEEDED"]
+    assert len(set(states)) == len(states)
+    assert all(step["job"] == lab.job.id and step["at"] for step in told)
+    assert told[-1]["counts"] == {"synapses": 7}
+    assert json.loads((folder_of(told[-1]["results_url"]) / "results.json").read_text())["counts"] == {"synapses": 7}
+    assert "results_url" not in told[0]
+    first, last = lab.mail.messages
+    assert str(first["Subject"]).endswith("accepted")
+    assert str(last["Subject"]).endswith("finished")
+
+
+def test_a_job_that_fails_exits_with_1_and_says_why_and_what_next(lab: Lab) -> None:
+    with lab.command("submit", *an_order(collection="fails"), "--wait") as process:
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "Failed after 0 s: BOSS refused: <!channel> & more." in out
+    assert "progress 0.50 reading" in out
+    assert out.splitlines()[-1].startswith("Check that the token is right")
+
+
+def test_without_wait_it_returns_once_compute_has_the_job(lab: Lab) -> None:
+    with lab.command("submit", *an_order(collection="waits"), "--json") as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "SUBMITTED" in [step["state"] for step in transitions(out)]
+    assert lab.job.compute_id
+    until(lambda: (lab.results(lab.job) / "starts").exists(), what="the program")
+    assert lab.job.state is not JobState.SUCCEEDED
+    (lab.results(lab.job) / "go").touch()
+    until((lab.data / "runs" / lab.job.name / "exit.json").exists, what="the program's end")
+
+
+def test_who_stops_waiting_is_told_that_the_job_goes_on(lab: Lab) -> None:
+    with lab.command("submit", *an_order(collection="waits"), "--wait") as process:
+        assert process.stdout
+        assert "Accepted as job" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert f"Job {lab.job.id} was submitted and is not cancelled." in err
+    assert "Traceback" not in err
+    with lab.command("submit", *an_order(), "--wait") as another:  # it takes up what was left, with no bot about
+        until(lambda: (lab.results(lab.jobs[0]) / "starts").exists(), what="the program")
+        (lab.results(lab.jobs[0]) / "go").touch()
+        another.communicate(timeout=PATIENCE)
+    assert (lab.results(lab.jobs[0]) / "starts").read_text() == "started\n"
+
+
+def test_two_may_wait_at_once(lab: Lab) -> None:
+    order = ("submit", *an_order(), "--wait", "--json")
+    with lab.command(*order) as one, lab.command(*order) as other:
+        said = [process.communicate(timeout=PATIENCE) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], said
+    first, second = (transitions(out)[-1] for out, _ in said)
+    assert first["job"] != second["job"]
+    for step in (first, second):
+        assert step["state"] == "SUCCEEDED"
+        assert (folder_of(step["results_url"]) / "starts").read_text() == "started\n"
+    assert len({str(mail["Message-ID"]) for mail in lab.mail.messages}) == 4
+
+
+def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:
+    lab.start()
+    lab.submit(collection="waits")
+    with lab.command("submit", *an_order(), "--wait", "--json") as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    slack_job, our_job = lab.jobs
+    assert transitions(out)[-1]["job"] == our_job.id
+    (lab.results(slack_job) / "go").touch()
+    lab.settle()
+    assert [job.state for job in lab.jobs] == [JobState.SUCCEEDED, JobState.SUCCEEDED]
+    for job in lab.jobs:
+        assert (lab.results(job) / "starts").read_text() == "started\n"
+    assert len(lab.cards()) == 1
+
+
+def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_served(lab: Lab) -> None:
+    settings = Settings.model_validate({"data": lab.data, "pipelines": PROGRAMS})
+    core = build_core(settings)
+    core.store.migrate()
+    order = RIGHT | {"pipeline": "quick", "email": "demo@example.org", "channel": "C01SYNAPSES"}
+    token = SecretStr(order.pop("token"))
+    core.service.accept(JobRequest.parse(order), actor="U01DEMO", token=token, key="from Slack")
+    core.store.close()
+    with lab.command("submit", *an_order(), "--wait") as process:
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    from_slack, ours = lab.jobs
+    assert ours.state is JobState.SUCCEEDED
+    assert from_slack.state is JobState.ACCEPTED
+    assert lab.store.open_effects(from_slack.id) == 4
+    assert len(lab.mail.messages) == 2
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOMADS_PORT", "a-port"),
+        ("NOMADS_LOG_LEVEL", "LOUD"),
+        ("NOMADS_IMAGES", "not JSON"),
+        ("NOMADS_DATABASE_URL", "nonsense"),
+        ("NOMADS_DATA", "/dev/null/data"),
+        ("NOMADS_MAIL", "ftp://user:canary-password@example.org"),
+        ("NOMADS_SECRET_KEY", "short"),
+        ("NOMADS_AWS_QUEUE", "?"),
+        ("NOMADS_AWS_SUBNETS", "not JSON"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_exits_with_2_and_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+) -> None:
+    env = {"BOSS_TOKEN": "demo-token", "NOMADS_SECRET_KEY": "a key for tests only", name: value}
+    assert here(monkeypatch, tmp_path, "submit", *an_order(), **env) == 2
+    said = capsys.readouterr().err
+    assert name.removeprefix("NOMADS_").removeprefix("AWS_").lower() in said.lower()
+    assert "canary" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ({}, "SLACK_BOT_TOKEN"),
+        ({"SLACK_BOT_TOKEN": "demo-bot-token"}, "SLACK_APP_TOKEN"),
+        ({"SLACK_BOT_TOKEN": "demo-bot-token"}, "SLACK_SIGNING_SECRET"),
+        ({"SLACK_BOT_TOKEN": "demo", "SLACK_SIGNING_SECRET": "demo", "NOMADS_COMPUTE": "aws"}, "NOMADS_AWS_BUCKET"),
+        (
+            {"SLACK_BOT_TOKEN": "demo", "SLACK_SIGNING_SECRET": "demo", "NOMADS_DATABASE_URL": "postgresql:///x"},
+            "NOMADS_SECRET_KEY",
+        ),
+    ],
+)
+def test_a_bot_that_cannot_run_exits_with_2_and_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    needed: str,
+) -> None:
+    assert here(monkeypatch, tmp_path, "run", NOMADS_PORT="0", **settings) == 2
+    assert needed in capsys.readouterr().err
+
+
+def test_an_app_token_that_slack_does_not_take_exits_with_2(lab: Lab) -> None:
+    bot = lab.launch(SLACK_APP_TOKEN="another-app-token")
+    assert bot.process.wait(PATIENCE) == 2
+    said = bot.log.read_text()
+    assert "Slack did not take SLACK_APP_TOKEN (invalid_auth)." in said
+    assert "Traceback" not in said
+    assert "another-app-token" not in said
+
+
+def test_a_database_that_is_away_exits_with_1_and_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = {
+        "NOMADS_DATABASE_URL": "postgresql://nomads:canary-password@127.0.0.1:9/nomads",
+        "NOMADS_SECRET_KEY": "a key for tests only",
+        "BOSS_TOKEN": "demo-token",
+    }
+    assert here(monkeypatch, tmp_path, "submit", *an_order(), **env) == 1
+    said = capsys.readouterr()
+    assert "The database does not answer" in said.err
+    assert "canary-password" not in said.out + said.err
+
+
+# Set-up
+
+
+def test_provision_without_settings_names_all_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    assert here(monkeypatch, tmp_path, "provision") == 2
+    said = capsys.readouterr().err
+    for name in (
+        *("REGION", "BUCKET", "EXECUTION_ROLE", "JOB_ROLE", "INSTANCE_ROLE"),
+        *("SUBNETS", "SECURITY_GROUPS", "INSTANCE_TYPES"),
+    ):
+        assert f"NOMADS_AWS_{name}" in said
+
+
+def test_doctor_finds_a_sound_house_sound(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    env = house.environment(tmp_path / "data")
+    assert here(monkeypatch, tmp_path, "doctor", **env) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *("database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"),
+    ]
+    assert not house.mail.messages
+
+
+def test_doctor_names_every_part_that_is_not_sound(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    env = house.environment(
+        tmp_path / "data",
+        SLACK_BOT_TOKEN="another-bot-token",
+        NOMADS_MAIL="smtp://127.0.0.1:9",
+        NOMADS_PIPELINES=str(tmp_path),
+    )
+    assert here(monkeypatch, tmp_path, "doctor", **env) == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail"]
+    assert said["pipelines"] == "There is no pipeline."
+    assert said["slack"].startswith("Slack did not take the bot token")
+    assert said["mail"].startswith("The mail server does not answer")
