@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,10 @@ def bot(environment: Mapping[str, str], *, log: Path) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the bot did not start:\n{log.read_text()}")
             time.sleep(0.05)
-        yield address
+        try:
+            yield address
+        finally:
+            process.kill()  # asked nicely, it would finish what it is doing, with services that hang
 
 
 def _address(log: Path) -> str:
@@ -96,6 +100,28 @@ def _healthy(address: str) -> bool:
         return bool(address) and httpx.get(f"{address}/health", trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder on the checkout's own disk: in many places /tmp is memory, where a commit costs nothing."""
+    kept = ROOT / "var"
+    kept.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=kept) as folder:
+        yield Path(folder)
+
+
+def slack_environment(slack: Part | None, folder: Path) -> dict[str, str]:
+    """Settings of a bot in that folder, with that Slack over HTTP; None: with a Slack that is not there."""
+    ready = slack.ready if slack else {"token": "demo-token", "secret": "demo-secret", "api": "http://127.0.0.1:9/"}
+    return {
+        "SLACK_BOT_TOKEN": ready["token"],
+        "SLACK_SIGNING_SECRET": ready["secret"],
+        "SLACK_API_URL": ready["api"],
+        "NOMADS_DATA": str(folder),
+        "NOMADS_PORT": "0",
+        "NOMADS_MAIL": "off",
+    }
 
 
 def say(**words: Any) -> None:

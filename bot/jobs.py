@@ -21,6 +21,8 @@ MAX_NAME = 255
 """The longest collection, experiment or channel name BOSS takes."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
+PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
+"""The token that reads public data; a word that programs may print."""
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
 

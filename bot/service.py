@@ -115,7 +115,8 @@ class JobService:
         at = self._clock()
         chat = [(Kind.CARD, ""), (Kind.REPLY, "1")] if request.channel else []
         wanted = [(Kind.SUBMIT, ""), *chat, (Kind.MAIL_ACCEPTED, "")]
-        with self._store.begin() as transaction:
+
+        def take(transaction: Transaction) -> Job | None:
             job = Job(
                 id="".join(entropy.choice(_ID_ALPHABET) for _ in range(8)),
                 key=key,
@@ -125,11 +126,13 @@ class JobService:
                 token_ref=self._vault.put(actor, token),  # a row of the same database, committed together
                 accepted_at=at,
             )
-            added = transaction.add(job, Transition(JobState.ACCEPTED, at, f"Accepted as job {job.id}.", 1), wanted)
-            if not added:
-                self._vault.forget(job.token_ref or "")
-        if not added:
-            return self._store.job_by_key(key) or job
+            if transaction.add(job, Transition(JobState.ACCEPTED, at, f"Accepted as job {job.id}.", 1), wanted):
+                return job
+            self._vault.forget(job.token_ref or "")
+            return None
+
+        job = self._store.write(take) or self._store.job_by_key(key)
+        assert job  # its key is taken, and jobs are never deleted
         self._committed()
         return job
 
@@ -167,6 +170,8 @@ class JobService:
             if not transaction.finish(effect, at=self._clock()):
                 return False
             transaction.change(job.id, compute_id=compute_id, token_ref=token_ref, submitted_at=self._clock())
+            if job.token_ref and job.token_ref != token_ref:  # compute's own keeper has it now
+                self._vault.forget(job.token_ref)
             if JobState.SUBMITTED.follows(job.state):
                 self._move(transaction, job, JobState.SUBMITTED, Observation(state=JobState.SUBMITTED))
         self._committed()
@@ -183,10 +188,8 @@ class JobService:
         self._committed()
         return True
 
-    def conclude(
-        self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], token_ref: str | None, note: str = ""
-    ) -> bool:
-        """The job's end with what was collected of it: now it is told to people."""
+    def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> bool:
+        """The job's end with what was collected of it: now it is told to people, and the vault forgets its token."""
         at = self._clock()
         with self._store.begin() as transaction:
             job = transaction.lock(effect.job_id)
@@ -196,6 +199,10 @@ class JobService:
             if job.state is JobState.FAILED and job.exit_code and (said := [line for line in log_tail if line.strip()]):
                 reason = words.shortened(said[-1].strip(), 500)  # the contract: the last line says why, in words
             job = job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(log_tail)})
+            token_ref = job.token_ref
+            if token_ref and self._vault.holds(token_ref):
+                self._vault.forget(token_ref)  # a row of the same database, committed together
+                token_ref = None
             transaction.change(
                 job.id,
                 summary=summary.model_dump(mode="json") if summary else None,

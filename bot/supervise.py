@@ -71,6 +71,10 @@ def write_exit(run: Path, *, code: int | None, reason: str, started: float | Non
     write(run / "exit.json", json.dumps(ended))
 
 
+PUBLIC = "public"
+"""The token that is no secret (bot.jobs.PUBLIC_TOKEN): a word that programs may print."""
+
+
 def explain(code: int, log: Path, *, secret: str = "") -> str:
     """Why a program that ended with that code failed, in words: its last line, or what the code means."""
     if code == 0:
@@ -197,10 +201,11 @@ def _run(run: Path, lock: int) -> None:
             signals.wait(min(LOOKS, patience - time.monotonic()))
     _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
     code = child.wait()
-    token = os.environ.get("BOSS_TOKEN", "")
-    with contextlib.suppress(OSError):  # a full disk does not undo what the program did
-        strike_out(run / "log", token)
+    given = os.environ.get("BOSS_TOKEN", "")
+    token = given if given != PUBLIC else ""
     reason = reason or explain(code, run / "log", secret=token)
+    with contextlib.suppress(OSError):  # a bad disk does not undo what the program did
+        strike_out(run / "log", token)
     write_exit(run, code=code, reason=reason, started=started)
 
 

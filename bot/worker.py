@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
+    PUBLIC_TOKEN,
     Job,
     JobState,
     NomadsError,
@@ -41,8 +42,6 @@ P = ParamSpec("P")
 
 LEASE = timedelta(seconds=15)
 """How long a dead worker's effects stay untouched; a living one renews in time."""
-SWEEP = timedelta(hours=1)
-"""How often orphaned tokens are looked for, and how old one must be: its job may be about to be committed."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 300.0
 """Seconds: the back-off's first step and its ceiling."""
 GIVE_UP = 900
@@ -104,7 +103,6 @@ class Worker:
         self._lease = lease
         self._clock = clock
         self._holder = entropy.token_hex(8)
-        self._sweep_at = clock()
         self._missing: set[str] = set()
         self._held: dict[int, Effect] = {}
         self._wake = {lane: threading.Event() for lane in self._lanes}
@@ -204,7 +202,6 @@ class Worker:
                 lasting=max(3 * interval, self._lease / 3),
             ):
                 self._attempt(self.watch_once)
-                self._attempt(self._sweep)
             self._stop.wait(self._watch_interval)
 
     @staticmethod
@@ -219,12 +216,6 @@ class Worker:
         return None
 
     # Watching
-
-    def _sweep(self) -> None:
-        """Erase tokens that no job needs: a process may have died after it kept one, or before it erased one."""
-        if (at := self._clock()) >= self._sweep_at:
-            self._store.delete_orphaned_secrets(before=at - SWEEP)
-            self._sweep_at = at + SWEEP
 
     def watch_once(self) -> int:
         """Ask compute about every job it has; how many moved. Jobs it does not answer for now are asked about later."""
@@ -295,7 +286,7 @@ class Worker:
         if effect.kind is Kind.SUBMIT:
             self._service.refused(effect, error)
         elif effect.kind is Kind.COLLECT:
-            self._service.conclude(effect, summary=None, log_tail=(), token_ref=None, note=error)
+            self._service.conclude(effect, summary=None, log_tail=(), note=error)
         else:
             self._finish(effect, error=error)
 
@@ -319,8 +310,7 @@ class Worker:
             if not self._secrets.holds(reference):
                 reference = self._secrets.put(job.actor, self._vault.get(reference))
             compute_id = self._compute.submit(self._work(job, pipeline, reference))
-        if self._service.submitted(effect, compute_id, token_ref=reference) and reference != job.token_ref:
-            self._vault.forget(job.token_ref)
+        self._service.submitted(effect, compute_id, token_ref=reference)
 
     def _work(self, job: Job, pipeline: Pipeline, token: str) -> Work:
         request = job.request
@@ -351,17 +341,13 @@ class Worker:
         self._finish(effect)
 
     def _collect(self, effect: Effect, job: Job) -> None:
-        summary, tail, reference = None, list[str](), job.token_ref
+        summary, tail = None, list[str]()
         if job.state is JobState.SUCCEEDED:
             summary = self._summary(job)
         elif job.compute_id:
             tail = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
-            tail = self._masked(tail, reference)
-        if reference is None or not self._vault.holds(reference):
-            self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=reference)
-        # Erased afterwards: whoever collects again, should this process die here, needs it to mask the log.
-        elif self._service.conclude(effect, summary=summary, log_tail=tail, token_ref=None):
-            self._vault.forget(reference)
+            tail = self._masked(tail, job.token_ref)
+        self._service.conclude(effect, summary=summary, log_tail=tail)
 
     def _summary(self, job: Job) -> Summary:
         """The announced results; what lies there, where there is no results.json (an old image) or it is unusable."""
@@ -382,7 +368,7 @@ class Worker:
             token = keeper.get(reference).get_secret_value()
         except NotFound:
             return []
-        return [line.replace(token, "•••") for line in lines]
+        return lines if token == PUBLIC_TOKEN else [line.replace(token, "•••") for line in lines]
 
     # Chat and mail
 

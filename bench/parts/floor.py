@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import anyio.to_thread
-import httpx
 import uvicorn
 from slack_sdk import WebClient
 from slack_sdk.signature import SignatureVerifier
@@ -91,25 +90,7 @@ def _threaded(client: WebClient, view: dict[str, Any]) -> Opening:
     return opening
 
 
-def _httpx(api: str, token: str, view: dict[str, Any]) -> Opening:
-    """httpx on the event loop, its connections kept open."""
-    client = httpx.AsyncClient(
-        base_url=api,
-        trust_env=False,
-        timeout=10,
-        limits=httpx.Limits(max_connections=THREADS),
-        headers={"Authorization": f"Bearer {token}"},
-    )
-
-    async def opening(trigger: str) -> None:
-        answer = await client.post("views.open", json={"trigger_id": trigger, "view": view})
-        if not answer.json()["ok"]:
-            raise RuntimeError(answer.text)
-
-    return opening
-
-
-_CLIENTS: dict[str, Callable[[str, str, dict[str, Any]], Opening]] = {"sdk": _sdk, "pooled": _pooled, "httpx": _httpx}
+_CLIENTS: dict[str, Callable[[str, str, dict[str, Any]], Opening]] = {"sdk": _sdk, "pooled": _pooled}
 
 if __name__ == "__main__":
     main()

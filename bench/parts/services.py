@@ -11,6 +11,7 @@ import json
 import sys
 import uuid
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from bench.processes import say
@@ -42,7 +43,8 @@ def main() -> None:
 
 async def _serve(hang: float) -> None:
     async def silence(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(hang)
+        with suppress(asyncio.CancelledError):  # the end of the benchmark
+            await asyncio.sleep(hang)
         writer.close()
 
     aws, smtp = (silence, silence) if hang else (_aws, _smtp)
@@ -72,7 +74,7 @@ async def _aws(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
                 f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
                 + content
             )
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
         writer.close()
 
 
@@ -186,7 +188,7 @@ async def _smtp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     break
                 case _:
                     writer.write(b"250 fine\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
         pass
     writer.close()
 

@@ -45,15 +45,6 @@ def state(lab: Lab, job: Job) -> JobState:
     return lab.store.job(job.id).state
 
 
-def running(lab: Lab, job: Job) -> None:
-    until(lambda: state(lab, job) is JobState.RUNNING, within=PATIENCE, what="the program")
-
-
-def let_go(lab: Lab, job: Job) -> None:
-    """Let the job's program, which waits, come to its end."""
-    (lab.results(job) / "go").touch()
-
-
 def mails(lab: Lab, job: Job) -> list[tuple[str, str]]:
     """Subject and text of each mail about the job, repeated ones once."""
     found = {str(m["Message-ID"]): m for m in lab.mail.messages if job.id in str(m["Subject"])}
@@ -89,8 +80,7 @@ def test_a_job_that_boss_does_not_serve_fails_within_seconds_and_says_why(
     (_, ending) = mails(lab, job)
     assert ending[0].endswith("failed")
     assert reason in ending[1]
-    (card,) = [card for card in lab.cards() if job.id in card]
-    assert "❌ Failed" in card
+    assert "❌ Failed" in lab.card(job)
 
 
 @contextmanager
@@ -108,7 +98,7 @@ def test_mail_that_nobody_takes_holds_nothing_back_and_arrives_later(lab: Lab) -
         job = a_job(lab)
         until(lambda: len(lab.thread(job)) and "Finished" in lab.thread(job)[-1], within=PATIENCE, what="the thread")
         assert state(lab, job) is JobState.SUCCEEDED
-        until(lambda: lab.store.open_effects(job.id) == 2, what="all but two mails")
+        until(lambda: lab.store.open_effects(job.id) == 2, within=PATIENCE, what="all but two mails")
         assert not mails(lab, job)
     lab.ended(job)
     assert [subject.rpartition(" ")[2] for subject, _ in mails(lab, job)] == ["accepted", "finished"]
@@ -123,7 +113,7 @@ def test_slack_s_patience_is_granted_and_nothing_is_lost(lab: Lab) -> None:
     refused = [at for at, call in enumerate(calls) if call.error == "ratelimited"]
     assert len(refused) == 2
     assert all(calls[at + 1].at - calls[at].at >= 1 for at in refused)
-    assert len([card for card in lab.cards() if job.id in card]) == 1
+    assert "✅ Finished" in lab.card(job)
     assert len(lab.replies(job)) == len(set(lab.replies(job)))
     assert "Finished" in lab.thread(job)[-1]
 
@@ -149,10 +139,10 @@ def locked_by_another_process(database: Path) -> Iterator[None]:
 
 def test_a_database_that_another_process_keeps_locked_loses_nothing(lab: Lab) -> None:
     job = a_job(lab, collection="waits")
-    running(lab, job)
+    lab.running(job)
     said = len(lab.said)
     with locked_by_another_process(lab.data / "nomads.db"):
-        let_go(lab, job)
+        lab.let_go(job)
         until(lambda: "The database" in lab.said[said:], within=PATIENCE, what="the bot's complaint")
         assert state(lab, job) is JobState.RUNNING
     job = lab.ended(job)
@@ -167,7 +157,7 @@ def test_a_database_that_another_process_keeps_locked_loses_nothing(lab: Lab) ->
 def test_a_boss_that_hangs_keeps_nobody_waiting_but_its_own_job(lab: Lab) -> None:
     with lab.house.boss.hanging():
         stuck = a_job(lab, pipeline="nomads-unsupervised", x="0,64", y="0,64", z="0,8")
-        running(lab, stuck)
+        until(lambda: state(lab, stuck) is JobState.RUNNING, within=PATIENCE, what="the program")
         ack = lab.submit(pipeline="quick")
         assert ack.seconds < 3
         other = lab.ended(lab.newest)
@@ -178,12 +168,12 @@ def test_a_boss_that_hangs_keeps_nobody_waiting_but_its_own_job(lab: Lab) -> Non
 
 def test_a_job_that_compute_no_longer_knows_is_lost_and_the_thread_and_the_mail_say_so(lab: Lab) -> None:
     job = a_job(lab, collection="waits")
-    running(lab, job)
+    lab.running(job)
     (lab.data / "runs" / job.name).rename(lab.data / "forgotten")
     job = lab.ended(job)
     assert job.state is JobState.LOST
     assert "Lost: compute no longer knows this job" in lab.thread(job)[-1]
     assert "Look at the results folder" in lab.thread(job)[-1]
     assert mails(lab, job)[-1][0].endswith("lost")
-    let_go(lab, job)
-    until((lab.results(job) / "results.json").exists, what="the program's end")
+    lab.let_go(job)
+    until((lab.results(job) / "results.json").exists, within=PATIENCE, what="the program's end")

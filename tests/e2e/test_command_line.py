@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -79,15 +80,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 # Wrong requests
 
 
-def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(lab: Lab) -> None:
+def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong = an_order(pipeline="nope", collection="a b", experiment="", x="5", y="9,3", z="-1,4", email="nobody")
-    with lab.command("submit", *wrong, "--wait", "--json", token="") as process:
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    assert out == ""
-    named = [line.partition(":")[0] for line in err.splitlines()]
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert here(monkeypatch, tmp_path, "submit", *wrong, "--wait", "--json") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    named = [line.partition(":")[0] for line in said.err.splitlines()]
     assert sorted(named) == ["collection", "email", "experiment", "pipeline", "token", "x", "y", "z"]
-    assert not (lab.data / "results").exists()
+    assert not (tmp_path / "data" / "nomads.db").exists()
 
 
 def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
@@ -111,7 +114,7 @@ def test_each_transition_is_one_json_object_and_the_last_one_leads_to_the_result
     states = [step["state"] for step in told]
     assert [states[0], states[-1]] == ["ACCEPTED", "SUCCEEDED"]
     assert len(set(states)) == len(states)
-    assert all(step["job"] == lab.job.id and step["at"] for step in told)
+    assert all(step["job"] == lab.newest.id and step["at"] for step in told)
     assert told[-1]["counts"] == {"synapses": 7}
     assert json.loads((folder_of(told[-1]["results_url"]) / "results.json").read_text())["counts"] == {"synapses": 7}
     assert "results_url" not in told[0]
@@ -134,11 +137,11 @@ def test_without_wait_it_returns_once_compute_has_the_job(lab: Lab) -> None:
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "SUBMITTED" in [step["state"] for step in transitions(out)]
-    assert lab.job.compute_id
-    until(lambda: (lab.results(lab.job) / "starts").exists(), what="the program")
-    assert lab.job.state is not JobState.SUCCEEDED
-    (lab.results(lab.job) / "go").touch()
-    until((lab.data / "runs" / lab.job.name / "exit.json").exists, what="the program's end")
+    assert lab.newest.compute_id
+    until((lab.results(lab.newest) / "starts").exists, within=PATIENCE, what="the program")
+    assert lab.newest.state is not JobState.SUCCEEDED
+    lab.let_go(lab.newest)
+    until((lab.data / "runs" / lab.newest.name / "exit.json").exists, within=PATIENCE, what="the program's end")
 
 
 def test_who_stops_waiting_is_told_that_the_job_goes_on(lab: Lab) -> None:
@@ -148,11 +151,11 @@ def test_who_stops_waiting_is_told_that_the_job_goes_on(lab: Lab) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert f"Job {lab.job.id} was submitted and is not cancelled." in err
+    assert f"Job {lab.newest.id} was submitted and is not cancelled." in err
     assert "Traceback" not in err
     with lab.command("submit", *an_order(), "--wait") as another:  # it takes up what was left, with no bot about
-        until(lambda: (lab.results(lab.jobs[0]) / "starts").exists(), what="the program")
-        (lab.results(lab.jobs[0]) / "go").touch()
+        until((lab.results(lab.jobs[0]) / "starts").exists, within=PATIENCE, what="the program")
+        lab.let_go(lab.jobs[0])
         another.communicate(timeout=PATIENCE)
     assert (lab.results(lab.jobs[0]) / "starts").read_text() == "started\n"
 
@@ -178,12 +181,14 @@ def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:
     assert process.returncode == 0, err
     slack_job, our_job = lab.jobs
     assert transitions(out)[-1]["job"] == our_job.id
-    (lab.results(slack_job) / "go").touch()
+    lab.running(slack_job)
+    lab.let_go(slack_job)
     lab.settle()
     assert [job.state for job in lab.jobs] == [JobState.SUCCEEDED, JobState.SUCCEEDED]
     for job in lab.jobs:
         assert (lab.results(job) / "starts").read_text() == "started\n"
-    assert len(lab.cards()) == 1
+    assert "✅ Finished" in lab.card(slack_job)
+    assert not lab.card(our_job)
 
 
 def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_served(lab: Lab) -> None:

@@ -9,30 +9,22 @@ import fcntl
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-import sqlalchemy as sa
 
 from bot.jobs import Job, JobState
-from bot.store import secrets
 from sandbox.house import House
 from tests.support.processes import PATIENCE, Bot, Lab
 from tests.support.waiting import until
 
 
-@pytest.fixture
-def house() -> Iterator[House]:
-    with House() as house:
-        yield house
-
-
-@pytest.fixture
-def lab(house: House, tmp_path: Path) -> Iterator[Lab]:
-    with Lab(house, tmp_path) as lab:
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One data folder for all: the bot that a test starts last is the one that the next test kills."""
+    with House() as house, Lab(house, tmp_path_factory.mktemp("crashes")) as lab:
         yield lab
 
 
@@ -40,8 +32,7 @@ def assert_all_was_done_once(lab: Lab, job: Job) -> None:
     """The job succeeded, its program ran once, and each step of it was told once."""
     assert job.state is JobState.SUCCEEDED, (job, lab.said)
     assert (lab.results(job) / "starts").read_text() == "started\n"
-    (card,) = [card for card in lab.cards() if job.id in card]
-    assert "✅ Finished" in card
+    assert "✅ Finished" in lab.card(job)
     replies = lab.replies(job)
     assert sorted(set(replies)) == sorted(replies)
     steps = [line.split()[0].rstrip(",.:") for text in lab.thread(job) for line in text.splitlines()]
@@ -68,12 +59,10 @@ def locked(path: Path) -> Iterator[None]:
 @contextmanager
 def nobody_writes(lab: Lab) -> Iterator[None]:
     """Lock the database against every writer."""
-    connection = sqlite3.connect(lab.data / "nomads.db", isolation_level=None, timeout=PATIENCE)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    database = lab.data / "nomads.db"
+    with closing(sqlite3.connect(database, isolation_level=None, timeout=PATIENCE)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
         yield
-    finally:
-        connection.close()
 
 
 def when_the_form_has_just_closed(lab: Lab, bot: Bot) -> None:
@@ -82,72 +71,70 @@ def when_the_form_has_just_closed(lab: Lab, bot: Bot) -> None:
 
 
 def when_the_program_was_started_and_nobody_has_written_it_down(lab: Lab, bot: Bot) -> None:
-    with locked(lab.data / "runs" / ".lock"):
-        lab.submit()
-        until(lambda: lab.tried("submit"), what="the submission")
-        started = lab.data / "runs" / lab.job.name / "started"
-        writing = nobody_writes(lab)
-        writing.__enter__()
-    until(started.exists, what="the program's start")
-    bot.kill()
-    writing.__exit__(None, None, None)
-    assert lab.job.compute_id is None
+    with ExitStack() as until_the_end:
+        with locked(lab.data / "runs" / ".lock"):
+            lab.submit()
+            until(lambda: lab.tried("submit"), within=PATIENCE, what="the submission")
+            until_the_end.enter_context(nobody_writes(lab))
+        started = lab.data / "runs" / lab.newest.name / "started"
+        until(started.exists, within=PATIENCE, what="the program's start")
+        bot.kill()
+        assert lab.newest.compute_id is None
 
 
 def when_the_card_was_posted_and_its_answer_got_lost(lab: Lab, bot: Bot) -> None:
     lab.slack.lose_answer("chat.postMessage")
     lab.submit()
-    lab.slack.wait_for(lab.cards, PATIENCE)
+    job = lab.newest
+    lab.slack.wait_for(lambda: lab.card(job), PATIENCE)
     bot.kill()
 
 
 def when_a_reply_was_posted_and_its_answer_got_lost(lab: Lab, bot: Bot) -> None:
     lab.slack.delay("chat.postMessage", 0.3)
     lab.submit()
-    lab.slack.wait_for(lab.cards, PATIENCE)
+    job = lab.newest
+    lab.slack.wait_for(lambda: lab.card(job), PATIENCE)
     lab.slack.lose_answer("chat.postMessage")
-    job = lab.job
     lab.slack.wait_for(lambda: lab.replies(job), PATIENCE)
     bot.kill()
+    lab.slack.delay("chat.postMessage", 0)
 
 
 def while_the_program_runs(lab: Lab, bot: Bot) -> None:
-    running(lab)
+    lab.submit(collection="waits")
+    lab.running(lab.newest)
     bot.kill()
 
 
 def and_the_program_ends_before_anybody_looks(lab: Lab, bot: Bot) -> None:
-    running(lab)
-    bot.kill()
-    (lab.results(lab.job) / "go").touch()
-    until((lab.data / "runs" / lab.job.name / "exit.json").exists, what="the program's end")
-
-
-def running(lab: Lab) -> None:
     lab.submit(collection="waits")
-    until(lambda: lab.job.state is JobState.RUNNING, within=PATIENCE, what="the program")
+    lab.running(lab.newest)
+    bot.kill()
+    lab.let_go(lab.newest)
+    until((lab.data / "runs" / lab.newest.name / "exit.json").exists, within=PATIENCE, what="the program's end")
 
 
-def while_the_results_are_collected(lab: Lab, bot: Bot) -> None:
+def while_the_results_are_collected(lab: Lab, bot: Bot, *, collection: str = "demo") -> None:
     """What is collected cannot be written down, as if the bot always died just before."""
     change(lab, "CREATE TRIGGER hold BEFORE UPDATE OF summary ON jobs BEGIN SELECT RAISE(ABORT, 'held'); END")
-    lab.submit()
-    until(lambda: lab.tried("collect"), within=PATIENCE, what="the results")
+    lab.submit(collection=collection)
+    until(lambda: "collect failed" in bot.log.read_text(), within=PATIENCE, what="the results")
     bot.kill()
     change(lab, "DROP TRIGGER hold")
-    assert lab.job.summary is None
+    assert lab.newest.summary is None
 
 
 def change(lab: Lab, statement: str) -> None:
-    connection = sqlite3.connect(lab.data / "nomads.db", timeout=PATIENCE)
-    connection.execute(statement)
-    connection.close()
+    with closing(sqlite3.connect(lab.data / "nomads.db", timeout=PATIENCE)) as connection:
+        connection.execute(statement)
 
 
 def when_the_preview_was_shown_and_its_answer_got_lost(lab: Lab, bot: Bot) -> None:
     lab.slack.lose_answer("files.completeUploadExternal")
     lab.submit()
-    lab.slack.wait_for(lambda: any(m.get("files") for m in lab.slack.messages("#synapses")), PATIENCE)
+    job = lab.newest
+    lab.slack.wait_for(lambda: any(job.id in file.name and file.shared for file in lab.slack.files), PATIENCE)
     bot.kill()
 
 
@@ -176,12 +163,44 @@ def when_the_last_mail_was_taken_and_not_yet_answered(lab: Lab, bot: Bot) -> Non
     ],
 )
 def test_a_bot_that_is_killed_and_started_again_does_everything_once(lab: Lab, die: Callable[[Lab, Bot], None]) -> None:
-    die(lab, lab.start())
+    die(lab, lab.living())
     lab.start()
-    let_go(lab)
+    if lab.newest.request.collection == "waits":
+        lab.let_go(lab.newest)
     lab.settle()
-    assert_all_was_done_once(lab, lab.job)
+    assert_all_was_done_once(lab, lab.newest)
     assert lab.kept_secrets == 0
+
+
+def test_the_log_of_a_job_that_failed_survives_the_bot_that_fetched_it(lab: Lab) -> None:
+    while_the_results_are_collected(lab, lab.living(), collection="fails")
+    lab.start()
+    job = lab.ended(lab.newest)
+    assert job.log_tail == ("progress 0.50 reading", "BOSS refused: <!channel> & more.")
+    assert "BOSS refused: &lt;!channel&gt; &amp; more." in lab.thread(job)[-1]
+    assert lab.kept_secrets == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_of_two_bots_on_one_database_either_may_die_at_any_moment(tmp_path: Path, database_url: str) -> None:
+    """Replicas behind a load balancer: one is killed after some calls to Slack, another one comes, and so on."""
+    moments = Random(20180712)
+    key = {"NOMADS_DATABASE_URL": database_url, "NOMADS_SECRET_KEY": "a key for tests only"}
+    with House() as house, Lab(house, tmp_path, **key) as lab:
+        bots = [lab.launch(), lab.launch()]
+        for collection in ("waits", "demo", "demo"):
+            lab.talk_to(bots[0])
+            lab.submit(collection=collection)
+            after_calls(lab, moments.randint(1, 5))
+            bots.pop(0).kill()
+            bots.append(lab.launch())
+        waiting = lab.jobs[0]
+        lab.running(waiting)
+        lab.let_go(waiting)
+        lab.settle()
+        for job in lab.jobs:
+            assert_all_was_done_once(lab, job)
+        assert lab.kept_secrets == 0
 
 
 def after_calls(lab: Lab, number: int) -> None:
@@ -190,55 +209,14 @@ def after_calls(lab: Lab, number: int) -> None:
     lab.slack.wait_for(lambda: len(lab.slack.calls) >= wanted, PATIENCE)
 
 
-def let_go(lab: Lab) -> None:
-    """Let programs that wait come to their end."""
-    for folder in lab.data.glob("results/*/*"):
-        (folder / "go").touch()
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_of_two_bots_on_one_database_either_may_die_at_any_moment(
-    house: House, tmp_path: Path, database_url: str
-) -> None:
-    """Replicas behind a load balancer: one is killed after some calls to Slack, another one comes, and so on."""
-    moments = Random(20180712)
-    key = {"NOMADS_DATABASE_URL": database_url, "NOMADS_SECRET_KEY": "a key for tests only"}
-    with Lab(house, tmp_path, **key) as lab:
-        bots = [lab.launch(), lab.launch()]
-        for collection in ("waits", "demo", "demo"):
-            lab.talk_to(bots[0])
-            lab.submit(collection=collection)
-            after_calls(lab, moments.randint(1, 5))
-            bots.pop(0).kill()
-            bots.append(lab.launch())
-        let_go(lab)
-        lab.settle()
-        for job in lab.jobs:
-            assert_all_was_done_once(lab, job)
-        assert len(lab.cards()) == 3
-        assert lab.kept_secrets == 0
-
-
 def test_a_bot_that_is_asked_to_end_finishes_what_is_under_way(lab: Lab) -> None:
     """SIGTERM while Slack keeps the bot waiting: the answer is waited for and written down."""
-    bot = lab.start()
+    bot = lab.living()
     lab.slack.delay("chat.postMessage", 1)
     lab.submit()
-    until(lambda: lab.tried("card"), what="the card")
+    until(lambda: lab.tried("card"), within=PATIENCE, what="the card")
     bot.process.terminate()
     assert bot.process.wait(PATIENCE) == 0
-    assert lab.store.message(lab.job.id, "card")
-    assert "Traceback" not in lab.said
-
-
-def test_a_token_that_a_dying_bot_left_behind_is_erased_by_the_next_one(lab: Lab) -> None:
-    lab.start().kill()
-    lab.store.put_secret("sealed:left-behind", "U01DEMO", b"sealed")
-    lab.store.put_secret("sealed:of-a-job-about-to-be-committed", "U01DEMO", b"sealed")
-    with lab.store.begin() as transaction:
-        left_behind = secrets.c.reference == "sealed:left-behind"
-        earlier = datetime.now(UTC) - timedelta(hours=2)
-        transaction.connection.execute(sa.update(secrets).where(left_behind).values(created_at=earlier))
-    lab.start()
-    until(lambda: lab.store.get_secret("sealed:left-behind") is None, what="the sweep")
-    assert lab.store.get_secret("sealed:of-a-job-about-to-be-committed")
+    lab.slack.delay("chat.postMessage", 0)
+    assert lab.store.message(lab.newest.id, "card")
+    assert "Traceback" not in bot.log.read_text()

@@ -89,11 +89,11 @@ def test_no_token_is_left_on_this_machine_in_slack_or_in_mail(house: House, tmp_
         lab.submit(token=canary, collection="waits")
         lab.submit(token=canary, collection="prints")
         waits, prints = lab.jobs
-        until(lambda: lab.store.job(waits.id).state is JobState.RUNNING, within=PATIENCE)
+        lab.running(waits)
         seen = processes()
         assert any("quick.py" in line and "--col waits" in line for line in seen.values())
         assert not [line for line in seen.values() if canary in line]
-        (lab.results(waits) / "go").touch()
+        lab.let_go(waits)
         lab.settle()
         assert [job.state for job in lab.jobs] == [JobState.SUCCEEDED, JobState.FAILED]
         assert "token ***" in lab.thread(prints)[-1]

@@ -98,6 +98,15 @@ def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(worl
     assert TOKEN not in repr(world.chat.messages) + repr(world.mailer.sent)
 
 
+def test_the_token_of_public_data_is_not_masked(world: World) -> None:
+    job = world.service.accept(a_request(), actor="U01DEMO", token=SecretStr("public"), key="public")
+    world.settle()
+    world.compute.print(job.name, "This data is public.")
+    world.see(job, JobState.FAILED, exit_code=1)
+    world.settle()
+    assert world.job(job).log_tail == ("This data is public.",)
+
+
 def test_an_old_image_without_results_json_has_its_files_listed(world: World) -> None:
     job = world.accept()
     world.settle()

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from bot.jobs import FINAL, Job
+from bot.jobs import FINAL, Job, JobState
 from bot.store import JobStore, connect, effects, jobs, secrets
 from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
@@ -77,6 +77,8 @@ class Lab:
     ) -> None:
         for bot in self.bots:
             bot.kill()  # asking politely takes a second each
+        for run in self.data.glob("runs/*/spec.json"):  # programs outlive the bot: end what a failed test left running
+            (run.parent / "cancel").touch()
         self._stack.close()
 
     # Bots
@@ -93,6 +95,13 @@ class Lab:
         bot = self.launch(**env)
         self.talk_to(bot)
         return bot
+
+    def living(self) -> Bot:
+        """The bot started last, or a new one in its place if it has ended."""
+        if not self.bots or self.bots[-1].process.poll() is not None:
+            return self.start()
+        self.talk_to(self.bots[-1])
+        return self.bots[-1]
 
     def talk_to(self, bot: Bot) -> None:
         """Let Slack talk to this bot."""
@@ -140,15 +149,18 @@ class Lab:
         return [self.store.job(job_id) for job_id in ids]
 
     @property
-    def job(self) -> Job:
-        """The only job."""
-        (job,) = self.jobs
-        return job
-
-    @property
     def newest(self) -> Job:
         """The job that was accepted last."""
         return self.jobs[-1]
+
+    def running(self, job: Job) -> None:
+        """Wait until the job is known to run, and its program, which waits, has got so far."""
+        until(lambda: self.store.job(job.id).state is JobState.RUNNING, within=PATIENCE, what="the program")
+        until((self.results(job) / "starts").exists, within=PATIENCE, what="the program's first words")
+
+    def let_go(self, job: Job) -> None:
+        """Let the job's program, which waits, come to its end."""
+        (self.results(job) / "go").touch()
 
     def ended(self, job: Job) -> Job:
         """The job once it has ended and nothing of it is left to do; waits for that."""
@@ -184,9 +196,12 @@ class Lab:
         for job in self.jobs:
             self.ended(job)
 
-    def cards(self) -> list[str]:
-        """What the cards in #synapses say."""
-        return [_shown(m) for m in self.slack.messages("#synapses") if m.get("thread_ts") in (None, m["ts"])]
+    def card(self, job: Job) -> str:
+        """What the job's card says; empty where there is none. Fails the test where there are two."""
+        tops = [m for m in self.slack.messages("#synapses") if m.get("thread_ts") in (None, m["ts"])]
+        cards = [shown for shown in map(_shown, tops) if job.id in shown]
+        assert len(cards) < 2, cards
+        return cards[0] if cards else ""
 
     def thread(self, job: Job) -> list[str]:
         """What the replies about a job say, the blocks included; files are left out."""

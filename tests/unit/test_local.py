@@ -169,6 +169,15 @@ def test_a_reason_never_repeats_the_token(rig: LocalComputeRig) -> None:
     assert rig.wait("job").reason == "bad token …"
 
 
+def test_the_token_of_public_data_is_a_word_that_logs_may_hold(rig: LocalComputeRig) -> None:
+    token = rig.secrets.put("U1", SecretStr("public"))
+    work = a_work("job", token=token, command=("python3", "-c", "import sys; sys.exit('this is public data')"))
+    rig.compute.submit(work)
+
+    assert rig.wait("job").reason == "this is public data"
+    assert rig.compute.log_tail("job", log=None, lines=1) == ["this is public data"]
+
+
 def test_a_program_that_cannot_be_started_fails_with_the_reason(rig: LocalComputeRig) -> None:
     rig.compute.submit(a_work("job", token=rig.secrets.put("U1", SecretStr(TOKEN)), command=("no-such-program",)))
 

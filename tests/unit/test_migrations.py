@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from bot.store import JobStore, connect, metadata
+from bot.store import MIGRATIONS, REVISION, JobStore, connect, metadata
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:
@@ -16,6 +18,12 @@ def test_migrations_match_the_tables(database_url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_the_store_knows_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
 
 
 def test_migrating_twice_changes_nothing(database_url: str) -> None:

@@ -1,0 +1,40 @@
+"""`python -m bench [NAME …]`: measure, print a line a figure, and exit with 1 if a goal is missed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from bench import accepting, modal, startup, submission, watching
+from bench.figures import Figure, exit_code
+
+Benchmark = Callable[[], Iterator[Figure]]
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "startup": startup.measure,
+    "modal": modal.measure,
+    "submission": submission.measure,
+    "watching": watching.measure,
+    "accepting": accepting.measure,
+}
+
+
+def main(argv: Sequence[str] | None = None, benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> int:
+    """Run the named benchmarks, or all. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what is called fast.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(benchmarks)}; none: all")
+    names = parser.parse_args(argv).names
+    if unknown := [name for name in names if name not in benchmarks]:
+        parser.error(f"there is no {unknown[0]}; there is {', '.join(benchmarks)}")
+    print(f"machine: {os.cpu_count()} processors, of which others use {os.getloadavg()[0]:.1f}", flush=True)
+    figures: list[Figure] = []
+    for name in names or benchmarks:
+        for figure in benchmarks[name]():
+            print(figure, flush=True)
+            figures.append(figure)
+    return exit_code(figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What `make bench` prints, and when it fails; nothing is measured here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from slack_sdk.signature import SignatureVerifier
+
+from bench.__main__ import main
+from bench.figures import Figure, exit_code
+from bench.parts.load import run, signed
+
+
+def test_a_figure_is_a_line_with_its_floor_ratio_and_goal() -> None:
+    figure = Figure(name="modals", value=467.2, unit="/s", floor=549, ratio_at_least=0.5)
+    assert str(figure) == "modals: 467 /s (floor 549, ratio 0.85, goal ratio ≥ 0.5)"
+
+
+def test_a_figure_without_floor_or_goal_is_its_name_and_value() -> None:
+    assert str(Figure(name="accepting", value=1.274, unit="ms")) == "accepting: 1.27 ms"
+
+
+def test_a_missed_goal_says_so_in_its_line() -> None:
+    assert str(Figure(name="help", value=0.5, unit="s", at_most=0.4)) == "help: 0.5 s (goal ≤ 0.4: MISSED)"
+
+
+@pytest.mark.parametrize(
+    ("figure", "missed"),
+    [
+        (Figure(name="a", value=200, unit="/s", at_least=200), False),
+        (Figure(name="a", value=199.9, unit="/s", at_least=200), True),
+        (Figure(name="a", value=250, unit="ms", at_most=250), False),
+        (Figure(name="a", value=250.1, unit="ms", at_most=250), True),
+        (Figure(name="a", value=50, unit="/s", floor=100, ratio_at_least=0.5), False),
+        (Figure(name="a", value=49, unit="/s", floor=100, ratio_at_least=0.5), True),
+        (Figure(name="a", value=121, unit="s", floor=100, ratio_at_most=1.2), True),
+        (Figure(name="a", value=210, unit="/s", floor=300, at_least=200, ratio_at_least=0.83), True),
+        (Figure(name="a", value=50, unit="/s", ratio_at_least=0.5), True),
+        (Figure(name="a", value=float("nan"), unit="/s", at_least=1), True),
+        (Figure(name="a", value=1, unit="/s"), False),
+    ],
+)
+def test_a_goal_is_met_at_its_bound_and_missed_beyond_it_or_without_its_floor(figure: Figure, missed: bool) -> None:
+    assert figure.missed is missed
+    assert exit_code([figure]) == missed
+
+
+def test_one_missed_goal_is_enough_to_fail_and_every_figure_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def slow() -> Iterator[Figure]:
+        yield Figure(name="slow", value=3, unit="s", at_most=2)
+
+    def quick() -> Iterator[Figure]:
+        yield Figure(name="quick", value=1, unit="s", at_most=2)
+
+    assert main([], {"slow": slow, "quick": quick}) == 1
+    machine, *figures = capsys.readouterr().out.splitlines()
+    assert machine.startswith("machine: ")
+    assert figures == ["slow: 3 s (goal ≤ 2: MISSED)", "quick: 1 s (goal ≤ 2)"]
+    assert main(["quick"], {"slow": slow, "quick": quick}) == 0
+
+
+def test_a_benchmark_nobody_knows_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["nothing"], {})
+    assert end.value.code == 2
+    assert "there is no nothing" in capsys.readouterr().err
+
+
+def test_the_load_generator_signs_as_slack_does_and_numbers_its_requests() -> None:
+    requests = signed(url="http://127.0.0.1:1/slack/events", body="view=V##", count=2, secret="s", mark="##")
+    bodies = [request.partition(b"\r\n\r\n")[2].decode() for request in requests]
+    assert bodies == ["view=V00000000", "view=V00000001"]
+    for request, body in zip(requests, bodies, strict=True):
+        head = request.partition(b"\r\n\r\n")[0].decode()
+        headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+        assert SignatureVerifier("s").is_valid_request(body, headers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "answered", "failed"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 6, 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 6, 6),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 6, 6),
+        (b"", 0, 6),
+    ],
+    ids=["acknowledged", "errors by field", "broken", "hung up"],
+)
+def test_the_load_generator_counts_what_was_not_acknowledged(answer: bytes, answered: int, failed: int) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(answer)
+            if not answer:
+                break
+        writer.close()
+
+    async def measured() -> dict[str, object]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            return await run(url, signed(url=url, body="a=b", count=6, secret="s"), 2)
+
+    said = asyncio.run(measured())
+    assert (said["answered"], said["failed"]) == (answered, failed)
