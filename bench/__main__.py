@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, benchmarks: Mapping[str, Benchmark] 
     names = parser.parse_args(argv).names
     if unknown := [name for name in names if name not in benchmarks]:
         parser.error(f"there is no {unknown[0]}; there is {', '.join(benchmarks)}")
-    print(f"machine: {os.cpu_count()} processors, of which others use {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"machine: {os.cpu_count()} processors, load average before {os.getloadavg()[0]:.1f}", flush=True)
     figures: list[Figure] = []
     for name in names or benchmarks:
         for figure in benchmarks[name]():
