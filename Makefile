@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LINTED := .venv/.imports
 
-.PHONY: help demo test bench lint format lock image clean
+.PHONY: help demo test bench lint format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'

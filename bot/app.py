@@ -34,7 +34,7 @@ TRIGGER = 2.5
 """Seconds for the call that opens a view: a trigger id lives three."""
 BACKLOG = 2048
 """Connections that may wait to be taken; uvicorn's own number."""
-QUICK = 1.0
+QUICK = 0.8
 """Seconds for a question to Slack whose answer is merely convenient."""
 PATIENT = 10.0
 """Seconds for a call that nobody waits for."""
@@ -183,7 +183,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     secret = settings.slack_signing_secret
     app = App(
         client=client,
-        signing_secret=secret.get_secret_value() if secret else "unused in Socket Mode",
+        request_verification_enabled=False,  # bot.web does that, on the bytes themselves, before Bolt reads them
         process_before_response=True,  # the answer follows the work at once instead of being polled for
         token_verification_enabled=False,  # no call to Slack before the first request
     )
@@ -211,7 +211,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     return Nomads(
         core=core,
         app=app,
-        web=web(app=None if socket_mode else app, results=results, ready=ready),
+        web=web(app=None if socket_mode else app, results=results, ready=ready, signing_secret=secret),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
     )
@@ -284,7 +284,8 @@ def run(settings: Settings) -> None:
 def _serve(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
-    url = settings.public_url.rstrip("/") or f"http://{settings.host}:{listener.getsockname()[1]}"
+    port = listener.getsockname()[1]
+    url = _public_url(settings, port=port)
     nomads = build(settings, base_url=url)
     announce(nomads.core)
     server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
@@ -297,13 +298,34 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         signal.signal(number, end)
     with running(nomads):
         listener.listen(BACKLOG)  # from now on nobody is turned away, though it takes uvicorn a moment more
-        log.info("NOMADS is ready at %s, Slack over %s.", url, "Socket Mode" if nomads.socket_mode else "HTTP")
+        log.info(
+            "NOMADS is ready at %s, Slack over %s.",
+            _address(settings.host, port),
+            "Socket Mode" if nomads.socket_mode else "HTTP",
+        )
         server.run(sockets=[listener])
 
 
+def _public_url(settings: Settings, *, port: int | None) -> str:
+    """Where people reach local results. Raises NomadsError where that cannot be known: links would lead nowhere."""
+    anywhere = settings.host in ("0.0.0.0", "::", "")  # noqa: S104  the question is whether it is that
+    if settings.public_url or settings.compute != "local":
+        return settings.public_url.rstrip("/")
+    if port is None or anywhere:
+        raise NomadsError("Set NOMADS_PUBLIC_URL: the links to results must say where this machine is reached.")
+    return _address(settings.host, port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def work(settings: Settings) -> None:
-    """Carry out effects and watch jobs, beside other processes that serve Slack, until a signal ends it."""
-    nomads = build(settings, base_url=settings.public_url.rstrip("/"))
+    """Carry out effects and watch jobs, beside other processes that serve Slack, until a signal ends it.
+
+    Raises NomadsError with local compute and no public URL: another process serves the results.
+    """
+    nomads = build(settings, base_url=_public_url(settings, port=None))
     announce(nomads.core)
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -331,8 +353,7 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         "results": lambda: core.results.list("nomads/doctor"),
         "pipelines": lambda: _runnable(core),
     }
-    if settings.slack_bot_token:
-        checks["slack"] = lambda: _greet(settings)
+    checks["slack"] = lambda: _greet(settings)
     if isinstance(mailer := _mailer(settings), SmtpMailer):
         checks["mail"] = mailer.check
     sound = True
@@ -354,13 +375,21 @@ def _runnable(core: Core) -> None:
 
 
 def _greet(settings: Settings) -> None:
-    from slack_sdk.errors import SlackClientError
+    from slack_sdk.errors import SlackApiError, SlackClientError
 
+    asked = "SLACK_BOT_TOKEN"
     try:
         with contextlib.closing(_client(settings, timeout=PATIENT)) as client:
             client.auth_test()
+            if settings.slack_app_token:
+                asked = "SLACK_APP_TOKEN"
+                client.apps_connections_open(app_token=settings.slack_app_token.get_secret_value())
+            elif not settings.slack_signing_secret:
+                raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
+    except SlackApiError as error:
+        raise NomadsError(f"Slack did not take {asked} ({error.response.get('error')}).") from None
     except (SlackClientError, OSError) as error:
-        raise NomadsError(f"Slack did not take the bot token ({type(error).__name__}).") from None
+        raise NomadsError(f"Slack cannot be reached ({type(error).__name__}).") from None
 
 
 def announce(core: Core) -> None:

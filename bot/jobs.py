@@ -6,9 +6,12 @@ Axes are z, y, x unless said; ranges are half-open and in voxels at resolution 0
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from email.errors import MessageError
+from email.headerregistry import Address
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -21,6 +24,8 @@ MAX_NAME = 255
 """The longest collection, experiment or channel name BOSS takes."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
+MAX_FOLDER = 240
+"""The longest results folder's name; file systems take 255 bytes."""
 PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
 """The token that reads public data; a word that programs may print."""
 MAX_EMAIL = 254
@@ -129,7 +134,7 @@ class Box:
         return z * y * x
 
     def largest_within(self, voxels: int) -> Box:
-        """The same corner with the longest sides cut to one length, so that at most `voxels` remain (at least one)."""
+        """From the same corner, a box of at most `voxels` (at least one) that cannot be larger; long sides give way."""
         low, high = 1, max(self.shape)
         while low < high:  # the largest side length that still fits
             side = (low + high + 1) // 2
@@ -137,7 +142,13 @@ class Box:
                 low = side
             else:
                 high = side - 1
-        return self._cut(low)
+        cut = self._cut(low)
+        sides = list(cut.shape)
+        for axis, whole in enumerate(self.shape):  # what is left goes to the first side that can grow
+            others = math.prod(sides) // sides[axis]
+            sides[axis] = max(1, min(whole, voxels // others))
+        corner = (self.z.start, self.y.start, self.x.start)
+        return Box(*(Range(start, start + side) for start, side in zip(corner, sides, strict=True)))
 
     def _cut(self, side: int) -> Box:
         z, y, x = (Range(r.start, min(r.stop, r.start + side)) for r in (self.z, self.y, self.x))
@@ -179,9 +190,17 @@ def _email(value: str) -> str:
         raise ValueError("The address has a line break or another invisible character in it; write one plain address.")
     if value.count("@") != 1 or any(c in value for c in ",; "):
         raise ValueError(f"“{_short(value)}” is not one mail address; write a single one, such as name@example.org.")
-    if len(value) > MAX_EMAIL or not _EMAIL.fullmatch(value) or ".." in value:
+    if len(value) > MAX_EMAIL or not _EMAIL.fullmatch(value) or not _is_address(value):
         raise ValueError(f"“{_short(value)}” is not a mail address; write one such as name@example.org.")
     return value
+
+
+def _is_address(value: str) -> bool:
+    """Whether the library that will write the mail takes it (dots where none may be, for one)."""
+    try:
+        return bool(Address(addr_spec=value).domain)
+    except (ValueError, IndexError, MessageError):
+        return False
 
 
 def _trim(value: Any) -> Any:
@@ -257,10 +276,12 @@ def compute_name(results_key: str, job_id: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", results_key)
     if not stem[:1].isalnum():
         stem = "n" + stem
-    room = MAX_COMPUTE_NAME - len(job_id) - 1
-    if len(stem) > room:
-        stem = f"{stem[: room - 9]}-{hashlib.sha256(results_key.encode()).hexdigest()[:8]}"
-    return f"{stem}-{job_id}"
+    return f"{_cut(stem, MAX_COMPUTE_NAME - len(job_id) - 1)}-{job_id}"
+
+
+def _cut(text: str, room: int) -> str:
+    """At most `room` characters; what is longer ends in a hash of the whole, so that it stays unique."""
+    return text if len(text) <= room else f"{text[: room - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class JobState(StrEnum):
@@ -312,11 +333,21 @@ class ResultFile:
     size: int
 
 
+def _result_name(name: str) -> str:
+    """A path within the folder, of parts that are names."""
+    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError("this is not the name of a file in the results folder")
+    return name
+
+
+ResultName = Annotated[str, Field(max_length=255), AfterValidator(_result_name)]
+
+
 class Finding(BaseModel):
-    """A file a program announces in its results.json."""
+    """A file a program announces in its results.json, or left without announcing it."""
 
     model_config = ConfigDict(extra="ignore")
-    name: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+    name: ResultName
     title: Annotated[str, Field(max_length=255)] = ""
     media_type: Annotated[str, Field(max_length=127)] = "application/octet-stream"
 
@@ -327,8 +358,8 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="ignore")
     counts: Annotated[dict[Annotated[str, Field(max_length=64)], int], Field(max_length=20)] = {}
     files: Annotated[list[Finding], Field(max_length=100)] = []
-    preview: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    viewer: Annotated[str, Field(max_length=3000, pattern=r"^https?://")] | None = None
+    preview: ResultName | None = None
+    viewer: Annotated[str, Field(max_length=3000, pattern=r"^https?://[^\s<>|]+$")] | None = None
     notes: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10)] = []
 
 
@@ -367,8 +398,11 @@ class Job(BaseModel):
 
     @property
     def folder(self) -> str:
-        """The results folder: the results key, and the job's id within it, so that no run overwrites another."""
-        return f"{self.request.results_key}/{self.id}"
+        """The results folder: the results key, and the job's id within it, so that no run overwrites another.
+
+        A key that no file system takes as a name is cut and hashed.
+        """
+        return f"{_cut(self.request.results_key, MAX_FOLDER)}/{self.id}"
 
     @property
     def advice(self) -> str:
@@ -382,6 +416,6 @@ class Job(BaseModel):
 
 _ADVICE = {
     2: "Correct the request and submit it again.",
-    3: "Check that the token is right and may read this data, then submit it again.",
+    3: "If it is the token or its permissions, mend that; otherwise try again later.",
 }
 """By a program's exit code (the pipelines' contract, version 1)."""

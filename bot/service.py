@@ -191,6 +191,7 @@ class JobService:
     def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> bool:
         """The job's end with what was collected of it: now it is told to people, and the vault forgets its token."""
         at = self._clock()
+        log_tail = [words.printable(line) for line in log_tail]
         with self._store.begin() as transaction:
             job = transaction.lock(effect.job_id)
             if not transaction.finish(effect, at=at, error=note or None):
@@ -228,7 +229,7 @@ class JobService:
         transaction.change(
             job.id,
             state=state.value,
-            reason=words.shortened(seen.reason, 500),
+            reason=words.shortened(words.printable(seen.reason), 500),
             exit_code=seen.exit_code,
             started_at=started,
             finished_at=ended,

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     )
     slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
     """Set: Socket Mode. Unset: HTTP."""
-    slack_api_url: Annotated[str, Field(validation_alias=AliasChoices("SLACK_API_URL"))] = "https://slack.com/api/"
+    slack_api_url: Annotated[
+        str, Field(validation_alias=AliasChoices("SLACK_API_URL"), pattern=r"^https?://[^\s]+$")
+    ] = "https://slack.com/api/"
 
     host: str = "127.0.0.1"
     """What the server binds."""

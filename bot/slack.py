@@ -30,8 +30,6 @@ EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
 CLOCK_SKEW = 60
 """Seconds by which Slack's clock and ours may differ."""
-TIMEOUT = 10
-"""Seconds for one call."""
 
 _PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 _FOR_AN_ADMIN = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}
@@ -44,7 +42,6 @@ _STATES = {
     JobState.CANCELLED: "🚫 Cancelled",
     JobState.LOST: "❓ Lost",
 } | dict.fromkeys(WAITING, "⏳ Waiting to run")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 T = TypeVar("T")
 
 
@@ -199,7 +196,9 @@ def _card(story: Story) -> list[Block]:
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        ContextBlock(elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: <{story.address}|folder>")]),
+        ContextBlock(
+            elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: {words.link(story.address, 'folder')}")]
+        ),
     ]
 
 
@@ -225,13 +224,13 @@ def _reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     texts = _packed([words.mrkdwn(step.text) for step in steps])
     ended = bool(steps) and steps[-1].state in FINAL
     if ended and job.state is JobState.SUCCEEDED:
-        folder = f"<{story.address}|All files>"
+        folder = words.link(story.address, "All files")
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
-        lines += [f"• <{link.url}|{words.mrkdwn(title)}>" for title, link in story.links]
+        lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
         texts += _packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + _packed([folder])
     elif ended:
         if job.log_tail:
-            texts.append(_log(job.log_tail))
+            texts += _log(job.log_tail)
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
     return [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts]
 
@@ -247,28 +246,27 @@ def _fitting(lines: Sequence[str], room: int) -> list[str]:
     return kept
 
 
-def _packed(lines: Sequence[str]) -> list[str]:
+def _packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
     """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
     packed: list[str] = []
     for line in lines:
-        if len(line) > SECTION:
+        if len(line) > room:
             continue
-        if packed and len(packed[-1]) + 1 + len(line) <= SECTION:
+        if packed and len(packed[-1]) + 1 + len(line) <= room:
             packed[-1] += "\n" + line
         else:
             packed.append(line)
     return packed
 
 
-def _log(tail: Sequence[str]) -> str:
-    """The last lines a program printed, as a code block that stays one; the oldest give way where there is no room."""
-    kept: list[str] = []
-    room = SECTION - len("```\n\n```")
-    for line in reversed(tail):
-        plain = "".join(c for c in _ANSI.sub("", line) if c.isprintable() or c == "\t")
-        shown = words.mrkdwn(words.shortened(plain, 300)).replace("```", "'''")
-        if len(shown) + 1 > room:
-            break
-        kept.append(shown)
-        room -= len(shown) + 1
-    return "```\n" + "\n".join(reversed(kept)) + "\n```"
+def _log(tail: Sequence[str]) -> list[str]:
+    """The last lines a program printed, as code blocks, one a section; every line is there, a long one cut."""
+    room = BLOCKS // 2 // max(len(tail), 1)
+    lines = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in tail]
+    fence = "```\n"
+    return [f"{fence}{text}\n```" for text in _packed(lines, SECTION - 2 * len(fence))]
+
+
+def _cut(text: str, limit: int) -> str:
+    """Escaped text, cut where it breaks no escape."""
+    return text if len(text) <= limit else re.sub(r"&[a-z]*$", "", text[: limit - 1]) + "…"

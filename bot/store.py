@@ -23,8 +23,9 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from bot.jobs import WATCHED, Job, JobRequest, JobState, NomadsError, Summary, Unavailable, UnknownJob
 
-BUSY_SECONDS = 2.0
-"""How long a write waits for SQLite's lock: within Slack's three seconds for an answer."""
+BUSY_SECONDS = 0.8
+"""How long a write waits for its turn, and then as long for SQLite's lock or a connection: with a question to Slack
+before it, all within Slack's three seconds for an answer."""
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 REVISION = "0001"
@@ -285,11 +286,22 @@ def _connect_to_server(url: str) -> Engine:
         parsed = sa.make_url(url)
         if parsed.drivername in ("postgres", "postgresql"):  # as most people write it
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_size=16, max_overflow=16, pool_pre_ping=True)
+        return sa.create_engine(
+            parsed,
+            pool_size=16,
+            max_overflow=48,
+            pool_pre_ping=True,
+            pool_timeout=BUSY_SECONDS,
+            connect_args=_patience(parsed),
+        )
     except (ArgumentError, ImportError):
         raise NomadsError(
             "NOMADS_DATABASE_URL cannot be used; write postgresql://user:password@host/name or sqlite:///path."
         ) from None
+
+
+def _patience(url: sa.URL) -> dict[str, Any]:
+    return {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {}
 
 
 class _Queue:
@@ -415,6 +427,8 @@ class JobStore:
                 yield connection
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
+        except sa.exc.TimeoutError as error:  # every connection is in use
+            raise Unavailable("The database is busy.") from error
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -520,13 +534,20 @@ class JobStore:
                     .values(leased_until=until)
                 )
 
-    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, error: str) -> None:
-        """Give the lease back; the effect is due again at that time."""
+    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str) -> None:
+        """Give the lease back; the effect is due again at that time. Unless `counted`, the attempt was none."""
         with self.begin() as transaction:
             transaction.connection.execute(
                 effects.update()
                 .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
-                .values(lease=None, leased_until=None, due_at=due_at, in_doubt=in_doubt, error=error[:500])
+                .values(
+                    lease=None,
+                    leased_until=None,
+                    due_at=due_at,
+                    in_doubt=in_doubt,
+                    attempts=effect.attempts if counted else effect.attempts - 1,
+                    error=error[:500],
+                )
             )
 
     def next_due(self) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from html import escape
@@ -9,9 +10,12 @@ from typing import Protocol
 from urllib.parse import quote
 
 import anyio.to_thread
+from pydantic import SecretStr
 from slack_bolt import App, BoltRequest
+from slack_sdk.signature import SignatureVerifier
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -31,8 +35,13 @@ class Ready(Protocol):
     def __call__(self) -> str: ...
 
 
-def web(*, app: App | None, results: LocalResults | None, ready: Ready) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine."""
+def web(
+    *, app: App | None, results: LocalResults | None, ready: Ready, signing_secret: SecretStr | None = None
+) -> Starlette:
+    """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine.
+
+    With `app` comes the `signing_secret`: a request that is not Slack's gets 401 before anything of it is read.
+    """
 
     async def health(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -42,8 +51,8 @@ def web(*, app: App | None, results: LocalResults | None, ready: Ready) -> Starl
         return PlainTextResponse(f"{problem or 'ready'}\n", status_code=503 if problem else 200)
 
     routes = [Route("/health", health), Route("/ready", readiness)]
-    if app:
-        routes.append(Route("/slack/events", _slack(app), methods=["POST"]))
+    if app and signing_secret:
+        routes.append(Route("/slack/events", _slack(app, signing_secret), methods=["POST"]))
     if results:
         routes.append(Route("/results/{path:path}", _results(results)))
 
@@ -55,13 +64,17 @@ def web(*, app: App | None, results: LocalResults | None, ready: Ready) -> Starl
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _slack(app: App) -> Callable[[Request], object]:
+def _slack(app: App, signing_secret: SecretStr) -> Callable[[Request], object]:
+    verifier = SignatureVerifier(signing_secret.get_secret_value())
+
     async def events(request: Request) -> Response:
         body = b""
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY:
                 return PlainTextResponse("too large\n", status_code=413)
+        if not _is_slack_s(verifier, request.headers, body):
+            return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
         asked = BoltRequest(
             body=body.decode("utf-8", "replace"), query=str(request.query_params), headers=dict(request.headers)
         )
@@ -70,6 +83,14 @@ def _slack(app: App) -> Callable[[Request], object]:
         return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
 
     return events
+
+
+def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
+    """Whether Slack signed these bytes within the last five minutes. No header whatever raises anything."""
+    timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or not signature.isascii():
+        return False
+    return verifier.is_valid(body=body, timestamp=timestamp, signature=signature)
 
 
 def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:

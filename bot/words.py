@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from datetime import timedelta
+from urllib.parse import quote
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def count(number: int) -> str:
@@ -38,6 +43,22 @@ def listed(items: list[str]) -> str:
 def shortened(text: str, limit: int) -> str:
     """At most `limit` characters, the cut marked."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """A line without what neither a database nor a person can read: colour codes, NUL, control and half characters."""
+    return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", text))
+
+
+def where(error: BaseException) -> str:
+    """The type of an error and where it arose, without its message: that may quote a token or a person's words."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def link(url: str, title: str) -> str:
+    """A link in Slack's mark-up that stays one, whatever stands in its address and its title."""
+    address = re.sub(r"[\s<>|]", lambda found: quote(found[0]), url)
+    return f"<{address}|{mrkdwn(printable(title)).replace('|', '¦')}>"
 
 
 def mrkdwn(text: str) -> str:

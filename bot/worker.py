@@ -18,16 +18,19 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
+from bot import words
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
     PUBLIC_TOKEN,
+    Finding,
     Job,
     JobState,
     NomadsError,
     NotFound,
     Observation,
     Refused,
+    ResultFile,
     Summary,
     Unavailable,
 )
@@ -107,6 +110,7 @@ class Worker:
         self._held: dict[int, Effect] = {}
         self._wake = {lane: threading.Event() for lane in self._lanes}
         self._stop = threading.Event()
+        self._over = threading.Event()
         service.on_commit(self.wake)
         self._actions: Mapping[Kind, Callable[[Effect, Job], None]] = {
             Kind.SUBMIT: self._submit,
@@ -127,13 +131,15 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop()`; what is under way is finished first."""
+        leases = threading.Thread(target=self._keep_leases, name="leases")
         threads = [threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}") for lane in self._lanes]
-        threads += [threading.Thread(target=self._keep_leases, name="leases")]
         threads += [threading.Thread(target=self._watch, name="watch")]
-        for thread in threads:
+        for thread in (leases, *threads):
             thread.start()
         for thread in threads:
             thread.join()
+        self._over.set()  # not before: what is still being done must stay this worker's
+        leases.join()
 
     def stop(self) -> None:
         """Let `run()` return."""
@@ -188,7 +194,7 @@ class Worker:
         return claimed
 
     def _keep_leases(self) -> None:
-        while not self._stop.wait(self._lease.total_seconds() / 3):
+        while not self._over.wait(self._lease.total_seconds() / 3):
             self._attempt(self._store.renew, list(self._held.values()), until=self._clock() + self._lease)
 
     def _watch(self) -> None:
@@ -211,8 +217,8 @@ class Worker:
             return what(*args, **kwargs)
         except NomadsError as error:
             log.warning("%s", error)
-        except Exception:
-            log.exception("A round of the worker failed; the next one will try again.")
+        except Exception as error:
+            log.error("A round of the worker failed; the next one will try again: %s", words.where(error))
         return None
 
     # Watching
@@ -234,7 +240,7 @@ class Worker:
                 else:
                     self._missing.discard(job.id)
                 if observation and observation.state.follows(job.state):
-                    moved += self._service.observe(job.id, observation)
+                    moved += bool(self._attempt(self._service.observe, job.id, observation))
         return moved
 
     def _unknown(self, job_id: str, submitted_at: datetime) -> Observation | None:
@@ -258,7 +264,7 @@ class Worker:
             log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
             self._attempt(self._give_up, effect, str(error))
         except Exception as error:
-            log.exception("Job %s: %s failed.", effect.job_id, effect.kind)
+            log.error("Job %s: %s failed: %s", effect.job_id, effect.kind, words.where(error))
             self._put_off(effect, type(error).__name__, None)
         finally:
             self._held.pop(effect.id, None)
@@ -279,6 +285,7 @@ class Worker:
             effect,
             due_at=self._clock() + timedelta(seconds=delay),
             in_doubt=in_doubt,
+            counted=retry_after is None,
             error=error,
         )
 
@@ -357,7 +364,7 @@ class Worker:
             log.info("Job %s: no results.json; its files are listed instead.", job.id)
         except (Refused, ValueError, ValidationError):
             log.warning("Job %s: its results.json cannot be used; its files are listed instead.", job.id)
-        return Summary.model_validate({"files": [{"name": f.name} for f in self._results.list(job.folder)[:LINKS]]})
+        return Summary(files=[finding for file in self._results.list(job.folder) if (finding := _left(file))][:LINKS])
 
     def _masked(self, lines: list[str], reference: str | None) -> list[str]:
         """The lines without the token, should the program have printed it; none, where that cannot be told."""
@@ -448,3 +455,11 @@ class Worker:
         letter = acceptance if effect.kind is Kind.MAIL_ACCEPTED else ending
         self._mailer.send(letter(self._story(job), message_id=f"<{job.id}.{effect.kind}@{self._mail_domain}>"))
         self._finish(effect)
+
+
+def _left(file: ResultFile) -> Finding | None:
+    """A file that lies in the results folder; None where its name cannot be told."""
+    try:
+        return Finding(name=file.name)
+    except ValidationError:
+        return None

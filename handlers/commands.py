@@ -21,7 +21,8 @@ class Commands:
 
     def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
         """Open the form, or answer with usage, only to the person who asked."""
-        word, _, rest = (command.get("text") or "").strip().partition(" ")
+        text = (command.get("text") or "").split(maxsplit=1)
+        word, rest = text[0].casefold() if text else "", text[1] if len(text) > 1 else ""
         if word == "submit":
             self._submit.open(
                 client,

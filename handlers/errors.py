@@ -6,11 +6,12 @@ The log gets the error's type and where it arose; its message and the body, whic
 from __future__ import annotations
 
 import logging
-import traceback
 from typing import Any
 
 from slack_bolt import BoltResponse
 from slack_sdk.errors import SlackApiError
+
+from bot import words
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ def answer(error: Exception, body: dict[str, Any]) -> BoltResponse:
     """The one place where unforeseen errors end: in the log, and in words for the person who ran into them."""
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
     kind = body.get("type") or ("command" if "command" in body else "request")
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error("A %s failed: %s %s\n%s", kind, type(error).__name__, code, where)
+    log.error("A %s failed %s: %s", kind, code, words.where(error))
     text = TOO_SLOW if code in _LATE else UNFORESEEN
     if kind == "view_submission":
         first = next(iter(body["view"]["state"]["values"]), "pipeline")

@@ -39,7 +39,7 @@ OPTION_TEXT, OPTIONS, INITIAL, ERROR = 75, 100, 255, 2000
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
 )
-_RANGE = re.compile(r"\b([xyz])\s*=\s*([0-9]+\s*[,:]\s*[0-9]+)")
+_RANGE = re.compile(r"\b([xyz])\s*=\s*([0-9]+\s*[,:]\s*[0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Wish:
 
 def wish(text: str, catalog: Catalog) -> Wish:
     """Read the words after `/nomads submit`: any of pipeline, collection/experiment, x=…, y=…, z=… and an address."""
-    values = dict(_RANGE.findall(text))
+    values = {axis.lower(): found for axis, found in _RANGE.findall(text)}
     strange: list[str] = []
     for word in _RANGE.sub(" ", text).split():
         collection, slash, experiment = word.partition("/")

@@ -129,7 +129,7 @@ def test_a_job_that_fails_exits_with_1_and_says_why_and_what_next(lab: Lab) -> N
     assert process.returncode == 1
     assert "Failed after 0 s: BOSS refused: <!channel> & more." in out
     assert "progress 0.50 reading" in out
-    assert out.splitlines()[-1].startswith("Check that the token is right")
+    assert out.splitlines()[-1].startswith("If it is the token or its permissions")
 
 
 def test_without_wait_it_returns_once_compute_has_the_job(lab: Lab) -> None:
@@ -333,5 +333,5 @@ def test_doctor_names_every_part_that_is_not_sound(
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail"]
     assert said["pipelines"] == "There is no pipeline."
-    assert said["slack"].startswith("Slack did not take the bot token")
+    assert said["slack"] == "Slack did not take SLACK_BOT_TOKEN (invalid_auth)."
     assert said["mail"].startswith("The mail server does not answer")

@@ -60,6 +60,11 @@ def test_words_after_the_command_fill_the_form_in(served: Served) -> None:
     assert fields["email"] == "other@example.org"
 
 
+@pytest.mark.parametrize("words", ["Submit demo/cortex", "submit\tdemo/cortex", "SUBMIT\ndemo/cortex X=0,9"])
+def test_the_command_is_understood_however_it_is_typed(served: Served, words: str) -> None:
+    assert typed(served.open_form(words))["experiment"] == "cortex"
+
+
 def test_words_that_mean_nothing_are_named_in_the_form(served: Served) -> None:
     view = served.open_form("submit quickly demo/cortex")
     assert view["blocks"][0]["elements"][0]["text"] == "Not understood, and left out: quickly"  # type: ignore[index]
@@ -77,7 +82,7 @@ def test_the_global_shortcut_opens_the_same_form(served: Served) -> None:
     assert list(typed(by_shortcut)) == list(typed(by_command))
 
 
-@pytest.mark.parametrize("words", ["help", "", "HELP ME"])
+@pytest.mark.parametrize("words", ["help", "", "HELP", "quickly"])
 def test_help_and_unknown_words_answer_with_usage_only_to_the_person(served: Served, words: str) -> None:
     ack = served.slack.person().slash("/nomads", words)
     assert ack.ok
@@ -222,6 +227,30 @@ def test_a_forged_or_stale_signature_gets_401_and_nothing_is_done(served: Served
     assert served.jobs == 1
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Slack-Request-Timestamp", b"abc"),
+        ("X-Slack-Request-Timestamp", b"1e9"),
+        ("X-Slack-Request-Timestamp", b""),
+        ("X-Slack-Signature", "v0=ä".encode()),
+        ("X-Slack-Signature", b""),
+    ],
+)
+def test_headers_that_slack_never_sends_get_401(served: Served, header: str, value: bytes) -> None:
+    body, headers = served.slack.request(served.submit())
+    sent = {name.encode(): text.encode() for name, text in headers.items()} | {header.encode(): value}
+    answer = httpx.post(f"{served.url}/slack/events", content=body, headers=sent)
+    assert answer.status_code == 401
+    assert served.jobs == 1
+
+
+@pytest.mark.parametrize("body", [b"{bad", b"payload={bad", b"payload=%ff", b"", b"\x00"])
+def test_a_body_nobody_signed_is_not_read(served: Served, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    assert httpx.post(f"{served.url}/slack/events", content=body).status_code == 401
+    assert "Traceback" not in caplog.text
+
+
 def test_a_body_without_end_is_refused(served: Served) -> None:
     answer = httpx.post(f"{served.url}/slack/events", content=b"x" * (2**20 + 1))
     assert answer.status_code == 413
@@ -239,6 +268,19 @@ def test_a_locked_database_is_told_in_the_form_and_the_next_try_succeeds(served:
     other.close()
     assert served.slack.person().submit(view, RIGHT).ok
     assert served.jobs == 1
+
+
+def test_a_locked_database_is_told_in_time_also_while_the_worker_works(slack: SlackStandIn, tmp_path: Path) -> None:
+    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+        other = sqlite3.connect(tmp_path / "nomads.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            ack = served.submit()
+            assert list(ack.errors) == ["pipeline"], ack
+            assert ack.seconds < 3
+        other.execute("ROLLBACK")
+        other.close()
+        assert served.jobs == 0
 
 
 def test_an_unforeseen_error_is_told_without_a_traceback_and_logged_without_the_body(

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from bot.jobs import InvalidRequest, JobState, Observation, Refused, Unavailable
 from bot.store import JobStore, Lane
+from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
 
 
@@ -94,7 +95,7 @@ def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(worl
     mail = world.mailer.sent[-1]
     assert mail.subject == f"NOMADS job {job.id}: failed"
     assert "line 29" in mail.text
-    assert "Check that the token is right" in mail.text
+    assert "If it is the token" in mail.text
     assert TOKEN not in repr(world.chat.messages) + repr(world.mailer.sent)
 
 
@@ -124,6 +125,109 @@ def test_a_results_json_that_lies_about_itself_is_not_believed(world: World) -> 
     world.settle()
     assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
     assert not world.chat.files
+
+
+@pytest.mark.parametrize("lie", ["a/../b", "a//b", "/etc/passwd", "..", "a\\\\b", "a\u0000b"])
+def test_a_file_named_outside_its_folder_silences_nothing(world: World, lie: str) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "results.json", json.dumps({"files": [{"name": lie}]}).encode())
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert world.thread[-1] == "Finished."
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
+    assert len(world.mailer.sent) == 2
+
+
+def test_files_with_ordinary_names_are_listed_whatever_their_letters(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "it's é (1).txt", b"1")
+    world.results.put(job.folder, "bell\x07.txt", b"1")
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["it's é (1).txt"]
+    assert len(world.mailer.sent) == 2
+
+
+def test_a_viewer_that_is_no_plain_address_is_not_believed(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.results.put(job.folder, "results.json", summary(viewer="https://x.y/|evil> <!here>"))
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
+
+
+def test_a_reason_with_a_nul_byte_harms_neither_its_job_nor_the_others(world: World) -> None:
+    jobs = [world.accept() for _ in range(3)]
+    world.settle()
+    for job in jobs:
+        world.compute.print(job.name, "\x1b[31mlast\x00 words\x1b[0m")
+        world.compute.tell(job.name, Observation(JobState.FAILED, "bad\x00 reason", exit_code=1))
+    world.worker.watch_once()
+    world.settle()
+    assert {world.job(job).state for job in jobs} == {JobState.FAILED}
+    assert {world.job(job).reason for job in jobs} == {"last  words"}
+
+
+def test_a_job_whose_news_cannot_be_recorded_does_not_stop_the_watching_of_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = world.accept(), world.accept()
+    world.settle()
+    observe = world.service.observe
+
+    def fails_for_one(job_id: str, seen: Observation) -> bool:
+        if job_id == broken.id:
+            raise RuntimeError("unforeseen")
+        return observe(job_id, seen)
+
+    monkeypatch.setattr(world.service, "observe", fails_for_one)
+    for job in (broken, sound):
+        world.compute.tell(job.name, Observation(JobState.RUNNING))
+    assert world.worker.watch_once() == 1
+    assert world.job(sound).state is JobState.RUNNING
+
+
+def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> None:
+    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=1000)
+    world.accept()
+    world.settle(patience=1100)
+    assert len(world.chat.cards) == 1
+    assert len(world.chat.replies) == 1
+
+
+def test_one_denial_alone_does_not_make_a_job_lost(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.clock.advance(1000)
+    known = dict(world.compute._observations)
+    world.compute._observations.clear()
+    world.worker.watch_once()
+    world.compute._observations.update(known)
+    world.worker.watch_once()
+    world.compute._observations.clear()
+    world.worker.watch_once()
+    assert world.job(job).state is JobState.SUBMITTED
+
+
+def test_what_a_worker_still_does_while_it_stops_stays_its_own(store: JobStore) -> None:
+    """A call that outlasts the lease after SIGTERM: its lease is renewed until it is done."""
+    world = World(store, lease=0.3)
+    world.clock.run()
+    with world.compute.hanging("submit"):
+        job = world.accept()
+        thread = threading.Thread(target=world.worker.run)
+        thread.start()
+        until(lambda: "submit" in world.compute.calls)
+        world.worker.stop()
+        beyond = world.clock() + timedelta(seconds=1)
+        until(lambda: world.clock() > beyond)
+        assert not store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=1), at=world.clock())
+    thread.join()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert len(world.compute.works) == 1
 
 
 def test_the_same_key_twice_is_one_job(world: World) -> None:

@@ -40,9 +40,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+        self._runs = False
 
     def __call__(self) -> datetime:
-        return self.now
+        return datetime.now(UTC) if self._runs else self.now
+
+    def run(self) -> None:
+        """From now on it is the real time."""
+        self._runs = True
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -52,9 +57,12 @@ class Clock:
 class World:
     """One process of NOMADS with everything round it in memory; the database is real."""
 
-    def __init__(self, store: JobStore, *, max_bytes: int = 2 * 10**9, separate_secrets: bool = False) -> None:
+    def __init__(
+        self, store: JobStore, *, max_bytes: int = 2 * 10**9, separate_secrets: bool = False, lease: float = 15
+    ) -> None:
         self.store = store
         self.clock = Clock()
+        self.lease = timedelta(seconds=lease)
         self.compute = MemoryCompute()
         self.results = MemoryResults()
         self.vault = MemorySecrets()
@@ -93,6 +101,7 @@ class World:
             mail_domain="nomads.test",
             watch_interval=1,
             lost_after=timedelta(seconds=300),
+            lease=self.lease,
             clock=self.clock,
         )
 

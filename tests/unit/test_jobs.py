@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import product
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.jobs import FINAL, MAX_COORDINATE, Box, InvalidRequest, JobRequest, JobState, Range, compute_name
+from tests.support.stories import a_job
 from tests.support.world import a_request
 
 coordinates = st.integers(0, MAX_COORDINATE - 1)
@@ -72,6 +74,15 @@ def test_the_largest_box_within_fits_and_starts_at_the_same_corner(z: Range, y: 
         assert cut == box
 
 
+@given(ranges, ranges, ranges, st.integers(1, 10**9))
+def test_the_largest_box_within_cannot_grow(z: Range, y: Range, x: Range, voxels: int) -> None:
+    whole = Box(z, y, x)
+    cut = whole.largest_within(voxels)
+    for axis in range(3):
+        longer = [side + (n == axis) for n, side in enumerate(cut.shape)]
+        assert longer[axis] > whole.shape[axis] or math.prod(longer) > voxels
+
+
 def test_the_largest_box_cuts_the_longest_sides_first() -> None:
     box = Box(Range(0, 16), Range(0, 4096), Range(100, 4196))
     assert box.largest_within(10**6).shape == (16, 250, 250)
@@ -98,6 +109,13 @@ def test_long_results_keys_that_differ_only_at_their_end_have_names_that_differ(
     assert one != other
 
 
+def test_the_longest_names_make_a_folder_that_file_systems_take() -> None:
+    job = a_job(request=a_request(collection="c" * 255, experiment="e" * 255))
+    folder, _, run = job.folder.partition("/")
+    assert len(folder) <= 240
+    assert run == job.id
+
+
 def test_a_state_never_moves_backwards_and_an_end_is_an_end() -> None:
     order = list(JobState)
     for old, new in product(order, order):
@@ -112,7 +130,7 @@ def test_a_name_outside_boss_s_alphabet_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "nobody", "a@b@c", "a@b.org, c@d.org", "a@b.org\r\nBcc: x@y.org", "a@", "@b", "a@b..c"]
+    "address", ["", "nobody", "a@b@c", "a@b.org, c@d.org", "a@b.org\r\nBcc: x@y.org", "a@", "@b", "a@b..c", ".a.@b.org"]
 )
 def test_what_is_not_one_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -41,7 +41,7 @@ def test_success_has_summary_and_links_and_says_until_when_they_work() -> None:
     ("state", "exit_code", "subject", "advice"),
     [
         (JobState.FAILED, 2, "failed", "Correct the request"),
-        (JobState.FAILED, 3, "failed", "token is right"),
+        (JobState.FAILED, 3, "failed", "If it is the token"),
         (JobState.FAILED, 1, "failed", "whoever runs NOMADS"),
         (JobState.FAILED, None, "failed", "whoever runs NOMADS"),
         (JobState.CANCELLED, None, "cancelled", "whenever you like"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.app import build
+from bot.app import _public_url, build
 from bot.jobs import NomadsError
 from bot.settings import ROOT, Settings
 
@@ -66,3 +66,16 @@ def test_settings_that_do_not_fit_together_are_said_to_be_wrong_in_words(
 ) -> None:
     with pytest.raises(NomadsError, match=problem):
         build(Settings.model_validate({"data": str(tmp_path / "data"), **values}))
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:3000"), ("::1", "http://[::1]:3000")])
+def test_links_lead_to_the_address_that_is_bound(host: str, url: str) -> None:
+    assert _public_url(Settings.model_validate({"host": host}), port=3000) == url
+
+
+@pytest.mark.parametrize(("host", "port"), [("0.0.0.0", 3000), ("::", 3000), ("127.0.0.1", None)])
+def test_where_results_are_reached_must_be_said_if_it_cannot_be_known(host: str, port: int | None) -> None:
+    with pytest.raises(NomadsError, match="NOMADS_PUBLIC_URL"):
+        _public_url(Settings.model_validate({"host": host}), port=port)
+    given = Settings.model_validate({"host": host, "public_url": "https://lab.example.org/"})
+    assert _public_url(given, port=port) == "https://lab.example.org"

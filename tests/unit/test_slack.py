@@ -96,9 +96,9 @@ def test_a_failure_shows_the_log_as_code_that_pings_nobody_and_stays_code(slack:
     assert "<!channel>" not in text
     assert "<!here>" not in text
     assert "\x1b" not in text
-    assert text.count("```") == 2
-    assert "line 17" in text
-    assert "*What next?* Check that the token is right" in text
+    assert text.count("```") == 4  # two sections, each a block that ends
+    assert all(f"line {n} " in text for n in range(18))
+    assert "*What next?* If it is the token" in text
 
 
 def test_a_short_log_is_shown_whole(slack: SlackStandIn, chat: SlackChat) -> None:
@@ -113,6 +113,17 @@ def test_links_as_long_as_presigned_ones_fill_a_message_and_no_more(slack: Slack
     text = reply_to(chat, slack, job, "Finished.", links=links)
     assert [n for n in range(10) if f"|File {n}>" in text] == [0, 1, 2, 3, 4, 5]
     assert "<https://results.test/|All files>" in text
+
+
+def test_neither_a_title_nor_an_address_can_break_out_of_its_link(slack: SlackStandIn, chat: SlackChat) -> None:
+    links = [
+        ("a|b\n<!here>", Link("https://results.test/a")),
+        ("Neuroglancer", Link("https://x.test/|evil> <!channel>")),
+    ]
+    job = a_job(JobState.SUCCEEDED, channel=home(slack), summary=a_summary())
+    text = reply_to(chat, slack, job, "Finished.", links=links)
+    assert "<https://results.test/a|a¦b &lt;!here&gt;>" in text
+    assert "<https://x.test/%7Cevil%3E%20%3C!channel%3E|Neuroglancer>" in text
 
 
 def test_a_link_no_section_holds_is_left_out(slack: SlackStandIn, chat: SlackChat) -> None:
