@@ -206,7 +206,7 @@ def _since(job: Job) -> str:
     when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
     if job.state in FINAL:
         when = job.finished_at
-    return f"\nsince {_time(int(when.timestamp()))}" if when else ""
+    return f"\n{'' if job.state in FINAL else 'since '}{_time(int(when.timestamp()))}" if when else ""
 
 
 def _time(seconds: int) -> str:
