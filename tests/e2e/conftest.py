@@ -22,7 +22,7 @@ _QUIET = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, as the machine has it. Not for longer than a file: while it is open, an event loop runs in this thread."""
+    """Chromium, for one file: as long as it is open, an event loop runs in this thread."""
     path = shutil.which("chromium") or "/usr/bin/chromium"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=_QUIET)
