@@ -106,6 +106,8 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         mailer=_mailer(settings),
         chat=chat,
         boss_host=settings.boss_host,
+        predictions="" if settings.predictions == "off" else settings.predictions,
+        viewer=settings.viewer,
         mail_domain=settings.mail_from.rpartition("@")[2].rstrip(">") or "localhost",
         watch_interval=settings.watch_interval or (0.5 if settings.compute == "local" else 10),
         lost_after=timedelta(seconds=settings.lost_after),

@@ -15,6 +15,15 @@ from bot.jobs import Box, NomadsError
 MIB = 2**20
 
 
+class Limits(BaseModel):
+    """What a pipeline does not take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voxels: Annotated[int, Field(gt=0)] | None = None
+    """The most a box may have; None: as many as one job may read."""
+
+
 class Pipeline(BaseModel):
     """One catalogue entry."""
 
@@ -39,6 +48,7 @@ class Pipeline(BaseModel):
     """Seconds; AWS Batch takes no less than 60."""
     roles: dict[str, tuple[str, ...]] = {}
     """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
+    limits: Limits = Limits()
 
     def memory_for(self, box: Box) -> int:
         """MiB a run on that box needs."""

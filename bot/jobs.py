@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -32,6 +32,7 @@ MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
 
 _RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
+_PROGRESS = re.compile(r"progress ([0-9](?:\.[0-9]{1,6})?) ([A-Za-z][A-Za-z ]{0,29})")  # no token looks like this
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -326,6 +327,20 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a program says it is: the part that is done, from 0 to 1, and what it is doing."""
+
+    part: float
+    phase: str
+
+    @classmethod
+    def read(cls, lines: Sequence[str]) -> Progress | None:
+        """The last `progress 0.42 reading` among the lines a program printed, if there is one."""
+        found = next((found for line in reversed(lines) if (found := _PROGRESS.fullmatch(line.strip()))), None)
+        return cls(min(1.0, float(found[1])), found[2]) if found else None
+
+
+@dataclass(frozen=True)
 class ResultFile:
     """A file in a results folder; `name` is relative to the folder, `size` in bytes."""
 
@@ -384,6 +399,8 @@ class Job(BaseModel):
     """The last lines of the program's output, kept when it failed."""
     exit_code: int | None = None
     summary: Summary | None = None
+    progress: Progress | None = None
+    """What the program last said of itself while it ran."""
     cancelled_by: str | None = None
     """Who asked for its end."""
     accepted_at: datetime

@@ -23,6 +23,7 @@ from bot.jobs import (
     JobRequest,
     JobState,
     Observation,
+    Progress,
     Range,
     Summary,
 )
@@ -71,9 +72,9 @@ class JobService:
     # Accepting
 
     def first_choice(self) -> str:
-        """The name of the first pipeline that can run here; empty where none can."""
-        able = (p.name for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command))
-        return next(able, "")
+        """The name of the pipeline that can run here on most volumes: the one that needs the fewest channels, or ""."""
+        able = [p for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command)]
+        return min(able, key=lambda pipeline: pipeline.channels).name if able else ""
 
     def review(self, values: Mapping[str, Any], token: SecretStr) -> JobRequest:
         """The request in what a person typed. Raises InvalidRequest with every mistake, by field, at once.
@@ -94,7 +95,7 @@ class JobService:
                 errors["pipeline"] = f"There is no pipeline of that name; there is {self._names()}."
             elif problem := self._compute.refuses(image=pipeline.image, command=pipeline.command):
                 errors["pipeline"] = problem
-        if pipeline and (box := _box(values)) and pipeline.bytes_read(box) > self._max_bytes:
+        if pipeline and (box := _box(values)) and box.voxels > self._most(pipeline):
             errors[_longest(box)] = self._too_large(pipeline, box)
         if errors or request is None:
             raise InvalidRequest(errors)
@@ -139,13 +140,19 @@ class JobService:
     def _names(self) -> str:
         return words.listed([pipeline.name for pipeline in self._catalog])
 
+    def _most(self, pipeline: Pipeline) -> int:
+        """The voxels a box may have: as many as one job may read, or fewer where the pipeline says so."""
+        readable = self._max_bytes // pipeline.channels
+        return min(readable, pipeline.limits.voxels or readable)
+
     def _too_large(self, pipeline: Pipeline, box: Box) -> str:
-        fits = box.largest_within(self._max_bytes // pipeline.channels)
+        fits, most = box.largest_within(self._most(pipeline)), f"a job may read {words.size(self._max_bytes)}"
+        if self._most(pipeline) == pipeline.limits.voxels:
+            most = f"this pipeline takes {words.count(pipeline.limits.voxels)} voxels at most"
         return (
             f"This box is {words.size(pipeline.bytes_read(box))}:"
-            f" {words.count(box.voxels)} voxels in {pipeline.channels} channels;"
-            f" a job may read {words.size(self._max_bytes)}. The largest box from this corner that fits:"
-            f" x {fits.x}; y {fits.y}; z {fits.z}."
+            f" {words.count(box.voxels)} voxels in {pipeline.channels} channels; {most}."
+            f" The largest box from this corner that fits: x {fits.x}; y {fits.y}; z {fits.z}."
         )
 
     # What compute says
@@ -160,6 +167,18 @@ class JobService:
             if not state.follows(job.state):
                 return False
             self._move(transaction, job, state, seen)
+        self._committed()
+        return True
+
+    def progressed(self, job_id: str, progress: Progress) -> bool:
+        """Record how far a running program says it is, and show it on the card; True where that is news."""
+        with self._store.begin() as transaction:
+            job = transaction.lock(job_id)
+            if job.state is not JobState.RUNNING or job.progress == progress:
+                return False
+            transaction.change(job.id, progress={"part": progress.part, "phase": progress.phase})
+            if job.request.channel:
+                transaction.want(job.id, Kind.CARD, due_at=self._clock())
         self._committed()
         return True
 

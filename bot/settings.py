@@ -50,6 +50,12 @@ class Settings(BaseSettings):
 
     boss_host: str = "api.bossdb.io"
     """The BOSS that programs read: a host name, or a URL where it is not https."""
+    predictions: Annotated[str, Field(pattern=r"^(off|[A-Za-z0-9_-]{1,255}/[A-Za-z0-9_-]{1,255})$")] = (
+        "collman_nomads/nomads_predictions"
+    )
+    """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
+    viewer: Annotated[str, Field(pattern=r"^$|^https?://\S+$")] = ""
+    """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
     max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
     """The most data one job may read, in bytes."""
 

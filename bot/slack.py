@@ -191,7 +191,7 @@ def _card(story: Story) -> list[Block]:
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
         f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
         f"*Asked by*\n{who}",
-        f"*State*\n{_STATES[job.state]}{_since(job)}",
+        f"*State*\n{_STATES[job.state]}{_since(job)}{_progress(job)}",
     ]
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
@@ -200,6 +200,15 @@ def _card(story: Story) -> list[Block]:
             elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: {words.link(story.address, 'folder')}")]
         ),
     ]
+
+
+def _progress(job: Job) -> str:
+    """How far a running program is, as `▓▓▓▓░░░░░░ 42 % reading`."""
+    if job.progress is None or job.state is not JobState.RUNNING:
+        return ""
+    done = round(job.progress.part * 10)
+    percent = f"{job.progress.part * 100:.0f} %"
+    return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}"
 
 
 def _since(job: Job) -> str:

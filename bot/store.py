@@ -28,7 +28,7 @@ BUSY_SECONDS = 0.8
 before it, all within Slack's three seconds for an answer."""
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0001"
+REVISION = "0002"
 """The newest of the migrations."""
 
 
@@ -71,6 +71,7 @@ jobs = sa.Table(
     sa.Column("log_tail", sa.JSON, nullable=False, default=list),
     sa.Column("exit_code", sa.Integer),
     sa.Column("summary", sa.JSON(none_as_null=True)),
+    sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("accepted_at", Utc, nullable=False),
     sa.Column("submitted_at", Utc),

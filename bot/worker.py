@@ -11,7 +11,7 @@ import logging
 import random
 import secrets as entropy
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
@@ -29,6 +29,7 @@ from bot.jobs import (
     NomadsError,
     NotFound,
     Observation,
+    Progress,
     Refused,
     ResultFile,
     Summary,
@@ -37,7 +38,7 @@ from bot.jobs import (
 from bot.letters import acceptance, ending
 from bot.ports import Chat, Compute, Link, Mailer, Results, Secrets, Step, Story, Work
 from bot.service import LOG_LINES, JobService
-from bot.store import Effect, JobStore, Kind, Lane, now
+from bot.store import Effect, JobStore, Kind, Lane, Watched, now
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,6 +52,11 @@ GIVE_UP = 900
 """Attempts, about three days of back-off, after which chat and mail effects are given up. Compute's never are."""
 MAX_SUMMARY, MAX_PREVIEW = 2**20, 8 * 2**20
 """Bytes of results.json and of the preview that are read."""
+PROGRESS_EVERY = timedelta(seconds=3)
+"""How long a running job's card stays as it is, at least, before it shows the program's progress again."""
+LOOKS, LOOKS_A_SECOND = 10.0, 0.5
+"""Of progress, for all jobs together: at once, and on average. Each may edit a card, and Slack takes some 50 edits a
+minute; on AWS each is a call of CloudWatch."""
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
 ASKED = 400
@@ -80,6 +86,8 @@ class Worker:
         mailer: Mailer,
         chat: Chat | None,
         boss_host: str,
+        predictions: str = "",
+        viewer: str = "",
         mail_domain: str,
         watch_interval: float,
         lost_after: timedelta,
@@ -88,6 +96,7 @@ class Worker:
     ) -> None:
         """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
 
+        `predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: neither.
         Without `chat` (the command line with no Slack) jobs that a channel hears of are left for a worker that has it.
         """
         self._store = store
@@ -100,6 +109,8 @@ class Worker:
         self._mailer = mailer
         self._chat = chat
         self._boss_host = boss_host
+        self._predictions = predictions
+        self._viewer = viewer
         self._mail_domain = mail_domain
         self._watch_interval = watch_interval
         self._lost_after = lost_after
@@ -107,6 +118,8 @@ class Worker:
         self._clock = clock
         self._holder = entropy.token_hex(8)
         self._missing: set[str] = set()
+        self._looked: dict[str, datetime] = {}
+        self._looks, self._looks_at = LOOKS, clock()
         self._held: dict[int, Effect] = {}
         self._wake = {lane: threading.Event() for lane in self._lanes}
         self._stop = threading.Event()
@@ -226,6 +239,7 @@ class Worker:
     def watch_once(self) -> int:
         """Ask compute about every job it has; how many moved. Jobs it does not answer for now are asked about later."""
         moved = 0
+        running: list[tuple[Watched, str | None]] = []
         watched = self._store.watched()
         for first in range(0, len(watched), ASKED):
             some = watched[first : first + ASKED]
@@ -241,7 +255,28 @@ class Worker:
                     self._missing.discard(job.id)
                 if observation and observation.state.follows(job.state):
                     moved += bool(self._attempt(self._service.observe, job.id, observation))
+                if observation and observation.state is JobState.RUNNING:
+                    running.append((job, observation.log))
+        self._follow(running)
         return moved
+
+    def _follow(self, running: Sequence[tuple[Watched, str | None]]) -> None:
+        """Read how far running programs say they are, those first that were not looked at for longest."""
+        at = self._clock()
+        self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
+        self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * (at - self._looks_at).total_seconds())
+        self._looks_at = at
+        due = [(job, where) for job, where in running if at - self._looked[job.id] >= PROGRESS_EVERY]
+        for job, where in sorted(due, key=lambda one: self._looked[one[0].id])[: int(self._looks)]:
+            self._looks -= 1
+            self._looked[job.id] = at
+            try:
+                lines = self._compute.log_tail(job.compute_id, log=where, lines=LOG_LINES)
+            except (Unavailable, Refused) as error:
+                log.info("Compute does not show how far jobs are: %s", error)
+                return
+            if progress := Progress.read(lines):
+                self._service.progressed(job.id, progress)
 
     def _unknown(self, job_id: str, submitted_at: datetime) -> Observation | None:
         """LOST, once compute has denied the job twice, and not so early that it may merely not know it yet."""
@@ -326,7 +361,11 @@ class Worker:
             side = getattr(request, axis)
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
         if pipeline.contract != "2018":
-            arguments += ["--results-uri", self._results.uri(job.folder)]
+            arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
+            if self._predictions:
+                arguments += ["--predictions", self._predictions]
+            if self._viewer:
+                arguments += ["--viewer", self._viewer]
         return Work(
             name=job.name,
             pipeline=pipeline.name,

@@ -37,6 +37,8 @@ LOG = logging.getLogger("sandbox.boss")
 
 DEMO_TOKEN = "demo-token"
 """The token the stand-in takes unless it is told others."""
+PREDICTIONS = "collman_nomads", "nomads_predictions"
+"""Collection and experiment that programs write their detections to, unless the settings say another place."""
 MAX_CUTOUT = 520 * 2**20
 """The most bytes of a cutout, uncompressed, as in BOSS."""
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,255}")
@@ -139,7 +141,8 @@ class BossStandIn:
     """A BOSS in a thread: `with BossStandIn() as boss: … boss.url …`.
 
     `tokens` maps a token to what it opens; `public` always opens the public collections and nothing else.
-    `port` 0 takes a free one. With `demo`, the synthetic `demo/cortex` is there (public), as `boss.cortex`.
+    `port` 0 takes a free one. With `demo`, the synthetic `demo/cortex` is there (public), as `boss.cortex`, and an
+    experiment of the same frame for detections (see PREDICTIONS).
     """
 
     def __init__(self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool = True) -> None:
@@ -173,6 +176,9 @@ class BossStandIn:
                 channels={name: self.cortex.bricks(name) for name in self.cortex.channels},
                 public=True,
             )
+            # where detections are written back to, as in 2018
+            collection, experiment = PREDICTIONS
+            self.add(collection, experiment, shape=self.cortex.shape, voxel_nm=self.cortex.voxel_nm, channels={})
 
     # ── what is there ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -213,7 +219,7 @@ class BossStandIn:
     def experiments(self) -> list[str]:
         """Every `collection/experiment` with its channels, for people to read."""
         return [
-            f"{c}/{e}: {', '.join(experiment.channels)}"
+            f"{c}/{e}: {', '.join(experiment.channels) or 'no channels yet'}"
             for c, collection in self._collections.items()
             for e, experiment in collection.experiments.items()
         ]
@@ -564,8 +570,9 @@ class BossStandIn:
                 raise _Refusal(WRONG_DATATYPE, "Failed to decompress data. Verify the datatype.") from None
             if data.size != np.prod(shape):
                 raise _Refusal(WRONG_DIMENSIONS, "Failed to unpack data. Verify the datatype and dimensions.")
-            if native:
-                channel.bricks.write(start, data.reshape(shape))
+            if native:  # what lies under a zero stays, as in BOSS: only to_black erases
+                data = data.reshape(shape)
+                channel.bricks.write(start, np.where(data == 0, channel.bricks.read(start, stop), data))
             return Response(status_code=201)
         # lower resolutions exist but were never made, and read as zero
         data = channel.bricks.read(start, stop) if native else np.zeros(shape, channel.bricks.dtype)

@@ -90,6 +90,8 @@ class Marker:
     """Standard deviations of a punctum."""
     background: float = 24
     noise: float = 9
+    chance: float = 1
+    """That it shines at a site whose kind names it; antibodies miss some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,8 @@ class Kind:
     share: float
     """Of the cells that hold such a site."""
     markers: tuple[str, ...]
-    synapse: bool = False
+    synapse: str = ""
+    """The class of synapse that stands there; empty where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +142,23 @@ class Synthetic:
         positions, kinds = self.sites
         return positions[np.isin(kinds, [i for i, kind in enumerate(self.kinds) if kind.synapse])]
 
+    @property
+    def classes(self) -> NDArray[np.str_]:
+        """The true synapses' classes, (n,), in the order of `truth`."""
+        named: NDArray[np.str_] = np.array([kind.synapse for kind in self.kinds])[self.sites[1]]
+        return np.extract(named != "", named)
+
     def truth_within(self, start: Triple, stop: Triple) -> NDArray[np.float64]:
         """Those of the true synapses whose centres lie within `[start, stop)`."""
-        inside = np.all((self.truth >= start) & (self.truth < stop), axis=1)
-        return self.truth[inside]
+        return self.truth[self._within(start, stop)]
+
+    def classes_within(self, start: Triple, stop: Triple) -> NDArray[np.str_]:
+        """Their classes, in the order of `truth_within`."""
+        return self.classes[self._within(start, stop)]
+
+    def _within(self, start: Triple, stop: Triple) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = np.all((self.truth >= start) & (self.truth < stop), axis=1)
+        return inside
 
     def bricks(self, channel: str) -> Bricks:
         """The channel's voxels, uint8; writing to them changes them. Raises KeyError for an unknown channel."""
@@ -164,6 +180,8 @@ class Synthetic:
         for number, marker in enumerate(self.markers):
             brightness = marker.brightness * np.exp(marker.spread * random.standard_normal(len(positions)))
             lit = np.isin(kinds, [i for i, kind in enumerate(self.kinds) if marker.name in kind.markers])
+            if marker.chance < 1:
+                lit &= random.random(len(positions)) < marker.chance
             found[number] = (positions[lit] + marker.side * axis[lit], brightness[lit])
         return found
 
@@ -203,18 +221,42 @@ class Synthetic:
         return uneven
 
 
-def cortex() -> Synthetic:
-    """The volume `demo/cortex`: 64 x 1024 x 1024 voxels of 50 x 96 x 96 nm (z, y, x), channels PSD95 and Synapsin.
+def cortex(*, seed: int = 2018, shape: Triple = (64, 1024, 1024)) -> Synthetic:
+    """The volume `demo/cortex`: 64 x 1024 x 1024 voxels of 50 x 96 x 96 nm (z, y, x) in eight channels.
 
-    Paired puncta are synapses; PSD95 alone and Synapsin alone are there to mislead.
+    Where PSD95 and Synapsin shine side by side stands a synapse; either alone is there to mislead. About a quarter of
+    the synapses are GABAergic: Gephyrin, GAD and GABA shine there, at the others GluN1 and VGluT1, though each is
+    missed at times. TdTomato marks some cells, whatever their synapses are. PSD95 is as bright at GABAergic synapses as
+    elsewhere, which is kinder than tissue is. Another seed gives another volume of the same kind.
     """
     return Synthetic(
-        shape=(64, 1024, 1024),
+        shape=shape,
+        seed=seed,
         voxel_nm=(50, 96, 96),
-        markers=[Marker(name="PSD95", side=+1), Marker(name="Synapsin", side=-1, brightness=80, noise=10)],
+        markers=[  # the order counts: each marker's numbers follow those of the markers before it
+            Marker(name="PSD95", side=+1),
+            Marker(name="Synapsin", side=-1, brightness=80, noise=10),
+            Marker(name="GABA", side=-1, brightness=60, size=(1.6, 2, 2), background=40, noise=10, chance=0.9),
+            Marker(name="GAD65", side=-1, brightness=70, chance=0.9),
+            Marker(name="Gephyrin", side=+1, brightness=60, noise=10, chance=0.9),
+            Marker(name="GluN1", side=+1, brightness=50, noise=10, chance=0.8),
+            Marker(name="VGluT1", side=-1, brightness=75, chance=0.9),
+            Marker(name="TdTomato", side=-1, brightness=70, size=(1.6, 2, 2), background=30, chance=0.3),
+        ],
         kinds=[
-            Kind(name="synapse", share=0.15, markers=("PSD95", "Synapsin"), synapse=True),
-            Kind(name="PSD95 alone", share=0.11, markers=("PSD95",)),
-            Kind(name="Synapsin alone", share=0.11, markers=("Synapsin",)),
+            Kind(
+                name="GABAergic synapse",
+                share=0.04,
+                markers=("PSD95", "Synapsin", "GABA", "GAD65", "Gephyrin", "TdTomato"),
+                synapse="GABA",
+            ),
+            Kind(
+                name="other synapse",
+                share=0.11,
+                markers=("PSD95", "Synapsin", "GluN1", "VGluT1", "TdTomato"),
+                synapse="non-GABA",
+            ),
+            Kind(name="PSD95 alone", share=0.11, markers=("PSD95", "GluN1")),
+            Kind(name="Synapsin alone", share=0.11, markers=("Synapsin", "GAD65", "VGluT1", "TdTomato")),
         ],
     )

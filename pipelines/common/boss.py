@@ -1,4 +1,4 @@
-"""Reading BOSS through intern: what there is, and its voxels. Arrays have the axes z, y, x.
+"""BOSS through intern: what there is, its voxels, and writing detections back. Arrays have the axes z, y, x.
 
 intern waits for ever, does not retry, forks for large boxes and fails on a null time_step_unit; here it gets deadlines,
 is tried again where that can help, reads in one process, and is asked for plain descriptions.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from intern.resource.boss.resource import (
 )
 from numpy.typing import NDArray
 
-from pipelines.common.program import BossFailure, Request, WrongRequest
+from pipelines.common.program import BossFailure, Failure, Request, WrongRequest
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -38,6 +38,9 @@ PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
 TILE: Triple = (16, 1024, 1024)
 """The most asked for at once, z, y, x: whole BOSS cuboids of 16 x 512 x 512, and far below its limit of 520 MiB."""
+UNFINISHED = "NOMADS is writing here, or was stopped while it did: not to be trusted."
+FINISHED = "Written by NOMADS: 255 where a synapse was found, else 0."
+"""Descriptions of the detections' channel, while it is written and afterwards."""
 NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
 
 
@@ -68,18 +71,16 @@ class Boss:
             service.session.trust_env = False  # or a netrc file would replace the token
             service.session_send_opts = {**service.session_send_opts, "timeout": (CONNECT, READ)}
 
-    def describe(self) -> Volume:
-        """The experiment asked for."""
-        request = self._request
-        experiment = self._get(ExperimentResource(request.experiment, request.collection))
+    def describe(self, place: tuple[str, str] | None = None) -> Volume:
+        """The experiment asked for, or the one of that collection and name."""
+        collection, name = place or (self._request.collection, self._request.experiment)
+        experiment = self._get(ExperimentResource(name, collection))
         if experiment is None:
-            collection = self._get(CollectionResource(request.collection))
-            if collection is None:
-                raise WrongRequest(f"BOSS has no collection “{request.collection}”; check its spelling.")
-            there = _listing(collection.get("experiments"))
-            raise WrongRequest(
-                f"The collection “{request.collection}” has no experiment “{request.experiment}”; it has {there}."
-            )
+            home = self._get(CollectionResource(collection))
+            if home is None:
+                raise WrongRequest(f"BOSS has no collection “{collection}”; check its spelling.")
+            there = _listing(home.get("experiments"))
+            raise WrongRequest(f"The collection “{collection}” has no experiment “{name}”; it has {there}.")
         frame = self._get(CoordinateFrameResource(str(experiment.get("coord_frame"))))
         if frame is None:
             raise BossFailure("BOSS does not find the coordinate frame of this experiment.")
@@ -90,15 +91,15 @@ class Boss:
             channels = [str(name) for name in experiment["channels"]]
         except (KeyError, TypeError, ValueError):
             raise BossFailure("BOSS describes this experiment in a way that is not understood.") from None
+        if not min(dz, dy, dx) > 0:
+            raise BossFailure("BOSS says that this experiment's voxels have no size.")
         return Volume(bounds=(z, y, x), voxel_nm=(dz, dy, dx), channels=channels)
 
-    def check_box(self, volume: Volume) -> None:
+    def check_box(self, volume: Volume, *, where: str = "the experiment") -> None:
         """Raise WrongRequest with the real bounds unless the box lies within the experiment."""
         asked = (self._request.z, self._request.y, self._request.x)
         if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-            raise WrongRequest(
-                f"The box {_box(asked)} is not within the experiment; the experiment has {_box(volume.bounds)}."
-            )
+            raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
 
     def channel(self, name: str) -> ChannelResource:
         """A channel, ready for reading."""
@@ -116,17 +117,88 @@ class Boss:
                 "only uint8, uint16 and uint64 can be read."
             ) from None
 
-    def read(self, channel: ChannelResource, *, told: Callable[[float], None]) -> Array:
-        """The channel's voxels in the box; `told` hears after each piece which part of them is there."""
-        start, shape = self._request.start, self._request.shape
-        data = np.empty(shape, channel.datatype)
-        done = 0
-        for z, y, x in _tiles(start, shape):
+    def read(self, channel: ChannelResource, start: int, stop: int, *, told: Callable[[int], None]) -> Array:
+        """The channel's voxels in the sections `[start, stop)` of the box, counted from its first.
+
+        `told` hears after each piece how many voxels that was.
+        """
+        (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
+        corner = (z0 + start, y0, x0)
+        data = np.empty((stop - start, high, wide), channel.datatype)
+        for z, y, x in _tiles(corner, data.shape):
             piece = self._patiently(lambda z=z, y=y, x=x: self._cutout(channel, z, y, x))  # type: ignore[misc]
-            data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), start, strict=True))] = piece
-            done += piece.size
-            told(done / data.size)
+            data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), corner, strict=True))] = piece
+            told(piece.size)
         return data
+
+    def write(self, place: tuple[str, str], name: str, detections: Array, *, told: Callable[[float], None]) -> None:
+        """Let a uint8 channel of that experiment be 255 in the box where `detections` is not 0, and 0 elsewhere.
+
+        The channel is made if it is missing; what an earlier run left in the box is erased. Its description says until
+        the end that it is unfinished. `told` hears which part is done. Raises Failure that says why it cannot be.
+        """
+        collection, experiment = place
+        where = f"{collection}/{experiment}"
+        self.check_box(self.describe(place), where=where)
+        channel = ChannelResource(
+            name, collection, experiment, datatype="uint8", description=UNFINISHED, raw={"name": name}
+        )
+        about = self._get(channel)
+        if about is None:
+            self._write(lambda: self._make(channel), where)
+        elif about.get("datatype") != "uint8":
+            raise Failure(f"the channel {where}/{name} is not uint8.")
+        else:
+            self._write(lambda: self._remote.update_project(name, channel), where)
+        tiles = list(_tiles(self._request.start, detections.shape))
+        if about is not None:
+            # BOSS keeps what lies under the zeros of a cutout that is written: only this erases
+            for done, (z, y, x) in enumerate(tiles):
+                told(done / len(tiles) / 2)
+                self._write(
+                    lambda z=z, y=y, x=x: self._remote.create_cutout_to_black(channel, 0, list(x), list(y), list(z)),  # type: ignore[misc]
+                    where,
+                )
+        for done, (z, y, x) in enumerate(tiles):
+            told(0.5 + done / len(tiles) / 2)
+            inside = tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), self._request.start, strict=True))
+            piece = (detections[inside] != 0) * np.uint8(255)
+            self._write(
+                lambda z=z, y=y, x=x, piece=piece: self._remote.create_cutout(  # type: ignore[misc]
+                    channel,
+                    0,
+                    list(x),
+                    list(y),
+                    list(z),
+                    piece,  # all zero: intern sends nothing
+                ),
+                where,
+            )
+        channel.description = FINISHED
+        self._write(lambda: self._remote.update_project(name, channel), where)
+
+    def _make(self, channel: ChannelResource) -> None:
+        try:
+            self._remote.create_project(channel)
+        except requests.HTTPError as error:  # made meanwhile, by an attempt whose answer got lost or by another run
+            if error.response is None or error.response.status_code != 400 or self._get(channel) is None:
+                raise
+
+    def _write(self, attempt: Callable[[], object], where: str) -> None:
+        def once() -> None:
+            try:
+                attempt()
+            except requests.HTTPError as error:
+                if error.response is None:
+                    raise _Transient("it gave no answer") from None
+                self._judge(error.response, f"write to {where}")
+                raise BossFailure(
+                    f"BOSS refused it with status {error.response.status_code}{_message(error.response)}."
+                ) from None
+            except requests.RequestException as error:
+                raise _Transient(_network(error)) from None
+
+        self._patiently(once)
 
     def _cutout(self, channel: ChannelResource, z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> Array:
         try:
@@ -136,7 +208,9 @@ class Boss:
             if response is None:
                 raise _Transient("it gave no answer") from None
             self._judge(response)
-            raise BossFailure(f"BOSS refused to give voxels{_message(response)}.") from None
+            raise BossFailure(
+                f"BOSS refused to give voxels (status {response.status_code}){_message(response)}."
+            ) from None
         except requests.RequestException as error:
             raise _Transient(_network(error)) from None
         except Exception as error:  # blosc or numpy: what came is no such array
@@ -158,7 +232,8 @@ class Boss:
             raise _Transient(_network(error)) from None
         if response.status_code == 404:
             return None
-        self._judge(response)
+        place = [getattr(resource, part, None) for part in ("coll_name", "exp_name", "name")]
+        self._judge(response, f"read {'/'.join(str(part) for part in place if part)}")
         try:
             about = response.json()
         except ValueError:
@@ -170,14 +245,14 @@ class Boss:
             )
         return about
 
-    def _judge(self, response: requests.Response) -> None:
-        """Raise what a status of refusal or trouble means; return on any other."""
+    def _judge(self, response: requests.Response, doing: str = "") -> None:
+        """Raise what a status of refusal or trouble means for what is being done; return on any other."""
         status = response.status_code
         if status == 401:
             raise BossFailure("BOSS refused the token; make a new one on BOSS's token page and submit again.")
         if status == 403:
-            where = f"{self._request.collection}/{self._request.experiment}"
-            raise BossFailure(f"BOSS does not let this token read {where}{_message(response)}.")
+            doing = doing or f"read {self._request.collection}/{self._request.experiment}"
+            raise BossFailure(f"BOSS does not let this token {doing}{_message(response)}.")
         if status == 429 or status >= 500:
             raise _Transient(f"it answered with status {status}")
 
@@ -197,24 +272,43 @@ class Boss:
             ) from None
 
 
-def pick(roles: dict[str, list[str]], channels: list[str]) -> dict[str, str]:
-    """The channel for each role: the first, in BOSS's order, whose lower-cased name holds one of the role's parts.
+def pick(
+    roles: Mapping[str, Sequence[str]], channels: Sequence[str], chosen: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The channel for each role: the one `chosen` for it, or the one whose lower-cased name holds a part of the role's.
 
-    Raises WrongRequest that names the roles nobody fills and the channels there are.
+    Earlier parts win over later ones, then shorter names, then the alphabet; BOSS's order says nothing.
+    Raises WrongRequest that names the roles nobody fills and the channels there are, or a channel that fills two.
     """
-    found = {
-        role: next((name for name in channels if any(part in name.lower() for part in parts)), None)
-        for role, parts in roles.items()
-    }
+    chosen = chosen or {}
+    if unknown := [role for role in chosen if role not in roles]:
+        raise WrongRequest(f"There is no role {_short(unknown[0])}; the roles are {_listing(list(roles))}.")
+    if absent := [name for name in chosen.values() if name not in channels]:
+        raise WrongRequest(f"The experiment has no channel {_short(absent[0])}; its channels are {_listing(channels)}.")
+    found = {role: chosen.get(role) or next(iter(candidates(parts, channels)), None) for role, parts in roles.items()}
     missing = [
         f"{role} channel (with {' or '.join(roles[role])} in its name)" for role, name in found.items() if not name
     ]
     if missing:
         raise WrongRequest(f"The experiment has no {' and no '.join(missing)}; its channels are {_listing(channels)}.")
-    return {role: name for role, name in found.items() if name}
+    filled: dict[str, str] = {}
+    for role, name in found.items():
+        if name in filled:
+            raise WrongRequest(
+                f"The channel {name} cannot be {filled[name]} and {role} at once; name another one with "
+                f"--channel {role}=NAME. The channels are {_listing(channels)}."
+            )
+        filled[str(name)] = role
+    return {role: str(name) for role, name in found.items()}
 
 
-def _tiles(start: Triple, shape: Triple) -> Iterator[Box]:
+def candidates(parts: Sequence[str], channels: Sequence[str]) -> list[str]:
+    """The channels whose lower-cased names hold one of the parts, the best first (see `pick`)."""
+    rank = {name: i for name in channels for i, part in reversed(list(enumerate(parts))) if part in name.lower()}
+    return sorted(rank, key=lambda name: (rank[name], len(name), name))
+
+
+def _tiles(start: Triple, shape: tuple[int, ...]) -> Iterator[Box]:
     """The box in pieces that end where BOSS's cuboids do."""
     axes = []
     for a, n, size in zip(start, shape, TILE, strict=True):
@@ -229,7 +323,7 @@ def _box(box: Box) -> str:
 
 
 def _listing(names: object, limit: int = 20) -> str:
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, Sequence) or not names:
         return "none"
     said = ", ".join(_short(str(name), 60) for name in names[:limit])
     return f"{said} and {len(names) - limit} more" if len(names) > limit else said

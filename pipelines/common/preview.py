@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,30 +17,40 @@ LARGEST, SMALLEST = 1024, 384
 """The longer side of a picture, in pixels, at most and at least."""
 MAX_MARKS = 5000
 """More circles than this would cover the picture."""
+COLOURS = ((255, 230, 80), (80, 225, 255), (235, 235, 235), (255, 140, 60))
+"""Of the circles, by kind: yellow, light blue, near white, orange; they stand out from magenta and green alike."""
 
 
 def draw(
-    magenta: Array, green: Array, *, centres: NDArray[np.float64], radius: float, voxel_nm: tuple[float, float, float]
+    magenta: Array,
+    green: Array,
+    *,
+    centres: NDArray[np.float64],
+    radius: float,
+    voxel_nm: tuple[float, float, float],
+    kinds: Sequence[int] | None = None,
 ) -> bytes:
-    """A PNG: the brightest voxel along z of two channels (z, y, x), a circle round each centre, and a scale bar.
+    """A PNG: projections (y, x) of two channels, a circle round each centre, and a scale bar.
 
-    `centres` is (n, 3), z, y, x in voxels; `radius` of the circles is in voxels. The picture has square nanometres.
+    `centres` is (n, 3), z, y, x in voxels; `radius` of the circles is in voxels; `kinds` choose from COLOURS, in turn.
+    The picture has square nanometres. The same arguments give the same bytes.
     """
-    high, wide = magenta.shape[1], magenta.shape[2]
+    high, wide = magenta.shape
     _, nm_y, nm_x = voxel_nm
     # pixels per voxel along y and x: as many as make the voxels' true proportions fit
     zoom = min(max(1.0, SMALLEST / max(high * nm_y / nm_x, wide)), LARGEST / max(high * nm_y / nm_x, wide))
     along = zoom * nm_y / nm_x, zoom
     size = max(1, round(wide * along[1])), max(1, round(high * along[0]))
-    first, second = _stretch(magenta.max(axis=0)), _stretch(green.max(axis=0))
+    first, second = _stretch(magenta), _stretch(green)
     filtering = Image.Resampling.BOX if zoom < 1 else Image.Resampling.NEAREST
     picture = Image.fromarray(np.stack([first, second, first], axis=-1)).resize(size, filtering)
 
     pen = ImageDraw.Draw(picture)
     reach = max(4.0, radius * zoom)
-    for y, x in centres[:MAX_MARKS, 1:]:
+    for number, (y, x) in enumerate(centres[:MAX_MARKS, 1:]):
         left, top = (x + 0.5) * along[1], (y + 0.5) * along[0]
-        pen.ellipse((left - reach, top - reach, left + reach, top + reach), outline=(255, 230, 80))
+        colour = COLOURS[(kinds[number] if kinds is not None else 0) % len(COLOURS)]
+        pen.ellipse((left - reach, top - reach, left + reach, top + reach), outline=colour)
     _scale_bar(pen, size, nm_per_pixel=nm_x / along[1])
     out = io.BytesIO()
     picture.save(out, "PNG")

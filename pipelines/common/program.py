@@ -1,5 +1,10 @@
 """What every program shares: arguments, exit codes, the last line on stderr, progress, and an end on SIGTERM.
 
+    def program(request: Request) -> None: ...
+
+    if __name__ == "__main__":
+        main(program, options={"--weights": "a file"})
+
 Exit 0 done, 2 the request is wrong, 3 BOSS refused or failed, 1 anything else; the last line on stderr says why, in
 words for the user. The token is never printed.
 """
@@ -7,6 +12,7 @@ words for the user. The token is never printed.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import signal
@@ -21,10 +27,15 @@ from typing import NoReturn, TextIO
 from urllib.parse import urlsplit
 
 DONE, FAILED, WRONG, BOSS_FAILED = 0, 1, 2, 3
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,255}")
+MAX_NAME = 255
+"""The longest name BOSS takes."""
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _RANGE = re.compile(r"\s*([0-9]{1,10})\s*[,:]\s*([0-9]{1,10})\s*")
 _RANGES = ("--z-range", "--y-range", "--x-range")
+PATIENCE = 3
+"""Seconds between SIGTERM and the end of a computation that does not heed it."""
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Failure(Exception):
@@ -63,6 +74,16 @@ class Request:
     y: tuple[int, int]
     x: tuple[int, int]
     results_uri: str
+    results_key: str = ""
+    """Names the detections' channel in BOSS; empty: made of the pipeline and the box, as the bot makes it."""
+    predictions: tuple[str, str] | None = None
+    """Collection and experiment the detections are written back to; None: they are not."""
+    viewer: str = ""
+    """A Neuroglancer to link to, also for volumes of a private host; empty: the public one, for public hosts only."""
+    channels: Mapping[str, str] = field(default_factory=dict)
+    """Role to channel, where the person who asked said which."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The program's own options that were given, by name without dashes."""
 
     @property
     def start(self) -> tuple[int, int, int]:
@@ -75,7 +96,7 @@ class Request:
         return self.z[1] - self.z[0], self.y[1] - self.y[0], self.x[1] - self.x[0]
 
     def public(self) -> dict[str, object]:
-        """All but the token, for results.json."""
+        """All that was asked for but the token, for results.json; where the results go is not part of them."""
         return {
             "host": f"{self.protocol}://{self.host}",
             "collection": self.collection,
@@ -83,6 +104,8 @@ class Request:
             "z": list(self.z),
             "y": list(self.y),
             "x": list(self.x),
+            "channels": dict(self.channels),
+            "options": dict(self.options),
         }
 
 
@@ -91,8 +114,12 @@ class _Parser(argparse.ArgumentParser):
         raise WrongRequest(f"The arguments are wrong: {message}.")
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
-    """Read the arguments; the token comes from `--token` or BOSS_TOKEN. Raises WrongRequest."""
+def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[str, str] | None = None) -> Request:
+    """Read the arguments; the token comes from `--token` or BOSS_TOKEN. Raises WrongRequest.
+
+    `options` are the program's own, `--name` to a line of help; each takes a value and may be left out.
+    """
+    own = options or {}
     parser = _Parser(prog="pipeline", allow_abbrev=False)
     parser.add_argument("--host", required=True, help="BOSS: a host name (https), or a URL")
     parser.add_argument("--token", help="BOSS token; better in BOSS_TOKEN")
@@ -101,6 +128,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
     for name in _RANGES:
         parser.add_argument(name, required=True, metavar="START,STOP", help="voxels, the stop not included")
     parser.add_argument("--results-uri", default="", help="s3://bucket/key/ or file:///folder/; default: ./results/")
+    parser.add_argument("--results-key", default="", help="the name of the detections' channel in BOSS")
+    parser.add_argument("--predictions", default="", help="collection/experiment the detections are written back to")
+    parser.add_argument("--viewer", default="", help="URL of a Neuroglancer to link to")
+    parser.add_argument("--channel", action="append", default=[], metavar="ROLE=NAME", help="the channel of a role")
+    for name, said in own.items():
+        parser.add_argument(name, default="", help=said)
     given, unknown = parser.parse_known_args(_join_ranges(argv))
     if unknown:  # named without their values: one of them may be a token
         names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
@@ -116,6 +149,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
         y=_range("y", given.y_range),
         x=_range("x", given.x_range),
         results_uri=given.results_uri or Path("results").absolute().as_uri() + "/",
+        results_key=_name("results key", given.results_key, 1000) if given.results_key else "",
+        predictions=_place(given.predictions) if given.predictions else None,
+        viewer=_viewer(given.viewer),
+        channels=_channels(given.channel),
+        options={key: value for name in own if (value := getattr(given, (key := name[2:]).replace("-", "_")))},
     )
 
 
@@ -154,12 +192,35 @@ def _token(text: str) -> str:
     return text
 
 
-def _name(what: str, text: str) -> str:
-    if not _NAME.fullmatch(text):
+def _name(what: str, text: str, longest: int = MAX_NAME) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_-]+", text) or len(text) > longest:
         raise WrongRequest(
-            f"The {what}'s name is not one BOSS knows; letters, digits, - and _ are allowed, at most 255."
+            f"The {what}'s name is not one BOSS knows; letters, digits, - and _ are allowed, at most {longest}."
         )
     return text
+
+
+def _place(text: str) -> tuple[str, str]:
+    collection, slash, experiment = text.partition("/")
+    if not slash:
+        raise WrongRequest("--predictions is a collection and an experiment, such as lab/predictions.")
+    return _name("predictions' collection", collection), _name("predictions' experiment", experiment)
+
+
+def _viewer(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s#\"'<>]+(#!?)?", text):
+        raise WrongRequest("--viewer is no URL of a Neuroglancer, such as https://neuroglancer.example.org/.")
+    return text.rstrip("#!")
+
+
+def _channels(given: Sequence[str]) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    for word in given:
+        role, equals, name = word.partition("=")
+        if not equals or not role:
+            raise WrongRequest("--channel is a role and a channel, such as --channel postsynaptic=PSD95.")
+        chosen[role] = _name(f"{'channel' if len(role) > 40 else role} channel", name)
+    return chosen
 
 
 def _range(axis: str, text: str) -> tuple[int, int]:
@@ -203,21 +264,28 @@ class Stopwatch:
         self._since = now
 
 
-def run(program: Callable[[Request], None], *, argv: Sequence[str], environ: Mapping[str, str], err: TextIO) -> int:
+def run(
+    program: Callable[[Request], None],
+    *,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    err: TextIO,
+    options: Mapping[str, str] | None = None,
+) -> int:
     """Run a program and return its exit code, having said on `err` in its last line why it failed, if it did.
 
     The token, if it occurs anywhere in what is said, is left out.
     """
     token = environ.get("BOSS_TOKEN", "")
     try:
-        request = parse(argv, environ)
+        request = parse(argv, environ, options=options)
         token = request.token
         program(request)
     except Failure as failure:
         print(_without(token, " ".join(str(failure).split())), file=err, flush=True)
         return failure.code
     except Stopped:
-        print("The run was stopped before it was done.", file=err, flush=True)
+        print(_STOPPED, file=err, flush=True)
         return FAILED
     except MemoryError:
         print("The box is too large for the memory of this machine; ask for a smaller one.", file=err, flush=True)
@@ -230,20 +298,73 @@ def run(program: Callable[[Request], None], *, argv: Sequence[str], environ: Map
     return DONE
 
 
-def main(program: Callable[[Request], None]) -> NoReturn:
+_STOPPED = "The run was stopped before it was done."
+
+
+def main(program: Callable[[Request], None], *, options: Mapping[str, str] | None = None) -> NoReturn:
     """The program's entry: argv and the environment, exit codes, and an end within seconds of SIGTERM.
 
-    A handler is needed because a container's first process is not ended by SIGTERM without one.
+    The work is done in a child: Python heeds a signal only between two of its own instructions, and one call of a
+    library may compute for minutes. The parent stays free to end it, and to say so where the child no longer can.
     """
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, stop)
-    code = run(program, argv=sys.argv[1:], environ=os.environ, err=sys.stderr)
+    # the child imports NumPy and makes threads; up to here there are none, so that forking is safe
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until both have their handlers
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        raise SystemExit(_watch(child))
+    _dies_with(parent)
+    for number in _ENDS:
+        signal.signal(number, _stop)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        code = run(program, argv=sys.argv[1:], environ=os.environ, err=sys.stderr, options=options)
+    except Stopped:  # before or after the program itself
+        print(_STOPPED, file=sys.stderr)
+        code = FAILED
     sys.stdout.flush()
     raise SystemExit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped
+
+
+def _watch(child: int) -> int:
+    """Wait for the child, which is asked to end on SIGTERM and made to where it does not; its exit code."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            signal.alarm(PATIENCE)
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    for number in _ENDS:
+        signal.signal(number, ask)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and its id not given away as long as handlers use it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDS, signal.SIGALRM})
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code >= 0:
+        return code
+    name = signal.Signals(-code).name
+    said = f"The program was ended by {name}; the box may be too large for the memory of this machine."
+    print(_STOPPED if asked else said, file=sys.stderr, flush=True)
+    return FAILED
+
+
+def _dies_with(parent: int) -> None:
+    """Let this process end when its parent is killed (on Linux)."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the arrangement held
+        os._exit(FAILED)
 
 
 def _without(secret: str, text: str) -> str:

@@ -9,26 +9,55 @@ from urllib.parse import quote
 
 from pipelines.common.program import Request
 
-NEUROGLANCER = "https://neuroglancer.bossdb.io/#!"
+NEUROGLANCER = "https://neuroglancer.bossdb.io/"
 LONGEST = 3000
 """The longest link results.json may hold."""
+_SHADER = "void main(){float v=toNormalized(getDataValue());emitRGBA(vec4(1,.9,.3,v*.6));}"
+"""Detections in yellow over what they were found in, and nothing where there are none."""
 
 
-def link(request: Request, *, channels: Sequence[str], voxel_nm: tuple[float, float, float]) -> str | None:
-    """The address, or None where a browser elsewhere cannot reach this BOSS."""
-    if request.protocol != "https" or not _public(request.host):
+def link(
+    request: Request,
+    *,
+    channels: Sequence[str],
+    voxel_nm: tuple[float, float, float],
+    detections: str | None = None,
+) -> str | None:
+    """The address; None where a browser elsewhere cannot reach this BOSS and no viewer is configured.
+
+    `detections` is `collection/experiment/channel` of what was written back. Where all channels make the link too long,
+    only the first ones are shown.
+    """
+    if not request.viewer and (request.protocol != "https" or not _public(request.host)):
         return None
+    for shown in range(len(channels), -1, -1):
+        address = _link(request, channels[:shown], voxel_nm, detections)
+        if len(address) <= LONGEST:
+            return address
+    return None
+
+
+def _link(
+    request: Request, channels: Sequence[str], voxel_nm: tuple[float, float, float], detections: str | None
+) -> str:
     middle = {axis: (a + b) / 2 for axis, (a, b) in zip("zyx", (request.z, request.y, request.x), strict=True)}
-    where = f"boss://https://{request.host}/{request.collection}/{request.experiment}"
+    host = f"boss://{request.protocol}://{request.host}"
+    layers = [
+        {"type": "image", "name": name, "source": f"{host}/{request.collection}/{request.experiment}/{name}"}
+        for name in channels
+    ]
+    if detections:
+        layers.append({"type": "image", "name": "detections", "source": f"{host}/{detections}", "shader": _SHADER})
     state = {
-        "dimensions": {axis: [size * 1e-9, "m"] for axis, size in zip("xyz", reversed(voxel_nm), strict=True)},
+        "dimensions": {
+            axis: [round(size * 1e-9, 15), "m"] for axis, size in zip("xyz", reversed(voxel_nm), strict=True)
+        },
         "position": [middle["x"], middle["y"], middle["z"]],
         "crossSectionScale": 1,
-        "layers": [{"type": "image", "name": name, "source": f"{where}/{name}"} for name in channels],
+        "layers": layers,
         "layout": "xy",
     }
-    address = NEUROGLANCER + quote(json.dumps(state, separators=(",", ":")), safe="")
-    return address if len(address) <= LONGEST else None
+    return f"{request.viewer or NEUROGLANCER}#!{quote(json.dumps(state, separators=(',', ':')), safe='')}"
 
 
 def _public(host: str) -> bool:

@@ -44,6 +44,9 @@ class AwsComputeRig:
         state = JobState.FAILED if code else JobState.SUCCEEDED
         aws.set_state(compute_id, state, reason="Essential container in task exited", exit_code=code)
 
+    def say(self, compute_id: str, *lines: str) -> None:
+        aws.write_log(compute_id, *lines)
+
     def after_cancel(self, compute_id: str) -> None:
         pass
 

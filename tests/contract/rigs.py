@@ -42,6 +42,9 @@ class ComputeRig(Protocol):
     def end(self, compute_id: str, *, code: int, lines: tuple[str, ...] = ()) -> None:
         """Let a running program print these lines and end with that code; the next observation says how it ended."""
 
+    def say(self, compute_id: str, *lines: str) -> None:
+        """Let a running program print these lines; they are there when this returns."""
+
     def after_cancel(self, compute_id: str) -> None:
         """Let the outside world do its part after cancel(); the next observation says FAILED."""
 
@@ -67,6 +70,9 @@ class MemoryComputeRig:
         now = datetime.now(UTC)
         self.compute.tell(compute_id, Observation(state, reason, code, started_at=now, stopped_at=now))
 
+    def say(self, compute_id: str, *lines: str) -> None:
+        self.compute.print(compute_id, *lines)
+
     def after_cancel(self, compute_id: str) -> None:
         pass
 
@@ -78,7 +84,11 @@ PROGRAM = """
 import os, pathlib, sys, time
 control = pathlib.Path(sys.argv[1])
 assert os.environ["BOSS_TOKEN"]
+said = control.with_suffix(".say")
 while not control.exists():
+    if said.exists():
+        print(said.read_text(), flush=True)
+        said.unlink()
     time.sleep(0.01)
 code, *lines = control.read_text().splitlines()
 print("\\n".join(lines))
@@ -122,6 +132,13 @@ class LocalComputeRig:
         content.write_text("\n".join([str(code), *lines]))
         content.rename(self.control / compute_id)
         self.wait(compute_id)
+
+    def say(self, compute_id: str, *lines: str) -> None:
+        content = self.control / f"{compute_id}.new"
+        content.write_text("\n".join(lines))
+        content.rename(self.control / f"{compute_id}.say")
+        last = lines[-1]
+        until(lambda: last in self.compute.log_tail(compute_id, log=None, lines=1), what="the program's words")
 
     def after_cancel(self, compute_id: str) -> None:
         self.wait(compute_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.jobs import WAITING, WATCHED, JobState
+from bot.jobs import WAITING, WATCHED, JobState, Progress
 from tests.contract.aws_rigs import AwsComputeRig
 from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig
 from tests.support.aws import World
@@ -128,6 +128,15 @@ def test_the_last_lines_of_the_output_come_oldest_first(rig: ComputeRig, name: s
 
     assert rig.compute.log_tail(compute_id, log=log, lines=2) == ["two", "three — µ"]
     assert rig.compute.log_tail(compute_id, log=log, lines=20) == ["one", "two", "three — µ"]
+
+
+def test_what_a_running_program_says_can_be_read_while_it_runs(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.say(compute_id, "progress 0.10 reading", "progress 0.42 reading")
+    log = rig.compute.observe([compute_id])[compute_id].log
+
+    assert Progress.read(rig.compute.log_tail(compute_id, log=log, lines=20)) == Progress(0.42, "reading")
 
 
 def test_unknown_work_has_no_output(rig: ComputeRig) -> None:

@@ -162,9 +162,15 @@ def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(se
     assert served.submit(x="0,7071", y="0,7071", z="0,20").ok
 
 
-def test_a_pipeline_without_a_program_is_an_error_under_its_field(served: Served) -> None:
-    ack = served.submit(pipeline="nomads-classifier")
-    assert list(ack.errors) == ["pipeline"]
+def test_a_pipeline_without_a_program_is_an_error_under_its_field(slack: SlackStandIn, tmp_path: Path) -> None:
+    for name, entry in {"shell": "", "whole": 'command = ["true"]\n'}.items():
+        (tmp_path / name).mkdir()
+        text = f'name = "{name}"\ntitle = "{name}"\ndescription = "One."\n{entry}'
+        (tmp_path / name / "pipeline.toml").write_text(text)
+    with serving(slack, tmp_path / "data", pipelines=str(tmp_path)) as served:
+        assert typed(served.open_form())["pipeline"] == "whole"
+        assert list(served.submit(pipeline="shell").errors) == ["pipeline"]
+        assert served.submit(pipeline="whole").ok
 
 
 def test_an_unknown_pipeline_is_an_error_under_its_field(served: Served) -> None:

@@ -9,7 +9,9 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import InvalidRequest, JobState, Observation, Refused, Unavailable
+from bot.catalog import Catalog, Limits
+from bot.jobs import InvalidRequest, Job, JobState, Observation, Progress, Refused, Unavailable
+from bot.service import JobService
 from bot.store import JobStore, Lane
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
@@ -431,9 +433,82 @@ def test_the_program_is_told_what_the_contract_says_and_never_the_token(world: W
         *("--host", "boss.test", "--col", "demo", "--exp", "cortex"),
         *("--z-range", "0,16", "--y-range", "0,512", "--x-range", "0,512"),
         *("--results-uri", f"file:///memory/{job.folder}/"),
+        *("--results-key", job.request.results_key, "--predictions", "lab/predictions"),
     ]
     assert TOKEN not in repr(work)
     assert work.tags == {"job": job.id, "user": "U01DEMO", "pipeline": "nomads-unsupervised"}
+
+
+def test_a_viewer_in_the_settings_is_handed_on(store: JobStore) -> None:
+    world = World(store, viewer="https://viewer.test/")
+    world.accept()
+    world.settle()
+    (work,) = world.compute.works
+    assert list(work.arguments[-2:]) == ["--viewer", "https://viewer.test/"]
+
+
+def running(world: World) -> Job:
+    """A job whose program runs, as everybody was told."""
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    return job
+
+
+def test_the_card_shows_how_far_a_running_program_is_at_most_every_three_seconds(world: World) -> None:
+    job = running(world)
+    (card,) = world.chat.cards
+    for second in range(10):
+        world.compute.print(job.name, f"progress 0.{second}5 reading", "a line of its own")
+        world.worker.watch_once()
+        world.settle()
+        world.clock.advance(1)
+
+    shown = [story.job.progress for story, _ in card.history] + [card.story.job.progress]
+    assert [p for p in dict.fromkeys(shown) if p] == [Progress(part, "reading") for part in (0.35, 0.65, 0.95)]
+    assert card.story.job.state is JobState.RUNNING
+
+
+def test_a_program_that_says_nothing_new_costs_no_edit(world: World) -> None:
+    job = running(world)
+    world.compute.print(job.name, "progress 0.50 reading")
+    edits = []
+    for _ in range(3):
+        world.clock.advance(4)
+        world.worker.watch_once()
+        world.settle()
+        edits.append(world.chat.calls.count("edit_card"))
+    assert len(set(edits)) == 1
+
+
+def test_many_running_jobs_share_the_looks_at_their_progress(world: World) -> None:
+    jobs = [running(world) for _ in range(14)]
+    for job in jobs:
+        world.compute.print(job.name, "progress 0.50 reading")
+    world.clock.advance(20)
+    world.worker.watch_once()
+    assert world.compute.calls.count("log_tail") == 10
+    world.clock.advance(20)
+    world.worker.watch_once()
+    assert all(world.job(job).progress for job in jobs)
+
+
+def test_a_log_that_cannot_be_read_holds_nothing_up(world: World) -> None:
+    job = running(world)
+    world.clock.advance(4)
+    world.compute.fail_next(Unavailable("CloudWatch is away"), call="log_tail")
+    world.worker.watch_once()
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    assert world.job(job).state is JobState.SUCCEEDED
+
+
+def test_progress_that_comes_after_the_end_changes_nothing(world: World) -> None:
+    job = running(world)
+    world.see(job, JobState.SUCCEEDED)
+    assert not world.service.progressed(job.id, Progress(0.5, "reading"))
+    assert world.job(job).progress is None
 
 
 def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
@@ -461,6 +536,22 @@ def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fi
         "The largest box from this corner that fits: x 100, 350; y 0, 250; z 0, 16."
     }
     assert world.accept(x="100,350", y="0,250", z="0,16")
+
+
+def test_a_pipeline_s_own_limit_counts_where_it_is_smaller(world: World) -> None:
+    pipeline = world.catalog.get("nomads-unsupervised")
+    assert pipeline is not None
+    limited = pipeline.model_copy(update={"limits": Limits(voxels=1000)})
+    service = JobService(
+        store=world.store,
+        catalog=Catalog({limited.name: limited}),
+        compute=world.compute,
+        vault=world.vault,
+        max_bytes=10**9,
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        service.accept(a_request(), actor="U01DEMO", token=SecretStr(TOKEN), key="k")
+    assert "this pipeline takes 1,000 voxels at most. The largest box" in caught.value.errors["x"]
 
 
 def test_a_job_without_a_channel_is_told_by_mail_alone(world: World) -> None:

@@ -58,7 +58,13 @@ class World:
     """One process of NOMADS with everything round it in memory; the database is real."""
 
     def __init__(
-        self, store: JobStore, *, max_bytes: int = 2 * 10**9, separate_secrets: bool = False, lease: float = 15
+        self,
+        store: JobStore,
+        *,
+        max_bytes: int = 2 * 10**9,
+        separate_secrets: bool = False,
+        viewer: str = "",
+        lease: float = 15,
     ) -> None:
         self.store = store
         self.clock = Clock()
@@ -83,6 +89,7 @@ class World:
             max_bytes=max_bytes,
             clock=self.clock,
         )
+        self.viewer = viewer
         self.worker = self.another_worker()
 
     def another_worker(self) -> Worker:
@@ -98,6 +105,8 @@ class World:
             mailer=self.mailer,
             chat=self.chat,
             boss_host="boss.test",
+            predictions="lab/predictions",
+            viewer=self.viewer,
             mail_domain="nomads.test",
             watch_interval=1,
             lost_after=timedelta(seconds=300),

@@ -27,6 +27,7 @@ from sandbox.volumes import Bricks, cortex
 
 ROOT = Path(__file__).parents[2]
 READER, WRITER = "reader-token", "demo-token"
+CHANNELS = ["PSD95", "Synapsin", "GABA", "GAD65", "Gephyrin", "GluN1", "VGluT1", "TdTomato"]
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def remote(boss: BossStandIn, token: str = WRITER) -> BossRemote:
 def test_intern_lists_what_is_there(boss: BossStandIn) -> None:
     intern = remote(boss)
 
-    assert intern.list_collections() == ["demo", "lab"]
+    assert intern.list_collections() == ["demo", "collman_nomads", "lab"]
     assert intern.list_experiments("demo") == ["cortex"]
-    assert intern.list_channels("demo", "cortex") == ["PSD95", "Synapsin"]
-    assert intern.list_coordinate_frames() == ["demo_cortex", "lab_deep"]
+    assert intern.list_channels("demo", "cortex") == CHANNELS
+    assert intern.list_coordinate_frames() == ["demo_cortex", "collman_nomads_nomads_predictions", "lab_deep"]
 
 
 def test_intern_lists_with_a_double_slash(boss: BossStandIn) -> None:
@@ -124,7 +125,7 @@ def test_things_are_renamed_and_deleted_from_the_leaves_up(boss: BossStandIn) ->
     intern.delete_project(CoordinateFrameResource("lab_deep"))
     intern.delete_project(CollectionResource("lab"))
 
-    assert intern.list_collections() == ["demo"]
+    assert "lab" not in intern.list_collections()
 
 
 def test_metadata_groups_and_permissions_are_kept(boss: BossStandIn) -> None:
@@ -210,6 +211,21 @@ def test_voxels_that_do_not_fit_are_refused(boss: BossStandIn) -> None:
     channel = ChannelResource("PSD", "lab", "deep", datatype="uint16")
     with pytest.raises(requests.HTTPError, match="2002"):
         remote(boss).create_cutout(channel, 0, [200, 210], [100, 110], [10, 12], np.ones((2, 10, 9), "uint16"))
+
+
+def test_zeros_leave_what_lies_under_them_and_only_to_black_erases(boss: BossStandIn) -> None:
+    intern = remote(boss)
+    channel = intern.get_channel("PSD", "lab", "deep")
+    box = ([210, 214], [110, 114], [12, 14])
+    data = np.zeros((2, 4, 4), np.uint16)
+    data[0] = 7
+    intern.create_cutout(channel, 0, *box, data)
+    intern.create_cutout(channel, 0, *box, data[::-1].copy())
+    assert (intern.get_cutout(channel, 0, *box) == 7).all()
+
+    intern.create_cutout_to_black(channel, 0, *box)
+
+    assert not intern.get_cutout(channel, 0, *box).any()
 
 
 def test_a_bad_token_is_401_with_a_detail(boss: BossStandIn) -> None:
@@ -310,18 +326,19 @@ def test_the_command_line_says_where_it_serves_and_what_is_there() -> None:
     ) as process:
         assert process.stdout is not None
         try:
-            said = [process.stdout.readline() for _ in range(4)]
+            said = [process.stdout.readline() for _ in range(5)]
             url = said[0].split()[3]
             answer = httpx.get(f"{url}/v1/collection/", headers={"Authorization": "Token demo-token"}, timeout=10)
         finally:
             process.terminate()
             process.wait(10)
 
-    assert answer.json() == {"collections": ["demo"]}
+    assert answer.json() == {"collections": ["demo", "collman_nomads"]}
     assert url.startswith("http://127.0.0.1:")
     assert "demo-token" in said[1]
-    assert "demo/cortex: PSD95, Synapsin" in said[2]
-    assert "x 0, 1024 · y 0, 1024 · z 0, 64" in said[3]
+    assert f"demo/cortex: {', '.join(CHANNELS)}" in said[2]
+    assert said[3] == "collman_nomads/nomads_predictions: no channels yet\n"
+    assert "x 0, 1024 · y 0, 1024 · z 0, 64" in said[4]
 
 
 def test_voxels_do_not_depend_on_what_was_read_before() -> None:
@@ -334,7 +351,7 @@ def test_voxels_do_not_depend_on_what_was_read_before() -> None:
 
 def test_both_markers_shine_at_a_true_synapse_and_one_beside() -> None:
     volume = cortex()
-    psd, synapsin = (volume.bricks(name).read((0, 0, 0), (16, 256, 256)) for name in volume.channels)
+    psd, synapsin = (volume.bricks(name).read((0, 0, 0), (16, 256, 256)) for name in ("PSD95", "Synapsin"))
     positions, kinds = volume.sites
     inside = np.all(positions < (15, 255, 255), axis=1)
 
@@ -342,7 +359,31 @@ def test_both_markers_shine_at_a_true_synapse_and_one_beside() -> None:
         z, y, x = np.rint(positions[inside & (kinds == kind)]).astype(int).T
         return float(np.median(seen[z, y, x]))
 
-    assert [kind.name for kind in volume.kinds] == ["synapse", "PSD95 alone", "Synapsin alone"]
-    assert [lit(psd, kind) > 60 for kind in range(3)] == [True, True, False]
-    assert [lit(synapsin, kind) > 60 for kind in range(3)] == [True, False, True]
+    kinds_named = [kind.name for kind in volume.kinds]
+    assert kinds_named == ["GABAergic synapse", "other synapse", "PSD95 alone", "Synapsin alone"]
+    assert [lit(psd, kind) > 60 for kind in range(4)] == [True, True, True, False]
+    assert [lit(synapsin, kind) > 60 for kind in range(4)] == [True, True, False, True]
     assert len(volume.truth) > 4000
+
+
+def test_the_other_markers_tell_gabaergic_synapses_from_the_rest() -> None:
+    volume, (start, stop) = cortex(), ((0, 0, 0), (16, 256, 256))
+    centres, classes = volume.truth_within(start, stop), volume.classes_within(start, stop)
+    well_inside = np.all(centres < (14, 250, 250), axis=1)
+    z, y, x = np.rint(centres[well_inside]).astype(int).T
+    gaba = classes[well_inside] == "GABA"
+
+    assert set(volume.classes) == {"GABA", "non-GABA"}
+    assert len(volume.classes) == len(volume.truth)
+    assert 0.2 < (volume.classes == "GABA").mean() < 0.33
+    for name, more in {"GABA": True, "GAD65": True, "Gephyrin": True, "GluN1": False, "VGluT1": False}.items():
+        seen = volume.bricks(name).read(start, stop)[z, y, x]
+        assert (np.median(seen[gaba]) > np.median(seen[~gaba]) + 20) is np.bool_(more), name
+
+
+def test_another_seed_is_another_volume_of_the_same_kind() -> None:
+    one, other = (cortex(seed=seed, shape=(16, 256, 256)) for seed in (1, 2))
+
+    assert one.channels == other.channels == CHANNELS
+    assert not np.array_equal(one.truth, other.truth)
+    assert np.all(one.truth < (16, 256, 256))

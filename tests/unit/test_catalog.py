@@ -39,7 +39,14 @@ def test_settings_put_another_image_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["name = ", ENTRY + "colour = 1", ENTRY + "timeout = 5", ENTRY.replace("one", "One Two")]
+    "text",
+    [
+        "name = ",
+        ENTRY + "colour = 1",
+        ENTRY + "timeout = 5",
+        ENTRY + "[limits]\nvoxels = 0",
+        ENTRY.replace("one", "One Two"),
+    ],
 )
 def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str) -> None:
     write(tmp_path, "a", text)
@@ -52,6 +59,11 @@ def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "b", ENTRY)
     with pytest.raises(NomadsError, match="already a pipeline"):
         Catalog.read(tmp_path)
+
+
+def test_a_pipeline_may_limit_its_boxes(tmp_path: Path) -> None:
+    write(tmp_path, "a", ENTRY + "[limits]\nvoxels = 1000\n")
+    assert [pipeline.limits.voxels for pipeline in Catalog.read(tmp_path)] == [1000]
 
 
 def test_memory_grows_with_the_box() -> None:

@@ -10,12 +10,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.jobs import FINAL, MAX_COORDINATE, Box, InvalidRequest, JobRequest, JobState, Range, compute_name
+from bot.jobs import FINAL, MAX_COORDINATE, Box, InvalidRequest, JobRequest, JobState, Progress, Range, compute_name
 from tests.support.stories import a_job
 from tests.support.world import a_request
 
 coordinates = st.integers(0, MAX_COORDINATE - 1)
 ranges = st.builds(lambda start, n: Range(start, min(start + n, MAX_COORDINATE)), coordinates, st.integers(1, 5000))
+
+
+@pytest.mark.parametrize(
+    ("lines", "read"),
+    [
+        (["progress 0.10 starting", "progress 0.42 writing to BOSS", "Traceback"], Progress(0.42, "writing to BOSS")),
+        (["progress 1 done"], Progress(1, "done")),
+        (["progress 9.9 much"], Progress(1, "much")),
+        (["progress 0.5 demo-token"], None),
+        (["progress 0.5 " + "a" * 40], None),
+        (["progress half reading", "no progress 0.5 reading", ""], None),
+        ([], None),
+    ],
+)
+def test_progress_is_the_last_line_that_says_it(lines: list[str], read: Progress | None) -> None:
+    assert Progress.read(lines) == read
 
 
 def test_the_results_key_is_2018_s() -> None:

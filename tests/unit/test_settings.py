@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from bot.app import _public_url, build
+from bot.app import _public_url, build, build_core
 from bot.jobs import NomadsError
 from bot.settings import ROOT, Settings
 
@@ -66,6 +67,22 @@ def test_settings_that_do_not_fit_together_are_said_to_be_wrong_in_words(
 ) -> None:
     with pytest.raises(NomadsError, match=problem):
         build(Settings.model_validate({"data": str(tmp_path / "data"), **values}))
+
+
+@pytest.mark.parametrize(
+    ("given", "handed_on"), [({}, "collman_nomads/nomads_predictions"), ({"predictions": "off"}, "")]
+)
+def test_writing_detections_back_can_be_switched_off(tmp_path: Path, given: dict[str, str], handed_on: str) -> None:
+    core = build_core(Settings.model_validate({"data": str(tmp_path), **given}))
+
+    assert core.worker._predictions == handed_on
+    core.store.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("predictions", "lab"), ("predictions", "a/b/c"), ("viewer", "ng.test")])
+def test_a_place_or_viewer_that_is_none_is_refused_at_start(name: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({name: value})
 
 
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:3000"), ("::1", "http://[::1]:3000")])

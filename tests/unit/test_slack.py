@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.jobs import Job, JobState, Refused, Unavailable
+from bot.jobs import Job, JobState, Progress, Refused, Unavailable
 from bot.ports import Link
 from bot.slack import SlackChat
 from sandbox.slack import SlackStandIn
@@ -186,3 +186,12 @@ def test_where_the_history_may_not_be_read_nothing_is_found_and_the_log_says_so(
     slack.remove(private.id)
     assert chat.find(a_story(a_job(channel=private.id)), thread=None, key="card") is None
     assert "cannot be searched" in caplog.text
+
+
+def test_the_card_of_a_running_job_shows_its_progress_and_no_other_does(slack: SlackStandIn, chat: SlackChat) -> None:
+    for state in (JobState.RUNNING, JobState.FAILED):
+        chat.post_card(a_story(a_job(state, channel=home(slack), progress=Progress(0.42, "reading"))), key=state)
+
+    running, failed = (json.dumps(message["blocks"], ensure_ascii=False) for message in said(slack))
+    assert "▓▓▓▓░░░░░░ 42 % reading" in running
+    assert "42 %" not in failed

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from sandbox.boss import Access, BossStandIn
-from sandbox.volumes import Bricks
+from sandbox.volumes import BRICK, Bricks, Synthetic, Triple
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "canary-token"
@@ -33,12 +35,31 @@ def _boss() -> Iterator[BossStandIn]:
             channels={"Synapsin": Bricks("uint16"), "psd": Bricks("uint8")},
             time_step_unit=None,
         )
+        boss.add("lab", "float", shape=(4, 32, 32), channels={"PSD95": Bricks("float32"), "Synapsin": Bricks("uint8")})
+        boss.add("lab", "small", shape=(4, 32, 32), channels={})
+        assert boss.cortex is not None
+        for dtype, factor in (("uint16", 257), ("uint64", 2**40)):
+            channels = {name: _deeper(boss.cortex, name, dtype, factor) for name in ("PSD95", "Synapsin")}
+            boss.add("lab", dtype, shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=channels)
         yield boss
+
+
+def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int) -> Bricks:
+    """A channel of the volume in another data type, every value multiplied."""
+
+    def fill(index: Triple) -> NDArray[Any]:
+        (z, y, x), (dz, dy, dx) = index, BRICK
+        start, stop = (z * dz, y * dy, x * dx), ((z + 1) * dz, (y + 1) * dy, (x + 1) * dx)
+        return volume.bricks(channel).read(start, stop).astype(dtype) * factor
+
+    return Bricks(dtype, fill=fill)
 
 
 @pytest.fixture
 def boss(_boss: BossStandIn) -> BossStandIn:
-    """demo/cortex, and in the private collection lab: gaba, wide (uint32) and empty (all zero, with an offset)."""
+    """demo/cortex, and in the private collection lab: gaba, wide (uint32), float, empty (all zero, with an offset),
+    small (no channels), and uint16 and uint64, which are demo/cortex in deeper voxels.
+    """
     _boss.requests.clear()
     return _boss
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,12 +21,14 @@ from pipelines.common import preview, viewer
 from pipelines.common.boss import _tiles, pick
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
 from pipelines.common.results import Results, npz, table
+from pipelines.common.run import channel_name
+from tests.unit.pipelines.conftest import ROOT
 
 ARGV = ["--col", "c", "--exp", "e", "--x-range", "0,10", "--y-range", "0:20", "--z-range", "4, 8"]
 
 
-def request(host: str = "api.bossdb.io") -> Request:
-    return parse(["--host", host, *ARGV], {"BOSS_TOKEN": "demo-token"})
+def request(host: str = "api.bossdb.io", *more: str) -> Request:
+    return parse(["--host", host, *ARGV, *more], {"BOSS_TOKEN": "demo-token"})
 
 
 def test_a_host_is_https_unless_it_says_otherwise() -> None:
@@ -99,12 +106,33 @@ def test_an_npz_loads_without_pickle_and_has_no_time_in_it() -> None:
     assert table(["a", "b"], [[1, "é"]]) == b"a,b\n1,\xc3\xa9\n"
 
 
-def test_roles_go_to_the_first_channel_whose_name_fits() -> None:
-    roles = {"post": ["psd"], "pre": ["synapsin", "vglut"]}
+ROLES = {"post": ["psd"], "pre": ["synapsin", "vglut"]}
 
-    assert pick(roles, ["DAPI", "PSD95_488", "psd", "VGluT1", "Synapsin"]) == {"post": "PSD95_488", "pre": "VGluT1"}
-    with pytest.raises(WrongRequest, match=r"no post channel \(with psd in its name\) and no pre .*are none\."):
-        pick(roles, [])
+
+def test_a_role_goes_to_the_channel_with_the_best_alias_whatever_the_server_s_order() -> None:
+    channels = ["DAPI", "PSD95_488", "psd", "VGluT1", "Synapsin"]
+
+    for order in (channels, channels[::-1]):
+        assert pick(ROLES, order) == {"post": "psd", "pre": "Synapsin"}
+    assert pick(ROLES, ["PSD95", "VGluT1"]) == {"post": "PSD95", "pre": "VGluT1"}
+    assert pick(ROLES, channels, {"pre": "DAPI"}) == {"post": "psd", "pre": "DAPI"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "chosen", "says"),
+    [
+        ([], {}, r"no post channel \(with psd in its name\) and no pre .*are none\."),
+        (["PSD95"], {}, r"no pre channel \(with synapsin or vglut in its name\); its channels are PSD95\."),
+        (["PSD95", "Synapsin"], {"pre": "x"}, r"no channel x; its channels are PSD95, Synapsin\."),
+        (["PSD95", "Synapsin"], {"gaba": "PSD95"}, r"no role gaba; the roles are post, pre\."),
+        (["PSD95_Synapsin"], {}, r"cannot be post and pre at once; name another one with --channel pre=NAME\."),
+    ],
+)
+def test_roles_that_cannot_be_filled_are_told_with_what_there_is(
+    channels: list[str], chosen: dict[str, str], says: str
+) -> None:
+    with pytest.raises(WrongRequest, match=says):
+        pick(ROLES, channels, chosen)
 
 
 def test_tiles_cover_a_box_once_and_end_where_cuboids_do() -> None:
@@ -123,10 +151,44 @@ def test_the_viewers_link_shows_the_middle_of_the_box_in_every_channel() -> None
     link = viewer.link(request(), channels=["PSD95", "Synapsin"], voxel_nm=(50, 96, 96))
 
     assert link is not None
+    assert len(link) <= viewer.LONGEST
     state = json.loads(unquote(link.removeprefix("https://neuroglancer.bossdb.io/#!")))
     assert state["position"] == [5, 10, 6]
     assert state["layers"][0]["source"] == "boss://https://api.bossdb.io/c/e/PSD95"
     assert pytest.approx(50e-9) == state["dimensions"]["z"][0]
+
+
+def test_the_detections_are_a_layer_of_the_viewers_link() -> None:
+    link = viewer.link(request(), channels=["PSD95"], voxel_nm=(50, 96, 96), detections="lab/predictions/key")
+
+    assert link is not None
+    state = json.loads(unquote(link.partition("#!")[2]))
+    assert [layer["source"] for layer in state["layers"]] == [
+        "boss://https://api.bossdb.io/c/e/PSD95",
+        "boss://https://api.bossdb.io/lab/predictions/key",
+    ]
+
+
+def test_a_viewer_of_ones_own_also_shows_a_private_boss() -> None:
+    asked = request("http://127.0.0.1:9000", "--viewer", "https://viewer.test/neuro/#!")
+
+    link = viewer.link(asked, channels=["a"], voxel_nm=(1, 1, 1))
+
+    assert link is not None
+    assert link.startswith("https://viewer.test/neuro/#!%7B")
+    assert "boss%3A%2F%2Fhttp%3A%2F%2F127.0.0.1%3A9000%2Fc%2Fe%2Fa" in link
+
+
+def test_a_link_that_would_be_too_long_shows_the_first_channels_and_the_detections() -> None:
+    names = [f"channel{number}{'x' * 200}" for number in range(10)]
+
+    link = viewer.link(request(), channels=names, voxel_nm=(1, 1, 1), detections="a/b/c")
+
+    assert link is not None
+    assert len(link) <= viewer.LONGEST
+    layers = [layer["name"] for layer in json.loads(unquote(link.partition("#!")[2]))["layers"]]
+    assert layers[0] == names[0]
+    assert layers[-1] == "detections"
 
 
 @pytest.mark.parametrize(
@@ -138,11 +200,113 @@ def test_there_is_no_link_to_a_private_boss(host: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 500), (2, 700, 4), (1, 1500, 2100)])
 def test_a_preview_is_a_picture_of_bounded_size_whatever_the_box(shape: tuple[int, int, int]) -> None:
-    volume = np.zeros(shape, np.uint16)
+    plane = np.zeros(shape[1:], np.uint16)
     centres = np.array([[0, shape[1] / 2, shape[2] / 2]])
 
-    drawn = preview.draw(volume, volume, centres=centres, radius=3, voxel_nm=(50, 4, 4))
+    drawn = preview.draw(plane, plane, centres=centres, radius=3, voxel_nm=(50, 4, 4))
 
     picture = Image.open(io.BytesIO(drawn))
     assert (picture.format, 384 <= max(picture.size) <= 1024) == ("PNG", True)
-    assert drawn == preview.draw(volume, volume, centres=centres, radius=3, voxel_nm=(50, 4, 4))
+    assert drawn == preview.draw(plane, plane, centres=centres, radius=3, voxel_nm=(50, 4, 4))
+
+
+def test_kinds_are_circled_in_colours_of_their_own() -> None:
+    plane = np.zeros((100, 100), np.uint8)
+    centres = np.array([[0.0, 30, 30], [0.0, 70, 70]])
+
+    drawn = preview.draw(plane, plane, centres=centres, radius=5, voxel_nm=(50, 4, 4), kinds=[0, 1])
+
+    colours = {colour for _, colour in Image.open(io.BytesIO(drawn)).getcolors() or []}
+    assert set(preview.COLOURS[:2]) <= colours
+
+
+def test_options_of_a_program_s_own_are_handed_on_and_others_refused() -> None:
+    argv = ["--host", "h", *ARGV, "--batch-size", "3"]
+
+    assert parse(argv, {"BOSS_TOKEN": "t"}, options={"--batch-size": "how many"}).options == {"batch-size": "3"}
+    with pytest.raises(WrongRequest, match="--batch-size is not understood"):
+        parse(argv, {"BOSS_TOKEN": "t"})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "says"),
+    [
+        ("--predictions", "lab", "a collection and an experiment"),
+        ("--predictions", "lab/a b", "predictions' experiment"),
+        ("--viewer", "viewer.test", "--viewer is no URL"),
+        ("--viewer", "https://viewer.test/#x", "--viewer is no URL"),
+        ("--channel", "PSD95", "a role and a channel"),
+        ("--channel", "post=../x", "post channel's name"),
+        ("--results-key", "a/b", "results key's name"),
+    ],
+)
+def test_what_the_bot_hands_on_is_checked(argument: str, value: str, says: str) -> None:
+    with pytest.raises(WrongRequest, match=says):
+        request("h", argument, value)
+
+
+def test_a_key_that_boss_would_not_take_is_cut_and_stays_unique() -> None:
+    one, other = (f"{'k' * 300}{end}" for end in "ab")
+
+    assert channel_name("short") == "short"
+    assert len(channel_name(one)) == len(channel_name(other)) == 255
+    assert channel_name(one) != channel_name(other)
+
+
+# Processes: what a signal does to a run
+
+PROGRAM = """
+import os, signal, sys
+from pipelines.common.program import main
+def program(request):
+    print(os.getpid(), flush=True)
+    WORK
+main(program)
+"""
+NEVER_ENDING = "sum(range(10**15))"
+"""One call into C that neither ends nor lets Python heed a signal."""
+
+
+@contextmanager
+def running(work: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A program that does this work, as a process, and the id of the process that does it."""
+    argv = [sys.executable, "-c", PROGRAM.replace("WORK", work), "--host", "h", *ARGV]
+    environ = {"PATH": os.environ["PATH"], "BOSS_TOKEN": "demo-token"}
+    with subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        yield process, int(process.stdout.readline())
+
+
+def test_sigterm_ends_a_computation_that_does_not_heed_it() -> None:
+    with running(NEVER_ENDING) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, complained = process.communicate(timeout=5)  # which waits for all who hold the pipe
+
+    assert process.returncode == 1
+    assert complained.splitlines()[-1] == "The run was stopped before it was done."
+
+
+def test_a_computation_that_is_killed_is_told_to_have_been() -> None:
+    with running(NEVER_ENDING) as (process, worker):
+        os.kill(worker, signal.SIGKILL)
+        _, complained = process.communicate(timeout=5)
+
+    assert process.returncode == 1
+    assert complained.splitlines()[-1] == (
+        "The program was ended by SIGKILL; the box may be too large for the memory of this machine."
+    )
+
+
+def test_nothing_computes_on_when_the_program_is_killed() -> None:
+    with running(NEVER_ENDING) as (process, _):
+        process.kill()
+        process.communicate(timeout=5)
+
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_exit_code_of_a_program_is_that_of_its_work() -> None:
+    with running("sys.exit(3)") as (process, _):
+        process.communicate(timeout=5)
+
+    assert process.returncode == 3

@@ -12,6 +12,7 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from numpy.typing import NDArray
 from PIL import Image
 
 from bot.jobs import Summary
@@ -21,7 +22,7 @@ from sandbox.boss import BossStandIn
 from tests.unit.pipelines.conftest import TOKEN, arguments, start
 from tests.unit.pipelines.matching import match
 
-FILES = ["predictions.npz", "preview.png", "results.json", "synapses.csv"]
+FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
 
 
 def here(argv: list[str], environ: dict[str, str] | None = None) -> tuple[int, str]:
@@ -29,6 +30,16 @@ def here(argv: list[str], environ: dict[str, str] | None = None) -> tuple[int, s
     err = io.StringIO()
     code = run(program, argv=argv, environ={"BOSS_TOKEN": TOKEN} if environ is None else environ, err=err)
     return code, err.getvalue()
+
+
+def summary(folder: Path) -> Summary:
+    """results.json, as the bot understands it."""
+    return Summary.model_validate_json((folder / "results.json").read_bytes())
+
+
+def rows(folder: Path) -> NDArray[np.float64]:
+    """The numbers in synapses.csv: id, z, y, x, z_nm, y_nm, x_nm, voxels, volume_um3, score."""
+    return np.loadtxt(folder / "synapses.csv", delimiter=",", skiprows=1, usecols=range(10), ndmin=2)
 
 
 def uri(folder: Path) -> str:
@@ -45,20 +56,19 @@ def test_the_demo_box_ends_with_its_synapses_in_a_folder(boss: BossStandIn, tmp_
 
     assert (process.returncode, complained) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    summary = Summary.model_validate_json((folder / "results.json").read_bytes())
-    rows = np.loadtxt(folder / "synapses.csv", delimiter=",", skiprows=1)
-    assert summary.counts["synapses"] == len(rows)
-    assert set(FILES) - {"results.json"} == {file.name for file in summary.files}
-    assert summary.preview == "preview.png"
-    assert summary.viewer is None
-    precision, recall = match(rows[:, 1:4], boss.cortex.truth_within((0, 0, 0), (16, 512, 512)))
+    told, found = summary(folder), rows(folder)
+    assert told.counts["synapses"] == len(found)
+    assert set(FILES) - {"results.json"} == {file.name for file in told.files}
+    assert told.preview == "preview.png"
+    assert told.viewer is None
+    precision, recall = match(found[:, 1:4], boss.cortex.truth_within((0, 0, 0), (16, 512, 512)))
     assert precision > 0.95
     assert recall > 0.95
     assert said.splitlines()[0] == "progress 0.00 starting"
     with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
         mask = predictions["predictions"]
     assert ((16, 512, 512), {0, 255}) == (mask.shape, set(np.unique(mask)))
-    assert summary.counts["voxels in synapses"] == np.count_nonzero(mask)
+    assert told.counts["voxels in synapses"] == found[:, 7].sum() == np.count_nonzero(mask)
     with Image.open(folder / "preview.png") as picture:
         assert picture.size == (512, 512)
 
@@ -74,12 +84,13 @@ def test_the_token_is_in_nothing_that_is_written_or_said(boss: BossStandIn, tmp_
 
 def test_the_same_request_gives_the_same_bytes(boss: BossStandIn, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    for folder in (one, other):
-        assert here(arguments(boss, results_uri=uri(folder))) == (0, "")
+    argv = {"predictions": "collman_nomads/nomads_predictions", "viewer": "https://viewer.test/"}
+    assert here(arguments(boss, results_uri=uri(one), **argv)) == (0, "")
+    with start(arguments(boss, results_uri=uri(other), **argv)) as process:
+        process.communicate(timeout=60)
 
     for name in FILES:
-        if name != "results.json":  # it holds timings
-            assert (one / name).read_bytes() == (other / name).read_bytes()
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_places_are_in_the_experiments_voxels_and_nanometres(boss: BossStandIn, tmp_path: Path) -> None:
@@ -87,10 +98,11 @@ def test_places_are_in_the_experiments_voxels_and_nanometres(boss: BossStandIn, 
     box = {"z_range": "20,32", "y_range": "300,428", "x_range": "700,828"}
     assert here(arguments(boss, **box, results_uri=uri(tmp_path))) == (0, "")
 
-    rows = np.loadtxt(tmp_path / "synapses.csv", delimiter=",", skiprows=1)
-    assert (rows[:, 1:4] >= (20, 300, 700)).all()
-    assert np.allclose(rows[:, 4:7], rows[:, 1:4] * (50, 96, 96), atol=1)
-    _, recall = match(rows[:, 1:4], boss.cortex.truth_within((21, 304, 704), (31, 424, 824)))
+    found = rows(tmp_path)
+    assert (found[:, 1:4] >= (20, 300, 700)).all()
+    assert np.allclose(found[:, 4:7], found[:, 1:4] * (50, 96, 96), atol=1)
+    assert np.allclose(found[:, 8], found[:, 7] * 50 * 96 * 96 / 1e9, atol=1e-6)
+    _, recall = match(found[:, 1:4], boss.cortex.truth_within((21, 304, 704), (31, 424, 824)))
     assert recall > 0.9
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as predictions:
         assert predictions["start"].tolist() == [20, 300, 700]
@@ -98,12 +110,56 @@ def test_places_are_in_the_experiments_voxels_and_nanometres(boss: BossStandIn, 
 
 def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss: BossStandIn, tmp_path: Path) -> None:
     box = {"z_range": "10,14", "y_range": "100,132", "x_range": "200,232"}
-    assert here(arguments(boss, col="lab", exp="empty", **box, results_uri=uri(tmp_path))) == (0, "")
+    with start(arguments(boss, col="lab", exp="empty", **box, results_uri=uri(tmp_path))) as process:
+        _, complained = process.communicate(timeout=60)
 
-    summary = Summary.model_validate_json((tmp_path / "results.json").read_bytes())
-    assert summary.counts["synapses"] == 0
-    assert summary.notes[:1] == ["psd was taken as postsynaptic and Synapsin as presynaptic."]
+    told = summary(tmp_path)
+    warnings = [f"The channel {name} is 0 everywhere in this box: it shows nothing." for name in ("psd", "Synapsin")]
+    assert (process.returncode, complained.splitlines()) == (0, warnings)
+    assert told.counts["synapses"] == 0
+    assert told.notes == [
+        "Channels by role: postsynaptic psd, presynaptic Synapsin.",
+        "Nothing in this box stands out as a synapse.",
+        *warnings,
+    ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1
+
+
+def test_a_box_of_one_section_is_run_and_said_to_be_one(boss: BossStandIn, tmp_path: Path) -> None:
+    with start(arguments(boss, z_range="5,6", results_uri=uri(tmp_path))) as process:
+        _, complained = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert complained.splitlines()[-1].startswith("The box is one section thick:")
+    assert complained.strip() in summary(tmp_path).notes
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as file:
+        assert file["predictions"].shape == (1, 128, 128)
+
+
+@pytest.mark.parametrize("deeper", ["uint16", "uint64"])
+def test_deeper_voxels_show_the_same_synapses(boss: BossStandIn, tmp_path: Path, deeper: str) -> None:
+    assert here(arguments(boss, results_uri=uri(tmp_path / "uint8"))) == (0, "")
+    assert here(arguments(boss, col="lab", exp=deeper, results_uri=uri(tmp_path / deeper))) == (0, "")
+
+    assert len(rows(tmp_path / "uint8"))
+    assert np.array_equal(rows(tmp_path / "uint8"), rows(tmp_path / deeper))
+
+
+def test_a_channel_can_be_named_for_a_role(boss: BossStandIn, tmp_path: Path) -> None:
+    assert boss.cortex is not None
+    other = next(name for name in boss.cortex.channels if name not in ("PSD95", "Synapsin"))
+    assert here([*arguments(boss, results_uri=uri(tmp_path)), "--channel", f"presynaptic={other}"]) == (0, "")
+
+    assert summary(tmp_path).notes[0] == f"Channels by role: postsynaptic PSD95, presynaptic {other}."
+    assert f"mean_{other}" in (tmp_path / "synapses.csv").read_text().splitlines()[0]
+
+
+def test_a_table_names_its_columns(boss: BossStandIn, tmp_path: Path) -> None:
+    assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
+
+    header, first, *_ = (tmp_path / "synapses.csv").read_text().splitlines()
+    assert header == "id,z,y,x,z_nm,y_nm,x_nm,voxels,volume_um3,score,class,mean_PSD95,mean_Synapsin"
+    assert first.split(",")[10] == "synapse"
 
 
 BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
@@ -121,6 +177,10 @@ BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
         ({"col": "lab", "exp": "gaba", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2,
          "no presynaptic channel (with synapsin in its name); its channels are GABA, PSD95."),
         ({"col": "lab", "exp": "wide", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2, "uint32"),
+        ({"col": "lab", "exp": "float", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2,
+         "The channel “PSD95” has the data type float32; only uint8, uint16 and uint64 can be read."),
+        ({"channel": "presynaptic=Nope"}, 2, "no channel Nope; its channels are PSD95, Synapsin"),
+        ({"channel": "gaba=PSD95"}, 2, "There is no role gaba; the roles are postsynaptic, presynaptic."),
         ({"token": "wrong"}, 3, "refused the token"),
         ({"token": "stranger", "col": "lab", "exp": "gaba"}, 3, "does not let this token read lab/gaba: Missing read"),
     ],
@@ -199,6 +259,36 @@ def test_a_boss_that_stays_broken_is_given_up_with_exit_3(boss: BossStandIn, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_connection_that_breaks_every_time_is_given_up_with_exit_3(boss: BossStandIn, tmp_path: Path) -> None:
+    boss.cut_next(4, prefix="/v1/cutout")
+
+    code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
+
+    assert code == 3
+    assert "failed 4 times in a row: the connection broke. Try again later." in complained.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (401, "BOSS refused the token"),
+        (403, "BOSS does not let this token read demo/cortex"),
+        (404, "BOSS refused to give voxels (status 404)"),
+        (413, "BOSS refused to give voxels (status 413)"),
+    ],
+)
+def test_a_refusal_in_the_middle_is_not_tried_again(boss: BossStandIn, tmp_path: Path, status: int, says: str) -> None:
+    boss.fail_next(1, status=status, prefix="/v1/cutout/demo/cortex/Synapsin")
+
+    code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
+
+    assert code == 3
+    assert says in complained.splitlines()[-1]
+    assert [served.status for served in boss.requests][-1] == status
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_host_that_is_no_boss_is_said_to_be_none(boss: BossStandIn, tmp_path: Path) -> None:
     boss.fail_next(1, status=200)  # a page, as any web server has one
 
@@ -236,6 +326,16 @@ def test_a_folder_that_cannot_be_written_is_said_before_boss_is_asked(boss: Boss
 
     assert (code, complained) == (1, "The results folder cannot be made: Not a directory.\n")
     assert not boss.requests
+
+
+def test_a_file_that_cannot_be_written_ends_the_run_without_results_json(boss: BossStandIn, tmp_path: Path) -> None:
+    (tmp_path / "preview.png" / "in the way").mkdir(parents=True)
+
+    code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
+
+    assert code == 1
+    assert complained == "preview.png cannot be written to the results folder: Is a directory.\n"
+    assert not (tmp_path / "results.json").exists()
 
 
 @pytest.fixture

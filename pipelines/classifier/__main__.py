@@ -1,0 +1,45 @@
+"""`python3 -m pipelines.classifier …` runs the pipeline; with `convert` it turns the files of 2018 into weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from pipelines.classifier.driver import run
+from pipelines.common.program import DONE, Failure, WrongRequest
+
+USAGE = "python -m pipelines.classifier convert components.npy model.pkl weights.npz"
+
+
+def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
+    """Write the weights from the published files; the exit code. The last line on `err` says what is wrong."""
+    from pipelines.classifier import model, published
+
+    try:
+        if len(argv) != 3:
+            raise WrongRequest(f"Three files are needed: {USAGE}")
+        components, forest, target = map(Path, argv)
+        try:
+            weights = published.convert(model.read(components), model.read(forest))
+        except published.Refused as refusal:
+            raise WrongRequest(f"This is not the published classifier: {refusal}.") from None
+        try:
+            target.write_bytes(weights.to_bytes())
+        except OSError as error:
+            raise Failure(f"{target} cannot be written: {error.strerror}.") from None
+    except Failure as failure:
+        print(failure, file=err)
+        return failure.code
+    print(
+        f"{target}: {len(weights.roots)} trees with {len(weights.left)} nodes over {len(weights.components)} features",
+        file=out,
+    )
+    return DONE
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["convert"]:
+        raise SystemExit(convert(sys.argv[2:], out=sys.stdout, err=sys.stderr))
+    run()

@@ -1,0 +1,95 @@
+"""nomads-classifier: detects synapses in a box and tells GABAergic from other ones by cubes of eight channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+from pipelines.common.program import Request, WrongRequest, main
+
+OPTIONS = {"--weights": "a model: a file or s3://bucket/key; without it, the demonstration model"}
+
+
+def program(request: Request) -> None:
+    """One run. Raises pipelines.common.program.Failure and its kinds."""
+    # imported here, so that arguments that are wrong are refused at once
+    import numpy as np
+
+    from pipelines.classifier import cubes, model
+    from pipelines.classifier.outputs import Outputs
+    from pipelines.common.results import npz
+    from pipelines.common.run import Found, Run
+    from pipelines.unsupervised import detector
+
+    weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
+    with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
+        if strange := [role for role in weights.roles if role not in run.channels]:
+            raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
+        run.results = Outputs(request.results_uri, model=weights.name)
+        run.note(weights.about)
+        if any(channel.dtype != np.uint8 for channel in run.channels.values()):
+            run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
+
+        depth = request.shape[0]
+        for channel in run.channels.values():  # all of them before anything is computed: BOSS may fail in the middle
+            for start in range(0, depth, cubes.SLAB):
+                channel.read(start, min(depth, start + cubes.SLAB))
+
+        run.progress(0.65, "detecting")
+        window = detector.window_for(run.volume.voxel_nm)
+        psd, synapsin = (run.channels[role].read() for role in ("postsynaptic", "presynaptic"))
+        seen = detector.evidence(psd, synapsin, window=window)
+        synapses = detector.measure(detector.select(seen, window=window), seen)
+        del psd, synapsin, seen
+
+        labels, gaba = cubes.classify(
+            weights,
+            synapses.centres,
+            run.channels,
+            shape=request.shape,
+            told=lambda part: run.progress(0.67 + 0.03 * part, "classifying"),
+        )
+        size = " × ".join(map(str, weights.cube))
+        if any(n < side for n, side in zip(request.shape, weights.cube, strict=True)):
+            run.warn(f"No synapse was classified: that takes a box of at least {size} voxels (z, y, x).")
+        elif near := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
+            run.note(f"Not classified: {near:,}, too near the border of the box for a cube of {size} voxels (z, y, x).")
+        run.results.add(
+            "classes.npz",
+            npz(
+                {
+                    "classes": model.codes(labels)[synapses.labels],
+                    "meaning": np.array(model.MEANING),
+                    "gaba": gaba,
+                    "model": np.array(weights.about),
+                    "start": np.array(request.start),
+                    "voxel_nm": np.array(run.volume.voxel_nm),
+                }
+            ),
+            title=f"Classes: {', '.join(f'{code} {name}' for code, name in enumerate(model.MEANING))}; axes z, y, x",
+            media_type="application/x-npz",
+        )
+        run.finish(
+            Found(
+                labels=synapses.labels,
+                centres=synapses.centres,
+                voxels=synapses.voxels,
+                scores=synapses.scores,
+                kinds=model.NAMES[::-1],
+                kind=model.GABA - labels.astype(np.int64),
+            ),
+            facts={
+                "Window (z, y, x)": " × ".join(map(str, window)) + " voxels",
+                "Model": weights.name,
+                "Classes": weights.about,
+            },
+        )
+
+
+def run() -> NoReturn:
+    """The program as a process: never returns."""
+    main(program, options=OPTIONS)
+
+
+if __name__ == "__main__":
+    run()

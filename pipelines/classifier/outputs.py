@@ -1,0 +1,45 @@
+"""Results whose every file says, in words, which model told the classes."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.common.results import Results
+
+
+class Outputs(Results):
+    """As Results, for classes told by the named model: a column `model` in tables, a line in pictures, all titles."""
+
+    def __init__(self, uri: str, *, model: str) -> None:
+        super().__init__(uri)
+        self._model = model
+
+    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> None:
+        """Write a file, having marked it, and announce it."""
+        if media_type == "text/csv":
+            content = _column(content, "model", self._model)
+        elif media_type == "image/png":
+            content = captioned(content, f"classes: {self._model}")
+        super().add(name, content, title=f"{title} ({self._model})", media_type=media_type)
+
+
+def _column(table: bytes, name: str, value: str) -> bytes:
+    """The table with one more column of one value; `pipelines.common.results.table` puts no line break in a cell."""
+    header, *rows = table.decode().splitlines()
+    cell = '"' + value.replace('"', '""') + '"' if set(value) & set(',"\r\n') else value
+    return "".join([f"{header},{name}\n", *(f"{row},{cell}\n" for row in rows)]).encode()
+
+
+def captioned(picture: bytes, text: str) -> bytes:
+    """The picture, a PNG, with a line of white text on black in its upper left corner."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        image = opened.convert("RGB")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    left, top, right, bottom = pen.textbbox((8, 6), text, font=font)
+    pen.rectangle((left - 4, top - 3, right + 4, bottom + 3), fill=(0, 0, 0))
+    pen.text((8, 6), text, font=font, fill=(255, 255, 255))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,469 @@
+"""One run of a program: what it works on, and all that it leaves behind.
+
+    def program(request: Request) -> None:
+        with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
+            psd = run.channels["postsynaptic"].read()
+            run.progress(0.7, "detecting")
+            ...
+            run.finish(Found(labels=labels, centres=centres, voxels=voxels, scores=scores))
+
+docs/results.md says what is written, file by file. The same request gives the same bytes: neither times of day nor
+durations stand in a file; how long each phase took is said on stdout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.common import preview, report, viewer
+from pipelines.common.boss import Boss, candidates, pick
+from pipelines.common.channels import Channel
+from pipelines.common.program import MAX_NAME, Failure, Progress, Request, Stopwatch
+from pipelines.common.results import Results, npz, table
+
+Array = NDArray[Any]
+
+COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
+"""Of synapses.csv; a mean brightness of each channel follows."""
+PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
+"""Whose versions results.json names."""
+MAX_NOTES, MAX_NOTE = 10, 500
+"""What the bot reads of results.json: notes, and characters of each."""
+CIRCLE_NM = 300
+"""Radius of the circles in the preview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found in the box: n objects, numbered from 1 in `labels`; row i of the other arrays is object i + 1."""
+
+    labels: Array
+    """(z, y, x), unsigned integers: an object's number in its voxels, 0 elsewhere."""
+    centres: NDArray[np.float64]
+    """(n, 3): z, y, x in voxels from the box's corner."""
+    voxels: NDArray[np.int64]
+    """(n,): how many voxels each has."""
+    scores: NDArray[np.float64]
+    """(n,): how sure the method is; what the number means is the pipeline's to say."""
+    kinds: Sequence[str] = ("synapse",)
+    """The classes there are, in the order they are shown in."""
+    kind: NDArray[np.int64] | None = None
+    """(n,): each object's class, as an index into `kinds`; None: all are of the first one."""
+
+    def __len__(self) -> int:
+        return len(self.voxels)
+
+
+class Run:
+    """A request whose experiment, box and channels are known to be right, and whose results can be written.
+
+    Raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of pipeline.toml
+    unless others are given. A context manager: what was kept of the channels is forgotten at its end.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        entry: Path,
+        roles: Mapping[str, Sequence[str]] | None = None,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+    ) -> None:
+        self.request = request
+        self.entry: dict[str, Any] = tomllib.loads(entry.read_text(encoding="utf-8"))
+        self._out, self._err = out or sys.stdout, err or sys.stderr
+        self._say, self._watch, self._phase = Progress(out=self._out), Stopwatch(), "starting"
+        self.progress(0, "starting")
+        self.results = Results(request.results_uri)
+        self.boss = Boss(request)
+        self.volume = self.boss.describe()
+        """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
+        self.boss.check_box(self.volume)
+        self._roles = roles or self.entry.get("roles", {})
+        self.names = pick(self._roles, self.volume.channels, request.channels)
+        """Role to channel name."""
+        described = {role: self.boss.channel(name) for role, name in self.names.items()}
+        self._read = 0
+        self.channels = {
+            role: Channel(self.boss, about, start=request.start, shape=request.shape, told=self._told)
+            for role, about in described.items()
+        }
+        """Role to channel, to be read from."""
+        self._notes: list[str] = []
+        self._warnings: list[str] = []
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self.channels.values():
+            channel.close()
+
+    @property
+    def key(self) -> str:
+        """The results key: what the bot calls this pipeline on this box."""
+        z, y, x = self.request.z, self.request.y, self.request.x
+        place = f"{self.entry['name']}_{self.request.collection}_{self.request.experiment}"
+        return self.request.results_key or f"{place}_z_{z[0]}_{z[1]}_y_{y[0]}_{y[1]}_x_{x[0]}_{x[1]}"
+
+    def progress(self, part: float, phase: str) -> None:
+        """That part of the work is done, from 0 to 1, and this phase begins or goes on: one word or two."""
+        if phase != self._phase:
+            self._watch.lap(self._phase)
+            self._phase = phase
+        self._say(part, phase)
+
+    def _told(self, voxels: int) -> None:
+        self._read += voxels
+        part = self._read / (math.prod(self.request.shape) * len(self.channels))
+        phase = self._phase
+        self.progress(0.05 + 0.6 * part, "reading")
+        if phase != "reading" and part == 1:
+            self.progress(0.65, phase)
+
+    def note(self, text: str) -> None:
+        """A sentence that is shown with the results."""
+        self._notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """A sentence that is shown with the results, and is the last line on stderr: something was odd."""
+        self._warnings.append(text)
+
+    def finish(self, found: Found, *, facts: Mapping[str, str] | None = None) -> None:
+        """Write everything, results.json last. `facts` are told under “How this was made”, such as the method."""
+        self.progress(0.7, "measuring")
+        labels = found.labels
+        bright = {role: channel.brightness(labels, len(found)) for role, channel in self.channels.items()}
+        detections = (labels != 0).view(np.uint8)
+        detections *= 255
+        self._look(found)
+
+        self.progress(0.75, "writing")
+        start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
+        self.results.add(
+            "synapses.csv",
+            self._table(found, bright),
+            title="Synapses: centre in voxels and nm, volume, score, class",
+            media_type="text/csv",
+        )
+        self.results.add(
+            "predictions.npz",
+            npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
+            title="Predictions: 255 where a synapse is, else 0; axes z, y, x",
+            media_type="application/x-npz",
+        )
+        picture = self._preview(found)
+        self.results.add("preview.png", picture, title=f"Preview: {self._picture_said(found)}", media_type="image/png")
+        written = self._write_back(detections)
+        link = viewer.link(
+            self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
+        )
+        self.progress(0.98, "writing")
+        notes = [note[:MAX_NOTE] for note in (*self._notes, *self._warnings)][:MAX_NOTES]
+        versions = {"pipeline": str(self.entry.get("version", ""))} | {name: version(name) for name in PACKAGES}
+        page = self._page(found, bright, picture, notes, dict(facts or {}), written, versions)
+        self.results.add(
+            "report.html",
+            report.render(page),
+            title="Report: density, sizes, scores, brightness by channel",
+            media_type="text/html; charset=utf-8",
+        )
+        self.results.finish(
+            {
+                "contract": "1",
+                "pipeline": self.entry["name"],
+                "request": self.request.public(),
+                "channels": self.names,
+                "counts": self._counts(found),
+                "density_per_um3": round(len(found) / self.cubic_um, 6),
+                "preview": "preview.png",
+                "viewer": link,
+                "written_back": written,
+                "notes": notes,
+                "facts": dict(facts or {}),
+                "versions": versions,
+            }
+        )
+        self._watch.lap(self._phase)
+        took = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._watch.seconds.items())
+        print(
+            f"{len(found):,} synapses in {math.prod(self.request.shape):,} voxels; {took}", file=self._out, flush=True
+        )
+        for warning in self._warnings:
+            print(warning, file=self._err, flush=True)
+
+    @property
+    def cubic_um(self) -> float:
+        """The box's volume in cubic micrometres."""
+        return math.prod(self.request.shape) * math.prod(self.volume.voxel_nm) / 1e9
+
+    def _look(self, found: Found) -> None:
+        """What a person should know of the data and of what was found in it."""
+        names = ", ".join(f"{role} {name}" for role, name in self.names.items())
+        self._notes.insert(0, f"Channels by role: {names}.")
+        for role, name in self.names.items():
+            others = [other for other in candidates(self._roles[role], self.volume.channels) if other != name]
+            if others and role not in self.request.channels:
+                self.note(f"{', '.join(others[:5])} could be {role} too; --channel {role}={others[0]} would take it.")
+        if len(found):
+            self.note(f"Density: {len(found) / self.cubic_um:.3g} per µm³ in {self.cubic_um:,.4g} µm³.")
+        else:
+            self.note("Nothing in this box stands out as a synapse.")
+        if len(found) > preview.MAX_MARKS:
+            self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
+        if self.request.shape[0] == 1:
+            self.warn("The box is one section thick: what spans sections cannot be told from noise as well as usual.")
+        for channel in self.channels.values():
+            if channel.constant:
+                self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
+
+    def _counts(self, found: Found) -> dict[str, int]:
+        counts = {"synapses": len(found)}
+        if len(found.kinds) > 1:
+            counts |= dict(zip(found.kinds, map(int, _by_kind(found)), strict=True))
+        return counts | {"voxels in synapses": int(found.voxels.sum())}
+
+    def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> bytes:
+        """synapses.csv."""
+        voxel_nm = np.array(self.volume.voxel_nm)
+        places = found.centres + np.array(self.request.start)
+        cubic = found.voxels * voxel_nm.prod() / 1e9
+        kinds = [found.kinds[k] for k in _kind(found)]
+        means = np.stack(list(bright.values()), axis=1) if bright else np.zeros((len(found), 0))
+        rows = zip(places, places * voxel_nm, found.voxels, cubic, found.scores, kinds, means, strict=True)
+        return table(
+            (*COLUMNS, *(f"mean_{self.names[role]}" for role in bright)),
+            (
+                (
+                    number,
+                    *(f"{v:.2f}" for v in (*place, *nm)),
+                    *(count, f"{volume:.6f}", f"{score:.4f}", kind),
+                    *(f"{mean:.2f}" for mean in seen),
+                )
+                for number, (place, nm, count, volume, score, kind, seen) in enumerate(rows, start=1)
+            ),
+        )
+
+    def _shown(self) -> tuple[str, str]:
+        """The roles the preview shows: magenta and green."""
+        roles = list(self.channels)
+        magenta = "postsynaptic" if "postsynaptic" in roles else roles[0]
+        return magenta, "presynaptic" if "presynaptic" in roles else next((r for r in roles if r != magenta), magenta)
+
+    def _preview(self, found: Found) -> bytes:
+        magenta, green = self._shown()
+        return preview.draw(
+            self.channels[magenta].projection,
+            self.channels[green].projection,
+            centres=found.centres,
+            radius=max(4.0, CIRCLE_NM / self.volume.voxel_nm[2]),
+            voxel_nm=self.volume.voxel_nm,
+            kinds=[int(k) for k in _kind(found)[: preview.MAX_MARKS]],
+        )
+
+    def _picture_said(self, found: Found) -> str:
+        magenta, green = (self.names[role] for role in self._shown())
+        return f"the brightest of each voxel column, {magenta} magenta, {green} green, a circle round each synapse"
+
+    def _write_back(self, detections: Array) -> str | None:
+        """Where in BOSS the detections stand now, `collection/experiment/channel`; None: nowhere (a note says why)."""
+        if not self.request.predictions:
+            return None
+        where, name = "/".join(self.request.predictions), channel_name(self.key)
+        try:
+            self.boss.write(
+                self.request.predictions,
+                name,
+                detections,
+                told=lambda part: self.progress(0.8 + 0.18 * part, "writing to BOSS"),
+            )
+        except Failure as failure:
+            self.note(f"The detections were not written back to {where} in BOSS: {failure}")
+            return None
+        self.note(f"The detections stand in BOSS as {where}/{name}.")
+        return f"{where}/{name}"
+
+    def _page(
+        self,
+        found: Found,
+        bright: Mapping[str, NDArray[np.float64]],
+        picture: bytes,
+        notes: Sequence[str],
+        facts: Mapping[str, str],
+        written: str | None,
+        versions: Mapping[str, str],
+    ) -> report.Page:
+        request, nm = self.request, self.volume.voxel_nm
+        box = " · ".join(f"{axis} {getattr(request, axis)[0]}, {getattr(request, axis)[1]}" for axis in "xyz")
+        cubic = found.voxels * math.prod(nm) / 1e9
+        numbers = [
+            ("Synapses", f"{len(found):,}"),
+            ("Per cubic micrometre", f"{len(found) / self.cubic_um:.3g}"),
+            ("Volume looked at", f"{self.cubic_um:,.4g} µm³"),
+        ]
+        if len(found):
+            numbers.append(("Median synapse", f"{np.median(cubic):.3g} µm³"))
+            numbers.append(("Share of the volume", f"{found.voxels.sum() / found.labels.size:.2%}"))
+        made = {
+            "Pipeline": f"{self.entry['name']} {versions['pipeline']}",
+            "BOSS": f"{request.protocol}://{request.host}",
+            "Volume": f"{request.collection}/{request.experiment}",
+            "Box (voxels)": box,
+            "Voxel (x, y, z)": f"{nm[2]:g} × {nm[1]:g} × {nm[0]:g} nm",
+            **{f"Channel: {role}": name for role, name in self.names.items()},
+            **facts,
+            "Detections in BOSS": written or "not written back",
+            "Versions": ", ".join(f"{name} {number}" for name, number in versions.items() if name != "pipeline"),
+        }
+        kinds = found.kinds if len(found.kinds) > 1 else ("synapse",)
+        magenta, green = (self.names[role] for role in self._shown())
+        key = [((255, 0, 255), magenta), ((0, 200, 0), green)]
+        key += [(preview.COLOURS[i % len(preview.COLOURS)], kind) for i, kind in enumerate(kinds)]
+        return report.Page(
+            title=f"Synapses in {request.collection}/{request.experiment}",
+            about=f"{self.entry.get('title', self.entry['name'])}. Box: {box}.",
+            numbers=numbers,
+            notes=notes,
+            picture=picture,
+            picture_said=f"The box from above: {self._picture_said(found)}.",
+            key=key,
+            sections=[self._synapses(found, cubic), self._brightness(bright)],
+            facts=made,
+        )
+
+    def _synapses(self, found: Found, cubic: Array) -> report.Section:
+        parts: list[report.Chart | report.Table] = []
+        if len(found.kinds) > 1:
+            kind, counts = _kind(found), _by_kind(found)
+            parts.append(
+                report.Table(
+                    title="By class",
+                    header=("Class", "Count", "Share", "Per µm³", "Median µm³"),
+                    rows=[
+                        (
+                            name,
+                            f"{counts[i]:,}",
+                            f"{counts[i] / max(1, len(found)):.1%}",
+                            f"{counts[i] / self.cubic_um:.3g}",
+                            f"{np.median(cubic[kind == i]):.3g}" if counts[i] else "–",
+                        )
+                        for i, name in enumerate(found.kinds)
+                    ],
+                )
+            )
+        first, depth = self.request.z[0], self.request.shape[0]
+        sections = np.clip(np.rint(found.centres[:, 0]).astype(np.int64), 0, depth - 1)
+        edges = np.linspace(first, first + depth, min(report.BINS, depth) + 1)
+        per_bin = np.histogram(sections + first + 0.5, edges)[0] / np.diff(edges)
+        parts += [
+            report.histogram(cubic, title="Size", across="volume in µm³", up="synapses", unit=" µm³"),
+            report.histogram(found.scores, title="Score", across="score", up="synapses"),
+            report.Chart(
+                title="Along z",
+                across="section (z)",
+                up="synapses per section",
+                edges=edges,
+                series=[report.Series(label="synapses per section", values=per_bin)],
+                said=f"On average {len(found) / depth:.3g} synapses have their centre in a section.",
+            ),
+        ]
+        return report.Section(title="Synapses", parts=parts)
+
+    def _brightness(self, bright: Mapping[str, NDArray[np.float64]]) -> report.Section:
+        """Each channel's values in all voxels and in the synapses, and how channels go together there."""
+        rows, charts = [], []
+        for role, channel in self.channels.items():
+            sample, inside = channel.sample.astype(np.float64), bright[role]
+            mean = float(sample.mean())
+            rows.append(
+                (
+                    channel.name,
+                    role,
+                    *(f"{v:,.6g}" for v in (channel.lowest, np.median(sample), round(mean, 2), channel.highest)),
+                    f"{inside.mean():,.4g}" if inside.size else "–",
+                    f"{inside.mean() / mean:.2f}" if inside.size and mean else "–",
+                )
+            )
+            top = max(float(np.percentile(sample, 99.9)), float(inside.max(initial=0)))
+            edges = report.whole_bins(channel.lowest, top)
+            charts.append(
+                report.Chart(
+                    title=channel.name,
+                    across="brightness",
+                    up="per cent",
+                    edges=edges,
+                    series=[
+                        report.Series(label=label, values=_shares(values, edges))
+                        for label, values in (("% of all voxels", sample), ("% of synapses, by their mean", inside))
+                    ],
+                    said=f"{role}: {mean:.4g} on average in all voxels"
+                    + (f", {inside.mean():.4g} in synapses." if inside.size else "."),
+                )
+            )
+        parts: list[report.Chart | report.Table] = [
+            report.Table(
+                title="Values by channel",
+                header=("Channel", "Role", "Least", "Median", "Mean", "Greatest", "Mean in synapses", "Ratio"),
+                rows=rows,
+            )
+        ]
+        names = [channel.name for channel in self.channels.values()]
+        if len(names) > 1 and len(next(iter(bright.values()))) > 2:
+            shades = _correlations(np.stack(list(bright.values())))
+            parts.append(
+                report.Table(
+                    title="Correlation between channels, over the synapses' mean values",
+                    header=("", *names),
+                    rows=[(name, *(f"{r:.2f}" for r in row)) for name, row in zip(names, shades, strict=True)],
+                    shades=shades.tolist(),
+                )
+            )
+        text = "Median, mean and curves of all voxels are those of a regular sample of the box."
+        return report.Section(title="Brightness by channel", text=text, parts=[*parts, *charts])
+
+
+def channel_name(key: str) -> str:
+    """The results key as a name BOSS takes: one that is too long is cut, and keeps a hash of the whole."""
+    if len(key) <= MAX_NAME:
+        return key
+    return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _kind(found: Found) -> NDArray[np.int64]:
+    return np.zeros(len(found), np.int64) if found.kind is None else found.kind
+
+
+def _by_kind(found: Found) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = np.bincount(_kind(found), minlength=len(found.kinds))
+    return counts
+
+
+def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per cent of the values between each two edges; those beyond the last count to the last."""
+    counts = np.histogram(np.minimum(values, edges[-1]), edges)[0]
+    shares: NDArray[np.float64] = counts * 100 / max(1, len(values))
+    return shares
+
+
+def _correlations(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's r between each two rows; 0 where one of them is constant."""
+    spread = rows - rows.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(spread, axis=1)
+    norm[norm < 1e-9 * np.abs(rows).max(initial=1)] = np.inf
+    found: NDArray[np.float64] = (spread / norm[:, None]) @ (spread / norm[:, None]).T
+    return np.round(found, 4) + 0.0  # no minus zero

@@ -1,0 +1,278 @@
+"""nomads-classifier as whoever runs it sees it: eight channels and a model in, classes out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from bot.jobs import Summary
+from pipelines.classifier import model
+from pipelines.classifier.driver import OPTIONS, program
+from pipelines.classifier.outputs import captioned
+from pipelines.common.program import run
+from sandbox.boss import Access, BossStandIn
+from sandbox.demonstration import CHANNELS, demonstration
+from sandbox.volumes import BRICK, Bricks, cortex
+from tests.unit.pipelines.conftest import ROOT, TOKEN, arguments
+
+Array = NDArray[Any]
+FILES = ["classes.npz", "predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
+WORDS = "demonstration model"
+GREY = 99
+BOX = {"z_range": "0,32", "y_range": "0,256", "x_range": "0,256"}
+FIELD = ["PSD95_488", "Synapsin647", "GABA488", "GAD647", "gephyrin594", "NR1594", "VGluT1_647"]
+"""What another lab calls them; it has no TdTomato."""
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[BossStandIn]:
+    """demo/cortex; the same voxels in lab/deep (uint16) and lab/field (seven channels under other names)."""
+    with BossStandIn(tokens={TOKEN: Access(user="demo", write=frozenset({"*"}))}) as boss:
+        assert boss.cortex is not None
+        shape = (32, 256, 256)
+        boss.add("lab", "deep", shape=shape, channels={n: deeper(boss.cortex.bricks(n)) for n in boss.cortex.channels})
+        boss.add("lab", "field", shape=shape, channels={name: Bricks("uint8") for name in FIELD})
+        boss.add("lab", "tomato", shape=shape, channels={name: Bricks("uint8") for name in (*FIELD, "tdTomato")})
+        yield boss
+
+
+def deeper(bricks: Bricks) -> Bricks:
+    """The same brightness in 16 bits."""
+
+    def fill(index: tuple[int, int, int]) -> Array:
+        start = (index[0] * BRICK[0], index[1] * BRICK[1], index[2] * BRICK[2])
+        stop = (start[0] + BRICK[0], start[1] + BRICK[1], start[2] + BRICK[2])
+        return bricks.read(start, stop).astype(np.uint16) * 257
+
+    return Bricks("uint16", fill=fill)
+
+
+def here(argv: list[str]) -> tuple[int, str]:
+    """The program within this process: exit code and stderr."""
+    err = io.StringIO()
+    code = run(program, argv=argv, environ={"BOSS_TOKEN": TOKEN}, err=err, options=OPTIONS)
+    return code, err.getvalue()
+
+
+def caption() -> bytes:
+    """What the preview's caption looks like on a grey picture."""
+    grey = io.BytesIO()
+    Image.new("RGB", (384, 384), (GREY,) * 3).save(grey, "PNG")
+    return captioned(grey.getvalue(), f"classes: {WORDS}")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "synapses.csv").read_text())))
+
+
+@pytest.fixture(scope="module")
+def done(stand_in: BossStandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corner of demo/cortex, run as a process without weights."""
+    folder = tmp_path_factory.mktemp("demo")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipelines.classifier", *arguments(stand_in, **BOX, results_uri=folder.as_uri())],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "progress" in ended.stdout
+    return folder
+
+
+def test_the_demo_s_synapses_get_their_true_classes(done: Path) -> None:
+    volume, stop = cortex(), (32, 256, 256)
+    truth, classes = volume.truth_within((0, 0, 0), stop), volume.classes_within((0, 0, 0), stop)
+    found = rows(done)
+
+    places = np.array([[float(row[axis]) for axis in "zyx"] for row in found])
+    said = np.array([row["class"] for row in found])
+    near, which = cKDTree(truth / (1, 2, 2)).query(places / (1, 2, 2))
+    judged = (near < 2) & (said != "not classified")
+    assert judged.sum() > 50
+    assert (said[judged] == classes[which[judged]]).mean() > 0.97
+    inside = np.all((places >= (7, 4, 4)) & (places < (25, 252, 252)), axis=1)
+    assert np.array_equal(inside, said != "not classified")
+
+
+def test_counts_say_how_many_there_are_of_each_class(done: Path) -> None:
+    summary = Summary.model_validate_json((done / "results.json").read_bytes())
+    said = [row["class"] for row in rows(done)]
+
+    for name in ("GABA", "non-GABA", "not classified"):
+        assert summary.counts[name] == said.count(name) > 0
+    assert summary.counts["synapses"] == len(said)
+
+
+def test_a_volume_of_classes_agrees_with_the_table_and_the_predictions(done: Path) -> None:
+    with np.load(done / "classes.npz", allow_pickle=False) as file:
+        classes, meaning, gaba = file["classes"], file["meaning"].tolist(), file["gaba"]
+    with np.load(done / "predictions.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["predictions"] > 0, classes > 0)
+
+    table = rows(done)
+    assert meaning == ["no synapse", "non-GABA", "GABA", "not classified"]
+    for code, name in enumerate(meaning[1:], start=1):
+        assert (classes == code).sum() == sum(int(row["voxels"]) for row in table if row["class"] == name)
+    said = np.array([row["class"] for row in table])
+    assert np.array_equal(np.isnan(gaba), said == "not classified")
+    assert np.array_equal(gaba > 0.5, said == "GABA")
+
+
+def test_every_output_says_in_words_that_the_model_is_a_demonstration(done: Path) -> None:
+    assert sorted(path.name for path in done.iterdir()) == FILES
+    summary = json.loads((done / "results.json").read_text())
+    assert [file["name"] for file in summary["files"] if WORDS not in file["title"]] == []
+    assert any(WORDS in note and "synthetic data" in note for note in summary["notes"])
+    assert {row["model"] for row in rows(done)} == {WORDS}
+    assert WORDS in (done / "report.html").read_text()
+    with np.load(done / "classes.npz", allow_pickle=False) as file:
+        assert WORDS in str(file["model"])
+    drawn, alone = (np.asarray(Image.open(io.BytesIO(png))) for png in ((done / "preview.png").read_bytes(), caption()))
+    places = np.argwhere((alone != GREY).any(axis=2))
+    (top, left), (bottom, right) = places.min(axis=0), places.max(axis=0)
+    assert right - left > 150
+    assert np.array_equal(drawn[top:bottom, left:right], alone[top:bottom, left:right])
+
+
+def test_the_same_request_gives_the_same_bytes(stand_in: BossStandIn, done: Path, tmp_path: Path) -> None:
+    assert here(arguments(stand_in, **BOX, results_uri=tmp_path.as_uri())) == (0, "")
+
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (done / name).read_bytes(), name
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Callable[..., str]:
+    """Writes a model like the one that is shipped, changed, and returns its path."""
+
+    def write(**changed: Any) -> str:
+        about: dict[str, Any] = {
+            "name": "lab's own",
+            "about": "The classes come from the lab's own forest.",
+            "demonstration": False,
+        }
+        shipped = model.load(str(model.DEMONSTRATION))
+        path = tmp_path / "weights.npz"
+        path.write_bytes(replace(shipped, **(about | changed)).to_bytes())
+        return str(path)
+
+    return write
+
+
+def test_with_weights_nothing_speaks_of_a_demonstration_and_classes_are_the_weights(
+    stand_in: BossStandIn, done: Path, tmp_path: Path, weights: Callable[..., str]
+) -> None:
+    shipped = model.load(str(model.DEMONSTRATION))
+    path = weights(frequencies=shipped.frequencies[:, ::-1])  # this one says the opposite
+
+    code, said = here(arguments(stand_in, **BOX, results_uri=(tmp_path / "out").as_uri(), weights=path))
+
+    assert (code, said) == (0, "")
+    opposite = {"GABA": "non-GABA", "non-GABA": "GABA", "not classified": "not classified"}
+    ours, theirs = rows(tmp_path / "out"), rows(done)
+    agree = [row["class"] == opposite[other["class"]] for row, other in zip(ours, theirs, strict=True)]
+    assert np.mean(agree) > 0.99  # but for ties, which are non-GABA either way
+    assert {row["model"] for row in ours} == {"lab's own"}
+    for file in (tmp_path / "out").iterdir():
+        assert WORDS.encode() not in file.read_bytes()
+
+
+def test_sixteen_bits_give_the_same_classes_and_a_note(stand_in: BossStandIn, done: Path, tmp_path: Path) -> None:
+    code, _ = here(arguments(stand_in, col="lab", exp="deep", **BOX, results_uri=tmp_path.as_uri()))
+
+    assert code == 0
+    assert [row["class"] for row in rows(tmp_path)] == [row["class"] for row in rows(done)]
+    assert "scaled to grey levels 0 to 255" in " ".join(json.loads((tmp_path / "results.json").read_text())["notes"])
+
+
+def test_a_box_thinner_than_a_cube_is_detected_but_not_classified_and_says_so(
+    stand_in: BossStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = here(arguments(stand_in, results_uri=tmp_path.as_uri()))
+
+    assert code == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "No synapse was classified: that takes a box of at least 15 × 9 × 9 voxels (z, y, x)."
+    assert {row["class"] for row in rows(tmp_path)} == {"not classified"}
+
+
+def test_an_empty_volume_has_no_synapses_of_any_class(stand_in: BossStandIn, tmp_path: Path) -> None:
+    code, _ = here(arguments(stand_in, col="lab", exp="tomato", **BOX, results_uri=tmp_path.as_uri()))
+
+    assert code == 0
+    summary = json.loads((tmp_path / "results.json").read_text())
+    assert [summary["counts"][name] for name in ("synapses", "GABA", "non-GABA", "not classified")] == [0] * 4
+    assert summary["channels"] == {
+        "gaba": "GABA488",
+        "gad": "GAD647",
+        "gephyrin": "gephyrin594",
+        "glun": "NR1594",
+        "postsynaptic": "PSD95_488",
+        "presynaptic": "Synapsin647",
+        "tdtomato": "tdTomato",
+        "vglut": "VGluT1_647",
+    }
+
+
+def _refused(boss: BossStandIn, folder: Path, changed: Mapping[str, str]) -> str:
+    """Run what cannot work; what is said about it."""
+    boss.requests.clear()
+    code, said = here(arguments(boss, **({**BOX, "results_uri": folder.as_uri()} | dict(changed))))
+    assert code == 2
+    assert not [served for served in boss.requests if served.path.startswith("/v1/cutout")]
+    [last] = said.splitlines()
+    return last
+
+
+def test_a_missing_channel_ends_the_run_with_the_list_of_those_there_are(stand_in: BossStandIn, tmp_path: Path) -> None:
+    said = _refused(stand_in, tmp_path, {"col": "lab", "exp": "field"})
+
+    assert "no tdtomato channel (with tdtomato or tdtom in its name)" in said
+    assert f"its channels are {', '.join(FIELD)}." in said
+
+
+def test_one_channel_is_not_taken_for_two_roles(stand_in: BossStandIn, tmp_path: Path) -> None:
+    said = _refused(stand_in, tmp_path, {"col": "lab", "exp": "field", "channel": "tdtomato=GAD647"})
+
+    assert "GAD647 cannot be gad and tdtomato at once" in said
+
+
+def test_weights_that_cannot_be_used_end_the_run_before_boss_is_asked(
+    stand_in: BossStandIn, tmp_path: Path, weights: Callable[..., str]
+) -> None:
+    (tmp_path / "text").write_text("no weights")
+    for path, says in ((tmp_path / "none", "cannot be read"), (tmp_path / "text", "cannot be used")):
+        assert says in _refused(stand_in, tmp_path, {"weights": str(path)})
+        assert not stand_in.requests
+    other = weights(roles=("dapi", *model.ROLES_2018[1:]))
+    assert "The weights want a dapi channel" in _refused(stand_in, tmp_path, {"weights": other})
+
+
+def test_the_shipped_model_is_what_its_script_makes_and_as_good_as_is_said() -> None:
+    made, figures = demonstration()
+    shipped = model.load(str(model.DEMONSTRATION))
+
+    assert json.loads(model.DEMONSTRATION.with_suffix(".json").read_text()) == figures
+    assert figures["held-out accuracy"] == pytest.approx(0.9989, abs=0.005)
+    assert (made.roles, made.cube, made.about) == (shipped.roles, shipped.cube, shipped.about)
+    for name in ("components", "left", "right", "feature", "threshold", "frequencies"):
+        assert np.allclose(getattr(made, name), getattr(shipped, name)), name
+
+
+def test_the_demo_has_a_channel_for_every_role() -> None:
+    assert sorted(CHANNELS) == sorted(model.ROLES_2018)
+    assert sorted(CHANNELS.values()) == sorted(cortex().channels)
