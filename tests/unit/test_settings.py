@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bot.app import _public_url, build, build_core
+from bot.app import _public_url, build, build_core, doctor
 from bot.jobs import NomadsError
 from bot.settings import ROOT, Settings
+from sandbox.slack import SlackStandIn
 
 
 def documented() -> dict[str, str]:
@@ -96,3 +97,24 @@ def test_where_results_are_reached_must_be_said_if_it_cannot_be_known(host: str,
         _public_url(Settings.model_validate({"host": host}), port=port)
     given = Settings.model_validate({"host": host, "public_url": "https://lab.example.org/"})
     assert _public_url(given, port=port) == "https://lab.example.org"
+
+
+def test_an_address_of_slack_s_api_that_is_none_is_refused_at_start() -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"SLACK_API_URL": "nonsense"})
+
+
+def test_doctor_says_that_slack_s_tokens_are_missing(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert not doctor(Settings.model_validate({"data": str(tmp_path)}), say=said.append)
+    assert [line for line in said if not line.endswith(": ok")] == ["slack: Set SLACK_BOT_TOKEN."]
+
+
+def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
+    with SlackStandIn() as slack:
+        tokens = {"SLACK_BOT_TOKEN": slack.bot_token, "SLACK_APP_TOKEN": "another", "SLACK_API_URL": slack.api_url}
+        said: list[str] = []
+        assert not doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
+        assert "slack: Slack did not take SLACK_APP_TOKEN (invalid_auth)." in said
+        tokens["SLACK_APP_TOKEN"] = slack.app_token
+        assert doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
