@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import accepting, modal, startup, submission, watching
+from bench import accepting, detection, modal, startup, submission, watching
 from bench.figures import Figure, exit_code
 
 Benchmark = Callable[[], Iterator[Figure]]
@@ -17,6 +17,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "submission": submission.measure,
     "watching": watching.measure,
     "accepting": accepting.measure,
+    "detection": detection.measure,
 }
 
 

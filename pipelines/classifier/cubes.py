@@ -19,6 +19,7 @@ Array = NDArray[Any]
 SLAB = 16
 """Sections whose synapses are looked at together."""
 _BATCH = 256
+_VOXELS = 2**21
 
 
 class Sections(Protocol):
@@ -101,6 +102,15 @@ def project(
                 # one dot product for each: a matrix product's sums depend on how many rows there are
                 features[batch] += np.vecdot(cubes, kernels)
     return features
+
+
+def painted(labels: Array, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each object's value in its voxels: `values[labels]`, which takes eight times the memory in one go."""
+    out = np.empty(labels.shape, np.uint8)
+    to, of = out.reshape(-1), labels.reshape(-1)
+    for start in range(0, len(of), _VOXELS):
+        to[start : start + _VOXELS] = values[of[start : start + _VOXELS]]
+    return out
 
 
 def _bytes(channel: Sections, start: int, stop: int, plane: tuple[int, int]) -> NDArray[np.uint8]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from pipelines.common.program import Request, WrongRequest, main
+from pipelines.unsupervised.driver import OPTIONS as METHOD
+from pipelines.unsupervised.driver import chosen, detected
 
-OPTIONS = {"--weights": "a model: a file or s3://bucket/key; without it, the demonstration model"}
+OPTIONS = METHOD | {"--weights": "a model: a file or s3://bucket/key; without it, the demonstration model"}
 
 
 def program(request: Request) -> None:
@@ -18,33 +21,23 @@ def program(request: Request) -> None:
     from pipelines.classifier import cubes, model
     from pipelines.classifier.outputs import Outputs
     from pipelines.common.results import npz
-    from pipelines.common.run import Found, Run
-    from pipelines.unsupervised import detector
+    from pipelines.common.run import Run
 
+    method = chosen(request)
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
-    with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
+    entry = Path(__file__).with_name("pipeline.toml")
+    with Run(request, entry=entry, results=lambda uri: Outputs(uri, model=weights.name)) as run:
         if strange := [role for role in weights.roles if role not in run.channels]:
             raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
-        run.results = Outputs(request.results_uri, model=weights.name)
         run.note(weights.about)
         if any(channel.dtype != np.uint8 for channel in run.channels.values()):
             run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
 
-        depth = request.shape[0]
-        for channel in run.channels.values():  # all of them before anything is computed: BOSS may fail in the middle
-            for start in range(0, depth, cubes.SLAB):
-                channel.read(start, min(depth, start + cubes.SLAB))
-
-        run.progress(0.65, "detecting")
-        window = detector.window_for(run.volume.voxel_nm)
-        psd, synapsin = (run.channels[role].read() for role in ("postsynaptic", "presynaptic"))
-        seen = detector.evidence(psd, synapsin, window=window)
-        synapses = detector.measure(detector.select(seen, window=window), seen)
-        del psd, synapsin, seen
-
+        run.fetch()
+        found = detected(run, method)
         labels, gaba = cubes.classify(
             weights,
-            synapses.centres,
+            found.centres,
             run.channels,
             shape=request.shape,
             told=lambda part: run.progress(0.67 + 0.03 * part, "classifying"),
@@ -58,7 +51,7 @@ def program(request: Request) -> None:
             "classes.npz",
             npz(
                 {
-                    "classes": model.codes(labels)[synapses.labels],
+                    "classes": cubes.painted(found.labels, model.codes(labels)),
                     "meaning": np.array(model.MEANING),
                     "gaba": gaba,
                     "model": np.array(weights.about),
@@ -70,16 +63,9 @@ def program(request: Request) -> None:
             media_type="application/x-npz",
         )
         run.finish(
-            Found(
-                labels=synapses.labels,
-                centres=synapses.centres,
-                voxels=synapses.voxels,
-                scores=synapses.scores,
-                kinds=model.NAMES[::-1],
-                kind=model.GABA - labels.astype(np.int64),
-            ),
+            replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
             facts={
-                "Window (z, y, x)": " × ".join(map(str, window)) + " voxels",
+                "Method": method,
                 "Model": weights.name,
                 "Classes": weights.about,
             },

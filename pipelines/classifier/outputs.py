@@ -16,13 +16,13 @@ class Outputs(Results):
         super().__init__(uri)
         self._model = model
 
-    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> None:
-        """Write a file, having marked it, and announce it."""
+    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
+        """Write a file, having marked it, announce it, and return what was written."""
         if media_type == "text/csv":
             content = _column(content, "model", self._model)
         elif media_type == "image/png":
             content = captioned(content, f"classes: {self._model}")
-        super().add(name, content, title=f"{title} ({self._model})", media_type=media_type)
+        return super().add(name, content, title=f"{title} ({self._model})", media_type=media_type)
 
 
 def _column(table: bytes, name: str, value: str) -> bytes:

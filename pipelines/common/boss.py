@@ -36,8 +36,10 @@ CONNECT, READ = 5, 60
 """Seconds to wait for a connection, and for the next bytes."""
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
+CUBOID: Triple = (16, 512, 512)
+"""What BOSS keeps voxels in, z, y, x."""
 TILE: Triple = (16, 1024, 1024)
-"""The most asked for at once, z, y, x: whole BOSS cuboids of 16 x 512 x 512, and far below its limit of 520 MiB."""
+"""The most asked for at once: whole cuboids, and far below BOSS's limit of 520 MiB. One cuboid of deeper voxels."""
 UNFINISHED = "NOMADS is writing here, or was stopped while it did: not to be trusted."
 FINISHED = "Written by NOMADS: 255 where a synapse was found, else 0."
 """Descriptions of the detections' channel, while it is written and afterwards."""
@@ -117,15 +119,24 @@ class Boss:
                 "only uint8, uint16 and uint64 can be read."
             ) from None
 
-    def read(self, channel: ChannelResource, start: int, stop: int, *, told: Callable[[int], None]) -> Array:
-        """The channel's voxels in the sections `[start, stop)` of the box, counted from its first.
+    def read(
+        self,
+        channel: ChannelResource,
+        start: int,
+        stop: int,
+        top: int = 0,
+        bottom: int | None = None,
+        *,
+        told: Callable[[int], None],
+    ) -> Array:
+        """The channel's voxels in the sections `[start, stop)` and rows `[top, bottom)`, counted from the box's corner.
 
-        `told` hears after each piece how many voxels that was.
+        All rows by default. `told` hears after each piece how many voxels that was.
         """
         (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
-        corner = (z0 + start, y0, x0)
-        data = np.empty((stop - start, high, wide), channel.datatype)
-        for z, y, x in _tiles(corner, data.shape):
+        corner = (z0 + start, y0 + top, x0)
+        data = np.empty((stop - start, (high if bottom is None else bottom) - top, wide), channel.datatype)
+        for z, y, x in _tiles(corner, data.shape, TILE if data.itemsize <= 2 else CUBOID):
             piece = self._patiently(lambda z=z, y=y, x=x: self._cutout(channel, z, y, x))  # type: ignore[misc]
             data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), corner, strict=True))] = piece
             told(piece.size)
@@ -308,10 +319,10 @@ def candidates(parts: Sequence[str], channels: Sequence[str]) -> list[str]:
     return sorted(rank, key=lambda name: (rank[name], len(name), name))
 
 
-def _tiles(start: Triple, shape: tuple[int, ...]) -> Iterator[Box]:
+def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
     """The box in pieces that end where BOSS's cuboids do."""
     axes = []
-    for a, n, size in zip(start, shape, TILE, strict=True):
+    for a, n, size in zip(start, shape, tile, strict=True):
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
         axes.append(list(itertools.pairwise(walls)))
     yield from itertools.product(axes[0], axes[1], axes[2])

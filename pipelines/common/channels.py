@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections.abc import Callable
@@ -11,13 +12,19 @@ import numpy as np
 from intern.resource.boss.resource import ChannelResource
 from numpy.typing import NDArray
 
-from pipelines.common.boss import TILE, Boss
+from pipelines.common.boss import CUBOID, Boss
 from pipelines.common.program import Failure
 
 Array = NDArray[Any]
 
-IN_MEMORY = 16 * 2**20
+IN_MEMORY = 4 * 2**20
 """Bytes of a channel that are kept in memory; a larger one goes to a file, which nobody else can open."""
+FETCH = 64 * 2**20
+"""Bytes that come from BOSS between two writes to that file, if they hold a row of its cuboids."""
+PIECE = 2**21
+"""Voxels that are looked at together."""
+LARGEST = 2048
+"""The longer side of a projection, in pixels, at most."""
 SAMPLE = 2**18
 """About how many voxels stand for a channel where its brightness is described."""
 
@@ -39,44 +46,74 @@ class Channel:
         self.dtype = np.dtype(about.datatype)
         self.shape = shape
         self._boss, self._about, self._told = boss, about, told
-        self._first = start[0]
+        self._corner = start
         self._there = 0
         self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
         self._step = max(1, round(math.sqrt(math.prod(shape) / SAMPLE)))
         self._sample: list[Array] = []
         self.lowest = self.highest = 0
         """The least and the greatest value seen."""
-        self.projection: Array = np.zeros(shape[1:], self.dtype)
-        """The brightest voxel along z of the sections read so far, (y, x)."""
+        self._pixel = -(-max(shape[1:]) // LARGEST)
+        high, wide = (-(-side // self._pixel) for side in shape[1:])
+        self.projection: Array = np.zeros((high, wide), self.dtype)
+        """The brightest voxel along z of the sections read so far, (y, x); in a large box a pixel is several voxels."""
 
-    def read(self, start: int = 0, stop: int | None = None) -> Array:
-        """The sections `[start, stop)`, counted from the box's first; by default all. Not to be written to.
+    def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
+        """Rows `[top, bottom)` of the sections `[start, stop)`, counted from the box's corner; by default all.
 
-        Raises BossFailure, and Failure where this machine cannot keep what was read.
+        Not to be written to. Raises BossFailure, and Failure where this machine cannot keep what was read.
         """
-        stop = self.shape[0] if stop is None else stop
-        while self._there < stop:
+        depth, high, wide = self.shape
+        stop = depth if stop is None else stop
+        bottom = high if bottom is None else bottom
+        self.fetch(stop)
+        if bottom - top == high:
+            return self._rows(start * high, stop * high).reshape(-1, high, wide)
+        found = np.empty((stop - start, bottom - top, wide), self.dtype)
+        for z in range(start, stop):
+            found[z - start] = self._rows(z * high + top, z * high + bottom)
+        return found
+
+    def fetch(self, stop: int | None = None) -> None:
+        """Have the sections up to `stop`, by default all, on this machine. Raises as `read`."""
+        while self._there < (self.shape[0] if stop is None else stop):
             self._fetch()
-        section = self.shape[1] * self.shape[2] * self.dtype.itemsize
-        self._kept.seek(start * section)
-        return np.frombuffer(self._kept.read((stop - start) * section), self.dtype).reshape(-1, *self.shape[1:])
+
+    def _rows(self, first: int, last: int) -> Array:
+        row = self.shape[2] * self.dtype.itemsize
+        self._kept.seek(first * row)
+        return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self.shape[2])
 
     def _fetch(self) -> None:
-        """Read on, to the next wall of BOSS's cuboids."""
-        wall = TILE[0] - (self._first + self._there) % TILE[0]
-        stop = min(self.shape[0], self._there + wall)
-        data = self._boss.read(self._about, self._there, stop, told=self._told)
-        try:
-            self._kept.seek(0, 2)
-            self._kept.write(data.data)
-        except OSError as error:
-            raise Failure(f"What BOSS sent cannot be kept on this machine: {error.strerror}.") from None
-        low, high = int(data.min()), int(data.max())
-        self.lowest = low if not self._there else min(self.lowest, low)
-        self.highest = max(self.highest, high)
-        np.maximum(self.projection, data.max(axis=0), out=self.projection)
-        self._sample.append(data[:, :: self._step, :: self._step].copy())
+        """Read on to the next wall of BOSS's cuboids along z: in bands of rows that end at walls as well."""
+        depth, high, wide = self.shape
+        first, row = self._there, wide * self.dtype.itemsize
+        stop = min(depth, first + CUBOID[0] - (self._corner[0] + first) % CUBOID[0])
+        lines = max(1, FETCH // ((stop - first) * row * CUBOID[1])) * CUBOID[1]
+        walls = range(lines - self._corner[1] % CUBOID[1], high, lines)
+        for top, bottom in itertools.pairwise([0, *walls, high]):
+            data = self._boss.read(self._about, first, stop, top, bottom, told=self._told)
+            try:
+                for z, section in enumerate(data, start=first):
+                    self._kept.seek((z * high + top) * row)
+                    self._kept.write(section.data)
+            except OSError as error:
+                raise Failure(f"What BOSS sent cannot be kept on this machine: {error.strerror}.") from None
+            self._look(data, top)
         self._there = stop
+
+    def _look(self, data: Array, top: int) -> None:
+        """Note what there is to know of rows from `top` of new sections."""
+        low, high = int(data.min()), int(data.max())
+        self.lowest = min(self.lowest, low) if self._sample else low
+        self.highest = max(self.highest, high)
+        brightest = data.max(axis=0)
+        starts = [0, *range(self._pixel - top % self._pixel, len(brightest), self._pixel)]
+        brightest = np.maximum.reduceat(brightest, starts, axis=0)
+        brightest = np.maximum.reduceat(brightest, range(0, brightest.shape[1], self._pixel), axis=1)
+        there = self.projection[top // self._pixel :][: len(brightest)]
+        np.maximum(brightest, there, out=there)
+        self._sample.append(data[:, -top % self._step :: self._step, :: self._step].copy())
 
     def close(self) -> None:
         """Forget the voxels."""
@@ -95,13 +132,16 @@ class Channel:
     def brightness(self, labels: Array, count: int) -> NDArray[np.float64]:
         """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,)."""
         total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
-        for start in range(0, self.shape[0], TILE[0]):
-            stop = min(self.shape[0], start + TILE[0])
-            part = labels[start:stop]
+        depth, high, wide = self.shape
+        slab, lines = max(1, PIECE // (high * wide)), max(1, PIECE // wide)
+        for start, top in itertools.product(range(0, depth, slab), range(0, high, lines)):
+            stop, bottom = min(depth, start + slab), min(high, top + lines)
+            part = labels[start:stop, top:bottom]
             inside = part != 0
             found = part[inside].astype(np.int64)
             if found.size:
-                total += np.bincount(found, weights=self.read(start, stop)[inside], minlength=count + 1)
+                values = self.read(start, stop, top, bottom)[inside]
+                total += np.bincount(found, weights=values, minlength=count + 1)
                 voxels += np.bincount(found, minlength=count + 1)
         mean: NDArray[np.float64] = total[1:] / np.maximum(voxels[1:], 1)
         return mean

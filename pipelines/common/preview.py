@@ -25,6 +25,7 @@ def draw(
     magenta: Array,
     green: Array,
     *,
+    shape: tuple[int, int],
     centres: NDArray[np.float64],
     radius: float,
     voxel_nm: tuple[float, float, float],
@@ -32,10 +33,11 @@ def draw(
 ) -> bytes:
     """A PNG: projections (y, x) of two channels, a circle round each centre, and a scale bar.
 
-    `centres` is (n, 3), z, y, x in voxels; `radius` of the circles is in voxels; `kinds` choose from COLOURS, in turn.
-    The picture has square nanometres. The same arguments give the same bytes.
+    `shape` is what they show, (y, x) in voxels; a pixel of theirs may be several. `centres` is (n, 3), z, y, x in
+    voxels; `radius` of the circles is in voxels; `kinds` choose from COLOURS, in turn. The picture has square
+    nanometres. The same arguments give the same bytes.
     """
-    high, wide = magenta.shape
+    high, wide = shape
     _, nm_y, nm_x = voxel_nm
     # pixels per voxel along y and x: as many as make the voxels' true proportions fit
     zoom = min(max(1.0, SMALLEST / max(high * nm_y / nm_x, wide)), LARGEST / max(high * nm_y / nm_x, wide))

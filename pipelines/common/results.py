@@ -51,10 +51,11 @@ class Results:
         self.files: list[File] = []
         self._place.remove(SUMMARY)
 
-    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> None:
-        """Write a file, and announce it in results.json."""
+    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
+        """Write a file, announce it in results.json, and return what was written."""
         self._place.put(name, content, media_type)
         self.files.append(File(name, title, media_type))
+        return content
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write results.json: the summary, and the files."""

@@ -17,7 +17,7 @@ import hashlib
 import math
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +79,7 @@ class Run:
         *,
         entry: Path,
         roles: Mapping[str, Sequence[str]] | None = None,
+        results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
         err: TextIO | None = None,
     ) -> None:
@@ -87,7 +88,7 @@ class Run:
         self._out, self._err = out or sys.stdout, err or sys.stderr
         self._say, self._watch, self._phase = Progress(out=self._out), Stopwatch(), "starting"
         self.progress(0, "starting")
-        self.results = Results(request.results_uri)
+        self.results = results(request.results_uri)
         self.boss = Boss(request)
         self.volume = self.boss.describe()
         """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
@@ -136,6 +137,11 @@ class Run:
         if phase != "reading" and part == 1:
             self.progress(0.65, phase)
 
+    def fetch(self) -> None:
+        """Have every channel on this machine, before anything is computed: BOSS may fail in the middle."""
+        for channel in self.channels.values():
+            channel.fetch()
+
     def note(self, text: str) -> None:
         """A sentence that is shown with the results."""
         self._notes.append(text)
@@ -167,8 +173,8 @@ class Run:
             title="Predictions: 255 where a synapse is, else 0; axes z, y, x",
             media_type="application/x-npz",
         )
-        picture = self._preview(found)
-        self.results.add("preview.png", picture, title=f"Preview: {self._picture_said(found)}", media_type="image/png")
+        title = f"Preview: {self._picture_said(found)}"
+        picture = self.results.add("preview.png", self._preview(found), title=title, media_type="image/png")
         written = self._write_back(detections)
         link = viewer.link(
             self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
@@ -217,7 +223,8 @@ class Run:
         names = ", ".join(f"{role} {name}" for role, name in self.names.items())
         self._notes.insert(0, f"Channels by role: {names}.")
         for role, name in self.names.items():
-            others = [other for other in candidates(self._roles[role], self.volume.channels) if other != name]
+            alias = next((part for part in self._roles[role] if part in name.lower()), "")
+            others = [other for other in candidates([alias], self.volume.channels) if alias and other != name]
             if others and role not in self.request.channels:
                 self.note(f"{', '.join(others[:5])} could be {role} too; --channel {role}={others[0]} would take it.")
         if len(found):
@@ -270,6 +277,7 @@ class Run:
         return preview.draw(
             self.channels[magenta].projection,
             self.channels[green].projection,
+            shape=self.request.shape[1:],
             centres=found.centres,
             radius=max(4.0, CIRCLE_NM / self.volume.voxel_nm[2]),
             voxel_nm=self.volume.voxel_nm,

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from pipelines.common.program import Request, main
+from pipelines.common.program import Request, WrongRequest, main
+
+if TYPE_CHECKING:
+    from pipelines.common.run import Found, Run
+    from pipelines.unsupervised.detector import Method
+
+OPTIONS = {"--method": "how synapses are found: matched (the default), probabilistic or nomads2018"}
 
 
 def program(request: Request) -> None:
     """One run. Raises pipelines.common.program.Failure and its kinds."""
     # imported here, so that arguments that are wrong are refused at once
-    from pipelines.common.run import Found, Run
+    from pipelines.common.run import Run
+
+    method = chosen(request)
+    with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
+        run.fetch()
+        run.finish(detected(run, method), facts={"Method": method})
+
+
+def chosen(request: Request) -> Method:
+    """The method asked for, or the default. Raises WrongRequest where there is none of that name."""
     from pipelines.unsupervised import detector
 
-    with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
-        psd, synapsin = (run.channels[role].read() for role in ("postsynaptic", "presynaptic"))
-        run.progress(0.65, "detecting")
-        window = detector.window_for(run.volume.voxel_nm)
-        seen = detector.evidence(psd, synapsin, window=window)
-        synapses = detector.measure(detector.select(seen, window=window), seen)
-        run.finish(
-            Found(labels=synapses.labels, centres=synapses.centres, voxels=synapses.voxels, scores=synapses.scores),
-            facts={"Window (z, y, x)": " × ".join(map(str, window)) + " voxels"},
-        )
+    asked = request.options.get("method", detector.DEFAULT)
+    for method in detector.METHODS:
+        if method == asked:
+            return method
+    raise WrongRequest(f"There is no method of that name; --method is one of {', '.join(detector.METHODS)}.")
+
+
+def detected(run: Run, method: Method) -> Found:
+    """The synapses in a run's postsynaptic and presynaptic channels."""
+    from pipelines.common.run import Found
+    from pipelines.unsupervised import detector
+
+    run.progress(0.65, "detecting")
+    psd, synapsin = (run.channels[role] for role in ("postsynaptic", "presynaptic"))
+    synapses = detector.scan(
+        lambda *place: (psd.read(*place), synapsin.read(*place)),
+        run.request.shape,
+        method=method,
+        voxel_nm=run.volume.voxel_nm,
+        told=lambda part: run.progress(0.65 + 0.05 * part, "detecting"),
+    )
+    return Found(labels=synapses.labels, centres=synapses.centres, voxels=synapses.voxels, scores=synapses.scores)
 
 
 def run() -> NoReturn:
     """The program as a process: never returns."""
-    main(program)
+    main(program, options=OPTIONS)
 
 
 if __name__ == "__main__":

@@ -203,18 +203,18 @@ def test_a_preview_is_a_picture_of_bounded_size_whatever_the_box(shape: tuple[in
     plane = np.zeros(shape[1:], np.uint16)
     centres = np.array([[0, shape[1] / 2, shape[2] / 2]])
 
-    drawn = preview.draw(plane, plane, centres=centres, radius=3, voxel_nm=(50, 4, 4))
+    drawn = preview.draw(plane, plane, shape=shape[1:], centres=centres, radius=3, voxel_nm=(50, 4, 4))
 
     picture = Image.open(io.BytesIO(drawn))
     assert (picture.format, 384 <= max(picture.size) <= 1024) == ("PNG", True)
-    assert drawn == preview.draw(plane, plane, centres=centres, radius=3, voxel_nm=(50, 4, 4))
+    assert drawn == preview.draw(plane, plane, shape=shape[1:], centres=centres, radius=3, voxel_nm=(50, 4, 4))
 
 
 def test_kinds_are_circled_in_colours_of_their_own() -> None:
     plane = np.zeros((100, 100), np.uint8)
     centres = np.array([[0.0, 30, 30], [0.0, 70, 70]])
 
-    drawn = preview.draw(plane, plane, centres=centres, radius=5, voxel_nm=(50, 4, 4), kinds=[0, 1])
+    drawn = preview.draw(plane, plane, shape=(100, 100), centres=centres, radius=5, voxel_nm=(50, 4, 4), kinds=[0, 1])
 
     colours = {colour for _, colour in Image.open(io.BytesIO(drawn)).getcolors() or []}
     assert set(preview.COLOURS[:2]) <= colours

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bot.jobs import Summary
+from pipelines.common import channels
 from pipelines.common.program import run
-from pipelines.unsupervised.driver import program
+from pipelines.unsupervised.detector import METHODS
+from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox.boss import BossStandIn
-from tests.unit.pipelines.conftest import TOKEN, arguments, start
-from tests.unit.pipelines.matching import match
+from tests.support.puncta import match
+from tests.unit.pipelines.conftest import ROOT, TOKEN, arguments, start
 
 FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
 
@@ -28,7 +34,8 @@ FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synap
 def here(argv: list[str], environ: dict[str, str] | None = None) -> tuple[int, str]:
     """The program within this process: exit code and stderr."""
     err = io.StringIO()
-    code = run(program, argv=argv, environ={"BOSS_TOKEN": TOKEN} if environ is None else environ, err=err)
+    environ = {"BOSS_TOKEN": TOKEN} if environ is None else environ
+    code = run(program, argv=argv, environ=environ, err=err, options=OPTIONS)
     return code, err.getvalue()
 
 
@@ -154,6 +161,80 @@ def test_a_channel_can_be_named_for_a_role(boss: BossStandIn, tmp_path: Path) ->
     assert f"mean_{other}" in (tmp_path / "synapses.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_can_be_asked_for_and_is_told(boss: BossStandIn, tmp_path: Path, method: str) -> None:
+    assert here(arguments(boss, method=method, results_uri=uri(tmp_path))) == (0, "")
+
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["facts"] == {"Method": method}
+    assert told["counts"]["synapses"] > 0
+
+
+def test_how_much_is_read_at_a_time_changes_nothing(
+    boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of rows that end where BOSS's cuboids do, instead of all rows at once."""
+    box = {"z_range": "14,18", "y_range": "500,1024", "x_range": "100,164"}
+    assert here(arguments(boss, **box, results_uri=uri(tmp_path / "whole"))) == (0, "")
+    boss.requests.clear()
+    monkeypatch.setattr(channels, "FETCH", 1)
+    monkeypatch.setattr(channels, "PIECE", 1000)
+    assert here(arguments(boss, **box, results_uri=uri(tmp_path / "pieces"))) == (0, "")
+
+    asked = [served.path.split("/")[-3:-1] for served in boss.requests if "/PSD95/0/" in served.path]
+    bands = [["500:512", "14:16"], ["512:1024", "14:16"], ["500:512", "16:18"], ["512:1024", "16:18"]]
+    assert asked == bands
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes(), name
+
+
+def test_the_preview_of_a_large_box_shows_its_brightest_voxels(
+    boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "LARGEST", 100)
+    assert here(arguments(boss, x_range="0,512", results_uri=uri(tmp_path))) == (0, "")
+
+    with Image.open(tmp_path / "preview.png") as picture:
+        assert picture.size == (512, 128)
+        assert np.percentile(np.asarray(picture), 99) > 200
+
+
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""A small process between this one and the program: a child's peak starts with its parent's."""
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "box"),
+    [
+        ("unsupervised", {"z_range": "0,64", "y_range": "0,1024", "x_range": "0,1024"}),
+        ("classifier", {"z_range": "0,32", "y_range": "0,1024", "x_range": "0,512"}),
+        ("unsupervised", {"z_range": "3,4", "y_range": "0,1024", "x_range": "0,1024"}),
+        ("unsupervised", {"col": "lab", "exp": "uint64", "z_range": "0,20", "y_range": "0,1024", "x_range": "0,1024"}),
+    ],
+)
+def test_a_run_takes_8_bytes_a_voxel_and_300_mb_at_most(
+    boss: BossStandIn, tmp_path: Path, pipeline: str, box: dict[str, str]
+) -> None:
+    argv = arguments(boss, **box, results_uri=uri(tmp_path), predictions="collman_nomads/nomads_predictions")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, sys.executable, "-m", f"pipelines.{pipeline}", *argv],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "") or "one section" in done.stderr
+    voxels = math.prod(int(b) - int(a) for a, b in (side.split(",") for key, side in box.items() if "range" in key))
+    assert int(done.stdout.splitlines()[-1]) * 1024 <= 8 * voxels + 300 * 10**6
+
+
 def test_a_table_names_its_columns(boss: BossStandIn, tmp_path: Path) -> None:
     assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
 
@@ -175,7 +256,7 @@ BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
         ({"col": "nope"}, 2, "no collection “nope”"),
         ({"exp": "nope"}, 2, "“demo” has no experiment “nope”; it has cortex."),
         ({"col": "lab", "exp": "gaba", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2,
-         "no presynaptic channel (with synapsin in its name); its channels are GABA, PSD95."),
+         "no presynaptic channel (with synapsin or vglut in its name); its channels are GABA, PSD95."),
         ({"col": "lab", "exp": "wide", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2, "uint32"),
         ({"col": "lab", "exp": "float", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2,
          "The channel “PSD95” has the data type float32; only uint8, uint16 and uint64 can be read."),
@@ -218,6 +299,7 @@ def test_a_request_that_cannot_work_ends_before_a_voxel_is_read(
         ({"results_uri": "file://host/x"}, "--results-uri"),
         ({"results_uri": "s3:///key"}, "--results-uri"),
         ({"bucket": "canary-token"}, "--bucket is not understood"),
+        ({"method": "magic"}, "--method is one of matched, probabilistic, nomads2018."),
     ],
 )
 def test_wrong_arguments_are_told_without_asking_boss(boss: BossStandIn, argv: dict[str, str], says: str) -> None:

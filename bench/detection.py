@@ -1,0 +1,145 @@
+"""How well synapses are found, in what time, and in how much memory; docs/detection.md has the last figures."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from bench.figures import Figure
+from bench.processes import part
+from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, Synapses, detect, scan
+from tests.support import puncta
+from tests.support.puncta import Puncta
+
+NOMINAL = 1.0
+BRIGHT = 2.0
+"""At this level 2018's detector does what it was made for; in dimmer data it finds noise, and its loop over the objects
+takes many times as long, which would flatter every other method."""
+NOISE = [
+    *(("poisson", level, uneven) for level in (0.3, 3, 30, 120) for uneven in (0.0, 0.5, 0.9)),
+    *(("normal", level, uneven) for level in (10, 40, 90) for uneven in (0.0, 0.5)),
+]
+NOISE_SHAPE = (20, 1024, 1024)
+SPEED = (((20, 512, 512), 30), ((20, 1024, 1024), 80))
+"""Shapes, and how many times as fast as the plain transcription `nomads2018` must be there."""
+SAME = [(20, 200, 200), (1, 300, 300), (5, 64, 640), (40, 90, 90), (16, 128, 129)]
+TIMES = 5
+
+
+def measure() -> Iterator[Figure]:
+    """Quality over the suite, noise, speed, and a gigavoxel."""
+    yield from _quality()
+    yield from _noise()
+    yield from _speed()
+    yield from _gigavoxel()
+
+
+def _quality() -> Iterator[Figure]:
+    for level in puncta.LEVELS:
+        volumes = [puncta.puncta(seed, level=level) for seed in puncta.SEEDS]
+        scores = {method: _score(volumes, method) for method in METHODS}
+        best = max(f1 for _, _, f1 in scores.values())
+        for method, (precision, recall, f1) in scores.items():
+            name = f"detection, signal {level:g}, {method}"
+            yield Figure(name=f"{name}, precision", value=precision, unit="of detections")
+            yield Figure(name=f"{name}, recall", value=recall, unit="of synapses")
+            least = max(best - 0.01, 0.95 if level == NOMINAL else 0)
+            yield Figure(name=f"{name}, F1", value=f1, unit="", at_least=least if method == DEFAULT else None)
+
+
+def _score(volumes: list[Puncta], method: Method) -> tuple[float, float, float]:
+    """Precision, recall and F1 of all volumes together."""
+    hits = detections = synapses = 0
+    for seen in volumes:
+        centres = _found(seen, method).centres
+        hits += puncta.hit(centres, seen.truth)
+        detections, synapses = detections + len(centres), synapses + len(seen.truth)
+    return hits / max(1, detections), hits / synapses, 2 * hits / (detections + synapses)
+
+
+def _found(seen: Puncta, method: Method) -> Synapses:
+    depth, high, wide = seen.psd.shape
+    return scan(
+        lambda start, stop, top, bottom: (seen.psd[start:stop, top:bottom], seen.synapsin[start:stop, top:bottom]),
+        (depth, high, wide),
+        method=method,
+    )
+
+
+def _noise() -> Iterator[Figure]:
+    """The rule is one detection in ten million voxels, for each kind of noise."""
+    voxels = float(np.prod(NOISE_SHAPE))
+    for kind, level, uneven in NOISE:
+        one, other = (
+            puncta.noise(seed, kind=kind, level=level, shape=NOISE_SHAPE, uneven=uneven)  # type: ignore[arg-type]
+            for seed in (1, 2)
+        )
+        count = len(_found(Puncta(one, other, np.zeros((0, 3))), DEFAULT))
+        yield Figure(
+            name=f"detection, {kind} noise of {level:g}, uneven by {uneven:g}",
+            value=count / voxels * 1e7,
+            unit="detections in 10,000,000 voxels",
+            at_most=1,
+        )
+
+
+def _speed() -> Iterator[Figure]:
+    same = 0
+    for seed in range(1, 11):
+        seen = puncta.puncta(seed, level=BRIGHT, shape=SAME[seed % len(SAME)])
+        same += np.array_equal(
+            puncta.of_2018(seen.psd, seen.synapsin), detect(seen.psd, seen.synapsin, method="nomads2018")
+        )
+    yield Figure(name="detection, nomads2018, masks as in 2018", value=same, unit="of 10 volumes", at_least=10)
+    for shape, goal in SPEED:
+        seen = puncta.puncta(1, level=BRIGHT, shape=shape)
+        name = f"on {'x'.join(map(str, shape))}"
+        plain = _seconds(lambda seen=seen: puncta.of_2018(seen.psd, seen.synapsin), 1)  # type: ignore[misc]
+        taken = {
+            method: _seconds(lambda m=method, seen=seen: detect(seen.psd, seen.synapsin, method=m), TIMES)  # type: ignore[misc]
+            for method in METHODS
+        }
+        yield Figure(
+            name=f"detection, nomads2018 {name}",
+            value=1 / taken["nomads2018"],
+            unit="volumes/s",
+            floor=1 / plain,
+            ratio_at_least=goal,
+        )
+        for method in METHODS:
+            yield Figure(
+                name=f"detection, {method} {name}",
+                value=taken[method],
+                unit="s",
+                floor=taken["nomads2018"],
+                ratio_at_most=3 if method == DEFAULT else None,
+            )
+
+
+def _seconds(work: Callable[[], object], times: int) -> float:
+    """The median of some runs."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _gigavoxel() -> Iterator[Figure]:
+    with part("gigavoxel") as process:
+        seen = process.ask()
+    yield Figure(name="detection, a gigavoxel", value=seen["seconds"] * 1e9 / seen["voxels"], unit="s")
+    most = min(12e9, 8 * seen["voxels"] + 300e6)
+    yield Figure(name="detection, a gigavoxel, memory", value=seen["memory"] / 1e6, unit="MB", at_most=most / 1e6)
+    yield Figure(
+        name="detection, a gigavoxel, synapses",
+        value=seen["synapses"],
+        unit="",
+        floor=seen["expected"],
+        ratio_at_least=0.95,
+        ratio_at_most=1.05,
+    )
