@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,29 @@ NOMINAL = 1.0
 BRIGHT = 2.0
 """At this level 2018's detector does what it was made for; in dimmer data it finds noise, and its loop over the objects
 takes many times as long, which would flatter every other method."""
-NOISE = [
-    *(("poisson", level, uneven) for level in (0.3, 3, 30, 120) for uneven in (0.0, 0.5, 0.9)),
-    *(("normal", level, uneven) for level in (10, 40, 90) for uneven in (0.0, 0.5)),
+DEEP = {
+    "offset 1,000": (1, 1000),
+    "offset 20,000": (1, 20000),
+    "a fifth": (0.2, 0),
+    "times 200, offset 10,000": (200, 10000),
+}
+"""What the nominal grey levels are multiplied by, and what is added, as 16-bit numbers."""
+FRAMES = (10, 100)
+"""That are averaged, which leaves less noise."""
+NOISE: list[dict[str, Any]] = [
+    *({"kind": "poisson", "level": level, "uneven": uneven} for level in (0.3, 3, 30, 120) for uneven in (0, 0.5, 0.9)),
+    *({"kind": "normal", "level": level, "uneven": uneven} for level in (10, 40, 90) for uneven in (0, 0.5)),
+    *({"kind": "poisson", "level": level, "uneven": 0.5} for level in (0.01, 0.1)),
+    *(
+        {"kind": "poisson", "level": level, "uneven": uneven, "field": field, "dtype": "uint16"}
+        for level in (250, 1000, 4000, 16000)
+        for field, uneven in (("patches", 0.9), ("ramp", 0.8), ("vignette", 0.4), ("spot", 0.85))
+    ),
+    *(
+        {"kind": "normal", "level": level, "spread": spread, "uneven": uneven, "field": field, "dtype": "uint16"}
+        for level, spread in ((100, 0.05), (2000, 0.2), (10000, 0.03))
+        for field, uneven in (("patches", 0), ("ramp", 0.5), ("vignette", 0.4), ("spot", 0.85))
+    ),
 ]
 NOISE_SHAPE = (20, 1024, 1024)
 SPEED = (((20, 512, 512), 30), ((20, 1024, 1024), 80))
@@ -48,6 +69,25 @@ def _quality() -> Iterator[Figure]:
             yield Figure(name=f"{name}, recall", value=recall, unit="of synapses")
             least = max(best - 0.01, 0.95 if level == NOMINAL else 0)
             yield Figure(name=f"{name}, F1", value=f1, unit="", at_least=least if method == DEFAULT else None)
+    nominal = [puncta.puncta(seed) for seed in puncta.SEEDS]
+    others = {name: [_deep(seen, *how) for seen in nominal] for name, how in DEEP.items()}
+    for frames in FRAMES:
+        others[f"{frames} frames averaged"] = [
+            _deep(puncta.puncta(seed, dtype="uint16", frames=frames), 1, 5000) for seed in puncta.SEEDS
+        ]
+    for name, volumes in others.items():
+        for method in METHODS:
+            _, _, f1 = _score(volumes, method)
+            wanted = 0.95 if method == DEFAULT else None
+            yield Figure(name=f"detection, nominal, {name}, {method}, F1", value=f1, unit="", at_least=wanted)
+
+
+def _deep(seen: Puncta, gain: float, offset: float) -> Puncta:
+    psd, synapsin = (
+        np.clip(np.rint(v.astype(np.float32) * gain + offset), 0, 65535).astype(np.uint16)
+        for v in (seen.psd, seen.synapsin)
+    )
+    return Puncta(psd, synapsin, seen.truth)
 
 
 def _score(volumes: list[Puncta], method: Method) -> tuple[float, float, float]:
@@ -72,18 +112,22 @@ def _found(seen: Puncta, method: Method) -> Synapses:
 def _noise() -> Iterator[Figure]:
     """The rule is one detection in ten million voxels, for each kind of noise."""
     voxels = float(np.prod(NOISE_SHAPE))
-    for kind, level, uneven in NOISE:
-        one, other = (
-            puncta.noise(seed, kind=kind, level=level, shape=NOISE_SHAPE, uneven=uneven)  # type: ignore[arg-type]
-            for seed in (1, 2)
-        )
+    for how in NOISE:
+        one, other = (puncta.noise(seed, shape=NOISE_SHAPE, **how) for seed in (1, 2))
         count = len(_found(Puncta(one, other, np.zeros((0, 3))), DEFAULT))
         yield Figure(
-            name=f"detection, {kind} noise of {level:g}, uneven by {uneven:g}",
+            name=_said(**how),
             value=count / voxels * 1e7,
             unit="detections in 10,000,000 voxels",
             at_most=1,
         )
+
+
+def _said(
+    *, kind: str, level: float, uneven: float, field: str = "patches", spread: float = 0.5, dtype: str = "uint8"
+) -> str:
+    of = f"{level:g} ± {level * spread:g}" if kind == "normal" else f"{level:g}"
+    return f"detection, {kind} noise of {of}, {dtype}, {f'{field} by {uneven:g}' if uneven else 'even'}"
 
 
 def _speed() -> Iterator[Figure]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
-
-from pipelines.classifier.driver import run
-from pipelines.common.program import DONE, Failure, WrongRequest
 
 USAGE = "python -m pipelines.classifier convert components.npy model.pkl weights.npz"
 
@@ -16,6 +14,7 @@ USAGE = "python -m pipelines.classifier convert components.npy model.pkl weights
 def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
     """Write the weights from the published files; the exit code. The last line on `err` says what is wrong."""
     from pipelines.classifier import model, published
+    from pipelines.common.program import DONE, Failure, WrongRequest
 
     try:
         if len(argv) != 3:
@@ -42,4 +41,8 @@ def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["convert"]:
         raise SystemExit(convert(sys.argv[2:], out=sys.stdout, err=sys.stderr))
+    # a SIGTERM that comes while the rest is imported waits until it is heeded
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    from pipelines.classifier.driver import run
+
     run()

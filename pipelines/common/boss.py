@@ -43,6 +43,11 @@ TILE: Triple = (16, 1024, 1024)
 UNFINISHED = "NOMADS is writing here, or was stopped while it did: not to be trusted."
 FINISHED = "Written by NOMADS: 255 where a synapse was found, else 0."
 """Descriptions of the detections' channel, while it is written and afterwards."""
+_ADVICE = {
+    404: "; the channel is not there any more: see what the experiment has.",
+    413: "; ask for a smaller box.",
+}
+"""What to do where BOSS refuses voxels of a box it has."""
 NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
 
 
@@ -220,7 +225,8 @@ class Boss:
                 raise _Transient("it gave no answer") from None
             self._judge(response)
             raise BossFailure(
-                f"BOSS refused to give voxels (status {response.status_code}){_message(response)}."
+                f"BOSS refused to give voxels (status {response.status_code}){_message(response)}"
+                f"{_ADVICE.get(response.status_code, '.')}"
             ) from None
         except requests.RequestException as error:
             raise _Transient(_network(error)) from None

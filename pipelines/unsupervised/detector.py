@@ -34,6 +34,8 @@ DEFAULT: Method = "matched"
 """The best of them on synthetic volumes; docs/detection.md has the table."""
 VOXEL_NM: Size = (70.0, 100.0, 100.0)
 """Of array tomography; what is assumed where nobody says otherwise."""
+BELOW, ABOVE = 10, 300
+"""How far from the median a float may lie, in interquartile ranges: puncta do, a mark for missing data does not."""
 PIECE = 2**21
 """Voxels of a channel that are read and worked on at a time; somewhat more in a large volume."""
 
@@ -61,9 +63,9 @@ def detect(psd: Array, synapsin: Array, *, method: Method = DEFAULT, voxel_nm: S
     """Which voxels belong to a synapse: a mask of the inputs' shape.
 
     `psd` is the postsynaptic, `synapsin` the presynaptic marker, of one shape (z, y, x): unsigned integers, or floats,
-    whose range is taken in 65,536 steps and whose voxels that are not finite count as the median. `voxel_nm` is the
-    size of a voxel along z, y, x. A channel without contrast shows no synapse.
-    Raises ValueError where the arrays do not fit one another or the method is unknown.
+    which are taken in at most 65,536 steps, what is far off being cut and what is not finite counting as the median.
+    `voxel_nm` is the size of a voxel along z, y, x. A channel without contrast shows no synapse.
+    Raises ValueError where the arrays do not fit one another, a voxel has no size, or the method is unknown.
     """
     if psd.ndim != 3 or psd.shape != synapsin.shape or 0 in psd.shape:
         raise ValueError(f"two arrays of one shape z, y, x are needed, not {psd.shape} and {synapsin.shape}")
@@ -89,17 +91,22 @@ def scan(
 
     `read(start, stop, top, bottom)` gives the rows `[top, bottom)` of the sections `[start, stop)` of the postsynaptic
     and the presynaptic marker: unsigned integers (z, y, x). It is called for about `piece` voxels, in the order of z,
-    once for each band of rows. Beside what `read` itself holds, memory is 5 bytes a voxel and some 150 MB.
-    `told` hears which part of the work is done. Raises ValueError if the method is unknown.
+    for one band of rows after the other, and for the whole volume up to three times. Beside what `read` itself holds,
+    memory is 5 bytes a voxel and some 150 MB. `told` hears which part of the work is done.
+    Raises ValueError if the method is unknown or a voxel has no size.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    if len(voxel_nm) != 3 or not all(0 < size < math.inf for size in voxel_nm):
+        raise ValueError(f"voxel_nm is three lengths above 0 in nanometres, z, y, x, not {voxel_nm}")
     # what a band needs beyond its voxels must not outgrow a volume of few sections
     piece += math.prod(shape) // 256
 
     def tell(part: float) -> None:
-        told(0.8 * part)
+        told(0.1 + 0.7 * part)
 
+    if method != "nomads2018":
+        read = _from_the_lowest(read, shape, piece=piece, told=lambda part: told(0.1 * part))
     if method == "matched":
         bins = matched.bins_for(voxel_nm)
         levels = _matched(read, shape, bins=bins, piece=piece, told=tell)
@@ -111,6 +118,23 @@ def scan(
         levels = _of_2018(read, shape, piece=piece, told=tell)
         smallest, steps = nomads2018.SMALLEST, 1
     return _objects(levels, smallest=smallest, steps=steps, piece=piece, told=lambda part: told(0.8 + 0.2 * part))
+
+
+def _from_the_lowest(read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]) -> Read:
+    """`read`, each channel being counted from its lowest value: its camera's offset, or what large numbers have in
+    common, which would leave no room for their differences once they are floats."""
+    lowest: tuple[Any, ...] = ()
+    for band in bands(shape, piece=piece, halo=0):
+        for z, pair in enumerate(_sections(read, shape, band, piece)):
+            lows = [section.min() for section in pair]
+            lowest = tuple(map(min, lowest, lows)) if lowest else tuple(lows)
+            told(_done(band, z + 1, shape))
+
+    def above(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
+        psd, synapsin = (channel - low for channel, low in zip(read(start, stop, top, bottom), lowest, strict=True))
+        return psd, synapsin
+
+    return above
 
 
 def _matched(
@@ -195,14 +219,25 @@ def _unsigned(volume: Array) -> Array:
         return volume.view(np.uint8)
     if volume.dtype.kind != "f":
         return volume
-    finite = np.isfinite(volume)
+    values = volume.astype(np.float64) / 1024  # lest what is far off has differences that are no numbers
+    finite = np.isfinite(values)
     if not finite.any():
-        return np.zeros(volume.shape, np.uint16)
-    seen = volume[finite].astype(np.float64)
-    filled = np.where(finite, volume, np.median(seen)).astype(np.float64)
-    low, high = seen.min(), seen.max()
-    scaled = (filled - low) * (65535 / (high - low)) if high > low else filled * 0
-    return np.rint(scaled).astype(np.uint16)
+        return np.zeros(volume.shape, np.uint8)
+    seen = values[finite]
+    first, middle, third = np.quantile(seen, (0.25, 0.5, 0.75))
+    spread = third - first
+    if not spread and (others := seen[seen != middle]).size:  # most voxels are the same
+        spread = np.median(np.abs(others - middle))
+    low, high = max(seen.min(), middle - BELOW * spread), min(seen.max(), middle + ABOVE * spread)
+    np.clip(np.where(finite, values, middle), low, high, out=values)
+    values -= low
+    span = high - low
+    if not span:
+        return np.zeros(volume.shape, np.uint8)
+    # whole numbers are grey levels already
+    if span <= 65535 / 1024 and np.array_equal(seen * 1024, np.rint(seen * 1024)):
+        return np.rint(values * 1024).astype(np.uint8 if span <= 255 / 1024 else np.uint16)
+    return np.asarray(np.rint(values / span * 65535), np.uint16)
 
 
 def _objects(

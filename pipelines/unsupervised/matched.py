@@ -3,7 +3,9 @@
 1. A matched filter: voxels are summed with triangular weights over 3 x 5 x 5 voxels, about the size of a punctum.
 2. The square root of the sums: it makes shot noise the same everywhere (Anscombe 1948, doi 10.1093/biomet/35.3-4.246)
    and cuts the long tail off the noise of dim data, which would otherwise pass for puncta.
-3. The background: the mean over some 24 x 24 pixels of the same section.
+3. The background: parabolas fitted to the means of some 7 x 7 squares of 8 x 8 pixels of the same section, nearer ones
+   at a border (local regression, Cleveland 1979, doi 10.1080/01621459.1979.10481038), so that neither a slope nor a
+   curve of the background is taken for light.
 4. The noise: the spread of what is darker than the background, where no puncta are, over some 64 x 64 pixels.
    What is left says how much a voxel stands out, in standard deviations of its surroundings' noise.
 5. A voxel is a synapse's if the weaker marker stands out by WEAKER and both on average by TOGETHER, and if it is in the
@@ -11,14 +13,14 @@
    beside a bright punctum of one marker alone.
 
 Pixels much finer than light resolves are first put together. A voxel's surroundings are all that matters to it, so that
-a volume worked on in parts gives what it gives in one piece.
+a volume worked on in parts gives what it gives in one piece. Channels are to be counted from their lowest value.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,10 @@ PIXEL_NM = 67.0
 """A third of the smallest punctum, 200 nm (Simhal et al. 2017): finer voxels are put together to about this size."""
 BLOCK, TILE = 8, 64
 """Sides, in pixels, of the squares that background and noise are measured in."""
+WIDTH = 7
+"""Squares along an axis that a parabola is fitted to: with fewer, it follows puncta as well."""
+NODE = 4
+"""Pixels between the places where the background is computed; it is linear in between."""
 HALO = 2 * TILE
 """Rows, in pixels, beyond which nothing matters; parts of a section start at multiples of TILE."""
 SPARSE = 4
@@ -48,11 +54,12 @@ STEPS = 4
 """Levels a standard deviation."""
 _FINE = 4 * STEPS
 """Steps a standard deviation where a voxel is compared with the highest nearby."""
-_SPREAD = 3 * 19**2 / (3 * 9**2)
-"""How much more than its mean a weighted sum of photons varies: the sum of the weights' squares by that of the weights.
-
-With one photon a grey level, a quarter of it is the variance of the root. No data is taken to be cleaner, so that a few
-stray photons are not signal where nearly everything is 0."""
+_WEIGHT, _SQUARES = 3 * 9**2, 3 * 19**2
+"""Sums of the weights and of their squares."""
+_SPREAD = _SQUARES / _WEIGHT
+"""How much more than its mean a weighted sum of photons varies."""
+_MIRRORED = ((5, 3, 1), (3, 3, 2, 1))
+"""The weights, along one axis, of a section's outermost pixel and of the next: 1 2 3 2 1, mirrored."""
 
 
 def bins_for(voxel_nm: tuple[float, float, float]) -> Triple:
@@ -102,22 +109,39 @@ def _smoothed(section: Array) -> Array:
 def _standing_out(near: tuple[Array, ...], *, photon: float) -> Plane:
     """By how many standard deviations of the noise around it each pixel stands out; from three smoothed sections.
 
-    `photon` is what a photon is taken to add to a pixel.
+    `photon` is what a grey level of a voxel adds to a pixel.
     """
     seen = (near[0] + near[1] + near[2]).astype(np.float32)
     seen += np.float32(0.375 * _SPREAD * photon)  # Anscombe's three eighths
     np.sqrt(seen, out=seen)
-    (y, x), tiles = ([_squares(n, side) for n in seen.shape] for side in (BLOCK, TILE))
-    around = np.pad(_means(seen[::SPARSE], (y, x)), 1, mode="edge")
-    background: Plane = np.asarray(three(three(around, 0), 1) / 9, np.float32)
-    darker = seen[::SPARSE] - _between(background, y.pixels[::SPARSE], x.pixels)
-    np.minimum(darker, 0, out=darker)
+    (y, x), tiles = (
+        [_squares(n, side, step) for n, step in zip(seen.shape, (SPARSE, 1), strict=True)] for side in (BLOCK, TILE)
+    )
+    background = x.fitted(y.fitted(_means(seen[::SPARSE], (y, x))).T).T
+    seen -= _between(background, y.nodes, x.nodes)
+    darker = np.minimum(seen[::SPARSE], 0)
     darker *= darker
-    noise = np.maximum(np.sqrt(2 * _means(darker, tiles)), np.float32(0.5 * np.sqrt(_SPREAD * photon)))
-    seen -= _between(background, y.pixels, x.pixels)
+    level = _between(background, *(axis.centres / NODE for axis in tiles))
+    noise = np.maximum(np.sqrt(2 * _means(darker, tiles)), _least(level, photon))
     scale = _between(np.asarray(1 / noise, np.float32), tiles[0].among(y.centres), tiles[1].among(x.centres))
-    seen *= np.repeat(np.repeat(scale, x.sizes, axis=1), y.sizes, axis=0)
+    scale = np.repeat(scale, x.sizes, axis=1)
+    for n, weights in enumerate(_MIRRORED[: min(seen.shape)]):
+        steadier = np.float32(np.sqrt(19 / np.sum(np.square(weights))))
+        scale[:, [n, -1 - n]] *= steadier
+        seen[[n, -1 - n]] *= steadier
+    seen *= np.repeat(scale, y.sizes, axis=0)
     return seen
+
+
+def _least(level: Plane, photon: float) -> Plane:
+    """The least noise that is believed where the square root of the sums is at that level.
+
+    What nearly always is the same number has a noise that cannot be measured. So no voxel is taken to vary by less than
+    half a grey level, nor, where that is less, than photons do of which one is a grey level: a few stray ones are no
+    signal where nearly everything is 0. And 4-byte numbers are rounded.
+    """
+    photons = 0.5 * np.sqrt(_SPREAD * photon)
+    return np.asarray(np.maximum(photons * np.minimum(1, 0.5 * np.sqrt(_WEIGHT) / level), 2**-20 * level), np.float32)
 
 
 def _cores(pairs: Iterable[tuple[Plane, Plane]]) -> Iterator[NDArray[np.uint8]]:
@@ -152,28 +176,61 @@ def _highest_of_seven(padded: Array, axis: int) -> Array:
 
 
 class _Squares:
-    """An axis cut into equal lengths; the last is longer by what would be less than half of one."""
+    """An axis cut into equal lengths; the last is longer by what would be less than half of one. Every `step`th place
+    is looked at."""
 
-    def __init__(self, length: int, side: int) -> None:
+    def __init__(self, length: int, side: int, step: int) -> None:
         starts = np.arange(0, max(1, length - side // 2 + 1), side)
-        self.side = side
+        self.side, self.step = side, step
         self.sizes = np.diff(np.append(starts, length))
-        self.centres = starts + (self.sizes - 1) / 2
-        self.pixels = self.among(np.arange(length))
+        # where the light of a smoothed pixel comes from: at an edge, where it is mirrored, from farther inside
+        light = three(three(np.pad(np.arange(length), 2, mode="symmetric"), 0), 0) / 9
+        seen, first = light[::step], starts // step
+        count = np.diff(np.append(first, len(seen)))
+        self.centres = np.add.reduceat(seen, first) / count
+        self._spread = np.add.reduceat(seen**2, first) / count - self.centres**2
+        self.nodes = _rounded(light / NODE, 2**12)
+        """Places, counted in nodes."""
+
+    @cached_property
+    def _fit(self) -> tuple[NDArray[np.intp], Plane]:
+        """For each node, the first of the squares it is computed from, and their weights."""
+        squares = len(self.centres)
+        width = min(WIDTH, squares)
+        nodes = np.arange(0, self.sizes.sum() + NODE, NODE)[:, None]
+        nearest = np.rint(np.interp(nodes, self.centres, np.arange(squares))).astype(np.intp)
+        near = np.clip(nearest - width // 2, 0, squares - width) + np.arange(width)
+        away = (self.centres[near] - nodes) / self.side
+        # the mean of a parabola over a square; and what it loses where it is linear between nodes
+        bent = away**2 + (self._spread[near] + NODE**2 / 6) / self.side**2
+        terms = [np.ones_like(away), away, bent][: 1 + (squares > 2) + (squares > 4)]
+        return near[:, 0], _rounded(np.linalg.pinv(np.stack(terms, axis=2))[:, 0], 2**22).astype(np.float32)
+
+    def fitted(self, means: Plane) -> Plane:
+        """The background at the nodes along this axis, from the means over the squares."""
+        first, weights = self._fit
+        values = weights[:, :1] * means[first]
+        for n in range(1, weights.shape[1]):
+            values += weights[:, n : n + 1] * means[first + n]
+        return values
 
     def among(self, places: Array) -> NDArray[np.float64]:
         """Where places are among the centres, counted in squares; what is farther out is at the outermost one."""
-        counted = np.interp(places, self.centres, np.arange(len(self.centres)))
-        return np.asarray(np.rint(counted * 4096) / 4096)  # the same fractions wherever a part begins
+        return _rounded(np.interp(places, self.centres, np.arange(len(self.centres))), 2**12)
 
 
 _squares = lru_cache(maxsize=64)(_Squares)
 
 
+def _rounded(numbers: Array, steps: int) -> NDArray[np.float64]:
+    """To so many steps of 1: the same wherever a part of a section begins."""
+    return np.asarray(np.rint(numbers * steps) / steps)
+
+
 def _means(sparse: Plane, squares: Sequence[_Squares]) -> Plane:
-    """Means over squares, from every SPARSEth row."""
-    for axis, step in zip(squares, (SPARSE, 1), strict=True):  # along rows, then, on its side, along columns
-        head, side = len(axis.sizes) - 1, axis.side // step
+    """Means over squares, from the rows and columns that are looked at."""
+    for axis in squares:  # along rows, then, on its side, along columns
+        head, side = len(axis.sizes) - 1, axis.side // axis.step
         equal = sparse[: head * side].reshape(head, side, sparse.shape[1]).mean(axis=1)  # much faster than reduceat
         last = sparse[head * side :].mean(axis=0, keepdims=True)
         sparse = np.ascontiguousarray(np.concatenate([equal, last]).T)

@@ -5,7 +5,7 @@
 2. Puncta in a section: the geometric mean of these over a square as large as the smallest punctum, 0.2 µm.
 3. Puncta across sections: times exp(-d²) for the difference d to each neighbouring section the smallest punctum spans.
 4. Synapses: the postsynaptic probability times the highest mean presynaptic one of 3 x 3 such squares around the voxel
-   in its section and in the two beside it. 0 where the postsynaptic probability is below one half.
+   in its section and in the two beside it.
 5. A synapse is where this is above THRESHOLD.
 
 The paper gives lengths in micrometres; `span` turns them into voxels.
@@ -76,14 +76,14 @@ def levels(
     partners = ((post, _best_of_nine(pre, size[1:])) for post, pre in across)
     for near in windows(partners, 1):
         post = near[1][0]
-        synapse = np.where(post < 0.5, 0, post * reduce(np.maximum, [best for _, best in near]))
+        synapse = post * reduce(np.maximum, [best for _, best in near])
         yield (np.rint(synapse * STEPS) * (synapse > THRESHOLD)).astype(np.uint8)
 
 
 def _puncta(section: Array, about: Moments, size: tuple[int, int]) -> Plane:
     """Steps 1 and 2. A section without contrast shows nothing."""
     mean, deviation = about
-    if deviation <= 1e-9 * mean:
+    if deviation <= 1e-6 * mean:  # or it may be what rounding left
         return np.zeros(section.shape, np.float32)
     if section.dtype.itemsize <= 2:  # a table: there are fewer values than voxels
         values = np.arange(np.iinfo(section.dtype).max + 1)

@@ -6,6 +6,7 @@ the same voxels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from skimage import measure
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
+Kind = Literal["poisson", "normal"]
+Field = Literal["patches", "ramp", "vignette", "spot"]
 
 VOXEL_NM = (70.0, 100.0, 100.0)
 """Array tomography: sections of 70 nm, pixels at the resolution of light."""
@@ -61,8 +64,11 @@ class Puncta:
     truth: NDArray[np.float64]
 
 
-def puncta(seed: int, *, level: float = 1.0, shape: Triple = SHAPE, dtype: str = "uint8") -> Puncta:
-    """A volume of synapses and of puncta that only look like half of one, as dense as in SHAPE."""
+def puncta(seed: int, *, level: float = 1.0, shape: Triple = SHAPE, dtype: str = "uint8", frames: int = 1) -> Puncta:
+    """A volume of synapses and of puncta that only look like half of one, as dense as in SHAPE.
+
+    With several frames it is their average, which has less noise.
+    """
     random = np.random.default_rng(seed)
     density = np.prod(shape) / np.prod(SHAPE)
     paired, lonely = round(SYNAPSES * density), round(LONELY * density)
@@ -72,26 +78,35 @@ def puncta(seed: int, *, level: float = 1.0, shape: Triple = SHAPE, dtype: str =
     half = direction * (OFFSET_NM / 2) / VOXEL_NM
     there = (slice(0, paired + lonely), np.r_[0:paired, paired + lonely : len(sites)])
     channels = [
-        _photographed(random, shape, (sites + side * half)[chosen], level=level, dtype=dtype)
+        _photographed(random, shape, (sites + side * half)[chosen], level=level, dtype=dtype, frames=frames)
         for side, chosen in zip((1, -1), there, strict=True)
     ]
     return Puncta(channels[0], channels[1], sites[:paired])
 
 
 def noise(
-    seed: int, *, kind: Literal["poisson", "normal"], level: float, shape: Triple, uneven: float = 0.5
-) -> NDArray[np.uint8]:
-    """Nothing but noise: a mean of `level` grey levels, brighter and darker by the part `uneven` across the field.
+    seed: int,
+    *,
+    kind: Kind,
+    level: float,
+    shape: Triple,
+    uneven: float = 0.5,
+    field: Field = "patches",
+    spread: float = 0.5,
+    dtype: str = "uint8",
+) -> Array:
+    """Nothing but noise: about `level` grey levels, brighter and darker by the part `uneven` across the field.
 
-    `poisson` counts photons, one a grey level; `normal` has a standard deviation of half the mean level everywhere.
+    `poisson` counts photons, one a grey level; `normal` has a standard deviation of `spread` mean levels everywhere.
+    The field is bright in patches, towards the right, but for its corners, or in one spot of 80 pixels.
     """
     random = np.random.default_rng(seed)
-    mean = np.float32(level) * (1 + np.float32(uneven) * _unevenness(random, shape))
+    mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape))
     if kind == "poisson":
         seen: Array = random.poisson(mean)
     else:
-        seen = mean + np.float32(level / 2) * random.standard_normal(shape, np.float32)
-    return np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+        seen = mean + np.float32(level * spread) * random.standard_normal(shape, np.float32)
+    return np.clip(np.rint(seen), 0, np.iinfo(dtype).max).astype(dtype)
 
 
 def match(found: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
@@ -140,7 +155,9 @@ def _sites(random: np.random.Generator, shape: Triple, count: int) -> NDArray[np
     return np.asarray(drawn[free[:count]])
 
 
-def _photographed(random: np.random.Generator, shape: Triple, places: Array, *, level: float, dtype: str) -> Array:
+def _photographed(
+    random: np.random.Generator, shape: Triple, places: Array, *, level: float, dtype: str, frames: int
+) -> Array:
     """One channel: blurred puncta on an uneven background, as photons, with the camera's noise."""
     room = [reach + 2 for reach in REACH]  # a punctum may stand a voxel outside
     light = np.zeros([n + 2 * r for n, r in zip(shape, room, strict=True)], np.float32)
@@ -155,9 +172,10 @@ def _photographed(random: np.random.Generator, shape: Triple, places: Array, *, 
     np.add.at(light, (rows[0][:, :, None, None], rows[1][:, None, :, None], rows[2][:, None, None, :]), glow)
     inside = light[tuple(slice(r, -r) for r in room)]
     inside = inside + np.float32(BACKGROUND) * (1 + np.float32(UNEVEN) * _unevenness(random, shape))
-    seen = random.poisson(inside / GAIN) * GAIN + READ_NOISE * random.standard_normal(shape, np.float32)
+    photons = random.poisson(inside / GAIN * frames) / frames
+    seen = photons * GAIN + READ_NOISE / frames**0.5 * random.standard_normal(shape, np.float32)
     largest = np.iinfo(dtype).max
-    return np.clip(np.rint(seen * (largest / 255)), 0, largest).astype(dtype)
+    return np.asarray(np.clip(np.rint(seen * (largest / 255)), 0, largest), dtype)
 
 
 def _unevenness(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
@@ -167,3 +185,24 @@ def _unevenness(random: np.random.Generator, shape: Triple) -> NDArray[np.float3
     field = ndimage.zoom(coarse, zoom, order=3, mode="nearest", grid_mode=True)  # overshoots by a third at most
     sections = random.uniform(-0.2, 0.2, (shape[0], 1, 1))
     return np.asarray(field + sections, np.float32)
+
+
+def _of_place(
+    value: Callable[[Array, Array], Array],
+) -> Callable[[np.random.Generator, Triple], NDArray[np.float32]]:
+    """A field that has a value at each place, y and x being counted from the middle."""
+
+    def field(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
+        y, x = ((np.arange(n) - (n - 1) / 2) for n in shape[1:])
+        seen = np.broadcast_to(value(y[:, None], x[None, :]), shape[1:])
+        return np.asarray(np.broadcast_to(seen, shape), np.float32)
+
+    return field
+
+
+_FIELDS: dict[Field, Callable[[np.random.Generator, Triple], NDArray[np.float32]]] = {
+    "patches": _unevenness,
+    "ramp": _of_place(lambda y, x: x / x.max()),
+    "vignette": _of_place(lambda y, x: 1 - ((y / y.max()) ** 2 + (x / x.max()) ** 2)),
+    "spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 80**2)) - 1),
+}

@@ -149,7 +149,9 @@ def test_deeper_voxels_show_the_same_synapses(boss: BossStandIn, tmp_path: Path,
     assert here(arguments(boss, col="lab", exp=deeper, results_uri=uri(tmp_path / deeper))) == (0, "")
 
     assert len(rows(tmp_path / "uint8"))
-    assert np.array_equal(rows(tmp_path / "uint8"), rows(tmp_path / deeper))
+    plain, deep = rows(tmp_path / "uint8"), rows(tmp_path / deeper)
+    assert np.array_equal(plain[:, :-1], deep[:, :-1])
+    assert np.allclose(plain[:, -1], deep[:, -1], atol=0.05)  # a grey level is less there, and so is its rounding
 
 
 def test_a_channel_can_be_named_for_a_role(boss: BossStandIn, tmp_path: Path) -> None:
@@ -325,9 +327,11 @@ def test_missing_arguments_and_a_missing_token_are_told() -> None:
 
 def test_trouble_that_passes_is_waited_out(boss: BossStandIn, tmp_path: Path) -> None:
     boss.fail_next(1, status=502, prefix="/v1/coord")
+    boss.fail_next(1, status=429, prefix="/v1/cutout/demo/cortex/PSD95")
     boss.cut_next(1, prefix="/v1/cutout")
 
     assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
+    assert 429 in [served.status for served in boss.requests]
     assert (tmp_path / "results.json").exists()
 
 
@@ -356,8 +360,8 @@ def test_a_connection_that_breaks_every_time_is_given_up_with_exit_3(boss: BossS
     [
         (401, "BOSS refused the token"),
         (403, "BOSS does not let this token read demo/cortex"),
-        (404, "BOSS refused to give voxels (status 404)"),
-        (413, "BOSS refused to give voxels (status 413)"),
+        (404, "the channel is not there any more: see what the experiment has."),
+        (413, "; ask for a smaller box."),
     ],
 )
 def test_a_refusal_in_the_middle_is_not_tried_again(boss: BossStandIn, tmp_path: Path, status: int, says: str) -> None:
@@ -399,6 +403,33 @@ def test_sigterm_ends_a_run_that_waits_and_leaves_no_half_file(boss: BossStandIn
     assert process.returncode == 1
     assert complained.splitlines()[-1] == "The run was stopped before it was done."
     assert not list(tmp_path.iterdir())
+
+
+STOPPED_AT_ONCE = """
+import os, signal, sys
+os.kill(os.getpid(), signal.SIGTERM)
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["argparse"]
+import argparse
+"""
+"""A module that is imported first in place of the library's: SIGTERM comes while the program still imports."""
+
+
+@pytest.mark.parametrize("pipeline", ["unsupervised", "classifier"])
+def test_sigterm_at_the_very_start_is_heeded_as_well(boss: BossStandIn, tmp_path: Path, pipeline: str) -> None:
+    (tmp_path / "argparse.py").write_text(STOPPED_AT_ONCE)
+    done = subprocess.run(
+        [sys.executable, "-m", f"pipelines.{pipeline}", *arguments(boss, results_uri=uri(tmp_path / "results"))],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "The run was stopped before it was done."
+    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_boss_is_asked(boss: BossStandIn, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.common import report
+from pipelines.common import preview, report
 from pipelines.common.program import run
 from pipelines.unsupervised.driver import program
 from sandbox.boss import BossStandIn
@@ -222,6 +222,66 @@ def test_a_report_stands_by_itself_and_tells_what_was_found(boss: BossStandIn, t
     assert re.search(rf"<dt>Synapses</dt><dd>{found}</dd>", page)
     assert outside.tags.count("svg") == 5
     assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', page)) == 5
+
+
+def numbers(page: str, title: str) -> list[list[str]]:
+    """The table of numbers below a chart of that title, row by row."""
+    [figure] = [part for part in page.split("<figure>") if f"<h3>{title}</h3>" in part]
+    table = figure[figure.index("<tbody>") : figure.index("</tbody>")]
+    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("</tr>") if row]
+
+
+def test_a_report_counts_sections_from_the_boxs_first_to_its_last(boss: BossStandIn, tmp_path: Path) -> None:
+    here(arguments(boss, z_range="20,28", results_uri=uri(tmp_path)))
+
+    along = numbers((tmp_path / "report.html").read_text(), "Along z")
+    ids = np.loadtxt(tmp_path / "synapses.csv", delimiter=",", skiprows=1, usecols=range(2), ndmin=2)
+    assert [row[0] for row in along] == [f"{z} to {z + 1}" for z in range(20, 28)]
+    assert [float(row[1]) for row in along] == np.bincount(np.rint(ids[:, 1]).astype(int), minlength=28)[20:].tolist()
+
+
+def test_a_report_tells_the_brightness_of_synapses_from_that_of_all_voxels(boss: BossStandIn, tmp_path: Path) -> None:
+    here(arguments(boss, results_uri=uri(tmp_path)))
+
+    page = (tmp_path / "report.html").read_text()
+    header, *lines = (tmp_path / "synapses.csv").read_text().splitlines()
+    for name in ("PSD95", "Synapsin"):
+        table = numbers(page, name)
+        lowest = np.array([float(row[0].split(" to ")[0].replace(",", "")) for row in table])
+        shares = np.array([[float(value) for value in row[1:]] for row in table])
+        column = header.split(",").index(f"mean_{name}")
+        bright = np.array([float(line.split(",")[column]) for line in lines])
+        expected = np.histogram(bright, [*lowest, np.inf])[0] / len(bright) * 100
+        assert np.allclose(shares[:, 1], expected, atol=0.6)
+        assert not np.allclose(shares[:, 0], expected, atol=10)
+
+
+# The picture
+
+
+def test_circles_are_where_the_synapses_are() -> None:
+    dark = np.zeros((40, 120), np.uint8)
+    picture = preview.draw(
+        dark, dark, shape=(40, 120), centres=np.array([[0, 10, 90]]), radius=2, voxel_nm=(70, 100, 100)
+    )
+
+    with Image.open(io.BytesIO(picture)) as image:
+        zoom = image.width / 120
+        pixels = np.asarray(image).astype(int)
+    yellow = np.argwhere((pixels == preview.COLOURS[0]).all(axis=-1))
+    assert len(yellow)
+    assert np.allclose((yellow.min(axis=0) + yellow.max(axis=0)) / 2 / zoom, (10.5, 90.5), atol=0.5)
+
+
+@pytest.mark.parametrize(("nm", "wide", "length"), [(100.0, 384, 10_000), (2.24, 500, 200), (100.0, 768, 20_000)])
+def test_the_scale_bar_is_as_long_as_it_says(nm: float, wide: int, length: int) -> None:
+    dark = np.zeros((64, wide), np.uint8)
+    picture = preview.draw(dark, dark, shape=(64, wide), centres=np.zeros((0, 3)), radius=2, voxel_nm=(70, nm, nm))
+
+    with Image.open(io.BytesIO(picture)) as image:
+        line = np.asarray(image)[-11]  # the bar's middle: its bottom is ten pixels above the picture's
+        zoom = image.width / wide
+    assert abs(np.count_nonzero(line.min(axis=-1) == 255) - length / nm * zoom) <= 2
 
 
 def test_what_names_hold_cannot_become_markup() -> None:
