@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from bot.jobs import Job, JobState, Observation, ResultFile
+from bot.jobs import Job, JobState, NotFound, Observation, Refused, ResultFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +170,121 @@ class Chat(Protocol):
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One channel of an experiment."""
+
+    name: str
+    datatype: str = ""
+    """As BOSS says, such as `uint8`; empty where it could not be learned in time or may not be known."""
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of one voxel; None where the data type is unknown or none that programs read."""
+        return _VOXEL_BYTES.get(self.datatype)
+
+
+_VOXEL_BYTES = {"uint8": 1, "uint16": 2, "uint64": 8}
+"""What the field's BOSS client reads; it does not read uint32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What BOSS says of an experiment, checked and bounded. Axes are z, y, x, in voxels at resolution 0."""
+
+    collection: str
+    name: str
+    bounds: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    """Half-open `(start, stop)` of z, y and x, with start < stop; within 64 bits, and possibly negative."""
+    voxel_nm: tuple[float, float, float]
+    """A voxel's size in nanometres; finite and above 0."""
+    channels: tuple[Channel, ...]
+    """In BOSS's order."""
+
+
+class VolumesRefused(Refused):
+    """BOSS said no. `field` is the part of a request it is about: `token`, `collection` or `experiment`."""
+
+    field: str
+
+
+class TokenRefused(VolumesRefused):
+    """BOSS does not take the token."""
+
+    field = "token"
+
+    def __init__(self) -> None:
+        super().__init__("BOSS refuses this token. Copy it again from BOSS's token page, or make a new one there.")
+
+
+class NotAllowed(VolumesRefused):
+    """The token is good, and gives no right to read this. `experiment` is empty where it is about the collection."""
+
+    def __init__(self, collection: str, experiment: str = "") -> None:
+        what = f"the experiment {_shown(experiment)} of {_shown(collection)}" if experiment else _shown(collection)
+        super().__init__(
+            f"This token may not read {what}. Ask whoever looks after it in BOSS for the right, or use another token."
+        )
+        self.field = "experiment" if experiment else "collection"
+
+
+class UnknownCollection(VolumesRefused, NotFound):
+    """BOSS has no collection of that name. `near` are names that resemble it."""
+
+    field = "collection"
+
+    def __init__(self, collection: str, *, near: Sequence[str] = ()) -> None:
+        super().__init__(f"BOSS has no collection {_shown(collection)}; {_advice(near)}")
+        self.near = tuple(near)
+
+
+class UnknownExperiment(VolumesRefused, NotFound):
+    """The collection has no experiment of that name. `near` are names that resemble it."""
+
+    field = "experiment"
+
+    def __init__(self, collection: str, experiment: str, *, near: Sequence[str] = ()) -> None:
+        super().__init__(
+            f"BOSS has no experiment {_shown(experiment)} in the collection {_shown(collection)}; {_advice(near)}"
+        )
+        self.near = tuple(near)
+
+
+def _advice(near: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(_shown(name) for name in near[:3])}?" if near else "check its spelling."
+
+
+def _shown(name: str, limit: int = 60) -> str:
+    """A name within a text: what a person typed is cut, and nothing in it is invisible or turns the writing round."""
+    clean = "".join(c if c.isprintable() else "�" for c in name[: limit + 1])
+    return f"“{clean if len(clean) <= limit else clean[: limit - 1] + '…'}”"
+
+
+class Volumes(Protocol):
+    """The volumes of BOSS, as one token may see them. Public data is seen with the token `public`.
+
+    Every call returns or raises within about `within` seconds of the caller's time, whatever BOSS does; what it asked
+    for goes on and may be known at the next call. So `within=0` asks what is known already. Raises Unavailable where
+    that is not enough or BOSS fails, and the VolumesRefused that says what it refuses; neither repeats what BOSS wrote.
+    Names that are none in BOSS's alphabet are unknown, and are not listed.
+    """
+
+    def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The collections the token may read, in BOSS's order. Raises TokenRefused."""
+
+    def experiments(self, collection: str, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The collection's experiments. Raises TokenRefused, UnknownCollection or NotAllowed."""
+
+    def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        """The experiment. Where time runs out for some channels, these have no data type.
+
+        Raises TokenRefused, UnknownCollection, UnknownExperiment or NotAllowed.
+        """
+
+    def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        """Whether channels may be added to the experiment (an unknown one: no); None where that cannot be known now.
+
+        Raises TokenRefused, and nothing else.
+        """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -16,11 +16,14 @@ from typing import Any, Protocol
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
+from bot.boss import BossVolumes
 from bot.jobs import FINAL, JobState, Observation
 from bot.local import LocalCompute, LocalResults, SealedSecrets
 from bot.mail import MailServer, Security, SmtpMailer, mime
-from bot.ports import Compute, Mailer, Results, Secrets, Work
-from tests.support.memory import MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets
+from bot.ports import Compute, Mailer, Results, Secrets, Volumes, Work
+from sandbox.boss import Access, BossStandIn
+from sandbox.volumes import Bricks
+from tests.support.memory import Bounds, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 from tests.support.waiting import until
 
 TOKEN = "demo-token-canary"
@@ -372,3 +375,104 @@ def smtp_server(*, tls: ssl.SSLContext | None = None, **options: Any) -> Iterato
         yield handler
     finally:
         controller.stop()
+
+
+READER, WRITER, STRANGER = (SecretStr(f"demo-{who}-canary") for who in ("reader", "writer", "stranger"))
+"""Tokens that read the collection `lab`, write everywhere, and open what is public alone."""
+
+
+class VolumesRig(Protocol):
+    """Volumes of a BOSS that knows READER, WRITER and STRANGER, and has no collection yet."""
+
+    @property
+    def volumes(self) -> Volumes:
+        """The adapter."""
+
+    def add(
+        self,
+        collection: str,
+        experiment: str,
+        *,
+        bounds: Bounds = ((0, 8), (0, 64), (0, 64)),
+        voxel_nm: tuple[float, float, float] = (50, 96, 96),
+        channels: Mapping[str, str] | None = None,
+        public: bool = False,
+    ) -> None:
+        """Add an experiment with channels of these data types; axes z, y, x."""
+
+    def hanging(self) -> AbstractContextManager[object]:
+        """Let no question be answered until the block ends."""
+
+
+class MemoryVolumesRig:
+    """MemoryVolumes."""
+
+    def __init__(self) -> None:
+        self.volumes = MemoryVolumes(
+            readers={_word(READER): ("lab",), _word(STRANGER): ()}, writers={_word(WRITER): ("*",)}
+        )
+
+    def add(self, collection: str, experiment: str, **about: Any) -> None:
+        self.volumes.add(collection, experiment, **({"channels": {}} | about))
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        with (
+            self.volumes.hanging("collections"),
+            self.volumes.hanging("experiments"),
+            self.volumes.hanging("describe"),
+            self.volumes.hanging("may_write"),
+        ):
+            yield
+
+
+class BossVolumesRig:
+    """BossVolumes and the stand-in of BOSS."""
+
+    def __init__(self, boss: BossStandIn) -> None:
+        self._boss = boss
+        self.volumes = BossVolumes(host=boss.url, patience=20)
+
+    def add(
+        self,
+        collection: str,
+        experiment: str,
+        *,
+        bounds: Bounds = ((0, 8), (0, 64), (0, 64)),
+        voxel_nm: tuple[float, float, float] = (50, 96, 96),
+        channels: Mapping[str, str] | None = None,
+        public: bool = False,
+    ) -> None:
+        (z, z_stop), (y, y_stop), (x, x_stop) = bounds
+        self._boss.add(
+            collection,
+            experiment,
+            shape=(z_stop - z, y_stop - y, x_stop - x),
+            offset=(z, y, x),
+            voxel_nm=voxel_nm,
+            channels={name: Bricks(datatype) for name, datatype in (channels or {}).items()},
+            public=public,
+        )
+
+    def hanging(self) -> AbstractContextManager[object]:
+        return self._boss.hanging()
+
+
+@contextmanager
+def boss_volumes() -> Iterator[BossVolumesRig]:
+    """BossVolumesRig, with its server."""
+    tokens = {
+        _word(READER): Access(user="reader", read=frozenset({"lab"})),
+        _word(WRITER): Access(user="writer", write=frozenset({"*"})),
+        _word(STRANGER): Access(user="stranger"),
+    }
+    with BossStandIn(tokens=tokens, demo=False) as boss:
+        rig = BossVolumesRig(boss)
+        try:
+            yield rig
+        finally:
+            rig.volumes.close()
+
+
+def _word(token: SecretStr) -> str:
+    return token.get_secret_value()

@@ -14,17 +14,32 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from bot.jobs import FINAL, JobState, NotFound, Observation, Refused, ResultFile, Unavailable
 from bot.mail import mime
-from bot.ports import Link, Mail, Step, Story, Work
+from bot.ports import (
+    Channel,
+    Experiment,
+    Link,
+    Mail,
+    NotAllowed,
+    Step,
+    Story,
+    TokenRefused,
+    UnknownCollection,
+    UnknownExperiment,
+    Work,
+)
+
+Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass
@@ -339,3 +354,100 @@ class MemoryChat(Faulty):
             raise NotFound("The message is not there any more.")
         message.history.append((message.story, message.steps))
         message.story, message.steps = story, steps
+
+
+class MemoryVolumes(Faulty):
+    """Volumes of experiments that were added. A call that hangs ends as Unavailable when its caller's time is up.
+
+    `readers` and `writers` map a token to the collections it opens, `*` for every one; who may write may read, and
+    `public` is a token that opens the public ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        readers: Mapping[str, Collection[str]] | None = None,
+        writers: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.readers: dict[str, Collection[str]] = {"public": (), **(readers or {})}
+        self.writers: dict[str, Collection[str]] = dict(writers or {"demo-token": ("*",)})
+        self.public: set[str] = set()
+        """Collections that every token opens."""
+        self.there: dict[str, dict[str, Experiment]] = {}
+        """Collection to name to experiment; a test may take one away."""
+
+    def add(
+        self,
+        collection: str,
+        experiment: str,
+        *,
+        bounds: Bounds = ((0, 64), (0, 1024), (0, 1024)),
+        voxel_nm: tuple[float, float, float] = (50, 96, 96),
+        channels: Mapping[str, str] | None = None,
+        public: bool = False,
+    ) -> Experiment:
+        """Add an experiment, with channels of these data types, and its collection if need be; axes z, y, x."""
+        named = {"PSD95": "uint8", "Synapsin": "uint8"} if channels is None else channels
+        made = Experiment(
+            collection=collection,
+            name=experiment,
+            bounds=bounds,
+            voxel_nm=voxel_nm,
+            channels=tuple(Channel(name=name, datatype=datatype) for name, datatype in named.items()),
+        )
+        self.there.setdefault(collection, {})[experiment] = made
+        if public:
+            self.public.add(collection)
+        return made
+
+    def collections(self, *, token: SecretStr, within: float) -> list[str]:
+        with self._asked("collections", token, within):
+            return [name for name in self.there if self._readable(name, token)]
+
+    def experiments(self, collection: str, *, token: SecretStr, within: float) -> list[str]:
+        with self._asked("experiments", token, within):
+            return list(self._open(collection, token))
+
+    def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        with self._asked("describe", token, within):
+            try:
+                found = self._open(collection, token)
+            except NotAllowed:
+                found = self.there[collection]
+            if experiment not in found:
+                raise UnknownExperiment(collection, experiment, near=get_close_matches(experiment, found))
+            if not self._readable(collection, token):
+                raise NotAllowed(collection, experiment)
+            return found[experiment]
+
+    def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        try:
+            with self._asked("may_write", token, within):
+                held = self.writers.get(token.get_secret_value(), ())
+                return experiment in self.there.get(collection, {}) and ("*" in held or collection in held)
+        except Unavailable:
+            return None
+
+    @contextmanager
+    def _asked(self, call: str, token: SecretStr, within: float) -> Iterator[None]:
+        gate = self._gates.get(call)
+        if gate and not gate.wait(max(0.0, within)):
+            self.calls.append(call)
+            raise Unavailable("BOSS did not answer in time.")
+        with self._call(call):
+            if token.get_secret_value() not in self.readers.keys() | self.writers.keys():
+                raise TokenRefused
+            yield
+
+    def _open(self, collection: str, token: SecretStr) -> dict[str, Experiment]:
+        if collection not in self.there:
+            raise UnknownCollection(collection, near=get_close_matches(collection, self.there))
+        if not self._readable(collection, token):
+            raise NotAllowed(collection)
+        return self.there[collection]
+
+    def _readable(self, collection: str, token: SecretStr) -> bool:
+        value = token.get_secret_value()
+        held = {*self.readers.get(value, ()), *self.writers.get(value, ())}
+        return collection in self.public or "*" in held or collection in held
