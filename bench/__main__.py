@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import accepting, detection, modal, startup, submission, watching
+from bench import accepting, detection, forms, modal, startup, submission, watching
 from bench.figures import Figure, exit_code
 
 Benchmark = Callable[[], Iterator[Figure]]
@@ -15,6 +15,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "startup": startup.measure,
     "modal": modal.measure,
     "submission": submission.measure,
+    "forms": forms.measure,
     "watching": watching.measure,
     "accepting": accepting.measure,
     "detection": detection.measure,

@@ -14,6 +14,8 @@ from bench.parts.services import ENVIRONMENT
 from bench.processes import Part, bot, part, slack_environment, workplace
 
 CONNECTIONS, REQUESTS, ROUNDS = 50, 800, 3
+STOP = "999999999"
+"""Where the box ends in the request that is repeated."""
 HANG = 30
 """Seconds for which a hanging service keeps silent."""
 
@@ -51,17 +53,18 @@ def measure() -> Iterator[Figure]:
 
 
 def _run(slack: Part, load: Part, *services: str) -> Run:
-    with workplace() as folder, part("services", *services) as around:
-        environment = slack_environment(slack, folder) | ENVIRONMENT
+    with workplace() as folder, part("services", *services) as around, part("boss") as boss:
+        environment = slack_environment(slack, folder) | ENVIRONMENT | {"NOMADS_MAX_BYTES": str(10**18)}
         environment |= {"AWS_ENDPOINT_URL": around.ready["aws"], "NOMADS_MAIL": around.ready["smtp"]}
-        environment |= {"NOMADS_BOSS_HOST": around.ready["boss"]}
+        environment |= {"NOMADS_BOSS_HOST": around.ready["boss"] if services else boss.ready["url"]}
         runs = []
         with bot(environment, log=folder / "log") as url:
             events = f"{url}/slack/events"
-            asked = slack.ask(url=events)
+            asked = slack.ask(url=events, x=f"0, {STOP}")
             for turn in range(ROUNDS + 1):
-                mark = "########"
+                mark = "########"  # each on a box of its own: the same work is not taken twice
                 body = asked["submission"].replace(asked["view"], f"V{turn}{mark}")
+                body = body.replace(STOP, f"{turn + 1}{mark}")
                 requests = {
                     "url": events,
                     "body": body,

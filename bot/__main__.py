@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("email", "name@example.org"),
     ):
         submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
+    submit.add_argument("--again", action="store_true", help="run it even if a job does the same, or has done it")
     submit.add_argument("--wait", action="store_true", help="stay until the job ends")
     submit.add_argument("--json", action="store_true", help="print one JSON object a line for each transition")
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))

@@ -10,14 +10,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bot.catalog import Catalog
+from bot.checks import Prices
 from bot.jobs import NomadsError, Unavailable
 from bot.ports import Chat, Compute, Mailer, Results, Secrets
-from bot.service import JobService
+from bot.service import Confirm, JobService
 from bot.settings import ROOT, Settings
 from bot.store import JobStore, connect
 from bot.worker import Worker
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from slack_bolt import App
     from starlette.applications import Starlette
 
+    from bot.boss import BossVolumes
     from bot.webclient import PooledWebClient
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ TRIGGER = 2.5
 """Seconds for the call that opens a view: a trigger id lives three."""
 BACKLOG = 2048
 """Connections that may wait to be taken; uvicorn's own number."""
+LATER = 4
+"""Forms that are brought up to date at once, after they were answered."""
 QUICK = 0.8
 """Seconds for a question to Slack whose answer is merely convenient."""
 PATIENT = 10.0
@@ -49,8 +54,14 @@ class Core:
     catalog: Catalog
     compute: Compute
     results: Results
+    volumes: BossVolumes
     service: JobService
     worker: Worker
+
+    def close(self) -> None:
+        """Let go of every connection, to the database and to BOSS."""
+        self.volumes.close()
+        self.store.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +73,13 @@ class Nomads:
     web: Starlette
     socket_mode: bool
     clients: Sequence[PooledWebClient]
+    later: ThreadPoolExecutor
 
     def close(self) -> None:
-        """Let go of every connection, to the database and to Slack."""
-        self.core.store.close()
+        """Let go of every connection: to BOSS first, so that nobody waits for it, to the database and to Slack."""
+        self.core.volumes.close()
+        self.later.shutdown(cancel_futures=True)
+        self.core.close()
         for client in self.clients:
             client.close()
 
@@ -75,6 +89,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
 
     Raises NomadsError in words for the admin where the settings do not fit together.
     """
+    from bot.boss import BossVolumes
     from bot.local import SealedSecrets, load_key
 
     if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
@@ -88,12 +103,18 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
     vault = SealedSecrets(key=_key(key, "tokens"), rows=store)
     catalog = Catalog.read(settings.pipelines, images=settings.images)
     compute, results, secrets = _places(settings, vault=vault, key=key, base_url=base_url)
+    volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
+    predictions = "" if settings.predictions == "off" else settings.predictions
     service = JobService(
         store=store,
         catalog=catalog,
         compute=compute,
         vault=vault,
+        volumes=volumes,
         max_bytes=settings.max_bytes,
+        predictions=predictions,
+        prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
+        confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
     )
     worker = Worker(
         store=store,
@@ -106,7 +127,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         mailer=_mailer(settings),
         chat=chat,
         boss_host=settings.boss_host,
-        predictions="" if settings.predictions == "off" else settings.predictions,
+        predictions=predictions,
         viewer=settings.viewer,
         mail_domain=settings.mail_from.rpartition("@")[2].rstrip(">") or "localhost",
         watch_interval=settings.watch_interval or (0.5 if settings.compute == "local" else 10),
@@ -119,6 +140,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         catalog=catalog,
         compute=compute,
         results=results,
+        volumes=volumes,
         service=service,
         worker=worker,
     )
@@ -195,11 +217,15 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         context["client"] = client  # Bolt makes one for each request, whose connections end with it
         next()
 
+    later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     register(
         app,
         service=core.service,
         catalog=core.catalog,
+        volumes=core.volumes,
         workspace=Workspace(client=quick),
+        later=later,
+        address=core.results.address,
     )
 
     def ready() -> str:
@@ -216,6 +242,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         web=web(app=None if socket_mode else app, results=results, ready=ready, signing_secret=secret),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
+        later=later,
     )
 
 
@@ -242,13 +269,14 @@ def working(core: Core) -> Iterator[None]:
     finally:
         core.worker.stop()
         worker.join()
-        core.store.close()
+        core.close()
 
 
 @contextlib.contextmanager
 def running(nomads: Nomads) -> Iterator[None]:
     """The worker, and in Socket Mode the connection, run as long as the block does."""
     with contextlib.closing(nomads), working(nomads.core):
+        nomads.core.volumes.prepare()  # or the first form would wait for it
         if not nomads.socket_mode:
             yield
             return
@@ -366,7 +394,7 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         except NomadsError as error:
             sound = False
             say(f"{name}: {error}")
-    core.store.close()
+    core.close()
     return sound
 
 

@@ -22,13 +22,21 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from bot.jobs import MAX_NAME, NomadsError, Refused, Unavailable
-from bot.ports import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
+from bot.ports import (
+    Channel,
+    Experiment,
+    NotAllowed,
+    TokenRefused,
+    UnknownCollection,
+    UnknownExperiment,
+    Unusable,
+)
 
 if TYPE_CHECKING:
     from bot.bosshttp import BossHttp
@@ -49,6 +57,10 @@ MAX_KEPT, MAX_KEPT_BYTES = 4096, 32 * 2**20
 """How many answers are remembered, and how many bytes these had; the least recently used are forgotten first."""
 NEAR = 200
 """How many names are compared for likeness: it costs up to a millisecond each."""
+LATE, SHORTLY, PATIENT = 1.0, 0.05, 2.5
+"""Seconds after which BOSS is late; while it is, nobody waits longer than the second: what they asked goes on, and the
+first answer that is in time ends it. A crowd that fills in forms is kept waiting once, not one by one. Who can wait for
+as long as the third is nobody who fills in a form, and waits."""
 _CLOSING_SECONDS = 1.0
 
 _NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME}}}")
@@ -173,7 +185,7 @@ class _Outcome:
     """What came of a request: what was said, or a kind of failure and a text about it."""
 
     said: _Said | None = None
-    failure: Literal["", "token", "forbidden", "missing", "unavailable"] = ""
+    failure: Literal["", "token", "forbidden", "missing", "unusable", "unavailable"] = ""
     text: str = ""
     retry_after: float | None = None
 
@@ -183,9 +195,18 @@ class _Outcome:
             return self.said
         if self.failure == "token":
             raise TokenRefused
+        if self.failure == "unusable":
+            raise Unusable(_STRANGE_EXPERIMENT)
         if self.failure in ("forbidden", "missing"):
             raise _Forbidden if self.failure == "forbidden" else _Missing
         raise Unavailable(self.text, retry_after=self.retry_after)
+
+
+class Deadline(NamedTuple):
+    """When a caller goes on without an answer."""
+
+    at: float
+    patient: bool
 
 
 Key = tuple[bytes, str]
@@ -244,6 +265,7 @@ class BossVolumes:
         self._http: BossHttp | None = None
         self._http_lock = threading.Lock()
         self._closed = False
+        self._late = False
 
     # ── the port ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -276,9 +298,9 @@ class BossVolumes:
         for channel in channels[: WORKERS - 1]:  # beside the frame
             self._ask(_Channel, channel, token)
         try:
-            about = _wait(frame, deadline)
+            about = self._wait(frame, deadline)
         except (_Missing, _Forbidden):
-            raise Unavailable("BOSS does not show this experiment's coordinate frame; tell whoever runs it.") from None
+            raise Unusable("BOSS does not show this experiment's coordinate frame; tell whoever runs it.") from None
         assert isinstance(about, _Frame)
         types = self._datatypes(channels, token, deadline)
         return Experiment(
@@ -335,7 +357,7 @@ class BossVolumes:
 
     # ── what the port is made of ───────────────────────────────────────────────────────────────────────────────────
 
-    def _experiments(self, collection: str, token: SecretStr, deadline: float) -> tuple[str, ...]:
+    def _experiments(self, collection: str, token: SecretStr, deadline: Deadline) -> tuple[str, ...]:
         if not _are_names(collection):
             raise UnknownCollection(collection)
         try:
@@ -345,7 +367,7 @@ class BossVolumes:
         except _Missing:
             raise UnknownCollection(collection, near=self._near_collections(collection, token)) from None
 
-    def _unknown(self, collection: str, experiment: str, token: SecretStr, deadline: float) -> Refused:
+    def _unknown(self, collection: str, experiment: str, token: SecretStr, deadline: Deadline) -> Refused:
         """What a 404 for an experiment means: BOSS gives it for the collection as well."""
         try:
             names = self._experiments(collection, token, deadline)
@@ -360,7 +382,7 @@ class BossVolumes:
         known = self._known(_COLLECTIONS, token)
         return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
 
-    def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: float) -> dict[str, str]:
+    def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
         """The data types that are known or can be learned in time, by path.
 
         No more are asked for at once than can be answered at once, and none after BOSS failed or was late.
@@ -375,7 +397,7 @@ class BossVolumes:
                 break
             path, future = asked.popleft()
             try:
-                known[path] = _Outcome(_wait(future, deadline))
+                known[path] = _Outcome(self._wait(future, deadline))
             except Refused:
                 continue
             except Unavailable:
@@ -384,6 +406,16 @@ class BossVolumes:
             if isinstance(outcome.said, _Channel):
                 found[path] = outcome.said.datatype
         return found
+
+    def _wait(self, future: Future[_Outcome], deadline: Deadline) -> _Said:
+        """What came of it, once it is there. No person waits for a BOSS that has just kept somebody else waiting."""
+        patience = max(0.0, deadline.at - time.monotonic())
+        try:
+            outcome = future.result(min(patience, SHORTLY) if self._late and not deadline.patient else patience)
+        except TimeoutError:
+            self._late = self._late or patience >= LATE
+            raise Unavailable("BOSS did not answer in time. Try again in a moment.") from None
+        return outcome.take()
 
     def _known(self, path: str, token: SecretStr) -> _Outcome | None:
         """What is kept of an earlier answer, and not too old."""
@@ -398,9 +430,9 @@ class BossVolumes:
         self._kept.move_to_end(key)
         return kept.future
 
-    def _said(self, model: type[S], path: str, token: SecretStr, deadline: float, *, limit: int = MAX_DETAIL) -> S:
+    def _said(self, model: type[S], path: str, token: SecretStr, deadline: Deadline, *, limit: int = MAX_DETAIL) -> S:
         """What BOSS says there. Raises TokenRefused, _Missing, _Forbidden or Unavailable."""
-        said = _wait(self._ask(model, path, token, limit=limit), deadline)
+        said = self._wait(self._ask(model, path, token, limit=limit), deadline)
         assert isinstance(said, model)
         return said
 
@@ -434,6 +466,7 @@ class BossVolumes:
         while task := self._tasks.get():
             if self._closed:
                 continue
+            began = time.monotonic()
             try:
                 outcome, size = self._fetch(task)
             except Unavailable as trouble:
@@ -443,6 +476,7 @@ class BossVolumes:
                 outcome, size = _Outcome(None, "unavailable", "NOMADS could not ask BOSS. Try again in a moment."), 0
             if outcome.failure == "unavailable":
                 LOG.info("BOSS, %s: %s", task.key[1], outcome.text)
+            self._late = time.monotonic() - began >= LATE
             self._keep(task, outcome, size)
             _settle(task.future, outcome)
 
@@ -459,7 +493,9 @@ class BossVolumes:
                 except ValidationError as error:
                     damaged = error.errors(include_input=False, include_url=False)[0]["type"] == "json_invalid"
                     an_experiment = task.model in (_Experiment, _Frame) and not damaged
-                    raise Unavailable(_STRANGE_EXPERIMENT if an_experiment else _STRANGE) from None
+                    if an_experiment:
+                        return _Outcome(failure="unusable"), 0
+                    raise Unavailable(_STRANGE) from None
             case 401:
                 return _Outcome(failure="token"), 0
             case 403:
@@ -511,14 +547,6 @@ _STRANGE_EXPERIMENT = (
 )
 
 
-def _wait(future: Future[_Outcome], deadline: float) -> _Said:
-    try:
-        outcome = future.result(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        raise Unavailable("BOSS did not answer in time. Try again in a moment.") from None
-    return outcome.take()
-
-
 def _done(outcome: _Outcome) -> Future[_Outcome]:
     future = Future[_Outcome]()
     future.set_result(outcome)
@@ -531,8 +559,8 @@ def _settle(future: Future[_Outcome], outcome: _Outcome) -> None:
         future.set_result(outcome)
 
 
-def _after(within: float) -> float:
-    return time.monotonic() + within
+def _after(within: float) -> Deadline:
+    return Deadline(time.monotonic() + within, within >= PATIENT)
 
 
 def _are_names(*names: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,6 +44,10 @@ class Pipeline(BaseModel):
     """MiB, whatever the box."""
     memory_per_voxel: Annotated[float, Field(ge=0)] = 0
     """Bytes on top for every voxel of the box."""
+    seconds: Annotated[float, Field(ge=0)] = 0
+    """A run takes so long, whatever the box, until this installation's own runs tell; 0: unknown."""
+    seconds_per_gigavoxel: Annotated[float, Field(ge=0)] = 0
+    """And so long on top for every gigavoxel."""
     timeout: Annotated[int, Field(ge=60)] = 3600
     """Seconds; AWS Batch takes no less than 60."""
     roles: dict[str, tuple[str, ...]] = {}
@@ -55,13 +59,29 @@ class Pipeline(BaseModel):
         return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)
 
     @property
+    def release(self) -> str:
+        """What tells one release of the program from another: the image's digest where it has one, else the version."""
+        return self.image.partition("@")[2] or self.version
+
+    @property
     def channels(self) -> int:
         """How many channels a run reads."""
         return max(1, len(self.roles))
 
-    def bytes_read(self, box: Box) -> int:
-        """What a run reads: voxels times channels, one byte each until the data type is known."""
-        return box.voxels * self.channels
+    def choose(self, names: Sequence[str]) -> dict[str, str]:
+        """Role to the channel that fills it, among an experiment's channels; a role nobody fills is absent.
+
+        The channel whose lower-cased name holds a part of the role's: earlier parts win over later ones, then shorter
+        names, then the alphabet. Programs choose alike (`pipelines.common.boss.pick`).
+        """
+        chosen: dict[str, str] = {}
+        for role, parts in self.roles.items():
+            found = [
+                (rank, len(name), name) for name in names for rank, part in enumerate(parts) if part in name.lower()
+            ]
+            if found:
+                chosen[role] = min(found)[2]
+        return chosen
 
     @property
     def time_limit(self) -> timedelta:

@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
 from enum import StrEnum
@@ -378,6 +378,30 @@ class Summary(BaseModel):
     notes: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10)] = []
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a run was expected to take when it was accepted."""
+
+    seconds: float
+    """Half of the runs it was learned from were quicker."""
+    longest: float
+    """Nine in ten of them took no longer."""
+    learned: int = 0
+    """How many runs of this installation it was learned from; 0: it is what the catalogue says."""
+    price: float | None = None
+    """Of an hour of such a run; None: prices are not known here."""
+    currency: str = "$"
+
+    @property
+    def cost(self) -> float | None:
+        """Of the expected time."""
+        return self.cost_of(self.seconds)
+
+    def cost_of(self, seconds: float) -> float | None:
+        """Of that time."""
+        return None if self.price is None else self.price * seconds / 3600
+
+
 class Job(BaseModel):
     """A job as it stands in the store. Times are UTC."""
 
@@ -403,6 +427,13 @@ class Job(BaseModel):
     """What the program last said of itself while it ran."""
     cancelled_by: str | None = None
     """Who asked for its end."""
+    work: str = ""
+    """Two jobs with the same work do the same: a digest of results key, pipeline version or image, and parameters."""
+    size: int | None = None
+    """Bytes the program reads, by the channels' data types; None: not known yet."""
+    checked: bool = True
+    """Whether BOSS has said that the request can work; until then it is not submitted."""
+    expected: Expected | None = None
     accepted_at: datetime
     submitted_at: datetime | None = None
     started_at: datetime | None = None
@@ -412,6 +443,16 @@ class Job(BaseModel):
     def name(self) -> str:
         """The unique name compute knows the job by."""
         return compute_name(self.request.results_key, self.id)
+
+    @property
+    def turned_down(self) -> bool:
+        """Whether the request itself was wrong: BOSS said so before it was submitted, or the program did (exit 2)."""
+        return self.state is JobState.FAILED and (not self.checked or self.exit_code == 2)
+
+    @property
+    def took(self) -> timedelta | None:
+        """How long it ran; None where it did not, or has not ended."""
+        return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
     @property
     def folder(self) -> str:
@@ -436,3 +477,11 @@ _ADVICE = {
     3: "If it is the token or its permissions, mend that; otherwise try again later.",
 }
 """By a program's exit code (the pipelines' contract, version 1)."""
+
+
+class AlreadyRunning(NomadsError):
+    """A job does this work now: `job`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"Job {job.id} does the same now.")
+        self.job = job

@@ -150,6 +150,10 @@ class Story:
     """Where the results folder is looked at."""
 
 
+EDIT = "nomads_edit"
+"""The action of the button, on the last reply of a job that was turned down, that opens its form again."""
+
+
 class Chat(Protocol):
     """Tells people in a channel. A message is named by its timestamp; `key` is unique to a message, whoever retries."""
 
@@ -252,6 +256,12 @@ class UnknownExperiment(VolumesRefused, NotFound):
         self.near = tuple(near)
 
 
+class Unusable(VolumesRefused):
+    """BOSS shows the experiment, but not so that anything can be run on it."""
+
+    field = "experiment"
+
+
 def _advice(near: Sequence[str]) -> str:
     return f"did you mean {' or '.join(_shown(name) for name in near[:3])}?" if near else "check its spelling."
 
@@ -280,7 +290,7 @@ class Volumes(Protocol):
     def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
         """The experiment. Where time runs out for some channels, these have no data type.
 
-        Raises TokenRefused, UnknownCollection, UnknownExperiment or NotAllowed.
+        Raises TokenRefused, UnknownCollection, UnknownExperiment, NotAllowed or Unusable.
         """
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:

@@ -6,37 +6,81 @@ waits for AWS, BOSS or a mail server. `bot.worker` carries the effects out.
 
 from __future__ import annotations
 
+import hashlib
 import secrets as entropy
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
-from bot import words
+from bot import checks, words
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
-    Box,
+    AlreadyRunning,
+    Expected,
     InvalidRequest,
     Job,
     JobRequest,
     JobState,
     Observation,
     Progress,
-    Range,
+    Refused,
     Summary,
+    Unavailable,
 )
-from bot.ports import Compute, Secrets
+from bot.ports import Compute, Experiment, Secrets, Volumes, VolumesRefused
 from bot.store import Effect, JobStore, Kind, Transaction, Transition, now
 
 TOGETHER = timedelta(seconds=2)
 """Steps that follow one another within this time are told in one reply."""
 LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
-MAX_TOKEN = 512
-"""The longest BOSS token taken; BOSS's own have 40 characters."""
+RUNS = 100
+"""How many of a pipeline's last runs tell what the next one will take."""
+RUNS_KEPT = timedelta(seconds=30)
+"""For so long runs that another process has finished may be unknown to this one."""
+UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that reads as something else
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """What is confirmed before it is submitted: runs above one of these; 0: none for that reason."""
+
+    bytes: int = 0
+    seconds: float = 0
+    cost: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SavedToken:
+    """What may be shown of a token that is kept for a person."""
+
+    ending: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A request that may be accepted, and what a person should know before it is."""
+
+    request: JobRequest
+    checked: bool
+    """Whether BOSS could be asked about all of it in time; else it is checked before it is submitted."""
+    readable: bool
+    """Whether BOSS has shown the experiment to this person's token."""
+    size: int
+    """Bytes the program reads; where data types are unknown, one a voxel and channel."""
+    expected: Expected | None
+    warnings: Sequence[str] = ()
+    twin: Job | None = None
+    """A job that does the same work now, or has done it."""
+    heavy: bool = False
+    """Whether it should be confirmed first."""
 
 
 class JobService:
@@ -49,17 +93,29 @@ class JobService:
         catalog: Catalog,
         compute: Compute,
         vault: Secrets,
+        volumes: Volumes,
         max_bytes: int,
+        predictions: str = "",
+        prices: checks.Prices | None = None,
+        confirm: Confirm | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        """`vault` keeps a token from acceptance on, without leaving this machine and its database."""
+        """`vault` keeps a token from acceptance on, without leaving this machine and its database.
+
+        `predictions` is where in BOSS programs write their detections to (`collection/experiment`); empty: nowhere.
+        """
         self._store = store
         self._catalog = catalog
         self._compute = compute
         self._vault = vault
+        self._volumes = volumes
         self._max_bytes = max_bytes
+        self._predictions = predictions
+        self._prices = prices or checks.Prices()
+        self._confirm = confirm or Confirm()
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
+        self._runs: dict[str, tuple[datetime, list[tuple[int, float]]]] = {}
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call it after every commit that called for effects."""
@@ -87,7 +143,7 @@ class JobService:
             pipeline_name = request.pipeline
         except InvalidRequest as error:
             errors, request, pipeline_name = error.errors, None, str(values.get("pipeline") or "").strip()
-        if problem := _token_problem(token.get_secret_value()):
+        if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
         pipeline = self._catalog.get(pipeline_name)
         if "pipeline" not in errors:
@@ -95,17 +151,104 @@ class JobService:
                 errors["pipeline"] = f"There is no pipeline of that name; there is {self._names()}."
             elif problem := self._compute.refuses(image=pipeline.image, command=pipeline.command):
                 errors["pipeline"] = problem
-        if pipeline and (box := _box(values)) and box.voxels > self._most(pipeline):
-            errors[_longest(box)] = self._too_large(pipeline, box)
+        if pipeline and (box := checks.box_of(values)):
+            errors |= checks.too_large(pipeline, box, per_voxel=pipeline.channels, max_bytes=self._max_bytes)
         if errors or request is None:
             raise InvalidRequest(errors)
         return request
 
-    def accept(self, request: JobRequest, *, actor: str, token: SecretStr, key: str) -> Job:
+    def propose(
+        self, values: Mapping[str, Any], token: SecretStr, *, actor: str, within: float, key: str = ""
+    ) -> Proposal:
+        """As `review`, and BOSS is asked as well, for `within` seconds at most. Raises InvalidRequest.
+
+        A job that was accepted under that key is no twin: it is this request.
+
+        What BOSS does not tell in time stays unchecked. Where it does not take the request to be the actor's to read,
+        nothing is said of other people's results.
+        """
+        until = time.monotonic() + within
+        request = self.review(values, token)
+        pipeline = self._pipeline(request)
+        experiment, errors = self._look(request, token, within=until - time.monotonic())
+        if experiment:
+            errors |= checks.against(request, pipeline, experiment, max_bytes=self._max_bytes)
+        if errors:
+            raise InvalidRequest(errors)
+        per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
+        size = per_voxel * request.box.voxels
+        expected = self._expected(pipeline, request)
+        warnings = self._warnings(token, within=until - time.monotonic()) if experiment else ()
+        twin = self._store.same_work(self._work(pipeline, request))  # last: it may have begun meanwhile
+        return Proposal(
+            request=request,
+            checked=experiment is not None and known,
+            readable=experiment is not None,
+            size=size,
+            expected=expected,
+            warnings=warnings,
+            twin=twin if twin and twin.key != key and (experiment or twin.actor == actor) else None,
+            heavy=self._heavy(size if known else checks.WIDEST * pipeline.channels * request.box.voxels, expected),
+        )
+
+    def _look(
+        self, request: JobRequest, token: SecretStr, *, within: float
+    ) -> tuple[Experiment | None, dict[str, str]]:
+        """What BOSS says of the experiment, or why it shows none, by field; neither where it does not answer."""
+        try:
+            return self._volumes.describe(request.collection, request.experiment, token=token, within=within), {}
+        except VolumesRefused as refusal:
+            return None, {refusal.field: str(refusal)}
+        except Unavailable:
+            return None, {}
+
+    def _warnings(self, token: SecretStr, *, within: float) -> list[str]:
+        collection, _, experiment = self._predictions.partition("/")
+        try:
+            if collection and self._volumes.may_write(collection, experiment, token=token, within=within) is False:
+                return [
+                    f"This token may not write to {self._predictions} in BOSS: detections will not be written back."
+                ]
+        except VolumesRefused:
+            pass  # it was good a moment ago; the program will say so
+        return []
+
+    def _heavy(self, size: int, expected: Expected | None) -> bool:
+        seconds, cost = (expected.seconds, expected.cost or 0) if expected else (0, 0)
+        values = ((size, self._confirm.bytes), (seconds, self._confirm.seconds), (cost, self._confirm.cost))
+        return any(limit and value > limit for value, limit in values)
+
+    def _expected(self, pipeline: Pipeline, request: JobRequest) -> Expected | None:
+        known, runs = self._runs.get(pipeline.name, (None, []))
+        if known is None or self._clock() - known > RUNS_KEPT:
+            runs = self._store.runs(pipeline.name, most=RUNS)
+            self._runs[pipeline.name] = self._clock(), runs
+        return checks.expected(pipeline, request.box, runs, self._prices)
+
+    def _work(self, pipeline: Pipeline, request: JobRequest) -> str:
+        said = "\n".join([request.results_key, pipeline.release, self._predictions])
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def _pipeline(self, request: JobRequest) -> Pipeline:
+        pipeline = self._catalog.get(request.pipeline)
+        assert pipeline  # review() has seen it
+        return pipeline
+
+    def accept(
+        self,
+        request: JobRequest,
+        *,
+        actor: str,
+        token: SecretStr,
+        key: str,
+        proposal: Proposal | None = None,
+        again: bool = False,
+    ) -> Job:
         """Take a reviewed request: when this returns, the job is in the database with its first effects.
 
-        A second call with the same key changes nothing and returns the same job.
-        Raises InvalidRequest, and Unavailable where the database cannot be written (nothing is taken then).
+        A second call with the same key changes nothing and returns the same job. What is proposed and unchecked is
+        checked before it is submitted. Raises AlreadyRunning where a job does the same work, unless it is wanted
+        `again`; InvalidRequest; and Unavailable where the database cannot be written (nothing is taken then).
         """
         try:
             self.review({name: getattr(request, name) for name in JobRequest.model_fields}, token)
@@ -114,10 +257,16 @@ class JobService:
                 return known
             raise
         at = self._clock()
+        pipeline = self._pipeline(request)
+        checked = proposal is None or proposal.checked
         chat = [(Kind.CARD, ""), (Kind.REPLY, "1")] if request.channel else []
-        wanted = [(Kind.SUBMIT, ""), *chat, (Kind.MAIL_ACCEPTED, "")]
+        wanted = [(Kind.SUBMIT if checked else Kind.CHECK, ""), *chat, (Kind.MAIL_ACCEPTED, "")]
 
         def take(transaction: Transaction) -> Job | None:
+            work = self._work(pipeline, request)
+            transaction.alone(work)
+            if not again and (twin := transaction.same_work(work)) and twin.state not in FINAL and twin.key != key:
+                raise AlreadyRunning(twin)
             job = Job(
                 id="".join(entropy.choice(_ID_ALPHABET) for _ in range(8)),
                 key=key,
@@ -125,35 +274,118 @@ class JobService:
                 actor=actor,
                 state=JobState.ACCEPTED,
                 token_ref=self._vault.put(actor, token),  # a row of the same database, committed together
+                work=work,
+                checked=checked,
+                size=proposal.size if proposal and checked else None,
+                expected=proposal.expected if proposal else self._expected(pipeline, request),
                 accepted_at=at,
             )
-            if transaction.add(job, Transition(JobState.ACCEPTED, at, f"Accepted as job {job.id}.", 1), wanted):
+            told = " ".join([f"Accepted as job {job.id}.", *(() if checked else (UNCHECKED,)), *warnings])
+            if transaction.add(job, Transition(JobState.ACCEPTED, at, told, 1), wanted):
+                transaction.keep_person(actor, last_request=request.model_dump(mode="json"))
                 return job
             self._vault.forget(job.token_ref or "")
             return None
 
+        warnings = proposal.warnings if proposal else ()
         job = self._store.write(take) or self._store.job_by_key(key)
         assert job  # its key is taken, and jobs are never deleted
         self._committed()
         return job
 
+    def checked(self, effect: Effect, token: SecretStr, *, within: float) -> bool:
+        """Ask BOSS what there was no time to ask before; then the job is submitted, or turned down with the reasons.
+
+        False where the effect's lease was lost. Raises Unavailable where BOSS does not tell.
+        """
+        job = self._store.job(effect.job_id)
+        pipeline = self._catalog.get(job.request.pipeline)
+        if pipeline is None:
+            raise Refused("This pipeline is no longer on offer.")
+        experiment: Experiment | None = None
+        try:
+            experiment = self._volumes.describe(
+                job.request.collection, job.request.experiment, token=token, within=within
+            )
+            errors = checks.against(job.request, pipeline, experiment, max_bytes=self._max_bytes)
+        except VolumesRefused as refusal:
+            errors = {refusal.field: str(refusal)}
+        if errors:
+            return self.refused(effect, " ".join(_placed(field, text) for field, text in errors.items()))
+        per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
+        if not known:
+            raise Unavailable("BOSS did not tell the data types of all channels.")
+        warnings = self._warnings(token, within=within)
+        with self._store.begin() as transaction:
+            job = transaction.lock(effect.job_id)
+            if not transaction.finish(effect, at=self._clock()):
+                return False
+            if job.state not in FINAL and job.cancelled_by:
+                self._move(transaction, job, JobState.CANCELLED, Observation(state=JobState.CANCELLED))
+            elif job.state not in FINAL:
+                transaction.change(job.id, checked=True, size=per_voxel * job.request.box.voxels)
+                transaction.want(job.id, Kind.SUBMIT, due_at=self._clock())
+                self._add(transaction, job, warnings)
+        self._committed()
+        return True
+
+    def _add(self, transaction: Transaction, job: Job, warnings: Sequence[str]) -> None:
+        """Tell it beside the acceptance."""
+        if warnings:
+            (accepted,) = (t for t in transaction.transitions(job.id) if t.state is JobState.ACCEPTED)
+            transaction.tell(job.id, JobState.ACCEPTED, " ".join([accepted.text, *warnings]))
+        if job.request.channel:
+            transaction.want(job.id, Kind.CARD, due_at=self._clock())
+            if warnings:
+                transaction.want(job.id, Kind.REPLY, due_at=self._clock(), subject="1")
+
     def _names(self) -> str:
         return words.listed([pipeline.name for pipeline in self._catalog])
 
-    def _most(self, pipeline: Pipeline) -> int:
-        """The voxels a box may have: as many as one job may read, or fewer where the pipeline says so."""
-        readable = self._max_bytes // pipeline.channels
-        return min(readable, pipeline.limits.voxels or readable)
+    # What is kept of people
 
-    def _too_large(self, pipeline: Pipeline, box: Box) -> str:
-        fits, most = box.largest_within(self._most(pipeline)), f"a job may read {words.size(self._max_bytes)}"
-        if self._most(pipeline) == pipeline.limits.voxels:
-            most = f"this pipeline takes {words.count(pipeline.limits.voxels)} voxels at most"
-        return (
-            f"This box is {words.size(pipeline.bytes_read(box))}:"
-            f" {words.count(box.voxels)} voxels in {pipeline.channels} channels; {most}."
-            f" The largest box from this corner that fits: x {fits.x}; y {fits.y}; z {fits.z}."
-        )
+    def saved_token(self, person: str) -> SavedToken | None:
+        """What may be shown of the token that is kept for this person."""
+        known = self._store.person(person)
+        return SavedToken(known.token_end or "", known.token_at) if known.token_ref and known.token_at else None
+
+    def token_of(self, person: str) -> SecretStr | None:
+        """The token that is kept for this person; nobody else is given it. None too where it cannot be opened."""
+        reference = self._store.person(person).token_ref
+        try:
+            return self._vault.get(reference) if reference else None
+        except Refused:
+            return None
+
+    def remember_token(self, person: str, token: SecretStr) -> None:
+        """Keep this token for the person, in place of any other. Raises Unavailable."""
+        value = token.get_secret_value()
+
+        def keep(transaction: Transaction) -> None:
+            self._forget_token(transaction, person)
+            reference = self._vault.put(person, token)
+            ending = value[-4:] if len(value) >= 12 else ""  # four of a short one would say too much
+            transaction.keep_person(person, token_ref=reference, token_end=ending, token_at=self._clock())
+
+        self._store.write(keep)
+
+    def forget_token(self, person: str) -> None:
+        """Erase the token that is kept for this person, if one is. Jobs that were accepted with it keep theirs."""
+
+        def forget(transaction: Transaction) -> None:
+            self._forget_token(transaction, person)
+            transaction.keep_person(person, token_ref=None, token_end=None, token_at=None)
+
+        self._store.write(forget)
+
+    def _forget_token(self, transaction: Transaction, person: str) -> None:
+        if reference := transaction.person(person).token_ref:
+            self._vault.forget(reference)
+
+    def last_request(self, person: str) -> dict[str, str]:
+        """What this person asked last, as they might have typed it, without a token; empty where they never did."""
+        kept = self._store.person(person).last_request
+        return typed(JobRequest.model_validate(kept)) if kept else {}
 
     # What compute says
 
@@ -238,6 +470,7 @@ class JobService:
                 if summary and summary.preview:
                     transaction.want(job.id, Kind.PREVIEW, due_at=at)
             transaction.want(job.id, Kind.MAIL_FINISHED, due_at=at)
+        self._runs.pop(job.request.pipeline, None)
         self._committed()
         return True
 
@@ -288,16 +521,30 @@ class JobService:
             if job.state in FINAL:
                 return False
             transaction.change(job.id, cancelled_by=actor)
-            if job.state is JobState.ACCEPTED and transaction.drop(job.id, Kind.SUBMIT):
+            waiting = Kind.SUBMIT if job.checked else Kind.CHECK
+            if job.state is JobState.ACCEPTED and transaction.drop(job.id, waiting):
                 self._move(transaction, job, JobState.CANCELLED, Observation(state=JobState.CANCELLED))
             else:
                 transaction.want(job.id, Kind.CANCEL, due_at=self._clock())
         self._committed()
         return True
 
+    def card_of(self, job_id: str) -> str | None:
+        """The timestamp of the job's card, once it was posted."""
+        return self._store.message(job_id, "card")
+
     def find(self, job_id: str) -> Job:
         """The job of that id. Raises UnknownJob."""
         return self._store.job(job_id)
+
+
+def typed(request: JobRequest) -> dict[str, str]:
+    """The request as a person types it, by field."""
+    return {name: str(value) for name in JobRequest.model_fields if (value := getattr(request, name)) is not None}
+
+
+def _placed(field: str, text: str) -> str:
+    return f"{field}: {text}" if field in "zyx" else text
 
 
 def _ending(job: Job) -> str:
@@ -313,25 +560,3 @@ def _ending(job: Job) -> str:
             return f"Lost: {job.reason}"
         case _:
             return f"Failed{took}: {job.reason or 'compute gave no reason'}"
-
-
-def _box(values: Mapping[str, Any]) -> Box | None:
-    """The box in what was typed, if its three ranges are ranges."""
-    try:
-        z, y, x = (Range.parse(side) if isinstance(side := values.get(axis), str) else side for axis in "zyx")
-        return Box(z, y, x)  # type: ignore[arg-type]  # pydantic refuses what is not a Range
-    except (ValueError, TypeError):
-        return None
-
-
-def _longest(box: Box) -> str:
-    """The axis a person would cut first: x before y before z where they are equal."""
-    return max("xyz", key=lambda axis: len(getattr(box, axis)))
-
-
-def _token_problem(token: str) -> str:
-    if not token.strip():
-        return "Paste your BOSS token; public data is read with the word public."
-    if len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        return "This is not a BOSS token: it has spaces, line breaks or letters that no token has, or is too long."
-    return ""

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
 
     boss_host: str = "api.bossdb.io"
     """The BOSS that programs read: a host name, or a URL where it is not https."""
+    boss_hosts: list[str] = []
+    """JSON: the hosts that NOMADS itself may ask, with a person's token; empty: NOMADS_BOSS_HOST alone."""
     predictions: Annotated[str, Field(pattern=r"^(off|[A-Za-z0-9_-]{1,255}/[A-Za-z0-9_-]{1,255})$")] = (
         "collman_nomads/nomads_predictions"
     )
@@ -58,6 +60,17 @@ class Settings(BaseSettings):
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
     max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
     """The most data one job may read, in bytes."""
+    confirm_bytes: Annotated[int, Field(ge=0)] = 0
+    """A run that reads more than this is confirmed first, as is one above the next two; 0: none for that reason."""
+    confirm_seconds: Annotated[float, Field(ge=0)] = 0
+    """By its expected time."""
+    confirm_cost: Annotated[float, Field(ge=0)] = 0
+    """By its expected cost, in the currency of the prices."""
+    price_cpu_hour: Annotated[float, Field(ge=0)] = 0
+    """Of an hour of one virtual processor; with the next at 0 costs are not told."""
+    price_gb_hour: Annotated[float, Field(ge=0)] = 0
+    """Of an hour of 10^9 bytes of memory."""
+    currency: Annotated[str, Field(max_length=8)] = "$"
 
     mail: SecretStr = SecretStr("off")
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""

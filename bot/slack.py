@@ -7,18 +7,28 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
-from slack_sdk.models.blocks import Block, ContextBlock, HeaderBlock, MarkdownTextObject, PlainTextObject, SectionBlock
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
 from slack_sdk.models.metadata import Metadata
 from slack_sdk.web import SlackResponse
 
 from bot import words
 from bot.jobs import FINAL, WAITING, Job, JobState, Refused, Unavailable
-from bot.ports import Step, Story
+from bot.ports import EDIT, Step, Story
 
 log = logging.getLogger(__name__)
 
@@ -186,13 +196,14 @@ def _summary_line(job: Job) -> str:
 
 def _card(story: Story) -> list[Block]:
     job, request = story.job, story.job.request
-    who = f"<@{job.actor}>" if re.fullmatch(r"[UW][A-Z0-9]+", job.actor) else words.mrkdwn(job.actor)
     facts = [
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
         f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
-        f"*Asked by*\n{who}",
-        f"*State*\n{_STATES[job.state]}{_since(job)}{_progress(job)}",
+        f"*Asked by*\n{_who(job)}",
+        f"*State*\n{_state(job)}{_since(job)}{_progress(job)}",
     ]
+    if effort := _effort(job):
+        facts.append(effort)
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
@@ -200,6 +211,30 @@ def _card(story: Story) -> list[Block]:
             elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: {words.link(story.address, 'folder')}")]
         ),
     ]
+
+
+def _who(job: Job) -> str:
+    return f"<@{job.actor}>" if re.fullmatch(r"[UW][A-Z0-9]+", job.actor) else words.mrkdwn(job.actor)
+
+
+def _state(job: Job) -> str:
+    return _STATES[job.state] if job.checked or job.state in FINAL else "🔎 Checking with BOSS"
+
+
+def _effort(job: Job) -> str:
+    """What the job is expected to take; at its end, what it took."""
+    expected, took = job.expected, job.took
+    if took is None:
+        return f"*Expected*\n{words.forecast(expected)}" if expected and job.state not in FINAL else ""
+    said = f"*Took*\n{words.duration(took)}"
+    if expected:
+        said += f" (expected {words.duration(timedelta(seconds=expected.seconds))})"
+        cost = expected.cost_of(took.total_seconds())
+        if cost is not None and expected.cost is not None:
+            said += (
+                f"\n{words.money(cost, expected.currency)} (expected {words.money(expected.cost, expected.currency)})"
+            )
+    return said
 
 
 def _progress(job: Job) -> str:
@@ -241,7 +276,12 @@ def _reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         if job.log_tail:
             texts += _log(job.log_tail)
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
-    return [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts]
+    blocks: list[Block] = [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts]
+    if ended and job.turned_down:
+        button = ButtonElement(action_id=EDIT, text="Edit and resubmit", value=job.id)
+        whom = [ContextBlock(elements=[MarkdownTextObject(text=f"For {_who(job)}")])]
+        blocks += [*whom, ActionsBlock(elements=[button])]
+    return blocks
 
 
 def _fitting(lines: Sequence[str], room: int) -> list[str]:

@@ -5,6 +5,7 @@ One transaction holds a change and the effects it calls for: neither can be lost
 
 from __future__ import annotations
 
+import hashlib
 import secrets as entropy
 import threading
 from collections import deque
@@ -14,21 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
-from bot.jobs import WATCHED, Job, JobRequest, JobState, NomadsError, Summary, Unavailable, UnknownJob
+from bot.jobs import FINAL, WATCHED, Job, JobRequest, JobState, NomadsError, Summary, Unavailable, UnknownJob
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.sqlite import Insert
 
 BUSY_SECONDS = 0.8
 """How long a write waits for its turn, and then as long for SQLite's lock or a connection: with a question to Slack
 before it, all within Slack's three seconds for an answer."""
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0002"
+REVISION = "0003"
 """The newest of the migrations."""
 
 
@@ -77,7 +82,25 @@ jobs = sa.Table(
     sa.Column("submitted_at", Utc),
     sa.Column("started_at", Utc),
     sa.Column("finished_at", Utc),
+    sa.Column("pipeline", sa.String(255), nullable=False),  # this and the next: of the request, to be searched by
+    sa.Column("voxels", sa.BigInteger, nullable=False),
+    sa.Column("work", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("checked", sa.Boolean, nullable=False),
+    sa.Column("expected", sa.JSON(none_as_null=True)),
     sa.Index("ix_jobs_state_id", "state", "id"),
+    sa.Index("ix_jobs_work", "work", "accepted_at"),
+    sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
+)
+
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("person", sa.String(255), primary_key=True),
+    sa.Column("token_ref", sa.String(64)),
+    sa.Column("token_end", sa.String(8)),
+    sa.Column("token_at", Utc),
+    sa.Column("last_request", sa.JSON(none_as_null=True)),
 )
 
 transitions = sa.Table(
@@ -159,6 +182,7 @@ class Lane(StrEnum):
 class Kind(StrEnum):
     """What an effect does."""
 
+    CHECK = "check"
     SUBMIT = "submit"
     CANCEL = "cancel"
     COLLECT = "collect"
@@ -175,6 +199,7 @@ class Kind(StrEnum):
 
 
 _LANES = {
+    Kind.CHECK: Lane.COMPUTE,
     Kind.SUBMIT: Lane.COMPUTE,
     Kind.CANCEL: Lane.COMPUTE,
     Kind.COLLECT: Lane.COMPUTE,
@@ -252,6 +277,16 @@ class Watched:
     compute_id: str
     state: JobState
     submitted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What is kept of a person: where their token is, its last characters and since when, and what they last asked."""
+
+    token_ref: str | None = None
+    token_end: str | None = None
+    token_at: datetime | None = None
+    last_request: dict[str, Any] | None = None
 
 
 def now() -> datetime:
@@ -464,6 +499,29 @@ class JobStore:
             row = connection.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
             return _to_job(row) if row else None
 
+    def same_work(self, work: str) -> Job | None:
+        """The newest job that does that work and has not ended, or else the newest that has done it."""
+        with self._connection() as connection:
+            return _same_work(connection, work)
+
+    def runs(self, pipeline: str, *, most: int) -> list[tuple[int, float]]:
+        """Voxels and seconds of the pipeline's last successful runs."""
+        query = (
+            sa.select(jobs.c.voxels, jobs.c.started_at, jobs.c.finished_at)
+            .where(
+                jobs.c.pipeline == pipeline, jobs.c.state == JobState.SUCCEEDED.value, jobs.c.started_at.is_not(None)
+            )
+            .order_by(jobs.c.finished_at.desc())
+            .limit(most)
+        )
+        with self._connection() as connection:
+            return [(voxels, (end - start).total_seconds()) for voxels, start, end in connection.execute(query)]
+
+    def person(self, person: str) -> Person:
+        """What is kept of them; nothing, of a stranger."""
+        with self._connection() as connection:
+            return _person(connection, person)
+
     def transitions(self, job_id: str) -> list[Transition]:
         """The job's story, oldest first."""
         with self._connection() as connection:
@@ -619,11 +677,7 @@ class Transaction:
 
     def add(self, job: Job, accepted: Transition, wanted: Sequence[tuple[Kind, str]]) -> bool:
         """Insert a job with its first transition and effects; False, and nothing done, where its key is taken."""
-        if self.connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert
-        else:  # the one that is not used costs a tenth of a second at start
-            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        once = insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.key])
+        once = _once(self.connection.dialect.name)
         kept = self.connection.execute(once, _from_job(job), execution_options={"preserve_rowcount": True})
         if not kept.rowcount:
             return False
@@ -636,6 +690,26 @@ class Transaction:
             ],
         )
         return True
+
+    def alone(self, what: str) -> None:
+        """Let nobody else who asks for the same go on until this transaction ends (on SQLite it is alone anyway)."""
+        if self.connection.dialect.name == "postgresql":
+            number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
+            self.connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+    def person(self, person: str) -> Person:
+        """What is kept of them, which nobody else changes until this transaction ends."""
+        self.alone(f"person {person}")
+        return _person(self.connection, person)
+
+    def same_work(self, work: str) -> Job | None:
+        """As the store's, within this transaction."""
+        return _same_work(self.connection, work)
+
+    def keep_person(self, person: str, **values: Any) -> None:
+        """Set columns of what is kept of a person."""
+        statement = _upsert(self.connection.dialect.name, tuple(values))
+        self.connection.execute(statement, {"person": person, **values})
 
     def lock(self, job_id: str) -> Job:
         """The job, which nobody else changes until this transaction ends. Raises UnknownJob."""
@@ -717,12 +791,57 @@ class Transaction:
         self.connection.execute(messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp))
 
 
+def _person(connection: Connection, person: str) -> Person:
+    query = sa.select(people.c.token_ref, people.c.token_end, people.c.token_at, people.c.last_request)
+    row = connection.execute(query.where(people.c.person == person)).one_or_none()
+    return Person(*row) if row else Person()
+
+
+def _insert(dialect: str, table: sa.Table) -> Insert:
+    """An insert that may say what to do about a row that is there."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:  # the one that is not used costs a tenth of a second at start
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    return insert(table)
+
+
+# Made once: to build a statement takes longer than to execute it.
+
+
+@lru_cache
+def _once(dialect: str) -> Insert:
+    return _insert(dialect, jobs).on_conflict_do_nothing(index_elements=[jobs.c.key])
+
+
+@lru_cache
+def _upsert(dialect: str, columns: tuple[str, ...]) -> Insert:
+    made = _insert(dialect, people)
+    return made.on_conflict_do_update(
+        index_elements=[people.c.person], set_={name: made.excluded[name] for name in columns}
+    )
+
+
 def _job(connection: Connection, where: sa.ColumnElement[bool], *, lock: bool = False) -> Job:
     query = sa.select(jobs).where(where)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UnknownJob("There is no job of that name.")
     return _to_job(row)
+
+
+_ENDED = jobs.c.state.in_([s.value for s in FINAL])
+_SAME_WORK = (
+    sa.select(jobs)
+    .where(jobs.c.work == sa.bindparam("wanted"), sa.or_(~_ENDED, jobs.c.state == JobState.SUCCEEDED.value))
+    .order_by(_ENDED, jobs.c.accepted_at.desc())
+    .limit(1)
+)
+
+
+def _same_work(connection: Connection, work: str) -> Job | None:
+    row = connection.execute(_SAME_WORK, {"wanted": work}).one_or_none()
+    return _to_job(row) if row else None
 
 
 def _transitions(connection: Connection, job_id: str) -> list[Transition]:
@@ -740,6 +859,7 @@ def _to_job(row: sa.Row[Any]) -> Job:
     values = dict(row._mapping)
     values["request"] = JobRequest.model_validate(values["request"])
     values["summary"] = Summary.model_validate(values["summary"]) if values["summary"] else None
+    del values["pipeline"], values["voxels"]
     return Job.model_validate(values)
 
 
@@ -750,4 +870,6 @@ def _from_job(job: Job) -> dict[str, Any]:
         "summary": job.summary.model_dump(mode="json") if job.summary else None,
         "log_tail": list(job.log_tail),
         "state": job.state.value,
+        "pipeline": job.request.pipeline,
+        "voxels": job.request.box.voxels,
     }

@@ -13,8 +13,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bot import words
 from bot.app import Core, announce, build_core, working
-from bot.jobs import FINAL, Job, JobState
+from bot.jobs import FINAL, AlreadyRunning, Job, JobState
+from bot.service import Proposal
 from bot.settings import Settings
 from bot.store import Transition
 
@@ -22,26 +24,48 @@ LOOK = 0.2
 """Seconds between two looks at the job while waiting."""
 LOOKS_AFTER = 25
 """Looks that the job's last effects are given once there is nothing more to tell."""
+PATIENCE = 5.0
+"""Seconds that BOSS is given to check the request."""
 FIELDS = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
 
 
 def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """Submit one job; with `--wait`, stay until it ends. Returns 0 done, 1 the job failed.
 
+    Where a job does the same work now, or has done it, that one is followed or told, unless `--again` is given.
     Raises InvalidRequest with every mistake, by field. Without `--wait` it returns once compute has the job.
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    request = core.service.review(values, token := _token())
+    core.service.review(values, token := _token())  # before anything is made on this machine
+    core.store.migrate()
+    actor = f"cli:{getpass.getuser()}"
+    proposal = core.service.propose(values, token, actor=actor, within=PATIENCE)
     announce(core)
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
-        key = f"cli:{entropy.token_hex(16)}"
-        job = core.service.accept(request, actor=f"cli:{getpass.getuser()}", token=token, key=key)
+        job = _taken(core, proposal, token, actor=actor, again=arguments.again)
         try:
             return _follow(core, _Teller(core, job, as_json=arguments.json), wait=arguments.wait)
         except KeyboardInterrupt:
             print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
             raise
+
+
+def _taken(core: Core, proposal: Proposal, token: SecretStr, *, actor: str, again: bool) -> Job:
+    """The job that does what is asked: a new one, or one that does or has done the same."""
+    job = None if again else proposal.twin
+    if job is None:
+        print(words.takes(proposal.request.box.voxels, proposal.size, proposal.expected), file=sys.stderr)
+        key = f"cli:{entropy.token_hex(16)}"
+        try:
+            return core.service.accept(
+                proposal.request, actor=actor, token=token, key=key, proposal=proposal, again=again
+            )
+        except AlreadyRunning as found:
+            job = found.job
+    done = "has done" if job.state in FINAL else "does"
+    print(f"Job {job.id} {done} this; --again runs it again.", file=sys.stderr)
+    return job
 
 
 def _token() -> SecretStr:
@@ -51,14 +75,17 @@ def _token() -> SecretStr:
 
 def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
     pause = threading.Event()
-    patience = LOOKS_AFTER
+    patience, looks = LOOKS_AFTER, 0
     while True:
         job = teller.tell()
         taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
+        if not wait and not job.checked:  # BOSS is away: whoever works on this database will submit it
+            looks += 1
+            taken = taken or looks > LOOKS_AFTER
         told = job.state not in FINAL or teller.told(job.state)
         if taken and told:
             # Mail is worth a moment, but not a long one: a worker will send what is left.
-            if patience <= 0 or not core.store.open_effects(job.id):
+            if patience <= 0 or looks > LOOKS_AFTER or not core.store.open_effects(job.id):
                 return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
             patience -= 1
         pause.wait(LOOK)

@@ -57,6 +57,9 @@ PROGRESS_EVERY = timedelta(seconds=3)
 LOOKS, LOOKS_A_SECOND = 10.0, 0.5
 """Of progress, for all jobs together: at once, and on average. Each may edit a card, and Slack takes some 50 edits a
 minute; on AWS each is a call of CloudWatch."""
+CHECK_SECONDS, CHECKS = 10.0, 20
+"""What BOSS is given to say whether a request can work, when nobody waits for the answer, and how often: about an hour
+with back-off. Then the person hears that it could not be asked."""
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
 ASKED = 400
@@ -126,6 +129,7 @@ class Worker:
         self._over = threading.Event()
         service.on_commit(self.wake)
         self._actions: Mapping[Kind, Callable[[Effect, Job], None]] = {
+            Kind.CHECK: self._check,
             Kind.SUBMIT: self._submit,
             Kind.CANCEL: self._cancel,
             Kind.COLLECT: self._collect,
@@ -311,6 +315,9 @@ class Worker:
             )
             self._attempt(self._give_up, effect, error)
             return
+        if effect.kind is Kind.CHECK and effect.attempts >= CHECKS:
+            self._attempt(self._give_up, effect, f"BOSS could not be asked, time and again: {error}")
+            return
         delay = back_off(effect.attempts) if retry_after is None else retry_after
         log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
         # Who was told to come back later knows that nothing was done; any other failure leaves it open.
@@ -325,7 +332,7 @@ class Worker:
         )
 
     def _give_up(self, effect: Effect, error: str) -> None:
-        if effect.kind is Kind.SUBMIT:
+        if effect.kind in (Kind.CHECK, Kind.SUBMIT):
             self._service.refused(effect, error)
         elif effect.kind is Kind.COLLECT:
             self._service.conclude(effect, summary=None, log_tail=(), note=error)
@@ -338,6 +345,12 @@ class Worker:
                 transaction.keep_message(effect.job_id, *message)
 
     # Compute
+
+    def _check(self, effect: Effect, job: Job) -> None:
+        if job.state in FINAL or job.token_ref is None:
+            self._finish(effect)
+            return
+        self._service.checked(effect, self._vault.get(job.token_ref), within=CHECK_SECONDS)
 
     def _submit(self, effect: Effect, job: Job) -> None:
         if job.state in FINAL or job.token_ref is None:
@@ -423,7 +436,7 @@ class Worker:
         return Story(
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
-            size=pipeline.bytes_read(job.request.box) if pipeline else job.request.box.voxels,
+            size=job.size or job.request.box.voxels * (pipeline.channels if pipeline else 1),
             links=self._links(job) if job.state is JobState.SUCCEEDED else (),
             address=self._results.address(job.folder),
         )

@@ -10,14 +10,16 @@ from slack_sdk import WebClient
 from bot import words
 from bot.catalog import Catalog
 from handlers.submit import Submit
+from handlers.token import Token
 
 
 class Commands:
     """One slash command; its first word says what is wanted."""
 
-    def __init__(self, *, catalog: Catalog, submit: Submit) -> None:
+    def __init__(self, *, catalog: Catalog, submit: Submit, token: Token) -> None:
         self._catalog = catalog
         self._submit = submit
+        self._token = token
 
     def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
         """Open the form, or answer with usage, only to the person who asked."""
@@ -32,6 +34,11 @@ class Commands:
                 text=rest,
             )
             ack()
+        elif word == "token" and rest:  # it may be one: not even repeated
+            ack("Tokens are not typed in a command: `/nomads token` opens a form for yours.")
+        elif word == "token":
+            self._token.open(client, trigger_id=command["trigger_id"], user=command["user_id"])
+            ack()
         elif word in ("", "help"):
             ack(self.usage())
         else:
@@ -44,6 +51,7 @@ class Commands:
             "*NOMADS finds synapses in BOSS volumes.*\n"
             "• `/nomads submit` opens the form\n"
             "• `/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16` opens it filled in\n"
+            "• `/nomads token` shows, replaces or forgets your saved BOSS token\n"
             "• `/nomads help` shows this\n"
             f"*Pipelines*\n{pipelines}"
         )

@@ -1,45 +1,65 @@
 """The form: its ids, its blocks and how it is read, in one file so that they cannot drift.
 
-A block's id is the name of the request's field, so an error by field is an error by block.
+A block's id is the name of the request's field, so an error by field is an error by block. A token is never among the
+values that a view is filled with, nor in its metadata; what a person typed stays with Slack while a view is replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from slack_sdk.models.blocks import (
     Block,
+    CheckboxesElement,
     ContextBlock,
     ConversationFilter,
     ConversationSelectElement,
     EmailInputElement,
+    ExternalDataSelectElement,
     InputBlock,
     InputInteractiveElement,
+    MarkdownTextObject,
     Option,
     PlainTextInputElement,
     PlainTextObject,
+    SectionBlock,
     StaticSelectElement,
 )
 from slack_sdk.models.views import View
 
 from bot import words
 from bot.catalog import Catalog
+from bot.jobs import MAX_NAME, JobRequest
+from bot.ports import Experiment
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"
-"""The one element of every input block."""
-OPTION_TEXT, OPTIONS, INITIAL, ERROR = 75, 100, 255, 2000
-"""Slack's limits: an option's text, the options of a select; and what we fill in and show under a field."""
+"""The one element of an input block, but for the two that the app is asked about by their own names."""
+COLLECTION, EXPERIMENT = "collection", "experiment"
+OPTION_TEXT, OPTION_VALUE, OPTIONS, INITIAL, ERROR, SECTION = 75, 150, 100, 255, 2000, 3000
+"""Slack's limits: an option's text and value, the options of a select; what we fill in and show under a field."""
 
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
 )
-_RANGE = re.compile(r"\b([xyz])\s*=\s*([0-9]+\s*[,:]\s*[0-9]+)", re.IGNORECASE)
+_RANGE = re.compile(r"\b([xyz])\s*=\s*([0-9]+\s*[,:]\s*[0-9]+)(?![\w.,:])", re.IGNORECASE)
+_LINK = re.compile(r"<(#(?P<channel>[A-Z0-9]+)|mailto:(?P<email>[^|>]+))(\|[^>]*)?>")
+"""How Slack writes a channel and an address in a command's words."""
+_AGREE = "agree-"
+_RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
+
+
+class Meta(BaseModel):
+    """What a view remembers: ids only."""
+
+    collection: str = ""
+    """What is chosen, for Slack does not tell it with every question."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,10 @@ class Form:
     values: Mapping[str, str]
     """JobRequest's fields."""
     token: SecretStr
+    remember: bool
+    agreed: str
+    """The digest of the request that the person agreed to."""
+    meta: Meta
 
 
 @dataclass(frozen=True)
@@ -59,32 +83,96 @@ class Wish:
     not_understood: str = ""
 
 
+@dataclass(frozen=True)
+class About:
+    """What the form shows of the chosen experiment: BOSS's description, or a sentence in its place."""
+
+    experiment: Experiment | None = None
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person should know before the request is taken; with `agree`, a box to tick makes it taken."""
+
+    text: str
+    """Slack's mark-up."""
+    agree: str
+    digest: str
+
+
 def wish(text: str, catalog: Catalog) -> Wish:
-    """Read the words after `/nomads submit`: any of pipeline, collection/experiment, x=…, y=…, z=… and an address."""
-    values = {axis.lower(): found for axis, found in _RANGE.findall(text)}
+    """Read the words after `/nomads submit`: pipeline, collection/experiment, x=…, y=…, z=…, #channel, an address.
+
+    Also `collection=…`, `experiment=…`, `pipeline=…` and `email=…`.
+    """
+    values: dict[str, str] = {}
     strange: list[str] = []
+
+    def take(word: str, **said: str) -> None:
+        if any(values.get(name, text) != text for name, text in said.items()):
+            strange.append(word)  # two of a kind: the first one counts
+        else:
+            values.update(said)
+
+    for axis, found in _RANGE.findall(text):
+        take(f"{axis}={found}", **{axis.lower(): found})
     for word in _RANGE.sub(" ", text).split():
         collection, slash, experiment = word.partition("/")
-        if catalog.get(word):
-            values["pipeline"] = word
+        field, equals, value = word.partition("=")
+        if link := _LINK.fullmatch(word):
+            take(word, **({"channel": link["channel"]} if link["channel"] else {"email": link["email"]}))
+        elif equals and value and field in ("pipeline", COLLECTION, EXPERIMENT, "email"):
+            take(word, **{field: value})
+        elif catalog.get(word):
+            take(word, pipeline=word)
         elif slash and collection and experiment:
-            values |= {"collection": collection, "experiment": experiment}
+            take(word, **{COLLECTION: collection, EXPERIMENT: experiment})
         elif "@" in word:
-            values["email"] = word
+            take(word, email=word)
         else:
             strange.append(word)
     return Wish(values, " ".join(strange))
 
 
-def view(catalog: Catalog, wish: Wish) -> dict[str, Any]:
-    """The form, filled in with what is wished, as Slack takes it."""
-    form = _form(catalog)
-    blocks = [_filled(block, wish.values.get(block["block_id"], "")) for block in form["blocks"]]
+def digest(request: JobRequest, *reasons: str) -> str:
+    """Tells one question from another: about which request, and why it is asked."""
+    return hashlib.sha256("\n".join([request.model_dump_json(), *reasons]).encode()).hexdigest()[:16]
+
+
+def view(
+    catalog: Catalog,
+    wish: Wish,
+    *,
+    saved: str | None = None,
+    about: About | None = None,
+    question: Question | None = None,
+) -> dict[str, Any]:
+    """The form, filled in with what is wished, as Slack takes it. `saved` tells the kept token, as `…3f9c`."""
+    form, about = _form(catalog), about or About()
+    blocks: list[dict[str, Any]] = []
     if wish.not_understood:
-        strange = words.shortened(wish.not_understood, 300)
-        said = ContextBlock(elements=[PlainTextObject(text=f"Not understood, and left out: {strange}")])
-        blocks.insert(0, said.to_dict())
-    return {**form, "blocks": blocks}
+        blocks.append(_context(f"Not understood, and left out: {words.shortened(wish.not_understood, 300)}"))
+    if question:
+        text = MarkdownTextObject(text=words.shortened(question.text, SECTION))
+        blocks.append(SectionBlock(text=text).to_dict())
+    for block in form["blocks"]:
+        name = block["block_id"]
+        initial = wish.values.get(name, "")
+        if name in (COLLECTION, EXPERIMENT) and len(initial) > OPTION_VALUE:
+            block = _plain(name)
+        if name == "token" and saved is not None:
+            block = _token(saved)
+        if name in "xyz" and about.experiment:
+            block = _bounded(block, about.experiment)
+        blocks.append(_filled(block, initial))
+        if name == EXPERIMENT and (said := _described(about)):
+            blocks.append(_context(said))
+    if question and question.agree:
+        name = f"{_AGREE}{question.digest}"  # another question is another block, whose box is not ticked
+        blocks.append(_box(name, "Before it is submitted", question.agree, "yes", optional=False))
+    meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
+    return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
 
 
 @lru_cache(maxsize=4)
@@ -94,8 +182,8 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     blocks: list[Block] = [
         _input("pipeline", "Pipeline", StaticSelectElement(action_id=ACTION, options=options)),
         _input("token", "BOSS token", _text(), "Public data is read with the word public."),
-        _input("collection", "Collection", _text()),
-        _input("experiment", "Experiment", _text()),
+        _input(COLLECTION, "Collection", _lookup(COLLECTION), asks=True),
+        _input(EXPERIMENT, "Experiment", _lookup(EXPERIMENT), asks=True),
         *(_input(axis, f"{axis.upper()} range", _text("0, 512"), _RANGE_HINT) for axis in "xyz"),
         _input("channel", "Results channel", ConversationSelectElement(action_id=ACTION, filter=_FILTER)),
         _input("email", "Email", EmailInputElement(action_id=ACTION)),
@@ -103,43 +191,125 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     form: dict[str, Any] = View(
         type="modal", callback_id=CALLBACK, title="Detect synapses", submit="Submit", close="Cancel", blocks=blocks
     ).to_dict()
+    form["blocks"].insert(2, _box("remember", "Token", "Remember this token, for me alone", "yes"))
     return form
+
+
+def _plain(name: str) -> dict[str, Any]:
+    """A field for a name that is too long for a list of Slack's."""
+    return _input(name, name.capitalize(), _text()).to_dict()
+
+
+@lru_cache(maxsize=256)
+def _token(saved: str) -> dict[str, Any]:
+    """The field of somebody whose token is kept: it may stay empty."""
+    hint = f"Leave it empty to use your {saved}; /nomads token replaces or forgets that."
+    return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
+
+
+def _box(name: str, label: str, text: str, value: str, *, optional: bool = True) -> dict[str, Any]:
+    element = CheckboxesElement(action_id=ACTION, options=[Option(value=value, text=text)])
+    return InputBlock(block_id=name, label=label, element=element, optional=optional).to_dict()
+
+
+def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
+    start, stop = experiment.bounds["zyx".index(block["block_id"])]
+    return {**block, "hint": PlainTextObject(text=f"This experiment has {start}, {stop}; {_RANGE_HINT}").to_dict()}
+
+
+def _described(about: About) -> str:
+    """What the form says under the experiment."""
+    if not (experiment := about.experiment):
+        return about.said
+    bounds = " · ".join(f"{axis} {start}, {stop}" for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True))
+    z, y, x = experiment.voxel_nm
+    channels = words.listed([f"{c.name} ({c.datatype or 'type unknown'})" for c in experiment.channels[:20]])
+    more = f" and {len(experiment.channels) - 20} more" if len(experiment.channels) > 20 else ""
+    return words.shortened(
+        f"{bounds} · voxels of {z:g} × {y:g} × {x:g} nm (z, y, x) · channels: {channels}{more}", ERROR
+    )
 
 
 def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
     """The block with that initial value; as it is where there is none, or none that it offers."""
     element = block["element"]
+    given: dict[str, Any] = {}
     match element["type"]:
         case "static_select":
             chosen = [option for option in element["options"] if option["value"] == initial]
             given = {"initial_option": chosen[0]} if chosen else {}
+        case "external_select":
+            given = {"initial_option": option(initial)} if 0 < len(initial) <= OPTION_VALUE else {}
         case "conversations_select":
             given = {"initial_conversation": initial} if initial else {}
-        case _:
+        case "plain_text_input" | "email_text_input":
             given = {"initial_value": words.shortened(initial, INITIAL)} if initial else {}
     return {**block, "element": {**element, **given}} if given else block
 
 
-_RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
+def option(name: str, said: str = "") -> dict[str, Any]:
+    """A name as a select offers it."""
+    text = words.shortened(name, OPTION_TEXT - len(said)) + said
+    return {"text": {"type": "plain_text", "text": text, "emoji": False}, "value": name}
+
+
+def options(names: Sequence[str], typed: str, *, unchecked: str = "") -> list[dict[str, Any]]:
+    """What a select offers for what was typed: names that begin with it, then those that hold it, then it itself.
+
+    `unchecked` says why there are no names.
+    """
+    typed = typed.strip()
+    low = typed.lower()
+    begin = [name for name in names if name.lower().startswith(low)]
+    hold = [name for name in names if low in name.lower() and not name.lower().startswith(low)] if low else []
+    fitting = [name for name in (*begin, *hold) if len(name) <= OPTION_VALUE]
+    found = [option(name) for name in fitting[: OPTIONS - 1]]
+    if typed and typed not in fitting and len(typed) <= OPTION_VALUE:
+        found.append(option(typed, unchecked or " (not listed)"))
+    return found
+
+
+def _context(text: str) -> dict[str, Any]:
+    return ContextBlock(elements=[PlainTextObject(text=text)]).to_dict()
 
 
 def _text(placeholder: str | None = None) -> PlainTextInputElement:
     return PlainTextInputElement(action_id=ACTION, placeholder=placeholder)
 
 
-def _input(name: str, label: str, element: InputInteractiveElement, hint: str | None = None) -> InputBlock:
-    return InputBlock(block_id=name, label=label, element=element, hint=hint)
+def _lookup(name: str) -> ExternalDataSelectElement:
+    return ExternalDataSelectElement(action_id=name, placeholder="Type to search", min_query_length=0)
+
+
+def _input(
+    name: str, label: str, element: InputInteractiveElement, hint: str | None = None, *, asks: bool = False
+) -> InputBlock:
+    return InputBlock(block_id=name, label=label, element=element, hint=hint, dispatch_action=asks or None)
 
 
 def parse(view: Mapping[str, Any]) -> Form:
-    """Read a submitted view. Whether what it says makes sense is for JobService.review to say."""
-    typed = {block: _typed(state.get(ACTION) or {}) for block, state in view["state"]["values"].items()}
-    token = SecretStr(typed.pop("token", "").strip())
-    return Form(typed, token)
+    """Read a view, submitted or not. Whether what it says makes sense is for JobService to say."""
+    values = (view.get("state") or {}).get("values") or {}
+    typed = {block: _typed(element or {}) for block, state in values.items() for element in state.values()}
+    meta = _meta(str(view.get("private_metadata") or ""))
+    return Form(
+        values={name: value for name, value in typed.items() if name in JobRequest.model_fields},
+        token=SecretStr(typed.get("token", "").strip()),
+        remember=bool(typed.get("remember")),
+        agreed=next((name.removeprefix(_AGREE) for name, tick in typed.items() if tick and _AGREE in name), ""),
+        meta=meta,
+    )
+
+
+def _meta(text: str) -> Meta:
+    try:
+        return Meta.model_validate_json(text or "{}")
+    except ValidationError:
+        return Meta()
 
 
 def _typed(element: Mapping[str, Any]) -> str:
-    option = element.get("selected_option") or {}
+    option = element.get("selected_option") or next(iter(element.get("selected_options") or ()), None) or {}
     return str(element.get("value") or option.get("value") or element.get("selected_conversation") or "")
 
 

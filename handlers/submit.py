@@ -1,58 +1,217 @@
-"""Opening the form, and taking what comes back."""
+"""The form: opened, filled in with what BOSS says, and submitted."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import Any
 
+from pydantic import SecretStr
 from slack_bolt import Ack
 from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
 
+from bot import words
 from bot.catalog import Catalog
-from bot.jobs import InvalidRequest, Unavailable
-from bot.service import JobService
+from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable, UnknownJob
+from bot.ports import Volumes, VolumesRefused
+from bot.service import JobService, Proposal, typed
 from handlers import modal
 from handlers.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
+CHECK = 1.5
+"""Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""
+PATIENCE = 3.0
+"""Seconds that BOSS is given to describe an experiment to a form that is open anyway."""
+FORMS = 1000
+"""Open forms whose last choice is remembered."""
+SLOW = "BOSS does not answer just now: names are taken as you type them, and checked before the run."
+BUSY = "NOMADS cannot write to its database just now. Nothing was submitted; try again."
+
 
 class Submit:
-    """The way into NOMADS."""
+    """Opens the form and takes it."""
 
-    def __init__(self, *, service: JobService, catalog: Catalog, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        *,
+        service: JobService,
+        catalog: Catalog,
+        volumes: Volumes,
+        workspace: Workspace,
+        later: Executor,
+        address: Callable[[str], str],
+    ) -> None:
+        """`later` does what an answer need not wait for; `address` is where a results folder is looked at."""
         self._service = service
         self._catalog = catalog
+        self._volumes = volumes
         self._workspace = workspace
+        self._later = later
+        self._address = address
+        self._latest: OrderedDict[str, object] = OrderedDict()
+
+    # Opening
 
     def open(self, client: WebClient, *, trigger_id: str, user: str, channel: str = "", text: str = "") -> None:
-        """Open the form: first what the words say, then the channel they are in and their profile's address."""
+        """Open the form: what the words say, then the channel they are in, then what this person last asked."""
         wish = modal.wish(text, self._catalog)
-        preset = {"pipeline": self._service.first_choice()}
-        if channel[:1] in ("C", "G"):
-            preset["channel"] = channel
-        mail = {} if "email" in wish.values else {"email": self._workspace.mail_of(user)}
-        wish = modal.Wish({**preset, **mail, **wish.values}, wish.not_understood)
-        client.views_open(trigger_id=trigger_id, view=modal.view(self._catalog, wish))
+        here = {"channel": channel} if channel[:1] in ("C", "G") else {}
+        preset = {"pipeline": self._service.first_choice(), **self._service.last_request(user), **here}
+        self._show(client, trigger_id, user, modal.Wish({**preset, **wish.values}, wish.not_understood))
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
         """The global shortcut: the same form, from anywhere."""
         self.open(client, trigger_id=shortcut["trigger_id"], user=shortcut["user"]["id"])
         ack()
 
+    def edit(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
+        """“Edit and resubmit”: the form as it was, without the token; somebody else's without their address."""
+        try:
+            job = self._service.find(action["value"])
+        except UnknownJob:
+            ack()
+            return
+        user = body["user"]["id"]
+        values = typed(job.request)
+        if user != job.actor:
+            del values["email"]
+        self._show(client, body["trigger_id"], user, modal.Wish(values))
+        ack()
+
+    def _show(self, client: WebClient, trigger_id: str, user: str, wish: modal.Wish) -> None:
+        if not wish.values.get("email"):
+            wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
+        token = self._service.token_of(user)
+        about = self._about(wish.values, token, within=0)
+        view = modal.view(self._catalog, wish, saved=self._saved(user), about=about)
+        opened = client.views_open(trigger_id=trigger_id, view=view).get("view") or {}
+        if about is None and wish.values.get(modal.EXPERIMENT):
+            self._describe_later(client, opened, wish, token, user)
+
+    # While it is open
+
+    def chosen(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        """A collection or an experiment was chosen: the form shows what BOSS says of it, a moment later."""
+        form, user = modal.parse(body["view"]), body["user"]["id"]
+        token = form.token if form.token.get_secret_value() else self._service.token_of(user)
+        values = dict(form.values)
+        if body["actions"][0]["action_id"] == modal.COLLECTION:  # the experiment was one of another collection
+            values.pop(modal.EXPERIMENT, None)
+        self._describe_later(client, body["view"], modal.Wish(values), token, user)
+        ack()
+
+    def _describe_later(
+        self, client: WebClient, view: Mapping[str, Any], wish: modal.Wish, token: SecretStr | None, user: str
+    ) -> None:
+        """Show what BOSS says; what was typed meanwhile is kept by Slack, whose blocks keep their ids.
+
+        Only what was chosen last is shown: an answer that comes after another choice is dropped.
+        """
+        view_id, mine = str(view.get("id")), object()
+        self._latest[view_id] = mine
+        while len(self._latest) > FORMS:
+            self._latest.popitem(last=False)
+
+        def describe() -> None:
+            about = self._about(wish.values, token, within=PATIENCE) or modal.About(said=SLOW)
+            shown = modal.view(self._catalog, wish, saved=self._saved(user), about=about)
+            if self._latest.get(view_id) is not mine:
+                return
+            try:
+                client.views_update(view_id=view_id, view=shown)
+            except SlackApiError as error:  # it was closed
+                log.info("The form was not brought up to date: %s", error.response.get("error"))
+            except (SlackClientError, OSError) as error:
+                log.info("The form was not brought up to date: %s", type(error).__name__)
+
+        self._later.submit(describe)
+
+    def _about(self, values: Mapping[str, str], token: SecretStr | None, *, within: float) -> modal.About | None:
+        """What is known of the experiment in time; None where nothing is."""
+        collection, experiment = values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, "")
+        if not (collection and experiment):
+            return modal.About()
+        try:
+            token = token or SecretStr(PUBLIC_TOKEN)
+            return modal.About(self._volumes.describe(collection, experiment, token=token, within=within))
+        except VolumesRefused as refusal:
+            return modal.About(said=str(refusal))
+        except Unavailable:
+            return None
+
+    def _saved(self, user: str) -> str | None:
+        known = self._service.saved_token(user)
+        return f"saved token ending …{known.ending}" if known and known.ending else "saved token" if known else None
+
+    # Submitting
+
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """Every mistake at once and the form stays; or a job in the database, and only then the form closes."""
-        form = modal.parse(view)
+        """Every mistake at once and the form stays; a question, and it stays too; or a job, and only then it closes."""
+        until = time.monotonic() + CHECK
+        form, user = modal.parse(view), body["user"]["id"]
+        token = form.token if form.token.get_secret_value() else self._service.token_of(user) or form.token
         channel = form.values.get("channel", "")
         trouble = self._workspace.trouble_with(channel) if channel else "Choose the channel that hears of the results."
         errors = {"channel": trouble} if trouble else {}
         try:
-            request = self._service.review(form.values, form.token)
-            if not errors:
-                key = f"view:{view['id']}"
-                self._service.accept(request, actor=body["user"]["id"], token=form.token, key=key)
+            within = max(0.2, until - time.monotonic())
+            key = f"view:{view['id']}"
+            proposal = self._service.propose(form.values, token, actor=user, within=within, key=key)
+            question = None if errors else self._question(proposal, proposal.twin, agreed=form.agreed)
+            try:
+                if not errors and not question:
+                    self._accept(proposal, form, token, user=user, key=key)
+            except AlreadyRunning as found:  # it has begun this moment
+                if not proposal.readable and found.job.actor != user:
+                    raise
+                question = self._question(proposal, found.job, agreed="")
+            if question:
+                self._latest[view["id"]] = object()  # what BOSS may still say must not take the question away
+                about = self._about(form.values, token, within=0)
+                wish = modal.Wish(form.values)
+                shown = modal.view(self._catalog, wish, saved=self._saved(user), about=about, question=question)
+                ack(response_action="update", view=shown)
+                return
         except InvalidRequest as error:
             errors = {**error.errors, **errors}
+        except AlreadyRunning:
+            errors = {"pipeline": "A job does the same now; nothing was submitted."}
         except Unavailable:
-            errors = {"pipeline": "NOMADS cannot write to its database just now. Nothing was submitted; try again."}
+            errors = {"pipeline": BUSY}
         if errors:
             ack(response_action="errors", errors=modal.errors(errors))
         else:
             ack()
+
+    def _accept(self, proposal: Proposal, form: modal.Form, token: SecretStr, *, user: str, key: str) -> None:
+        self._service.accept(proposal.request, actor=user, token=token, key=key, proposal=proposal)
+        if form.remember and form.token.get_secret_value() and proposal.readable:  # BOSS has taken it
+            self._service.remember_token(user, form.token)
+
+    def _question(self, proposal: Proposal, twin: Job | None, *, agreed: str) -> modal.Question | None:
+        """What the person is asked before this is taken; nothing, where there is nothing to ask or it was answered."""
+        digest = modal.digest(proposal.request, twin.id if twin else "", "large" if proposal.heavy else "")
+        if twin and twin.state not in FINAL:
+            return modal.Question(f"*This is being done already*: {self._named(twin)}.", "", digest)
+        if agreed == digest or not (twin or proposal.heavy):
+            return None
+        texts, agree = [], "Yes, submit it"
+        if twin:
+            folder = words.link(self._address(twin.folder), "its results")
+            texts.append(f"*This has been done already*: {self._named(twin)}; here are {folder}.")
+            agree = "Run it again"
+        if proposal.heavy:
+            texts.append(
+                f"*This is a large run*: {words.takes(proposal.request.box.voxels, proposal.size, proposal.expected)}."
+            )
+        return modal.Question("\n".join(texts), agree, digest)
+
+    def _named(self, job: Job) -> str:
+        link = self._workspace.link_to(job.request.channel, self._service.card_of(job.id))
+        return f"job `{job.id}`" + (f", {words.link(link, 'its thread')}" if link else "")

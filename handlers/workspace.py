@@ -39,6 +39,16 @@ class Workspace:
         """Why the bot cannot post to the channel, in words for the person who chose it; empty where it can."""
         return self._once("channel", channel, self._ask_channel)
 
+    def link_to(self, channel: str | None, timestamp: str | None) -> str:
+        """The address of a message; empty where it is not known."""
+        if not channel or not timestamp:
+            return ""
+        return self._once("link", f"{channel} {timestamp}", self._ask_link)
+
+    def _ask_link(self, message: str) -> str:
+        channel, _, timestamp = message.partition(" ")
+        return str(self._client.chat_getPermalink(channel=channel, message_ts=timestamp).get("permalink") or "")
+
     def _ask_mail(self, user: str) -> str:
         profile = (self._client.users_info(user=user).get("user") or {}).get("profile") or {}
         return str(profile.get("email") or "")

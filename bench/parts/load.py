@@ -29,7 +29,8 @@ def main() -> None:
         requests = signed(**question["requests"])
         gc.collect()
         gc.freeze()
-        say(**asyncio.run(run(question["requests"]["url"], requests, question["connections"])))
+        bodies = question.get("bodies", False)
+        say(**asyncio.run(run(question["requests"]["url"], requests, question["connections"], bodies=bodies)))
 
 
 def signed(*, url: str, body: str, count: int, secret: str, mark: str = "") -> list[bytes]:
@@ -52,7 +53,11 @@ def signed(*, url: str, body: str, count: int, secret: str, mark: str = "") -> l
 class Connection(asyncio.Protocol):
     """Sends requests one after the other and keeps how long each took."""
 
-    def __init__(self, requests: Iterator[bytes], times: list[float], wrong: list[str]) -> None:
+    def __init__(
+        self, requests: Iterator[bytes], times: list[float], wrong: list[str], *, bodies: bool = False
+    ) -> None:
+        """`bodies`: answers have one; else it says that something was wrong."""
+        self.bodies = bodies
         self.requests = requests
         self.times = times
         self.wrong = wrong
@@ -86,7 +91,8 @@ class Connection(asyncio.Protocol):
         if len(body) < length:
             return
         self.times.append(time.perf_counter() - self.began)
-        if not head.startswith(b"HTTP/1.1 200") or length:  # an acknowledgement has no body; errors by field have one
+        # an acknowledgement has no body; errors by field have one
+        if not head.startswith(b"HTTP/1.1 200") or bool(length) != self.bodies:
             self.wrong.append(self.buffer[:500].decode("utf-8", "replace"))
         self.buffer = b""
         self.send()
@@ -97,7 +103,7 @@ class Connection(asyncio.Protocol):
             self.over.set_result(None)
 
 
-async def run(url: str, requests: list[bytes], connections: int) -> dict[str, Any]:
+async def run(url: str, requests: list[bytes], connections: int, *, bodies: bool = False) -> dict[str, Any]:
     """Send them all; how many were answered and how many failed, and the times in seconds."""
     place, loop = urlsplit(url), asyncio.get_running_loop()
     times: list[float] = []
@@ -106,7 +112,7 @@ async def run(url: str, requests: list[bytes], connections: int) -> dict[str, An
     processor, began = time.process_time(), time.perf_counter()
     made = [
         await loop.create_connection(
-            lambda: Connection(waiting, times, wrong), str(place.hostname), int(place.port or 80)
+            lambda: Connection(waiting, times, wrong, bodies=bodies), str(place.hostname), int(place.port or 80)
         )
         for _ in range(connections)
     ]
@@ -122,6 +128,8 @@ async def run(url: str, requests: list[bytes], connections: int) -> dict[str, An
         "seconds": seconds,
         "rate": len(times) / seconds,
         "p50": ranked[len(ranked) // 2],
+        "p95": ranked[min(len(ranked) - 1, int(len(ranked) * 0.95))],
+        "slowest": ranked[-1],
         "p99": ranked[min(len(ranked) - 1, int(len(ranked) * 0.99))],
         "processor": time.process_time() - processor,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bench.processes import questions, say
 from sandbox.house import ROOT
 from sandbox.slack import SlackStandIn
-from sandbox.slack.delivery import Ack
+from sandbox.slack.delivery import Ack, Envelope
 
 FORM = {
     "token": "demo-token",
@@ -27,19 +28,52 @@ def main() -> None:
         say(api=slack.api_url, token=slack.bot_token, secret=slack.signing_secret)
         for question in questions():
             slack.latency = question.get("latency", slack.latency)
-            say(**(_walk(slack, question["url"]) if "url" in question else {}))
+            slack.request_url = question.get("url", slack.request_url)
+            if "opening" in question:
+                say(slash=_body(slack, _opened(slack, question["opening"])))
+            elif "typing" in question:
+                say(suggestion=_typed(slack, question["typing"]))
+            else:
+                typed = {name: text for name, text in question.items() if name in FORM}
+                say(**(_walk(slack, FORM | typed) if "url" in question else {}))
 
 
-def _walk(slack: SlackStandIn, url: str) -> dict[str, Any]:
-    """Open the form and submit it once; the two requests as Slack sent them, to be sent again."""
-    slack.request_url = url
-    person = slack.person()
-    opened = person.slash("/nomads", "submit")
-    view = person.view()
-    if not opened.ok or view is None:
+def _opened(slack: SlackStandIn, words: str) -> Ack:
+    """The command that opens the form."""
+    opened = slack.person().slash("/nomads", words)
+    if not opened.ok or slack.person().view() is None:
         raise RuntimeError(f"the form did not open: {opened}")
-    taken = person.submit(view, FORM)
-    if not taken.ok:
+    return opened
+
+
+def _typed(slack: SlackStandIn, text: str) -> str:
+    """What Slack sent when this was typed into the collection's field."""
+    _opened(slack, "submit")
+    person = slack.person()
+    view = person.view()
+    assert view
+    person.fill(view, {"token": FORM["token"]})
+    sent: list[Envelope] = []
+    deliver = person._deliver
+
+    def keep(envelope: Envelope) -> Ack:
+        sent.append(envelope)
+        return deliver(envelope)
+
+    person._deliver = keep  # type: ignore[method-assign]
+    if not person.suggest(view, "collection", text):
+        raise RuntimeError("nothing was offered")
+    return slack.signed(sent[-1])[0].decode()
+
+
+def _walk(slack: SlackStandIn, form: Mapping[str, str]) -> dict[str, Any]:
+    """Open the form and submit it once; the two requests as Slack sent them, to be sent again."""
+    opened = _opened(slack, "submit")
+    person = slack.person()
+    view = person.view()
+    assert view
+    taken = person.submit(view, form)
+    if not taken.ok or person.view() is not None:
         raise RuntimeError(f"the form was not taken: {taken}")
     return {"slash": _body(slack, opened), "submission": _body(slack, taken), "view": view["id"]}
 

@@ -274,15 +274,19 @@ function suggest(part, holder, context, common, chosen, ghost) {
     list.hidden = true;
     input.setAttribute("aria-expanded", "false");
   };
+  const pick = (option) => {
+    choose(option);
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
   choose(chosen);
   let asked = 0;
   const ask = async () => {
     const mine = ++asked;
     if (input.value.length < (part.min_query_length ?? 3)) { list.hidden = true; return; }
-    const answer = await act({ act: "suggest", view: context.view, action_id: part.action_id, query: input.value });
+    const answer = await act({ act: "suggest", view: context.view, action_id: part.action_id, query: input.value, values: filled() });
     if (mine !== asked) return;
     list.replaceChildren(...(answer.options || []).map((option) => {
-      const row = make("li", { role: "option", "aria-selected": "false", onmousedown: (e) => e.preventDefault(), onclick: () => choose(option) }, option.text.text);
+      const row = make("li", { role: "option", "aria-selected": "false", onmousedown: (e) => e.preventDefault(), onclick: () => pick(option) }, option.text.text);
       row.option = option;
       return row;
     }));
@@ -301,7 +305,7 @@ function suggest(part, holder, context, common, chosen, ghost) {
       rows.forEach((row, i) => row.setAttribute("aria-selected", String(i === next)));
       event.preventDefault();
     } else if (event.key === "Enter" && !list.hidden && at >= 0) {
-      choose(rows[at].option);
+      pick(rows[at].option);
       event.preventDefault();
     } else if (event.key === "Escape" && !list.hidden) {
       list.hidden = true;
@@ -317,7 +321,10 @@ function field(part, context) {
   const group = ["checkboxes", "radio_buttons"].includes(part.element.type);
   const notes = `${id}-hint ${id}-error`;
   const made = control(part.element, part, context, { id, "aria-describedby": notes });
-  if (part.dispatch_action) made.addEventListener("change", () => click(part.element, part, context, valueOf(made)));
+  if (part.dispatch_action) made.addEventListener("change", () => {
+    const value = valueOf(made);
+    if (value || part.element.type !== "external_select") click(part.element, part, context, value);
+  });
   const label = [words(part.label), part.optional ? make("span", { class: "optional" }, " (optional)") : null];
   return make(group ? "fieldset" : "div", { class: "field", "data-field": part.block_id },
     group ? make("legend", {}, ...label) : make("label", { for: id }, ...label),
@@ -360,6 +367,9 @@ function drawModal() {
   if (version !== shownView) {
     const same = shownView.startsWith(view.id);
     const kept = same ? filled() : {};
+    const sought = {};
+    for (const input of same ? $("fields").querySelectorAll("input[role=combobox]") : []) if (!input.chosen) sought[input.dataset.block] = input.value;
+    const focused = same ? document.activeElement?.dataset?.block : "";
     shownView = version;
     $("modal-title").replaceChildren(words(view.title));
     $("submit").hidden = !view.submit;
@@ -370,6 +380,10 @@ function drawModal() {
     for (const input of $("fields").querySelectorAll("input[data-kind$=text_input], textarea")) {
       if (typeof kept[input.dataset.block] === "string") input.value = kept[input.dataset.block];
     }
+    for (const input of $("fields").querySelectorAll("input[role=combobox]")) {
+      if (sought[input.dataset.block] && !input.chosen) input.value = sought[input.dataset.block];
+    }
+    if (focused) $("fields").querySelector(`[data-block="${focused}"]`)?.focus();
     if (!dialog.open) dialog.showModal();
     const first = $("fields").querySelector("[autofocus]") || $("fields").querySelector("input, select, textarea");
     if (first && !same) first.focus();

@@ -264,6 +264,16 @@ def _delete(api: WebApi, arguments: Json) -> Json:
     return {"channel": channel.id, "ts": message["ts"]}
 
 
+@_method("chat.getPermalink")
+def _permalink(api: WebApi, arguments: Json) -> Json:
+    channel = api.known(arguments)
+    timestamp = str(arguments.get("message_ts") or "")
+    if timestamp not in channel.messages:
+        raise SlackError("message_not_found")
+    place = f"archives/{channel.id}/p{timestamp.replace('.', '')}"
+    return {"channel": channel.id, "permalink": f"https://sandbox.slack.com/{place}"}
+
+
 @_method("chat.postEphemeral", "chat:write")
 def _post_ephemeral(api: WebApi, arguments: Json) -> Json:
     channel = api.known(arguments)

@@ -274,6 +274,7 @@ class Site:
                 target = view or {"ts": wanted["ts"], "channel": wanted["channel"]}
                 ack = person.click(target, wanted["action_id"], wanted.get("value"), block_id=wanted["block_id"])
             case "suggest":
+                person.fill(view, wanted.get("values") or {})
                 return {"options": person.suggest(view, wanted["action_id"], wanted["query"])}
             case "close":
                 closed = person.close(view)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House, bot_process
@@ -14,15 +16,22 @@ from sandbox.house import House, bot_process
 pytestmark = pytest.mark.browser
 
 
-def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
-    browser: Browser, tmp_path: Path
-) -> None:
-    log = tmp_path / "bot.log"
-    with House() as house, bot_process(house.environment(tmp_path / "data"), log=log):
+@contextmanager
+def at_work(browser: Browser, folder: Path) -> Iterator[Page]:
+    """The workspace in a browser, with the bot in it."""
+    with House() as house, bot_process(house.environment(folder / "data"), log=folder / "bot.log"):
         house.slack.wait_for_connection(30)
         page = browser.new_page()
         page.set_default_timeout(20_000)
         page.goto(house.slack.url)
+        yield page
+        page.close()
+
+
+def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with at_work(browser, tmp_path) as page:
         page.get_by_placeholder("/nomads submit").fill("/nomads submit nomads-unsupervised demo/cortex x=0,256 y=0,256")
         page.keyboard.press("Enter")
         form = page.get_by_role("dialog")
@@ -40,4 +49,32 @@ def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
         assert href
         page.goto(href)
         expect(page.get_by_role("link", name="synapses.csv")).to_be_visible()
-        page.close()
+
+
+def test_a_person_finds_an_experiment_by_typing_and_sees_what_it_has(browser: Browser, tmp_path: Path) -> None:
+    with at_work(browser, tmp_path) as page:
+        page.get_by_placeholder("/nomads submit").fill("/nomads submit")
+        page.keyboard.press("Enter")
+        form = page.get_by_role("dialog")
+        form.get_by_label("BOSS token").fill(DEMO_TOKEN)
+        form.get_by_label("X range").fill("7, 77")
+        form.get_by_label("Collection").fill("dem")
+        form.get_by_role("option", name="demo", exact=True).click()
+        form.get_by_label("Experiment").fill("c")
+        form.get_by_role("option", name="cortex", exact=True).click()
+        expect(form.get_by_text("PSD95 (uint8)")).to_be_visible()
+        expect(form.get_by_text("This experiment has 0, 1024;").first).to_be_visible()
+        expect(form.get_by_label("X range")).to_have_value("7, 77")
+        expect(form.get_by_label("BOSS token")).to_have_value(DEMO_TOKEN)
+        form.get_by_label("Y range").fill("0, 64")
+        form.get_by_label("Z range").fill("60, 65")
+        form.get_by_text("Remember this token").click()
+        form.get_by_role("button", name="Submit").click()
+        expect(form.get_by_text("This experiment has z 0, 64; choose a range within that.")).to_be_visible()
+        form.get_by_label("Z range").fill("0, 8")
+        form.get_by_role("button", name="Submit").click()
+        expect(form).to_be_hidden()
+        page.get_by_placeholder("/nomads submit").fill("/nomads submit")
+        page.keyboard.press("Enter")
+        expect(form.get_by_label("Experiment")).to_have_value("cortex")
+        expect(form.get_by_text("/nomads token replaces or forgets that")).to_be_visible()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from bot.jobs import Job, JobState
+from sandbox.boss import Access
 from sandbox.house import ROOT, House
+from sandbox.volumes import Bricks
 from tests.support.app import PROGRAMS
 from tests.support.processes import PATIENCE, Lab
 from tests.support.waiting import until
@@ -53,23 +55,26 @@ def mails(lab: Lab, job: Job) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "reason"),
+    ("gone", "code", "reason"),
     [
-        ({"token": "no-such-token"}, 3, "BOSS refused the token"),
-        ({"collection": "nowhere"}, 2, "BOSS has no collection “nowhere”"),
-        ({"experiment": "nothing"}, 2, "The collection “demo” has no experiment “nothing”; it has cortex"),
-        ({"x": "0,64", "y": "0,64", "z": "100000,100001"}, 2, "is not within the experiment; the experiment has {box}"),
+        ("token", 3, "BOSS refused the token"),
+        ("experiment", 2, "The collection “lab” has no experiment “shortlived”; it has none."),
     ],
-    ids=["token", "collection", "experiment", "box"],
 )
-def test_a_job_that_boss_does_not_serve_fails_within_seconds_and_says_why(
-    lab: Lab, typed: dict[str, str], code: int, reason: str
+def test_what_is_gone_between_form_and_run_ends_the_job_within_seconds_and_says_why(
+    lab: Lab, gone: str, code: int, reason: str
 ) -> None:
-    cortex = lab.house.boss.cortex
-    assert cortex
-    z, y, x = cortex.shape
-    reason = reason.replace("{box}", f"x 0, {x} · y 0, {y} · z 0, {z}.")
-    job = lab.ended(a_job(lab, pipeline="nomads-unsupervised", **typed))
+    boss = lab.house.boss
+    channels = {name: Bricks("uint8") for name in ("PSD95", "Synapsin")}
+    boss.add("lab", "shortlived", shape=(8, 64, 64), channels=channels)
+    boss.tokens["passing"] = Access(user="demo", write=frozenset({"*"}))
+    typed = {"collection": "lab", "experiment": "shortlived", "x": "0,64", "y": "0,64", "z": "0,8"}
+    lab.ended(a_job(lab, token="passing", **typed))  # from now on the bot knows it
+    if gone == "token":
+        del boss.tokens["passing"]
+    else:
+        boss._collections["lab"].experiments.clear()
+    job = lab.ended(a_job(lab, token="passing", pipeline="nomads-unsupervised", **typed))
     assert job.state is JobState.FAILED
     assert job.exit_code == code
     assert reason in job.reason

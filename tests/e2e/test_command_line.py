@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 
 from bot.__main__ import main
 from bot.app import build_core
-from bot.jobs import JobRequest, JobState
+from bot.jobs import Job, JobRequest, JobState, Unavailable
 from bot.settings import Settings
 from sandbox.house import House
 from tests.support.app import PROGRAMS, RIGHT
@@ -162,7 +163,7 @@ def test_who_stops_waiting_is_told_that_the_job_goes_on(lab: Lab) -> None:
 
 def test_two_may_wait_at_once(lab: Lab) -> None:
     order = ("submit", *an_order(), "--wait", "--json")
-    with lab.command(*order) as one, lab.command(*order) as other:
+    with lab.command(*order, "--again") as one, lab.command(*order, "--again") as other:
         said = [process.communicate(timeout=PATIENCE) for process in (one, other)]
     assert [one.returncode, other.returncode] == [0, 0], said
     first, second = (transitions(out)[-1] for out, _ in said)
@@ -171,6 +172,40 @@ def test_two_may_wait_at_once(lab: Lab) -> None:
         assert step["state"] == "SUCCEEDED"
         assert (folder_of(step["results_url"]) / "starts").read_text() == "started\n"
     assert len({str(mail["Message-ID"]) for mail in lab.mail.messages}) == 4
+
+
+def test_what_is_being_done_is_followed_and_what_was_done_is_told(lab: Lab) -> None:
+    order = ("submit", *an_order(collection="waits"), "--wait", "--json")
+    one = lab.command(*order)
+    try:
+        job = until(lambda: first_job(lab), within=PATIENCE, what="the job")
+        assert job
+        lab.running(job)
+        other = lab.command(*order)
+        assert other.stdout
+        following = json.loads(other.stdout.readline())
+        assert following["job"] == job.id
+    finally:
+        for accepted in lab.jobs:
+            lab.let_go(accepted)
+    said = [process.communicate(timeout=PATIENCE) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], said
+    assert {transitions(out)[-1]["job"] for out, _ in said} == {job.id}
+    assert f"Job {job.id} does this; --again runs it again." in said[1][1]
+    third = lab.command(*order)
+    out, err = third.communicate(timeout=PATIENCE)
+    assert (third.returncode, len(lab.jobs)) == (0, 1)
+    assert f"Job {job.id} has done this; --again runs it again." in err
+    assert transitions(out)[-1]["state"] == "SUCCEEDED"
+
+
+def first_job(lab: Lab) -> Job | None:
+    """The first job, once the database is there."""
+    if not (lab.data / "nomads.db").exists():
+        return None
+    with suppress(Unavailable):  # its tables are being made
+        return next(iter(lab.jobs), None)
+    return None
 
 
 def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:

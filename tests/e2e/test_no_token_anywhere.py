@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.jobs import Job, JobState
+from sandbox.boss import Access
 from sandbox.house import House
 from sandbox.slack import SlackStandIn
 from tests.support.aws import aws_server, set_state, write_log, write_result
@@ -20,8 +21,9 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
+def house(canary: str) -> Iterator[House]:
     with House() as house:
+        house.boss.tokens[canary] = Access(user="demo", write=frozenset({"*"}))
         yield house
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,21 +11,10 @@ import pytest
 from bot.jobs import JobState
 from handlers import modal
 from sandbox.slack import SlackStandIn
-from sandbox.slack.workspace import BOT_USER
-from tests.support.app import MANIFEST, PROGRAMS, RIGHT, Served, serving
+from sandbox.slack.workspace import BOT_USER, Channel
+from sandbox.volumes import Bricks
+from tests.support.app import PROGRAMS, RIGHT, Served, serving
 from tests.support.waiting import until
-
-
-@pytest.fixture
-def slack() -> Iterator[SlackStandIn]:
-    with SlackStandIn(manifest=MANIFEST) as slack:
-        yield slack
-
-
-@pytest.fixture
-def served(slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
-    with serving(slack, tmp_path) as served:
-        yield served
 
 
 def typed(view: object) -> dict[str, str]:
@@ -46,9 +34,19 @@ def typed(view: object) -> dict[str, str]:
 def test_the_command_opens_a_form_with_the_channel_and_the_profile_s_address(served: Served) -> None:
     view = served.open_form()
     fields = typed(view)
-    assert list(fields) == ["pipeline", "token", "collection", "experiment", "x", "y", "z", "channel", "email"]
+    assert list(fields) == [
+        "pipeline", "token", "remember", "collection", "experiment", "x", "y", "z", "channel", "email",
+    ]  # fmt: skip
     assert fields["channel"] == served.slack.workspace.channel("#synapses").id
     assert fields["email"] == "demo@example.org"
+
+
+def test_a_channel_and_an_address_among_the_words_are_understood_as_slack_writes_them(served: Served) -> None:
+    served.slack.add_channel(Channel(id="C0ELSEWHERE", name="elsewhere", members={"U01DEMO"}))
+    view = served.open_form("submit <#C0ELSEWHERE|elsewhere> <mailto:other@example.org|other@example.org> strange")
+    fields = typed(view)
+    assert (fields["channel"], fields["email"]) == ("C0ELSEWHERE", "other@example.org")
+    assert "Not understood, and left out: strange" in str(view["blocks"])
 
 
 def test_words_after_the_command_fill_the_form_in(served: Served) -> None:
@@ -126,7 +124,7 @@ WRONG = [
     ],
     ("y", "1" * 5000 + ",2"),
     ("z", "0 16"),
-    *[("collection", text) for text in ("", "a b", "a/b", "../etc", "näme", "a" * 256, "$(reboot)", "<!channel>")],
+    *[("collection", text) for text in ("", "a b", "a/b", "../etc", "näme", "$(reboot)", "<!channel>")],
     ("experiment", "x;rm -rf"),
     *[("email", text) for text in ("", "nobody", "a@b@c", "a@b.org,c@d.org", "a@b.org\nBcc: c@d.org", "a @b.org")],
     *[("token", text) for text in ("", "two words", "t" * 513)],
@@ -154,12 +152,15 @@ def test_a_range_is_understood_in_every_way_people_write_it(served: Served, text
 
 
 def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(served: Served) -> None:
-    ack = served.submit(x="0,40000", y="0,40000", z="0,20")
+    served.boss.add(
+        "large", "one", shape=(20, 40000, 40000), channels={n: Bricks("uint8") for n in ("psd", "synapsin")}
+    )
+    ack = served.submit(collection="large", experiment="one", x="0,40000", y="0,40000", z="0,20")
     assert list(ack.errors) == ["x"]
     assert "64 GB" in ack.errors["x"]
     assert "a job may read 2 GB" in ack.errors["x"]
     assert "x 0, 7071; y 0, 7071; z 0, 20" in ack.errors["x"]
-    assert served.submit(x="0,7071", y="0,7071", z="0,20").ok
+    assert served.submit(collection="large", experiment="one", x="0,7071", y="0,7071", z="0,20").ok
 
 
 def test_a_pipeline_without_a_program_is_an_error_under_its_field(slack: SlackStandIn, tmp_path: Path) -> None:

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from bot.catalog import Catalog, Limits
-from bot.jobs import InvalidRequest, Job, JobState, Observation, Progress, Refused, Unavailable
-from bot.service import JobService
-from bot.store import JobStore, Lane
+from bot.checks import Prices
+from bot.jobs import (
+    AlreadyRunning,
+    InvalidRequest,
+    Job,
+    JobRequest,
+    JobState,
+    Observation,
+    Progress,
+    Refused,
+    Unavailable,
+)
+from bot.local import SealedSecrets
+from bot.ports import Experiment
+from bot.service import Confirm, JobService, Proposal
+from bot.store import JobStore, Kind, Lane, secrets
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -547,6 +566,7 @@ def test_a_pipeline_s_own_limit_counts_where_it_is_smaller(world: World) -> None
         catalog=Catalog({limited.name: limited}),
         compute=world.compute,
         vault=world.vault,
+        volumes=world.volumes,
         max_bytes=10**9,
     )
     with pytest.raises(InvalidRequest) as caught:
@@ -603,3 +623,239 @@ def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(wo
     world.settle()
     assert not world.service.submitted(stale, "another-id", token_ref="t")
     assert world.job(job).compute_id == "memory-1"
+
+
+# Checked against BOSS
+
+
+def proposal(world: World, **changes: object) -> Proposal:
+    values = {name: getattr(a_request(**changes), name) for name in JobRequest.model_fields}
+    return world.service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=0.2)
+
+
+def accepted(world: World, found: Proposal, **more: bool) -> Job:
+    return world.service.accept(
+        found.request, actor="U01DEMO", token=SecretStr(TOKEN), key=f"proposal-{next(_numbers)}", proposal=found, **more
+    )
+
+
+def test_what_boss_has_said_is_submitted_at_once_with_its_size_and_expectation(world: World) -> None:
+    world.volumes.add("demo", "cortex", channels={"PSD95": "uint16", "Synapsin": "uint8"})
+    job = accepted(world, proposal(world))
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert world.job(job).size == 3 * 512 * 512 * 16
+
+
+def test_what_boss_could_not_say_is_checked_before_it_is_submitted(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        found = proposal(world)
+        assert not found.checked
+        job = accepted(world, found)
+        world.worker.drain()
+        assert world.compute.calls.count("submit") == 0
+    assert "BOSS did not answer in time" in world.thread[0]
+    (card,) = world.chat.cards
+    assert not card.story.job.checked
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert world.chat.cards[0].story.job.checked
+
+
+def test_an_experiment_that_is_gone_by_then_ends_the_job_with_the_reason_and_nothing_ran(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    del world.volumes.there["demo"]["cortex"]
+    world.settle()
+    job = world.job(job)
+    assert (job.state, job.turned_down, world.compute.calls.count("submit")) == (JobState.FAILED, True, 0)
+    assert "no experiment “cortex”" in job.reason
+    assert job.token_ref is None
+    assert any("no experiment" in text for text in world.thread)
+    assert [mail.subject for mail in world.mailer.sent][-1] == f"NOMADS job {job.id}: failed"
+
+
+def test_a_job_that_is_still_being_checked_can_be_cancelled(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    assert world.service.cancel(job.id, actor="U01DEMO")
+    world.settle()
+    assert (world.job(job).state, world.compute.calls.count("submit")) == (JobState.CANCELLED, 0)
+
+
+def test_a_check_that_was_done_but_not_recorded_is_done_again_and_submits_once(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    (effect,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(0), at=world.clock())
+    assert effect.kind is Kind.CHECK
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert world.compute.calls.count("submit") == 1
+
+
+def test_the_same_work_is_found_while_it_runs_and_when_it_was_done(world: World) -> None:
+    assert proposal(world).twin is None
+    job = accepted(world, proposal(world))
+    twin = proposal(world).twin
+    assert twin is not None
+    assert twin.id == job.id
+    assert proposal(world, x="0,511").twin is None
+    with pytest.raises(AlreadyRunning):
+        accepted(world, proposal(world))
+    world.settle()
+    world.see(job, JobState.SUCCEEDED)
+    twin = proposal(world).twin
+    assert twin is not None
+    assert twin.state is JobState.SUCCEEDED
+    assert accepted(world, proposal(world), again=True).id != job.id
+
+
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.LOST])
+def test_work_that_failed_is_no_reason_not_to_do_it(world: World, end: JobState) -> None:
+    job = accepted(world, proposal(world))
+    world.settle()
+    world.see(job, end)
+    assert proposal(world).twin is None
+
+
+def test_another_release_of_the_pipeline_is_other_work(world: World) -> None:
+    accepted(world, proposal(world))
+    pipeline = world.catalog.get("nomads-unsupervised")
+    assert pipeline is not None
+    world.catalog._pipelines[pipeline.name] = pipeline.model_copy(update={"version": "2"})
+    assert proposal(world).twin is None
+    world.catalog._pipelines[pipeline.name] = pipeline.model_copy(update={"image": "i@sha256:00"})
+    assert proposal(world).twin is None
+
+
+def test_nothing_is_said_of_other_people_s_work_unless_boss_lets_one_read_the_data(world: World) -> None:
+    accepted(world, proposal(world))
+    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
+    with world.volumes.hanging("describe"):
+        unchecked = world.service.propose(values, SecretStr(TOKEN), actor="U02OTHER", within=0.1)
+    assert unchecked.twin is None
+
+
+def test_what_runs_take_is_learned_from_five_of_them(world: World) -> None:
+    assert proposal(world).expected is None
+    for number in range(5):
+        job = accepted(world, proposal(world, x=f"0,{100 + number}"))
+        world.settle()
+        world.see(job, JobState.RUNNING, started_at=world.clock.now)
+        world.clock.advance((100 + number) * 0.1)
+        world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+        world.settle()
+    found = proposal(world).expected
+    assert found is not None
+    assert found.learned == 5
+    assert found.seconds == pytest.approx(51.2, rel=0.01)
+
+
+def test_many_who_accept_the_same_work_at_once_start_one_job(store: JobStore) -> None:
+    world = World(store)
+    found = proposal(world)
+
+    def take(number: int) -> str:
+        try:
+            return world.service.accept(
+                found.request, actor="U01DEMO", token=SecretStr(TOKEN), key=f"at-once-{number}", proposal=found
+            ).id
+        except AlreadyRunning as running:
+            return running.job.id
+
+    with ThreadPoolExecutor(8) as people:
+        ids = list(people.map(take, range(8)))
+    assert len(set(ids)) == 1
+    assert store.count() == 1
+
+
+def test_a_job_cancelled_while_boss_is_being_asked_is_not_submitted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    describe = world.volumes.describe
+
+    def cancelled_meanwhile(*names: str, **how: Any) -> Experiment:
+        world.service.cancel(job.id, actor="U01DEMO")
+        return describe(*names, **how)
+
+    monkeypatch.setattr(world.volumes, "describe", cancelled_meanwhile)
+    world.settle()
+    assert (world.job(job).state, world.compute.calls.count("submit")) == (JobState.CANCELLED, 0)
+
+
+def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    for _ in range(100):
+        world.volumes.fail_next(Unavailable("BOSS answered with status 503."), call="describe")
+    world.settle(patience=3 * 3600)
+    ended = world.job(job)
+    assert (ended.state, ended.turned_down) == (JobState.FAILED, True)
+    assert "BOSS could not be asked, time and again: BOSS answered with status 503." in ended.reason
+
+
+def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(world: World) -> None:
+    world.volumes.add("demo", "cortex", channels={"PSD95": "", "Synapsin": "uint8"})
+    found = proposal(world)
+    assert not found.checked
+    job = accepted(world, found)
+    world.worker.drain()
+    assert world.compute.calls.count("submit") == 0
+    world.volumes.add("demo", "cortex", channels={"PSD95": "uint64", "Synapsin": "uint8"})
+    world.settle()
+    assert world.job(job).size == 9 * 512 * 512 * 16
+
+
+def test_a_warning_that_came_late_is_told_all_the_same(world: World) -> None:
+    world.volumes.readers["reader"] = ("demo",)
+    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
+    with world.volumes.hanging("describe"):
+        found = world.service.propose(values, SecretStr("reader"), actor="U01DEMO", within=0.1)
+    world.service.accept(found.request, actor="U01DEMO", token=SecretStr("reader"), key="late", proposal=found)
+    world.settle()
+    assert "This token may not write to lab/predictions in BOSS" in world.thread[0]
+
+
+def test_saved_tokens_leave_no_copies_behind_however_many_are_saved_at_once(store: JobStore) -> None:
+    world = World(store)
+    vault = SealedSecrets(key=b"k" * 32, rows=store)
+    service = JobService(
+        store=store, catalog=world.catalog, compute=world.compute, vault=vault, volumes=world.volumes, max_bytes=10**9
+    )
+    with ThreadPoolExecutor(8) as forms:
+        list(forms.map(lambda n: service.remember_token("U01DEMO", SecretStr(f"canary-token-{n}")), range(8)))
+    service.forget_token("U01DEMO")
+    with store._connection() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(secrets)) == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "heavy"),
+    [
+        (Confirm(bytes=10**6), True),
+        (Confirm(bytes=10**9), False),
+        (Confirm(seconds=3), True),
+        (Confirm(seconds=6), False),
+        (Confirm(cost=0.001), True),
+        (Confirm(cost=1), False),
+        (Confirm(), False),
+    ],
+)
+def test_what_is_confirmed_is_the_admin_s_to_say(world: World, limit: Confirm, heavy: bool) -> None:
+    pipeline = world.catalog.get("nomads-unsupervised")
+    assert pipeline is not None
+    timed = pipeline.model_copy(update={"seconds": 5, "cpu": 2})
+    service = JobService(
+        store=world.store,
+        catalog=Catalog({timed.name: timed}),
+        compute=world.compute,
+        vault=world.vault,
+        volumes=world.volumes,
+        max_bytes=10**9,
+        prices=Prices(cpu_hour=1),
+        confirm=limit,
+    )
+    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
+    assert service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=1).heavy is heavy

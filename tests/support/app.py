@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from starlette.applications import Starlette
 
 from bot.app import Nomads, build, running
 from bot.settings import Settings
+from sandbox.boss import BossStandIn
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.server import bound_socket
+from sandbox.volumes import Bricks
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,12 +29,25 @@ RIGHT = {"token": "demo-token", "collection": "demo", "experiment": "cortex", "x
 """What a person types who makes no mistake; pipeline, channel and address are preset."""
 
 
+ENDINGS = ("fails", "prints", "waits")
+"""Collections that tell the quick program how to end."""
+
+
+def with_endings(boss: BossStandIn) -> BossStandIn:
+    """A BOSS that has them."""
+    for collection in ENDINGS:
+        channels = {name: Bricks("uint8") for name in ("PSD95", "Synapsin")}
+        boss.add(collection, "cortex", shape=(64, 1024, 1024), channels=channels)
+    return boss
+
+
 @dataclass(frozen=True, kw_only=True)
 class Served:
     """A running application, and the workspace it serves."""
 
     nomads: Nomads
     slack: SlackStandIn
+    boss: BossStandIn
     url: str
 
     def open_form(self, words: str = "submit", *, channel: str = "#synapses") -> dict[str, object]:
@@ -77,11 +92,24 @@ def serving(
     **env: str,
 ) -> Iterator[Served]:
     """Serve over HTTP on loopback with these settings (`max_bytes="2000000"`); `working` starts the worker too."""
+    with BossStandIn() as boss:
+        yield from _serving(slack, with_endings(boss), data, working, adjust, env)
+
+
+def _serving(
+    slack: SlackStandIn,
+    boss: BossStandIn,
+    data: Path,
+    working: bool,
+    adjust: Callable[[Nomads], None],
+    env: Mapping[str, str],
+) -> Iterator[Served]:
     values = {
         "SLACK_BOT_TOKEN": slack.bot_token,
         "SLACK_SIGNING_SECRET": slack.signing_secret,
         "SLACK_API_URL": slack.api_url,
         "data": str(data),
+        "boss_host": boss.url,
         **env,
     }
     listener = bound_socket()
@@ -94,8 +122,8 @@ def serving(
         with listening(nomads.web, listener):
             if working:
                 with running(nomads):
-                    yield Served(nomads=nomads, slack=slack, url=url)
+                    yield Served(nomads=nomads, slack=slack, boss=boss, url=url)
             else:
-                yield Served(nomads=nomads, slack=slack, url=url)
+                yield Served(nomads=nomads, slack=slack, boss=boss, url=url)
     finally:
         nomads.close()

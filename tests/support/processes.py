@@ -21,7 +21,7 @@ from bot.jobs import FINAL, Job, JobState
 from bot.store import JobStore, connect, effects, jobs, secrets
 from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
-from tests.support.app import PROGRAMS, RIGHT
+from tests.support.app import PROGRAMS, RIGHT, with_endings
 from tests.support.waiting import until
 
 PATIENCE = 60.0
@@ -60,6 +60,7 @@ class Lab:
 
     def __init__(self, house: House, folder: Path, **env: str) -> None:
         self.house = house
+        with_endings(house.boss)
         self.slack = house.slack
         self.mail = house.mail
         self.data = folder / "data"
@@ -122,12 +123,16 @@ class Lab:
     # A person
 
     def submit(self, **typed: str) -> Ack:
-        """Open the form, type what is right but for the changes, and press Submit; it must be taken."""
+        """Open the form, type what is right but for the changes, press Submit and answer what is asked; it is taken."""
         person = self.slack.person()
         opened = person.slash("/nomads", "submit")
         view = self.slack.view_of(person)
         assert view, (opened, self.said)
         ack = person.submit(view, RIGHT | typed)
+        while (asked := self.slack.view_of(person)) and ack.ok:  # the same was done before: run it again
+            boxes = [b["block_id"] for b in asked["blocks"] if b["block_id"].startswith("agree-")]
+            assert boxes, (asked, self.said)
+            ack = person.submit(asked, {box: ["yes"] for box in boxes})
         assert ack.ok, (ack, self.said)
         return ack
 

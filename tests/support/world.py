@@ -14,7 +14,7 @@ from bot.jobs import Job, JobRequest, JobState, Observation
 from bot.service import JobService
 from bot.store import JobStore
 from bot.worker import Worker
-from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets
+from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 
 TOKEN = "canary-token"
 _keys = itertools.count(1)
@@ -81,12 +81,19 @@ class World:
             name="nomads-unsupervised", title="Unsupervised", description="", image="i:1", command=command, roles=roles
         )
         self.catalog = Catalog({pipeline.name: pipeline})
+        self.volumes = MemoryVolumes(writers={TOKEN: ("*",)})
+        for name in ("cortex", "predictions"):
+            bounds = ((0, 64), (0, 1024), (0, 1024))
+            channels = {"PSD95": "uint8", "Synapsin": "uint8"}
+            self.volumes.add("demo" if name == "cortex" else "lab", name, bounds=bounds, channels=channels)
         self.service = JobService(
             store=store,
             catalog=self.catalog,
             compute=self.compute,
             vault=self.vault,
+            volumes=self.volumes,
             max_bytes=max_bytes,
+            predictions="lab/predictions",
             clock=self.clock,
         )
         self.viewer = viewer
@@ -117,7 +124,8 @@ class World:
     def accept(self, *, key: str = "", **changes: Any) -> Job:
         """Submit as a person would; a new key each time unless one is given."""
         request = a_request(**changes)
-        return self.service.accept(request, actor="U01DEMO", token=SecretStr(TOKEN), key=key or f"k{next(_keys)}")
+        key = key or f"k{next(_keys)}"
+        return self.service.accept(request, actor="U01DEMO", token=SecretStr(TOKEN), key=key, again=True)
 
     def see(self, job: Job, state: JobState, **details: Any) -> None:
         """Let compute say so, and the watcher look."""

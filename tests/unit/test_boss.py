@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import ipaddress
 import json
@@ -31,7 +32,7 @@ from pydantic import SecretStr
 from bot import boss
 from bot.boss import BossVolumes, Lifetimes
 from bot.jobs import NomadsError, Unavailable
-from bot.ports import Channel, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
+from bot.ports import Channel, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment, Unusable
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
 from tests.support.waiting import until
@@ -310,7 +311,7 @@ def test_a_description_that_makes_no_sense_is_said_to_make_none(
 ) -> None:
     server.describe(**different)
 
-    with pytest.raises(Unavailable, match="describes this experiment in a way NOMADS does not understand"):
+    with pytest.raises(Unusable, match="describes this experiment in a way NOMADS does not understand"):
         volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
 
 
@@ -324,7 +325,7 @@ def test_an_experiment_that_is_none_is_said_to_make_no_sense(
 ) -> None:
     server.say(EXPERIMENT, about)
 
-    with pytest.raises(Unavailable, match="does not understand"):
+    with pytest.raises(Unusable, match="does not understand"):
         volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
     assert server.paths == [EXPERIMENT]
 
@@ -339,7 +340,7 @@ def test_a_damaged_description_is_not_blamed_on_the_experiment(server: Hostile, 
 def test_an_experiment_without_its_coordinate_frame_is_unavailable(server: Hostile, volumes: BossVolumes) -> None:
     server.say(EXPERIMENT, ABOUT)
 
-    with pytest.raises(Unavailable, match="coordinate frame"):
+    with pytest.raises(Unusable, match="coordinate frame"):
         volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
 
 
@@ -956,6 +957,27 @@ def test_a_server_that_cannot_prove_who_it_is_hears_no_token(
 
 def _workers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if re.fullmatch(r"boss-\d", thread.name)]
+
+
+def test_while_boss_is_late_nobody_else_waits_for_it(
+    server: Hostile, volumes: BossVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boss, "LATE", 0.1)
+    server.on(COLLECTIONS, hangs())
+    with pytest.raises(Unavailable):
+        volumes.collections(token=TOKEN, within=0.2)
+
+    server.on(COLLECTION, hangs())
+    began = time.perf_counter()
+    with pytest.raises(Unavailable):
+        volumes.experiments("lab", token=TOKEN, within=2)
+    assert time.perf_counter() - began < 1
+
+    server.describe()  # what is asked goes on all the same, and an answer in time ends it
+    with contextlib.suppress(Unavailable):
+        volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
+    until(lambda: not volumes._late)
+    assert volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
 
 
 def test_nothing_is_begun_before_the_first_call(server: Hostile) -> None:

@@ -13,6 +13,7 @@ from bot.settings import ROOT
 from handlers import COMMAND, SHORTCUT
 
 SCOPES = {
+    "chat.getPermalink": "chat:write",
     "chat.postMessage": "chat:write",
     "chat.update": "chat:write",
     "conversations.info": "channels:read",
@@ -22,8 +23,10 @@ SCOPES = {
     "files.upload.v2": "files:write",
     "users.info": "users:read.email",
     "views.open": "commands",
+    "views.update": "commands",
 }
-"""Slack's documentation of each method names the scope it needs (views.open needs none; the command does)."""
+"""Slack's documentation of each method names the scope it needs (views.* and chat.getPermalink need none of their own;
+the command does, and posting what is linked to)."""
 
 
 @pytest.fixture(scope="module")

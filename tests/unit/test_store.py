@@ -40,7 +40,13 @@ def service(store: JobStore) -> JobService:
     world = World(store)
     vault = SealedSecrets(key=b"k" * 32, rows=store)
     return JobService(
-        store=store, catalog=world.catalog, compute=world.compute, vault=vault, max_bytes=10**9, clock=world.clock
+        store=store,
+        catalog=world.catalog,
+        compute=world.compute,
+        vault=vault,
+        volumes=world.volumes,
+        max_bytes=10**9,
+        clock=world.clock,
     )
 
 

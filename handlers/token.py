@@ -1,0 +1,85 @@
+"""`/nomads token`: the token that is kept for a person; shown by its end, replaced or forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slack_bolt import Ack
+from slack_sdk import WebClient
+from slack_sdk.models.blocks import (
+    CheckboxesElement,
+    InputBlock,
+    Option,
+    PlainTextInputElement,
+    PlainTextObject,
+    SectionBlock,
+)
+from slack_sdk.models.views import View
+
+from bot.checks import token_problem
+from bot.jobs import Unavailable
+from bot.ports import TokenRefused, Volumes
+from bot.service import JobService
+from handlers import modal
+
+CALLBACK = "nomads_token_view"
+WITHIN = 1.5
+"""Seconds that BOSS is given to say whether it takes a token."""
+
+
+class Token:
+    """Shows what is kept, and takes what is typed."""
+
+    def __init__(self, *, service: JobService, volumes: Volumes) -> None:
+        self._service = service
+        self._volumes = volumes
+
+    def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
+        """Open the form."""
+        known = self._service.saved_token(user)
+        said = "No token is kept for you."
+        if known:
+            ending = f" ending …{known.ending}" if known.ending else ""
+            said = f"Your saved token{ending}, kept since {known.since:%d %B %Y}. Nobody else can use it."
+        new = PlainTextInputElement(action_id=modal.ACTION)
+        blocks = [
+            SectionBlock(text=PlainTextObject(text=said)),
+            InputBlock(block_id="token", label="New BOSS token", element=new, optional=True),
+        ]
+        if known:
+            forget = CheckboxesElement(action_id=modal.ACTION, options=[Option(value="yes", text="Forget it")])
+            blocks.append(InputBlock(block_id="forget", label="Saved token", element=forget, optional=True))
+        shown = View(
+            type="modal", callback_id=CALLBACK, title="Your BOSS token", submit="Save", close="Cancel", blocks=blocks
+        )
+        client.views_open(trigger_id=trigger_id, view=shown.to_dict())
+
+    def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
+        """Replace or forget it; one that BOSS refuses is an error under its field."""
+        form, user = modal.parse(view), body["user"]["id"]
+        forget = bool((view["state"]["values"].get("forget") or {}).get(modal.ACTION, {}).get("selected_options"))
+        error = ""
+        try:
+            if form.token.get_secret_value():
+                error = self._problem(form)
+                if not error:
+                    self._service.remember_token(user, form.token)
+            elif forget:
+                self._service.forget_token(user)
+        except Unavailable:
+            error = "NOMADS cannot write to its database just now; try again."
+        if error:
+            ack(response_action="errors", errors={"token": error})
+        else:
+            ack()
+
+    def _problem(self, form: modal.Form) -> str:
+        if problem := token_problem(form.token.get_secret_value()):
+            return problem
+        try:
+            self._volumes.collections(token=form.token, within=WITHIN)
+        except TokenRefused as refusal:
+            return str(refusal)
+        except Unavailable:
+            return "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
+        return ""

@@ -1,0 +1,149 @@
+"""What is known of a request before it costs anything: bounds, channels, size, time and money."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot import words
+from bot.catalog import Pipeline
+from bot.checks import Prices, against, bytes_per_voxel, expected
+from bot.ports import Channel, Experiment
+from pipelines.common.boss import pick
+from pipelines.common.program import WrongRequest
+from tests.support.world import a_request
+
+ROLES = {"postsynaptic": ("psd",), "presynaptic": ("synapsin", "vglut")}
+
+
+USUAL = {"PSD95": "uint8", "Synapsin": "uint8"}
+
+
+def a_pipeline(**changes: object) -> Pipeline:
+    values = {"name": "p", "title": "P", "description": "", "roles": ROLES, "cpu": 2, "memory": 1024}
+    return Pipeline.model_validate(values | changes)
+
+
+def an_experiment(bounds: object = None, **channels: str) -> Experiment:
+    return Experiment(
+        collection="demo",
+        name="cortex",
+        bounds=bounds or ((0, 16), (0, 512), (0, 512)),  # type: ignore[arg-type]
+        voxel_nm=(50, 96, 96),
+        channels=tuple(Channel(name=name, datatype=kind) for name, kind in (channels or USUAL).items()),
+    )
+
+
+def wrong(experiment: Experiment, **changes: object) -> dict[str, str]:
+    return against(a_request(**changes), a_pipeline(), experiment, max_bytes=10**9)
+
+
+def test_a_box_that_ends_where_the_experiment_does_is_right() -> None:
+    assert wrong(an_experiment()) == {}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "field"),
+    [
+        (((0, 15), (0, 512), (0, 512)), "z"),
+        (((0, 16), (1, 512), (0, 512)), "y"),
+        (((0, 16), (0, 512), (0, 511)), "x"),
+        (((-8, 8), (0, 512), (0, 512)), "z"),
+        (((2**62, 2**63 - 1), (0, 512), (0, 512)), "z"),
+    ],
+)
+def test_a_box_beyond_the_bounds_is_told_them(bounds: object, field: str) -> None:
+    errors = wrong(an_experiment(bounds))
+    assert list(errors) == [field]
+    start, stop = bounds["zyx".index(field)]  # type: ignore[index]
+    assert f"has {field} {start}, {stop};" in errors[field]
+
+
+def test_negative_bounds_include_the_box_that_counts_from_0() -> None:
+    assert wrong(an_experiment(((-8, 16), (-8, 512), (-8, 512)))) == {}
+
+
+def test_a_missing_role_names_what_there_is() -> None:
+    errors = wrong(an_experiment(PSD95="uint8", GABA="uint8"))
+    wanted = "p needs a presynaptic channel (with synapsin or vglut in its name)"
+    assert errors == {"experiment": f"{wanted}; this experiment has PSD95 and GABA."}
+
+
+def test_an_alias_fills_a_role() -> None:
+    assert wrong(an_experiment(PSD95="uint8", VGluT1="uint8")) == {}
+
+
+def test_one_channel_cannot_fill_two_roles() -> None:
+    assert "a channel of its own" in wrong(an_experiment(psd_synapsin="uint8"))["experiment"]
+
+
+def test_a_data_type_that_programs_do_not_read_is_said() -> None:
+    assert "The channel Synapsin is uint32;" in wrong(an_experiment(PSD95="uint8", Synapsin="uint32"))["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "known"),
+    [
+        ({"PSD95": "uint8", "Synapsin": "uint8"}, 2, True),
+        ({"PSD95": "uint16", "Synapsin": "uint64", "GABA": "uint64"}, 10, True),
+        ({"PSD95": "", "Synapsin": "uint16"}, 3, False),
+    ],
+)
+def test_the_size_is_that_of_the_channels_that_are_read(channels: dict[str, str], size: int, known: bool) -> None:
+    assert bytes_per_voxel(a_pipeline(), an_experiment(None, **channels)) == (size, known)
+
+
+NAMES = st.lists(st.sampled_from(["PSD95", "psd", "Synapsin", "synapsin2", "VGluT1", "vglut", "GABA"]), unique=True)
+
+
+@given(names=NAMES)
+def test_programs_choose_the_same_channels(names: list[str]) -> None:
+    chosen = a_pipeline().choose(names)
+    try:
+        picked = pick(ROLES, names)
+    except WrongRequest:
+        picked = None
+    assert (len(chosen) == 2) == (picked is not None)
+    if picked is not None:
+        assert chosen == picked
+
+
+RUNS = [(10**8, 10.0 + n) for n in range(10)]
+"""A tenth of a gigavoxel in 10 to 19 seconds."""
+
+
+def test_until_there_are_five_runs_the_catalogue_says_what_one_takes() -> None:
+    pipeline = a_pipeline(seconds=5, seconds_per_gigavoxel=100)
+    found = expected(pipeline, a_request().box, RUNS[:4], Prices())
+    assert found is not None
+    assert (found.learned, found.longest) == (0, found.seconds)
+    assert found.seconds == pytest.approx(5 + 100 * a_request().box.voxels / 1e9)
+
+
+def test_with_five_runs_it_is_their_median_and_90th_percentile_per_gigavoxel() -> None:
+    found = expected(a_pipeline(), a_request().box, RUNS, Prices())
+    gigavoxels = a_request().box.voxels / 1e9
+    assert found is not None
+    assert found.learned == 10
+    assert found.seconds == pytest.approx(145 * gigavoxels)
+    assert found.longest == pytest.approx(181 * gigavoxels)
+    assert found.cost is None
+
+
+def test_nothing_known_is_nothing_said() -> None:
+    assert expected(a_pipeline(), a_request().box, [], Prices(1, 1)) is None
+
+
+def test_the_cost_is_that_of_processors_and_memory() -> None:
+    pipeline = a_pipeline(seconds=3600, memory=10**9 / 2**20 * 4 // 1)
+    found = expected(pipeline, a_request().box, [], Prices(cpu_hour=0.5, gb_hour=0.25, currency="€"))
+    assert found is not None
+    assert found.cost == pytest.approx(2 * 0.5 + 4 * 0.25, rel=1e-3)
+    assert words.forecast(found) == "1 h 0 min; about €2.00"
+    assert found.cost_of(1800) == pytest.approx(1, rel=1e-3)
+
+
+def test_small_amounts_keep_the_digits_that_count() -> None:
+    assert words.money(0.000123, "$") == "$0.00012"
+    assert words.money(1234.5, "$") == "$1,234.50"
