@@ -221,6 +221,7 @@ def test_the_same_view_delivered_twice_is_one_job(served: Served) -> None:
     ack = served.submit()
     again = served.slack.redeliver(ack)
     assert again.ok
+    assert not again.body, "it is that job, not one that does the same"
     assert served.jobs == 1
 
 

@@ -808,6 +808,16 @@ def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(wor
     assert world.job(job).size == 9 * 512 * 512 * 16
 
 
+def test_a_box_that_is_too_large_by_its_real_data_types_is_turned_down_by_the_worker(store: JobStore) -> None:
+    world = World(store, max_bytes=10**7)
+    world.volumes.add("demo", "cortex", channels={"PSD95": "uint64", "Synapsin": "uint8"})
+    with world.volumes.hanging("describe"):
+        job = accepted(world, proposal(world))
+    world.settle()
+    assert world.job(job).turned_down
+    assert world.job(job).reason.startswith("x: This box is 37.7 MB: 4,194,304 voxels in 2 channels; a job may read")
+
+
 def test_a_warning_that_came_late_is_told_all_the_same(world: World) -> None:
     world.volumes.readers["reader"] = ("demo",)
     values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
