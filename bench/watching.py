@@ -48,6 +48,10 @@ def _fill(folder: Path) -> None:
         "state": JobState.RUNNING.value,
         "accepted_at": datetime.now(UTC),
         "submitted_at": datetime.now(UTC),
+        "pipeline": request.pipeline,
+        "voxels": request.box.voxels,
+        "work": "",
+        "checked": True,
     }
     rows = [{**row, "id": f"j{n:07d}", "key": f"view:{n}", "compute_id": str(uuid.uuid4())} for n in range(JOBS)]
     with store.begin() as transaction:

@@ -33,7 +33,7 @@ from bot.jobs import (
     Unavailable,
 )
 from bot.ports import Compute, Experiment, Secrets, Volumes, VolumesRefused
-from bot.store import Effect, JobStore, Kind, Transaction, Transition, now
+from bot.store import Effect, JobStore, Kind, Person, Transaction, Transition, now
 
 TOGETHER = timedelta(seconds=2)
 """Steps that follow one another within this time are told in one reply."""
@@ -41,6 +41,8 @@ LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
 RUNS = 100
 """How many of a pipeline's last runs tell what the next one will take."""
+PERSON_KEPT, PEOPLE = timedelta(seconds=2), 1000
+"""For so long, and of so many, what fills a form is not looked up again: a query costs a busy server a third of it."""
 RUNS_KEPT = timedelta(seconds=30)
 """For so long runs that another process has finished may be unknown to this one."""
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
@@ -62,6 +64,17 @@ class SavedToken:
 
     ending: str
     since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is kept of a person."""
+
+    saved: SavedToken | None
+    token: SecretStr | None
+    """The saved token, for this person's own use; None where it cannot be opened."""
+    last_request: Mapping[str, str]
+    """What they asked last, as they might have typed it, without a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +128,7 @@ class JobService:
         self._confirm = confirm or Confirm()
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
+        self._people: dict[str, tuple[datetime, Person]] = {}
         self._runs: dict[str, tuple[datetime, list[tuple[int, float]]]] = {}
 
     def on_commit(self, listener: Callable[[], None]) -> None:
@@ -290,6 +304,7 @@ class JobService:
         warnings = proposal.warnings if proposal else ()
         job = self._store.write(take) or self._store.job_by_key(key)
         assert job  # its key is taken, and jobs are never deleted
+        self._people.pop(actor, None)
         self._committed()
         return job
 
@@ -344,14 +359,24 @@ class JobService:
 
     # What is kept of people
 
-    def saved_token(self, person: str) -> SavedToken | None:
-        """What may be shown of the token that is kept for this person."""
-        known = self._store.person(person)
-        return SavedToken(known.token_end or "", known.token_at) if known.token_ref and known.token_at else None
+    def kept(self, person: str) -> Kept:
+        """What is kept of this person, as it was PERSON_KEPT ago at most where another process changed it."""
+        at = self._clock()
+        seen, known = self._people.get(person, (at - 2 * PERSON_KEPT, Person()))
+        if at - seen > PERSON_KEPT:
+            if len(self._people) >= PEOPLE:
+                self._people.clear()
+            known = self._store.person(person)
+            self._people[person] = at, known
+        saved = SavedToken(known.token_end or "", known.token_at) if known.token_ref and known.token_at else None
+        last = typed(JobRequest.model_validate(known.last_request)) if known.last_request else {}
+        return Kept(saved=saved, last_request=last, token=self._opened(known.token_ref))
 
     def token_of(self, person: str) -> SecretStr | None:
         """The token that is kept for this person; nobody else is given it. None too where it cannot be opened."""
-        reference = self._store.person(person).token_ref
+        return self._opened(self._store.person(person).token_ref)
+
+    def _opened(self, reference: str | None) -> SecretStr | None:
         try:
             return self._vault.get(reference) if reference else None
         except Refused:
@@ -368,6 +393,7 @@ class JobService:
             transaction.keep_person(person, token_ref=reference, token_end=ending, token_at=self._clock())
 
         self._store.write(keep)
+        self._people.pop(person, None)
 
     def forget_token(self, person: str) -> None:
         """Erase the token that is kept for this person, if one is. Jobs that were accepted with it keep theirs."""
@@ -377,15 +403,11 @@ class JobService:
             transaction.keep_person(person, token_ref=None, token_end=None, token_at=None)
 
         self._store.write(forget)
+        self._people.pop(person, None)
 
     def _forget_token(self, transaction: Transaction, person: str) -> None:
         if reference := transaction.person(person).token_ref:
             self._vault.forget(reference)
-
-    def last_request(self, person: str) -> dict[str, str]:
-        """What this person asked last, as they might have typed it, without a token; empty where they never did."""
-        kept = self._store.person(person).last_request
-        return typed(JobRequest.model_validate(kept)) if kept else {}
 
     # What compute says
 

@@ -301,7 +301,7 @@ def connect(url: str) -> Engine:
     """
     if not url.startswith("sqlite"):
         return _connect_to_server(url)
-    engine = sa.create_engine(url, pool_size=16, max_overflow=64, connect_args={"timeout": BUSY_SECONDS})
+    engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
@@ -791,9 +791,13 @@ class Transaction:
         self.connection.execute(messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp))
 
 
+_PERSON = sa.select(people.c.token_ref, people.c.token_end, people.c.token_at, people.c.last_request).where(
+    people.c.person == sa.bindparam("wanted")
+)
+
+
 def _person(connection: Connection, person: str) -> Person:
-    query = sa.select(people.c.token_ref, people.c.token_end, people.c.token_at, people.c.last_request)
-    row = connection.execute(query.where(people.c.person == person)).one_or_none()
+    row = connection.execute(_PERSON, {"wanted": person}).one_or_none()
     return Person(*row) if row else Person()
 
 

@@ -18,7 +18,7 @@ from bot import words
 from bot.catalog import Catalog
 from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable, UnknownJob
 from bot.ports import Volumes, VolumesRefused
-from bot.service import JobService, Proposal, typed
+from bot.service import JobService, Kept, Proposal, SavedToken, typed
 from handlers import modal
 from handlers.workspace import Workspace
 
@@ -62,8 +62,9 @@ class Submit:
         """Open the form: what the words say, then the channel they are in, then what this person last asked."""
         wish = modal.wish(text, self._catalog)
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
-        preset = {"pipeline": self._service.first_choice(), **self._service.last_request(user), **here}
-        self._show(client, trigger_id, user, modal.Wish({**preset, **wish.values}, wish.not_understood))
+        kept = self._service.kept(user)
+        preset = {"pipeline": self._service.first_choice(), **kept.last_request, **here}
+        self._show(client, trigger_id, user, modal.Wish({**preset, **wish.values}, wish.not_understood), kept)
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
         """The global shortcut: the same form, from anywhere."""
@@ -81,18 +82,17 @@ class Submit:
         values = typed(job.request)
         if user != job.actor:
             del values["email"]
-        self._show(client, body["trigger_id"], user, modal.Wish(values))
+        self._show(client, body["trigger_id"], user, modal.Wish(values), self._service.kept(user))
         ack()
 
-    def _show(self, client: WebClient, trigger_id: str, user: str, wish: modal.Wish) -> None:
+    def _show(self, client: WebClient, trigger_id: str, user: str, wish: modal.Wish, kept: Kept) -> None:
         if not wish.values.get("email"):
             wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
-        token = self._service.token_of(user)
-        about = self._about(wish.values, token, within=0)
-        view = modal.view(self._catalog, wish, saved=self._saved(user), about=about)
+        about = self._about(wish.values, kept.token, within=0)
+        view = modal.view(self._catalog, wish, saved=_saved(kept.saved), about=about)
         opened = client.views_open(trigger_id=trigger_id, view=view).get("view") or {}
         if about is None and wish.values.get(modal.EXPERIMENT):
-            self._describe_later(client, opened, wish, token, user)
+            self._describe_later(client, opened, wish, kept.token, user)
 
     # While it is open
 
@@ -120,7 +120,7 @@ class Submit:
 
         def describe() -> None:
             about = self._about(wish.values, token, within=PATIENCE) or modal.About(said=SLOW)
-            shown = modal.view(self._catalog, wish, saved=self._saved(user), about=about)
+            shown = modal.view(self._catalog, wish, saved=_saved(self._service.kept(user).saved), about=about)
             if self._latest.get(view_id) is not mine:
                 return
             try:
@@ -144,10 +144,6 @@ class Submit:
             return modal.About(said=str(refusal))
         except Unavailable:
             return None
-
-    def _saved(self, user: str) -> str | None:
-        known = self._service.saved_token(user)
-        return f"saved token ending …{known.ending}" if known and known.ending else "saved token" if known else None
 
     # Submitting
 
@@ -175,7 +171,9 @@ class Submit:
                 self._latest[view["id"]] = object()  # what BOSS may still say must not take the question away
                 about = self._about(form.values, token, within=0)
                 wish = modal.Wish(form.values)
-                shown = modal.view(self._catalog, wish, saved=self._saved(user), about=about, question=question)
+                shown = modal.view(
+                    self._catalog, wish, saved=_saved(self._service.kept(user).saved), about=about, question=question
+                )
                 ack(response_action="update", view=shown)
                 return
         except InvalidRequest as error:
@@ -215,3 +213,10 @@ class Submit:
     def _named(self, job: Job) -> str:
         link = self._workspace.link_to(job.request.channel, self._service.card_of(job.id))
         return f"job `{job.id}`" + (f", {words.link(link, 'its thread')}" if link else "")
+
+
+def _saved(known: SavedToken | None) -> str | None:
+    """How the form names the kept token."""
+    if known is None:
+        return None
+    return f"saved token ending …{known.ending}" if known.ending else "saved token"

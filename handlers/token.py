@@ -36,7 +36,7 @@ class Token:
 
     def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
         """Open the form."""
-        known = self._service.saved_token(user)
+        known = self._service.kept(user).saved
         said = "No token is kept for you."
         if known:
             ending = f" ending …{known.ending}" if known.ending else ""

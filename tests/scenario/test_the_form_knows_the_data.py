@@ -382,7 +382,7 @@ def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(serv
 
 def test_a_refused_token_is_not_remembered(served: Served) -> None:
     assert list(remember(served, token="nobody-s-token").errors) == ["token"]
-    assert served.nomads.core.service.saved_token("U01DEMO") is None
+    assert served.nomads.core.service.kept("U01DEMO").saved is None
 
 
 def token_form(served: Served) -> dict[str, Any]:
@@ -416,7 +416,7 @@ def test_a_token_typed_in_the_command_is_neither_kept_nor_repeated(served: Serve
     ack = served.slack.person().slash("/nomads", f"token {SECRET}", channel="#synapses")
     assert "not typed in a command" in str(ack.body)
     assert SECRET not in str(ack.body)
-    assert served.nomads.core.service.saved_token("U01DEMO") is None
+    assert served.nomads.core.service.kept("U01DEMO").saved is None
 
 
 def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -> None:
