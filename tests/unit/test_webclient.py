@@ -24,6 +24,8 @@ from tests.support.waiting import until
 class Server(ThreadingHTTPServer):
     """Says back what it was sent; `mood` says how."""
 
+    request_queue_size = 64  # Python's five are too few for sixteen at once: the kernel turns some away under load
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.mood = "kind"
