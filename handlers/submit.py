@@ -188,9 +188,10 @@ class Submit:
             ack()
 
     def _accept(self, proposal: Proposal, form: modal.Form, token: SecretStr, *, user: str, key: str) -> None:
-        self._service.accept(proposal.request, actor=user, token=token, key=key, proposal=proposal)
+        # first, for if it fails nothing was submitted, as the person is told
         if form.remember and form.token.get_secret_value() and proposal.readable:  # BOSS has taken it
             self._service.remember_token(user, form.token)
+        self._service.accept(proposal.request, actor=user, token=token, key=key, proposal=proposal)
 
     def _question(self, proposal: Proposal, twin: Job | None, *, agreed: str) -> modal.Question | None:
         """What the person is asked before this is taken; nothing, where there is nothing to ask or it was answered."""
