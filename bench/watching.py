@@ -11,7 +11,8 @@ from bench.figures import Figure
 from bench.parts.services import ENVIRONMENT
 from bench.processes import part, slack_environment, workplace
 from bot.jobs import JobRequest, JobState
-from bot.store import JobStore, connect, jobs
+from bot.store import JobStore, connect
+from bot.tables import jobs
 
 JOBS = 10_000
 ROUNDS = 3

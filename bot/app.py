@@ -115,6 +115,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         predictions=predictions,
         prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
+        admins=settings.admins,
     )
     worker = Worker(
         store=store,
@@ -132,6 +133,8 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         mail_domain=settings.mail_from.rpartition("@")[2].rstrip(">") or "localhost",
         watch_interval=settings.watch_interval or (0.5 if settings.compute == "local" else 10),
         lost_after=timedelta(seconds=settings.lost_after),
+        explain_after=timedelta(seconds=settings.explain_after),
+        admins=settings.admins,
         lease=timedelta(seconds=settings.lease_seconds),
     )
     return Core(

@@ -53,6 +53,14 @@ class UnknownJob(NomadsError):
     """No job has that id."""
 
 
+class NotYours(NomadsError):
+    """Somebody asks for what only a job's owner, or an admin, may do."""
+
+
+class TooLate(NomadsError):
+    """The job is not, or no longer, in a state in which that can be done."""
+
+
 class Unavailable(NomadsError):
     """A service did not answer or asked for patience: the same call may succeed later.
 
@@ -306,11 +314,43 @@ class JobState(StrEnum):
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
 """Nothing happens to a job any more."""
+UNFINISHED = tuple(state for state in JobState if state not in FINAL)
+"""From first to last."""
+MISSED = frozenset({JobState.FAILED, JobState.LOST})
+"""Ends that nobody wanted."""
 WATCHED = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING})
 """Compute has the job, and is asked about it."""
 WAITING = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING})
 """Compute has the job, and its program does not run yet."""
 _RANK = {state: min(rank, 6) for rank, state in enumerate(JobState)}
+
+
+class Steps(StrEnum):
+    """Which steps of their jobs a person wants to be told in the thread."""
+
+    ALL = "all"
+    END = "end"
+    FAILURES = "failures"
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """How a person wants to hear of their jobs."""
+
+    steps: Steps = Steps.ALL
+    mention: bool = False
+    """Whether the end names them, so that Slack notifies them."""
+    mail: bool = True
+
+    def tells(self, state: JobState) -> bool:
+        """Whether the step into that state is told in the thread."""
+        match self.steps:
+            case Steps.ALL:
+                return True
+            case Steps.END:
+                return state in FINAL
+            case Steps.FAILURES:
+                return state in MISSED
 
 
 @dataclass(frozen=True)
@@ -427,6 +467,14 @@ class Job(BaseModel):
     """What the program last said of itself while it ran."""
     cancelled_by: str | None = None
     """Who asked for its end."""
+    cancelled_at: datetime | None = None
+    attempt: int = 1
+    retry_of: str | None = None
+    """The job that this one tries again."""
+    retried_as: str | None = None
+    """The job that tries this one again."""
+    waiting: str = ""
+    """Why it waits to run, once it has waited for long."""
     work: str = ""
     """Two jobs with the same work do the same: a digest of results key, pipeline version or image, and parameters."""
     size: int | None = None
@@ -443,6 +491,16 @@ class Job(BaseModel):
     def name(self) -> str:
         """The unique name compute knows the job by."""
         return compute_name(self.request.results_key, self.id)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens to it any more."""
+        return self.state in FINAL
+
+    @property
+    def retryable(self) -> bool:
+        """Whether trying it again makes sense: it ended without success, and was not tried again yet."""
+        return self.ended and self.state is not JobState.SUCCEEDED and self.retried_as is None
 
     @property
     def turned_down(self) -> bool:
@@ -466,10 +524,10 @@ class Job(BaseModel):
     def advice(self) -> str:
         """What a person does next about a job that ended without success."""
         if self.state is JobState.CANCELLED:
-            return "Submit it again whenever you like."
+            return "Retry it, or submit it again, whenever you like."
         if self.state is JobState.LOST:
             return "Look at the results folder; submit it again if it is empty."
-        return _ADVICE.get(self.exit_code or 0, "Submit it again; if it fails again, show this to whoever runs NOMADS.")
+        return _ADVICE.get(self.exit_code or 0, "Retry it; if it fails again, show this to whoever runs NOMADS.")
 
 
 _ADVICE = {

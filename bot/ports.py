@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from bot.jobs import Job, JobState, NotFound, Observation, Refused, ResultFile
+from bot.jobs import Job, JobState, NotFound, Observation, Preferences, Refused, ResultFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,26 @@ class Step:
     state: JobState
 
 
+@dataclass(frozen=True, slots=True)
+class SavedToken:
+    """What may be shown of a token that is kept for a person."""
+
+    ending: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """What the app's own tab shows a person."""
+
+    running: Sequence[Job]
+    running_in_all: int
+    """How many of their jobs have not ended; `running` may show fewer."""
+    recent: Sequence[Job]
+    saved: SavedToken | None
+    preferences: Preferences
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """A job as chat shows it."""
@@ -148,10 +168,14 @@ class Story:
     """Title and address of each result."""
     address: str = ""
     """Where the results folder is looked at."""
+    mention: str | None = None
+    """Who is named in a reply, so that chat notifies them."""
+    helpers: Sequence[str] = ()
+    """Who is named in a reply that says why a job waits: they can help."""
 
 
-EDIT = "nomads_edit"
-"""The action of the button, on the last reply of a job that was turned down, that opens its form again."""
+CANCELLED = "Cancelled from NOMADS."
+"""The reason that compute is given, and gives back, for the end of a job that somebody cancelled."""
 
 
 class Chat(Protocol):
@@ -171,6 +195,9 @@ class Chat(Protocol):
 
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread. The caller names it uniquely."""
+
+    def show_home(self, person: str, home: Home) -> None:
+        """Show this person their home tab like that."""
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""

@@ -7,11 +7,13 @@ waits for AWS, BOSS or a mail server. `bot.worker` carries the effects out.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets as entropy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from pydantic import SecretStr
@@ -20,20 +22,27 @@ from bot import checks, words
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
+    MISSED,
+    UNFINISHED,
     AlreadyRunning,
     Expected,
     InvalidRequest,
     Job,
     JobRequest,
     JobState,
+    NotYours,
     Observation,
+    Preferences,
     Progress,
     Refused,
     Summary,
+    TooLate,
     Unavailable,
+    UnknownJob,
 )
-from bot.ports import Compute, Experiment, Secrets, Volumes, VolumesRefused
-from bot.store import Effect, JobStore, Kind, Person, Transaction, Transition, now
+from bot.people import People, saved_token
+from bot.ports import CANCELLED, Compute, Experiment, Home, Secrets, Volumes, VolumesRefused
+from bot.store import Effect, JobStore, Kind, Transaction, Transition, now
 
 TOGETHER = timedelta(seconds=2)
 """Steps that follow one another within this time are told in one reply."""
@@ -41,12 +50,53 @@ LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
 RUNS = 100
 """How many of a pipeline's last runs tell what the next one will take."""
-PERSON_KEPT, PEOPLE = timedelta(seconds=2), 1000
-"""For so long, and of so many, what fills a form is not looked up again: a query costs a busy server a third of it."""
 RUNS_KEPT = timedelta(seconds=30)
 """For so long runs that another process has finished may be unknown to this one."""
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
+RECHECKED = "BOSS is asked first whether it can work now."
+NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
+HOME_OPEN = timedelta(hours=12)
+"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
+HOME_RUNNING, HOME_RECENT = 10, 10
+"""Jobs that the home tab shows."""
+PAGE = 10
+"""Jobs on a page of a list."""
+ATTEMPTS = 20
+"""Attempts that are looked up in either direction."""
+TERMINAL = "cli:"
+"""How the name of somebody at a terminal begins."""
+ID_LENGTH = 8
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that reads as something else
+
+
+class Which(StrEnum):
+    """Which jobs a list shows."""
+
+    MINE = "mine"
+    ALL = "all"
+    RUNNING = "running"
+    FAILED = "failed"
+    MINE_RUNNING = "mine running"
+    MINE_FAILED = "mine failed"
+
+
+_MINE = frozenset({Which.MINE, Which.MINE_RUNNING, Which.MINE_FAILED})
+_SHOWN: Mapping[Which, Collection[JobState]] = {
+    Which.MINE: tuple(JobState),
+    Which.ALL: tuple(JobState),
+    Which.RUNNING: UNFINISHED,
+    Which.FAILED: MISSED,
+    Which.MINE_RUNNING: UNFINISHED,
+    Which.MINE_FAILED: MISSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a list of jobs, and whether there are older ones."""
+
+    jobs: Sequence[Job]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +106,6 @@ class Confirm:
     bytes: int = 0
     seconds: float = 0
     cost: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SavedToken:
-    """What may be shown of a token that is kept for a person."""
-
-    ending: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is kept of a person."""
-
-    saved: SavedToken | None
-    token: SecretStr | None
-    """The saved token, for this person's own use; None where it cannot be opened."""
-    last_request: Mapping[str, str]
-    """What they asked last, as they might have typed it, without a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +128,7 @@ class Proposal:
 
 
 class JobService:
-    """Accepts, observes, cancels and finds jobs."""
+    """Accepts, observes, cancels, retries and finds jobs. `people` is what is kept of those who ask."""
 
     def __init__(
         self,
@@ -111,11 +142,13 @@ class JobService:
         predictions: str = "",
         prices: checks.Prices | None = None,
         confirm: Confirm | None = None,
+        admins: Sequence[str] = (),
         clock: Callable[[], datetime] = now,
     ) -> None:
         """`vault` keeps a token from acceptance on, without leaving this machine and its database.
 
-        `predictions` is where in BOSS programs write their detections to (`collection/experiment`); empty: nowhere.
+        `admins` may cancel and retry anybody's jobs. `predictions` is where in BOSS programs write their detections to
+        (`collection/experiment`); empty: nowhere.
         """
         self._store = store
         self._catalog = catalog
@@ -126,9 +159,10 @@ class JobService:
         self._predictions = predictions
         self._prices = prices or checks.Prices()
         self._confirm = confirm or Confirm()
+        self._admins = frozenset(admins)
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
-        self._people: dict[str, tuple[datetime, Person]] = {}
+        self.people = People(store=store, vault=vault, clock=clock)
         self._runs: dict[str, tuple[datetime, list[tuple[int, float]]]] = {}
 
     def on_commit(self, listener: Callable[[], None]) -> None:
@@ -257,12 +291,14 @@ class JobService:
         key: str,
         proposal: Proposal | None = None,
         again: bool = False,
+        retry_of: Job | None = None,
     ) -> Job:
         """Take a reviewed request: when this returns, the job is in the database with its first effects.
 
-        A second call with the same key changes nothing and returns the same job. What is proposed and unchecked is
-        checked before it is submitted. Raises AlreadyRunning where a job does the same work, unless it is wanted
-        `again`; InvalidRequest; and Unavailable where the database cannot be written (nothing is taken then).
+        A second call with the same key changes nothing and returns the same job. What is proposed and unchecked, and
+        what tries a job again, is checked before it is submitted. Raises AlreadyRunning where a job does the same
+        work, unless it is wanted `again`; InvalidRequest; and Unavailable where the database cannot be written
+        (nothing is taken then).
         """
         try:
             self.review({name: getattr(request, name) for name in JobRequest.model_fields}, token)
@@ -272,9 +308,14 @@ class JobService:
             raise
         at = self._clock()
         pipeline = self._pipeline(request)
-        checked = proposal is None or proposal.checked
-        chat = [(Kind.CARD, ""), (Kind.REPLY, "1")] if request.channel else []
-        wanted = [(Kind.SUBMIT if checked else Kind.CHECK, ""), *chat, (Kind.MAIL_ACCEPTED, "")]
+        checked = retry_of is None and (proposal is None or proposal.checked)
+        wishes = self.people.preferences(actor)
+        reply = 1 if wishes.tells(JobState.ACCEPTED) else None
+        wanted = [(Kind.SUBMIT if checked else Kind.CHECK, "")]
+        if request.channel:
+            wanted += [(Kind.CARD, ""), *([(Kind.REPLY, "1")] if reply else [])]
+        if wishes.mail:
+            wanted.append((Kind.MAIL_ACCEPTED, ""))
 
         def take(transaction: Transaction) -> Job | None:
             work = self._work(pipeline, request)
@@ -282,7 +323,7 @@ class JobService:
             if not again and (twin := transaction.same_work(work)) and twin.state not in FINAL and twin.key != key:
                 raise AlreadyRunning(twin)
             job = Job(
-                id="".join(entropy.choice(_ID_ALPHABET) for _ in range(8)),
+                id="".join(entropy.choice(_ID_ALPHABET) for _ in range(ID_LENGTH)),
                 key=key,
                 request=request,
                 actor=actor,
@@ -292,11 +333,17 @@ class JobService:
                 checked=checked,
                 size=proposal.size if proposal and checked else None,
                 expected=proposal.expected if proposal else self._expected(pipeline, request),
+                attempt=retry_of.attempt + 1 if retry_of else 1,
+                retry_of=retry_of.id if retry_of else None,
                 accepted_at=at,
             )
-            told = " ".join([f"Accepted as job {job.id}.", *(() if checked else (UNCHECKED,)), *warnings])
-            if transaction.add(job, Transition(JobState.ACCEPTED, at, told, 1), wanted):
+            told = " ".join([_accepted(job), *(() if checked or retry_of else (UNCHECKED,)), *warnings])
+            if transaction.add(job, Transition(JobState.ACCEPTED, at, told, reply), wanted):
                 transaction.keep_person(actor, last_request=request.model_dump(mode="json"))
+                if retry_of:
+                    transaction.change(retry_of.id, retried_as=job.id)
+                    self._shown(transaction, retry_of)
+                self._shown_at_home(transaction, job)
                 return job
             self._vault.forget(job.token_ref or "")
             return None
@@ -304,7 +351,7 @@ class JobService:
         warnings = proposal.warnings if proposal else ()
         job = self._store.write(take) or self._store.job_by_key(key)
         assert job  # its key is taken, and jobs are never deleted
-        self._people.pop(actor, None)
+        self.people.changed(actor)
         self._committed()
         return job
 
@@ -349,65 +396,12 @@ class JobService:
         if warnings:
             (accepted,) = (t for t in transaction.transitions(job.id) if t.state is JobState.ACCEPTED)
             transaction.tell(job.id, JobState.ACCEPTED, " ".join([accepted.text, *warnings]))
-        if job.request.channel:
-            transaction.want(job.id, Kind.CARD, due_at=self._clock())
-            if warnings:
-                transaction.want(job.id, Kind.REPLY, due_at=self._clock(), subject="1")
+            if job.request.channel and accepted.reply:
+                transaction.want(job.id, Kind.REPLY, due_at=self._clock(), subject=str(accepted.reply))
+        self._shown(transaction, job)
 
     def _names(self) -> str:
         return words.listed([pipeline.name for pipeline in self._catalog])
-
-    # What is kept of people
-
-    def kept(self, person: str) -> Kept:
-        """What is kept of this person, as it was PERSON_KEPT ago at most where another process changed it."""
-        at = self._clock()
-        seen, known = self._people.get(person, (at - 2 * PERSON_KEPT, Person()))
-        if at - seen > PERSON_KEPT:
-            if len(self._people) >= PEOPLE:
-                self._people.clear()
-            known = self._store.person(person)
-            self._people[person] = at, known
-        saved = SavedToken(known.token_end or "", known.token_at) if known.token_ref and known.token_at else None
-        last = typed(JobRequest.model_validate(known.last_request)) if known.last_request else {}
-        return Kept(saved=saved, last_request=last, token=self._opened(known.token_ref))
-
-    def token_of(self, person: str) -> SecretStr | None:
-        """The token that is kept for this person; nobody else is given it. None too where it cannot be opened."""
-        return self._opened(self._store.person(person).token_ref)
-
-    def _opened(self, reference: str | None) -> SecretStr | None:
-        try:
-            return self._vault.get(reference) if reference else None
-        except Refused:
-            return None
-
-    def remember_token(self, person: str, token: SecretStr) -> None:
-        """Keep this token for the person, in place of any other. Raises Unavailable."""
-        value = token.get_secret_value()
-
-        def keep(transaction: Transaction) -> None:
-            self._forget_token(transaction, person)
-            reference = self._vault.put(person, token)
-            ending = value[-4:] if len(value) >= 12 else ""  # four of a short one would say too much
-            transaction.keep_person(person, token_ref=reference, token_end=ending, token_at=self._clock())
-
-        self._store.write(keep)
-        self._people.pop(person, None)
-
-    def forget_token(self, person: str) -> None:
-        """Erase the token that is kept for this person, if one is. Jobs that were accepted with it keep theirs."""
-
-        def forget(transaction: Transaction) -> None:
-            self._forget_token(transaction, person)
-            transaction.keep_person(person, token_ref=None, token_end=None, token_at=None)
-
-        self._store.write(forget)
-        self._people.pop(person, None)
-
-    def _forget_token(self, transaction: Transaction, person: str) -> None:
-        if reference := transaction.person(person).token_ref:
-            self._vault.forget(reference)
 
     # What compute says
 
@@ -416,8 +410,8 @@ class JobService:
         with self._store.begin() as transaction:
             job = transaction.lock(job_id)
             state = seen.state
-            if state is JobState.FAILED and job.cancelled_by:
-                state = JobState.CANCELLED
+            if state is JobState.FAILED and job.cancelled_by and seen.reason.startswith(CANCELLED):
+                state = JobState.CANCELLED  # any other reason is the program's own: it was over before
             if not state.follows(job.state):
                 return False
             self._move(transaction, job, state, seen)
@@ -431,8 +425,45 @@ class JobService:
             if job.state is not JobState.RUNNING or job.progress == progress:
                 return False
             transaction.change(job.id, progress={"part": progress.part, "phase": progress.phase})
-            if job.request.channel:
-                transaction.want(job.id, Kind.CARD, due_at=self._clock())
+            self._shown(transaction, job)
+        self._committed()
+        return True
+
+    def waits(self, job_id: str, cause: str) -> bool:
+        """Tell once why a job has waited to run for so long, in compute's words; True where that is news."""
+        at = self._clock()
+        with self._store.begin() as transaction:
+            job = transaction.lock(job_id)
+            if job.state is not JobState.RUNNABLE or job.waiting:
+                return False
+            since = next(t.at for t in transaction.transitions(job.id) if t.state is JobState.RUNNABLE)
+            cause = words.shortened(words.printable(cause), 500) or NO_CAUSE
+            told = f"Waiting to run for {words.duration(at - since)}. {cause}"
+            transaction.change(job.id, waiting=cause)
+            if _wishes(transaction, job).tells(JobState.RUNNABLE):
+                reply = self._reply(transaction, job, at, alone=True)
+                transaction.tell(job.id, JobState.RUNNABLE, told, reply=reply)
+                if job.request.channel:
+                    transaction.want(job.id, Kind.REPLY, due_at=at, subject=str(reply))
+            self._shown(transaction, job)
+        self._committed()
+        return True
+
+    def not_cancelled(self, effect: Effect, reason: str) -> bool:
+        """Compute refuses to end the job: it goes on, and whoever asked for its end hears why not."""
+        with self._store.begin() as transaction:
+            job = transaction.lock(effect.job_id)
+            if not transaction.finish(effect, at=self._clock(), error=reason):
+                return False
+            if job.state not in FINAL:
+                transaction.change(job.id, cancelled_by=None, cancelled_at=None)
+                last = transaction.transitions(job.id)[-1]
+                said = f"{last.text} It could not be cancelled: {words.shortened(words.printable(reason), 300)}".strip()
+                reply = last.reply or self._reply(transaction, job, self._clock(), alone=True)
+                transaction.tell(job.id, last.state, said, reply=reply)
+                if job.request.channel:
+                    transaction.want(job.id, Kind.REPLY, due_at=self._clock(), subject=str(reply))
+                self._shown(transaction, job)
         self._committed()
         return True
 
@@ -447,6 +478,17 @@ class JobService:
                 self._vault.forget(job.token_ref)
             if JobState.SUBMITTED.follows(job.state):
                 self._move(transaction, job, JobState.SUBMITTED, Observation(state=JobState.SUBMITTED))
+        self._committed()
+        return True
+
+    def not_submitted(self, effect: Effect) -> bool:
+        """The job was cancelled before compute had it, and compute will never have it."""
+        with self._store.begin() as transaction:
+            job = transaction.lock(effect.job_id)
+            if not transaction.finish(effect, at=self._clock()):
+                return False
+            if JobState.CANCELLED.follows(job.state):
+                self._move(transaction, job, JobState.CANCELLED, Observation(state=JobState.CANCELLED))
         self._committed()
         return True
 
@@ -485,13 +527,14 @@ class JobService:
                 token_ref=token_ref,
             )
             transaction.tell(job.id, job.state, _ending(job))
-            if job.request.channel:
-                last = transaction.transitions(job.id)[-1]
-                transaction.want(job.id, Kind.CARD, due_at=at)
+            self._shown(transaction, job)
+            last = transaction.transitions(job.id)[-1]
+            if job.request.channel and last.reply:
                 transaction.want(job.id, Kind.REPLY, due_at=at, subject=str(last.reply))
                 if summary and summary.preview:
                     transaction.want(job.id, Kind.PREVIEW, due_at=at)
-            transaction.want(job.id, Kind.MAIL_FINISHED, due_at=at)
+            if _wishes(transaction, job).mail:
+                transaction.want(job.id, Kind.MAIL_FINISHED, due_at=at)
         self._runs.pop(job.request.pipeline, None)
         self._committed()
         return True
@@ -509,6 +552,8 @@ class JobService:
             finished_at=ended,
             log=seen.log or job.log,
         )
+        if state is JobState.RUNNABLE:
+            transaction.change(job.id, runnable_at=at)
         if started and not job.started_at:  # also where RUNNING itself was too short to be seen
             waited = words.duration(started - job.accepted_at)
             self._enter(transaction, job, JobState.RUNNING, at, f"Running, after waiting {waited}.")
@@ -517,39 +562,126 @@ class JobService:
             transaction.want(job.id, Kind.COLLECT, due_at=at)
         elif state is not JobState.RUNNING:
             transaction.enter(job.id, Transition(state, at, "", None))
-        if job.request.channel:
-            transaction.want(job.id, Kind.CARD, due_at=at)
+        self._shown(transaction, job)
 
     def _enter(self, transaction: Transaction, job: Job, state: JobState, at: datetime, text: str) -> None:
-        reply = self._reply(transaction, job, at)
+        wishes = _wishes(transaction, job)
+        reply = None
+        if wishes.tells(state):
+            # A message that is edited notifies nobody.
+            reply = self._reply(transaction, job, at, alone=state in FINAL and wishes.mention)
         transaction.enter(job.id, Transition(state, at, text, reply))
-        if text and job.request.channel:
+        if text and reply and job.request.channel:
             transaction.want(job.id, Kind.REPLY, due_at=at, subject=str(reply))
 
     @staticmethod
-    def _reply(transaction: Transaction, job: Job, at: datetime) -> int:
+    def _reply(transaction: Transaction, job: Job, at: datetime, *, alone: bool) -> int:
         """The reply that tells a step taken now: the last one, if its last step is fresh, or a new one."""
         told = [t for t in transaction.transitions(job.id) if t.reply is not None]
         if not told:
             return 1
-        return (told[-1].reply or 0) + (0 if at - told[-1].at <= TOGETHER else 1)
+        last = max(t.reply or 0 for t in told)
+        return last + (0 if at - told[-1].at <= TOGETHER and not alone else 1)
+
+    def _shown(self, transaction: Transaction, job: Job) -> None:
+        """What shows the job is brought up to date: its card, and its owner's home tab if that may be open."""
+        if job.request.channel:
+            transaction.want(job.id, Kind.EDIT, due_at=self._clock())
+        self._shown_at_home(transaction, job)
+
+    def _shown_at_home(self, transaction: Transaction, job: Job) -> None:
+        opened = transaction.person(job.actor, alone=False).home_opened_at
+        if opened and self._clock() - opened < HOME_OPEN:
+            transaction.want(job.id, Kind.HOME, due_at=self._clock())
 
     # What people ask
 
-    def cancel(self, job_id: str, *, actor: str) -> bool:
-        """End the job, wherever it stands; False where it has ended already. Raises UnknownJob."""
+    def may_steer(self, job: Job, actor: str) -> bool:
+        """Whether this person may cancel and retry the job: its owner, an admin, or whoever has a terminal here."""
+        return actor == job.actor or actor in self._admins or actor.startswith(TERMINAL)
+
+    def cancel(self, job_id: str, *, actor: str) -> Job:
+        """End the job, wherever it stands; asking twice is asking once. Returns it as it stands then.
+
+        Raises UnknownJob, NotYours, and TooLate where it has ended already.
+        """
         with self._store.begin() as transaction:
             job = transaction.lock(job_id)
+            self._only_for(job, actor, "cancel")
             if job.state in FINAL:
-                return False
-            transaction.change(job.id, cancelled_by=actor)
-            waiting = Kind.SUBMIT if job.checked else Kind.CHECK
-            if job.state is JobState.ACCEPTED and transaction.drop(job.id, waiting):
-                self._move(transaction, job, JobState.CANCELLED, Observation(state=JobState.CANCELLED))
-            else:
-                transaction.want(job.id, Kind.CANCEL, due_at=self._clock())
+                raise TooLate(f"Job {job.id} has ended already: {words.state(job.state)}. Nothing was cancelled.")
+            if job.cancelled_by is None:
+                transaction.change(job.id, cancelled_by=actor, cancelled_at=self._clock())
+                waiting = Kind.SUBMIT if job.checked else Kind.CHECK
+                if job.state is JobState.ACCEPTED and transaction.drop(job.id, waiting):
+                    self._move(transaction, job, JobState.CANCELLED, Observation(state=JobState.CANCELLED))
+                else:
+                    transaction.want(job.id, Kind.CANCEL, due_at=self._clock())
+                    self._shown(transaction, job)
         self._committed()
-        return True
+        return self.find(job_id)
+
+    def retry(self, job_id: str, *, actor: str, token: SecretStr, email: str = "") -> Job:
+        """Try a job again that ended without success: one new job, whoever asks and however often.
+
+        It is the actor's, runs with their token, and mails to `email`, or where the first one did.
+        Raises UnknownJob, NotYours, TooLate, AlreadyRunning, InvalidRequest and Unavailable.
+        """
+        job = self.retryable(job_id, actor=actor)
+        if job.retried_as:
+            return self.find(job.retried_as)
+        request = job.request.model_copy(update={"email": email} if email else {})
+        return self.accept(request, actor=actor, token=token, key=f"retry:{job.id}", retry_of=job)
+
+    def retryable(self, job_id: str, *, actor: str) -> Job:
+        """The job, if this person may try it again or that was done. Raises UnknownJob, NotYours or TooLate."""
+        job = self.find(job_id)
+        self._only_for(job, actor, "retry")
+        if job.state not in FINAL:
+            raise TooLate(f"Job {job.id} has not ended: {words.state(job.state)}. Cancel it first, or wait.")
+        if job.state is JobState.SUCCEEDED:
+            raise TooLate(f"Job {job.id} has succeeded; “Edit and rerun” runs it again.")
+        return job
+
+    def _only_for(self, job: Job, actor: str, verb: str) -> None:
+        if not self.may_steer(job, actor):
+            raise NotYours(f"Only whoever asked for job {job.id}, or an admin of NOMADS, may {verb} it.")
+
+    def page(self, wanted: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
+        """Jobs, the newest first; with `before`, those that were accepted before that job."""
+        mine = actor if wanted in _MINE else None
+        found = self._store.page(_SHOWN[wanted], actor=mine, before=before, most=most + 1)
+        return Page(jobs=found[:most], more=len(found) > most)
+
+    def home(self, person: str) -> Home:
+        """What the app's home tab shows this person, as of now."""
+        known = self._store.person(person)
+        running = self.page(Which.MINE_RUNNING, actor=person, most=HOME_RUNNING).jobs
+        return Home(
+            running=running,
+            running_in_all=max(len(running), self._store.number_of(UNFINISHED, actor=person)),
+            recent=self._store.page(FINAL, actor=person, most=HOME_RECENT),
+            saved=saved_token(known),
+            preferences=known.preferences,
+        )
+
+    def opened_home(self, person: str) -> None:
+        """They look at the home tab: for a while it is kept up to date. Raises Unavailable."""
+        at = self._clock()
+        self._store.write(lambda transaction: transaction.keep_person(person, home_opened_at=at))
+
+    def attempts(self, job: Job) -> list[Job]:
+        """All attempts that this job is one of, the first one first; at most ATTEMPTS before and after it."""
+        chain = [job]
+        while (before := chain[0].retry_of) and len(chain) < ATTEMPTS:
+            chain.insert(0, self.find(before))
+        while (after := chain[-1].retried_as) and len(chain) < 2 * ATTEMPTS:
+            chain.append(self.find(after))
+        return chain
+
+    def transitions(self, job_id: str) -> list[Transition]:
+        """The job's story, oldest first."""
+        return self._store.transitions(job_id)
 
     def card_of(self, job_id: str) -> str | None:
         """The timestamp of the job's card, once it was posted."""
@@ -559,10 +691,42 @@ class JobService:
         """The job of that id. Raises UnknownJob."""
         return self._store.job(job_id)
 
+    def named(self, name: str) -> Job:
+        """The job that a person names. Raises UnknownJob with the nearest ids there are."""
+        wanted = name.strip().strip("`").casefold()
+        if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
+            try:
+                return self._store.job(wanted)
+            except UnknownJob:
+                beginning = wanted if len(wanted) >= 3 else ""
+                near = self._store.near(_misspelt(wanted), beginning=beginning, most=3)
+        else:
+            near = []
+        shown = words.shortened(words.printable(name.strip()), 20)
+        hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
+        raise UnknownJob(f"There is no job “{shown}”; {hint}")
 
-def typed(request: JobRequest) -> dict[str, str]:
-    """The request as a person types it, by field."""
-    return {name: str(value) for name in JobRequest.model_fields if (value := getattr(request, name)) is not None}
+
+def _wishes(transaction: Transaction, job: Job) -> Preferences:
+    return transaction.person(job.actor, alone=False).preferences
+
+
+def _misspelt(name: str) -> list[str]:
+    """Ids that one slip of the fingers makes into this name, or that read like it."""
+    read = name.translate(str.maketrans("oilu", "011v"))  # what Crockford's alphabet leaves out
+    cuts = [(read[:n], read[n:]) for n in range(len(read) + 1)]
+    slips = {read}
+    slips |= {a + b[1:] for a, b in cuts if b}
+    slips |= {a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1}
+    slips |= {a + c + b[1:] for a, b in cuts if b for c in _ID_ALPHABET}
+    slips |= {a + c + b for a, b in cuts for c in _ID_ALPHABET}
+    return sorted(slip for slip in slips if len(slip) == ID_LENGTH)
+
+
+def _accepted(job: Job) -> str:
+    if job.retry_of is None:
+        return f"Accepted as job {job.id}."
+    return f"Accepted as job {job.id}: attempt {job.attempt}, after job {job.retry_of}. {RECHECKED}"
 
 
 def _placed(field: str, text: str) -> str:
@@ -577,7 +741,8 @@ def _ending(job: Job) -> str:
             found = words.listed([f"{words.count(n)} {what}" for what, n in counts.items()])
             return f"Finished{took}: {found}." if counts else f"Finished{took}."
         case JobState.CANCELLED:
-            return f"Cancelled{took}."
+            whom = "by whoever asked for it" if job.cancelled_by == job.actor else "by an admin"
+            return f"Cancelled {whom}{took}."
         case JobState.LOST:
             return f"Lost: {job.reason}"
         case _:

@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""
     mail_from: str = "nomads@localhost"
 
+    admins: list[str] = []
+    """JSON: Slack user ids of people who may cancel and retry anybody's jobs, and are named where one waits long."""
+    explain_after: Annotated[float, Field(gt=0)] = 600
+    """Seconds that a job waits to run before its thread says why."""
     watch_interval: Annotated[float, Field(ge=0)] = 0
     """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
     lost_after: Annotated[float, Field(ge=0)] = 300

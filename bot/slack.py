@@ -1,41 +1,26 @@
-"""Chat over Slack's Web API: the job's card, the replies in its thread, and the preview."""
+"""Chat over Slack's Web API: messages, files and the home tab; `bot.cards` says what stands in them."""
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
-from slack_sdk.models.blocks import (
-    ActionsBlock,
-    Block,
-    ButtonElement,
-    ContextBlock,
-    HeaderBlock,
-    MarkdownTextObject,
-    PlainTextObject,
-    SectionBlock,
-)
+from slack_sdk.models.blocks import Block
 from slack_sdk.models.metadata import Metadata
 from slack_sdk.web import SlackResponse
 
-from bot import words
-from bot.jobs import FINAL, WAITING, Job, JobState, Refused, Unavailable
-from bot.ports import EDIT, Step, Story
+from bot import cards
+from bot.jobs import Refused, Unavailable
+from bot.ports import Home, Step, Story
 
 log = logging.getLogger(__name__)
 
-SECTION, HEADER = 3000, 150
-"""Slack's limits on a section's and a header's text, in characters."""
-BLOCKS = 12_000
-"""Characters that all blocks of a message hold together; Slack refuses some 13,000 (msg_blocks_too_long)."""
 EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
 CLOCK_SKEW = 60
@@ -44,14 +29,6 @@ CLOCK_SKEW = 60
 _PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 _FOR_AN_ADMIN = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}
 _OUTSIDE = {"not_in_channel", "channel_not_found"}
-_STATES = {
-    JobState.ACCEPTED: "📥 Accepted",
-    JobState.RUNNING: "⚙️ Running",
-    JobState.SUCCEEDED: "✅ Finished",
-    JobState.FAILED: "❌ Failed",
-    JobState.CANCELLED: "🚫 Cancelled",
-    JobState.LOST: "❓ Lost",
-} | dict.fromkeys(WAITING, "⏳ Waiting to run")
 T = TypeVar("T")
 
 
@@ -66,19 +43,19 @@ class SlackChat:
 
     def post_card(self, story: Story, *, key: str) -> str:
         """Post the job's card; returns its timestamp."""
-        return self._post(story, _card(story), _summary_line(story.job), key=key, thread=None)
+        return self._post(story, cards.card(story), cards.summary(story.job), key=key, thread=None)
 
     def edit_card(self, story: Story, timestamp: str) -> None:
         """Bring the card up to date."""
-        self._edit(story, _card(story), _summary_line(story.job), timestamp)
+        self._edit(story, cards.card(story), cards.summary(story.job), timestamp)
 
     def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
         """Tell the steps in the thread; returns the reply's timestamp."""
-        return self._post(story, _reply(story, steps), _spoken(steps), key=key, thread=thread)
+        return self._post(story, cards.reply(story, steps), cards.spoken(story, steps), key=key, thread=thread)
 
     def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
         """Let that reply tell these steps."""
-        self._edit(story, _reply(story, steps), _spoken(steps), timestamp)
+        self._edit(story, cards.reply(story, steps), cards.spoken(story, steps), timestamp)
 
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread."""
@@ -90,6 +67,10 @@ class SlackChat:
             ),
             join=channel,
         )
+
+    def show_home(self, person: str, home: Home) -> None:
+        """Publish the home tab. Raises Refused for somebody who has left the workspace."""
+        self._call("views.publish", lambda: self._client.views_publish(user_id=person, view=cards.home(home)))
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the message with that key, or of the file of that name.
@@ -184,138 +165,3 @@ class SlackChat:
         if code in _PASSING or code in _FOR_AN_ADMIN or answer.status_code >= 500:
             return Unavailable(f"Slack answered {code or answer.status_code} to {method}.")
         return Refused(f"Slack answered {code} to {method}.")
-
-
-def _summary_line(job: Job) -> str:
-    """The card in one line, for notifications and screen readers."""
-    request = job.request
-    return words.mrkdwn(
-        f"{request.pipeline} on {request.collection}/{request.experiment}: {_STATES[job.state][2:].strip()}"
-    )
-
-
-def _card(story: Story) -> list[Block]:
-    job, request = story.job, story.job.request
-    facts = [
-        f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
-        f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
-        f"*Asked by*\n{_who(job)}",
-        f"*State*\n{_state(job)}{_since(job)}{_progress(job)}",
-    ]
-    if effort := _effort(job):
-        facts.append(effort)
-    return [
-        HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
-        SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        ContextBlock(
-            elements=[MarkdownTextObject(text=f"Job `{job.id}` · results: {words.link(story.address, 'folder')}")]
-        ),
-    ]
-
-
-def _who(job: Job) -> str:
-    return f"<@{job.actor}>" if re.fullmatch(r"[UW][A-Z0-9]+", job.actor) else words.mrkdwn(job.actor)
-
-
-def _state(job: Job) -> str:
-    return _STATES[job.state] if job.checked or job.state in FINAL else "🔎 Checking with BOSS"
-
-
-def _effort(job: Job) -> str:
-    """What the job is expected to take; at its end, what it took."""
-    expected, took = job.expected, job.took
-    if took is None:
-        return f"*Expected*\n{words.forecast(expected)}" if expected and job.state not in FINAL else ""
-    said = f"*Took*\n{words.duration(took)}"
-    if expected:
-        said += f" (expected {words.duration(timedelta(seconds=expected.seconds))})"
-        cost = expected.cost_of(took.total_seconds())
-        if cost is not None and expected.cost is not None:
-            said += (
-                f"\n{words.money(cost, expected.currency)} (expected {words.money(expected.cost, expected.currency)})"
-            )
-    return said
-
-
-def _progress(job: Job) -> str:
-    """How far a running program is, as `▓▓▓▓░░░░░░ 42 % reading`."""
-    if job.progress is None or job.state is not JobState.RUNNING:
-        return ""
-    done = round(job.progress.part * 10)
-    percent = f"{job.progress.part * 100:.0f} %"
-    return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}"
-
-
-def _since(job: Job) -> str:
-    when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
-    if job.state in FINAL:
-        when = job.finished_at
-    return f"\n{'' if job.state in FINAL else 'since '}{_time(int(when.timestamp()))}" if when else ""
-
-
-def _time(seconds: int) -> str:
-    """A time that Slack shows in the reader's own zone."""
-    fallback = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-    return f"<!date^{seconds}^{{date_short_pretty}} {{time}}|{fallback}>"
-
-
-def _spoken(steps: Sequence[Step]) -> str:
-    return words.shortened(words.mrkdwn(" ".join(step.text for step in steps)), SECTION)
-
-
-def _reply(story: Story, steps: Sequence[Step]) -> list[Block]:
-    job = story.job
-    texts = _packed([words.mrkdwn(step.text) for step in steps])
-    ended = bool(steps) and steps[-1].state in FINAL
-    if ended and job.state is JobState.SUCCEEDED:
-        folder = words.link(story.address, "All files")
-        lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
-        lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
-        texts += _packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + _packed([folder])
-    elif ended:
-        if job.log_tail:
-            texts += _log(job.log_tail)
-        texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
-    blocks: list[Block] = [SectionBlock(text=MarkdownTextObject(text=text)) for text in texts]
-    if ended and job.turned_down:
-        button = ButtonElement(action_id=EDIT, text="Edit and resubmit", value=job.id)
-        whom = [ContextBlock(elements=[MarkdownTextObject(text=f"For {_who(job)}")])]
-        blocks += [*whom, ActionsBlock(elements=[button])]
-    return blocks
-
-
-def _fitting(lines: Sequence[str], room: int) -> list[str]:
-    """The first lines that fit into so many characters: signed links can be very long, and lie in the folder anyway."""
-    kept: list[str] = []
-    for line in lines:
-        room -= len(line) + 1
-        if room < 0:
-            break
-        kept.append(line)
-    return kept
-
-
-def _packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
-    """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
-    packed: list[str] = []
-    for line in lines:
-        if len(line) > room:
-            continue
-        if packed and len(packed[-1]) + 1 + len(line) <= room:
-            packed[-1] += "\n" + line
-        else:
-            packed.append(line)
-    return packed
-
-
-def _log(tail: Sequence[str]) -> list[str]:
-    """The last lines a program printed, as code blocks, one a section; every line is there, a long one cut."""
-    room = BLOCKS // 2 // max(len(tail), 1)
-    lines = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in tail]
-    fence = "```\n"
-    return [f"{fence}{text}\n```" for text in _packed(lines, SECTION - 2 * len(fence))]
-
-
-def _cut(text: str, limit: int) -> str:
-    """Escaped text, cut where it breaks no escape."""
-    return text if len(text) <= limit else re.sub(r"&[a-z]*$", "", text[: limit - 1]) + "…"

@@ -9,21 +9,33 @@ import hashlib
 import secrets as entropy
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
-from bot.jobs import FINAL, WATCHED, Job, JobRequest, JobState, NomadsError, Summary, Unavailable, UnknownJob
+from bot.jobs import (
+    FINAL,
+    WATCHED,
+    Job,
+    JobRequest,
+    JobState,
+    NomadsError,
+    Preferences,
+    Steps,
+    Summary,
+    Unavailable,
+    UnknownJob,
+)
+from bot.tables import MIGRATIONS, REVISION, Utc, duties, effects, jobs, messages, people, secrets, transitions
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects.sqlite import Insert
@@ -32,143 +44,6 @@ BUSY_SECONDS = 0.8
 """How long a write waits for its turn, and then as long for SQLite's lock or a connection: with a question to Slack
 before it, all within Slack's three seconds for an answer."""
 T = TypeVar("T")
-MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0003"
-"""The newest of the migrations."""
-
-
-class Utc(sa.TypeDecorator[datetime]):
-    """An aware time in UTC, also where the database keeps no zone (SQLite)."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """To UTC."""
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """From UTC."""
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-jobs = sa.Table(
-    "jobs",
-    metadata,
-    sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("key", sa.String(255), nullable=False, unique=True),
-    sa.Column("request", sa.JSON, nullable=False),
-    sa.Column("actor", sa.String(255), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("compute_id", sa.String(255)),
-    sa.Column("token_ref", sa.String(2048)),
-    sa.Column("log", sa.String(1024)),
-    sa.Column("log_tail", sa.JSON, nullable=False, default=list),
-    sa.Column("exit_code", sa.Integer),
-    sa.Column("summary", sa.JSON(none_as_null=True)),
-    sa.Column("progress", sa.JSON(none_as_null=True)),
-    sa.Column("cancelled_by", sa.String(255)),
-    sa.Column("accepted_at", Utc, nullable=False),
-    sa.Column("submitted_at", Utc),
-    sa.Column("started_at", Utc),
-    sa.Column("finished_at", Utc),
-    sa.Column("pipeline", sa.String(255), nullable=False),  # this and the next: of the request, to be searched by
-    sa.Column("voxels", sa.BigInteger, nullable=False),
-    sa.Column("work", sa.String(64), nullable=False),
-    sa.Column("size", sa.BigInteger),
-    sa.Column("checked", sa.Boolean, nullable=False),
-    sa.Column("expected", sa.JSON(none_as_null=True)),
-    sa.Index("ix_jobs_state_id", "state", "id"),
-    sa.Index("ix_jobs_work", "work", "accepted_at"),
-    sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
-)
-
-people = sa.Table(
-    "people",
-    metadata,
-    sa.Column("person", sa.String(255), primary_key=True),
-    sa.Column("token_ref", sa.String(64)),
-    sa.Column("token_end", sa.String(8)),
-    sa.Column("token_at", Utc),
-    sa.Column("last_request", sa.JSON(none_as_null=True)),
-)
-
-transitions = sa.Table(
-    "transitions",
-    metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("state", sa.String(16), primary_key=True),  # a job enters a state once
-    sa.Column("at", Utc, nullable=False),
-    sa.Column("text", sa.Text, nullable=False, default=""),
-    sa.Column("reply", sa.Integer),  # which reply tells it; null: none does
-)
-
-messages = sa.Table(
-    "messages",
-    metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("subject", sa.String(32), primary_key=True),  # card, reply-1, …
-    sa.Column("timestamp", sa.String(32), nullable=False),
-)
-
-effects = sa.Table(
-    "effects",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
-    sa.Column("lane", sa.String(16), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("subject", sa.String(32), nullable=False, default=""),
-    sa.Column("due_at", Utc, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
-    sa.Column("lease", sa.String(32)),
-    sa.Column("leased_until", Utc),
-    sa.Column("done_at", Utc),
-    sa.Column("error", sa.Text),
-    sa.Index(
-        "ix_effects_open",
-        "lane",
-        "due_at",
-        sqlite_where=sa.text("done_at IS NULL"),
-        postgresql_where=sa.text("done_at IS NULL"),
-    ),
-    sa.Index(
-        "ix_effects_order",
-        "job_id",
-        "lane",
-        "id",
-        sqlite_where=sa.text("done_at IS NULL"),
-        postgresql_where=sa.text("done_at IS NULL"),
-    ),
-)
-
-secrets = sa.Table(
-    "secrets",
-    metadata,
-    sa.Column("reference", sa.String(64), primary_key=True),
-    sa.Column("owner", sa.String(255), nullable=False),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-    sa.Column("created_at", Utc, nullable=False),
-)
-
-duties = sa.Table(
-    "duties",
-    metadata,
-    sa.Column("name", sa.String(32), primary_key=True),
-    sa.Column("holder", sa.String(32), nullable=False),
-    sa.Column("until", Utc, nullable=False),
-)
 
 
 class Lane(StrEnum):
@@ -176,6 +51,8 @@ class Lane(StrEnum):
 
     COMPUTE = "compute"
     CHAT = "chat"
+    EDIT = "edit"
+    HOME = "home"
     MAIL = "mail"
 
 
@@ -189,6 +66,8 @@ class Kind(StrEnum):
     CARD = "card"
     REPLY = "reply"
     PREVIEW = "preview"
+    EDIT = "edit"
+    HOME = "home"
     MAIL_ACCEPTED = "mail-accepted"
     MAIL_FINISHED = "mail-finished"
 
@@ -206,6 +85,8 @@ _LANES = {
     Kind.CARD: Lane.CHAT,
     Kind.REPLY: Lane.CHAT,
     Kind.PREVIEW: Lane.CHAT,
+    Kind.EDIT: Lane.EDIT,
+    Kind.HOME: Lane.HOME,
     Kind.MAIL_ACCEPTED: Lane.MAIL,
     Kind.MAIL_FINISHED: Lane.MAIL,
 }
@@ -220,7 +101,15 @@ _FIRST = ~sa.exists().where(
 )
 """True of the first open effect of a job's lane: the only one that may be done now."""
 _CLAIMABLE = (
-    sa.select(effects.c.id, effects.c.job_id, effects.c.kind, effects.c.subject, effects.c.attempts, effects.c.in_doubt)
+    sa.select(
+        effects.c.id,
+        effects.c.job_id,
+        effects.c.kind,
+        effects.c.subject,
+        effects.c.due_at,
+        effects.c.attempts,
+        effects.c.in_doubt,
+    )
     .where(
         effects.c.done_at.is_(None),
         effects.c.lane == sa.bindparam("lane"),
@@ -252,6 +141,7 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
+    due_at: datetime
     attempts: int
     """How often it was claimed, this time included."""
     in_doubt: bool
@@ -277,6 +167,8 @@ class Watched:
     compute_id: str
     state: JobState
     submitted_at: datetime
+    runnable_at: datetime | None
+    """Since when it waits for a place to run; None: it does not, or why it waits was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +179,11 @@ class Person:
     token_end: str | None = None
     token_at: datetime | None = None
     last_request: dict[str, Any] | None = None
+    preferences: Preferences = field(default_factory=Preferences)
+    home_opened_at: datetime | None = None
+    """When they last opened the app's home tab."""
+    home_shown_at: datetime | None = None
+    """As of when it shows their jobs."""
 
 
 def now() -> datetime:
@@ -517,6 +414,55 @@ class JobStore:
         with self._connection() as connection:
             return [(voxels, (end - start).total_seconds()) for voxels, start, end in connection.execute(query)]
 
+    def page(
+        self, states: Iterable[JobState], *, actor: str | None = None, before: str | None = None, most: int
+    ) -> list[Job]:
+        """Up to `most` jobs in these states (of that person alone, where named), the newest first.
+
+        With `before`, those that were accepted before that job. Each state is read by its own key and no further than
+        needed, so a page costs the same however many jobs there are.
+        """
+        order = (jobs.c.accepted_at.desc(), jobs.c.id.desc())
+        with self._connection() as connection:
+            since = (
+                before
+                and connection.execute(
+                    sa.select(jobs.c.accepted_at, jobs.c.id).where(jobs.c.id == before)
+                ).one_or_none()
+            )
+            newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*order).limit(most)
+            if actor is not None:
+                newest = newest.where(jobs.c.actor == actor)
+            if since:
+                newest = newest.where(
+                    sa.tuple_(jobs.c.accepted_at, jobs.c.id)
+                    < sa.tuple_(sa.literal(since.accepted_at, Utc), sa.literal(since.id))
+                )
+            found = sa.union_all(
+                *(sa.select(newest.where(jobs.c.state == state.value).subquery().c.id) for state in states)
+            ).subquery()
+            query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*order).limit(most)
+            return [_to_job(row) for row in connection.execute(query)]
+
+    def number_of(self, states: Iterable[JobState], *, actor: str) -> int:
+        """How many of a person's jobs are in these states."""
+        query = (
+            sa.select(sa.func.count())
+            .select_from(jobs)
+            .where(jobs.c.actor == actor, jobs.c.state.in_([s.value for s in states]))
+        )
+        with self._connection() as connection:
+            return connection.scalar(query) or 0
+
+    def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[str]:
+        """Ids of jobs that are among these, or begin so (where that is not empty); the newest first."""
+        among: sa.ColumnElement[bool] = jobs.c.id.in_(names)
+        if beginning:  # a range of the key: no database needs an index of its own for it
+            among |= (jobs.c.id >= beginning) & (jobs.c.id < beginning + "~")
+        query = sa.select(jobs.c.id).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
+        with self._connection() as connection:
+            return list(connection.scalars(query))
+
     def person(self, person: str) -> Person:
         """What is kept of them; nothing, of a stranger."""
         with self._connection() as connection:
@@ -534,15 +480,29 @@ class JobStore:
                 sa.select(messages.c.timestamp).where(messages.c.job_id == job_id, messages.c.subject == subject)
             )
 
+    def edited(self, job_id: str, subject: str) -> datetime | None:
+        """When that message was last posted or edited."""
+        with self._connection() as connection:
+            at: datetime | None = connection.scalar(
+                sa.select(messages.c.edited_at).where(messages.c.job_id == job_id, messages.c.subject == subject)
+            )
+            return at
+
     def watched(self) -> list[Watched]:
         """Every job compute has, in the order of their ids."""
         query = (
-            sa.select(jobs.c.id, jobs.c.compute_id, jobs.c.state, jobs.c.submitted_at)
+            sa.select(
+                jobs.c.id,
+                jobs.c.compute_id,
+                jobs.c.state,
+                jobs.c.submitted_at,
+                sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
+            )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)
         )
         with self._connection() as connection:
-            return [Watched(i, c, JobState(s), t) for i, c, s, t in connection.execute(query)]
+            return [Watched(i, c, JobState(s), t, r) for i, c, s, t, r in connection.execute(query)]
 
     def claim(
         self,
@@ -577,7 +537,9 @@ class JobStore:
                 _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
             )
         rows = sorted(rows, key=lambda row: row.id)
-        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
+        return [
+            Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.due_at, r.attempts + 1, r.in_doubt, lease) for r in rows
+        ]
 
     def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
         """Keep the leases of effects that are still being done."""
@@ -622,11 +584,13 @@ class JobStore:
         with self._connection() as connection:
             return connection.scalar(sa.select(sa.func.count()).select_from(jobs)) or 0
 
-    def open_effects(self, job_id: str | None = None) -> int:
-        """How many effects are still to be done (for that job)."""
+    def open_effects(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
+        """How many effects are still to be done (for that job, of that kind)."""
         query = sa.select(sa.func.count()).select_from(effects).where(effects.c.done_at.is_(None))
         if job_id is not None:
             query = query.where(effects.c.job_id == job_id)
+        if kind is not None:
+            query = query.where(effects.c.kind == kind.value)
         with self._connection() as connection:
             return connection.scalar(query) or 0
 
@@ -697,9 +661,10 @@ class Transaction:
             number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
             self.connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
 
-    def person(self, person: str) -> Person:
-        """What is kept of them, which nobody else changes until this transaction ends."""
-        self.alone(f"person {person}")
+    def person(self, person: str, *, alone: bool = True) -> Person:
+        """What is kept of them, which nobody else changes until this transaction ends (unless not `alone`)."""
+        if alone:
+            self.alone(f"person {person}")
         return _person(self.connection, person)
 
     def same_work(self, work: str) -> Job | None:
@@ -736,12 +701,13 @@ class Transaction:
         """The job's story, oldest first."""
         return _transitions(self.connection, job_id)
 
-    def tell(self, job_id: str, state: JobState, text: str) -> None:
-        """Put other words to a transition."""
+    def tell(self, job_id: str, state: JobState, text: str, *, reply: int | None = None) -> None:
+        """Put other words to a transition, and tell it in that reply, where one is named."""
+        values = {"text": text} | ({} if reply is None else {"reply": reply})
         self.connection.execute(
             transitions.update()
             .where(transitions.c.job_id == job_id, transitions.c.state == state.value)
-            .values(text=text)
+            .values(**values)
         )
 
     def want(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
@@ -786,19 +752,35 @@ class Transaction:
             ).rowcount
         )
 
-    def keep_message(self, job_id: str, subject: str, timestamp: str) -> None:
-        """Remember a posted message."""
-        self.connection.execute(messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp))
+    def keep_message(self, job_id: str, subject: str, timestamp: str, *, at: datetime) -> None:
+        """Remember a message that was posted then."""
+        self.connection.execute(
+            messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp, edited_at=at)
+        )
+
+    def touch_message(self, job_id: str, subject: str, *, at: datetime) -> None:
+        """Remember that it was edited then."""
+        self.connection.execute(
+            messages.update().where(messages.c.job_id == job_id, messages.c.subject == subject).values(edited_at=at)
+        )
 
 
-_PERSON = sa.select(people.c.token_ref, people.c.token_end, people.c.token_at, people.c.last_request).where(
-    people.c.person == sa.bindparam("wanted")
-)
+_PERSON = sa.select(people).where(people.c.person == sa.bindparam("wanted"))
 
 
 def _person(connection: Connection, person: str) -> Person:
     row = connection.execute(_PERSON, {"wanted": person}).one_or_none()
-    return Person(*row) if row else Person()
+    if row is None:
+        return Person()
+    return Person(
+        token_ref=row.token_ref,
+        token_end=row.token_end,
+        token_at=row.token_at,
+        last_request=row.last_request,
+        preferences=Preferences(Steps(row.steps), row.mention, row.mail),
+        home_opened_at=row.home_opened_at,
+        home_shown_at=row.home_shown_at,
+    )
 
 
 def _insert(dialect: str, table: sa.Table) -> Insert:
@@ -863,7 +845,7 @@ def _to_job(row: sa.Row[Any]) -> Job:
     values = dict(row._mapping)
     values["request"] = JobRequest.model_validate(values["request"])
     values["summary"] = Summary.model_validate(values["summary"]) if values["summary"] else None
-    del values["pipeline"], values["voxels"]
+    del values["pipeline"], values["voxels"], values["runnable_at"]
     return Job.model_validate(values)
 
 

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
+_STATES = {"PENDING": "submitted", "RUNNABLE": "waiting to run"}
+"""AWS Batch's words that say little to others."""
+
+
+def state(name: str) -> str:
+    """A state in plain words, such as `waiting to run`."""
+    return _STATES.get(name, name.lower())
+
+
 def count(number: int) -> str:
     """`1234567` as `1,234,567`."""
     return f"{number:,}"

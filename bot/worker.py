@@ -13,6 +13,7 @@ import secrets as entropy
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
 
@@ -36,7 +37,7 @@ from bot.jobs import (
     Unavailable,
 )
 from bot.letters import acceptance, ending
-from bot.ports import Chat, Compute, Link, Mailer, Results, Secrets, Step, Story, Work
+from bot.ports import CANCELLED, Chat, Compute, Link, Mailer, Results, Secrets, Step, Story, Work
 from bot.service import LOG_LINES, JobService
 from bot.store import Effect, JobStore, Kind, Lane, Watched, now
 
@@ -60,11 +61,14 @@ minute; on AWS each is a call of CloudWatch."""
 CHECK_SECONDS, CHECKS = 10.0, 20
 """What BOSS is given to say whether a request can work, when nobody waits for the answer, and how often: about an hour
 with back-off. Then the person hears that it could not be asked."""
+_OF_CHAT = frozenset({Lane.CHAT, Lane.EDIT, Lane.HOME})
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
-THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.MAIL: 2}
+EDIT_EVERY = timedelta(seconds=3)
+"""How long a card, or a home tab, stays as it is, at least."""
+THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects carried out at once in each lane, so that a dead mail server holds back nothing but mail."""
 
 
@@ -91,15 +95,19 @@ class Worker:
         boss_host: str,
         predictions: str = "",
         viewer: str = "",
+        admins: Sequence[str] = (),
         mail_domain: str,
         watch_interval: float,
         lost_after: timedelta,
+        explain_after: timedelta = timedelta(minutes=10),
         lease: timedelta = LEASE,
+        edit_every: timedelta = EDIT_EVERY,
         clock: Callable[[], datetime] = now,
     ) -> None:
         """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
 
         `predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: neither.
+        `admins` are named where a job has waited to run for longer than `explain_after`.
         Without `chat` (the command line with no Slack) jobs that a channel hears of are left for a worker that has it.
         """
         self._store = store
@@ -114,10 +122,13 @@ class Worker:
         self._boss_host = boss_host
         self._predictions = predictions
         self._viewer = viewer
+        self._admins = tuple(admins)
         self._mail_domain = mail_domain
         self._watch_interval = watch_interval
         self._lost_after = lost_after
+        self._explain_after = explain_after
         self._lease = lease
+        self._edit_every = edit_every
         self._clock = clock
         self._holder = entropy.token_hex(8)
         self._missing: set[str] = set()
@@ -136,13 +147,15 @@ class Worker:
             Kind.CARD: self._card,
             Kind.REPLY: self._reply,
             Kind.PREVIEW: self._preview,
+            Kind.EDIT: self._edit,
+            Kind.HOME: self._home,
             Kind.MAIL_ACCEPTED: self._mail,
             Kind.MAIL_FINISHED: self._mail,
         }
 
     @property
     def _lanes(self) -> Iterable[Lane]:
-        return [lane for lane in Lane if lane is not Lane.CHAT or self._chat]
+        return [lane for lane in Lane if lane not in _OF_CHAT or self._chat]
 
     # Running
 
@@ -261,6 +274,8 @@ class Worker:
                     moved += bool(self._attempt(self._service.observe, job.id, observation))
                 if observation and observation.state is JobState.RUNNING:
                     running.append((job, observation.log))
+                elif observation and observation.state is JobState.RUNNABLE and self._waits_long(job):
+                    self._attempt(self._service.waits, job.id, observation.reason)
         self._follow(running)
         return moved
 
@@ -281,6 +296,10 @@ class Worker:
                 return
             if progress := Progress.read(lines):
                 self._service.progressed(job.id, progress)
+
+    def _waits_long(self, job: Watched) -> bool:
+        """Whether it has waited to run for so long that it should be told why."""
+        return job.runnable_at is not None and self._clock() - job.runnable_at > self._explain_after
 
     def _unknown(self, job_id: str, submitted_at: datetime) -> Observation | None:
         """LOST, once compute has denied the job twice, and not so early that it may merely not know it yet."""
@@ -334,6 +353,8 @@ class Worker:
     def _give_up(self, effect: Effect, error: str) -> None:
         if effect.kind in (Kind.CHECK, Kind.SUBMIT):
             self._service.refused(effect, error)
+        elif effect.kind is Kind.CANCEL:
+            self._service.not_cancelled(effect, error)
         elif effect.kind is Kind.COLLECT:
             self._service.conclude(effect, summary=None, log_tail=(), note=error)
         else:
@@ -342,13 +363,16 @@ class Worker:
     def _finish(self, effect: Effect, *, message: tuple[str, str] | None = None, error: str | None = None) -> None:
         with self._store.begin() as transaction:
             if transaction.finish(effect, at=self._clock(), error=error) and message:
-                transaction.keep_message(effect.job_id, *message)
+                transaction.keep_message(effect.job_id, *message, at=self._clock())
 
     # Compute
 
     def _check(self, effect: Effect, job: Job) -> None:
         if job.state in FINAL or job.token_ref is None:
             self._finish(effect)
+            return
+        if job.cancelled_by:
+            self._service.not_submitted(effect)
             return
         self._service.checked(effect, self._vault.get(job.token_ref), within=CHECK_SECONDS)
 
@@ -357,6 +381,9 @@ class Worker:
             self._finish(effect)
             return
         compute_id = self._compute.find(job.name) if effect.in_doubt else None
+        if compute_id is None and job.cancelled_by:
+            self._service.not_submitted(effect)
+            return
         reference = job.token_ref
         if compute_id is None:
             pipeline = self._catalog.get(job.request.pipeline)
@@ -396,7 +423,7 @@ class Worker:
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
-            self._compute.cancel(job.compute_id, reason="Cancelled from NOMADS.")
+            self._compute.cancel(job.compute_id, reason=CANCELLED)
         self._finish(effect)
 
     def _collect(self, effect: Effect, job: Job) -> None:
@@ -452,11 +479,6 @@ class Worker:
 
     def _card(self, effect: Effect, job: Job) -> None:
         chat, story = self._chat_for(job), self._story(job)
-        timestamp = self._store.message(job.id, "card")
-        if timestamp:
-            chat.edit_card(story, timestamp)
-            self._finish(effect)
-            return
         key = f"{job.id}-card"
         if effect.in_doubt and (timestamp := chat.find(story, thread=None, key=key)):
             chat.edit_card(story, timestamp)
@@ -464,11 +486,42 @@ class Worker:
             timestamp = chat.post_card(story, key=key)
         self._finish(effect, message=("card", timestamp))
 
+    def _edit(self, effect: Effect, job: Job) -> None:
+        chat, timestamp = self._chat_for(job), self._store.message(job.id, "card")
+        if timestamp is None:
+            if self._store.open_effects(job.id, kind=Kind.CARD):  # it may show the job as it was before
+                raise Unavailable("The card is not posted yet.", retry_after=FIRST_DELAY)
+        else:
+            self._not_too_often(self._store.edited(job.id, "card"))
+            chat.edit_card(self._story(self._store.job(job.id)), timestamp)
+        with self._store.begin() as transaction:
+            if transaction.finish(effect, at=self._clock()):
+                transaction.touch_message(job.id, "card", at=self._clock())
+
+    def _home(self, effect: Effect, job: Job) -> None:
+        shown = self._store.person(job.actor).home_shown_at
+        if self._chat and (shown is None or shown < effect.due_at):  # else it has been brought up to date since
+            self._not_too_often(shown)
+            at = self._clock()
+            self._chat.show_home(job.actor, self._service.home(job.actor))
+            with self._store.begin() as transaction:
+                transaction.keep_person(job.actor, home_shown_at=at)
+        self._finish(effect)
+
+    def _not_too_often(self, last: datetime | None) -> None:
+        wait = last + self._edit_every - self._clock() if last else timedelta()
+        if wait > timedelta():
+            raise Unavailable("It was shown a moment ago.", retry_after=wait.total_seconds())
+
     def _reply(self, effect: Effect, job: Job) -> None:
         chat, story = self._chat_for(job), self._story(job)
         thread = self._thread(job)
         told = [t for t in self._store.transitions(job.id) if t.reply == int(effect.subject) and t.text]
         steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
+        if steps and steps[-1].state in FINAL and self._store.person(job.actor).preferences.mention:
+            story = replace(story, mention=job.actor)
+        elif steps and steps[-1].state is JobState.RUNNABLE:
+            story = replace(story, helpers=self._admins)
         name = f"reply-{effect.subject}"
         timestamp = self._store.message(job.id, name)
         if timestamp:

@@ -7,8 +7,9 @@ from concurrent.futures import Executor
 
 from slack_bolt import App
 
+from bot.cards import EDIT
 from bot.catalog import Catalog
-from bot.ports import EDIT, Volumes
+from bot.ports import Volumes
 from bot.service import JobService
 from handlers import errors, modal, token
 from handlers.commands import Commands

@@ -39,7 +39,7 @@ class Options:
 
     def _offer(self, ack: Ack, body: dict[str, Any], names: Any) -> None:
         typed = modal.parse(body["view"]).token  # where Slack tells it here
-        token = typed if typed.get_secret_value() else self._service.token_of(body["user"]["id"])
+        token = typed if typed.get_secret_value() else self._service.people.token_of(body["user"]["id"])
         found, unchecked = [], ""
         try:
             found = names(token or SecretStr(PUBLIC_TOKEN))

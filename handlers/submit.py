@@ -17,8 +17,9 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from bot import words
 from bot.catalog import Catalog
 from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable, UnknownJob
-from bot.ports import Volumes, VolumesRefused
-from bot.service import JobService, Kept, Proposal, SavedToken, typed
+from bot.people import Kept, typed
+from bot.ports import SavedToken, Volumes, VolumesRefused
+from bot.service import JobService, Proposal
 from handlers import modal
 from handlers.workspace import Workspace
 
@@ -62,7 +63,7 @@ class Submit:
         """Open the form: what the words say, then the channel they are in, then what this person last asked."""
         wish = modal.wish(text, self._catalog)
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
-        kept = self._service.kept(user)
+        kept = self._service.people.kept(user)
         preset = {"pipeline": self._service.first_choice(), **kept.last_request, **here}
         self._show(client, trigger_id, user, modal.Wish({**preset, **wish.values}, wish.not_understood), kept)
 
@@ -82,7 +83,7 @@ class Submit:
         values = typed(job.request)
         if user != job.actor:
             del values["email"]
-        self._show(client, body["trigger_id"], user, modal.Wish(values), self._service.kept(user))
+        self._show(client, body["trigger_id"], user, modal.Wish(values), self._service.people.kept(user))
         ack()
 
     def _show(self, client: WebClient, trigger_id: str, user: str, wish: modal.Wish, kept: Kept) -> None:
@@ -99,7 +100,7 @@ class Submit:
     def chosen(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         """A collection or an experiment was chosen: the form shows what BOSS says of it, a moment later."""
         form, user = modal.parse(body["view"]), body["user"]["id"]
-        token = form.token if form.token.get_secret_value() else self._service.token_of(user)
+        token = form.token if form.token.get_secret_value() else self._service.people.token_of(user)
         values = dict(form.values)
         if body["actions"][0]["action_id"] == modal.COLLECTION:  # the experiment was one of another collection
             values.pop(modal.EXPERIMENT, None)
@@ -120,7 +121,7 @@ class Submit:
 
         def describe() -> None:
             about = self._about(wish.values, token, within=PATIENCE) or modal.About(said=SLOW)
-            shown = modal.view(self._catalog, wish, saved=_saved(self._service.kept(user).saved), about=about)
+            shown = modal.view(self._catalog, wish, saved=_saved(self._service.people.kept(user).saved), about=about)
             if self._latest.get(view_id) is not mine:
                 return
             try:
@@ -151,7 +152,7 @@ class Submit:
         """Every mistake at once and the form stays; a question, and it stays too; or a job, and only then it closes."""
         until = time.monotonic() + CHECK
         form, user = modal.parse(view), body["user"]["id"]
-        token = form.token if form.token.get_secret_value() else self._service.token_of(user) or form.token
+        token = form.token if form.token.get_secret_value() else self._service.people.token_of(user) or form.token
         channel = form.values.get("channel", "")
         trouble = self._workspace.trouble_with(channel) if channel else "Choose the channel that hears of the results."
         errors = {"channel": trouble} if trouble else {}
@@ -172,7 +173,11 @@ class Submit:
                 about = self._about(form.values, token, within=0)
                 wish = modal.Wish(form.values)
                 shown = modal.view(
-                    self._catalog, wish, saved=_saved(self._service.kept(user).saved), about=about, question=question
+                    self._catalog,
+                    wish,
+                    saved=_saved(self._service.people.kept(user).saved),
+                    about=about,
+                    question=question,
                 )
                 ack(response_action="update", view=shown)
                 return
@@ -190,7 +195,7 @@ class Submit:
     def _accept(self, proposal: Proposal, form: modal.Form, token: SecretStr, *, user: str, key: str) -> None:
         # first, for if it fails nothing was submitted, as the person is told
         if form.remember and form.token.get_secret_value() and proposal.readable:  # BOSS has taken it
-            self._service.remember_token(user, form.token)
+            self._service.people.remember_token(user, form.token)
         self._service.accept(proposal.request, actor=user, token=token, key=key, proposal=proposal)
 
     def _question(self, proposal: Proposal, twin: Job | None, *, agreed: str) -> modal.Question | None:

@@ -36,7 +36,7 @@ class Token:
 
     def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
         """Open the form."""
-        known = self._service.kept(user).saved
+        known = self._service.people.kept(user).saved
         said = "No token is kept for you."
         if known:
             ending = f" ending …{known.ending}" if known.ending else ""
@@ -63,9 +63,9 @@ class Token:
             if form.token.get_secret_value():
                 error = self._problem(form)
                 if not error:
-                    self._service.remember_token(user, form.token)
+                    self._service.people.remember_token(user, form.token)
             elif forget:
-                self._service.forget_token(user)
+                self._service.people.forget_token(user)
         except Unavailable:
             error = "NOMADS cannot write to its database just now; try again."
         if error:

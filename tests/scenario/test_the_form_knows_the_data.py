@@ -261,7 +261,7 @@ def jobs(served: Served) -> list[Any]:
     """Every job."""
     import sqlalchemy as sa
 
-    from bot.store import jobs as table
+    from bot.tables import jobs as table
 
     store = served.nomads.core.store
     with store._connection() as connection:
@@ -382,7 +382,7 @@ def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(serv
 
 def test_a_refused_token_is_not_remembered(served: Served) -> None:
     assert list(remember(served, token="nobody-s-token").errors) == ["token"]
-    assert served.nomads.core.service.kept("U01DEMO").saved is None
+    assert served.nomads.core.service.people.kept("U01DEMO").saved is None
 
 
 def token_form(served: Served) -> dict[str, Any]:
@@ -401,7 +401,7 @@ def test_the_token_command_shows_replaces_and_forgets(served: Served) -> None:
     assert "Your saved token, kept since" in texts(token_form(served)), "four characters of a short one say too much"
     assert person.submit(shown(served), {"forget": ["yes"]}).ok
     assert "No token is kept for you." in texts(token_form(served))
-    assert served.nomads.core.service.token_of("U01DEMO") is None
+    assert served.nomads.core.service.people.token_of("U01DEMO") is None
     assert rows(served, "secrets") == 0
 
 
@@ -416,12 +416,12 @@ def test_a_token_typed_in_the_command_is_neither_kept_nor_repeated(served: Serve
     ack = served.slack.person().slash("/nomads", f"token {SECRET}", channel="#synapses")
     assert "not typed in a command" in str(ack.body)
     assert SECRET not in str(ack.body)
-    assert served.nomads.core.service.kept("U01DEMO").saved is None
+    assert served.nomads.core.service.people.kept("U01DEMO").saved is None
 
 
 def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -> None:
     assert remember(served).ok
-    served.nomads.core.service.forget_token("U01DEMO")
+    served.nomads.core.service.people.forget_token("U01DEMO")
     (job,) = jobs(served)
     reference = job.token_ref
     from bot.local import SealedSecrets

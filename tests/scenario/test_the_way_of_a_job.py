@@ -24,12 +24,14 @@ from bot.jobs import (
     Observation,
     Progress,
     Refused,
+    TooLate,
     Unavailable,
 )
 from bot.local import SealedSecrets
 from bot.ports import Experiment
 from bot.service import Confirm, JobService, Proposal
-from bot.store import JobStore, Kind, Lane, secrets
+from bot.store import JobStore, Kind, Lane
+from bot.tables import secrets
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
 
@@ -412,7 +414,8 @@ def test_cancelling_a_running_job_ends_it_and_says_cancelled(world: World) -> No
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
     assert world.thread[-1].startswith("Cancelled")
-    assert not world.service.cancel(job.id, actor="U01DEMO")
+    with pytest.raises(TooLate, match="has ended already: cancelled"):
+        world.service.cancel(job.id, actor="U01DEMO")
 
 
 def test_a_job_that_finished_before_it_could_be_cancelled_stays_finished(world: World) -> None:
@@ -633,9 +636,14 @@ def proposal(world: World, **changes: object) -> Proposal:
     return world.service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=0.2)
 
 
-def accepted(world: World, found: Proposal, **more: bool) -> Job:
+def accepted(world: World, found: Proposal, *, again: bool = False) -> Job:
     return world.service.accept(
-        found.request, actor="U01DEMO", token=SecretStr(TOKEN), key=f"proposal-{next(_numbers)}", proposal=found, **more
+        found.request,
+        actor="U01DEMO",
+        token=SecretStr(TOKEN),
+        key=f"proposal-{next(_numbers)}",
+        proposal=found,
+        again=again,
     )
 
 
@@ -835,8 +843,8 @@ def test_saved_tokens_leave_no_copies_behind_however_many_are_saved_at_once(stor
         store=store, catalog=world.catalog, compute=world.compute, vault=vault, volumes=world.volumes, max_bytes=10**9
     )
     with ThreadPoolExecutor(8) as forms:
-        list(forms.map(lambda n: service.remember_token("U01DEMO", SecretStr(f"canary-token-{n}")), range(8)))
-    service.forget_token("U01DEMO")
+        list(forms.map(lambda n: service.people.remember_token("U01DEMO", SecretStr(f"canary-token-{n}")), range(8)))
+    service.people.forget_token("U01DEMO")
     with store._connection() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(secrets)) == 0
 

@@ -28,6 +28,7 @@ from bot.mail import mime
 from bot.ports import (
     Channel,
     Experiment,
+    Home,
     Link,
     Mail,
     NotAllowed,
@@ -285,6 +286,8 @@ class MemoryChat(Faulty):
         super().__init__()
         self.messages: list[Message] = []
         """Cards, replies and files, in the order they were posted."""
+        self.homes: dict[str, list[Home]] = {}
+        """What each person's home tab showed, one after the other."""
         self._clock = clock
         self._numbers = itertools.count(1)
 
@@ -329,6 +332,10 @@ class MemoryChat(Faulty):
         with self._call("post_file"):
             message = self._post(story, thread, name)
             message.title, message.content = title, content
+
+    def show_home(self, person: str, home: Home) -> None:
+        with self._call("show_home"):
+            self.homes.setdefault(person, []).append(home)
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         with self._call("find"):

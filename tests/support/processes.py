@@ -18,7 +18,8 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from bot.jobs import FINAL, Job, JobState
-from bot.store import JobStore, connect, effects, jobs, secrets
+from bot.store import JobStore, connect
+from bot.tables import effects, jobs, secrets
 from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
 from tests.support.app import PROGRAMS, RIGHT, with_endings

@@ -65,10 +65,15 @@ class World:
         separate_secrets: bool = False,
         viewer: str = "",
         lease: float = 15,
+        edit_every: float = 0,
+        admins: Sequence[str] = (),
     ) -> None:
+        """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
         self.clock = Clock()
         self.lease = timedelta(seconds=lease)
+        self.edit_every = timedelta(seconds=edit_every)
+        self.admins = admins
         self.compute = MemoryCompute()
         self.results = MemoryResults()
         self.vault = MemorySecrets()
@@ -94,6 +99,7 @@ class World:
             volumes=self.volumes,
             max_bytes=max_bytes,
             predictions="lab/predictions",
+            admins=admins,
             clock=self.clock,
         )
         self.viewer = viewer
@@ -118,6 +124,8 @@ class World:
             watch_interval=1,
             lost_after=timedelta(seconds=300),
             lease=self.lease,
+            edit_every=self.edit_every,
+            admins=self.admins,
             clock=self.clock,
         )
 

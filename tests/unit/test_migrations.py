@@ -8,7 +8,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bot.store import MIGRATIONS, REVISION, JobStore, connect, metadata
+from bot.store import JobStore, connect
+from bot.tables import MIGRATIONS, REVISION, metadata
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from bot.jobs import InvalidRequest, Unavailable
 from bot.local import SealedSecrets
 from bot.service import JobService
-from bot.store import JobStore, Transaction, connect, jobs, secrets
+from bot.store import JobStore, Transaction, connect
+from bot.tables import jobs, secrets
 from tests.support.waiting import until
 from tests.support.world import World, a_request
 

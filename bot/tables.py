@@ -1,0 +1,159 @@
+"""The tables, as the code uses them; `migrations/` makes them, and a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+REVISION = "0004"
+"""The newest of the migrations."""
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """An aware time in UTC, also where the database keeps no zone (SQLite)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """To UTC."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """From UTC."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(255), nullable=False, unique=True),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("actor", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("compute_id", sa.String(255)),
+    sa.Column("token_ref", sa.String(2048)),
+    sa.Column("log", sa.String(1024)),
+    sa.Column("log_tail", sa.JSON, nullable=False, default=list),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("summary", sa.JSON(none_as_null=True)),
+    sa.Column("progress", sa.JSON(none_as_null=True)),
+    sa.Column("cancelled_by", sa.String(255)),
+    sa.Column("cancelled_at", Utc),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("retry_of", sa.String(16)),
+    sa.Column("retried_as", sa.String(16)),
+    sa.Column("runnable_at", Utc),
+    sa.Column("waiting", sa.Text, nullable=False),
+    sa.Column("accepted_at", Utc, nullable=False),
+    sa.Column("submitted_at", Utc),
+    sa.Column("started_at", Utc),
+    sa.Column("finished_at", Utc),
+    sa.Column("pipeline", sa.String(255), nullable=False),  # this and the next: of the request, to be searched by
+    sa.Column("voxels", sa.BigInteger, nullable=False),
+    sa.Column("work", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("checked", sa.Boolean, nullable=False),
+    sa.Column("expected", sa.JSON(none_as_null=True)),
+    sa.Index("ix_jobs_state", "state", "accepted_at", "id"),
+    sa.Index("ix_jobs_actor", "actor", "state", "accepted_at", "id"),
+    sa.Index("ix_jobs_work", "work", "accepted_at"),
+    sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
+)
+
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("person", sa.String(255), primary_key=True),
+    sa.Column("token_ref", sa.String(64)),
+    sa.Column("token_end", sa.String(8)),
+    sa.Column("token_at", Utc),
+    sa.Column("last_request", sa.JSON(none_as_null=True)),
+    sa.Column("steps", sa.String(16), nullable=False, server_default="all"),
+    sa.Column("mention", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("mail", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("home_opened_at", Utc),
+    sa.Column("home_shown_at", Utc),
+)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("state", sa.String(16), primary_key=True),  # a job enters a state once
+    sa.Column("at", Utc, nullable=False),
+    sa.Column("text", sa.Text, nullable=False, default=""),
+    sa.Column("reply", sa.Integer),  # which reply tells it; null: none does
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("subject", sa.String(32), primary_key=True),  # card, reply-1, …
+    sa.Column("timestamp", sa.String(32), nullable=False),
+    sa.Column("edited_at", Utc),
+)
+
+effects = sa.Table(
+    "effects",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("subject", sa.String(32), nullable=False, default=""),
+    sa.Column("due_at", Utc, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
+    sa.Column("lease", sa.String(32)),
+    sa.Column("leased_until", Utc),
+    sa.Column("done_at", Utc),
+    sa.Column("error", sa.Text),
+    sa.Index(
+        "ix_effects_open",
+        "lane",
+        "due_at",
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_effects_order",
+        "job_id",
+        "lane",
+        "id",
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("reference", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+)
+
+duties = sa.Table(
+    "duties",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("holder", sa.String(32), nullable=False),
+    sa.Column("until", Utc, nullable=False),
+)
