@@ -359,11 +359,20 @@ class Observation:
 
     state: JobState
     reason: str = ""
+    """Why it failed; of a RUNNABLE job, why it waits and who can help, in words for a person; empty: not known."""
     exit_code: int | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     log: str | None = None
     """Where compute keeps the program's output; only compute understands it."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line a program printed, without its end, and when; None: not known."""
+
+    text: str
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
 from bot import supervise
-from bot.jobs import JobState, NomadsError, NotFound, Observation, Refused, ResultFile, Unavailable
+from bot.jobs import FINAL, JobState, LogLine, NomadsError, NotFound, Observation, Refused, ResultFile, Unavailable
 from bot.ports import Link, Secrets, Work
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -43,6 +43,10 @@ _PASSED = re.compile(
 """The environment a program needs to run and to reach BOSS. Whatever else the bot knows is not the program's."""
 _ATTEMPTS = 3
 """How often a supervisor is started that dies before it claims its run."""
+_PIECE = 2**20
+"""The most bytes of a log that are in memory at once."""
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
+"""A result that is being written, or whose writer was killed: it is no result yet."""
 
 
 @contextmanager
@@ -138,10 +142,12 @@ class LocalCompute:
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What the run's folder says. A program that was killed together with its supervisor is FAILED."""
         with _disk("The folder of runs"):
+            why = ""
             if self._queue.is_dir() and any(self._queue.iterdir()):
                 with self._queue_lock():
                     self._start_waiting()
-            return {i: self._look(self._run(i)) for i in ids if self._knows(i)}
+                    why = self._why_they_wait()
+            return {i: self._look(self._run(i), why) for i in ids if self._knows(i)}
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         """Ask for the end: a waiting run ends at once, a running one within seconds (SIGTERM, 5 s later SIGKILL)."""
@@ -153,12 +159,44 @@ class LocalCompute:
             with self._queue_lock():
                 self._start_waiting()
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
-        """The last lines, out of the last 64 KiB of the output."""
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+        """The last lines, out of the last 64 KiB of the output; their times are a fifth of a second late at most."""
+        if lines < 1 or not _NAME.fullmatch(compute_id):
+            return []
+        run = self._run(compute_id)
         with _disk("The folder of runs"):
-            return (
-                supervise.tail(self._run(compute_id) / "log")[-lines:] if lines > 0 and self._knows(compute_id) else []
-            )
+            last = supervise.tail(run / "log")[-lines:]
+            times = supervise.times(run, [end for _, end in last])
+        return [LogLine(text, _moment(at)) for (text, _), at in zip(last, times, strict=True)]
+
+    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+        """The output as far as it had come when the first piece was asked for."""
+        if not _NAME.fullmatch(compute_id):
+            return
+        with _disk("The folder of runs"):
+            try:
+                file = (self._run(compute_id) / "log").open("rb", buffering=0)
+            except FileNotFoundError:
+                return
+        with file:
+            left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
+            while left > 0:
+                with _disk("The folder of runs"):
+                    piece = file.read(min(left, _PIECE))
+                if not piece:
+                    return
+                left -= len(piece)
+                yield piece
+
+    def redact(self, compute_id: str, secret: SecretStr) -> None:
+        """For a run that was killed together with its supervisor, which otherwise does it. Times stay as they are."""
+        with _disk("The folder of runs"):
+            if self._knows(compute_id) and self._look(self._run(compute_id)).state in FINAL:
+                supervise.strike_out(self._run(compute_id) / "log", secret.get_secret_value())
+
+    def console(self, compute_id: str) -> str:
+        """None: there is no page about this machine."""
+        return ""
 
     def _knows(self, name: str) -> bool:
         return bool(_NAME.fullmatch(name)) and self._run(name).is_dir()
@@ -245,14 +283,24 @@ class LocalCompute:
                     return
         yield None
 
-    def _look(self, run: Path) -> Observation:
+    def _why_they_wait(self) -> str:
+        """What holds up runs that wait; empty where there is room, so that it is something that passes by itself."""
+        if not self._count or not all(_is_held(self._slots / str(number)) for number in range(self._count)):
+            return ""
+        places = "The one place" if self._count == 1 else f"All {self._count} places"
+        return (
+            f"{places} for programs on this machine {'is' if self._count == 1 else 'are'} taken; it starts when one is "
+            "free. Whoever runs NOMADS can raise NOMADS_LOCAL_SLOTS."
+        )
+
+    def _look(self, run: Path, why_it_waits: str = "") -> Observation:
         if ended := _ended(run):
             return ended
         alive = _is_held(run / "lock")
         try:
             started = _time((run / "started").stat().st_mtime)
         except FileNotFoundError:
-            return Observation(JobState.STARTING if alive else JobState.RUNNABLE)
+            return Observation(JobState.STARTING) if alive else Observation(JobState.RUNNABLE, why_it_waits)
         if alive:
             return Observation(JobState.RUNNING, started_at=started)
         return _ended(run) or Observation(  # it may have ended between the two looks
@@ -271,6 +319,10 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _time(seconds)
+
+
 def _ended(run: Path) -> Observation | None:
     try:
         ended = json.loads((run / "exit.json").read_text(encoding="utf-8"))
@@ -280,7 +332,7 @@ def _ended(run: Path) -> Observation | None:
         JobState.SUCCEEDED if ended["code"] == 0 and not ended["reason"] else JobState.FAILED,
         ended["reason"],
         exit_code=ended["code"],
-        started_at=None if ended["started"] is None else _time(ended["started"]),
+        started_at=_moment(ended["started"]),
         stopped_at=_time(ended["stopped"]),
     )
 
@@ -316,7 +368,7 @@ class LocalResults:
             if top.resolve() != self._root.resolve() / folder:  # a program put a link in its folder's place
                 return found
             for directory, _, names in os.walk(top):
-                for path in (Path(directory, name) for name in names):
+                for path in (Path(directory, name) for name in names if not _UNFINISHED.fullmatch(name)):
                     with suppress(FileNotFoundError):  # the program may still be at work
                         status = path.lstat()
                         if stat.S_ISREG(status.st_mode):
@@ -341,6 +393,32 @@ class LocalResults:
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
         return Link(self.address(folder) + quote(name))
+
+    def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
+        """Written beside its place and then moved there. Raises Refused also where links or other files are in the way.
+
+        A link in the file's own place is replaced, not followed.
+        """
+        if not _stays_inside(name):
+            raise Refused("A result's name stays within its folder.")
+        path = self._folder(folder) / name
+        with _disk("The results folder"):
+            if os.path.realpath(path.parent) != str((self._root.resolve() / folder / name).parent):
+                raise Refused("A link lies in the place of the results folder; nothing is written there.")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{entropy.token_hex(8)}.unfinished")
+                try:
+                    with temporary.open("xb") as file:
+                        for piece in content:
+                            file.write(piece)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError):
+                raise Refused("Another file or folder is in the way of this result.") from None
 
     def signature(self, folder: str) -> str:
         """What lets its bearer read that folder: 32 hexadecimal digits."""

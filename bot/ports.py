@@ -6,14 +6,14 @@ and puts no secret into either. All are safe to call from several threads at onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from pydantic import SecretStr
 
-from bot.jobs import Job, JobState, NotFound, Observation, Preferences, Refused, ResultFile
+from bot.jobs import Job, JobState, LogLine, NotFound, Observation, Preferences, Refused, ResultFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +59,32 @@ class Compute(Protocol):
         """What is known of each id, any number of them; an id compute does not know is absent."""
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the work, queued or running. It ends as FAILED. Finished or unknown work is left as it is."""
+        """End the work, queued or running. It ends as FAILED with that reason.
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
-        """The last `lines` lines the program printed (stdout and stderr), oldest first; empty if there are none."""
+        Work that ends by itself before that keeps how it ended; finished or unknown work is left as it is.
+        """
+
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+        """The last `lines` lines the program printed (stdout and stderr), oldest first; empty if there are none.
+
+        What it printed comes as it is, control characters and secrets among it. Times never go backwards.
+        """
+
+    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+        """All the program has printed so far, oldest first; nothing where there is none.
+
+        It comes in pieces of about 1 MB at most, fetched one by one; a piece may end within a line or a character.
+        Raises as every call does, but while it is iterated.
+        """
+
+    def redact(self, compute_id: str, secret: SecretStr) -> None:
+        """Where this compute keeps the output of ended work in files of its own, strike the secret out of them.
+
+        Unknown work, work that runs, and the word `public` are left as they are.
+        """
+
+    def console(self, compute_id: str) -> str:
+        """Where an admin sees the work; empty where there is no such page. No I/O."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,12 @@ class Results(Protocol):
 
     def link(self, folder: str, name: str) -> Link:
         """An address for one file, whether or not it exists."""
+
+    def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
+        """Put a file there, whole or not at all, in place of one of that name. Memory holds a few pieces at a time.
+
+        Raises Refused for a name that leads out of the folder. What `content` raises is raised, and changes nothing.
+        """
 
 
 class Secrets(Protocol):

@@ -10,6 +10,8 @@ What stands in the folder is all there is to know about a run:
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
 | `cancel`    | LocalCompute| end it; the content says why                                           |
 | `log`       | the program | what it printed; the token, if it did that, is struck out at the end   |
+| `log.times` | supervisor  | a line each time the log was seen to have grown: seconds since 1970,   |
+|             |             | its size in bytes; so a line's time is the first one that covers it    |
 | `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
 
 The token reaches the program in the environment this process was given, and nothing here writes it anywhere.
@@ -17,6 +19,7 @@ The token reaches the program in the environment this process was given, and not
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
 import fcntl
@@ -28,31 +31,102 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
 LOOKS = 0.2
-"""Seconds between two looks for a cancellation."""
+"""Seconds between two looks for a cancellation, and at how far the log has come (half a megabyte of notes an hour)."""
 TAIL = 64 * 1024
 """The most bytes of a log that are read."""
 MAX_REASON = 500
 """Characters."""
+PUBLIC = "public"
+"""The token that is no secret (bot.jobs.PUBLIC_TOKEN): a word that programs may print."""
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def tail(log: Path) -> list[str]:
-    """The last lines of a log, oldest first, out of its last TAIL bytes; empty where there is none."""
+def tail(log: Path) -> list[tuple[str, int]]:
+    """The last lines of a log, oldest first, out of its last TAIL bytes, each with the byte at which it ends.
+
+    They come without the line feeds or carriage returns that end them; bytes that are no UTF-8 become U+FFFD.
+    Empty where there is no log.
+    """
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, size - TAIL))
-            lines = file.read(TAIL).decode(errors="replace").splitlines()
+            start = end = file.seek(max(0, size - TAIL))
+            whole = file.read(TAIL).splitlines(keepends=True)
     except FileNotFoundError:
         return []
+    lines = []
+    for line in whole:
+        end += len(line)
+        lines.append((line.rstrip(b"\r\n").decode(errors="replace"), end))
     return lines[1:] if start and len(lines) > 1 else lines  # the first one is cut somewhere
+
+
+def times(run: Path, ends: Sequence[int]) -> list[float | None]:
+    """When the run's log had grown to each of these sizes (ascending), in seconds since 1970; None: nobody noted it.
+
+    At most LOOKS late. What came after the last note, because the supervisor was killed or has not looked since, has
+    the time at which the log was last written.
+    """
+    try:
+        notes = _notes(run / "log.times", back_to=ends[0] if ends else 0)
+        written = (run / "log").stat().st_mtime
+    except FileNotFoundError:
+        return [None] * len(ends)
+    last = max(written, notes[-1][0]) if notes else written  # the clock of files is a little behind
+    places = (bisect.bisect_left(notes, end, key=lambda note: note[1]) for end in ends)
+    return [notes[place][0] if place < len(notes) else last for place in places]
+
+
+def _notes(path: Path, *, back_to: int) -> list[tuple[float, int]]:
+    """The last notes, oldest first, from one of a log smaller than that on: a long log's index is not read whole."""
+    notes: list[tuple[float, int]] = []
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        block = 4096
+        while True:
+            start = file.seek(max(0, size - block))
+            lines = file.read(size - start).split(b"\n")[:-1]  # one that was cut short by a kill has no end
+            notes = [note for line in lines[1 if start else 0 :] if (note := _note(line))]
+            if not start or (notes and notes[0][1] < back_to):
+                return notes
+            block *= 4
+
+
+def _note(line: bytes) -> tuple[float, int] | None:
+    try:
+        at, size = line.split()
+        return float(at), int(size)
+    except ValueError:  # a machine that lost its power may leave anything
+        return None
+
+
+class _Times:
+    """Writes `log.times`. A disk that fails costs the times, not the run."""
+
+    def __init__(self, run: Path) -> None:
+        self._log = run / "log"
+        self._size = 0
+        self._at = 0.0
+        self._file: int | None = None
+        with contextlib.suppress(OSError):
+            self._file = os.open(run / "log.times", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def note(self) -> None:
+        """Note how far the log has come, if it has."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            size = self._log.stat().st_size
+            if size > self._size:
+                self._size, self._at = size, max(self._at, time.time())  # a clock that is put back turns no line round
+                os.write(self._file, b"%.3f %d\n" % (self._at, size))
 
 
 def write(path: Path, content: str) -> None:
@@ -71,10 +145,6 @@ def write_exit(run: Path, *, code: int | None, reason: str, started: float | Non
     write(run / "exit.json", json.dumps(ended))
 
 
-PUBLIC = "public"
-"""The token that is no secret (bot.jobs.PUBLIC_TOKEN): a word that programs may print."""
-
-
 def explain(code: int, log: Path, *, secret: str = "") -> str:
     """Why a program that ended with that code failed, in words: its last line, or what the code means."""
     if code == 0:
@@ -83,22 +153,31 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
-    last = next((line.strip() for line in reversed(tail(log)) if line.strip()), "")
-    if secret:
+    last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
+    if secret and secret != PUBLIC:
         last = last.replace(secret, "…")
     meanings = {2: "The request is wrong.", 3: "BOSS refused or failed."}
     return last[:MAX_REASON] or meanings.get(code, f"The program ended with exit code {code}.")
 
 
 def strike_out(log: Path, secret: str) -> None:
-    """Overwrite the secret with as many asterisks wherever it stands in the log."""
+    """Overwrite the secret with as many asterisks wherever it stands in the log; the log keeps its time.
+
+    Nothing happens where the secret is empty or PUBLIC, or where there is no log. Raises OSError.
+    """
     word = secret.encode()
-    if not word or not log.stat().st_size:
+    if not word or secret == PUBLIC or not log.exists() or not (before := log.stat()).st_size:
         return
-    with log.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        at = -1
-        while (at := content.find(word, at + 1)) >= 0:
-            content[at : at + len(word)] = b"*" * len(word)
+    with log.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0) as content:
+            at = found = content.find(word)
+            while at >= 0:
+                content[at : at + len(word)] = b"*" * len(word)
+                at = content.find(word, at + len(word))
+            if found >= 0:
+                content.flush()  # before the time is put back: it changes when the memory reaches the disk
+        if found >= 0:
+            os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def cancelled(run: Path) -> str:
@@ -185,7 +264,9 @@ def _run(run: Path, lock: int) -> None:
             return
 
     reason = ""
+    times = _Times(run)
     while child.poll() is None and not reason:
+        times.note()
         if reason := cancelled(run):
             continue
         if time.monotonic() >= deadline:
@@ -199,10 +280,11 @@ def _run(run: Path, lock: int) -> None:
         patience = time.monotonic() + spec["grace"]
         while child.poll() is None and time.monotonic() < patience:
             signals.wait(min(LOOKS, patience - time.monotonic()))
+            times.note()
     _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
     code = child.wait()
-    given = os.environ.get("BOSS_TOKEN", "")
-    token = given if given != PUBLIC else ""
+    times.note()
+    token = os.environ.get("BOSS_TOKEN", "")
     reason = reason or explain(code, run / "log", secret=token)
     with contextlib.suppress(OSError):  # a bad disk does not undo what the program did
         strike_out(run / "log", token)

@@ -294,7 +294,7 @@ class Worker:
             except (Unavailable, Refused) as error:
                 log.info("Compute does not show how far jobs are: %s", error)
                 return
-            if progress := Progress.read(lines):
+            if progress := Progress.read([line.text for line in lines]):
                 self._service.progressed(job.id, progress)
 
     def _waits_long(self, job: Watched) -> bool:
@@ -431,8 +431,8 @@ class Worker:
         if job.state is JobState.SUCCEEDED:
             summary = self._summary(job)
         elif job.compute_id:
-            tail = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
-            tail = self._masked(tail, job.token_ref)
+            lines = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
+            tail = self._masked([line.text for line in lines], job.token_ref)
         self._service.conclude(effect, summary=summary, log_tail=tail)
 
     def _summary(self, job: Job) -> Summary:

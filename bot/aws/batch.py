@@ -8,15 +8,17 @@ import math
 import re
 import threading
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import SecretStr
 
 from bot.aws.clients import Clients, Unanswered, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import FINAL, JobState, Observation, Refused
+from bot.jobs import FINAL, JobState, LogLine, Observation, Refused
 from bot.ports import Work
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 DESCRIBE_LIMIT = 100
 """Jobs one DescribeJobs takes."""
+EVENTS = 10_000
+"""Log events one GetLogEvents gives at most."""
 SHORTEST = 60
 """The least time limit AWS Batch takes, in seconds."""
 LONGEST = timedelta(days=1)
@@ -37,6 +41,28 @@ CONTENT_TAG = "nomads-content"
 
 _TOKEN_ARGUMENT = ("sh", "-c", 'exec "$@" --token "$BOSS_TOKEN"', "sh")
 """Hands the token to a program that takes it as an argument only, so that it stands in no request to AWS."""
+_ADMIN = "whoever looks after the AWS account"
+_WAITS = {
+    "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
+    "Whoever looks after the AWS account can allow more kinds of machines.",
+    "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE": "It needs more processors than the queue's machines may have "
+    f"together, so it cannot start: {_ADMIN} has to raise the compute environment's maximum.",
+    "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT": "It needs a larger machine than the queue may use, so it cannot "
+    f"start: {_ADMIN} has to allow larger ones; a smaller box may need less.",
+    "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS": "AWS Batch lacks a right it needs to start machines, so it cannot "
+    f"start: {_ADMIN} has to mend the permissions of AWS Batch's service role.",
+    "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED": "The kinds of machines the queue is set to use do not "
+    f"exist in its region or do not fit its launch template, so it cannot start: {_ADMIN} has to choose others.",
+    "MISCONFIGURATION": f"The queue cannot run it as it is set up ({{said}}): {_ADMIN} has to change that.",
+    "ACTION_REQUIRED": f"The machines behind the queue cannot be used as they are set up ({{said}}): {_ADMIN} has to "
+    "mend the compute environment.",
+    "UNDETERMINED": f"Something blocks the queue, and AWS does not know what: {_ADMIN} can look at the queue and its "
+    "compute environment.",
+}
+"""Why a job waits, by AWS Batch's code (user guide, “Jobs stuck in a RUNNABLE status”) or by the code's family, with
+AWS's own words in place of `{said}`."""
+MAX_WORDS = 300
+"""The most characters of AWS's own words that are told of a waiting job."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -229,7 +255,7 @@ class BatchCompute:
         return client
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the job, queued or running; it ends as FAILED with that reason. Finished or unknown ones are left."""
+        """End the job, queued or running; AWS Batch gives the reason back, up to 1,024 characters of it."""
         if not _JOB_ID.fullmatch(compute_id):
             return
         try:
@@ -240,35 +266,60 @@ class BatchCompute:
             if seen is not None and seen.state not in FINAL:
                 raise
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
-        """The last `lines` lines of the job's log stream, oldest first; empty where there is none (yet)."""
-        if log is None:
-            seen = self.observe([compute_id]).get(compute_id)
-            log = seen.log if seen else None
-        if log is None or lines < 1:
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+        """The last `lines` lines of the job's log stream, with CloudWatch's times; empty where there is none (yet)."""
+        if lines < 1 or (stream := log or self._stream(compute_id)) is None:
             return []
-        tail: list[str] = []
+        tail: list[LogLine] = []
         token: str | None = None
+        # CloudWatch may give an empty page although there is more, so a few pages are turned back.
+        for _ in range(5):
+            page = self._page(stream, token, startFromHead=False, limit=min(lines, EVENTS))
+            if page is None:
+                break
+            tail = [line for event in page["events"] for line in _lines(event)] + tail
+            if len(tail) >= lines or page["nextBackwardToken"] == token:
+                break
+            token = page["nextBackwardToken"]
+        return tail[-lines:]
+
+    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+        """The job's log stream from its head, a page at a time; every event ends with a line feed."""
+        if (stream := log or self._stream(compute_id)) is None:
+            return
+        token: str | None = None
+        while (page := self._page(stream, token, startFromHead=True, limit=EVENTS)) is not None:
+            if piece := b"".join(_bytes(event).removesuffix(b"\n") + b"\n" for event in page["events"]):
+                yield piece
+            if page["nextForwardToken"] == token:  # an empty page is not the end; a token that comes again is
+                return
+            token = page["nextForwardToken"]
+
+    def _stream(self, compute_id: str) -> str | None:
+        seen = self.observe([compute_id]).get(compute_id)
+        return seen.log if seen else None
+
+    def _page(self, stream: str, token: str | None, **how: Any) -> Mapping[str, Any] | None:
+        """One answer of CloudWatch, of at most 1 MB; None where there is no such stream."""
+        more = how | ({"nextToken": token} if token else {})
         with translated("CloudWatch did not show the log"):
             client = self._clients.logs
-            # CloudWatch may give an empty page although there is more, so a few pages are turned back.
-            for _ in range(5):
-                more: Any = {"nextToken": token} if token else {}
-                try:
-                    page = client.get_log_events(
-                        logGroupName=self._config.log_group,
-                        logStreamName=log,
-                        limit=min(lines, 10_000),
-                        startFromHead=False,
-                        **more,
-                    )
-                except client.exceptions.ResourceNotFoundException:
-                    return []
-                tail = [line for event in page["events"] for line in event["message"].splitlines()] + tail
-                if len(tail) >= lines or page["nextBackwardToken"] == token:
-                    break
-                token = page["nextBackwardToken"]
-        return tail[-lines:]
+            try:
+                return cast(
+                    "Mapping[str, Any]",
+                    client.get_log_events(logGroupName=self._config.log_group, logStreamName=stream, **more),
+                )
+            except client.exceptions.ResourceNotFoundException:
+                return None
+
+    def redact(self, compute_id: str, secret: SecretStr) -> None:
+        """Nothing: the output is CloudWatch's, which changes nothing it has, and is masked whenever it is read."""
+
+    def console(self, compute_id: str) -> str:
+        """The job's page in the AWS Batch console; empty for an id of another compute."""
+        if not _JOB_ID.fullmatch(compute_id):
+            return ""
+        return f"{self._clients.console}/batch/home?region={self._clients.region}#jobs/detail/{compute_id}"
 
 
 def fingerprint(request: Mapping[str, Any]) -> str:
@@ -309,7 +360,7 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
         return
     jobs = []
     for job in json.loads(response_dict["body"]).get("jobs", ()):
-        kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt")
+        kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
             _part(attempt, "statusReason") | {"container": _container(attempt)}
@@ -334,14 +385,42 @@ def _observation(job: Mapping[str, Any]) -> Observation:
     state = JobState(job["status"])
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
     exit_code = container.get("exitCode") if state in FINAL else None
+    if state is JobState.SUCCEEDED:
+        words = ""
+    elif state is JobState.RUNNABLE:
+        words = _waiting(reason)
+    elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
+        words = reason  # who ended it said why; what the container says of its end tells nothing
+    else:
+        words = _words(reason, str(container.get("reason", "")), exit_code)
     return Observation(
         state=state,
-        reason="" if state is JobState.SUCCEEDED else _words(reason, str(container.get("reason", "")), exit_code),
+        reason=words,
         exit_code=exit_code,
         started_at=_time(job.get("startedAt")),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
     )
+
+
+def _waiting(status_reason: str) -> str:
+    """Why a job waits, and who can help; empty where AWS Batch gives no cause, as for one that waits for its turn."""
+    if status_reason.startswith("Host EC2"):
+        return f"{_words(status_reason, '', None)} It starts again by itself on another one."
+    said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split())
+    said = said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + "…"
+    code = re.match(r"([A-Z_]+)(?::[A-Z0-9_]+)?", said)
+    known = code and (_WAITS.get(code[0]) or _WAITS.get(code[1]))
+    return known.format(said=said.rstrip(".")) if known else said
+
+
+def _bytes(event: Mapping[str, Any]) -> bytes:
+    return str(event["message"]).encode(errors="replace")
+
+
+def _lines(event: Mapping[str, Any]) -> list[LogLine]:
+    """A log event's lines. Only line feeds and carriage returns end one; other characters belong to the text."""
+    return [LogLine(line.decode(), _time(event["timestamp"])) for line in _bytes(event).splitlines()]
 
 
 def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:

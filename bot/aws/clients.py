@@ -44,6 +44,8 @@ _PATIENCE = frozenset(
     }
 )
 """Error codes after which the same call may succeed; credentials that ran out are renewed by their provider."""
+_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
+"""Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
 _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNotFoundException"})
 
 
@@ -81,6 +83,13 @@ class Clients:
         if not region:
             raise Refused("No AWS region is set: set NOMADS_AWS_REGION.")
         return region
+
+    @property
+    def console(self) -> str:
+        """Where the region's console is, for people who may sign in to the account: `https://host`."""
+        region = self.region
+        host = next((host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com")
+        return f"https://{region}.{host}"
 
     @property
     def batch(self) -> BatchClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +12,8 @@ from bot.aws.config import AwsConfig
 from bot.jobs import NotFound, Refused, ResultFile
 from bot.ports import Link
 
-_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
-"""Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
+PART = 8 * 2**20
+"""Bytes of one part of a long file; S3 takes 10,000 parts."""
 
 
 class S3Results:
@@ -28,12 +29,8 @@ class S3Results:
 
     def address(self, folder: str) -> str:
         """The folder in the S3 console, for people who may sign in to the account."""
-        region = self._clients.region
-        console = next(
-            (host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com"
-        )
         prefix = quote(f"{_key(folder)}/", safe="")
-        return f"https://{region}.{console}/s3/buckets/{self._bucket}?region={region}&prefix={prefix}"
+        return f"{self._clients.console}/s3/buckets/{self._bucket}?region={self._clients.region}&prefix={prefix}"
 
     def list(self, folder: str) -> list[ResultFile]:
         """The files there, by name; empty where there is no such folder."""
@@ -72,6 +69,21 @@ class S3Results:
             credentials_end = self._credentials_end()
         return Link(url=url, expires=min(expires, credentials_end) if credentials_end else expires)
 
+    def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
+        """Put a file there, in parts where it is long; a part is in memory at a time. `.txt` is served as UTF-8."""
+        key = _key(folder, name)
+        with translated(f"S3 did not take {name}"):
+            from boto3.s3.transfer import TransferConfig
+
+            body: Any = _Stream(content)
+            self._clients.s3.upload_fileobj(
+                body,
+                self._bucket,
+                key,
+                ExtraArgs={"ContentType": "text/plain; charset=utf-8"} if name.endswith(".txt") else None,
+                Config=TransferConfig(multipart_chunksize=PART, multipart_threshold=PART, use_threads=False),
+            )
+
     def _credentials_end(self) -> datetime | None:
         """Until when the credentials in use are good; None where they have no end, or botocore does not tell it."""
         credentials: Any = self._clients.session.get_credentials()
@@ -83,6 +95,22 @@ class S3Results:
         if not self._config.bucket:
             raise Refused("No bucket is set: set NOMADS_AWS_BUCKET.")
         return self._config.bucket
+
+
+class _Stream:
+    """What an iterator gives, to be read as a file that cannot be turned back."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._held = bytearray()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, or all; fewer at the end only."""
+        while (size < 0 or len(self._held) < size) and (piece := next(self._pieces, None)) is not None:
+            self._held += piece
+        taken = bytes(self._held[:size] if size >= 0 else self._held)
+        del self._held[: len(taken)]
+        return taken
 
 
 def _key(folder: str, name: str | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -17,7 +17,7 @@ from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
 from bot.boss import BossVolumes
-from bot.jobs import FINAL, JobState, Observation
+from bot.jobs import FINAL, JobState, LogLine, Observation
 from bot.local import LocalCompute, LocalResults, SealedSecrets
 from bot.mail import MailServer, Security, SmtpMailer, mime
 from bot.ports import Compute, Mailer, Results, Secrets, Volumes, Work
@@ -27,6 +27,11 @@ from tests.support.memory import Bounds, MemoryCompute, MemoryMailer, MemoryResu
 from tests.support.waiting import until
 
 TOKEN = "demo-token-canary"
+
+
+def texts(lines: Sequence[LogLine]) -> list[str]:
+    """What the lines say."""
+    return [line.text for line in lines]
 
 
 class ComputeRig(Protocol):
@@ -141,7 +146,7 @@ class LocalComputeRig:
         content.write_text("\n".join(lines))
         content.rename(self.control / f"{compute_id}.say")
         last = lines[-1]
-        until(lambda: last in self.compute.log_tail(compute_id, log=None, lines=1), what="the program's words")
+        until(lambda: last in texts(self.compute.log_tail(compute_id, log=None, lines=1)), what="the program's words")
 
     def after_cancel(self, compute_id: str) -> None:
         self.wait(compute_id)

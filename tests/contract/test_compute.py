@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from bot.jobs import WAITING, WATCHED, JobState, Progress
 from tests.contract.aws_rigs import AwsComputeRig
-from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig
+from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig, texts
 from tests.support.aws import World
 
 
@@ -126,8 +128,51 @@ def test_the_last_lines_of_the_output_come_oldest_first(rig: ComputeRig, name: s
     rig.end(compute_id, code=0, lines=("one", "two", "three — µ"))
     log = rig.compute.observe([compute_id])[compute_id].log
 
-    assert rig.compute.log_tail(compute_id, log=log, lines=2) == ["two", "three — µ"]
-    assert rig.compute.log_tail(compute_id, log=log, lines=20) == ["one", "two", "three — µ"]
+    assert texts(rig.compute.log_tail(compute_id, log=log, lines=2)) == ["two", "three — µ"]
+    assert texts(rig.compute.log_tail(compute_id, log=log, lines=20)) == ["one", "two", "three — µ"]
+    assert rig.compute.log_tail(compute_id, log=log, lines=0) == []
+
+
+def test_every_line_comes_with_the_time_it_was_printed(rig: ComputeRig, name: str) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)  # clocks of files and of moto are coarse
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.say(compute_id, "one")
+    rig.end(compute_id, code=0, lines=("two", "three"))
+
+    lines = rig.compute.log_tail(compute_id, log=None, lines=20)
+
+    times = [line.at for line in lines if line.at]
+    assert len(times) == len(lines) == 3
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+def test_the_whole_output_comes_in_order_with_every_line_ended(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=1, lines=("one", "three — µ", "\x1b[31mred\x1b[0m 🧠 <!channel>"))
+    log = rig.compute.observe([compute_id])[compute_id].log
+
+    for where in (log, None):
+        whole = b"".join(rig.compute.log(compute_id, log=where))
+        assert whole.decode() == "one\nthree — µ\n\x1b[31mred\x1b[0m 🧠 <!channel>\n"
+
+
+def test_the_output_so_far_of_a_running_program_can_be_read(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.say(compute_id, "reading")
+
+    assert b"".join(rig.compute.log(compute_id, log=None)) == b"reading\n"
+
+
+def test_what_has_printed_nothing_or_is_unknown_has_no_output_at_all(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    assert list(rig.compute.log(compute_id, log=None)) == []
+    assert list(rig.compute.log("unknown", log=None)) == []
+    assert list(rig.compute.log("../unknown", log=None)) == []
 
 
 def test_what_a_running_program_says_can_be_read_while_it_runs(rig: ComputeRig, name: str) -> None:
@@ -136,7 +181,7 @@ def test_what_a_running_program_says_can_be_read_while_it_runs(rig: ComputeRig, 
     rig.say(compute_id, "progress 0.10 reading", "progress 0.42 reading")
     log = rig.compute.observe([compute_id])[compute_id].log
 
-    assert Progress.read(rig.compute.log_tail(compute_id, log=log, lines=20)) == Progress(0.42, "reading")
+    assert Progress.read(texts(rig.compute.log_tail(compute_id, log=log, lines=20))) == Progress(0.42, "reading")
 
 
 def test_unknown_work_has_no_output(rig: ComputeRig) -> None:
@@ -152,13 +197,24 @@ def test_running_work_that_is_cancelled_fails_with_the_reason_given(rig: Compute
 
     seen = rig.compute.observe([compute_id])[compute_id]
     assert seen.state is JobState.FAILED
-    assert "cancelled by U1" in seen.reason
+    assert seen.reason == "cancelled by U1"
 
 
-def test_finished_work_is_left_as_it_is_by_cancel(rig: ComputeRig, name: str) -> None:
+def test_waiting_work_that_is_cancelled_fails_with_the_reason_given(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    rig.compute.cancel(compute_id, reason="cancelled by U1")
+    rig.after_cancel(compute_id)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+    assert (seen.state, seen.reason) == (JobState.FAILED, "cancelled by U1")
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_finished_work_is_left_as_it_is_by_cancel(rig: ComputeRig, name: str, code: int) -> None:
     compute_id = rig.compute.submit(rig.work(name))
     rig.run(compute_id)
-    rig.end(compute_id, code=0)
+    rig.end(compute_id, code=code)
     before = rig.compute.observe([compute_id])
 
     rig.compute.cancel(compute_id, reason="too late")
@@ -182,6 +238,34 @@ def test_the_token_is_nowhere_to_be_read(rig: ComputeRig, name: str) -> None:
     assert TOKEN not in while_running
     assert TOKEN not in rig.exposed()
     assert TOKEN not in repr(rig.compute.observe([compute_id]))
+
+
+def test_striking_out_a_secret_leaves_the_rest_and_unknown_work_alone(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+    rig.end(compute_id, code=1, lines=("reading public data", "done"))
+    before = rig.compute.log_tail(compute_id, log=None, lines=20)
+
+    for secret in (TOKEN, "public", ""):
+        rig.compute.redact(compute_id, SecretStr(secret))
+        rig.compute.redact("unknown", SecretStr(secret))
+
+    assert rig.compute.log_tail(compute_id, log=None, lines=20) == before
+
+
+def test_an_admin_s_page_is_an_address_of_that_work_or_none(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+
+    page = rig.compute.console(compute_id)
+
+    assert page == "" or (page.startswith("https://") and page.endswith(compute_id))
+
+
+def test_work_that_runs_waits_for_nothing(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    rig.run(compute_id)
+
+    assert rig.compute.observe([compute_id])[compute_id].reason == ""
 
 
 def test_waiting_is_not_running(rig: ComputeRig, name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.jobs import NotFound, Refused, ResultFile
+from bot.jobs import NotFound, Refused, ResultFile, Unavailable
 from tests.contract.aws_rigs import AwsResultsRig
 from tests.contract.rigs import LocalResultsRig, MemoryResultsRig, ResultsRig
 from tests.support.aws import World
@@ -111,6 +111,51 @@ def test_nothing_outside_the_folder_is_read(rig: ResultsRig, folder: str, other:
 def test_no_link_leads_outside_the_folder(rig: ResultsRig, folder: str, name: str) -> None:
     with pytest.raises(Refused):
         rig.results.link(folder, name.format(other=other))
+
+
+def test_a_file_is_written_and_read_back(rig: ResultsRig, folder: str) -> None:
+    rig.results.write(folder, "log.txt", iter([b"one\n", b"", b"two \xc2\xb5\n"]))
+    rig.results.write(folder, "deep/empty.txt", [])
+
+    assert rig.results.read(folder, "log.txt", limit=100) == "one\ntwo µ\n".encode()
+    assert rig.results.list(folder) == [ResultFile("deep/empty.txt", 0), ResultFile("log.txt", 11)]
+
+
+def test_a_file_written_again_takes_the_first_one_s_place(rig: ResultsRig, folder: str) -> None:
+    rig.put(folder, "log.txt", b"a longer first content")
+
+    rig.results.write(folder, "log.txt", [b"second"])
+
+    assert rig.results.read(folder, "log.txt", limit=100) == b"second"
+    assert rig.results.list(folder) == [ResultFile("log.txt", 6)]
+
+
+@pytest.mark.parametrize("before", [0, 3, 20], ids=lambda count: f"after {count} MB")
+def test_a_file_whose_content_breaks_off_is_not_there_and_harms_none(rig: ResultsRig, folder: str, before: int) -> None:
+    def broken() -> Iterator[bytes]:
+        for _ in range(before):
+            yield b"x" * 2**20
+        raise Unavailable("the log cannot be read any further")
+
+    rig.put(folder, "old.txt", b"as it was")
+
+    for name in ("new.txt", "old.txt"):
+        with pytest.raises(Unavailable, match="any further"):
+            rig.results.write(folder, name, broken())
+
+    assert rig.results.list(folder) == [ResultFile("old.txt", 9)]
+    assert rig.results.read(folder, "old.txt", limit=100) == b"as it was"
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_is_written_outside_the_folder(rig: ResultsRig, folder: str, other: str, name: str) -> None:
+    rig.put(other, "secret", b"secret")
+
+    with pytest.raises(Refused):
+        rig.results.write(folder, name.format(other=other), [b"mine"])
+
+    assert rig.results.list(folder) == []
+    assert rig.results.read(other, "secret", limit=100) == b"secret"
 
 
 def test_the_program_is_told_a_uri_that_ends_with_the_folder(rig: ResultsRig, folder: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from bot.jobs import FINAL, JobState, NotFound, Observation, Refused, ResultFile, Unavailable
+from bot.jobs import FINAL, PUBLIC_TOKEN, JobState, LogLine, NotFound, Observation, Refused, ResultFile, Unavailable
 from bot.mail import mime
 from bot.ports import (
     Channel,
@@ -108,15 +108,16 @@ class MemoryCompute(Faulty):
         """What refuses() answers."""
         self._observations: dict[str, Observation] = {}
         self._names: dict[str, str] = {}
-        self._logs: dict[str, list[str]] = {}
+        self._logs: dict[str, list[LogLine]] = {}
 
     def tell(self, name_or_id: str, observation: Observation) -> None:
         """Say what compute sees of the job from now on."""
         self._observations[self._id(name_or_id)] = observation
 
-    def print(self, name_or_id: str, *lines: str) -> None:
-        """Let the job's program print these lines."""
-        self._logs.setdefault(self._id(name_or_id), []).extend(lines)
+    def print(self, name_or_id: str, *lines: str, at: datetime | None = None) -> None:
+        """Let the job's program print these lines, at that time or now."""
+        at = at or datetime.now(UTC)
+        self._logs.setdefault(self._id(name_or_id), []).extend(LogLine(line, at) for line in lines)
 
     def lose(self, name_or_id: str) -> None:
         """Forget the job, as Batch does with old ones."""
@@ -157,9 +158,27 @@ class MemoryCompute(Faulty):
                 self.cancelled[compute_id] = reason
                 self._observations[compute_id] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[str]:
+    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         with self._call("log_tail"):
             return self._logs.get(compute_id, [])[-lines:] if lines > 0 else []
+
+    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+        with self._call("log"):
+            lines = list(self._logs.get(compute_id, []))
+        for line in lines:
+            yield f"{line.text}\n".encode()
+
+    def redact(self, compute_id: str, secret: SecretStr) -> None:
+        with self._call("redact"):
+            known = self._observations.get(compute_id)
+            if known and known.state in FINAL and (word := secret.get_secret_value()) not in ("", PUBLIC_TOKEN):
+                self._logs[compute_id] = [
+                    LogLine(line.text.replace(word, "*" * len(word)), line.at)
+                    for line in self._logs.get(compute_id, [])
+                ]
+
+    def console(self, compute_id: str) -> str:
+        return f"https://console.test/{quote(compute_id)}"
 
 
 class MemoryResults(Faulty):
@@ -197,6 +216,11 @@ class MemoryResults(Faulty):
         if any(part in ("", "..") for part in name.split("/")):
             raise Refused("A result's name stays within its folder.")
         return Link(f"{self.address(folder)}{quote(name)}")
+
+    def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
+        self.link(folder, name)  # refuses what leads out of the folder
+        with self._call("write"):
+            self.put(folder, name, b"".join(content))
 
 
 class MemorySecrets(Faulty):

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from bot import supervise
 from bot.jobs import JobState, NomadsError, NotFound, Refused, ResultFile, Unavailable
 from bot.local import LocalCompute, LocalResults, SealedSecrets, load_key
-from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, MemoryRows, a_work
+from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, MemoryRows, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until
 
@@ -56,7 +56,7 @@ def is_alive(pid: int) -> bool:
 def printed(rig: LocalComputeRig, name: str, count: int = 1) -> list[str]:
     """The program's output, once it has that many lines."""
     return until(
-        lambda: [lines for lines in [rig.compute.log_tail(name, log=None, lines=100)] if len(lines) >= count],
+        lambda: [lines for lines in [texts(rig.compute.log_tail(name, log=None, lines=100))] if len(lines) >= count],
         what=f"output of {name}",
     )[0]
 
@@ -68,14 +68,14 @@ def test_python3_means_the_python_the_bot_runs_on(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "import sys; print(sys.executable)"))
     rig.wait("job")
 
-    assert rig.compute.log_tail("job", log=None, lines=5) == [sys.executable]
+    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == [sys.executable]
 
 
 def test_a_program_runs_where_it_was_told_to_with_its_own_and_the_requests_arguments(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "import os, sys; print(os.getcwd(), sys.argv[1:])", "--col", "a b; $(x)"))
     rig.wait("job")
 
-    assert rig.compute.log_tail("job", log=None, lines=5) == [f"{rig.control} ['--col', 'a b; $(x)']"]
+    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == [f"{rig.control} ['--col', 'a b; $(x)']"]
 
 
 def test_a_program_gets_the_token_and_none_of_the_bots_own_secrets(
@@ -92,7 +92,7 @@ print(json.dumps(dict(os.environ)))
     rig.compute.submit(rig.script("job", source))
     rig.wait("job")
 
-    digest, environment = rig.compute.log_tail("job", log=None, lines=5)
+    digest, environment = texts(rig.compute.log_tail("job", log=None, lines=5))
     assert digest == hashlib.sha256(TOKEN.encode()).hexdigest()
     assert json.loads(environment)["PATH"] == os.environ["PATH"]
     assert "demo-secret" not in environment
@@ -175,7 +175,7 @@ def test_the_token_of_public_data_is_a_word_that_logs_may_hold(rig: LocalCompute
     rig.compute.submit(work)
 
     assert rig.wait("job").reason == "this is public data"
-    assert rig.compute.log_tail("job", log=None, lines=1) == ["this is public data"]
+    assert texts(rig.compute.log_tail("job", log=None, lines=1)) == ["this is public data"]
 
 
 def test_a_program_that_cannot_be_started_fails_with_the_reason(rig: LocalComputeRig) -> None:
@@ -263,7 +263,7 @@ def test_only_the_end_of_a_long_output_is_read(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "for n in range(200_000): print('line', n)"))
     rig.wait("job")
 
-    lines = rig.compute.log_tail("job", log=None, lines=10**6)
+    lines = texts(rig.compute.log_tail("job", log=None, lines=10**6))
 
     assert lines[-1] == "line 199999"
     assert lines[0].startswith("line ")
@@ -274,7 +274,7 @@ def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig)
     rig.compute.submit(rig.script("job", r"import sys; sys.stdout.buffer.write(b'\xff\xfe caf\xc3\xa9\n')"))
     rig.wait("job")
 
-    assert rig.compute.log_tail("job", log=None, lines=5) == ["\ufffd\ufffd café"]
+    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == ["\ufffd\ufffd café"]
 
 
 # Slots
@@ -332,7 +332,7 @@ os.unlink(mark)
             what="the end of all programs",
         )
 
-    counts = {int(line) for name in names for line in rig.compute.log_tail(name, log=None, lines=5)}
+    counts = {int(line.text) for name in names for line in rig.compute.log_tail(name, log=None, lines=5)}
     assert counts <= {1, 2}
 
 
@@ -349,7 +349,7 @@ def test_a_bot_that_restarts_finds_its_running_programs_again(rig: LocalComputeR
     assert restarted.observe(["job"])["job"].state is JobState.RUNNING
     rig.end("job", code=0, lines=("done",))
     assert restarted.observe(["job"])["job"].state is JobState.SUCCEEDED
-    assert restarted.log_tail("job", log=None, lines=5) == ["done"]
+    assert texts(restarted.log_tail("job", log=None, lines=5)) == ["done"]
 
 
 PATIENT = """

@@ -19,6 +19,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
 from bot.jobs import JobState, NotFound, Refused, Unavailable
 from bot.ports import Work
+from tests.contract.rigs import texts
 from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
 
 ARN = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:nomads/somebody/something-AbCdEf"
@@ -521,9 +522,9 @@ def test_the_log_s_tail_comes_in_order_with_or_without_the_stream_s_name(world: 
     stream = compute.observe([job])[job].log
 
     expected = [f"line {n}" for n in range(10, 30)]
-    assert compute.log_tail(job, log=stream, lines=20) == expected
-    assert compute.log_tail(job, log=None, lines=20) == expected
-    assert compute.log_tail(job, log=stream, lines=100) == [f"line {n}" for n in range(30)]
+    assert texts(compute.log_tail(job, log=stream, lines=20)) == expected
+    assert texts(compute.log_tail(job, log=None, lines=20)) == expected
+    assert texts(compute.log_tail(job, log=stream, lines=100)) == [f"line {n}" for n in range(30)]
     assert world.asked("logs.GetLogEvents")[0] == {
         "logGroupName": "/aws/batch/job",
         "logStreamName": stream,
@@ -537,8 +538,8 @@ def test_an_empty_page_of_the_log_is_turned_back(world: World) -> None:
     pages = iter(
         [
             {"events": [], "nextBackwardToken": "b/1"},
-            {"events": [{"message": "two\nthree\n"}], "nextBackwardToken": "b/2"},
-            {"events": [{"message": "one"}], "nextBackwardToken": "b/3"},
+            {"events": [{"message": "two\nthree\n", "timestamp": 2}], "nextBackwardToken": "b/2"},
+            {"events": [{"message": "one", "timestamp": 1}], "nextBackwardToken": "b/3"},
             {"events": [], "nextBackwardToken": "b/3"},
         ]
     )
@@ -546,7 +547,7 @@ def test_an_empty_page_of_the_log_is_turned_back(world: World) -> None:
     events.register(
         "before-call.cloudwatch-logs.GetLogEvents", lambda **_: (SimpleNamespace(status_code=200), next(pages))
     )
-    assert world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=20) == ["one", "two", "three"]
+    assert texts(world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=20)) == ["one", "two", "three"]
     assert [asked.get("nextToken") for asked in world.asked("logs.GetLogEvents")] == [None, "b/1", "b/2", "b/3"]
 
 
