@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from bot.catalog import Catalog
 from bot.checks import Prices
 from bot.jobs import NomadsError, Unavailable
+from bot.output import Output
 from bot.ports import Chat, Compute, Mailer, Results, Secrets
 from bot.service import Confirm, JobService
 from bot.settings import ROOT, Settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from bot.boss import BossVolumes
     from bot.webclient import PooledWebClient
+    from handlers.logs import Logs
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Core:
     compute: Compute
     results: Results
     volumes: BossVolumes
+    output: Output
     service: JobService
     worker: Worker
 
@@ -74,10 +77,12 @@ class Nomads:
     socket_mode: bool
     clients: Sequence[PooledWebClient]
     later: ThreadPoolExecutor
+    logs: Logs
 
     def close(self) -> None:
         """Let go of every connection: to BOSS first, so that nobody waits for it, to the database and to Slack."""
         self.core.volumes.close()
+        self.logs.close()
         self.later.shutdown(cancel_futures=True)
         self.core.close()
         for client in self.clients:
@@ -117,6 +122,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
         admins=settings.admins,
     )
+    output = Output(compute=compute, results=results, vault=vault, secrets=secrets)
     worker = Worker(
         store=store,
         service=service,
@@ -125,6 +131,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         results=results,
         vault=vault,
         secrets=secrets,
+        output=output,
         mailer=_mailer(settings),
         chat=chat,
         boss_host=settings.boss_host,
@@ -144,6 +151,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         compute=compute,
         results=results,
         volumes=volumes,
+        output=output,
         service=service,
         worker=worker,
     )
@@ -206,7 +214,8 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     if not socket_mode and settings.slack_signing_secret is None:
         raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
     client, quick, patient = (_client(settings, timeout=seconds) for seconds in (TRIGGER, QUICK, PATIENT))
-    core = build_core(settings, base_url=base_url, chat=SlackChat(client=patient))
+    chat = SlackChat(client=patient)
+    core = build_core(settings, base_url=base_url, chat=chat)
     secret = settings.slack_signing_secret
     app = App(
         client=client,
@@ -221,14 +230,15 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         next()
 
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
-    register(
+    logs = register(
         app,
         service=core.service,
         catalog=core.catalog,
         volumes=core.volumes,
+        output=core.output,
         workspace=Workspace(client=quick),
         later=later,
-        address=core.results.address,
+        show_home=lambda person: chat.show_home(person, core.service.home(person)),
     )
 
     def ready() -> str:
@@ -246,6 +256,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         socket_mode=socket_mode,
         clients=(client, quick, patient),
         later=later,
+        logs=logs,
     )
 
 

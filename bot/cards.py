@@ -258,9 +258,10 @@ def _since(job: Job) -> str:
     return f"\nsince {moment(when)}" if when else ""
 
 
-def moment(when: datetime) -> str:
+def moment(when: datetime, *, seconds: bool = False) -> str:
     """A time that Slack shows in the reader's own zone."""
-    return f"<!date^{int(when.timestamp())}^{{date_short_pretty}} {{time}}|{when:%Y-%m-%d %H:%M} UTC>"
+    shown = "{time_secs}" if seconds else "{time}"
+    return f"<!date^{int(when.timestamp())}^{{date_short_pretty}} {shown}|{when:%Y-%m-%d %H:%M} UTC>"
 
 
 def spoken(story: Story, steps: Sequence[Step]) -> str:
@@ -275,18 +276,18 @@ def _named(story: Story) -> str:
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     """A reply in the thread: the steps; at the end, results and links, or the log's end and a way on."""
     job = story.job
-    texts = _packed([_named(story) + words.mrkdwn(steps[0].text), *(words.mrkdwn(step.text) for step in steps[1:])])
+    texts = packed([_named(story) + words.mrkdwn(steps[0].text), *(words.mrkdwn(step.text) for step in steps[1:])])
     if story.helpers:
-        texts += _packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
+        texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
     ended = bool(steps) and steps[-1].state in FINAL
     if ended and job.state is JobState.SUCCEEDED:
         folder = words.link(story.address, "All files")
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
-        texts += _packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + _packed([folder])
+        texts += packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + packed([folder])
     elif ended:
         if job.log_tail:
-            texts += _log(job.log_tail)
+            texts += log(job.log_tail)
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
     blocks: list[Block] = [section(text) for text in texts]
     if ended and job.turned_down:
@@ -306,7 +307,7 @@ def _fitting(lines: Sequence[str], room: int) -> list[str]:
     return kept
 
 
-def _packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
+def packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
     """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
     packed: list[str] = []
     for line in lines:
@@ -319,12 +320,12 @@ def _packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
     return packed
 
 
-def _log(tail: Sequence[str]) -> list[str]:
-    """The last lines a program printed, as code blocks, one a section; every line is there, a long one cut."""
-    room = BLOCKS // 2 // max(len(tail), 1)
-    lines = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in tail]
+def log(lines: Sequence[str]) -> list[str]:
+    """Lines that a program printed, as code blocks, one a section; every line is there, a long one cut."""
+    room = BLOCKS // 2 // max(len(lines), 1)
+    cut = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in lines]
     fence = "```\n"
-    return [f"{fence}{text}\n```" for text in _packed(lines, SECTION - 2 * len(fence))]
+    return [f"{fence}{text}\n```" for text in packed(cut, SECTION - 2 * len(fence))]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -23,7 +23,6 @@ from bot import words
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
-    PUBLIC_TOKEN,
     Finding,
     Job,
     JobState,
@@ -37,7 +36,8 @@ from bot.jobs import (
     Unavailable,
 )
 from bot.letters import acceptance, ending
-from bot.ports import CANCELLED, Chat, Compute, Link, Mailer, Results, Secrets, Step, Story, Work
+from bot.output import LINKS, LOG_FILE, Output
+from bot.ports import CANCELLED, Chat, Compute, Mailer, Results, Secrets, Step, Story, Work
 from bot.service import LOG_LINES, JobService
 from bot.store import Effect, JobStore, Kind, Lane, Watched, now
 
@@ -62,8 +62,6 @@ CHECK_SECONDS, CHECKS = 10.0, 20
 """What BOSS is given to say whether a request can work, when nobody waits for the answer, and how often: about an hour
 with back-off. Then the person hears that it could not be asked."""
 _OF_CHAT = frozenset({Lane.CHAT, Lane.EDIT, Lane.HOME})
-LINKS = 10
-"""How many results are linked one by one; the folder's address leads to the rest."""
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
 EDIT_EVERY = timedelta(seconds=3)
@@ -90,6 +88,7 @@ class Worker:
         results: Results,
         vault: Secrets,
         secrets: Secrets,
+        output: Output,
         mailer: Mailer,
         chat: Chat | None,
         boss_host: str,
@@ -117,6 +116,7 @@ class Worker:
         self._results = results
         self._vault = vault
         self._secrets = secrets
+        self._output = output
         self._mailer = mailer
         self._chat = chat
         self._boss_host = boss_host
@@ -430,9 +430,10 @@ class Worker:
         summary, tail = None, list[str]()
         if job.state is JobState.SUCCEEDED:
             summary = self._summary(job)
-        elif job.compute_id:
-            lines = self._compute.log_tail(job.compute_id, log=job.log, lines=LOG_LINES)
-            tail = self._masked([line.text for line in lines], job.token_ref)
+        else:
+            tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+        if job.exit_code is None:  # who ended it may have had no time to strike the token out of its log
+            self._output.redact(job)
         self._service.conclude(effect, summary=summary, log_tail=tail)
 
     def _summary(self, job: Job) -> Summary:
@@ -445,17 +446,6 @@ class Worker:
             log.warning("Job %s: its results.json cannot be used; its files are listed instead.", job.id)
         return Summary(files=[finding for file in self._results.list(job.folder) if (finding := _left(file))][:LINKS])
 
-    def _masked(self, lines: list[str], reference: str | None) -> list[str]:
-        """The lines without the token, should the program have printed it; none, where that cannot be told."""
-        if not lines or reference is None:
-            return []
-        keeper = self._vault if self._vault.holds(reference) else self._secrets
-        try:
-            token = keeper.get(reference).get_secret_value()
-        except NotFound:
-            return []
-        return lines if token == PUBLIC_TOKEN else [line.replace(token, "•••") for line in lines]
-
     # Chat and mail
 
     def _story(self, job: Job) -> Story:
@@ -464,18 +454,9 @@ class Worker:
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
             size=job.size or job.request.box.voxels * (pipeline.channels if pipeline else 1),
-            links=self._links(job) if job.state is JobState.SUCCEEDED else (),
-            address=self._results.address(job.folder),
+            links=self._output.links(job) if job.state is JobState.SUCCEEDED else (),
+            address=self._output.address(job),
         )
-
-    def _links(self, job: Job) -> list[tuple[str, Link]]:
-        if job.summary is None:
-            return []
-        files = job.summary.files[:LINKS]
-        links = [(file.title or file.name, self._results.link(job.folder, file.name)) for file in files]
-        if job.summary.viewer:
-            links.append(("Neuroglancer", Link(job.summary.viewer)))
-        return links
 
     def _card(self, effect: Effect, job: Job) -> None:
         chat, story = self._chat_for(job), self._story(job)
@@ -563,8 +544,8 @@ class Worker:
 
 
 def _left(file: ResultFile) -> Finding | None:
-    """A file that lies in the results folder; None where its name cannot be told."""
+    """A file that the program left in the results folder; None where its name cannot be told."""
     try:
-        return Finding(name=file.name)
+        return Finding(name=file.name) if file.name != LOG_FILE else None
     except ValidationError:
         return None

@@ -2,56 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from slack_bolt import Ack
 from slack_sdk import WebClient
+from slack_sdk.models.blocks import Block
 
-from bot import words
+from bot import cards, words
 from bot.catalog import Catalog
+from bot.jobs import NomadsError
+from bot.service import JobService, Which
+from handlers.logs import Logs
+from handlers.look import Look
+from handlers.steer import Steer
 from handlers.submit import Submit
 from handlers.token import Token
 
+HELP = {
+    "submit": ("/nomads submit", "opens the form"),
+    "submit …": ("/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
+    "status": ("/nomads status", "shows your jobs that have not ended"),
+    "status …": ("/nomads status 7k2m9x4q", "shows one job, with its buttons"),
+    "list": ("/nomads list running", "shows jobs: mine, all, running, failed, mine running or mine failed"),
+    "logs": ("/nomads logs 7k2m9x4q", "opens a job's log"),
+    "cancel": ("/nomads cancel 7k2m9x4q", "ends a job of yours"),
+    "retry": ("/nomads retry 7k2m9x4q", "tries a job again that failed or was cancelled"),
+    "pipelines": ("/nomads pipelines", "shows what can be run"),
+    "token": ("/nomads token", "shows, replaces or forgets your saved BOSS token"),
+    "help": ("/nomads help", "shows this"),
+}
+"""An example of each command, and what it does."""
+
 
 class Commands:
-    """One slash command; its first word says what is wanted."""
+    """One slash command; its first word says what is wanted. Answers are seen by whoever asked, and nobody else."""
 
-    def __init__(self, *, catalog: Catalog, submit: Submit, token: Token) -> None:
+    def __init__(
+        self,
+        *,
+        service: JobService,
+        catalog: Catalog,
+        submit: Submit,
+        token: Token,
+        look: Look,
+        logs: Logs,
+        steer: Steer,
+    ) -> None:
+        self._service = service
         self._catalog = catalog
         self._submit = submit
         self._token = token
+        self._look = look
+        self._logs = logs
+        self._steer = steer
+        self._words: Mapping[str, Callable[[WebClient, dict[str, Any], str], str | list[Block]]] = {
+            "submit": self._open_form,
+            "status": lambda _, command, rest: self._look.status(rest, command["user_id"]),
+            "list": self._list,
+            "logs": self._log,
+            "cancel": lambda _, command, rest: self._steer.cancelled(_named(rest, "cancel"), command["user_id"]),
+            "retry": self._retry,
+            "pipelines": lambda *_: self._pipelines(),
+            "token": self._open_token,
+            "help": lambda *_: self.usage(),
+            "": lambda *_: self.usage(),
+        }
 
     def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
-        """Open the form, or answer with usage, only to the person who asked."""
+        """Do what the first word says; an unknown one is answered with usage."""
         text = (command.get("text") or "").split(maxsplit=1)
-        word, rest = text[0].casefold() if text else "", text[1] if len(text) > 1 else ""
-        if word == "submit":
-            self._submit.open(
-                client,
-                trigger_id=command["trigger_id"],
-                user=command["user_id"],
-                channel=command["channel_id"],
-                text=rest,
-            )
-            ack()
-        elif word == "token" and rest:  # it may be one: not even repeated
-            ack("Tokens are not typed in a command: `/nomads token` opens a form for yours.")
-        elif word == "token":
-            self._token.open(client, trigger_id=command["trigger_id"], user=command["user_id"])
-            ack()
-        elif word in ("", "help"):
-            ack(self.usage())
+        word, rest = text[0].casefold() if text else "", text[1].strip() if len(text) > 1 else ""
+        try:
+            known = self._words.get(word)
+            answer = known(client, command, rest) if known else [cards.section(self._unknown(word))]
+        except NomadsError as error:
+            answer = str(error)
+        if isinstance(answer, list):
+            ack(text="NOMADS", blocks=answer)
+        elif answer:
+            ack(words.mrkdwn(answer))
         else:
-            ack(f"NOMADS does not know “{words.mrkdwn(word[:50])}”.\n{self.usage()}")
+            ack()
 
-    def usage(self) -> str:
-        """What can be typed, and which pipelines there are."""
-        pipelines = "\n".join(f"• `{p.name}`: {words.mrkdwn(p.description)}" for p in self._catalog) or "• none yet"
-        return (
-            "*NOMADS finds synapses in BOSS volumes.*\n"
-            "• `/nomads submit` opens the form\n"
-            "• `/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16` opens it filled in\n"
-            "• `/nomads token` shows, replaces or forgets your saved BOSS token\n"
-            "• `/nomads help` shows this\n"
-            f"*Pipelines*\n{pipelines}"
+    def _open_form(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
+        self._submit.open(
+            client,
+            trigger_id=command["trigger_id"],
+            user=command["user_id"],
+            channel=command["channel_id"],
+            text=rest,
         )
+        return ""
+
+    def _open_token(self, client: WebClient, command: dict[str, Any], rest: str) -> str | list[Block]:
+        if rest:  # it may be one: not even repeated
+            return [cards.section("Tokens are not typed in a command: `/nomads token` opens a form for yours.")]
+        self._token.open(client, trigger_id=command["trigger_id"], user=command["user_id"])
+        return ""
+
+    def _list(self, _client: WebClient, command: dict[str, Any], rest: str) -> list[Block]:
+        wanted = " ".join(sorted(rest.casefold().split(), key=lambda word: word != "mine")) or Which.MINE
+        if wanted not in set(Which):
+            raise NomadsError(f"A list is of jobs that are {', '.join(Which)}: such as /nomads list running.")
+        return self._look.page(f"{wanted}:", command["user_id"])
+
+    def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
+        self._logs.open(client, command, self._service.named(_named(rest, "logs")))
+        return ""
+
+    def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
+        return self._steer.retried(client, command, _named(rest, "retry"), command["user_id"])
+
+    def _unknown(self, word: str) -> str:
+        return f"NOMADS does not know “{words.mrkdwn(word[:50])}”.\n{self._usage()}"
+
+    def usage(self) -> list[Block]:
+        """What can be typed, and which pipelines there are."""
+        return [cards.section(self._usage()), *self._pipelines()]
+
+    @staticmethod
+    def _usage() -> str:
+        lines = "\n".join(f"• `{example}` {what}" for example, what in HELP.values())
+        return f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"
+
+    def _pipelines(self) -> list[Block]:
+        lines = [f"• `{p.name}`: {words.mrkdwn(p.description)}" for p in self._catalog] or ["• none yet"]
+        return [cards.section(text) for text in cards.packed(["*Pipelines*", *lines])]
+
+
+def _named(rest: str, word: str) -> str:
+    if not rest:
+        raise NomadsError(f"Name a job: /nomads {word} and its id, which stands on its card; /nomads list shows them.")
+    return rest

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr
 from slack_bolt import Ack
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot import words
 from bot.catalog import Catalog
-from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable, UnknownJob
+from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable
+from bot.output import Output
 from bot.people import Kept, typed
 from bot.ports import SavedToken, Volumes, VolumesRefused
 from bot.service import JobService, Proposal
 from handlers import modal
+from handlers.windows import Windows, update
 from handlers.workspace import Workspace
-
-log = logging.getLogger(__name__)
 
 CHECK = 1.5
 """Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""
@@ -45,16 +42,16 @@ class Submit:
         catalog: Catalog,
         volumes: Volumes,
         workspace: Workspace,
-        later: Executor,
+        windows: Windows,
+        output: Output,
         address: Callable[[str], str],
     ) -> None:
-        """`later` does what an answer need not wait for; `address` is where a results folder is looked at."""
         self._service = service
         self._catalog = catalog
         self._volumes = volumes
         self._workspace = workspace
-        self._later = later
-        self._address = address
+        self._windows = windows
+        self._output = output
         self._latest: OrderedDict[str, object] = OrderedDict()
 
     # Opening
@@ -65,7 +62,8 @@ class Submit:
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
         kept = self._service.people.kept(user)
         preset = {"pipeline": self._service.first_choice(), **kept.last_request, **here}
-        self._show(client, trigger_id, user, modal.Wish({**preset, **wish.values}, wish.not_understood), kept)
+        wish = modal.Wish({**preset, **wish.values}, wish.not_understood)
+        self._show(client, {"trigger_id": trigger_id}, user, wish, kept)
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
         """The global shortcut: the same form, from anywhere."""
@@ -73,25 +71,20 @@ class Submit:
         ack()
 
     def edit(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """“Edit and resubmit”: the form as it was, without the token; somebody else's without their address."""
-        try:
-            job = self._service.find(action["value"])
-        except UnknownJob:
-            ack()
-            return
-        user = body["user"]["id"]
+        """“Edit and rerun”: the form as it was, without the token; somebody else's without their address."""
+        job, user = self._service.find(action["value"]), body["user"]["id"]
         values = typed(job.request)
         if user != job.actor:
             del values["email"]
-        self._show(client, body["trigger_id"], user, modal.Wish(values), self._service.people.kept(user))
+        self._show(client, body, user, modal.Wish(values), self._service.people.kept(user))
         ack()
 
-    def _show(self, client: WebClient, trigger_id: str, user: str, wish: modal.Wish, kept: Kept) -> None:
+    def _show(self, client: WebClient, body: Mapping[str, Any], user: str, wish: modal.Wish, kept: Kept) -> None:
         if not wish.values.get("email"):
             wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
         about = self._about(wish.values, kept.token, within=0)
         view = modal.view(self._catalog, wish, saved=_saved(kept.saved), about=about)
-        opened = client.views_open(trigger_id=trigger_id, view=view).get("view") or {}
+        opened = self._windows.show(client, body, view)
         if about is None and wish.values.get(modal.EXPERIMENT):
             self._describe_later(client, opened, wish, kept.token, user)
 
@@ -104,17 +97,17 @@ class Submit:
         values = dict(form.values)
         if body["actions"][0]["action_id"] == modal.COLLECTION:  # the experiment was one of another collection
             values.pop(modal.EXPERIMENT, None)
-        self._describe_later(client, body["view"], modal.Wish(values), token, user)
+        self._describe_later(client, body["view"]["id"], modal.Wish(values), token, user)
         ack()
 
     def _describe_later(
-        self, client: WebClient, view: Mapping[str, Any], wish: modal.Wish, token: SecretStr | None, user: str
+        self, client: WebClient, view_id: str, wish: modal.Wish, token: SecretStr | None, user: str
     ) -> None:
         """Show what BOSS says; what was typed meanwhile is kept by Slack, whose blocks keep their ids.
 
         Only what was chosen last is shown: an answer that comes after another choice is dropped.
         """
-        view_id, mine = str(view.get("id")), object()
+        mine = object()
         self._latest[view_id] = mine
         while len(self._latest) > FORMS:
             self._latest.popitem(last=False)
@@ -122,16 +115,10 @@ class Submit:
         def describe() -> None:
             about = self._about(wish.values, token, within=PATIENCE) or modal.About(said=SLOW)
             shown = modal.view(self._catalog, wish, saved=_saved(self._service.people.kept(user).saved), about=about)
-            if self._latest.get(view_id) is not mine:
-                return
-            try:
-                client.views_update(view_id=view_id, view=shown)
-            except SlackApiError as error:  # it was closed
-                log.info("The form was not brought up to date: %s", error.response.get("error"))
-            except (SlackClientError, OSError) as error:
-                log.info("The form was not brought up to date: %s", type(error).__name__)
+            if self._latest.get(view_id) is mine:
+                update(client, view_id, shown)
 
-        self._later.submit(describe)
+        self._windows.later(describe)
 
     def _about(self, values: Mapping[str, str], token: SecretStr | None, *, within: float) -> modal.About | None:
         """What is known of the experiment in time; None where nothing is."""
@@ -207,7 +194,7 @@ class Submit:
             return None
         texts, agree = [], "Yes, submit it"
         if twin:
-            folder = words.link(self._address(twin.folder), "its results")
+            folder = words.link(self._output.address(twin), "its results")
             texts.append(f"*This has been done already*: {self._named(twin)}; here are {folder}.")
             agree = "Run it again"
         if proposal.heavy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from slack_bolt import Ack
@@ -16,6 +17,7 @@ from slack_sdk.models.blocks import (
 )
 from slack_sdk.models.views import View
 
+from bot.cards import about_token
 from bot.checks import token_problem
 from bot.jobs import Unavailable
 from bot.ports import TokenRefused, Volumes
@@ -30,20 +32,18 @@ WITHIN = 1.5
 class Token:
     """Shows what is kept, and takes what is typed."""
 
-    def __init__(self, *, service: JobService, volumes: Volumes) -> None:
+    def __init__(self, *, service: JobService, volumes: Volumes, changed: Callable[[str], None]) -> None:
+        """`changed` hears of the person whose token is another one now."""
         self._service = service
         self._volumes = volumes
+        self._changed = changed
 
     def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
         """Open the form."""
         known = self._service.people.kept(user).saved
-        said = "No token is kept for you."
-        if known:
-            ending = f" ending …{known.ending}" if known.ending else ""
-            said = f"Your saved token{ending}, kept since {known.since:%d %B %Y}. Nobody else can use it."
         new = PlainTextInputElement(action_id=modal.ACTION)
         blocks = [
-            SectionBlock(text=PlainTextObject(text=said)),
+            SectionBlock(text=PlainTextObject(text=about_token(known))),
             InputBlock(block_id="token", label="New BOSS token", element=new, optional=True),
         ]
         if known:
@@ -71,6 +71,7 @@ class Token:
         if error:
             ack(response_action="errors", errors={"token": error})
         else:
+            self._changed(user)
             ack()
 
     def _problem(self, form: modal.Form) -> str:

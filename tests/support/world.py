@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from bot.catalog import Catalog, Pipeline
 from bot.jobs import Job, JobRequest, JobState, Observation
+from bot.output import Output
 from bot.service import JobService
 from bot.store import JobStore
 from bot.worker import Worker
@@ -78,6 +79,7 @@ class World:
         self.results = MemoryResults()
         self.vault = MemorySecrets()
         self.secrets = _ElsewhereSecrets() if separate_secrets else self.vault
+        self.output = Output(compute=self.compute, results=self.results, vault=self.vault, secrets=self.secrets)
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
         roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
@@ -115,6 +117,7 @@ class World:
             results=self.results,
             vault=self.vault,
             secrets=self.secrets,
+            output=self.output,
             mailer=self.mailer,
             chat=self.chat,
             boss_host="boss.test",

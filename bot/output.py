@@ -1,0 +1,117 @@
+"""What a job leaves behind, as people may see it: its results and its log, without the token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from bot import words
+from bot.jobs import PUBLIC_TOKEN, Job, LogLine, NotFound, Refused
+from bot.ports import Compute, Link, Results, Secrets
+
+LINKS = 10
+"""How many results are linked one by one; the folder's address leads to the rest."""
+LOG_FILE = "nomads-log.txt"
+"""The whole log, where somebody asked for it, in the results folder."""
+MASK = "•••"
+
+
+class Output:
+    """Reads what programs wrote and printed. Raises Unavailable and Refused."""
+
+    def __init__(self, *, compute: Compute, results: Results, vault: Secrets, secrets: Secrets) -> None:
+        """A job's token is in `vault` at first, and then in `secrets` (often the same)."""
+        self._compute = compute
+        self._results = results
+        self._vault = vault
+        self._secrets = secrets
+
+    def links(self, job: Job) -> list[tuple[str, Link]]:
+        """Title and address of each result, made now: some addresses expire."""
+        if job.summary is None:
+            return []
+        files = job.summary.files[:LINKS]
+        links = [(file.title or file.name, self._results.link(job.folder, file.name)) for file in files]
+        if job.summary.viewer:
+            links.append(("Neuroglancer", Link(job.summary.viewer)))
+        return links
+
+    def address(self, job: Job) -> str:
+        """Where its results folder is looked at."""
+        return self._results.address(job.folder)
+
+    def console(self, job: Job) -> str:
+        """Where an admin sees its run; empty where there is no such page."""
+        return self._compute.console(job.compute_id) if job.compute_id else ""
+
+    def tail(self, job: Job, *, lines: int) -> list[LogLine]:
+        """The last lines its program printed, oldest first, printable and without the token.
+
+        None where it has not printed any, or where it cannot be told whether they hold the token.
+        """
+        if job.compute_id is None:
+            return []
+        try:
+            token = self._token(job)
+        except (NotFound, Refused):
+            return []
+        found = self._compute.log_tail(job.compute_id, log=job.log, lines=lines)
+        if found and token:  # what is read of a long line may begin within a token
+            begun = _overlap(token[::-1].encode(), found[0].text[: len(token)][::-1].encode())
+            found[0] = replace(found[0], text=found[0].text)
+        return [replace(line, text=words.printable(_masked(line.text, token))) for line in found]
+
+    def whole_log(self, job: Job) -> Link:
+        """An address of all it has printed so far, without the token. Raises Refused where there is no telling."""
+        if job.compute_id is None:
+            raise Refused("This job has no log: its program was never started.")
+        token = self._token(job).encode()
+        self._results.write(job.folder, LOG_FILE, masked(self._compute.log(job.compute_id, log=job.log), token))
+        return self._results.link(job.folder, LOG_FILE)
+
+    def redact(self, job: Job) -> None:
+        """Before its token is forgotten: let no log that is read later hold it."""
+        if job.compute_id and job.token_ref:
+            with suppress(NotFound, Refused):  # it is kept no more: then nobody can
+                self._compute.redact(job.compute_id, self._keeper(job.token_ref).get(job.token_ref))
+
+    def _token(self, job: Job) -> str:
+        """What must not be shown; empty where nothing is secret. Raises NotFound or Refused where it is not known."""
+        if job.token_ref is None:
+            if not job.ended:
+                raise NotFound("This job's token is not known.")
+            return ""  # it was struck out of the log before it was forgotten
+        token = self._keeper(job.token_ref).get(job.token_ref).get_secret_value()
+        return "" if token == PUBLIC_TOKEN else token
+
+    def _keeper(self, reference: str) -> Secrets:
+        return self._vault if self._vault.holds(reference) else self._secrets
+
+
+def _masked(text: str, token: str) -> str:
+    return text.replace(token, MASK) if token else text
+
+
+def masked(pieces: Iterable[bytes], token: bytes) -> Iterator[bytes]:
+    """The pieces without the token, also where it lies across two of them; memory stays a piece's."""
+    if not token:
+        yield from pieces
+        return
+    mask, kept = MASK.encode(), b""
+    for piece in pieces:
+        text = (kept + piece).replace(token, mask)
+        # What may be the beginning of a token waits for the next piece.
+        kept = text[len(text) - _overlap(text, token) :]
+        yield text[: len(text) - len(kept)]
+    yield kept
+
+
+def _overlap(text: bytes, token: bytes) -> int:
+    """How many bytes at the end of the text begin the token, at most all but one."""
+    return next((n for n in range(min(len(text), len(token) - 1), 0, -1) if text.endswith(token[:n])), 0)
+
+
+def log_lines(lines: Sequence[LogLine]) -> list[str]:
+    """Lines with their times, in UTC."""
+    return [f"{line.at:%H:%M:%S} {line.text}" if line.at else line.text for line in lines]

@@ -1,0 +1,73 @@
+"""The app's own tab: opened, and what is chosen in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from slack_bolt import Ack
+from slack_sdk import WebClient
+
+from bot.jobs import Steps
+from bot.service import JobService
+from handlers.submit import Submit
+from handlers.token import Token
+from handlers.windows import Windows
+
+
+class HomeTab:
+    """Shows it when it is opened and when something in it was changed."""
+
+    def __init__(
+        self,
+        *,
+        service: JobService,
+        submit: Submit,
+        token: Token,
+        windows: Windows,
+        show: Callable[[str], None],
+    ) -> None:
+        """`show` publishes a person's tab as it should be now."""
+        self._service = service
+        self._submit = submit
+        self._token = token
+        self._windows = windows
+        self._show = show
+
+    def opened(self, ack: Ack, event: dict[str, Any]) -> None:
+        """Somebody looks at it."""
+        if event.get("tab") == "home":
+            self._windows.later(lambda: self._appear(event["user"]))
+        ack()
+
+    def _appear(self, user: str) -> None:
+        self._show(user)
+        self._service.opened_home(user)
+
+    def new(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        """The form."""
+        self._submit.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
+        ack()
+
+    def token(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        """The saved token's form."""
+        self._token.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
+        ack()
+
+    def steps(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
+        """Which steps are told."""
+        user = body["user"]["id"]
+        wishes = self._service.people.kept(user).preferences
+        self._service.people.prefer(user, replace(wishes, steps=Steps(action["selected_option"]["value"])))
+        self._windows.later(lambda: self._show(user))
+        ack()
+
+    def hear(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
+        """Whether they are named at the end, and whether mail is sent."""
+        user = body["user"]["id"]
+        ticked = {option["value"] for option in action["selected_options"]}
+        wishes = self._service.people.kept(user).preferences
+        self._service.people.prefer(user, replace(wishes, mention="mention" in ticked, mail="mail" in ticked))
+        self._windows.later(lambda: self._show(user))
+        ack()

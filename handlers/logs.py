@@ -1,0 +1,156 @@
+"""The window with a job's log, which grows while the job runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slack_bolt import Ack
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackClientError
+from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
+
+from bot import cards, words
+from bot.jobs import Job, NomadsError
+from bot.output import Output, log_lines
+from bot.service import JobService
+from handlers.windows import Windows, said, update, window
+
+CALLBACK = "nomads_logs_view"
+WHOLE = "nomads_whole_log"
+LINES = 100
+"""The most lines of a log that are shown."""
+EVERY, EACH = 3.0, 0.75
+"""Seconds between two looks at a log that is open; with many of them, so much for each: Slack takes some 100 a minute."""
+FOLLOWED = 1800.0
+"""Seconds for which an open log grows; then the window says so."""
+
+
+@dataclass
+class _Open:
+    """A window that is followed."""
+
+    client: WebClient
+    job_id: str
+    until: float
+    shown: str = ""
+
+
+class Logs:
+    """Opens logs and keeps the open ones up to date. One thread looks after all of them, as long as there are any."""
+
+    def __init__(
+        self,
+        *,
+        service: JobService,
+        output: Output,
+        windows: Windows,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._output = output
+        self._windows = windows
+        self._every = every
+        self._clock = clock
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+
+    def show(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
+        """The button."""
+        self.open(client, body, self._service.named(action["value"]))
+        ack()
+
+    def open(self, client: WebClient, body: dict[str, Any], job: Job) -> None:
+        """Open the window of that job's log."""
+
+        def follow(view_id: str) -> None:
+            if not job.ended:
+                self._follow(view_id, _Open(client, job.id, self._clock() + FOLLOWED))
+
+        self._windows.open(
+            client,
+            body,
+            f"Log of {job.id}",
+            lambda: self._blocks(self._service.find(job.id)),
+            callback=CALLBACK,
+            meta=job.id,
+            then=follow,
+        )
+
+    def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
+        """A link to all of it, in a window of its own: a long one takes a while to be made ready."""
+        job = self._service.named(action["value"])
+
+        def link() -> list[Block]:
+            found = self._output.whole_log(job)
+            until = f" until {cards.moment(found.expires)}" if found.expires else ""
+            return [cards.section(f"{words.link(found.url, 'The whole log')}, as it is now{until}.")]
+
+        self._windows.open(client, body, f"Log of {job.id}", link)
+        ack()
+
+    def closed(self, ack: Ack, view: dict[str, Any]) -> None:
+        """A window was closed: it is not looked after any more."""
+        with self._lock:
+            self._open.pop(view["id"], None)
+        ack()
+
+    def close(self) -> None:
+        """Look after no window any more."""
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+
+    def _blocks(self, job: Job, note: str = "") -> list[Block]:
+        lines = self._output.tail(job, lines=LINES)
+        shown = cards.log(log_lines(lines)) or ["It has not printed anything, or its log is not kept any more."]
+        more = "" if job.ended else " It grows while the job runs."
+        small = f"Job `{job.id}`: {cards.state(job)}. The last lines, times in UTC.{more}{note}"
+        button = ButtonElement(action_id=WHOLE, text="The whole log", value=job.id)
+        return [
+            cards.context(small),
+            *(cards.section(text) for text in shown),
+            *([ActionsBlock(elements=[button])] if lines else []),
+        ]
+
+    # Growing
+
+    def _follow(self, view_id: str, opened: _Open) -> None:
+        with self._lock:
+            self._open[view_id] = opened
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._look_after, name="open-logs", daemon=True)
+                self._thread.start()
+
+    def _look_after(self) -> None:
+        while True:
+            with self._lock:
+                opened = dict(self._open)
+                if not opened or self._over.is_set():
+                    self._thread = None if not self._over.is_set() else self._thread
+                    return
+            for view_id, one in opened.items():
+                if not self._brought_up_to_date(view_id, one):
+                    with self._lock:
+                        self._open.pop(view_id, None)
+            self._over.wait(max(self._every, EACH * len(opened)))
+
+    def _brought_up_to_date(self, view_id: str, one: _Open) -> bool:
+        """Whether the window should be looked after any longer."""
+        try:
+            job = self._service.find(one.job_id)
+            over = self._clock() > one.until
+            note = " It is not followed any more: open it again." if over else ""
+            view = window(f"Log of {job.id}", self._blocks(job, note), callback=CALLBACK, meta=job.id)
+            if str(view) == one.shown:
+                return True
+            one.shown = str(view)
+            return update(one.client, view_id, view) and not job.ended and not over
+        except (NomadsError, SlackClientError, OSError):
+            return True

@@ -1,0 +1,152 @@
+"""What a person looks at: status, lists, details and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from slack_bolt import Ack, Respond
+from slack_sdk import WebClient
+from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement, SectionBlock
+
+from bot import cards, words
+from bot.jobs import FINAL, Job, JobState
+from bot.output import Output
+from bot.service import JobService, Which
+from handlers.windows import Windows, said, update, window
+from handlers.workspace import Workspace
+
+MOST = 2000
+"""Characters that a button may carry."""
+_TITLES = {
+    Which.MINE: "Your jobs",
+    Which.ALL: "All jobs",
+    Which.RUNNING: "Jobs that have not ended",
+    Which.FAILED: "Jobs that have failed",
+    Which.MINE_RUNNING: "Your jobs that have not ended",
+    Which.MINE_FAILED: "Your jobs that have failed",
+}
+
+
+class Look:
+    """Shows jobs; changes nothing."""
+
+    def __init__(self, *, service: JobService, output: Output, workspace: Workspace, windows: Windows) -> None:
+        self._service = service
+        self._output = output
+        self._workspace = workspace
+        self._windows = windows
+
+    # Status and lists
+
+    def status(self, name: str, user: str) -> list[Block]:
+        """One job with its buttons; without a name, this person's jobs that have not ended, or their last one."""
+        if name:
+            job = self._service.named(name)
+            buttons = cards.buttons(job, steers=self._service.may_steer(job, user))
+            return [cards.section(cards.row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons)]
+        if self._service.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
+            return self.page(f"{Which.MINE_RUNNING}:", user)
+        last = self._service.page(Which.MINE, actor=user, most=1).jobs
+        if not last:
+            return [cards.section("You have no jobs yet; `/nomads submit` opens the form.")]
+        return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
+
+    def page(self, place: str, user: str) -> list[Block]:
+        """A page of a list; `place` is `which:id,id…`: the jobs after which the pages until this one begin."""
+        which, _, turned = place.partition(":")
+        before = [turn for turn in turned.split(",") if turn]
+        wanted = Which(which)
+        page = self._service.page(wanted, actor=user, before=before[-1] if before else None)
+        title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
+        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
+        turns = []
+        if before:
+            turns.append(_turn("newer", "Newer", f"{which}:{','.join(before[:-1])}"))
+        if page.more:
+            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id])}"))
+        return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
+
+    def turn(
+        self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
+    ) -> None:
+        """Another page, in the place of the one that was clicked on; from the home tab, the first one in a window."""
+        place, user, view = action["value"], body["user"]["id"], body.get("view") or {}
+        blocks = self.page(place, user)
+        if body.get("response_url"):
+            self._windows.later(lambda: respond(text="Jobs", blocks=blocks, replace_original=True))
+        elif view.get("type") == "modal":
+            self._windows.later(lambda: update(client, view["id"], window("Jobs", blocks)))
+        else:
+            self._windows.show(client, body, window("Jobs", blocks))
+        ack()
+
+    # One job
+
+    def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
+        """Links made for this click, since they may expire."""
+        self._windows.open(client, body, "Results", lambda: self._results(self._service.named(action["value"])))
+        ack()
+
+    def _results(self, job: Job) -> list[Block]:
+        counts = job.summary.counts if job.summary else {}
+        links = self._output.links(job)
+        lines = [f"*Job `{job.id}`*", *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items())]
+        lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
+        lines += [f"• {words.link(link.url, title)}" for title, link in links]
+        lines.append(words.link(self._output.address(job), "All files"))
+        blocks: list[Block] = [cards.section(text) for text in cards.packed(lines)]
+        if until := min((link.expires for _, link in links if link.expires), default=None):
+            blocks.append(cards.context(f"These links work until {cards.moment(until)}; then ask for new ones."))
+        return blocks
+
+    def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
+        """Everything there is to know about the job."""
+        user = body["user"]["id"]
+        self._windows.open(client, body, "Job", lambda: self._details(self._service.named(action["value"]), user))
+        ack()
+
+    def _details(self, job: Job, user: str) -> list[Block]:
+        request = job.request
+        facts = [
+            f"*Job `{job.id}`*: {cards.state(job)}",
+            f"Pipeline: {words.mrkdwn(request.pipeline)}",
+            f"Volume: {words.mrkdwn(f'{request.collection}/{request.experiment}')}, {request.box} "
+            f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
+            f"Asked by {cards.who(job.actor)}",
+        ]
+        if request.channel:
+            thread = self._workspace.link_to(request.channel, self._service.card_of(job.id))
+            facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
+        if user == job.actor:  # an address is nobody else's business
+            facts.append(f"Mail: {words.mrkdwn(request.email)}")
+        if job.expected:
+            facts.append(f"Expected: {words.mrkdwn(words.forecast(job.expected))}")
+        if job.reason:
+            facts.append(f"Reason: {words.mrkdwn(job.reason)}")
+        if job.compute_id:
+            console = self._output.console(job)
+            facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
+        blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
+        blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
+        attempts = self._service.attempts(job)
+        if len(attempts) > 1:
+            tried = [f"{one.attempt}: `{one.id}` {cards.state(one)}" for one in attempts]
+            blocks += [cards.section(text) for text in cards.packed(["*Attempts*", *tried])]
+        buttons = [
+            button
+            for button in cards.buttons(job, steers=self._service.may_steer(job, user))
+            if button.action_id != cards.DETAILS
+        ]
+        return [*blocks, *([ActionsBlock(block_id=f"job-{job.id}", elements=buttons)] if buttons else [])]
+
+    def _story(self, job: Job) -> list[str]:
+        """Every transition with its time."""
+        return [
+            f"{cards.moment(step.at, seconds=True)} {step.state.value}{f': {words.mrkdwn(step.text)}' if step.text else ''}"
+            for step in self._service.transitions(job.id)
+        ]
+
+
+def _turn(way: str, text: str, place: str) -> ButtonElement:
+    return ButtonElement(action_id=f"{cards.LIST}_{way}", text=text, value=place[:MOST])
