@@ -43,8 +43,6 @@ _PASSED = re.compile(
 """The environment a program needs to run and to reach BOSS. Whatever else the bot knows is not the program's."""
 _ATTEMPTS = 3
 """How often a supervisor is started that dies before it claims its run."""
-_PIECE = 2**20
-"""The most bytes of a log that are in memory at once."""
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 """A result that is being written, or whose writer was killed: it is no result yet."""
 
@@ -182,7 +180,7 @@ class LocalCompute:
             left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
             while left > 0:
                 with _disk("The folder of runs"):
-                    piece = file.read(min(left, _PIECE))
+                    piece = file.read(min(left, supervise.PIECE))
                 if not piece:
                     return
                 left -= len(piece)
@@ -403,8 +401,10 @@ class LocalResults:
             raise Refused("A result's name stays within its folder.")
         path = self._folder(folder) / name
         with _disk("The results folder"):
-            if os.path.realpath(path.parent) != str((self._root.resolve() / folder / name).parent):
-                raise Refused("A link lies in the place of the results folder; nothing is written there.")
+            if any(
+                step.is_symlink() for step in path.parents if step != self._root and step.is_relative_to(self._root)
+            ):
+                raise Refused("A link lies in the place of a results folder; nothing is written there.")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_name(f".{entropy.token_hex(8)}.unfinished")

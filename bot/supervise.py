@@ -24,7 +24,6 @@ import contextlib
 import ctypes
 import fcntl
 import json
-import mmap
 import os
 import select
 import signal
@@ -40,7 +39,9 @@ GRACE = 5.0
 LOOKS = 0.2
 """Seconds between two looks for a cancellation, and at how far the log has come (half a megabyte of notes an hour)."""
 TAIL = 64 * 1024
-"""The most bytes of a log that are read."""
+"""The most bytes of a log that are read for its last lines."""
+PIECE = 2**20
+"""The most bytes of a log that are in memory at once."""
 MAX_REASON = 500
 """Characters."""
 PUBLIC = "public"
@@ -166,18 +167,21 @@ def strike_out(log: Path, secret: str) -> None:
     Nothing happens where the secret is empty or PUBLIC, or where there is no log. Raises OSError.
     """
     word = secret.encode()
-    if not word or secret == PUBLIC or not log.exists() or not (before := log.stat()).st_size:
+    if not word or secret == PUBLIC or not log.exists():
         return
-    with log.open("r+b") as file:
-        with mmap.mmap(file.fileno(), 0) as content:
-            at = found = content.find(word)
-            while at >= 0:
-                content[at : at + len(word)] = b"*" * len(word)
-                at = content.find(word, at + len(word))
-            if found >= 0:
-                content.flush()  # before the time is put back: it changes when the memory reaches the disk
-        if found >= 0:
-            os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+    before = log.stat()
+    at, found = 0, False
+    with log.open("r+b", buffering=0) as file:
+        number = file.fileno()
+        while len(piece := os.pread(number, PIECE, at)) >= len(word):
+            place = piece.find(word)
+            while place >= 0:
+                found = True
+                os.pwrite(number, b"*" * len(word), at + place)
+                place = piece.find(word, place + len(word))
+            at += len(piece) - len(word) + 1  # it may lie across two pieces
+        if found:
+            os.utime(number, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def cancelled(run: Path) -> str:

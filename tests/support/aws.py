@@ -124,6 +124,7 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         mock_aws(config={"batch": {"use_docker": False}}),
         patch.object(BatchSimpleBackend, "_mark_job_as_finished", _keep),
         patch.object(Job, "terminate", _terminate),
+        patch.object(Job, "describe", _describe),
         patch.object(Job, "_container_details", _container_details),
     ):
         for name in [name for name in os.environ if name.startswith(("NOMADS_AWS_", "AWS_PROFILE", "AWS_SESSION"))]:
@@ -274,9 +275,10 @@ def _keep(self: Any, include_start_attempt: bool, job: Any) -> None:
 
 
 def _terminate(self: Any, reason: str) -> None:
-    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job."""
+    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job, and says that it did."""
     if not self.job_stopped:
-        set_state(self.job_id, JobState.FAILED, reason=reason)
+        self.how_ended = "isTerminated" if self.status in ("STARTING", "RUNNING") else "isCancelled"
+        set_state(self.job_id, JobState.FAILED, reason=reason, exit_code=137 if self.status == "RUNNING" else None)
 
 
 _moto_container_details = Job._container_details
@@ -290,6 +292,15 @@ def _container_details(self: Any) -> dict[str, Any]:
     if getattr(self, "container_reason", ""):
         details["reason"] = self.container_reason
     return details
+
+
+_moto_describe = Job.describe
+
+
+def _describe(self: Any) -> dict[str, Any]:
+    """What moto leaves out of DescribeJobs' job."""
+    ended = getattr(self, "how_ended", "")
+    return {**_moto_describe(self), "isCancelled": ended == "isCancelled", "isTerminated": ended == "isTerminated"}
 
 
 def moto_job(compute_id: str) -> Any:

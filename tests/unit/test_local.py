@@ -9,15 +9,18 @@ import signal
 import stat
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from bot import supervise
-from bot.jobs import JobState, NomadsError, NotFound, Refused, ResultFile, Unavailable
+from bot.jobs import JobState, LogLine, NomadsError, NotFound, Refused, ResultFile, Unavailable
 from bot.local import LocalCompute, LocalResults, SealedSecrets, load_key
 from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, MemoryRows, a_work, texts
 from tests.support.memory import MemorySecrets
@@ -28,6 +31,13 @@ FOLDER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c3"
 OTHER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c4"
 COUNT = "import sys; open(sys.argv[1], 'a').write('ran\\n')"
 """A program that leaves one line for each time it is run."""
+PATIENT = """
+import os, sys, time
+print("up", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
+"""A program that runs until the file it is given is there."""
 
 
 @pytest.fixture
@@ -224,16 +234,39 @@ def test_a_program_deaf_to_sigterm_is_killed(rig: LocalComputeRig, monkeypatch: 
     assert (seen.exit_code, seen.reason) == (-signal.SIGKILL, "enough")
 
 
-def test_a_program_that_cleans_up_when_cancelled_has_still_failed(rig: LocalComputeRig) -> None:
-    source = (
-        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
-    )
-    rig.compute.submit(rig.script("job", source))
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_a_program_that_cleans_up_when_cancelled_has_failed_for_that_reason(rig: LocalComputeRig, code: int) -> None:
+    source = """
+import signal, sys, time
+signal.signal(15, lambda *_: (print("interrupted"), sys.exit(int(sys.argv[1]))))
+print("up", flush=True)
+time.sleep(600)
+"""
+    rig.compute.submit(rig.script("job", source, str(code)))
     printed(rig, "job")
 
     rig.compute.cancel("job", reason="enough")
 
-    assert (rig.wait("job").state, rig.wait("job").reason) == (JobState.FAILED, "enough")
+    seen = rig.wait("job")
+    assert (seen.state, seen.reason, seen.exit_code) == (JobState.FAILED, "enough", code)
+
+
+def test_a_program_that_ends_before_its_cancellation_is_seen_keeps_its_own_reason(
+    rig: LocalComputeRig, tmp_path: Path
+) -> None:
+    source = f"print(os.getppid(), os.getpid(), flush=True)\n{PATIENT}sys.exit('BOSS refused the token')"
+    rig.compute.submit(rig.script("job", f"import os\n{source}", str(tmp_path / "go")))
+    supervisor, program = (int(pid) for pid in printed(rig, "job")[0].split())
+    os.kill(supervisor, signal.SIGSTOP)  # it sees nothing of what happens now
+    try:
+        (tmp_path / "go").touch()
+        until(lambda: not is_alive(program), what="the program's end")
+        rig.compute.cancel("job", reason="enough")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+
+    seen = rig.wait("job")
+    assert (seen.state, seen.reason, seen.exit_code) == (JobState.FAILED, "BOSS refused the token", 1)
 
 
 def test_a_program_ends_with_its_supervisor(rig: LocalComputeRig) -> None:
@@ -277,6 +310,264 @@ def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig)
     assert texts(rig.compute.log_tail("job", log=None, lines=5)) == ["\ufffd\ufffd café"]
 
 
+def notes(rig: LocalComputeRig, name: str) -> list[tuple[float, int]]:
+    """What the supervisor noted: times and sizes of the log."""
+    lines = (rig.folder / name / "log.times").read_text().splitlines()
+    return [(float(at), int(size)) for at, size in (line.split() for line in lines)]
+
+
+def noted(rig: LocalComputeRig, name: str, count: int = 1) -> None:
+    """Wait until the supervisor has noted so many sizes of the log."""
+    until(lambda: len(notes(rig, name)) >= count, what="the supervisor's note")
+
+
+def a_run(rig: LocalComputeRig, name: str = "job") -> Path:
+    """The folder of a run that printed nothing and has ended."""
+    rig.compute.submit(rig.script(name, ""))
+    rig.wait(name)
+    return rig.folder / name
+
+
+def test_lines_printed_apart_have_times_apart_and_in_order(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.work("job"))
+    rig.run("job")
+    for count, word in enumerate(("one", "two", "three"), start=1):
+        rig.say("job", word)
+        noted(rig, "job", count)
+    rig.end("job", code=0, lines=("four", "five"))
+
+    one, two, three, four, five = [line.at for line in rig.compute.log_tail("job", log=None, lines=10)]
+
+    assert one
+    assert two
+    assert three
+    assert four
+    assert one < two < three < four == five
+    assert [at for at, _ in notes(rig, "job")] == [line.timestamp() for line in (one, two, three, four)]
+
+
+def test_a_line_s_time_is_that_of_the_first_note_that_covers_it(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    (run / "log").write_bytes(b"one\ntwo\nthree\nfour")
+    (run / "log.times").write_bytes(b"100.250 3\n200.000 9\n300.500 14\n")
+    os.utime(run / "log", (400, 400))
+
+    lines = rig.compute.log_tail("job", log=None, lines=10)
+
+    assert [(line.text, line.at.timestamp() if line.at else None) for line in lines] == [
+        ("one", 200),
+        ("two", 200),
+        ("three", 300.5),
+        ("four", 400),  # printed after the last note, as by a program that was killed: the log's own time
+    ]
+    assert rig.compute.log_tail("job", log=None, lines=2) == lines[2:]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"300.5 1", b"\0\0\0\n", b"what\n", b"1 2 3\n"], ids=["cut", "zeros", "words", "three"]
+)
+def test_a_damaged_index_costs_no_line(rig: LocalComputeRig, damage: bytes) -> None:
+    run = a_run(rig)
+    (run / "log").write_bytes(b"one\ntwo\n")
+    (run / "log.times").write_bytes(b"100.000 4\n" + damage)
+    os.utime(run / "log", (400, 400))
+
+    lines = rig.compute.log_tail("job", log=None, lines=10)
+
+    assert [(line.text, line.at.timestamp() if line.at else None) for line in lines] == [("one", 100), ("two", 400)]
+
+
+def test_the_lines_of_a_run_without_an_index_have_no_times(rig: LocalComputeRig) -> None:
+    """As of runs from before there was one."""
+    run = a_run(rig)
+    (run / "log").write_bytes(b"one\n")
+    (run / "log.times").unlink()
+
+    assert rig.compute.log_tail("job", log=None, lines=10) == [LogLine("one")]
+
+
+def test_an_index_that_cannot_be_written_harms_no_run(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.work("first"))
+    narrow.run("first")
+    narrow.compute.submit(narrow.script("job", "print('printed')"))
+    (narrow.folder / "job" / "log.times").mkdir()  # in the index's way
+
+    narrow.end("first", code=0)
+
+    assert narrow.wait("job").state is JobState.SUCCEEDED
+    assert b"".join(narrow.compute.log("job", log=None)) == b"printed\n"
+
+
+def test_only_the_end_of_a_long_index_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log").write_bytes(b"")
+    (tmp_path / "log.times").write_text("".join(f"{n}.000 {n * 10}\n" for n in range(1, 200_001)))
+    read: list[bytes] = []
+    note = supervise._note
+
+    def counted(line: bytes) -> tuple[float, int] | None:
+        read.append(line)
+        return note(line)
+
+    monkeypatch.setattr(supervise, "_note", counted)
+
+    assert supervise.times(tmp_path, [1_999_985, 1_999_990, 2_000_000]) == [199_999, 199_999, 200_000]
+    assert len(read) < 1000
+    assert supervise.times(tmp_path, [1, 2_000_000]) == [1, 200_000]
+
+
+def test_the_times_of_a_program_killed_with_its_supervisor_are_known(rig: LocalComputeRig) -> None:
+    source = "import os, time; print(os.getppid(), flush=True); time.sleep(600)"
+    rig.compute.submit(rig.script("job", source))
+    [supervisor] = printed(rig, "job")
+    noted(rig, "job")
+    os.kill(int(supervisor), signal.SIGKILL)
+    rig.wait("job")
+
+    [line] = rig.compute.log_tail("job", log=None, lines=5)
+
+    assert line.at
+    assert line.at.timestamp() == notes(rig, "job")[0][0]
+
+
+ODD = b"\x1b[31mred\x1b[0m \xf0\x9f\xa7\xa0 <!channel> nul:\0 \xff \x0b\x0c\x1c\xe2\x80\xa8 end"
+"""Bytes that terminals, Slack or a splitter of lines might take for something."""
+
+
+def test_every_byte_of_the_output_comes_as_it_is_but_the_ends_of_lines(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    (run / "log").write_bytes(b"10%\r20%\r\n" + ODD)
+
+    assert b"".join(rig.compute.log("job", log=None)) == b"10%\r20%\r\n" + ODD
+    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == ["10%", "20%", ODD.decode(errors="replace")]
+
+
+def test_a_log_of_two_gigabytes_is_read_at_its_end_or_in_small_pieces(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    with (run / "log").open("wb") as file:
+        file.write(b"the first line\n")
+        file.truncate(2 * 2**30)  # a hole, which takes no room
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nthe last line")
+
+    began = time.perf_counter()
+    lines = rig.compute.log_tail("job", log=None, lines=2)
+    pieces = list(islice(rig.compute.log("job", log=None), 8))
+    took = time.perf_counter() - began
+
+    assert lines[-1].text == "the last line"
+    assert len(lines[0].text) < supervise.TAIL  # one line of two gigabytes, as much of it as is read
+    assert {len(piece) for piece in pieces} == {2**20}
+    assert pieces[0].startswith(b"the first line\n")
+    assert took < 1
+
+
+def test_one_line_of_two_gigabytes_is_shown_by_its_end(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    with (run / "log").open("wb") as file:
+        file.truncate(2 * 2**30)
+        file.seek(0, os.SEEK_END)
+        file.write(b"x" * 10)
+
+    [line] = rig.compute.log_tail("job", log=None, lines=20)
+
+    assert len(line.text) == supervise.TAIL
+    assert line.text.endswith("\0" + "x" * 10)
+
+
+def test_what_is_printed_while_the_log_is_read_is_left_for_the_next_time(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    (run / "log").write_bytes(b"x" * (2**20 + 3))
+
+    pieces = rig.compute.log("job", log=None)
+    first = next(pieces)
+    with (run / "log").open("ab") as file:
+        file.write(b"more")
+
+    assert [len(first), *(len(piece) for piece in pieces)] == [2**20, 3]
+
+
+def test_a_log_that_cannot_be_read_is_unavailable_when_it_is_iterated(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    (run / "log").unlink()
+    (run / "log").mkdir()
+
+    pieces = rig.compute.log("job", log=None)
+
+    with pytest.raises(Unavailable, match="folder of runs"):
+        next(pieces)
+
+
+LEAKY = """
+import os, time
+print("token:", os.environ["BOSS_TOKEN"], os.environ["BOSS_TOKEN"], flush=True)
+print(os.getppid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_secret_is_struck_out_of_the_log_of_a_program_whose_supervisor_was_killed(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("job", LEAKY))
+    _, supervisor = printed(rig, "job", 2)
+    os.kill(int(supervisor), signal.SIGKILL)
+    rig.wait("job")
+    log = rig.folder / "job" / "log"
+    os.utime(log, (400, 400))
+    assert TOKEN in log.read_text()
+
+    rig.compute.redact("job", SecretStr(TOKEN))
+
+    stars = "*" * len(TOKEN)
+    assert log.read_text() == f"token: {stars} {stars}\n{supervisor}\n"
+    assert log.stat().st_mtime == 400  # it still says when the last line was printed
+
+
+def test_a_secret_is_struck_out_wherever_it_lies_in_a_long_log(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    word, piece = TOKEN.encode(), supervise.PIECE
+    places = [0, 500, 500 + len(word), *(piece * n - back for n, back in enumerate((1, 5, len(word) - 1, 40), start=1))]
+    content = bytearray(b"x" * (5 * piece))
+    for place in places:
+        content[place : place + len(word)] = word
+    content += word
+    (run / "log").write_bytes(content)
+
+    rig.compute.redact("job", SecretStr(TOKEN))
+
+    assert (run / "log").read_bytes() == bytes(content).replace(word, b"*" * len(word))
+
+
+def test_the_log_of_a_running_program_is_not_touched(rig: LocalComputeRig) -> None:
+    """Its supervisor strikes the token out when it ends."""
+    rig.compute.submit(rig.script("job", LEAKY))
+    printed(rig, "job", 2)
+
+    rig.compute.redact("job", SecretStr(TOKEN))
+    assert TOKEN in (rig.folder / "job" / "log").read_text()
+
+    rig.compute.cancel("job", reason="enough")
+    rig.wait("job")
+    assert TOKEN not in (rig.folder / "job" / "log").read_text()
+
+
+def test_the_word_public_is_never_struck_out(rig: LocalComputeRig) -> None:
+    run = a_run(rig)
+    (run / "log").write_bytes(b"public data\n")
+
+    rig.compute.redact("job", SecretStr("public"))
+
+    assert (run / "log").read_bytes() == b"public data\n"
+
+
+def test_there_is_nothing_to_strike_out_of_a_run_that_never_ran(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.work("one"))
+    narrow.compute.submit(narrow.work("two"))
+    narrow.compute.cancel("two", reason="changed my mind")
+
+    narrow.compute.redact("two", SecretStr(TOKEN))
+
+    assert not (narrow.folder / "two" / "log").exists()
+
+
 # Slots
 
 
@@ -292,6 +583,43 @@ def test_programs_beyond_the_slots_wait_and_start_in_the_order_of_submission(nar
 
     narrow.end("two", code=0)
     narrow.run("three")
+
+
+def test_a_program_that_waits_says_for_what_and_who_can_help(rig: LocalComputeRig) -> None:
+    for name in ("one", "two", "three"):
+        rig.compute.submit(rig.work(name))
+    rig.run("one")
+    rig.run("two")
+
+    seen = rig.another().observe(["two", "three"])
+
+    assert seen["two"].reason == ""
+    assert (seen["three"].state, seen["three"].reason) == (
+        JobState.RUNNABLE,
+        "All 2 places for programs on this machine are taken; it starts when one is free. "
+        "Whoever runs NOMADS can raise NOMADS_LOCAL_SLOTS.",
+    )
+    rig.end("one", code=0)
+    rig.run("three")
+    assert rig.compute.observe(["three"])["three"].reason == ""
+
+
+def test_a_single_place_is_told_as_one(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.work("one"))
+    narrow.compute.submit(narrow.work("two"))
+    narrow.run("one")
+
+    assert narrow.compute.observe(["two"])["two"].reason.startswith("The one place for programs on this machine is")
+
+
+def test_a_program_that_waits_while_there_is_room_waits_for_no_place(rig: LocalComputeRig) -> None:
+    rig.secrets.fail_next(Unavailable("database locked"), call="get", times=2)
+
+    rig.compute.submit(rig.script("job", ""))
+
+    seen = rig.compute.observe(["job"])["job"]
+    assert (seen.state, seen.reason) == (JobState.RUNNABLE, "")
+    rig.wait("job")
 
 
 def test_a_waiting_program_that_is_cancelled_fails_at_once_and_never_runs(narrow: LocalComputeRig) -> None:
@@ -350,14 +678,6 @@ def test_a_bot_that_restarts_finds_its_running_programs_again(rig: LocalComputeR
     rig.end("job", code=0, lines=("done",))
     assert restarted.observe(["job"])["job"].state is JobState.SUCCEEDED
     assert texts(restarted.log_tail("job", log=None, lines=5)) == ["done"]
-
-
-PATIENT = """
-import os, sys, time
-print("up", flush=True)
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-"""
 
 
 def submit_and_die(rig: LocalComputeRig, source: str, *arguments: str, dies_in: str = "") -> None:
@@ -571,6 +891,80 @@ def test_a_link_in_the_folders_own_place_leads_nowhere(results: LocalResultsRig)
     assert results.results.list(f"{FOLDER}0") == []
     with pytest.raises(NotFound):
         results.results.read(f"{FOLDER}0", "secret", limit=100)
+
+
+def test_a_written_file_is_readable_as_those_that_programs_write(results: LocalResultsRig) -> None:
+    results.results.write(FOLDER, "deep/log.txt", [b"done\n"])
+
+    written, theirs = (results.folder / FOLDER / name for name in ("deep/log.txt", "synapses.csv"))
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
+    assert [path.name for path in written.parent.iterdir()] == ["log.txt"]
+
+
+def test_a_long_file_is_written_without_holding_it(results: LocalResultsRig) -> None:
+    piece = b"x" * 2**20
+    tracemalloc.start()
+    try:
+        results.results.write(FOLDER, "log.txt", repeat(piece, 64))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (results.folder / FOLDER / "log.txt").stat().st_size == 64 * 2**20
+    assert peak < 4 * 2**20
+
+
+def test_an_unfinished_file_of_a_process_that_was_killed_is_no_result(results: LocalResultsRig) -> None:
+    def killed() -> Iterator[bytes]:
+        yield b"half"
+        [unfinished] = [path for path in (results.folder / FOLDER).iterdir() if path.name != "synapses.csv"]
+        unfinished.with_name(f".{'0' * 16}.unfinished").write_bytes(b"half")  # what a kill here would leave
+        assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+
+    results.results.write(FOLDER, "log.txt", killed())
+
+    assert results.results.list(FOLDER) == [ResultFile("log.txt", 4), ResultFile("synapses.csv", 6)]
+
+
+@pytest.mark.parametrize("name", ["log.txt", "deep/log.txt", "deep/er/log.txt"])
+def test_nothing_is_written_through_a_link_in_a_folders_place(
+    results: LocalResultsRig, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (results.folder / f"{FOLDER}0").symlink_to(tmp_path / "elsewhere")
+    (results.folder / FOLDER / "deep").symlink_to(tmp_path / "elsewhere")
+    (results.folder / "circle").symlink_to("circle")
+
+    for folder in (f"{FOLDER}0", "circle", "circle/a", *([FOLDER] if "/" in name else [])):
+        with pytest.raises(Refused):
+            results.results.write(folder, name, [b"mine"])
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_in_the_files_own_place_is_replaced_and_not_followed(results: LocalResultsRig, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (results.folder / FOLDER / "log.txt").symlink_to(tmp_path / "precious")
+
+    results.results.write(FOLDER, "log.txt", [b"mine"])
+
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert results.results.read(FOLDER, "log.txt", limit=10) == b"mine"
+
+
+@pytest.mark.parametrize("name", ["synapses.csv/log.txt", "synapses.csv/deep/log.txt", "folder"])
+def test_what_is_in_the_way_of_a_file_stays(results: LocalResultsRig, name: str) -> None:
+    (results.folder / FOLDER / "folder").mkdir()
+
+    with pytest.raises(Refused, match="in the way"):
+        results.results.write(FOLDER, name, [b"mine"])
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+
+
+def test_a_results_folder_that_cannot_be_written_is_unavailable(results: LocalResultsRig) -> None:
+    with pytest.raises(Unavailable, match="results folder"):
+        results.results.write(FOLDER, "x" * 300, [b"mine"])
 
 
 def test_what_is_no_regular_file_is_not_read(results: LocalResultsRig) -> None:

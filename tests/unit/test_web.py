@@ -85,6 +85,17 @@ def test_a_link_leads_to_its_file(client: Client, results: LocalResults) -> None
     assert client.get(results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)).text == "id,z,y,x\n"
 
 
+def test_a_written_log_is_shown_as_plain_text_whatever_stands_in_it(client: Client, results: LocalResults) -> None:
+    results.write(FOLDER, "log.txt", ["<script>alert('µ')</script>\n".encode()])
+
+    answer = client.get(results.link(FOLDER, "log.txt").url.removeprefix(BASE))
+
+    assert answer.text == "<script>alert('µ')</script>\n"
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "content-disposition" not in answer.headers  # shown, not kept as a file
+
+
 def test_a_page_that_a_program_wrote_runs_nothing(client: Client, results: LocalResults) -> None:
     answer = client.get(results.link(FOLDER, "report.html").url.removeprefix(BASE))
     policy = answer.headers["content-security-policy"]

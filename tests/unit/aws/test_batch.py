@@ -15,9 +15,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from pydantic import SecretStr
 
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
-from bot.jobs import JobState, NotFound, Refused, Unavailable
+from bot.jobs import JobState, LogLine, NotFound, Refused, Unavailable
 from bot.ports import Work
 from tests.contract.rigs import texts
 from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
@@ -425,6 +426,93 @@ def test_reasons_are_worded_for_people(
     assert seen.exit_code == exit_code
 
 
+@pytest.mark.parametrize(
+    ("status_reason", "words"),
+    [
+        (
+            "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for instance type "
+            "[c5.large]",
+            "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
+            "Whoever looks after the AWS account can allow more kinds of machines.",
+        ),
+        (
+            "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue cannot meet the "
+            "CPU requirement of the job.",
+            "whoever looks after the AWS account has to raise the compute environment's maximum.",
+        ),
+        (
+            "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher than "
+            "that can be met by the CE(s) attached to the job queue.",
+            "a smaller box may need less.",
+        ),
+        (
+            "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS – Batch service role has a permission issue.",
+            "has to mend the permissions of AWS Batch's service role.",
+        ),
+        (
+            "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED - Your compute environment associated with this "
+            "job queue has an unsupported instance type configuration.",
+            "whoever looks after the AWS account has to choose others.",
+        ),
+        (
+            "MISCONFIGURATION:SOMETHING_NEW - The {queue} is odd.",
+            "The queue cannot run it as it is set up (MISCONFIGURATION:SOMETHING_NEW - The {queue} is odd): "
+            "whoever looks after the AWS account has to change that.",
+        ),
+        (
+            "ACTION_REQUIRED - CE(s) associated with the job queue are invalid.",
+            "(ACTION_REQUIRED - CE(s) associated with the job queue are invalid): whoever looks after the AWS account",
+        ),
+        ("UNDETERMINED - Batch job is blocked, root cause is undetermined.", "AWS does not know what: whoever"),
+        ("Host EC2 (instance i-0) terminated.", "It starts again by itself on another one."),
+        ("Waiting for\nthe\x1b[31m moon", "Waiting for the [31m moon"),
+        ("capacity is a word", "capacity is a word"),
+        ("x" * 1000, "x" * 299 + "…"),
+        (None, ""),
+    ],
+)
+def test_a_job_that_waits_says_why_and_who_can_help(world: World, status_reason: str | None, words: str) -> None:
+    """moto gives waiting jobs no reason, so these are answers as AWS documents them."""
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = {"jobId": job, "jobName": WORK.name, "status": "RUNNABLE", "attempts": [], "container": {}}
+    if status_reason is not None:
+        described["statusReason"] = status_reason
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert seen.state is JobState.RUNNABLE
+    assert words in seen.reason
+    assert bool(seen.reason) == bool(words)
+    assert seen.reason.isprintable()
+    assert len(seen.reason) < 500
+
+
+@pytest.mark.parametrize("flag", ["isTerminated", "isCancelled"])
+@pytest.mark.parametrize("container", [{}, {"exitCode": 143}, {"exitCode": 137, "reason": "OutOfMemoryError: killed"}])
+def test_a_job_that_was_ended_has_the_reason_it_was_ended_for(
+    world: World, flag: str, container: dict[str, Any]
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = _described(job, **container) | {"statusReason": "Cancelled from NOMADS.", flag: True}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.state, seen.reason) == (JobState.FAILED, "Cancelled from NOMADS.")
+
+
+def test_a_job_that_aws_ended_at_its_limit_says_so_whatever_its_flags(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    ended = {"statusReason": "Job attempt duration exceeded timeout", "isTerminated": True}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [_described(job, exitCode=137) | ended]}])
+
+    assert "longer than its pipeline allows" in compute.observe([job])[job].reason
+
+
 def test_jobs_are_described_in_hundreds_each_once(world: World) -> None:
     compute = world.compute()
     job = compute.submit(WORK)
@@ -533,19 +621,119 @@ def test_the_log_s_tail_comes_in_order_with_or_without_the_stream_s_name(world: 
     }
 
 
+def test_a_line_has_the_time_of_its_event(world: World) -> None:
+    _pages(
+        world, [{"events": [{"message": "a\r\nb\u2028c", "timestamp": 1_767_323_045_600}], "nextBackwardToken": "b"}]
+    )
+
+    at = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
+    assert world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=2) == [LogLine("a", at), LogLine("b\u2028c", at)]
+
+
+def _pages(world: World, pages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Let CloudWatch answer with these pages, in turn, and with the last one ever after; gives those not yet asked."""
+    left = iter(pages)
+    last = pages[-1]
+    events: Any = world.clients.logs.meta.events
+    events.register(
+        "before-call.cloudwatch-logs.GetLogEvents", lambda **_: (SimpleNamespace(status_code=200), next(left, last))
+    )
+    return left
+
+
+def test_the_whole_log_is_read_from_its_head_until_the_token_repeats(world: World) -> None:
+    _pages(
+        world,
+        [
+            {"events": [{"message": "one"}, {"message": "two\nthree\n"}], "nextForwardToken": "f/1"},
+            {"events": [], "nextForwardToken": "f/2"},
+            {"events": [{"message": "four \x1b[0m\0 \ud800 🧠"}], "nextForwardToken": "f/3"},
+            {"events": [], "nextForwardToken": "f/3"},
+        ],
+    )
+
+    pieces = list(world.compute().log(NO_SUCH_JOB, log="stream"))
+
+    assert pieces == [b"one\ntwo\nthree\n", "four \x1b[0m\0 ? 🧠\n".encode()]
+    first, *others = world.asked("logs.GetLogEvents")
+    assert first == {
+        "logGroupName": "/aws/batch/job",
+        "logStreamName": "stream",
+        "limit": 10_000,
+        "startFromHead": True,
+    }
+    assert [asked["nextToken"] for asked in others] == ["f/1", "f/2", "f/3"]
+
+
+def test_a_page_of_the_log_is_fetched_when_it_is_asked_for(world: World) -> None:
+    event = {"message": "x" * 1000}
+    left = _pages(world, [{"events": [event] * 1000, "nextForwardToken": f"f/{n}"} for n in range(2000)])
+
+    pieces = world.compute().log(NO_SUCH_JOB, log="stream")
+
+    assert world.asked("logs.GetLogEvents") == []
+    assert len(next(pieces)) <= 1_001_000
+    next(pieces)
+    assert len(list(left)) == 1998
+
+
+@pytest.mark.parametrize("asked_before", [0, 1])
+def test_an_error_of_the_log_comes_while_it_is_iterated(world: World, asked_before: int) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    write_log(job, "one")
+    set_state(job, JobState.RUNNING)
+    pieces = compute.log(job, log=None)
+    for _ in range(asked_before):
+        assert next(pieces) == b"one\n"
+    answer(world.clients.logs, "logs.GetLogEvents", status=400, code="ThrottlingException", message="slow down")
+
+    with pytest.raises(Unavailable, match="CloudWatch did not show the log: slow down"):
+        next(pieces)
+
+
+def test_a_log_that_may_not_be_read_is_refused(world: World) -> None:
+    answer(world.clients.logs, "logs.GetLogEvents", code="AccessDeniedException", message="no")
+    with pytest.raises(Refused, match="AccessDenied"):
+        world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=5)
+    with pytest.raises(Refused, match="AccessDenied"):
+        list(world.compute().log(NO_SUCH_JOB, log="stream"))
+
+
+def test_striking_out_a_secret_asks_aws_nothing(world: World) -> None:
+    world.compute().redact(NO_SUCH_JOB, SecretStr("demo-token"))
+
+    assert world.operations == []
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-west-2", "eu-west-2.console.aws.amazon.com"),
+        ("cn-north-1", "cn-north-1.console.amazonaws.cn"),
+        ("us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
+    ],
+)
+def test_a_job_has_its_page_in_the_console_of_the_region_s_partition(region: str, host: str) -> None:
+    with aws_world(region=region, empty=True) as world:
+        compute = world.compute()
+
+        page = f"https://{host}/batch/home?region={region}#jobs/detail/{NO_SUCH_JOB}"
+        assert compute.console(NO_SUCH_JOB) == page
+        assert compute.console("local-17") == compute.console("") == ""
+        assert world.operations == []
+
+
 def test_an_empty_page_of_the_log_is_turned_back(world: World) -> None:
     """CloudWatch may answer with nothing although there is more; the token that repeats itself is the end."""
-    pages = iter(
+    _pages(
+        world,
         [
             {"events": [], "nextBackwardToken": "b/1"},
             {"events": [{"message": "two\nthree\n", "timestamp": 2}], "nextBackwardToken": "b/2"},
             {"events": [{"message": "one", "timestamp": 1}], "nextBackwardToken": "b/3"},
             {"events": [], "nextBackwardToken": "b/3"},
-        ]
-    )
-    events: Any = world.clients.logs.meta.events
-    events.register(
-        "before-call.cloudwatch-logs.GetLogEvents", lambda **_: (SimpleNamespace(status_code=200), next(pages))
+        ],
     )
     assert texts(world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=20)) == ["one", "two", "three"]
     assert [asked.get("nextToken") for asked in world.asked("logs.GetLogEvents")] == [None, "b/1", "b/2", "b/3"]

@@ -31,6 +31,9 @@ ACTIONS = {
     },
     "s3.ListObjectsV2": {"s3:ListBucket"},
     "s3.HeadBucket": {"s3:ListBucket"},
+    "s3.CreateMultipartUpload": {"s3:PutObject"},
+    "s3.UploadPart": {"s3:PutObject"},
+    "s3.CompleteMultipartUpload": {"s3:PutObject"},
     "s3.CreateBucket": {"s3:CreateBucket", "s3:PutBucketOwnershipControls"},
     "s3.GetPublicAccessBlock": {"s3:GetBucketPublicAccessBlock"},
     "s3.PutPublicAccessBlock": {"s3:PutBucketPublicAccessBlock"},
@@ -39,6 +42,16 @@ ACTIONS = {
     "sesv2.SendEmail": {"ses:SendEmail", "ses:SendRawEmail"},
 }
 """What a call needs where it is not simply the action of the same name (AWS's Service Authorization Reference)."""
+
+
+TRANSFER = {
+    "s3.PutObject",
+    "s3.CreateMultipartUpload",
+    "s3.UploadPart",
+    "s3.CompleteMultipartUpload",
+    "s3.AbortMultipartUpload",
+}
+"""What boto3's own `upload_fileobj` calls."""
 
 
 @cache
@@ -63,6 +76,8 @@ def calls(*files: str) -> set[str]:
             if name in ("get_paginator", "generate_presigned_url"):
                 assert isinstance(node.args[0], ast.Constant)
                 name = str(node.args[0].value)
+            if name == "upload_fileobj":
+                found |= TRANSFER
             if name in known:
                 found.add(known[name])
     return found
@@ -105,7 +120,7 @@ def test_provisioning_may_do_exactly_what_it_does() -> None:
 
 def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
     assert {"batch.SubmitJob", "batch.ListJobs", "logs.GetLogEvents"} <= calls("batch.py")
-    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject"}
+    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject"} | TRANSFER
 
 
 @pytest.mark.parametrize("heading", ["The bot", "Provisioning", "Execution role", "Job role"])

@@ -12,7 +12,7 @@ from botocore.credentials import RefreshableCredentials
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from bot.aws.s3 import S3Results
+from bot.aws.s3 import PART, S3Results, _Stream
 from bot.jobs import NotFound, Refused, ResultFile, Unavailable
 from tests.support.aws import BUCKET, World, answer, aws_world, write_result
 
@@ -88,6 +88,64 @@ def test_what_is_not_in_the_folder_is_not_found(world: World, name: str) -> None
         world.results().read(FOLDER, name, limit=10)
 
 
+def test_a_text_is_served_as_one(world: World) -> None:
+    world.results().write(FOLDER, "log.txt", [b"one\n", b"two\n"])
+    world.results().write(FOLDER, "log.bin", [b"one"])
+
+    heads = [world.clients.s3.head_object(Bucket=BUCKET, Key=f"{FOLDER}/{name}") for name in ("log.txt", "log.bin")]
+    assert [head["ContentType"] for head in heads] == ["text/plain; charset=utf-8", "binary/octet-stream"]
+
+
+def test_a_short_file_is_one_call(world: World) -> None:
+    world.results().write(FOLDER, "log.txt", [b"one\n"])
+
+    assert world.operations == ["s3.PutObject"]
+
+
+def test_a_long_file_goes_in_parts_and_no_more_than_a_few_are_held(world: World) -> None:
+    given = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal given
+        for number in range(20):
+            given += 2**20
+            yield bytes([number]) * 2**20
+
+    ahead: list[int] = []
+    world.clients.s3.meta.events.register("before-call.s3.UploadPart", lambda **_: ahead.append(given))
+    world.results().write(FOLDER, "log.txt", pieces())
+
+    parts = ["s3.UploadPart"] * 3
+    assert world.operations == ["s3.CreateMultipartUpload", *parts, "s3.CompleteMultipartUpload"]
+    assert [so_far <= (sent + 2) * PART for sent, so_far in enumerate(ahead)] == [True] * 3
+    assert world.asked("s3.CreateMultipartUpload")[0]["ContentType"] == "text/plain; charset=utf-8"
+    content = world.results().read(FOLDER, "log.txt", limit=20 * 2**20)
+    assert content == b"".join(bytes([number]) * 2**20 for number in range(20))
+
+
+def test_a_long_file_that_breaks_off_leaves_no_parts_behind(world: World) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from [b"x" * 2**20] * 20
+        raise Unavailable("CloudWatch is away")
+
+    with pytest.raises(Unavailable, match="CloudWatch is away"):
+        world.results().write(FOLDER, "log.txt", broken())
+
+    assert world.operations[-1] == "s3.AbortMultipartUpload"
+    assert world.clients.s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [7, 0, 9], [20, 20, 1]])
+def test_what_is_read_of_pieces_is_what_they_hold(sizes: list[int]) -> None:
+    pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+
+    stream = _Stream(iter(pieces))
+    read = list(iter(lambda: stream.read(8), b""))
+
+    assert b"".join(read) == b"".join(pieces) == _Stream(pieces).read()
+    assert all(len(part) == 8 for part in read[:-1])
+
+
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-2"])
 def test_a_link_is_signed_for_the_bucket_s_own_region_and_says_when_it_ends(region: str) -> None:
     with aws_world(region=region, empty=True, link_lifetime=3600) as world:
@@ -128,7 +186,13 @@ def test_a_missing_bucket_setting_is_named() -> None:
 def test_s3_errors_become_the_domain_s(world: World) -> None:
     answer(world.clients.s3, "s3.GetObject", status=503, code="SlowDown", message="reduce your rate")
     answer(world.clients.s3, "s3.ListObjectsV2", status=403, code="AccessDenied", message="no")
+    answer(world.clients.s3, "s3.PutObject", status=403, code="AccessDenied", message="no")
+    answer(world.clients.s3, "s3.CreateMultipartUpload", status=503, code="SlowDown", message="reduce your rate")
     with pytest.raises(Unavailable, match="reduce your rate"):
         world.results().read(FOLDER, "x", limit=1)
     with pytest.raises(Refused, match="AccessDenied"):
         world.results().list(FOLDER)
+    with pytest.raises(Refused, match=r"S3 did not take log.txt: no \(AccessDenied\)"):
+        world.results().write(FOLDER, "log.txt", [b"x"])
+    with pytest.raises(Unavailable, match="reduce your rate"):
+        world.results().write(FOLDER, "log.txt", [b"x" * 2 * PART])
