@@ -134,6 +134,12 @@ def listed(jobs: Sequence[Job]) -> list[Block]:
     return [section(row(job), block_id=f"job-{job.id}", accessory=_button(DETAILS, "Details", job)) for job in jobs]
 
 
+def plain(blocks: Sequence[Block]) -> str:
+    """The paragraphs among the blocks as one text, for where blocks are not shown."""
+    texts = [block.text.text for block in blocks if isinstance(block, SectionBlock) and block.text]
+    return words.shortened("\n".join(text for text in texts if text), SECTION)
+
+
 def home(shown: Home) -> dict[str, Any]:
     """The home tab, as Slack takes it."""
     more = shown.running_in_all - len(shown.running)

@@ -58,8 +58,9 @@ class Output:
             return []
         found = self._compute.log_tail(job.compute_id, log=job.log, lines=lines)
         if found and token:  # what is read of a long line may begin within a token
-            begun = _overlap(token[::-1].encode(), found[0].text[: len(token)][::-1].encode())
-            found[0] = replace(found[0], text=found[0].text)
+            rests = (token[-n:] for n in range(len(token) - 1, 3, -1))
+            begun = next((rest for rest in rests if found[0].text.startswith(rest)), "")
+            found[0] = replace(found[0], text=(MASK if begun else "") + found[0].text[len(begun) :])
         return [replace(line, text=words.printable(_masked(line.text, token))) for line in found]
 
     def whole_log(self, job: Job) -> Link:

@@ -19,19 +19,19 @@ from handlers.steer import Steer
 from handlers.submit import Submit
 from handlers.token import Token
 
-HELP = {
-    "submit": ("/nomads submit", "opens the form"),
-    "submit …": ("/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
-    "status": ("/nomads status", "shows your jobs that have not ended"),
-    "status …": ("/nomads status 7k2m9x4q", "shows one job, with its buttons"),
-    "list": ("/nomads list running", "shows jobs: mine, all, running, failed, mine running or mine failed"),
-    "logs": ("/nomads logs 7k2m9x4q", "opens a job's log"),
-    "cancel": ("/nomads cancel 7k2m9x4q", "ends a job of yours"),
-    "retry": ("/nomads retry 7k2m9x4q", "tries a job again that failed or was cancelled"),
-    "pipelines": ("/nomads pipelines", "shows what can be run"),
-    "token": ("/nomads token", "shows, replaces or forgets your saved BOSS token"),
-    "help": ("/nomads help", "shows this"),
-}
+HELP = (
+    ("/nomads submit", "opens the form"),
+    ("/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
+    ("/nomads status", "shows your jobs that have not ended"),
+    ("/nomads status 7k2m9x4q", "shows one job, with its buttons"),
+    ("/nomads list running", "shows jobs: mine, all, running, failed, mine running or mine failed"),
+    ("/nomads logs 7k2m9x4q", "opens a job's log"),
+    ("/nomads cancel 7k2m9x4q", "ends a job of yours"),
+    ("/nomads retry 7k2m9x4q", "tries a job again that failed or was cancelled"),
+    ("/nomads pipelines", "shows what can be run"),
+    ("/nomads token", "shows, replaces or forgets your saved BOSS token"),
+    ("/nomads help", "shows this"),
+)
 """An example of each command, and what it does."""
 
 
@@ -75,11 +75,15 @@ class Commands:
         word, rest = text[0].casefold() if text else "", text[1].strip() if len(text) > 1 else ""
         try:
             known = self._words.get(word)
-            answer = known(client, command, rest) if known else [cards.section(self._unknown(word))]
+            answer = (
+                known(client, command, rest)
+                if known
+                else [cards.section(f"NOMADS does not know “{words.mrkdwn(word[:50])}”."), *self.usage()]
+            )
         except NomadsError as error:
             answer = str(error)
         if isinstance(answer, list):
-            ack(text="NOMADS", blocks=answer)
+            ack(text=cards.plain(answer), blocks=answer)
         elif answer:
             ack(words.mrkdwn(answer))
         else:
@@ -108,23 +112,16 @@ class Commands:
         return self._look.page(f"{wanted}:", command["user_id"])
 
     def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
-        self._logs.open(client, command, self._service.named(_named(rest, "logs")))
+        self._logs.open(client, command, self._service.named(_named(rest, "logs")).id)
         return ""
 
     def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
         return self._steer.retried(client, command, _named(rest, "retry"), command["user_id"])
 
-    def _unknown(self, word: str) -> str:
-        return f"NOMADS does not know “{words.mrkdwn(word[:50])}”.\n{self._usage()}"
-
     def usage(self) -> list[Block]:
         """What can be typed, and which pipelines there are."""
-        return [cards.section(self._usage()), *self._pipelines()]
-
-    @staticmethod
-    def _usage() -> str:
-        lines = "\n".join(f"• `{example}` {what}" for example, what in HELP.values())
-        return f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"
+        lines = "\n".join(f"• `{example}` {what}" for example, what in HELP)
+        return [cards.section(f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"), *self._pipelines()]
 
     def _pipelines(self) -> list[Block]:
         lines = [f"• `{p.name}`: {words.mrkdwn(p.description)}" for p in self._catalog] or ["• none yet"]

@@ -6,12 +6,14 @@ The log gets the error's type and where it arose; its message and the body, whic
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
-from slack_bolt import BoltResponse
+from slack_bolt import BoltResponse, Respond
 from slack_sdk.errors import SlackApiError
 
 from bot import words
+from bot.jobs import NomadsError
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +22,23 @@ UNFORESEEN = "Something went wrong inside NOMADS. Nothing was submitted. Please 
 _LATE = {"expired_trigger_id", "trigger_exchanged", "exchanged_trigger_id", "invalid_trigger_id"}
 
 
-def answer(error: Exception, body: dict[str, Any]) -> BoltResponse:
+def answer(error: Exception, body: dict[str, Any], respond: Respond) -> BoltResponse:
     """The one place where unforeseen errors end: in the log, and in words for the person who ran into them."""
+    if isinstance(error, NomadsError):  # foreseen, and its text is meant for people
+        return _told(body, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
     kind = body.get("type") or ("command" if "command" in body else "request")
     log.error("A %s failed %s: %s", kind, code, words.where(error))
     text = TOO_SLOW if code in _LATE else UNFORESEEN
-    if kind == "view_submission":
+    return _told(body, respond, text)
+
+
+def _told(body: dict[str, Any], respond: Respond, text: str) -> BoltResponse:
+    if body.get("type") == "view_submission":
         first = next(iter(body["view"]["state"]["values"]), "pipeline")
         return BoltResponse(status=200, body={"response_action": "errors", "errors": {first: text}})
-    return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if kind == "command" else "")
+    if body.get("response_url") and "command" not in body:
+        with suppress(OSError):  # this was the only way to tell it
+            respond(text=text, response_type="ephemeral", replace_original=False)
+        return BoltResponse(status=200, body="")
+    return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if "command" in body else "")

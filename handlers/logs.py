@@ -17,14 +17,14 @@ from bot import cards, words
 from bot.jobs import Job, NomadsError
 from bot.output import Output, log_lines
 from bot.service import JobService
-from handlers.windows import Windows, said, update, window
+from handlers.windows import Windows, update, window
 
 CALLBACK = "nomads_logs_view"
 WHOLE = "nomads_whole_log"
 LINES = 100
 """The most lines of a log that are shown."""
 EVERY, EACH = 3.0, 0.75
-"""Seconds between two looks at a log that is open; with many of them, so much for each: Slack takes some 100 a minute."""
+"""Seconds between two looks at an open log; with many of them, so much for each: Slack takes some 100 a minute."""
 FOLLOWED = 1800.0
 """Seconds for which an open log grows; then the window says so."""
 
@@ -63,36 +63,35 @@ class Logs:
 
     def show(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """The button."""
-        self.open(client, body, self._service.named(action["value"]))
+        self.open(client, body, action["value"])
         ack()
 
-    def open(self, client: WebClient, body: dict[str, Any], job: Job) -> None:
+    def open(self, client: WebClient, body: dict[str, Any], job_id: str) -> None:
         """Open the window of that job's log."""
 
         def follow(view_id: str) -> None:
-            if not job.ended:
-                self._follow(view_id, _Open(client, job.id, self._clock() + FOLLOWED))
+            if not self._service.find(job_id).ended:
+                self._follow(view_id, _Open(client, job_id, self._clock() + FOLLOWED))
 
         self._windows.open(
             client,
             body,
-            f"Log of {job.id}",
-            lambda: self._blocks(self._service.find(job.id)),
+            f"Log of {job_id}",
+            lambda: self._blocks(self._service.find(job_id)),
             callback=CALLBACK,
-            meta=job.id,
+            meta=job_id,
             then=follow,
         )
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """A link to all of it, in a window of its own: a long one takes a while to be made ready."""
-        job = self._service.named(action["value"])
 
         def link() -> list[Block]:
-            found = self._output.whole_log(job)
+            found = self._output.whole_log(self._service.find(action["value"]))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return [cards.section(f"{words.link(found.url, 'The whole log')}, as it is now{until}.")]
 
-        self._windows.open(client, body, f"Log of {job.id}", link)
+        self._windows.open(client, body, "The whole log", link)
         ack()
 
     def closed(self, ack: Ack, view: dict[str, Any]) -> None:

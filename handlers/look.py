@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from slack_bolt import Ack, Respond
 from slack_sdk import WebClient
-from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement, SectionBlock
+from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from bot import cards, words
-from bot.jobs import FINAL, Job, JobState
+from bot.jobs import Job
 from bot.output import Output
 from bot.service import JobService, Which
-from handlers.windows import Windows, said, update, window
+from handlers.windows import Windows, update, window
 from handlers.workspace import Workspace
 
 MOST = 2000
@@ -67,9 +66,7 @@ class Look:
             turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id])}"))
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
-    def turn(
-        self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
-    ) -> None:
+    def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
         """Another page, in the place of the one that was clicked on; from the home tab, the first one in a window."""
         place, user, view = action["value"], body["user"]["id"], body.get("view") or {}
         blocks = self.page(place, user)
@@ -85,13 +82,16 @@ class Look:
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Links made for this click, since they may expire."""
-        self._windows.open(client, body, "Results", lambda: self._results(self._service.named(action["value"])))
+        self._windows.open(client, body, "Results", lambda: self._results(self._service.find(action["value"])))
         ack()
 
     def _results(self, job: Job) -> list[Block]:
         counts = job.summary.counts if job.summary else {}
         links = self._output.links(job)
-        lines = [f"*Job `{job.id}`*", *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items())]
+        lines = [
+            f"*Job `{job.id}`*",
+            *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items()),
+        ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in links]
         lines.append(words.link(self._output.address(job), "All files"))
@@ -103,7 +103,7 @@ class Look:
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Everything there is to know about the job."""
         user = body["user"]["id"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._service.named(action["value"]), user))
+        self._windows.open(client, body, "Job", lambda: self._details(self._service.find(action["value"]), user))
         ack()
 
     def _details(self, job: Job, user: str) -> list[Block]:
@@ -142,9 +142,11 @@ class Look:
 
     def _story(self, job: Job) -> list[str]:
         """Every transition with its time."""
+        steps = self._service.transitions(job.id)
+        told = [f": {words.mrkdwn(step.text)}" if step.text else "" for step in steps]
         return [
-            f"{cards.moment(step.at, seconds=True)} {step.state.value}{f': {words.mrkdwn(step.text)}' if step.text else ''}"
-            for step in self._service.transitions(job.id)
+            f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"
+            for step, text in zip(steps, told, strict=True)
         ]
 
 

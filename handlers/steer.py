@@ -53,7 +53,7 @@ class Steer:
         if job.retried_as:
             return f"Job {job.id} was tried again already, as job {job.retried_as}."
         token = self._service.people.token_of(user)
-        email = job.request.email if user == job.actor else self._workspace.mail_of(user)
+        email = self._mail_for(job, user)
         if token and email:
             return _again(self._service.retry(job.id, actor=user, token=token, email=email))
         self._windows.show(client, body, _form(job, token=not token, email=not email))
@@ -66,7 +66,7 @@ class Steer:
         errors: dict[str, str] = {}
         try:
             job = self._service.retryable(view["private_metadata"], actor=user)
-            email = form.values.get("email") or (job.request.email if user == job.actor else self._workspace.mail_of(user))
+            email = form.values.get("email") or self._mail_for(job, user)
             if problem := token_problem(typed.get_secret_value()):
                 errors["token"] = problem
             else:
@@ -80,6 +80,10 @@ class Steer:
             ack(response_action="errors", errors=modal.errors(_placed(errors, shown)))
         else:
             ack(response_action="clear")
+
+    def _mail_for(self, job: Job, user: str) -> str:
+        """Where the retry's mail goes: never to somebody else's address."""
+        return job.request.email if user == job.actor else self._workspace.mail_of(user)
 
     def _answer(
         self, ack: Ack, body: dict[str, Any], client: WebClient, respond: Respond, act: Callable[[], str]

@@ -44,7 +44,6 @@ class Submit:
         workspace: Workspace,
         windows: Windows,
         output: Output,
-        address: Callable[[str], str],
     ) -> None:
         self._service = service
         self._catalog = catalog

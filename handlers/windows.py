@@ -56,8 +56,9 @@ class Windows:
             try:
                 answer = client.views_push(trigger_id=body["trigger_id"], view=view)
             except SlackApiError as error:
-                if error.response.get("error") not in FULL:  # three windows are open: this one takes the last one's place
+                if error.response.get("error") not in FULL:
                     raise
+                # three windows are open: this one takes the last one's place
                 answer = client.views_update(view_id=body["view"]["id"], view=view)
         return str((answer.get("view") or {}).get("id") or "")
 
@@ -113,5 +114,5 @@ def update(client: WebClient, view_id: str, view: dict[str, Any]) -> bool:
         client.views_update(view_id=view_id, view=view)
     except SlackApiError as error:
         log.info("A window was not brought up to date: %s", error.response.get("error"))
-        return error.response.get("error") == "ratelimited"
+        return bool(error.response.get("error") == "ratelimited")
     return True

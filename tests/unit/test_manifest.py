@@ -23,6 +23,8 @@ SCOPES = {
     "files.upload.v2": "files:write",
     "users.info": "users:read.email",
     "views.open": "commands",
+    "views.publish": "commands",
+    "views.push": "commands",
     "views.update": "commands",
 }
 """Slack's documentation of each method names the scope it needs (views.* and chat.getPermalink need none of their own;
@@ -40,6 +42,11 @@ def test_the_command_and_the_shortcut_are_those_that_are_listened_to(manifest: d
     assert [s["callback_id"] for s in manifest["features"]["shortcuts"]] == [SHORTCUT]
 
 
+def test_the_home_tab_is_there_and_its_opening_is_heard_of(manifest: dict[str, Any]) -> None:
+    assert manifest["features"]["app_home"]["home_tab_enabled"]
+    assert manifest["settings"]["event_subscriptions"]["bot_events"] == ["app_home_opened"]
+
+
 def test_every_web_api_method_in_the_code_has_its_scope(manifest: dict[str, Any]) -> None:
     code = "".join(path.read_text() for folder in ("bot", "handlers") for path in Path(ROOT / folder).glob("*.py"))
     called = set(re.findall(r"client\.((?:chat|conversations|files|users|views)_\w+)\(", code))
@@ -53,5 +60,6 @@ def test_every_address_is_the_one_route_that_is_served(manifest: dict[str, Any])
     addresses = [
         manifest["features"]["slash_commands"][0]["url"],
         *(interactivity[k] for k in ("request_url", "message_menu_options_url")),
+        manifest["settings"]["event_subscriptions"]["request_url"],
     ]
     assert {address.partition("example.org")[2] for address in addresses} == {"/slack/events"}
