@@ -35,8 +35,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     submit.add_argument("--again", action="store_true", help="run it even if a job does the same, or has done it")
     submit.add_argument("--wait", action="store_true", help="stay until the job ends")
     submit.add_argument("--json", action="store_true", help="print one JSON object a line for each transition")
+    _add_following(commands)
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     return _guarded(arguments.command, arguments)
+
+
+def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What can be done about jobs that there are."""
+    jobs = commands.add_parser("jobs", help="list jobs, the newest first")
+    jobs.add_argument("--state", default="", metavar="STATE", help="only those in this state, such as running")
+    jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (20)")
+    jobs.add_argument("--before", default="", metavar="JOB", help="only those accepted before this one: the next page")
+    status = commands.add_parser("status", help="say everything of a job")
+    logs = commands.add_parser("logs", help="print the end of a job's log")
+    logs.add_argument("--follow", action="store_true", help="go on printing until the job ends")
+    logs.add_argument("--lines", type=_positive, default=100, metavar="N", help="how many lines to begin with (100)")
+    cancel = commands.add_parser("cancel", help="end a job, wherever it stands")
+    retry = commands.add_parser("retry", help="try a job again; the token comes from BOSS_TOKEN or a prompt")
+    retry.add_argument("--wait", action="store_true", help="stay until the job ends")
+    for command in (status, logs, cancel, retry):
+        command.add_argument("job", metavar="JOB", help="its id, as on its card")
+    for command in (jobs, status, retry):
+        command.add_argument("--json", action="store_true", help="print JSON, an object a line")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("at least 1")
+    return number
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -116,6 +143,13 @@ def _submit(arguments: argparse.Namespace) -> int:
     return submit(_settings(), arguments)
 
 
+def _following(arguments: argparse.Namespace) -> int:
+    from bot import following
+
+    command: Callable[[Settings, argparse.Namespace], int] = getattr(following, arguments.command)
+    return command(_settings(), arguments)
+
+
 def _provision(_arguments: argparse.Namespace) -> int:
     from bot.app import provision
 
@@ -133,6 +167,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "work": _work,
     "submit": _submit,
+    **dict.fromkeys(("jobs", "status", "logs", "cancel", "retry"), _following),
     "provision": _provision,
     "doctor": _doctor,
 }

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from bot import words
 from bot.app import Core, announce, build_core, working
 from bot.jobs import FINAL, AlreadyRunning, Job, JobState
-from bot.service import Proposal
+from bot.service import TERMINAL, Proposal
 from bot.settings import Settings
 from bot.store import Transition
 
@@ -37,21 +37,26 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    core.service.review(values, token := _token())  # before anything is made on this machine
+    core.service.review(values, given := token())  # before anything is made on this machine
     core.store.migrate()
-    actor = f"cli:{getpass.getuser()}"
-    proposal = core.service.propose(values, token, actor=actor, within=PATIENCE)
+    actor = f"{TERMINAL}{getpass.getuser()}"
+    proposal = core.service.propose(values, given, actor=actor, within=PATIENCE)
     announce(core)
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
-        job = _taken(core, proposal, token, actor=actor, again=arguments.again)
-        try:
-            return _follow(core, _Teller(core, job, as_json=arguments.json), wait=arguments.wait)
-        except KeyboardInterrupt:
-            print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
-            raise
+        job = _taken(core, proposal, given, actor=actor, again=arguments.again)
+        return follow(core, job, wait=arguments.wait, as_json=arguments.json)
 
 
-def _taken(core: Core, proposal: Proposal, token: SecretStr, *, actor: str, again: bool) -> Job:
+def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
+    """Tell what becomes of a job: until compute has it, or with `wait` until it ends. Returns 1 where it failed."""
+    try:
+        return _follow(core, _Teller(core, job, as_json=as_json), wait=wait)
+    except KeyboardInterrupt:
+        print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
+        raise
+
+
+def _taken(core: Core, proposal: Proposal, given: SecretStr, *, actor: str, again: bool) -> Job:
     """The job that does what is asked: a new one, or one that does or has done the same."""
     job = None if again else proposal.twin
     if job is None:
@@ -59,7 +64,7 @@ def _taken(core: Core, proposal: Proposal, token: SecretStr, *, actor: str, agai
         key = f"cli:{entropy.token_hex(16)}"
         try:
             return core.service.accept(
-                proposal.request, actor=actor, token=token, key=key, proposal=proposal, again=again
+                proposal.request, actor=actor, token=given, key=key, proposal=proposal, again=again
             )
         except AlreadyRunning as found:
             job = found.job
@@ -68,9 +73,10 @@ def _taken(core: Core, proposal: Proposal, token: SecretStr, *, actor: str, agai
     return job
 
 
-def _token() -> SecretStr:
-    token = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
-    return SecretStr(token.strip())
+def token() -> SecretStr:
+    """The BOSS token: of the environment, or typed."""
+    given = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
+    return SecretStr(given.strip())
 
 
 def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:

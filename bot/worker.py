@@ -481,7 +481,7 @@ class Worker:
 
     def _home(self, effect: Effect, job: Job) -> None:
         shown = self._store.person(job.actor).home_shown_at
-        if self._chat and (shown is None or shown < effect.due_at):  # else it has been brought up to date since
+        if self._chat and (shown is None or shown <= effect.due_at):  # else it has been brought up to date since
             self._not_too_often(shown)
             at = self._clock()
             self._chat.show_home(job.actor, self._service.home(job.actor))

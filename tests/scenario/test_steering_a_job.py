@@ -1,0 +1,521 @@
+"""Cancel, retry, preferences, waiting, lists and the home tab: the rules, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from bot.jobs import (
+    AlreadyRunning,
+    Job,
+    JobState,
+    NomadsError,
+    NotYours,
+    Observation,
+    Preferences,
+    Progress,
+    Refused,
+    Steps,
+    TooLate,
+    Unavailable,
+    UnknownJob,
+)
+from bot.service import Which
+from bot.store import JobStore
+from tests.support.world import TOKEN, World, a_request
+
+OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"
+
+
+@pytest.fixture
+def world(store: JobStore) -> World:
+    return World(store, admins=[ADMIN])
+
+
+def running(world: World) -> Job:
+    """A job whose program runs."""
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    return job
+
+
+def failed(world: World) -> Job:
+    """A job that has failed, as everybody was told."""
+    job = running(world)
+    world.see(job, JobState.FAILED, exit_code=3)
+    world.settle()
+    return job
+
+
+def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN) -> Job:
+    return world.service.retry(job.id, actor=actor, token=SecretStr(token))
+
+
+# Cancel
+
+
+def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
+    job = running(world)
+    world.service.cancel(job.id, actor=ADMIN)
+    world.settle()
+    (card,) = world.chat.cards
+    assert (card.story.job.cancelled_by, card.story.job.cancelled_at) == (ADMIN, world.clock.now)
+    world.worker.watch_once()
+    world.settle()
+    ended = world.job(job)
+    assert (ended.state, ended.cancelled_by) == (JobState.CANCELLED, ADMIN)
+    assert world.thread[-1].startswith("Cancelled by an admin after")
+    assert card.story.job.state is JobState.CANCELLED
+
+
+def test_only_the_owner_and_admins_may_cancel_or_retry(world: World) -> None:
+    job = running(world)
+    with pytest.raises(NotYours, match="Only whoever asked for job"):
+        world.service.cancel(job.id, actor=OTHER)
+    assert world.job(job).cancelled_by is None
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    world.worker.watch_once()
+    with pytest.raises(NotYours):
+        retried(world, job, actor=OTHER)
+    assert world.service.may_steer(job, "cli:somebody"), "whoever has a terminal on this database has all of it"
+
+
+def test_cancelling_twice_is_cancelling_once(world: World) -> None:
+    job = running(world)
+    world.service.cancel(job.id, actor=OWNER)
+    world.service.cancel(job.id, actor=ADMIN)
+    world.settle()
+    assert world.compute.calls.count("cancel") == 1
+    assert world.job(job).cancelled_by == OWNER
+
+
+def test_a_job_in_the_queue_is_ended_there(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE)
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    world.worker.watch_once()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.compute.cancelled
+
+
+def test_a_job_whose_submission_waits_for_a_compute_that_is_away_is_never_submitted(world: World) -> None:
+    world.compute.fail_next(Unavailable("AWS is away"), call="submit", times=2)
+    job = world.accept()
+    world.worker.drain()
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert not world.compute.works
+
+
+def test_a_job_that_was_submitted_although_the_answer_was_lost_is_found_and_ended(world: World) -> None:
+    world.compute.crash_after_submit()
+    job = world.accept()
+    world.worker.drain()
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    world.worker.watch_once()
+    assert world.job(job).state is JobState.CANCELLED
+    assert len(world.compute.cancelled) == 1
+
+
+def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(world: World) -> None:
+    job = running(world)
+    world.compute.tell(job.name, Observation(JobState.FAILED, "BOSS refused.", exit_code=3))
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    world.worker.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+    assert world.thread[-1].startswith("Failed after")
+
+
+def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: World) -> None:
+    job = running(world)
+    world.compute.fail_next(Refused("AWS Batch did not end the job: not allowed."), call="cancel")
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    still = world.job(job)
+    assert (still.state, still.cancelled_by) == (JobState.RUNNING, None)
+    assert world.thread[-1].endswith("It could not be cancelled: AWS Batch did not end the job: not allowed.")
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.compute.cancelled
+
+
+def test_a_compute_that_is_away_is_asked_again_to_end_the_job(world: World) -> None:
+    job = running(world)
+    world.compute.fail_next(Unavailable("AWS is away"), call="cancel", times=5)
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    world.worker.watch_once()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+# Retry
+
+
+def test_a_retry_is_a_new_attempt_with_the_history_of_the_first(world: World) -> None:
+    first = failed(world)
+    second = retried(world, first)
+    world.settle()
+    assert (second.attempt, second.retry_of) == (2, first.id)
+    assert world.job(first).retried_as == second.id
+    assert second.request == first.request
+    assert world.job(second).state is JobState.SUBMITTED
+    assert f"attempt 2, after job {first.id}" in " ".join(world.thread)
+    world.see(second, JobState.FAILED, exit_code=1)
+    world.settle()
+    third = retried(world, second)
+    assert [one.id for one in world.service.attempts(world.job(second))] == [first.id, second.id, third.id]
+    assert third.attempt == 3
+
+
+def test_a_retry_is_one_job_whoever_clicks_how_often(world: World) -> None:
+    job = failed(world)
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda actor: retried(world, job, actor=actor), [OWNER, ADMIN] * 8))
+    assert len({one.id for one in again}) == 1
+    world.settle()
+    assert len(world.compute.works) == 2
+    assert retried(world, job).id == again[0].id, "a click weeks later, too"
+
+
+def test_a_retry_is_checked_with_boss_before_it_costs(world: World) -> None:
+    job = failed(world)
+    del world.volumes.there["demo"]["cortex"]
+    again = retried(world, job)
+    world.settle()
+    assert world.job(again).turned_down
+    assert len(world.compute.works) == 1
+
+
+def test_a_job_that_runs_or_has_succeeded_is_not_tried_again(world: World) -> None:
+    job = running(world)
+    with pytest.raises(TooLate, match=f"Job {job.id} has not ended: running. Cancel it first, or wait."):
+        retried(world, job)
+    world.see(job, JobState.SUCCEEDED)
+    with pytest.raises(TooLate, match="has succeeded; “Edit and rerun”"):
+        retried(world, job)
+
+
+def test_a_retry_of_what_another_job_does_now_is_not_taken(world: World) -> None:
+    job = failed(world)
+    other = world.accept()
+    with pytest.raises(AlreadyRunning) as found:
+        retried(world, job)
+    assert found.value.job.id == other.id
+    assert world.job(job).retried_as is None
+
+
+def test_an_admin_s_retry_is_theirs_with_their_token_and_address(world: World) -> None:
+    job = failed(world)
+    world.volumes.writers["admins-token"] = ("*",)
+    again = world.service.retry(job.id, actor=ADMIN, token=SecretStr("admins-token"), email="admin@example.org")
+    assert (again.actor, again.request.email) == (ADMIN, "admin@example.org")
+    assert again.request.box == job.request.box
+
+
+def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) -> None:
+    """Two people, two buttons, one job that is still running: the retry is refused, or comes after the end."""
+    for _ in range(5):
+        job = running(world)
+        barrier = threading.Barrier(2)
+        told: list[str] = []
+
+        def act(what: object, barrier: threading.Barrier = barrier, told: list[str] = told) -> None:
+            barrier.wait()
+            try:
+                what()  # type: ignore[operator]
+            except NomadsError as error:
+                told.append(str(error))
+
+        threads = [
+            threading.Thread(target=act, args=(lambda job=job: world.service.cancel(job.id, actor=OWNER),)),
+            threading.Thread(target=act, args=(lambda job=job: retried(world, job, actor=ADMIN),)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 1
+        assert "has not ended" in told[0]
+        world.settle()
+        world.worker.watch_once()
+        world.settle()
+        assert world.job(job).state is JobState.CANCELLED
+        again = retried(world, job)
+        world.settle()
+        assert world.job(again).state is JobState.SUBMITTED
+        world.service.cancel(again.id, actor=OWNER)
+        world.settle()
+        world.worker.watch_once()
+        world.settle()
+
+
+# Preferences
+
+
+def prefer(world: World, **wishes: object) -> None:
+    world.service.people.prefer(OWNER, replace(Preferences(), **wishes))  # type: ignore[arg-type]
+
+
+def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
+    job = world.accept()
+    world.settle()
+    world.clock.advance(60)
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    world.clock.advance(60)
+    world.see(job, end, stopped_at=world.clock.now, exit_code=1 if end is JobState.FAILED else None)
+    world.settle()
+    return job
+
+
+def test_who_wants_the_end_only_is_told_the_end_only(world: World) -> None:
+    prefer(world, steps=Steps.END)
+    the_whole_way(world)
+    assert world.thread == ["Finished after 1 min 0 s."]
+    assert len(world.chat.cards) == 1, "the card is there anyway"
+    assert world.chat.cards[0].story.job.state is JobState.SUCCEEDED
+
+
+def test_who_wants_failures_only_hears_nothing_of_a_success(world: World) -> None:
+    prefer(world, steps=Steps.FAILURES)
+    the_whole_way(world)
+    assert world.thread == []
+    assert not world.chat.files
+    the_whole_way(world, JobState.FAILED)
+    assert len(world.thread) == 1
+    assert world.thread[0].startswith("Failed after 1 min 0 s")
+
+
+def test_who_wants_to_be_named_is_named_at_the_end_in_a_message_of_its_own(world: World) -> None:
+    prefer(world, mention=True)
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle()
+    *before, end = world.chat.replies
+    assert end.story.mention == OWNER
+    assert [reply.story.mention for reply in before] == [None]
+    assert not end.history, "an edit notifies nobody"
+
+
+def test_who_wants_no_mail_gets_none(world: World) -> None:
+    prefer(world, mail=False)
+    the_whole_way(world)
+    assert not world.mailer.sent
+
+
+def test_nobody_is_named_who_did_not_ask_for_it(world: World) -> None:
+    the_whole_way(world)
+    assert {reply.story.mention for reply in world.chat.replies} == {None}
+    assert len(world.mailer.sent) == 2
+
+
+# A quiet card
+
+
+def test_a_card_is_edited_at_most_every_three_seconds(store: JobStore) -> None:
+    world = World(store, edit_every=3)
+    job = world.accept()
+    world.worker.drain()
+    edited = []
+    for second in range(30):
+        if second == 1:
+            world.see(job, JobState.RUNNABLE)
+        if second == 2:
+            world.see(job, JobState.RUNNING, started_at=world.clock.now)
+        world.service.progressed(job.id, Progress(second / 100, "reading"))
+        world.worker.drain()
+        edited.append(world.chat.calls.count("edit_card"))
+        world.clock.advance(1)
+    assert edited[-1] == 9
+    assert all(later - earlier <= 1 for earlier, later in zip(edited, edited[3:], strict=False))
+
+
+def test_a_step_stands_in_the_thread_at_once_although_the_card_waits(store: JobStore) -> None:
+    world = World(store, edit_every=3)
+    job = world.accept()
+    world.worker.drain()
+    world.clock.advance(2.5)
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.worker.drain()
+    assert world.thread[-1].startswith("Running")
+    (card,) = world.chat.cards
+    assert card.story.job.started_at is None
+    world.settle()
+    assert card.story.job.started_at
+
+
+# Why am I waiting
+
+
+def test_a_job_that_waits_for_long_says_once_why_and_who_can_help(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE)
+    world.clock.advance(599)
+    why = "AWS has no free machine of the kind it needs just now."
+    world.see(job, JobState.RUNNABLE, reason=why)
+    world.settle()
+    assert world.thread == [f"Accepted as job {job.id}."]
+    for _ in range(3):
+        world.clock.advance(60)
+        world.see(job, JobState.RUNNABLE, reason=why)
+        world.settle()
+    assert world.thread[1:] == [f"Waiting to run for 10 min 59 s. {why}"]
+    assert world.chat.replies[-1].story.helpers == (ADMIN,)
+    assert world.chat.cards[0].story.job.waiting == why
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    assert world.thread[-1].startswith("Running, after waiting")
+
+
+def test_a_compute_that_gives_no_cause_is_said_to_give_none(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE)
+    world.clock.advance(700)
+    world.see(job, JobState.RUNNABLE)
+    world.settle()
+    assert "Compute gives no cause" in world.thread[-1]
+
+
+# Lists
+
+
+def test_lists_are_of_mine_all_running_and_failed_the_newest_first_in_pages(world: World) -> None:
+    jobs = []
+    for number in range(25):
+        actor = OWNER if number % 2 else OTHER
+        request = a_request(x=f"0,{number + 1}")
+        jobs.append(
+            world.service.accept(request, actor=actor, token=SecretStr(TOKEN), key=f"list-{number}", again=True)
+        )
+        world.clock.advance(1 if number != 10 else 0)  # two of the same moment
+    world.settle()
+    for job in jobs[:4]:
+        world.see(job, JobState.FAILED)
+    newest = sorted((job.accepted_at, job.id) for job in jobs)[::-1]
+
+    def ids(which: Which, *, actor: str = OWNER) -> list[str]:
+        found: list[str] = []
+        while True:
+            page = world.service.page(which, actor=actor, before=found[-1] if found else None, most=4)
+            assert len(page.jobs) <= 4
+            found += [job.id for job in page.jobs]
+            if not page.more:
+                return found
+
+    everyone = [name for _, name in newest]
+    mine = {job.id for job in jobs[1::2]}
+    over = {job.id for job in jobs[:4]}
+    assert ids(Which.ALL) == everyone
+    assert ids(Which.MINE) == [name for name in everyone if name in mine]
+    assert ids(Which.RUNNING) == [name for name in everyone if name not in over]
+    assert ids(Which.FAILED) == [name for name in everyone if name in over]
+    assert ids(Which.MINE_RUNNING) == [name for name in everyone if name in mine - over]
+    assert ids(Which.MINE_FAILED) == [name for name in everyone if name in mine & over]
+
+
+def test_a_wrong_name_gets_the_nearest_ones(world: World) -> None:
+    job = world.accept()
+    assert world.service.named(f" `{job.id.upper()}` ").id == job.id
+    swapped = job.id[1] + job.id[0] + job.id[2:]
+    for slip in (job.id[:-1], job.id + "7", job.id[:3] + "~"[:0] + "0" + job.id[4:], job.id[:4], swapped):
+        if slip == job.id:
+            continue
+        with pytest.raises(UnknownJob, match=f"did you mean .*{job.id}"):
+            world.service.named(slip)
+    with pytest.raises(UnknownJob, match="stands on its card"):
+        world.service.named("<!channel> or something quite different")
+
+
+# The home tab
+
+
+def open_home(world: World) -> None:
+    world.service.opened_home(OWNER)
+
+
+def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World) -> None:
+    open_home(world)
+    job = running(world)
+    assert world.chat.homes[OWNER][-1].running[0].state is JobState.RUNNING
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+    last = world.chat.homes[OWNER][-1]
+    assert ([j.id for j in last.running], [j.id for j in last.recent]) == ([], [job.id])
+    assert set(world.chat.homes) == {OWNER}
+
+
+def test_a_home_tab_that_nobody_opened_or_not_today_is_left_alone(world: World) -> None:
+    running(world)
+    assert not world.chat.homes
+    open_home(world)
+    world.clock.advance(timedelta(hours=13).total_seconds())
+    running(world)
+    assert not world.chat.homes
+
+
+def test_many_changes_at_once_are_shown_once_and_at_most_every_three_seconds(store: JobStore) -> None:
+    world = World(store, edit_every=3)
+    open_home(world)
+    jobs = [world.accept() for _ in range(20)]
+    world.worker.drain()
+    assert len(world.chat.homes[OWNER]) == 1
+    for job in jobs:
+        world.see(job, JobState.RUNNING)
+    world.worker.drain()
+    assert len(world.chat.homes[OWNER]) == 1
+    world.clock.advance(3.5)
+    world.worker.drain()
+    assert len(world.chat.homes[OWNER]) == 2
+    assert world.store.open_effects() == 0
+    assert all(job.state is JobState.RUNNING for job in world.chat.homes[OWNER][-1].running)
+    assert world.chat.homes[OWNER][-1].running_in_all == 20
+
+
+def test_somebody_who_left_the_workspace_holds_nothing_up(world: World) -> None:
+    open_home(world)
+    world.chat.fail_next(Refused("Slack answered user_not_found to views.publish."), call="show_home", times=100)
+    job = the_whole_way(world)
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.thread[-1].startswith("Finished")
+    assert len(world.mailer.sent) == 2
+    assert world.store.open_effects() == 0
+
+
+@pytest.mark.parametrize("call", ["edit_card", "post_reply", "edit_reply", "post_card"])
+def test_a_thread_or_channel_that_is_gone_loses_no_state_and_no_mail(world: World, call: str) -> None:
+    world.chat.fail_next(Refused("Slack answered channel_not_found."), call=call, times=100)
+    job = the_whole_way(world, JobState.FAILED)
+    assert world.job(job).state is JobState.FAILED
+    assert len(world.mailer.sent) == 2
+    assert world.store.open_effects() == 0
+
+
+def test_five_hundred_jobs_of_one_person_are_all_followed(world: World) -> None:
+    open_home(world)
+    jobs = [world.accept(x=f"0,{number + 1}") for number in range(500)]
+    world.settle()
+    for job in jobs:
+        world.compute.tell(job.name, Observation(JobState.RUNNING))
+    assert world.worker.watch_once() == 500
+    world.settle()
+    home = world.service.home(OWNER)
+    assert (len(home.running), home.running_in_all) == (10, 500)
+    assert {world.job(job).state for job in jobs} == {JobState.RUNNING}
+    assert len(world.chat.cards) == 500
