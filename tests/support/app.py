@@ -57,7 +57,7 @@ class Served:
         assert view is not None, ack
         return view
 
-    def submit(self, *, words: str = "submit", channel: str = "#synapses", **typed: str) -> Ack:
+    def submit(self, *, words: str = "submit", channel: str = "#synapses", **typed: str | list[str]) -> Ack:
         """Open the form, type what is right but for the changes, and press Submit."""
         view = self.open_form(words, channel=channel)
         return self.slack.person().submit(view, RIGHT | typed, checked=False)
@@ -89,7 +89,7 @@ def serving(
     *,
     working: bool = False,
     adjust: Callable[[Nomads], None] = lambda _: None,
-    **env: str,
+    **env: object,
 ) -> Iterator[Served]:
     """Serve over HTTP on loopback with these settings (`max_bytes="2000000"`); `working` starts the worker too."""
     with BossStandIn() as boss:
@@ -102,7 +102,7 @@ def _serving(
     data: Path,
     working: bool,
     adjust: Callable[[Nomads], None],
-    env: Mapping[str, str],
+    env: Mapping[str, object],
 ) -> Iterator[Served]:
     values = {
         "SLACK_BOT_TOKEN": slack.bot_token,
