@@ -129,8 +129,8 @@ def _counted(
     common, which would leave no room for their differences once they are floats. And how many grey levels a photon is.
 
     A voxel in FEW may be lower: a dead one says nothing about the others. Noise of photons varies by its mean, times
-    what a photon is; neighbours in a row differ by their noise, but hardly by what light has blurred. The median of the
-    rows heeds no single hot voxel.
+    what a photon is; neighbours in a row differ by their noise, but hardly by what light has blurred. Rows with hot
+    voxels or sharp puncta would say more: a quarter of the rows say less than what is taken.
     """
     depth, high, wide = shape
     few = depth * -(-high // EVERY) * wide // FEW + 1
@@ -158,7 +158,7 @@ def _counted(
     for low, base, row in zip(lows, common, rows, strict=True):
         means, variances = np.concatenate(row, axis=1)
         means -= int(low) - base
-        photons.append(float(np.median(variances[means > 0] / means[means > 0])) if np.any(means > 0) else 0.0)
+        photons.append(float(np.quantile(variances[means > 0] / means[means > 0], 0.25)) if np.any(means > 0) else 0.0)
 
     def above(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
         psd, synapsin = (
