@@ -36,7 +36,7 @@ VOXEL_NM: Size = (70.0, 100.0, 100.0)
 """Of array tomography; what is assumed where nobody says otherwise."""
 BELOW, ABOVE = 10, 300
 """How far from the median a float may lie, in interquartile ranges: puncta do, a mark for missing data does not."""
-EVERY, FEW = 8, 1000
+EVERY, FEW = 16, 1000
 """Every so many rows are looked at for a channel's lowest value and its photons; of so many voxels one may be lower."""
 PIECE = 2**21
 """Voxels of a channel that are read and worked on at a time; somewhat more in a large volume."""

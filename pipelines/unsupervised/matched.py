@@ -3,11 +3,12 @@
 1. A matched filter: voxels are summed with triangular weights over 3 x 5 x 5 voxels, about the size of a punctum.
 2. The square root of the sums: it makes shot noise the same everywhere (Anscombe 1948, doi 10.1093/biomet/35.3-4.246)
    and cuts the long tail off the noise of dim data, which would otherwise pass for puncta.
-3. The background: parabolas fitted to the means of some 7 x 7 squares of 8 x 8 pixels of the same section, nearer ones
-   at a border (local regression, Cleveland 1979, doi 10.1080/01621459.1979.10481038), so that neither a slope nor a
-   curve of the background is taken for light.
-4. The noise: the spread of what is darker than the background, where no puncta are, over some 64 x 64 pixels.
-   What is left says how much a voxel stands out, in standard deviations of its surroundings' noise.
+3. The background: parabolas fitted to the means of squares of 8 x 8 pixels of the same section, those within 4 squares,
+   near ones counting for more (local regression, Cleveland 1979, doi 10.1080/01621459.1979.10481038), so that neither
+   a slope nor a curve of the background is taken for light.
+4. The noise: the spread of what is darker than the background, where no puncta are, over some 64 x 64 pixels; and what
+   the background misses nearby, as at sharp edges. What is left says how much a voxel stands out, in standard
+   deviations of its surroundings' noise.
 5. A voxel is a synapse's if the weaker marker stands out by WEAKER and both on average by TOGETHER, and if it is in the
    core of its punctum: above CORE of the highest average nearby. That parts synapses that touch, and refuses the noise
    beside a bright punctum of one marker alone.
@@ -79,7 +80,7 @@ def levels(
     """For each pair of sections (y, x; unsigned integers), in the order of z: STEPS times the standard deviations by
     which both markers stand out on average, at most 255, where a synapse may be; 0 elsewhere.
 
-    With bins, it is for each layer of pixels.
+    `photons` is how many grey levels one is in each marker. With bins, it is for each layer of pixels.
     """
     voxels = math.prod(bins)
     grey = [max(1.0, photon) for photon in photons]
@@ -147,7 +148,8 @@ def _missed(means: Plane, background: Plane, y: _Squares, x: _Squares) -> Plane:
     """The square of how far the background may be from the truth around each square.
 
     Where it does not fit, as at a sharp edge, squares are darker than it, besides others that are brighter: twice the
-    mean of the former says how much, as puncta are never dark. And between its nodes it may bend, which it does not.
+    mean of the former says how much, as puncta are never dark. And where light bends, what is linear between nodes
+    leaves it, in a pattern as small as puncta.
     """
     dark = np.minimum(means - _between(background, y.centres / NODE, x.centres / NODE), 0)
     dark *= dark
@@ -158,7 +160,7 @@ def _missed(means: Plane, background: Plane, y: _Squares, x: _Squares) -> Plane:
         n = along_it.middles
         near = grid[:, across.middles]
         bend = near[n - 1] - 2 * near[n] + near[n + 1]
-        bend *= bend / 64  # a curve leaves its chord by an eighth of that
+        bend *= bend / 24  # a curve leaves its chord by an eighth; at a 64th, spots of 30 pixels still showed puncta
         around += bend if grid is background else bend.T
     return np.asarray(around)
 
@@ -167,8 +169,8 @@ def _least(level: Plane, photon: float, voxels: int) -> Plane:
     """The least noise that is believed where the square root of the sums is at that level.
 
     What nearly always is the same number has a noise that cannot be measured. So no voxel is taken to vary by less than
-    half a grey level, nor, where that is less, than photons do of which one is a grey level: a few stray ones are no
-    signal where nearly everything is 0. And 4-byte numbers are rounded.
+    half a photon, nor, where that is less, than photons do: a few stray ones are no signal where nearly everything is
+    0. And 4-byte numbers are rounded.
     """
     photons = 0.5 * np.sqrt(_SPREAD * photon / voxels)
     few = np.minimum(1, 0.5 * np.sqrt(_WEIGHT * photon) / level)
