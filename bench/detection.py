@@ -42,6 +42,34 @@ NOISE: list[dict[str, Any]] = [
         for level, spread in ((100, 0.05), (2000, 0.2), (10000, 0.03))
         for field, uneven in (("patches", 0), ("ramp", 0.5), ("vignette", 0.4), ("spot", 0.85))
     ),
+    *(
+        {"kind": "poisson", "level": level, "uneven": uneven, "field": field, "dtype": "uint16"}
+        for level, fields in (
+            (1000, (("small spot", 0.9), ("stripes", 0.9), ("tiles", 0.3))),
+            (
+                16000,
+                (
+                    *(("vignette", 0.67), ("vignette", 0.9), ("ramp", 1), ("far corner", 0.9), ("small spot", 0.9)),
+                    *(("stripes", 0.1), ("stripes", 0.9), ("fine stripes", 0.5), ("tiles", 0.3)),
+                ),
+            ),
+        )
+        for field, uneven in fields
+    ),
+    *(
+        {"kind": "normal", "level": 100, "spread": 0.05, "uneven": uneven, "field": field}
+        for field, uneven in (("stripes", 0.3), ("tiles", 0.05), ("tiles", 0.3))
+    ),
+    {"kind": "poisson", "level": 250, "uneven": 0.5, "field": "vignette"},
+    *(
+        {"kind": "poisson", "level": level, "uneven": 0.5, "gain": gain, "dtype": "uint16"}
+        for level in (0.001, 0.01, 0.1)
+        for gain in (5, 50)
+    ),
+    *(
+        {"kind": "poisson", "level": level, "uneven": 0.5, "offset": 1000, "dead": True, "dtype": "uint16"}
+        for level in (0.03, 0.3)
+    ),
 ]
 NOISE_SHAPE = (20, 1024, 1024)
 SPEED = (((20, 512, 512), 30), ((20, 1024, 1024), 80))
@@ -124,10 +152,20 @@ def _noise() -> Iterator[Figure]:
 
 
 def _said(
-    *, kind: str, level: float, uneven: float, field: str = "patches", spread: float = 0.5, dtype: str = "uint8"
+    *,
+    kind: str,
+    level: float,
+    uneven: float,
+    field: str = "patches",
+    spread: float = 0.5,
+    gain: float = 1,
+    offset: float = 0,
+    dead: bool = False,
+    dtype: str = "uint8",
 ) -> str:
     of = f"{level:g} ± {level * spread:g}" if kind == "normal" else f"{level:g}"
-    return f"detection, {kind} noise of {of}, {dtype}, {f'{field} by {uneven:g}' if uneven else 'even'}"
+    times = f" times {gain:g}" * (gain != 1) + f" on {offset:g}" * (offset != 0) + ", a dead voxel" * dead
+    return f"detection, {kind} noise of {of}{times}, {dtype}, {f'{field} by {uneven:g}' if uneven else 'even'}"
 
 
 def _speed() -> Iterator[Figure]:

@@ -36,6 +36,8 @@ VOXEL_NM: Size = (70.0, 100.0, 100.0)
 """Of array tomography; what is assumed where nobody says otherwise."""
 BELOW, ABOVE = 10, 300
 """How far from the median a float may lie, in interquartile ranges: puncta do, a mark for missing data does not."""
+EVERY, FEW = 16, 1000
+"""Every so many rows are looked at for a channel's lowest value and its photons; of so many voxels one may be lower."""
 PIECE = 2**21
 """Voxels of a channel that are read and worked on at a time; somewhat more in a large volume."""
 
@@ -106,10 +108,10 @@ def scan(
         told(0.1 + 0.7 * part)
 
     if method != "nomads2018":
-        read = _from_the_lowest(read, shape, piece=piece, told=lambda part: told(0.1 * part))
+        read, photons = _counted(read, shape, piece=piece, told=lambda part: told(0.1 * part))
     if method == "matched":
         bins = matched.bins_for(voxel_nm)
-        levels = _matched(read, shape, bins=bins, piece=piece, told=tell)
+        levels = _matched(read, shape, photons=photons, bins=bins, piece=piece, told=tell)
         smallest, steps = matched.SMALLEST * math.prod(bins), matched.STEPS
     elif method == "probabilistic":
         levels = _probabilistic(read, shape, size=probabilistic.span(voxel_nm), piece=piece, told=tell)
@@ -120,31 +122,68 @@ def scan(
     return _objects(levels, smallest=smallest, steps=steps, piece=piece, told=lambda part: told(0.8 + 0.2 * part))
 
 
-def _from_the_lowest(read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]) -> Read:
+def _counted(
+    read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]
+) -> tuple[Read, tuple[float, float]]:
     """`read`, each channel being counted from its lowest value: its camera's offset, or what large numbers have in
-    common, which would leave no room for their differences once they are floats."""
-    lowest: tuple[Any, ...] = ()
-    for band in bands(shape, piece=piece, halo=0):
+    common, which would leave no room for their differences once they are floats. And how many grey levels a photon is.
+
+    A voxel in FEW may be lower: a dead one says nothing about the others. Noise of photons varies by its mean, times
+    what a photon is; neighbours in a row differ by their noise, but hardly by what light has blurred. Rows with hot
+    voxels or sharp puncta would say more: a quarter of the rows say less than what is taken.
+    """
+    depth, high, wide = shape
+    few = depth * -(-high // EVERY) * wide // FEW + 1
+    lowest: list[Array] = [np.zeros(0)] * 2
+    common = [0, 0]
+    rows: list[list[Array]] = [[], []]
+    for band in bands(shape, piece=piece, halo=0, step=EVERY):
         for z, pair in enumerate(_sections(read, shape, band, piece)):
-            lows = [section.min() for section in pair]
-            lowest = tuple(map(min, lowest, lows)) if lowest else tuple(lows)
+            for n, section in enumerate(pair):
+                seen = section[::EVERY]
+                lower = seen[seen < lowest[n].max()] if len(lowest[n]) == few else seen.reshape(-1)
+                if lower.size:
+                    kept = np.concatenate([lowest[n].astype(seen.dtype), lower])
+                    lowest[n] = np.partition(kept, few - 1)[:few] if len(kept) > few else kept
+                if seen.itemsize == 8:  # more digits than a float has
+                    common[n] = common[n] or int(seen[0, 0])
+                    seen = (seen - np.uint64(common[n])).view(np.int64)
+                seen = seen.astype(np.float64)
+                differences = np.diff(seen, axis=1)
+                squares = np.einsum("yx,yx->y", differences, differences)
+                rows[n].append(np.stack([seen.mean(axis=1), squares / (2 * max(1, wide - 1))]))
             told(_done(band, z + 1, shape))
+    lows = [values.max() for values in lowest]
+    photons = []
+    for low, base, row in zip(lows, common, rows, strict=True):
+        means, variances = np.concatenate(row, axis=1)
+        means -= int(low) - base
+        photons.append(float(np.quantile(variances[means > 0] / means[means > 0], 0.25)) if np.any(means > 0) else 0.0)
 
     def above(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
-        psd, synapsin = (channel - low for channel, low in zip(read(start, stop, top, bottom), lowest, strict=True))
+        psd, synapsin = (
+            np.maximum(channel, low) - low if low else channel
+            for channel, low in zip(read(start, stop, top, bottom), lows, strict=True)
+        )
         return psd, synapsin
 
-    return above
+    return above, (photons[0], photons[1])
 
 
 def _matched(
-    read: Read, shape: Triple, *, bins: Triple, piece: int, told: Callable[[float], None]
+    read: Read,
+    shape: Triple,
+    *,
+    photons: tuple[float, float],
+    bins: Triple,
+    piece: int,
+    told: Callable[[float], None],
 ) -> NDArray[np.uint8]:
     levels = np.zeros(shape, np.uint8)
     halo, step = matched.HALO * bins[1], matched.TILE * bins[1]
     for band in bands(shape, piece=piece, halo=halo, step=step):
         pairs = _sections(read, shape, band, piece)
-        for z, level in enumerate(matched.levels(pairs, bins=bins)):
+        for z, level in enumerate(matched.levels(pairs, photons=photons, bins=bins)):
             at = slice(z * bins[0], min(shape[0], (z + 1) * bins[0]))
             levels[at, band.top : band.bottom] = _fine(level, bins, (band.high - band.low, shape[2]))[band.own]
             told(_done(band, at.stop, shape))

@@ -3,11 +3,12 @@
 1. A matched filter: voxels are summed with triangular weights over 3 x 5 x 5 voxels, about the size of a punctum.
 2. The square root of the sums: it makes shot noise the same everywhere (Anscombe 1948, doi 10.1093/biomet/35.3-4.246)
    and cuts the long tail off the noise of dim data, which would otherwise pass for puncta.
-3. The background: parabolas fitted to the means of some 7 x 7 squares of 8 x 8 pixels of the same section, nearer ones
-   at a border (local regression, Cleveland 1979, doi 10.1080/01621459.1979.10481038), so that neither a slope nor a
-   curve of the background is taken for light.
-4. The noise: the spread of what is darker than the background, where no puncta are, over some 64 x 64 pixels.
-   What is left says how much a voxel stands out, in standard deviations of its surroundings' noise.
+3. The background: parabolas fitted to the means of squares of 8 x 8 pixels of the same section, those within 4 squares,
+   near ones counting for more (local regression, Cleveland 1979, doi 10.1080/01621459.1979.10481038), so that neither
+   a slope nor a curve of the background is taken for light.
+4. The noise: the spread of what is darker than the background, where no puncta are, over some 64 x 64 pixels; and what
+   the background misses nearby, as at sharp edges. What is left says how much a voxel stands out, in standard
+   deviations of its surroundings' noise.
 5. A voxel is a synapse's if the weaker marker stands out by WEAKER and both on average by TOGETHER, and if it is in the
    core of its punctum: above CORE of the highest average nearby. That parts synapses that touch, and refuses the noise
    beside a bright punctum of one marker alone.
@@ -19,6 +20,7 @@ a volume worked on in parts gives what it gives in one piece. Channels are to be
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache, reduce
 from typing import Any
@@ -42,8 +44,12 @@ PIXEL_NM = 67.0
 """A third of the smallest punctum, 200 nm (Simhal et al. 2017): finer voxels are put together to about this size."""
 BLOCK, TILE = 8, 64
 """Sides, in pixels, of the squares that background and noise are measured in."""
-WIDTH = 7
-"""Squares along an axis that a parabola is fitted to: with fewer, it follows puncta as well."""
+REACH, AT_BORDER = 4, 7
+"""Squares on either side that a parabola is fitted to, and on one side at a border: with fewer, it follows puncta as
+well. Farther ones count for less, so that the background has no jumps, which would be as small as puncta."""
+UNSURE, CALM = 3, 0.5
+"""How many times the square of what the background misses adds to that of the noise; it has to be above this part of
+it, as noise itself (0.2 of it) and faint puncta make squares darker and brighter."""
 NODE = 4
 """Pixels between the places where the background is computed; it is linear in between."""
 HALO = 2 * TILE
@@ -68,16 +74,19 @@ def bins_for(voxel_nm: tuple[float, float, float]) -> Triple:
     return z, y, x
 
 
-def levels(pairs: Iterable[tuple[Array, Array]], *, bins: Triple) -> Iterator[NDArray[np.uint8]]:
+def levels(
+    pairs: Iterable[tuple[Array, Array]], *, photons: tuple[float, float], bins: Triple
+) -> Iterator[NDArray[np.uint8]]:
     """For each pair of sections (y, x; unsigned integers), in the order of z: STEPS times the standard deviations by
     which both markers stand out on average, at most 255, where a synapse may be; 0 elsewhere.
 
-    With bins, it is for each layer of pixels.
+    `photons` is how many grey levels one is in each marker. With bins, it is for each layer of pixels.
     """
-    photon = 1 / float(np.prod(bins))
+    voxels = math.prod(bins)
+    grey = [max(1.0, photon) for photon in photons]
     smoothed = ((_smoothed(one), _smoothed(other)) for one, other in _put_together(pairs, bins))
     standing_out = (
-        (_standing_out(one, photon=photon), _standing_out(other, photon=photon))
+        (_standing_out(one, photon=grey[0], voxels=voxels), _standing_out(other, photon=grey[1], voxels=voxels))
         for one, other in (zip(*near, strict=True) for near in windows(smoothed, 1))
     )
     yield from _cores(standing_out)
@@ -106,24 +115,26 @@ def _smoothed(section: Array) -> Array:
     return three(three(three(three(padded, 0), 0), 1), 1)
 
 
-def _standing_out(near: tuple[Array, ...], *, photon: float) -> Plane:
+def _standing_out(near: tuple[Array, ...], *, photon: float, voxels: int) -> Plane:
     """By how many standard deviations of the noise around it each pixel stands out; from three smoothed sections.
 
-    `photon` is what a grey level of a voxel adds to a pixel.
+    `photon` is how many grey levels of a voxel a photon is, `voxels` how many voxels make a pixel.
     """
     seen = (near[0] + near[1] + near[2]).astype(np.float32)
-    seen += np.float32(0.375 * _SPREAD * photon)  # Anscombe's three eighths
+    seen += np.float32(0.375 * _SPREAD * photon / voxels)  # Anscombe's three eighths
     np.sqrt(seen, out=seen)
     (y, x), tiles = (
         [_squares(n, side, step) for n, step in zip(seen.shape, (SPARSE, 1), strict=True)] for side in (BLOCK, TILE)
     )
-    background = x.fitted(y.fitted(_means(seen[::SPARSE], (y, x))).T).T
+    means = _means(seen[::SPARSE], (y, x))
+    background = x.fitted(y.fitted(means).T).T
     seen -= _between(background, y.nodes, x.nodes)
     darker = np.minimum(seen[::SPARSE], 0)
     darker *= darker
     level = _between(background, *(axis.centres / NODE for axis in tiles))
-    noise = np.maximum(np.sqrt(2 * _means(darker, tiles)), _least(level, photon))
-    scale = _between(np.asarray(1 / noise, np.float32), tiles[0].among(y.centres), tiles[1].among(x.centres))
+    spread = np.maximum(2 * _means(darker, tiles), _least(level, photon, voxels) ** 2)
+    spread = _between(spread, tiles[0].among(y.centres), tiles[1].among(x.centres))
+    scale = 1 / np.sqrt(spread + UNSURE * np.maximum(0, _missed(means, background, y, x) - CALM * spread))
     scale = np.repeat(scale, x.sizes, axis=1)
     for n, weights in enumerate(_MIRRORED[: min(seen.shape)]):
         steadier = np.float32(np.sqrt(19 / np.sum(np.square(weights))))
@@ -133,15 +144,37 @@ def _standing_out(near: tuple[Array, ...], *, photon: float) -> Plane:
     return seen
 
 
-def _least(level: Plane, photon: float) -> Plane:
+def _missed(means: Plane, background: Plane, y: _Squares, x: _Squares) -> Plane:
+    """The square of how far the background may be from the truth around each square.
+
+    Where it does not fit, as at a sharp edge, squares are darker than it, besides others that are brighter: twice the
+    mean of the former says how much, as puncta are never dark. And where light bends, what is linear between nodes
+    leaves it, in a pattern as small as puncta.
+    """
+    dark = np.minimum(means - _between(background, y.centres / NODE, x.centres / NODE), 0)
+    dark *= dark
+    padded = np.pad(dark, 2, mode="symmetric")
+    around = three(three(three(three(padded, 0), 0), 1), 1)
+    around *= np.float32(2 / 81)
+    for grid, along_it, across in ((background, y, x), (background.T, x, y)):
+        n = along_it.middles
+        near = grid[:, across.middles]
+        bend = near[n - 1] - 2 * near[n] + near[n + 1]
+        bend *= bend / 24  # a curve leaves its chord by an eighth; at a 64th, spots of 30 pixels still showed puncta
+        around += bend if grid is background else bend.T
+    return np.asarray(around)
+
+
+def _least(level: Plane, photon: float, voxels: int) -> Plane:
     """The least noise that is believed where the square root of the sums is at that level.
 
     What nearly always is the same number has a noise that cannot be measured. So no voxel is taken to vary by less than
-    half a grey level, nor, where that is less, than photons do of which one is a grey level: a few stray ones are no
-    signal where nearly everything is 0. And 4-byte numbers are rounded.
+    half a photon, nor, where that is less, than photons do: a few stray ones are no signal where nearly everything is
+    0. And 4-byte numbers are rounded.
     """
-    photons = 0.5 * np.sqrt(_SPREAD * photon)
-    return np.asarray(np.maximum(photons * np.minimum(1, 0.5 * np.sqrt(_WEIGHT) / level), 2**-20 * level), np.float32)
+    photons = 0.5 * np.sqrt(_SPREAD * photon / voxels)
+    few = np.minimum(1, 0.5 * np.sqrt(_WEIGHT * photon) / level)
+    return np.asarray(np.maximum(photons * few, 2**-20 * level), np.float32)
 
 
 def _cores(pairs: Iterable[tuple[Plane, Plane]]) -> Iterator[NDArray[np.uint8]]:
@@ -193,18 +226,26 @@ class _Squares:
         """Places, counted in nodes."""
 
     @cached_property
+    def middles(self) -> NDArray[np.intp]:
+        """The nodes next to the centres."""
+        return np.maximum(np.rint(self.centres / NODE).astype(np.intp), 1)
+
+    @cached_property
     def _fit(self) -> tuple[NDArray[np.intp], Plane]:
         """For each node, the first of the squares it is computed from, and their weights."""
-        squares = len(self.centres)
-        width = min(WIDTH, squares)
-        nodes = np.arange(0, self.sizes.sum() + NODE, NODE)[:, None]
-        nearest = np.rint(np.interp(nodes, self.centres, np.arange(squares))).astype(np.intp)
-        near = np.clip(nearest - width // 2, 0, squares - width) + np.arange(width)
+        squares, length = len(self.centres), self.sizes.sum()
+        width = min(2 * REACH, squares)
+        nodes = np.arange(0, length + 2 * NODE, NODE)[:, None]
+        before = np.interp(nodes, self.centres, np.arange(squares)).astype(np.intp)
+        near = np.clip(before - REACH + 1, 0, squares - width) + np.arange(width)
         away = (self.centres[near] - nodes) / self.side
+        reach = np.maximum(REACH, AT_BORDER - np.minimum(nodes, length - nodes) / self.side)
+        weight = np.sqrt(np.maximum(0, 1 - (away / reach) ** 2))
         # the mean of a parabola over a square; and what it loses where it is linear between nodes
         bent = away**2 + (self._spread[near] + NODE**2 / 6) / self.side**2
         terms = [np.ones_like(away), away, bent][: 1 + (squares > 2) + (squares > 4)]
-        return near[:, 0], _rounded(np.linalg.pinv(np.stack(terms, axis=2))[:, 0], 2**22).astype(np.float32)
+        weights = np.linalg.pinv(np.stack(terms, axis=2) * weight[:, :, None])[:, 0] * weight
+        return near[:, 0], _rounded(weights, 2**22).astype(np.float32)
 
     def fitted(self, means: Plane) -> Plane:
         """The background at the nodes along this axis, from the means over the squares."""

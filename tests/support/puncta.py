@@ -21,7 +21,7 @@ from skimage import measure
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
 Kind = Literal["poisson", "normal"]
-Field = Literal["patches", "ramp", "vignette", "spot"]
+Field = Literal["patches", "ramp", "vignette", "far corner", "spot", "small spot", "stripes", "fine stripes", "tiles"]
 
 VOXEL_NM = (70.0, 100.0, 100.0)
 """Array tomography: sections of 70 nm, pixels at the resolution of light."""
@@ -93,12 +93,17 @@ def noise(
     uneven: float = 0.5,
     field: Field = "patches",
     spread: float = 0.5,
+    gain: float = 1,
+    offset: float = 0,
+    dead: bool = False,
     dtype: str = "uint8",
 ) -> Array:
-    """Nothing but noise: about `level` grey levels, brighter and darker by the part `uneven` across the field.
+    """Nothing but noise: about `level` photons, more and fewer by the part `uneven` across the field.
 
-    `poisson` counts photons, one a grey level; `normal` has a standard deviation of `spread` mean levels everywhere.
-    The field is bright in patches, towards the right, but for its corners, or in one spot of 80 pixels.
+    `poisson` counts photons; `normal` has a standard deviation of `spread` mean levels everywhere. A photon is `gain`
+    grey levels above `offset`; if `dead`, the first voxel is 0. The field is bright in patches, towards the right, but
+    for its corners, towards its first corner, in one spot of 80 or 30 pixels (a standard deviation), in stripes 120 or
+    64 pixels apart, or in every other tile of 256 pixels.
     """
     random = np.random.default_rng(seed)
     mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape))
@@ -106,7 +111,10 @@ def noise(
         seen: Array = random.poisson(mean)
     else:
         seen = mean + np.float32(level * spread) * random.standard_normal(shape, np.float32)
-    return np.clip(np.rint(seen), 0, np.iinfo(dtype).max).astype(dtype)
+    noise = np.clip(np.rint(seen * gain + offset), 0, np.iinfo(dtype).max).astype(dtype)
+    if dead:
+        noise[0, 0, 0] = 0
+    return np.asarray(noise)
 
 
 def match(found: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
@@ -204,5 +212,10 @@ _FIELDS: dict[Field, Callable[[np.random.Generator, Triple], NDArray[np.float32]
     "patches": _unevenness,
     "ramp": _of_place(lambda y, x: x / x.max()),
     "vignette": _of_place(lambda y, x: 1 - ((y / y.max()) ** 2 + (x / x.max()) ** 2)),
+    "far corner": _of_place(lambda y, x: 1 - (((y / y.max() + 1) / 2) ** 2 + ((x / x.max() + 1) / 2) ** 2)),
     "spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 80**2)) - 1),
+    "small spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 30**2)) - 1),
+    "stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 120))),
+    "fine stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 64))),
+    "tiles": _of_place(lambda y, x: np.where((y // 256 + x // 256) % 2, 1.0, -1.0)),
 }
