@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import accepting, detection, forms, modal, startup, submission, watching
+from bench import accepting, detection, following, forms, modal, startup, submission, watching
 from bench.figures import Figure, exit_code
 
 Benchmark = Callable[[], Iterator[Figure]]
@@ -17,6 +17,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "submission": submission.measure,
     "forms": forms.measure,
     "watching": watching.measure,
+    "following": following.measure,
     "accepting": accepting.measure,
     "detection": detection.measure,
 }

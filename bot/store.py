@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 0.8
 """How long a write waits for its turn, and then as long for SQLite's lock or a connection: with a question to Slack
 before it, all within Slack's three seconds for an answer."""
+LONGEST_ID = 16
+"""Characters of a job's id, of digits and small letters."""
 T = TypeVar("T")
 
 
@@ -458,7 +460,8 @@ class JobStore:
         """Ids of jobs that are among these, or begin so (where that is not empty); the newest first."""
         among: sa.ColumnElement[bool] = jobs.c.id.in_(names)
         if beginning:  # a range of the key: no database needs an index of its own for it
-            among |= (jobs.c.id >= beginning) & (jobs.c.id < beginning + "~")
+            # "z", since in most languages' order, unlike ASCII's, marks such as "~" stand before the letters
+            among |= jobs.c.id.between(beginning, beginning.ljust(LONGEST_ID, "z"))
         query = sa.select(jobs.c.id).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
         with self._connection() as connection:
             return list(connection.scalars(query))

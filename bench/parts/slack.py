@@ -35,7 +35,7 @@ def main() -> None:
                 say(suggestion=_typed(slack, question["typing"]))
             else:
                 typed = {name: text for name, text in question.items() if name in FORM}
-                say(**(_walk(slack, FORM | typed) if "url" in question else {}))
+                say(**(walk(slack, FORM | typed) if "url" in question else {}))
 
 
 def _opened(slack: SlackStandIn, words: str) -> Ack:
@@ -66,7 +66,7 @@ def _typed(slack: SlackStandIn, text: str) -> str:
     return slack.signed(sent[-1])[0].decode()
 
 
-def _walk(slack: SlackStandIn, form: Mapping[str, str]) -> dict[str, Any]:
+def walk(slack: SlackStandIn, form: Mapping[str, str]) -> dict[str, Any]:
     """Open the form and submit it once; the two requests as Slack sent them, to be sent again."""
     opened = _opened(slack, "submit")
     person = slack.person()

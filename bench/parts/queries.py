@@ -1,0 +1,57 @@
+"""Counts the SQL statements of what people look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from bench.processes import questions, say
+from bot.app import build_core
+from bot.jobs import UnknownJob
+from bot.service import JobService, Which
+from bot.settings import Settings
+
+
+def main() -> None:
+    """For every question about an `actor`, a `job`, one far `down` the list and a `wrong` name: statements of each."""
+    core = build_core(Settings(_env_file=None))
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):  # PostgreSQL's driver says that by itself
+            statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    say()
+    for question in questions():
+        counts = {}
+        for name, look in _looks(core.service, **question).items():
+            statements.clear()
+            look()
+            counts[name] = len(statements)
+        say(**counts)
+    core.close()
+
+
+def _looks(service: JobService, *, actor: str, job: str, down: str, wrong: str) -> dict[str, Any]:
+    def unknown() -> None:
+        try:
+            service.named(wrong)
+        except UnknownJob:
+            return
+        raise RuntimeError(f"there is a job {wrong}")
+
+    return {
+        "a page of 1": lambda: service.page(Which.ALL, actor=actor, most=1),
+        "a page": lambda: service.page(Which.ALL, actor=actor),
+        "a page of one's own": lambda: service.page(Which.MINE, actor=actor),
+        "a page far down": lambda: service.page(Which.ALL, actor=actor, before=down),
+        "home": lambda: service.home(actor),
+        "status": lambda: service.named(job),
+        "a wrong name": unknown,
+    }
+
+
+if __name__ == "__main__":
+    main()
