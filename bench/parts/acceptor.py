@@ -26,7 +26,8 @@ def main() -> None:
         taken = []
         for number in range(TIMES):
             began = time.perf_counter()
-            core.service.accept(request, actor="U01DEMO", token=SecretStr("demo-token"), key=f"view:{round_}:{number}")
+            token, key = SecretStr("demo-token"), f"view:{round_}:{number}"
+            core.service.accept(request, actor="U01DEMO", token=token, key=key, again=True)
             taken.append(time.perf_counter() - began)
         say(p50=statistics.median(taken), p99=statistics.quantiles(taken, n=100)[98])
     core.store.close()

@@ -1,0 +1,97 @@
+"""Logs as people may see them: without the token, wherever it lies."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bot.jobs import Job, JobState, LogLine, NotFound, Refused
+from bot.output import LOG_FILE, MASK, Output, log_lines, masked
+from tests.support.memory import MemoryCompute, MemoryResults, MemorySecrets
+from tests.support.stories import a_job
+from tests.support.world import TOKEN
+
+
+class Bench:
+    """An Output over fakes, and a running job whose token is known."""
+
+    def __init__(self, token: str = TOKEN) -> None:
+        self.compute, self.results, self.vault = MemoryCompute(), MemoryResults(), MemorySecrets()
+        self.output = Output(compute=self.compute, results=self.results, vault=self.vault, secrets=self.vault)
+        self.reference = self.vault.put("U01DEMO", SecretStr(token))
+
+    def job(self, state: JobState = JobState.RUNNING, **more: Any) -> Job:
+        return a_job(state, **{"compute_id": "memory-1", "token_ref": self.reference, **more})
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_token_is_masked_wherever_a_log_is_cut_into_pieces(seed: int) -> None:
+    chance = random.Random(seed)
+    token = "abab-token-abab"
+    whole = "".join(chance.choice(["ab", "a", token, "\n", "x", token[:-1], token[1:]]) for _ in range(300)).encode()
+    pieces, rest = [], whole
+    while rest:
+        size = chance.randrange(1, 40)
+        pieces.append(rest[:size])
+        rest = rest[size:]
+    seen = b"".join(masked(pieces, token.encode()))
+    assert seen == whole.replace(token.encode(), MASK.encode())
+    assert token.encode() not in seen
+
+
+def test_nothing_is_kept_back_of_a_log_without_a_token() -> None:
+    assert list(masked([b"one", b"two"], b"")) == [b"one", b"two"]
+    assert b"".join(masked([b"one can", b"ary-tok"], TOKEN.encode())) == b"one canary-tok"
+
+
+def test_lines_come_clean_and_with_their_times(bench: Bench) -> None:
+    bench.compute.print("memory-1", f"\x1b[31mred\x1b[0m {TOKEN} <!channel> 🧠\x00")
+    (line,) = bench.output.tail(bench.job(), lines=5)
+    assert line.text == f"red {MASK} <!channel> 🧠 "
+    assert log_lines([LogLine("plain"), line])[0] == "plain"
+
+
+def test_the_rest_of_a_token_at_the_beginning_of_what_is_read_is_masked(bench: Bench) -> None:
+    """Of a line longer than what is read at once only the end is seen, and it may begin within the token."""
+    bench.compute.print("memory-1", f"{TOKEN[3:]} and more", f"{TOKEN[3:]} is not cut here")
+    first, second = bench.output.tail(bench.job(), lines=5)
+    assert first.text == f"{MASK} and more"
+    assert second.text == f"{TOKEN[3:]} is not cut here"
+
+
+def test_a_log_whose_token_is_not_known_is_not_shown_before_its_job_has_ended(bench: Bench) -> None:
+    bench.compute.print("memory-1", "words")
+    assert bench.output.tail(bench.job(token_ref=None), lines=5) == []
+    with pytest.raises(NotFound):
+        bench.output.whole_log(bench.job(token_ref=None))
+    assert [line.text for line in bench.output.tail(bench.job(JobState.FAILED, token_ref=None), lines=5)] == ["words"]
+    assert bench.output.tail(bench.job(JobState.FAILED, token_ref="memory:gone"), lines=5) == []
+
+
+def test_the_whole_log_lies_masked_beside_the_results(bench: Bench) -> None:
+    bench.compute.print("memory-1", f"begins {TOKEN}", "ends")
+    job = bench.job()
+    assert bench.output.whole_log(job).url.endswith(LOG_FILE)
+    assert bench.results.files[job.folder][LOG_FILE] == f"begins {MASK}\nends\n".encode()
+
+
+def test_a_job_that_was_never_started_has_no_log(bench: Bench) -> None:
+    assert bench.output.tail(bench.job(compute_id=None), lines=5) == []
+    with pytest.raises(Refused, match="never started"):
+        bench.output.whole_log(bench.job(compute_id=None))
+    assert bench.output.console(bench.job(compute_id=None)) == ""
+
+
+def test_public_is_a_word_like_others() -> None:
+    bench = Bench(token="public")
+    bench.compute.print("memory-1", "public data")
+    (line,) = bench.output.tail(bench.job(), lines=1)
+    assert line.text == "public data"
