@@ -39,8 +39,8 @@ TRIGGER = 2.5
 """Seconds for the call that opens a view: a trigger id lives three."""
 BACKLOG = 2048
 """Connections that may wait to be taken; uvicorn's own number."""
-LATER = 4
-"""Forms that are brought up to date at once, after they were answered."""
+LATER = 16
+"""Forms and windows that are brought up to date at once, after they were answered."""
 QUICK = 0.8
 """Seconds for a question to Slack whose answer is merely convenient."""
 PATIENT = 10.0

@@ -282,7 +282,8 @@ def _named(story: Story) -> str:
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     """A reply in the thread: the steps; at the end, results and links, or the log's end and a way on."""
     job = story.job
-    texts = packed([_named(story) + words.mrkdwn(steps[0].text), *(words.mrkdwn(step.text) for step in steps[1:])])
+    told = [words.mrkdwn(step.text) for step in steps]
+    texts = packed([_named(story) + told[0], *told[1:]] if told else [])
     if story.helpers:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
     ended = bool(steps) and steps[-1].state in FINAL

@@ -13,9 +13,8 @@ from typing import Any
 
 from bot import words
 from bot.app import Core, announce, build_core, working
-from bot.jobs import FINAL, AlreadyRunning, InvalidRequest, Job, JobState, LogLine, NomadsError, TooLate
+from bot.jobs import FINAL, TERMINAL, AlreadyRunning, InvalidRequest, Job, JobState, LogLine, NomadsError, TooLate
 from bot.output import log_lines
-from bot.service import TERMINAL
 from bot.settings import Settings
 from bot.terminal import LOOK, follow, token
 

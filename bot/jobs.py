@@ -37,6 +37,10 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
+TERMINAL = "cli:"
+"""How the name of somebody at a terminal begins."""
+
+
 class NomadsError(Exception):
     """Anything this project raises on purpose. Its text is meant for a person and holds no secret."""
 

@@ -15,6 +15,9 @@ from bot.store import JobStore, Person, Transaction
 PERSON_KEPT, PEOPLE = timedelta(seconds=2), 1000
 """For so long, and of so many, what fills a form is not looked up again: a query costs a busy server a third of it."""
 
+HOME_OPEN = timedelta(hours=12)
+"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -66,6 +69,16 @@ class People:
         """How this person wants to hear of their jobs; as old as what is `kept`."""
         return self._recent(person).preferences
 
+    def looks_at_home(self, person: str) -> bool:
+        """Whether their home tab may be open; as old as what is `kept`."""
+        return may_be_open(self._recent(person).home_opened_at, self._clock())
+
+    def opened_home(self, person: str) -> None:
+        """They look at the home tab: for a while it is kept up to date. Raises Unavailable."""
+        at = self._clock()
+        self._store.write(lambda transaction: transaction.keep_person(person, home_opened_at=at))
+        self.changed(person)
+
     def prefer(self, person: str, preferences: Preferences) -> None:
         """From now on, tell this person of their jobs like that. Raises Unavailable."""
 
@@ -114,6 +127,11 @@ class People:
     def _forget_token(self, transaction: Transaction, person: str) -> None:
         if reference := transaction.person(person).token_ref:
             self._vault.forget(reference)
+
+
+def may_be_open(opened: datetime | None, at: datetime) -> bool:
+    """Whether a home tab that was opened then may be looked at."""
+    return opened is not None and at - opened < HOME_OPEN
 
 
 def saved_token(known: Person) -> SavedToken | None:

@@ -23,6 +23,7 @@ from bot.catalog import Catalog, Pipeline
 from bot.jobs import (
     FINAL,
     MISSED,
+    TERMINAL,
     UNFINISHED,
     AlreadyRunning,
     Expected,
@@ -40,7 +41,7 @@ from bot.jobs import (
     Unavailable,
     UnknownJob,
 )
-from bot.people import People, saved_token
+from bot.people import People, may_be_open, saved_token
 from bot.ports import CANCELLED, Compute, Experiment, Home, Secrets, Volumes, VolumesRefused
 from bot.store import Effect, JobStore, Kind, Transaction, Transition, now
 
@@ -55,16 +56,12 @@ RUNS_KEPT = timedelta(seconds=30)
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
 RECHECKED = "BOSS is asked first whether it can work now."
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
-HOME_OPEN = timedelta(hours=12)
-"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
 HOME_RUNNING, HOME_RECENT = 10, 10
 """Jobs that the home tab shows."""
 PAGE = 10
 """Jobs on a page of a list."""
 ATTEMPTS = 20
 """Attempts that are looked up in either direction."""
-TERMINAL = "cli:"
-"""How the name of somebody at a terminal begins."""
 ID_LENGTH = 8
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that reads as something else
 
@@ -343,7 +340,8 @@ class JobService:
                 if retry_of:
                     transaction.change(retry_of.id, retried_as=job.id)
                     self._shown(transaction, retry_of)
-                self._shown_at_home(transaction, job)
+                if self.people.looks_at_home(actor):  # as remembered: no query on the way of a submission
+                    transaction.want(job.id, Kind.HOME, due_at=at)
                 return job
             self._vault.forget(job.token_ref or "")
             return None
@@ -591,7 +589,7 @@ class JobService:
 
     def _shown_at_home(self, transaction: Transaction, job: Job) -> None:
         opened = transaction.person(job.actor, alone=False).home_opened_at
-        if opened and self._clock() - opened < HOME_OPEN:
+        if may_be_open(opened, self._clock()):
             transaction.want(job.id, Kind.HOME, due_at=self._clock())
 
     # What people ask
@@ -664,11 +662,6 @@ class JobService:
             saved=saved_token(known),
             preferences=known.preferences,
         )
-
-    def opened_home(self, person: str) -> None:
-        """They look at the home tab: for a while it is kept up to date. Raises Unavailable."""
-        at = self._clock()
-        self._store.write(lambda transaction: transaction.keep_person(person, home_opened_at=at))
 
     def attempts(self, job: Job) -> list[Job]:
         """All attempts that this job is one of, the first one first; at most ATTEMPTS before and after it."""

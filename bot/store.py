@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from bot.jobs import (
     FINAL,
+    TERMINAL,
     WATCHED,
     Job,
     JobRequest,
@@ -520,12 +521,15 @@ class JobStore:
         """Lease up to `limit` due effects of the lane (of that job alone, where named), the longest due first.
 
         Of each job only the first open effect of the lane is ever leased, which keeps their order. Without `of_chat`
-        jobs that a channel hears of are left alone.
+        jobs that a channel hears of are left alone, but for what compute does for those that are being cancelled, or
+        were asked for at a terminal.
         """
         query = _CLAIMABLE if job_id is None else _CLAIMABLE.where(effects.c.job_id == job_id)
         if not of_chat:
-            quiet = jobs.c.request["channel"].as_string().is_(None)
-            query = query.where(sa.exists().where(jobs.c.id == effects.c.job_id, quiet))
+            ours = jobs.c.request["channel"].as_string().is_(None)
+            if lane is Lane.COMPUTE:
+                ours |= jobs.c.cancelled_by.is_not(None) | jobs.c.actor.startswith(TERMINAL)
+            query = query.where(sa.exists().where(jobs.c.id == effects.c.job_id, ours))
         values = {"lane": lane.value, "at": at, "most": limit}
         if self._sqlite:
             with self._connection() as connection:  # readers do not wait: an idle worker never takes the write lock

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from bot import words
 from bot.app import Core, announce, build_core, working
-from bot.jobs import FINAL, AlreadyRunning, Job, JobState
-from bot.service import TERMINAL, Proposal
+from bot.jobs import FINAL, TERMINAL, AlreadyRunning, Job, JobState
+from bot.service import Proposal
 from bot.settings import Settings
 from bot.store import Transition
 

@@ -43,7 +43,7 @@ class HomeTab:
 
     def _appear(self, user: str) -> None:
         self._show(user)
-        self._service.opened_home(user)
+        self._service.people.opened_home(user)
 
     def new(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         """The form."""

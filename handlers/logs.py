@@ -100,6 +100,11 @@ class Logs:
             self._open.pop(view["id"], None)
         ack()
 
+    @property
+    def followed(self) -> int:
+        """How many windows are looked after."""
+        return len(self._open)
+
     def close(self) -> None:
         """Look after no window any more."""
         self._over.set()

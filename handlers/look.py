@@ -15,8 +15,8 @@ from bot.service import JobService, Which
 from handlers.windows import Windows, update, window
 from handlers.workspace import Workspace
 
-MOST = 2000
-"""Characters that a button may carry."""
+TURNS = 150
+"""Pages that can be turned back; a button carries 2,000 characters."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -63,7 +63,7 @@ class Look:
         if before:
             turns.append(_turn("newer", "Newer", f"{which}:{','.join(before[:-1])}"))
         if page.more:
-            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id])}"))
+            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id][-TURNS:])}"))
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
     def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
@@ -151,4 +151,4 @@ class Look:
 
 
 def _turn(way: str, text: str, place: str) -> ButtonElement:
-    return ButtonElement(action_id=f"{cards.LIST}_{way}", text=text, value=place[:MOST])
+    return ButtonElement(action_id=f"{cards.LIST}_{way}", text=text, value=place)

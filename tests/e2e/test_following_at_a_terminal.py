@@ -88,6 +88,25 @@ def test_beside_a_running_bot_a_job_from_slack_is_cancelled_once(lab: Lab) -> No
     assert lab.newest.cancelled_by.startswith("cli:")
 
 
+def test_with_the_bot_dead_a_job_from_slack_is_ended_all_the_same_and_told_later(lab: Lab) -> None:
+    lab.start()
+    lab.submit(collection="waits")
+    job = lab.newest
+    lab.running(job)
+    lab.bots[-1].kill()
+    code, out, err = said(lab, "cancel", job.id)
+    assert (code, out) == (0, f"Job {job.id}: cancelled.\n"), err
+    assert (lab.data / "runs" / job.name / "exit.json").exists()
+    code, _, err = said(lab, "retry", job.id)
+    assert code == 0, err
+    again = lab.newest
+    assert again.compute_id, "it runs, although its card waits for a bot"
+    lab.start()
+    for words in ("Cancelled by cli:", f"attempt 2, after job `{job.id}`"):
+        until(lambda words=words: words in json.dumps(lab.slack.messages("#synapses")), within=PATIENCE, what=words)  # type: ignore[misc]
+    said(lab, "cancel", again.id)
+
+
 def test_a_log_is_followed_to_its_end_each_line_once(lab: Lab) -> None:
     job = submitted(lab, "waits")
     log = lab.data / "runs" / job.name / "log"

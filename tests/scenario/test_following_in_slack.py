@@ -240,6 +240,17 @@ def test_a_log_grows_while_the_job_runs_and_ends_with_it(served: Served) -> None
     assert "It grows" not in text(opened(served, "Finished"))
 
 
+def test_a_log_that_was_closed_is_not_looked_after_any_more(served: Served) -> None:
+    job = running(served)
+    served.slack.person().click(card(served, job, "nomads_logs"), "nomads_logs")
+    view = opened(served, "progress 0.50 reading")
+    logs = served.nomads.logs
+    until(lambda: logs.followed == 1, what="the window to be followed")
+    served.slack.person().close(view)
+    until(lambda: logs.followed == 0, what="its end")
+    go(served, job)
+
+
 def test_the_whole_log_is_a_link_without_the_token(served: Served) -> None:
     job = running(served)
     log = served.nomads.core.settings.data / "runs" / job.name / "log"

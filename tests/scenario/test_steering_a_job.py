@@ -447,7 +447,7 @@ def test_a_wrong_name_gets_the_nearest_ones(world: World) -> None:
 
 
 def open_home(world: World) -> None:
-    world.service.opened_home(OWNER)
+    world.service.people.opened_home(OWNER)
 
 
 def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World) -> None:
