@@ -211,7 +211,8 @@ async function click(part, holder, context, value) {
 // Fields of a form
 
 function control(part, holder, context, extra = {}) {
-  const stored = context.values?.[holder.block_id]?.[part.action_id] || {};
+  const stored = context.values?.[holder.block_id]?.[part.action_id]
+    || { value: part.initial_value, selected_option: part.initial_option, selected_options: part.initial_options };
   const common = { ...extra, "data-block": holder.block_id, "data-action": part.action_id, "data-kind": part.type };
   const ghost = part.placeholder ? part.placeholder.text : "";
   switch (part.type) {

@@ -12,14 +12,16 @@ from playwright.sync_api import Browser, Page, expect
 
 from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House, bot_process
+from tests.support.app import PROGRAMS, with_endings
 
 pytestmark = pytest.mark.browser
 
 
 @contextmanager
-def at_work(browser: Browser, folder: Path) -> Iterator[Page]:
+def at_work(browser: Browser, folder: Path, **env: str) -> Iterator[Page]:
     """The workspace in a browser, with the bot in it."""
-    with House() as house, bot_process(house.environment(folder / "data"), log=folder / "bot.log"):
+    with House() as house, bot_process(house.environment(folder / "data") | env, log=folder / "bot.log"):
+        with_endings(house.boss)
         house.slack.wait_for_connection(30)
         page = browser.new_page()
         page.set_default_timeout(20_000)
@@ -78,3 +80,33 @@ def test_a_person_finds_an_experiment_by_typing_and_sees_what_it_has(browser: Br
         page.keyboard.press("Enter")
         expect(form.get_by_label("Experiment")).to_have_value("cortex")
         expect(form.get_by_text("/nomads token replaces or forgets that")).to_be_visible()
+
+
+def test_a_person_reads_the_log_of_a_running_job_and_cancels_it_in_the_home_tab(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with at_work(browser, tmp_path, NOMADS_PIPELINES=str(PROGRAMS)) as page:
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_placeholder("/nomads submit").fill("/nomads submit quick waits/cortex x=0,8 y=0,8 z=0,8")
+        page.keyboard.press("Enter")
+        window = page.get_by_role("dialog")
+        window.get_by_label("BOSS token").fill(DEMO_TOKEN)
+        window.get_by_role("button", name="Submit").click()
+        expect(window).to_be_hidden()
+        page.get_by_role("button", name="Logs").first.click()
+        expect(window.get_by_text("progress 0.50 reading")).to_be_visible()
+        window.get_by_role("button", name="The whole log").click()
+        expect(window.get_by_role("link", name="The whole log")).to_be_visible()
+        for _ in range(2):
+            window.get_by_role("button", name="Close").first.click()
+        expect(window).to_be_hidden()
+        page.get_by_role("button", name="Home tab").click()
+        expect(page.get_by_text("No token is kept for you.")).to_be_visible()
+        expect(page.get_by_label("Send me mail")).to_be_checked()
+        expect(page.get_by_label("nomads_steps")).to_have_value("all")
+        page.get_by_label("nomads_steps").select_option("failures only")
+        page.get_by_role("button", name="Cancel").first.click()
+        expect(page.get_by_text(re.compile("Cancelled by")).first).to_be_visible()
+        expect(page.get_by_role("button", name="Edit and rerun").first).to_be_visible()
+        page.get_by_role("button", name="Details").first.click()
+        expect(window.get_by_text("What happened")).to_be_visible()
