@@ -37,18 +37,9 @@ def world(store: JobStore) -> World:
     return World(store, admins=[ADMIN])
 
 
-def running(world: World) -> Job:
-    """A job whose program runs."""
-    job = world.accept()
-    world.settle()
-    world.see(job, JobState.RUNNING, started_at=world.clock.now)
-    world.settle()
-    return job
-
-
 def failed(world: World) -> Job:
     """A job that has failed, as everybody was told."""
-    job = running(world)
+    job = world.running()
     world.see(job, JobState.FAILED, exit_code=3)
     world.settle()
     return job
@@ -62,7 +53,7 @@ def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN) -
 
 
 def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.service.cancel(job.id, actor=ADMIN)
     world.settle()
     (card,) = world.chat.cards
@@ -76,7 +67,7 @@ def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
 
 
 def test_only_the_owner_and_admins_may_cancel_or_retry(world: World) -> None:
-    job = running(world)
+    job = world.running()
     with pytest.raises(NotYours, match="Only whoever asked for job"):
         world.service.cancel(job.id, actor=OTHER)
     assert world.job(job).cancelled_by is None
@@ -89,7 +80,7 @@ def test_only_the_owner_and_admins_may_cancel_or_retry(world: World) -> None:
 
 
 def test_cancelling_twice_is_cancelling_once(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.service.cancel(job.id, actor=OWNER)
     world.service.cancel(job.id, actor=ADMIN)
     world.settle()
@@ -130,7 +121,7 @@ def test_a_job_that_was_submitted_although_the_answer_was_lost_is_found_and_ende
 
 
 def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.compute.tell(job.name, Observation(JobState.FAILED, "BOSS refused.", exit_code=3))
     world.service.cancel(job.id, actor=OWNER)
     world.settle()
@@ -141,7 +132,7 @@ def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(wor
 
 
 def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.compute.fail_next(Refused("AWS Batch did not end the job: not allowed."), call="cancel")
     world.service.cancel(job.id, actor=OWNER)
     world.settle()
@@ -154,7 +145,7 @@ def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: 
 
 
 def test_a_compute_that_is_away_is_asked_again_to_end_the_job(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.compute.fail_next(Unavailable("AWS is away"), call="cancel", times=5)
     world.service.cancel(job.id, actor=OWNER)
     world.settle()
@@ -201,7 +192,7 @@ def test_a_retry_is_checked_with_boss_before_it_costs(world: World) -> None:
 
 
 def test_a_job_that_runs_or_has_succeeded_is_not_tried_again(world: World) -> None:
-    job = running(world)
+    job = world.running()
     with pytest.raises(TooLate, match=f"Job {job.id} has not ended: running. Cancel it first, or wait."):
         retried(world, job)
     world.see(job, JobState.SUCCEEDED)
@@ -229,7 +220,7 @@ def test_an_admin_s_retry_is_theirs_with_their_token_and_address(world: World) -
 def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) -> None:
     """Two people, two buttons, one job that is still running: the retry is refused, or comes after the end."""
     for _ in range(5):
-        job = running(world)
+        job = world.running()
         barrier = threading.Barrier(2)
         told: list[str] = []
 
@@ -452,7 +443,7 @@ def open_home(world: World) -> None:
 
 def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World) -> None:
     open_home(world)
-    job = running(world)
+    job = world.running()
     assert world.chat.homes[OWNER][-1].running[0].state is JobState.RUNNING
     world.see(job, JobState.SUCCEEDED)
     world.settle()
@@ -462,11 +453,11 @@ def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World
 
 
 def test_a_home_tab_that_nobody_opened_or_not_today_is_left_alone(world: World) -> None:
-    running(world)
+    world.running()
     assert not world.chat.homes
     open_home(world)
     world.clock.advance(timedelta(hours=13).total_seconds())
-    running(world)
+    world.running()
     assert not world.chat.homes
 
 

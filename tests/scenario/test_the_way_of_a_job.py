@@ -469,17 +469,8 @@ def test_a_viewer_in_the_settings_is_handed_on(store: JobStore) -> None:
     assert list(work.arguments[-2:]) == ["--viewer", "https://viewer.test/"]
 
 
-def running(world: World) -> Job:
-    """A job whose program runs, as everybody was told."""
-    job = world.accept()
-    world.settle()
-    world.see(job, JobState.RUNNING, started_at=world.clock.now)
-    world.settle()
-    return job
-
-
 def test_the_card_shows_how_far_a_running_program_is_at_most_every_three_seconds(world: World) -> None:
-    job = running(world)
+    job = world.running()
     (card,) = world.chat.cards
     for second in range(10):
         world.compute.print(job.name, f"progress 0.{second}5 reading", "a line of its own")
@@ -493,7 +484,7 @@ def test_the_card_shows_how_far_a_running_program_is_at_most_every_three_seconds
 
 
 def test_a_program_that_says_nothing_new_costs_no_edit(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.compute.print(job.name, "progress 0.50 reading")
     edits = []
     for _ in range(3):
@@ -505,7 +496,7 @@ def test_a_program_that_says_nothing_new_costs_no_edit(world: World) -> None:
 
 
 def test_many_running_jobs_share_the_looks_at_their_progress(world: World) -> None:
-    jobs = [running(world) for _ in range(14)]
+    jobs = [world.running() for _ in range(14)]
     for job in jobs:
         world.compute.print(job.name, "progress 0.50 reading")
     world.clock.advance(20)
@@ -517,7 +508,7 @@ def test_many_running_jobs_share_the_looks_at_their_progress(world: World) -> No
 
 
 def test_a_log_that_cannot_be_read_holds_nothing_up(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.clock.advance(4)
     world.compute.fail_next(Unavailable("CloudWatch is away"), call="log_tail")
     world.worker.watch_once()
@@ -527,7 +518,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(world: World) -> None:
 
 
 def test_progress_that_comes_after_the_end_changes_nothing(world: World) -> None:
-    job = running(world)
+    job = world.running()
     world.see(job, JobState.SUCCEEDED)
     assert not world.service.progressed(job.id, Progress(0.5, "reading"))
     assert world.job(job).progress is None

@@ -138,6 +138,14 @@ class World:
         key = key or f"k{next(_keys)}"
         return self.service.accept(request, actor="U01DEMO", token=SecretStr(TOKEN), key=key, again=True)
 
+    def running(self) -> Job:
+        """A job whose program runs, as everybody was told."""
+        job = self.accept()
+        self.settle()
+        self.see(job, JobState.RUNNING, started_at=self.clock.now)
+        self.settle()
+        return job
+
     def see(self, job: Job, state: JobState, **details: Any) -> None:
         """Let compute say so, and the watcher look."""
         self.compute.tell(job.name, Observation(state, **details))
