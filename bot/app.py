@@ -143,6 +143,7 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
         explain_after=timedelta(seconds=settings.explain_after),
         admins=settings.admins,
         lease=timedelta(seconds=settings.lease_seconds),
+        edit_every=timedelta(seconds=settings.edit_interval),
     )
     return Core(
         settings=settings,

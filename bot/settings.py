@@ -78,6 +78,8 @@ class Settings(BaseSettings):
 
     admins: list[str] = []
     """JSON: Slack user ids of people who may cancel and retry anybody's jobs, and are named where one waits long."""
+    edit_interval: Annotated[float, Field(ge=0)] = 3
+    """Seconds that a card, or a home tab, stays as it is at least before it is edited again."""
     explain_after: Annotated[float, Field(gt=0)] = 600
     """Seconds that a job waits to run before its thread says why."""
     watch_interval: Annotated[float, Field(ge=0)] = 0

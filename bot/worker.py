@@ -64,8 +64,6 @@ with back-off. Then the person hears that it could not be asked."""
 _OF_CHAT = frozenset({Lane.CHAT, Lane.EDIT, Lane.HOME})
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
-EDIT_EVERY = timedelta(seconds=3)
-"""How long a card, or a home tab, stays as it is, at least."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects carried out at once in each lane, so that a dead mail server holds back nothing but mail."""
 
@@ -100,13 +98,13 @@ class Worker:
         lost_after: timedelta,
         explain_after: timedelta = timedelta(minutes=10),
         lease: timedelta = LEASE,
-        edit_every: timedelta = EDIT_EVERY,
+        edit_every: timedelta,
         clock: Callable[[], datetime] = now,
     ) -> None:
         """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
 
         `predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: neither.
-        `admins` are named where a job has waited to run for longer than `explain_after`.
+        A card, or a home tab, stays as it is for `edit_every` at least. `admins` are named where a job has waited to run for longer than `explain_after`.
         Without `chat` (the command line with no Slack) jobs that a channel hears of are left for a worker that has it.
         """
         self._store = store

@@ -110,6 +110,7 @@ def _serving(
         "SLACK_API_URL": slack.api_url,
         "data": str(data),
         "boss_host": boss.url,
+        "edit_interval": "0.1",
         **env,
     }
     listener = bound_socket()

@@ -65,7 +65,12 @@ class Lab:
         self.slack = house.slack
         self.mail = house.mail
         self.data = folder / "data"
-        ours = {"NOMADS_PIPELINES": str(PROGRAMS), "NOMADS_LEASE_SECONDS": "1.5", "NOMADS_WATCH_INTERVAL": "0.1"}
+        ours = {
+            "NOMADS_PIPELINES": str(PROGRAMS),
+            "NOMADS_LEASE_SECONDS": "1.5",
+            "NOMADS_WATCH_INTERVAL": "0.1",
+            "NOMADS_EDIT_INTERVAL": "0.1",
+        }
         self.environment = house.environment(self.data, socket_mode=False) | ours | env
         self._folder = folder
         self.bots: list[Bot] = []
