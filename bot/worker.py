@@ -104,8 +104,9 @@ class Worker:
         """`vault` is where the service put the token, `secrets` where this compute takes it from (often the same).
 
         `predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: neither.
-        A card, or a home tab, stays as it is for `edit_every` at least. `admins` are named where a job has waited to run for longer than `explain_after`.
-        Without `chat` (the command line with no Slack) jobs that a channel hears of are left for a worker that has it.
+        A card, or a home tab, stays as it is for `edit_every` at least. `admins` are named where a job has waited to
+        run for longer than `explain_after`. Without `chat` (the command line with no Slack) jobs that a channel hears
+        of are left for a worker that has it.
         """
         self._store = store
         self._service = service
