@@ -61,7 +61,8 @@ class Output:
             rests = (token[-n:] for n in range(len(token) - 1, 3, -1))
             begun = next((rest for rest in rests if found[0].text.startswith(rest)), "")
             found[0] = replace(found[0], text=(MASK if begun else "") + found[0].text[len(begun) :])
-        return [replace(line, text=words.printable(_masked(line.text, token))) for line in found]
+        # once more when colour codes are gone, that may have stood within the token
+        return [replace(line, text=_masked(words.printable(_masked(line.text, token)), token)) for line in found]
 
     def whole_log(self, job: Job) -> Link:
         """An address of all it has printed so far, without the token. Raises Refused where there is no telling."""

@@ -153,6 +153,30 @@ def test_a_compute_that_is_away_is_asked_again_to_end_the_job(world: World) -> N
     assert world.job(job).state is JobState.CANCELLED
 
 
+def test_a_job_whose_check_waits_for_boss_is_cancelled_without_asking_again(world: World) -> None:
+    world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=2)
+    job = retried(world, failed(world))
+    world.worker.drain()
+    assert world.job(job).state is JobState.ACCEPTED
+    world.service.cancel(job.id, actor=OWNER)
+    asked = len(world.volumes.calls)
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert len(world.volumes.calls) == asked
+    assert len(world.compute.works) == 1
+
+
+def test_the_log_of_a_program_that_vanished_keeps_no_token(world: World) -> None:
+    """Whoever ended it had no time to strike the token out, and it is about to be forgotten."""
+    job = world.running()
+    world.compute.print(job.name, f"token {TOKEN}")
+    world.see(job, JobState.FAILED, reason="The program vanished.")
+    world.settle()
+    assert world.job(job).token_ref is None
+    (line,) = world.output.tail(world.job(job), lines=5)
+    assert TOKEN not in line.text
+
+
 # Retry
 
 
@@ -315,6 +339,33 @@ def test_nobody_is_named_who_did_not_ask_for_it(world: World) -> None:
     assert len(world.mailer.sent) == 2
 
 
+def test_who_wants_the_end_only_is_not_told_why_a_job_waits_but_hears_of_a_cancellation_that_failed(
+    world: World,
+) -> None:
+    prefer(world, steps=Steps.END)
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE)
+    world.clock.advance(700)
+    world.see(job, JobState.RUNNABLE, reason="All places are taken.")
+    world.settle()
+    assert world.thread == []
+    assert world.chat.cards[0].story.job.waiting == "All places are taken."
+    world.compute.fail_next(Refused("not allowed"), call="cancel")
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.thread[-1].endswith("It could not be cancelled: not allowed")
+
+
+def test_a_preference_counts_from_the_next_job_on(world: World) -> None:
+    assert world.service.people.kept(OWNER).preferences.mail
+    prefer(world, mail=False)
+    assert not world.service.people.kept(OWNER).preferences.mail
+    world.accept()
+    world.settle()
+    assert not world.mailer.sent
+
+
 # A quiet card
 
 
@@ -450,6 +501,15 @@ def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World
     last = world.chat.homes[OWNER][-1]
     assert ([j.id for j in last.running], [j.id for j in last.recent]) == ([], [job.id])
     assert set(world.chat.homes) == {OWNER}
+
+
+def test_a_job_stands_in_the_home_tab_as_soon_as_it_is_accepted(world: World) -> None:
+    open_home(world)
+    world.compute.fail_next(Unavailable("AWS is away"), call="submit")
+    job = world.accept()
+    world.worker.drain()
+    assert [one.id for one in world.chat.homes[OWNER][-1].running] == [job.id]
+    assert world.chat.homes[OWNER][-1].running[0].state is JobState.ACCEPTED
 
 
 def test_a_home_tab_that_nobody_opened_or_not_today_is_left_alone(world: World) -> None:

@@ -59,6 +59,12 @@ def test_lines_come_clean_and_with_their_times(bench: Bench) -> None:
     assert log_lines([LogLine("plain"), line])[0] == "plain"
 
 
+def test_a_token_with_a_colour_code_in_it_is_masked(bench: Bench) -> None:
+    bench.compute.print("memory-1", f"{TOKEN[:4]}\x1b[1m{TOKEN[4:]}")
+    (line,) = bench.output.tail(bench.job(), lines=5)
+    assert line.text == MASK
+
+
 def test_the_rest_of_a_token_at_the_beginning_of_what_is_read_is_masked(bench: Bench) -> None:
     """Of a line longer than what is read at once only the end is seen, and it may begin within the token."""
     bench.compute.print("memory-1", f"{TOKEN[3:]} and more", f"{TOKEN[3:]} is not cut here")
