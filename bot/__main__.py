@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -60,9 +61,9 @@ def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdigit() else 0
     if number < 1:
-        raise ValueError("at least 1")
+        raise argparse.ArgumentTypeError("it has to be 1 at least")
     return number
 
 
@@ -92,6 +93,9 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130  # as shells say it
+    except BrokenPipeError:  # whoever read it has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains of it at its end
+        return 141
     return 2
 
 

@@ -230,6 +230,15 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         context["client"] = client  # Bolt makes one for each request, whose connections end with it
         next()
 
+    def show_home(person: str) -> None:
+        """Until it shows what is: something may change while it is on its way, and be shown before it."""
+        shown = None
+        for _ in range(3):
+            if (home := core.service.home(person)) == shown:
+                return
+            chat.show_home(person, home)
+            shown = home
+
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     logs = register(
         app,
@@ -239,7 +248,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         output=core.output,
         workspace=Workspace(client=quick),
         later=later,
-        show_home=lambda person: chat.show_home(person, core.service.home(person)),
+        show_home=show_home,
     )
 
     def ready() -> str:

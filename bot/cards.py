@@ -260,7 +260,7 @@ def _progress(job: Job) -> str:
 def _since(job: Job) -> str:
     when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
     if job.ended:
-        return f"\n{moment(job.finished_at)}" if job.finished_at and not job.cancelled_by else ""
+        return f"\n{moment(job.finished_at)}" if job.finished_at and job.state is not JobState.CANCELLED else ""
     return f"\nsince {moment(when)}" if when else ""
 
 
@@ -327,9 +327,12 @@ def packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
     return packed
 
 
-def log(lines: Sequence[str]) -> list[str]:
-    """Lines that a program printed, as code blocks, one a section; every line is there, a long one cut."""
-    room = BLOCKS // 2 // max(len(lines), 1)
+def log(lines: Sequence[str], *, room: int = BLOCKS // 2) -> list[str]:
+    """Lines that a program printed, as code blocks, one a section, in so many characters.
+
+    Every line is there; a long one is cut.
+    """
+    room //= max(len(lines), 1)
     cut = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in lines]
     fence = "```\n"
     return [f"{fence}{text}\n```" for text in packed(cut, SECTION - 2 * len(fence))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import re
 import sys
 import threading
 import time
@@ -22,6 +23,10 @@ TAIL = 1000
 """Lines that are compared between two looks at a growing log."""
 CANCELLING = 30.0
 """Seconds in which a cancelled job usually ends: its program has five between SIGTERM and SIGKILL."""
+
+
+_STRUCK = re.compile(r"\*{4,}")
+"""How a token is struck out of a log at its job's end."""
 
 
 def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -182,7 +187,9 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
         known = overlap(seen, found)
         shown = max(0, shown - (len(seen) - known)) if seen else max(0, len(found) - lines)
         # A last line may still be being written: it waits until it stays as it is, or another one follows.
-        whole = len(found) if job.ended or found == seen else len(found) - 1
+        whole = (
+            len(found) if job.ended or [line.text for line in found] == [line.text for line in seen] else len(found) - 1
+        )
         _print(found[shown:whole])
         shown, seen = max(shown, whole), found
         if job.ended:
@@ -194,11 +201,13 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
 def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
     """How many of the lines found were seen before: the most that end the ones and begin the others.
 
-    The last line that was seen may have grown since, so it need not be the same.
+    The last line that was seen may have grown since, so it need not be the same. Times do not count, since a line's may
+    be known better later, nor does how a token is left out.
     """
+    before, now = ([_STRUCK.sub("•••", line.text) for line in lines] for lines in (seen, found))
     for known in range(min(len(seen), len(found)), 0, -1):
-        grown = found[known - 1].text.startswith(seen[-1].text)
-        if grown and list(seen[len(seen) - known : -1]) == list(found[: known - 1]):
+        grown = now[known - 1].startswith(before[-1])
+        if grown and before[len(seen) - known : -1] == now[: known - 1]:
             return known
     return 0
 

@@ -9,12 +9,15 @@ from dataclasses import replace
 from bot import words
 from bot.jobs import PUBLIC_TOKEN, Job, LogLine, NotFound, Refused
 from bot.ports import Compute, Link, Results, Secrets
+from bot.supervise import COLOURED, spellings
 
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
 LOG_FILE = "nomads-log.txt"
 """The whole log, where somebody asked for it, in the results folder."""
 MASK = "•••"
+TOLD = 4
+"""So many letters of a token say too much, where it is cut."""
 
 
 class Output:
@@ -48,7 +51,7 @@ class Output:
     def tail(self, job: Job, *, lines: int) -> list[LogLine]:
         """The last lines its program printed, oldest first, printable and without the token.
 
-        None where it has not printed any, or where it cannot be told whether they hold the token.
+        Empty where it has not printed any, or where it cannot be told whether they hold the token.
         """
         if job.compute_id is None:
             return []
@@ -57,18 +60,17 @@ class Output:
         except (NotFound, Refused):
             return []
         found = self._compute.log_tail(job.compute_id, log=job.log, lines=lines)
-        if found and token:  # what is read of a long line may begin within a token
-            rests = (token[-n:] for n in range(len(token) - 1, 3, -1))
-            begun = next((rest for rest in rests if found[0].text.startswith(rest)), "")
-            found[0] = replace(found[0], text=(MASK if begun else "") + found[0].text[len(begun) :])
-        # once more when colour codes are gone, that may have stood within the token
-        return [replace(line, text=_masked(words.printable(_masked(line.text, token)), token)) for line in found]
+        if found and token:
+            # What is read of a long line may begin within the token, and what is written just now may end within it.
+            found[0] = replace(found[0], text=_without_rest(found[0].text, token))
+            found[-1] = replace(found[-1], text=_without_beginning(found[-1].text.encode(), token).decode())
+        return [replace(line, text=words.printable(_masked(line.text, token))) for line in found]
 
     def whole_log(self, job: Job) -> Link:
         """An address of all it has printed so far, without the token. Raises Refused where there is no telling."""
         if job.compute_id is None:
             raise Refused("This job has no log: its program was never started.")
-        token = self._token(job).encode()
+        token = self._token(job)
         self._results.write(job.folder, LOG_FILE, masked(self._compute.log(job.compute_id, log=job.log), token))
         return self._results.link(job.folder, LOG_FILE)
 
@@ -92,26 +94,35 @@ class Output:
 
 
 def _masked(text: str, token: str) -> str:
-    return text.replace(token, MASK) if token else text
+    return spellings(token.encode()).sub(MASK.encode(), text.encode()).decode() if token else text
 
 
-def masked(pieces: Iterable[bytes], token: bytes) -> Iterator[bytes]:
+def _without_rest(text: str, token: str) -> str:
+    rests = (token[-n:] for n in range(len(token) - 1, TOLD - 1, -1))
+    rest = next((rest for rest in rests if text.startswith(rest)), "")
+    return MASK + text[len(rest) :] if rest else text
+
+
+def _without_beginning(text: bytes, token: str) -> bytes:
+    beginnings = (token[:n].encode() for n in range(len(token) - 1, TOLD - 1, -1))
+    begun = next((begun for begun in beginnings if text.endswith(begun)), b"")
+    return text[: len(text) - len(begun)] + MASK.encode() if begun else text
+
+
+def masked(pieces: Iterable[bytes], token: str) -> Iterator[bytes]:
     """The pieces without the token, also where it lies across two of them; memory stays a piece's."""
     if not token:
         yield from pieces
         return
-    mask, kept = MASK.encode(), b""
+    word, mask, kept = token.encode(), MASK.encode(), b""
+    coloured, shared = spellings(word), 2 * len(word) + COLOURED
     for piece in pieces:
-        text = (kept + piece).replace(token, mask)
-        # What may be the beginning of a token waits for the next piece.
-        kept = text[len(text) - _overlap(text, token) :]
-        yield text[: len(text) - len(kept)]
-    yield kept
-
-
-def _overlap(text: bytes, token: bytes) -> int:
-    """How many bytes at the end of the text begin the token, at most all but one."""
-    return next((n for n in range(min(len(text), len(token) - 1), 0, -1) if text.endswith(token[:n])), 0)
+        text = kept + piece
+        text = coloured.sub(mask, text) if b"\x1b" in text else text.replace(word, mask)
+        # The token may end in the next piece, so as much as it may take waits for that.
+        yield text[:-shared]
+        kept = text[-shared:]
+    yield _without_beginning(kept, token)
 
 
 def log_lines(lines: Sequence[LogLine]) -> list[str]:

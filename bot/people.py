@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
-from bot.jobs import JobRequest, Preferences, Refused
+from bot.jobs import JobRequest, Preferences, Refused, Steps
 from bot.ports import SavedToken, Secrets
 from bot.store import JobStore, Person, Transaction
 
@@ -79,14 +79,13 @@ class People:
         self._store.write(lambda transaction: transaction.keep_person(person, home_opened_at=at))
         self.changed(person)
 
-    def prefer(self, person: str, preferences: Preferences) -> None:
-        """From now on, tell this person of their jobs like that. Raises Unavailable."""
-
-        def keep(transaction: Transaction) -> None:
-            values = {"steps": preferences.steps.value, "mention": preferences.mention, "mail": preferences.mail}
-            transaction.keep_person(person, **values)
-
-        self._store.write(keep)
+    def prefer(
+        self, person: str, *, steps: Steps | None = None, mention: bool | None = None, mail: bool | None = None
+    ) -> None:
+        """From now on, tell this person of their jobs like that; what is None stays as it is. Raises Unavailable."""
+        wished = {"steps": steps.value if steps else None, "mention": mention, "mail": mail}
+        values = {name: value for name, value in wished.items() if value is not None}
+        self._store.write(lambda transaction: transaction.keep_person(person, **values))
         self.changed(person)
 
     # Tokens

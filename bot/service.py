@@ -54,6 +54,7 @@ RUNS = 100
 RUNS_KEPT = timedelta(seconds=30)
 """For so long runs that another process has finished may be unknown to this one."""
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
+NOT_CANCELLED = "It could not be cancelled:"
 RECHECKED = "BOSS is asked first whether it can work now."
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
 HOME_RUNNING, HOME_RECENT = 10, 10
@@ -456,7 +457,8 @@ class JobService:
             if job.state not in FINAL:
                 transaction.change(job.id, cancelled_by=None, cancelled_at=None)
                 last = transaction.transitions(job.id)[-1]
-                said = f"{last.text} It could not be cancelled: {words.shortened(words.printable(reason), 300)}".strip()
+                before, _, _ = last.text.partition(NOT_CANCELLED)  # the last refusal is enough
+                said = f"{before.strip()} {NOT_CANCELLED} {words.shortened(words.printable(reason), 300)}".strip()
                 reply = last.reply or self._reply(transaction, job, self._clock(), alone=True)
                 transaction.tell(job.id, last.state, said, reply=reply)
                 if job.request.channel:
@@ -622,12 +624,15 @@ class JobService:
     def retry(self, job_id: str, *, actor: str, token: SecretStr, email: str = "") -> Job:
         """Try a job again that ended without success: one new job, whoever asks and however often.
 
-        It is the actor's, runs with their token, and mails to `email`, or where the first one did.
+        It is the actor's, runs with their token, and mails to `email`; without one where the first one did, unless
+        that is somebody else's address.
         Raises UnknownJob, NotYours, TooLate, AlreadyRunning, InvalidRequest and Unavailable.
         """
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:
             return self.find(job.retried_as)
+        if not email and actor != job.actor and not actor.startswith(TERMINAL):
+            raise InvalidRequest({"email": "Your mail address is not known just now; try again in a minute."})
         request = job.request.model_copy(update={"email": email} if email else {})
         return self.accept(request, actor=actor, token=token, key=f"retry:{job.id}", retry_of=job)
 
@@ -655,10 +660,11 @@ class JobService:
         """What the app's home tab shows this person, as of now."""
         known = self._store.person(person)
         running = self.page(Which.MINE_RUNNING, actor=person, most=HOME_RUNNING).jobs
+        shown = {job.id for job in running}  # one may end between two looks
         return Home(
             running=running,
             running_in_all=max(len(running), self._store.number_of(UNFINISHED, actor=person)),
-            recent=self._store.page(FINAL, actor=person, most=HOME_RECENT),
+            recent=[job for job in self._store.page(FINAL, actor=person, most=HOME_RECENT) if job.id not in shown],
             saved=saved_token(known),
             preferences=known.preferences,
         )

@@ -371,22 +371,20 @@ class JobStore:
         self._engine.dispose()
 
     def migrate(self) -> None:
-        """Bring the tables up to date. Costs two queries where they are."""
-        with self.begin() as transaction:  # one process migrates, the others wait and find it done
-            connection = transaction.connection
-            if not self._sqlite:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(20180712)"))
-            if sa.inspect(connection).has_table("alembic_version") and REVISION in connection.scalars(
-                sa.text("SELECT version_num FROM alembic_version")
-            ):
+        """Bring the tables up to date. Costs two queries where they are. Raises Unavailable."""
+        with self.begin() as transaction:
+            if _is_new(transaction.connection):
                 return
-            import alembic.command  # a quarter of a second that most starts need not spend
-            from alembic.config import Config
-
-            config = Config()
-            config.set_main_option("script_location", str(MIGRATIONS))
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
+        if not self._sqlite:
+            with self.begin() as transaction:  # one process migrates, the others wait and find it done
+                transaction.connection.execute(sa.text("SELECT pg_advisory_xact_lock(20180712)"))
+                _upgrade(transaction.connection)
+            return
+        try:
+            with self._engine.connect().execution_options(nomads_write=True) as connection:
+                _upgrade_sqlite(connection)
+        except OperationalError as error:
+            raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
 
     def job(self, job_id: str) -> Job:
         """The job. Raises UnknownJob."""
@@ -770,6 +768,38 @@ class Transaction:
         self.connection.execute(
             messages.update().where(messages.c.job_id == job_id, messages.c.subject == subject).values(edited_at=at)
         )
+
+
+def _is_new(connection: Connection) -> bool:
+    return sa.inspect(connection).has_table("alembic_version") and REVISION in connection.scalars(
+        sa.text("SELECT version_num FROM alembic_version")
+    )
+
+
+def _upgrade_sqlite(connection: Connection) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    # SQLite changes a table by making it anew, which it refuses while others refer to it; and it has to be told so
+    # before the transaction begins.
+    raw.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            _upgrade(connection)
+            if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                raise NomadsError("The database cannot be brought up to date: it has rows that belong to nothing.")
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")
+
+
+def _upgrade(connection: Connection) -> None:
+    if _is_new(connection):  # somebody else was first
+        return
+    import alembic.command  # a quarter of a second that most starts need not spend
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
 
 
 _PERSON = sa.select(people).where(people.c.person == sa.bindparam("wanted"))

@@ -25,6 +25,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -46,6 +47,9 @@ MAX_REASON = 500
 """Characters."""
 PUBLIC = "public"
 """The token that is no secret (bot.jobs.PUBLIC_TOKEN): a word that programs may print."""
+COLOURED = 256
+"""Bytes of colour codes within a secret that are looked through."""
+_COLOURS = rb"(?:\x1b\[[0-9;?]{0,16}[ -/]{0,2}[@-~]){0,4}"
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -156,9 +160,14 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         return f"The program was ended by signal {name}.{hint}"
     last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
     if secret and secret != PUBLIC:
-        last = last.replace(secret, "…")
+        last = spellings(secret.encode()).sub("…".encode(), last.encode()).decode(errors="replace")
     meanings = {2: "The request is wrong.", 3: "BOSS refused or failed."}
     return last[:MAX_REASON] or meanings.get(code, f"The program ended with exit code {code}.")
+
+
+def spellings(word: bytes) -> re.Pattern[bytes]:
+    """Finds the word as programs may print it: also with colour codes in it, as `grep --color` puts them there."""
+    return re.compile(_COLOURS.join(re.escape(bytes([letter])) for letter in word))
 
 
 def strike_out(log: Path, secret: str) -> None:
@@ -171,15 +180,15 @@ def strike_out(log: Path, secret: str) -> None:
         return
     before = log.stat()
     at, found = 0, False
+    plain, coloured = re.compile(re.escape(word)), spellings(word)
+    shared = 2 * len(word) + COLOURED  # it may lie across two pieces
     with log.open("r+b", buffering=0) as file:
         number = file.fileno()
         while len(piece := os.pread(number, PIECE, at)) >= len(word):
-            place = piece.find(word)
-            while place >= 0:
+            for place in (coloured if b"\x1b" in piece else plain).finditer(piece):
                 found = True
-                os.pwrite(number, b"*" * len(word), at + place)
-                place = piece.find(word, place + len(word))
-            at += len(piece) - len(word) + 1  # it may lie across two pieces
+                os.pwrite(number, b"*" * len(place[0]), at + place.start())
+            at += max(1, len(piece) - shared) if len(piece) == PIECE else len(piece)
         if found:
             os.utime(number, ns=(before.st_atime_ns, before.st_mtime_ns))
 

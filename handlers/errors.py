@@ -10,35 +10,42 @@ from contextlib import suppress
 from typing import Any
 
 from slack_bolt import BoltResponse, Respond
-from slack_sdk.errors import SlackApiError
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
 
-from bot import words
+from bot import cards, words
 from bot.jobs import NomadsError
+from handlers.windows import window
 
 log = logging.getLogger(__name__)
 
 TOO_SLOW = "Slack gave up waiting before the form could open. Please try once more."
-UNFORESEEN = "Something went wrong inside NOMADS. Nothing was submitted. Please try once more, or tell whoever runs it."
+UNFORESEEN = "Something went wrong inside NOMADS. Please try once more, or tell whoever runs it."
 _LATE = {"expired_trigger_id", "trigger_exchanged", "exchanged_trigger_id", "invalid_trigger_id"}
 
 
-def answer(error: Exception, body: dict[str, Any], respond: Respond) -> BoltResponse:
+def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: Respond) -> BoltResponse:
     """The one place where unforeseen errors end: in the log, and in words for the person who ran into them."""
     if isinstance(error, NomadsError):  # foreseen, and its text is meant for people
-        return _told(body, respond, words.mrkdwn(str(error)))
+        return _told(body, client, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
     kind = body.get("type") or ("command" if "command" in body else "request")
     log.error("A %s failed %s: %s", kind, code, words.where(error))
     text = TOO_SLOW if code in _LATE else UNFORESEEN
-    return _told(body, respond, text)
+    return _told(body, client, respond, text)
 
 
-def _told(body: dict[str, Any], respond: Respond, text: str) -> BoltResponse:
+def _told(body: dict[str, Any], client: WebClient, respond: Respond, text: str) -> BoltResponse:
     if body.get("type") == "view_submission":
+        text = f"{text} Nothing was submitted."
         first = next(iter(body["view"]["state"]["values"]), "pipeline")
         return BoltResponse(status=200, body={"response_action": "errors", "errors": {first: text}})
-    if body.get("response_url") and "command" not in body:
-        with suppress(OSError):  # this was the only way to tell it
+    with suppress(OSError, SlackClientError):  # this is the only way to tell it
+        if body.get("response_url") and "command" not in body:
             respond(text=text, response_type="ephemeral", replace_original=False)
-        return BoltResponse(status=200, body="")
+        elif body.get("type") == "block_actions":  # in the home tab or a window
+            over = (body.get("view") or {}).get("type") == "modal"
+            opening = client.views_push if over else client.views_open
+            opening(trigger_id=body["trigger_id"], view=window("NOMADS", [cards.section(text)]))
+    return BoltResponse(status=200, body="")
     return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if "command" in body else "")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
-from bot.jobs import Steps
+from bot.jobs import Steps, Unavailable
 from bot.service import JobService
 from handlers.submit import Submit
 from handlers.token import Token
 from handlers.windows import Windows
+
+TRIES, PATIENCE = 5, 10.0
+"""How often, and with how many seconds between at most, a tab that was opened is tried to be shown."""
 
 
 class HomeTab:
@@ -42,8 +45,13 @@ class HomeTab:
         ack()
 
     def _appear(self, user: str) -> None:
-        self._show(user)
-        self._service.people.opened_home(user)
+        self._service.people.opened_home(user)  # first: what changes while it is shown is shown after it
+        for _ in range(TRIES):
+            try:
+                self._show(user)
+                return
+            except Unavailable as error:
+                threading.Event().wait(min(error.retry_after or 1.0, PATIENCE))
 
     def new(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         """The form."""
@@ -58,8 +66,7 @@ class HomeTab:
     def steps(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
         """Which steps are told."""
         user = body["user"]["id"]
-        wishes = self._service.people.kept(user).preferences
-        self._service.people.prefer(user, replace(wishes, steps=Steps(action["selected_option"]["value"])))
+        self._service.people.prefer(user, steps=Steps(action["selected_option"]["value"]))
         self._windows.later(lambda: self._show(user))
         ack()
 
@@ -67,7 +74,6 @@ class HomeTab:
         """Whether they are named at the end, and whether mail is sent."""
         user = body["user"]["id"]
         ticked = {option["value"] for option in action["selected_options"]}
-        wishes = self._service.people.kept(user).preferences
-        self._service.people.prefer(user, replace(wishes, mention="mention" in ticked, mail="mail" in ticked))
+        self._service.people.prefer(user, mention="mention" in ticked, mail="mail" in ticked)
         self._windows.later(lambda: self._show(user))
         ack()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ LINES = 100
 """The most lines of a log that are shown."""
 EVERY, EACH = 3.0, 0.75
 """Seconds between two looks at an open log; with many of them, so much for each: Slack takes some 100 a minute."""
+ROOM = 60_000
+"""Characters of a log that a window shows; Slack takes 100 blocks of 3,000, and 250 kB."""
+NOTES = 1000
+"""Windows whose link to the whole log is remembered."""
 FOLLOWED = 1800.0
 """Seconds for which an open log grows; then the window says so."""
 
@@ -57,6 +62,7 @@ class Logs:
         self._every = every
         self._clock = clock
         self._open: dict[str, _Open] = {}
+        self._notes: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
@@ -84,14 +90,23 @@ class Logs:
         )
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """A link to all of it, in a window of its own: a long one takes a while to be made ready."""
+        """Link all of it, in the same window: a long one takes a while to be made ready."""
+        view_id, job_id = body["view"]["id"], action["value"]
 
-        def link() -> list[Block]:
-            found = self._output.whole_log(self._service.find(action["value"]))
+        def link() -> str:
+            found = self._output.whole_log(self._service.find(job_id))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
-            return [cards.section(f"{words.link(found.url, 'The whole log')}, as it is now{until}.")]
+            return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 
-        self._windows.open(client, body, "The whole log", link)
+        def show() -> None:
+            try:
+                note = link()
+            except NomadsError as error:
+                note = words.mrkdwn(str(error))
+            self._note(view_id, note)
+            update(client, view_id, self._view(job_id, note))
+
+        self._windows.later(show)
         ack()
 
     def closed(self, ack: Ack, view: dict[str, Any]) -> None:
@@ -111,16 +126,27 @@ class Logs:
         if self._thread:
             self._thread.join()
 
-    def _blocks(self, job: Job, note: str = "") -> list[Block]:
+    def _note(self, view_id: str, note: str) -> None:
+        with self._lock:
+            self._notes[view_id] = note
+            while len(self._notes) > NOTES:
+                self._notes.popitem(last=False)
+
+    def _view(self, job_id: str, note: str = "", *, over: bool = False) -> dict[str, Any]:
+        job = self._service.find(job_id)
+        return window(f"Log of {job.id}", self._blocks(job, note, over=over), callback=CALLBACK, meta=job.id)
+
+    def _blocks(self, job: Job, note: str = "", *, over: bool = False) -> list[Block]:
         lines = self._output.tail(job, lines=LINES)
-        shown = cards.log(log_lines(lines)) or ["It has not printed anything, or its log is not kept any more."]
-        more = "" if job.ended else " It grows while the job runs."
-        small = f"Job `{job.id}`: {cards.state(job)}. The last lines, times in UTC.{more}{note}"
+        shown = cards.log(log_lines(lines), room=ROOM)
+        grows = " It is not followed any more: open it again." if over else " It grows while the job runs."
+        small = f"Job `{job.id}`: {cards.state(job)}. The last lines, times in UTC.{'' if job.ended else grows}"
         button = ButtonElement(action_id=WHOLE, text="The whole log", value=job.id)
         return [
             cards.context(small),
-            *(cards.section(text) for text in shown),
+            *(cards.section(text) for text in shown or ["It has not printed anything, or its log is not kept."]),
             *([ActionsBlock(elements=[button])] if lines else []),
+            *([cards.section(note)] if note else []),
         ]
 
     # Growing
@@ -147,14 +173,15 @@ class Logs:
 
     def _brought_up_to_date(self, view_id: str, one: _Open) -> bool:
         """Whether the window should be looked after any longer."""
+        over = self._clock() > one.until
         try:
-            job = self._service.find(one.job_id)
-            over = self._clock() > one.until
-            note = " It is not followed any more: open it again." if over else ""
-            view = window(f"Log of {job.id}", self._blocks(job, note), callback=CALLBACK, meta=job.id)
+            ended = self._service.find(one.job_id).ended
+            view = self._view(one.job_id, self._notes.get(view_id, ""), over=over)
             if str(view) == one.shown:
-                return True
-            one.shown = str(view)
-            return update(one.client, view_id, view) and not job.ended and not over
+                return not over
+            shown = update(one.client, view_id, view)
         except (NomadsError, SlackClientError, OSError):
-            return True
+            return not over
+        if shown == "shown":
+            one.shown = str(view)
+        return shown == "later" or (shown == "shown" and not ended and not over)

@@ -143,7 +143,7 @@ class Look:
     def _story(self, job: Job) -> list[str]:
         """Every transition with its time."""
         steps = self._service.transitions(job.id)
-        told = [f": {words.mrkdwn(step.text)}" if step.text else "" for step in steps]
+        told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
         return [
             f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"
             for step, text in zip(steps, told, strict=True)

@@ -11,7 +11,7 @@ from slack_sdk.models.blocks import EmailInputElement, InputBlock, PlainTextInpu
 from slack_sdk.models.views import View
 
 from bot.checks import token_problem
-from bot.jobs import InvalidRequest, Job, NomadsError
+from bot.jobs import InvalidRequest, Job, JobState, NomadsError
 from bot.service import JobService
 from handlers import modal
 from handlers.windows import Windows, said
@@ -37,7 +37,8 @@ class Steer:
     def cancelled(self, name: str, user: str) -> str:
         """End the job of that name; what to say of it. Raises NomadsError with what is wrong."""
         job = self._service.cancel(self._service.named(name).id, actor=user)
-        return f"Job {job.id} is cancelled." if job.ended else f"Job {job.id} is being cancelled."
+        done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
+        return f"Job {job.id} {done}."
 
     def retry(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
@@ -52,6 +53,7 @@ class Steer:
         job = self._service.retryable(self._service.named(name).id, actor=user)
         if job.retried_as:
             return f"Job {job.id} was tried again already, as job {job.retried_as}."
+        self._still_posts_to(job)
         token = self._service.people.token_of(user)
         email = self._mail_for(job, user)
         if token and email:
@@ -80,6 +82,10 @@ class Steer:
             ack(response_action="errors", errors=modal.errors(_placed(errors, shown)))
         else:
             ack(response_action="clear")
+
+    def _still_posts_to(self, job: Job) -> None:
+        if job.request.channel and (trouble := self._workspace.trouble_with(job.request.channel)):
+            raise NomadsError(f"{trouble} “Edit and rerun” lets you choose the channel.")
 
     def _mail_for(self, job: Job, user: str) -> str:
         """Where the retry's mail goes: never to somebody else's address."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Literal
 
 from slack_bolt import Respond
 from slack_sdk import WebClient
@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 TITLE, META = 24, 3000
 """Slack's limits on a window's title and what it remembers, in characters."""
-FULL = {"push_limit_reached"}
+CLOSED = {"not_found", "view_not_found", "expired_trigger_id"}
+"""What Slack says of a window that is open no more."""
 
 
 def window(title: str, blocks: Sequence[Block], *, callback: str = "nomads_window", meta: str = "") -> dict[str, Any]:
@@ -50,16 +51,8 @@ class Windows:
 
     def show(self, client: WebClient, body: Mapping[str, Any], view: dict[str, Any]) -> str:
         """Open a window, over the one that was clicked in if there is one. Returns its id. Raises SlackApiError."""
-        if (body.get("view") or {}).get("type") != "modal":
-            answer = client.views_open(trigger_id=body["trigger_id"], view=view)
-        else:
-            try:
-                answer = client.views_push(trigger_id=body["trigger_id"], view=view)
-            except SlackApiError as error:
-                if error.response.get("error") not in FULL:
-                    raise
-                # three windows are open: this one takes the last one's place
-                answer = client.views_update(view_id=body["view"]["id"], view=view)
+        over = (body.get("view") or {}).get("type") == "modal"
+        answer = (client.views_push if over else client.views_open)(trigger_id=body["trigger_id"], view=view)
         return str((answer.get("view") or {}).get("id") or "")
 
     def open(
@@ -108,11 +101,11 @@ class Windows:
         self._later.submit(attempt)
 
 
-def update(client: WebClient, view_id: str, view: dict[str, Any]) -> bool:
-    """Bring an open window up to date; False where it is open no more."""
+def update(client: WebClient, view_id: str, view: dict[str, Any]) -> Literal["shown", "closed", "later"]:
+    """Bring an open window up to date: whether it is shown, or can be shown later, or is open no more."""
     try:
         client.views_update(view_id=view_id, view=view)
     except SlackApiError as error:
         log.info("A window was not brought up to date: %s", error.response.get("error"))
-        return bool(error.response.get("error") == "ratelimited")
-    return True
+        return "closed" if error.response.get("error") in CLOSED else "later"
+    return "shown"

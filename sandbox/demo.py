@@ -96,7 +96,8 @@ class _Conversation:
         if any(text.startswith(("Failed", "Lost")) for line in texts for text in line.splitlines()):
             raise Disappointment("the job failed")
         shown = any(message.get("files") for message in self._slack.messages(CHANNEL))
-        return len(self._house.mail.messages) == 2 and shown
+        ended = any("✅ Finished" in text for text in texts)  # the card, which is edited every three seconds at most
+        return len(self._house.mail.messages) == 2 and shown and ended
 
     def _say(self, key: str, place: str, texts: list[str]) -> None:
         for line in (part for text in texts for part in _plain(text)):

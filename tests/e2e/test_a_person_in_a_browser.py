@@ -97,8 +97,7 @@ def test_a_person_reads_the_log_of_a_running_job_and_cancels_it_in_the_home_tab(
         expect(window.get_by_text("progress 0.50 reading")).to_be_visible()
         window.get_by_role("button", name="The whole log").click()
         expect(window.get_by_role("link", name="The whole log")).to_be_visible()
-        for _ in range(2):
-            window.get_by_role("button", name="Close").first.click()
+        window.get_by_role("button", name="Close").first.click()
         expect(window).to_be_hidden()
         page.get_by_role("button", name="Home tab").click()
         expect(page.get_by_text("No token is kept for you.")).to_be_visible()

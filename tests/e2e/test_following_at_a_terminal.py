@@ -125,6 +125,29 @@ def test_a_log_is_followed_to_its_end_each_line_once(lab: Lab) -> None:
     assert lab.newest.state is JobState.SUCCEEDED
 
 
+def test_a_log_that_is_written_line_by_line_is_printed_line_by_line(lab: Lab) -> None:
+    job = submitted(lab, "waits")
+    log = lab.data / "runs" / job.name / "log"
+    until(lambda: log.exists() and log.read_text(), within=PATIENCE, what="the program's words")
+    with log.open("a") as file:
+        file.write("token demo-token\n")
+    with lab.command("logs", job.id, "--follow") as process:
+        assert process.stdout
+        process.stdout.readline()
+        for number in range(10):
+            with log.open("a") as file:
+                file.write(f"line {number}\n")
+            if number:
+                line = process.stdout.readline()
+                while not line.endswith(f"line {number - 1}\n"):
+                    assert "token •••" in line, line
+                    line = process.stdout.readline()
+        lab.let_go(job)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert [line.partition(" ")[2] for line in out.splitlines()] == ["line 9"]
+
+
 def test_lists_are_by_state_in_pages(lab: Lab) -> None:
     for collection in ("demo", "fails", "demo"):
         submitted(lab, collection, "--wait", "--again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bot.jobs import Job, JobState
+from bot.jobs import Job, JobState, Unavailable
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import Member
 from tests.support.app import PROGRAMS, Served, serving
@@ -268,6 +269,63 @@ def test_the_whole_log_is_a_link_without_the_token(served: Served) -> None:
     go(served, job)
 
 
+def test_the_link_to_the_whole_log_stays_while_the_log_grows(served: Served) -> None:
+    job = running(served)
+    log = served.nomads.core.settings.data / "runs" / job.name / "log"
+    person = served.slack.person()
+    person.open_home()
+    person.click(home(served, job.id), "nomads_list")
+    person.click(opened(served, job.id), "nomads_details")
+    person.click(opened(served, "What happened"), "nomads_logs")
+    person.click(opened(served, "progress 0.50"), "nomads_whole_log")
+    until(lambda: "<http" in text(opened(served, "progress 0.50")), what="the link")
+    with log.open("a") as file:
+        file.write("a long line: " + "x" * 500 + " its end\n")
+    assert "<http" in text(opened(served, "its end"))
+    go(served, job)
+    assert "<http" in text(opened(served, "Finished"))
+
+
+def test_a_window_that_slack_refused_to_update_is_brought_up_to_date_later(served: Served) -> None:
+    job = running(served)
+    served.slack.person().click(card(served, job, "nomads_logs"), "nomads_logs")
+    opened(served, "progress 0.50")
+    served.slack.fail("views.update", "internal_error")
+    go(served, job)
+    assert "It grows" not in text(opened(served, "Finished"))
+    until(lambda: served.nomads.logs.followed == 0, what="its end")
+
+
+def test_a_log_is_followed_for_half_an_hour_also_when_it_cannot_be_read(served: Served) -> None:
+    job = running(served)
+    logs, now_ = served.nomads.logs, time.monotonic()
+    served.slack.person().click(card(served, job, "nomads_logs"), "nomads_logs")
+    opened(served, "progress 0.50")
+    until(lambda: logs.followed == 1, what="the window to be followed")
+    logs._clock = lambda: now_ + 1799
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served.nomads.core.output, "tail", refusing)
+        logs._clock = lambda: now_ + 1900
+        until(lambda: logs.followed == 0, what="its end")
+    go(served, job)
+
+
+def refusing(*_: object, **__: object) -> None:
+    raise Unavailable("CloudWatch is away")
+
+
+def test_a_log_that_is_open_for_too_long_says_that_it_is_not_followed_any_more(served: Served) -> None:
+    job = running(served)
+    served.slack.person().click(card(served, job, "nomads_logs"), "nomads_logs")
+    opened(served, "It grows")
+    logs, now_ = served.nomads.logs, time.monotonic()
+    until(lambda: logs.followed == 1, what="the window to be followed")
+    logs._clock = lambda: now_ + 1900
+    opened(served, "It is not followed any more")
+    until(lambda: logs.followed == 0, what="its end")
+    go(served, job)
+
+
 def test_the_log_of_a_program_that_printed_its_token_shows_it_to_nobody(served: Served) -> None:
     job = finished(served, collection="prints")
     assert "demo-token" not in text(card(served, job))
@@ -389,6 +447,31 @@ def test_the_saved_token_and_the_preferences_are_changed_in_the_home_tab(served:
     replies = served.slack.thread("#synapses", card(served, job)["ts"])
     assert len(replies) == 1
     assert f"<@{OWNER}> Failed" in text(replies[0])
+
+
+def test_a_home_tab_that_slack_had_no_time_for_is_shown_after_all(served: Served) -> None:
+    served.slack.rate_limit("views.publish", retry_after=1)
+    served.slack.person().open_home()
+    assert home(served, "Nothing of yours is running.")
+
+
+def test_a_job_that_ends_while_the_home_tab_is_on_its_way_is_shown_as_it_ended(served: Served) -> None:
+    job = running(served)
+    served.slack.delay("views.publish", 1.0)
+    served.slack.person().open_home()
+    go(served, job)
+    until(lambda: now(served, job).ended, what="the end")
+    until(lambda: "✅ Finished" in text(home(served, job.id)), what="the job's end in the tab")
+
+
+def test_who_clicks_while_the_database_is_locked_is_told_so_wherever_they_are(served: Served) -> None:
+    person = served.slack.person()
+    person.open_home()
+    shown = home(served, "Besides")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served.nomads.core.store, "write", refusing)
+        assert person.click(shown, "nomads_steps", "failures").ok
+    assert opened(served, "CloudWatch is away"), "what was wrong"
 
 
 def test_all_my_jobs_open_from_the_home_tab_with_details_over_them(served: Served) -> None:

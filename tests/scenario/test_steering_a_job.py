@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from pydantic import SecretStr
 
 from bot.jobs import (
     AlreadyRunning,
+    InvalidRequest,
     Job,
     JobState,
     NomadsError,
@@ -25,6 +25,7 @@ from bot.jobs import (
     Unavailable,
     UnknownJob,
 )
+from bot.people import People
 from bot.service import Which
 from bot.store import JobStore
 from tests.support.world import TOKEN, World, a_request
@@ -45,8 +46,8 @@ def failed(world: World) -> Job:
     return job
 
 
-def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN) -> Job:
-    return world.service.retry(job.id, actor=actor, token=SecretStr(token))
+def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN, email: str = "") -> Job:
+    return world.service.retry(job.id, actor=actor, token=SecretStr(token), email=email)
 
 
 # Cancel
@@ -139,6 +140,10 @@ def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: 
     still = world.job(job)
     assert (still.state, still.cancelled_by) == (JobState.RUNNING, None)
     assert world.thread[-1].endswith("It could not be cancelled: AWS Batch did not end the job: not allowed.")
+    world.compute.fail_next(Refused("no"), call="cancel")
+    world.service.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.thread[-1].count("could not be cancelled") == 1, "the last refusal is enough"
     world.service.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.compute.cancelled
@@ -199,7 +204,7 @@ def test_a_retry_is_a_new_attempt_with_the_history_of_the_first(world: World) ->
 def test_a_retry_is_one_job_whoever_clicks_how_often(world: World) -> None:
     job = failed(world)
     with ThreadPoolExecutor(8) as pool:
-        again = list(pool.map(lambda actor: retried(world, job, actor=actor), [OWNER, ADMIN] * 8))
+        again = list(pool.map(lambda actor: retried(world, job, actor=actor, email="x@y.org"), [OWNER, ADMIN] * 8))
     assert len({one.id for one in again}) == 1
     world.settle()
     assert len(world.compute.works) == 2
@@ -239,6 +244,14 @@ def test_an_admin_s_retry_is_theirs_with_their_token_and_address(world: World) -
     again = world.service.retry(job.id, actor=ADMIN, token=SecretStr("admins-token"), email="admin@example.org")
     assert (again.actor, again.request.email) == (ADMIN, "admin@example.org")
     assert again.request.box == job.request.box
+
+
+def test_nobody_s_retry_goes_to_the_owner_s_address_but_the_owner_s(world: World) -> None:
+    job = failed(world)
+    with pytest.raises(InvalidRequest) as wrong:
+        retried(world, job, actor=ADMIN)
+    assert "email" in wrong.value.errors
+    assert retried(world, job, actor="cli:somebody").request.email == job.request.email, "which no terminal shows"
 
 
 def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) -> None:
@@ -282,7 +295,7 @@ def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) 
 
 
 def prefer(world: World, **wishes: object) -> None:
-    world.service.people.prefer(OWNER, replace(Preferences(), **wishes))  # type: ignore[arg-type]
+    world.service.people.prefer(OWNER, **wishes)  # type: ignore[arg-type]
 
 
 def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
@@ -355,6 +368,15 @@ def test_who_wants_the_end_only_is_not_told_why_a_job_waits_but_hears_of_a_cance
     world.service.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.thread[-1].endswith("It could not be cancelled: not allowed")
+
+
+def test_two_preferences_changed_at_once_are_both_kept(world: World) -> None:
+    prefer(world, steps=Steps.FAILURES)
+    world.service.people.kept(OWNER)
+    other = People(store=world.store, vault=world.vault, clock=world.clock)  # of another process
+    other.prefer(OWNER, mention=True)
+    prefer(world, mail=False)
+    assert world.store.person(OWNER).preferences == Preferences(Steps.FAILURES, mention=True, mail=False)
 
 
 def test_a_preference_counts_from_the_next_job_on(world: World) -> None:
@@ -558,7 +580,8 @@ def test_a_thread_or_channel_that_is_gone_loses_no_state_and_no_mail(world: Worl
     assert world.store.open_effects() == 0
 
 
-def test_five_hundred_jobs_of_one_person_are_all_followed(world: World) -> None:
+def test_five_hundred_jobs_of_one_person_are_all_followed(store: JobStore) -> None:
+    world = World(store, edit_every=3)
     open_home(world)
     jobs = [world.accept(x=f"0,{number + 1}") for number in range(500)]
     world.settle()

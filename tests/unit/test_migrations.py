@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import alembic.command
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from bot.jobs import Preferences
 from bot.store import JobStore, connect
-from bot.tables import MIGRATIONS, REVISION, metadata
+from bot.tables import MIGRATIONS, REVISION, effects, jobs, metadata
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:
@@ -33,6 +38,47 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     store.migrate()
     store.migrate()
     assert store.count() == 0
+    engine.dispose()
+
+
+BEFORE = (
+    "INSERT INTO jobs (id, key, request, actor, state, reason, log_tail, accepted_at, pipeline, voxels, work, checked) "
+    "VALUES ('abcd1234', 'k', '{}', 'U01DEMO', 'RUNNABLE', '', '[]', '2026-01-01 12:00:00', 'quick', 1, '', true)",
+    "INSERT INTO transitions (job_id, state, at, text) VALUES ('abcd1234', 'RUNNABLE', '2026-01-01 12:01:00', '')",
+    "INSERT INTO messages (job_id, subject, timestamp) VALUES ('abcd1234', 'card', '1.2')",
+    "INSERT INTO effects (job_id, lane, kind, subject, due_at, attempts, in_doubt) "
+    "VALUES ('abcd1234', 'chat', 'card', '', '2026-01-01 12:00:00', 0, false)",
+    "INSERT INTO people (person) VALUES ('U01DEMO')",
+)
+"""A job that waits, whose card is about to be edited, in a database of revision 0003."""
+
+
+def at(revision: str, connection: sa.Connection, move: Callable[[Config, str], None]) -> None:
+    """Bring the tables to that revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    move(config, revision)
+
+
+def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url: str) -> None:
+    engine = connect(database_url)
+    with engine.begin() as connection:
+        at("0003", connection, alembic.command.upgrade)
+        for statement in BEFORE:
+            connection.execute(sa.text(statement))
+    store = JobStore(engine)
+    store.migrate()
+    with engine.connect() as connection:
+        (job,) = connection.execute(sa.select(jobs))
+        assert (job.id, job.attempt, job.waiting) == ("abcd1234", 1, "")
+        assert job.runnable_at == datetime(2026, 1, 1, 12, 1, tzinfo=UTC), "it may have waited for long by now"
+        assert connection.execute(sa.select(effects.c.kind, effects.c.lane)).one() == ("edit", "edit")
+        if engine.dialect.name == "sqlite":
+            assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
+    assert store.person("U01DEMO").preferences == Preferences()
+    assert store.transitions("abcd1234")
+    assert store.message("abcd1234", "card") == "1.2"
     engine.dispose()
 
 

@@ -42,14 +42,21 @@ def test_a_token_is_masked_wherever_a_log_is_cut_into_pieces(seed: int) -> None:
         size = chance.randrange(1, 40)
         pieces.append(rest[:size])
         rest = rest[size:]
-    seen = b"".join(masked(pieces, token.encode()))
+    whole += b"\n"
+    seen = b"".join(masked([*pieces, b"\n"], token))
     assert seen == whole.replace(token.encode(), MASK.encode())
     assert token.encode() not in seen
 
 
 def test_nothing_is_kept_back_of_a_log_without_a_token() -> None:
-    assert list(masked([b"one", b"two"], b"")) == [b"one", b"two"]
-    assert b"".join(masked([b"one can", b"ary-tok"], TOKEN.encode())) == b"one canary-tok"
+    assert list(masked([b"one", b"two"], "")) == [b"one", b"two"]
+
+
+def test_a_token_that_is_being_written_just_now_is_not_shown_either(bench: Bench) -> None:
+    begun = f"using {TOKEN[:-1]}"
+    assert b"".join(masked([begun[:10].encode(), begun[10:].encode()], TOKEN)).decode() == f"using {MASK}"
+    bench.compute.print("memory-1", f"{TOKEN[:-1]} in a line before stays", begun)
+    assert bench.output.tail(bench.job(), lines=5)[-1].text == f"using {MASK}"
 
 
 def test_lines_come_clean_and_with_their_times(bench: Bench) -> None:
@@ -59,10 +66,14 @@ def test_lines_come_clean_and_with_their_times(bench: Bench) -> None:
     assert log_lines([LogLine("plain"), line])[0] == "plain"
 
 
-def test_a_token_with_a_colour_code_in_it_is_masked(bench: Bench) -> None:
-    bench.compute.print("memory-1", f"{TOKEN[:4]}\x1b[1m{TOKEN[4:]}")
+def test_a_token_with_colour_codes_in_it_is_masked(bench: Bench) -> None:
+    printed = f"a \x1b[01;31m\x1b[K{TOKEN[:4]}\x1b[m\x1b[K{TOKEN[4:]} z"
+    bench.compute.print("memory-1", printed)
     (line,) = bench.output.tail(bench.job(), lines=5)
-    assert line.text == MASK
+    assert line.text == f"a {MASK} z"
+    for cut in range(len(printed)):
+        pieces = [printed[:cut].encode(), printed[cut:].encode()]
+        assert b"".join(masked(pieces, TOKEN)).decode() == f"a \x1b[01;31m\x1b[K{MASK} z"
 
 
 def test_the_rest_of_a_token_at_the_beginning_of_what_is_read_is_masked(bench: Bench) -> None:

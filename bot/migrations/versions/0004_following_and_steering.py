@@ -25,6 +25,10 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_actor", ["actor", "state", "accepted_at", "id"])
     with op.batch_alter_table("messages", schema=None) as batch_op:
         batch_op.add_column(sa.Column("edited_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute(
+        "UPDATE jobs SET runnable_at = (SELECT at FROM transitions WHERE transitions.job_id = jobs.id "
+        "AND transitions.state = 'RUNNABLE') WHERE state = 'RUNNABLE'"
+    )
     # A card that is there is edited in a lane of its own.
     op.execute(
         "UPDATE effects SET kind = 'edit', lane = 'edit' WHERE kind = 'card' AND done_at IS NULL "
@@ -39,6 +43,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DELETE FROM effects WHERE kind = 'home'")
+    op.execute("UPDATE effects SET kind = 'card', lane = 'chat' WHERE kind = 'edit'")
     with op.batch_alter_table("people", schema=None) as batch_op:
         for name in ("steps", "mention", "mail", "home_opened_at", "home_shown_at"):
             batch_op.drop_column(name)
