@@ -109,7 +109,6 @@ _CLAIMABLE = (
         effects.c.job_id,
         effects.c.kind,
         effects.c.subject,
-        effects.c.due_at,
         effects.c.attempts,
         effects.c.in_doubt,
     )
@@ -144,7 +143,6 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
-    due_at: datetime
     attempts: int
     """How often it was claimed, this time included."""
     in_doubt: bool
@@ -542,9 +540,7 @@ class JobStore:
                 _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
             )
         rows = sorted(rows, key=lambda row: row.id)
-        return [
-            Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.due_at, r.attempts + 1, r.in_doubt, lease) for r in rows
-        ]
+        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
 
     def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
         """Keep the leases of effects that are still being done."""
@@ -745,6 +741,22 @@ class Transaction:
                     effects.c.attempts == 0,
                 )
             ).rowcount
+        )
+
+    def absorb(self, effect: Effect, actor: str, *, at: datetime) -> None:
+        """Let this effect do for all of its kind that wait, for whichever jobs of this person."""
+        theirs = sa.exists().where(jobs.c.id == effects.c.job_id, jobs.c.actor == actor)
+        self.connection.execute(
+            effects.update()
+            .where(
+                effects.c.lane == effect.kind.lane.value,
+                effects.c.kind == effect.kind.value,
+                effects.c.done_at.is_(None),
+                effects.c.lease.is_(None),
+                effects.c.id != effect.id,
+                theirs,
+            )
+            .values(done_at=at)
         )
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:

@@ -61,6 +61,8 @@ minute; on AWS each is a call of CloudWatch."""
 CHECK_SECONDS, CHECKS = 10.0, 20
 """What BOSS is given to say whether a request can work, when nobody waits for the answer, and how often: about an hour
 with back-off. Then the person hears that it could not be asked."""
+AT_ONCE = 20
+"""Effects of a lane that are claimed at once where they are carried out one after the other."""
 _OF_CHAT = frozenset({Lane.CHAT, Lane.EDIT, Lane.HOME})
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
@@ -183,7 +185,7 @@ class Worker:
     def drain(self, *, job_id: str | None = None) -> int:
         """Do what is due now, here, until nothing is; how many effects that were."""
         done = 0
-        while effects := [e for lane in self._lanes for e in self._claim(lane, 1, job_id)]:
+        while effects := [e for lane in self._lanes for e in self._claim(lane, AT_ONCE, job_id)]:
             for effect in effects:
                 self._do(effect)
             done += len(effects)
@@ -479,9 +481,10 @@ class Worker:
                 transaction.touch_message(job.id, "card", at=self._clock())
 
     def _home(self, effect: Effect, job: Job) -> None:
-        shown = self._store.person(job.actor).home_shown_at
-        if self._chat and (shown is None or shown <= effect.due_at):  # else it has been brought up to date since
-            self._not_too_often(shown)
+        with self._store.begin() as transaction:  # whatever else calls for it by now is shown with this
+            transaction.absorb(effect, job.actor, at=self._clock())
+        if self._chat:
+            self._not_too_often(self._store.person(job.actor).home_shown_at)
             at = self._clock()
             self._chat.show_home(job.actor, self._service.home(job.actor))
             with self._store.begin() as transaction:
