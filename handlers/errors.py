@@ -47,5 +47,4 @@ def _told(body: dict[str, Any], client: WebClient, respond: Respond, text: str) 
             over = (body.get("view") or {}).get("type") == "modal"
             opening = client.views_push if over else client.views_open
             opening(trigger_id=body["trigger_id"], view=window("NOMADS", [cards.section(text)]))
-    return BoltResponse(status=200, body="")
     return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if "command" in body else "")

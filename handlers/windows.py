@@ -51,8 +51,10 @@ class Windows:
 
     def show(self, client: WebClient, body: Mapping[str, Any], view: dict[str, Any]) -> str:
         """Open a window, over the one that was clicked in if there is one. Returns its id. Raises SlackApiError."""
-        over = (body.get("view") or {}).get("type") == "modal"
-        answer = (client.views_push if over else client.views_open)(trigger_id=body["trigger_id"], view=view)
+        if (body.get("view") or {}).get("type") == "modal":
+            answer = client.views_push(trigger_id=body["trigger_id"], view=view)
+        else:
+            answer = client.views_open(trigger_id=body["trigger_id"], view=view)
         return str((answer.get("view") or {}).get("id") or "")
 
     def open(
