@@ -21,7 +21,21 @@ from skimage import measure
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
 Kind = Literal["poisson", "normal"]
-Field = Literal["patches", "ramp", "vignette", "far corner", "spot", "small spot", "stripes", "fine stripes", "tiles"]
+Field = Literal[
+    "patches",
+    "ramp",
+    "vignette",
+    "far corner",
+    "rim",
+    "bend",
+    "waves",
+    "spot",
+    "small spot",
+    "stripes",
+    "fine stripes",
+    "tiles",
+    "last row",
+]
 
 VOXEL_NM = (70.0, 100.0, 100.0)
 """Array tomography: sections of 70 nm, pixels at the resolution of light."""
@@ -102,8 +116,10 @@ def noise(
 
     `poisson` counts photons; `normal` has a standard deviation of `spread` mean levels everywhere. A photon is `gain`
     grey levels above `offset`; if `dead`, the first voxel is 0. The field is bright in patches, towards the right, but
-    for its corners, towards its first corner, in one spot of 80 or 30 pixels (a standard deviation), in stripes 120 or
-    64 pixels apart, or in every other tile of 256 pixels.
+    for its corners, towards its first corner, towards it within a circle whose rim grazes two borders, on one side of a
+    slanting line at which it begins to fall, in waves of any direction down to 90 pixels, in one spot of 80 or 30
+    pixels (a standard deviation), in stripes 120 or 64 pixels apart, in every other tile of 256 pixels, or in the last
+    row.
     """
     random = np.random.default_rng(seed)
     mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape))
@@ -208,14 +224,29 @@ def _of_place(
     return field
 
 
+def _waves(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
+    """Between -1 and 1: a sum of waves, up to eight along either axis of a field of 1,024 pixels; one of one seed."""
+    random = np.random.default_rng(4)
+    y, x = (2 * np.pi * np.arange(n) / 1024 for n in shape[1:])
+    field = np.zeros(shape[1:])
+    for up in range(-8, 9):
+        for right in range(9):
+            field += random.standard_normal() * np.sin(up * y[:, None] + right * x + random.uniform(0, 2 * np.pi))
+    return np.asarray(np.broadcast_to(field / np.abs(field).max(), shape), np.float32)
+
+
 _FIELDS: dict[Field, Callable[[np.random.Generator, Triple], NDArray[np.float32]]] = {
     "patches": _unevenness,
     "ramp": _of_place(lambda y, x: x / x.max()),
     "vignette": _of_place(lambda y, x: 1 - ((y / y.max()) ** 2 + (x / x.max()) ** 2)),
     "far corner": _of_place(lambda y, x: 1 - (((y / y.max() + 1) / 2) ** 2 + ((x / x.max() + 1) / 2) ** 2)),
+    "rim": _of_place(lambda y, x: 1 - 2 * np.minimum(1, ((y / y.max() + 1) / 2) ** 2 + ((x / x.max() + 1) / 2) ** 2)),
+    "bend": _of_place(lambda y, x: 2 / (1 + np.maximum(0, -y - 0.3 * x) / 200) - 1),
+    "waves": _waves,
     "spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 80**2)) - 1),
     "small spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 30**2)) - 1),
     "stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 120))),
     "fine stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 64))),
     "tiles": _of_place(lambda y, x: np.where((y // 256 + x // 256) % 2, 1.0, -1.0)),
+    "last row": _of_place(lambda y, x: np.where(y == y.max(), 1.0, 0.0) + 0 * x),
 }

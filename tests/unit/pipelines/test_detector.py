@@ -268,6 +268,11 @@ def test_bright_noise_has_one_detection_at_most_where_it_is_uneven(how: dict[str
         {"level": 1000, "field": "tiles", "uneven": 0.3},
         {"level": 4000, "field": "small spot", "uneven": 0.9},
         {"level": 100, "field": "tiles", "uneven": 0.3, "kind": "normal", "spread": 0.05},
+        {"level": 3000, "field": "rim", "uneven": 0.8},
+        {"level": 1000, "field": "rim", "uneven": 0.8, "kind": "normal", "spread": 0.05},
+        {"level": 1500, "field": "bend", "uneven": 0.9},
+        {"level": 20000, "field": "waves", "uneven": 0.5},
+        {"level": 300, "field": "last row", "uneven": 0.3},
     ],
 )
 def test_light_that_bends_or_jumps_is_no_signal(how: dict[str, Any]) -> None:
