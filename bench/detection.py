@@ -60,6 +60,14 @@ NOISE: list[dict[str, Any]] = [
         {"kind": "normal", "level": 100, "spread": 0.05, "uneven": uneven, "field": field}
         for field, uneven in (("stripes", 0.3), ("tiles", 0.05), ("tiles", 0.3))
     ),
+    *(
+        {"kind": "poisson", "level": level, "uneven": uneven, "field": field, "dtype": "uint16"}
+        for level, field, uneven in (
+            *((300, "rim", 0.8), (3000, "rim", 0.8), (300, "bend", 0.9), (1500, "bend", 0.9), (15000, "bend", 0.9)),
+            *((3000, "waves", 0.5), (20000, "waves", 0.5), (300, "last row", 0.3)),
+        )
+    ),
+    {"kind": "normal", "level": 1000, "spread": 0.05, "uneven": 0.8, "field": "rim", "dtype": "uint16"},
     {"kind": "poisson", "level": 250, "uneven": 0.5, "field": "vignette"},
     *(
         {"kind": "poisson", "level": level, "uneven": 0.5, "gain": gain, "dtype": "uint16"}

@@ -50,21 +50,21 @@ BLOCK, TILE = 8, 64
 REACH, AT_BORDER = 4, 7
 """Squares on either side that a parabola is fitted to, and on one side at a border: with fewer, it follows puncta as
 well. Farther ones count for less, so that the background has no jumps, which would be as small as puncta."""
-UNSURE, CALM = 3, 0.5
+UNSURE, CALM = 3, 0.45
 """How many times the square of what the background misses adds to that of the noise; it has to be above this part of
 it, as noise itself (0.2 of it) and faint puncta make squares darker and brighter."""
-ROW = 5
+ROW, NEAR = 5, 3
 """Squares in a row, in any of eight directions, that are all brighter than the background where it misses something:
 40 pixels, while a punctum and its halo reach into three. Noise makes one row in 32 such, in both markers one in 1,024,
-and puncta hardly ever do."""
+and puncta hardly ever do. And how many squares from its middle it counts."""
 SHARED = 16
 """How many times the square of what the background misses in both markers at once adds to the noise's: one standard
-deviation there makes a voxel stand out by a quarter of what it would. Eight leaves twice as many detections."""
+deviation there makes a voxel stand out by a quarter of what it would."""
 NODE = 4
 """Pixels between the places where the background is computed; it is linear in between."""
 HALO = 3 * TILE
 """Rows, in pixels, beyond which nothing matters: the noise of two tiles, rows of squares, and a core's surroundings
-reach 131. Parts of a section start at multiples of TILE."""
+reach 139. Parts of a section start at multiples of TILE."""
 SPARSE = 4
 """Every so many rows, and the last, are looked at for background and noise; smoothed rows in between say nearly the
 same."""
@@ -222,7 +222,8 @@ def _look_at_borders(squares: Plane, seen: Plane, y: _Squares, x: _Squares) -> N
 
 
 def _rows(squares: Array) -> Array:
-    """The square of how bright the faintest of ROW squares in a row is: the brightest such row in 5 x 5 squares.
+    """The square of how bright the faintest of ROW squares in a row is: of the brightest such row whose middle is
+    within NEAR squares, so that the ends of a line of light count as well.
 
     Of several planes, in standard deviations of the noise, up to 8. At a sharp edge, squares are brighter than the
     background along it; at a border of the image, where no dark side may be seen, that is all that shows.
@@ -231,14 +232,14 @@ def _rows(squares: Array) -> Array:
     _, high, wide = squares.shape
     levels = np.clip(squares * _ROW_STEPS, 0, 255).astype(np.uint8)  # small numbers are compared faster
     padded = np.pad(levels, ((0, 0), (reach, reach), (reach, reach)))
-    rows = np.zeros_like(padded)
-    brightest = rows[:, reach : reach + high, reach : reach + wide]
+    rows = np.zeros((len(levels), high + 2 * NEAR, wide + 2 * NEAR), np.uint8)
+    brightest = rows[:, NEAR : NEAR + high, NEAR : NEAR + wide]
     for dy, dx in ((0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0), (1, -0.5), (1, -1), (0.5, -1)):
         steps = ((reach + round(n * dy), reach + round(n * dx)) for n in range(-reach, reach + 1))
         faintest = reduce(np.minimum, (padded[:, top : top + high, left : left + wide] for top, left in steps))
         np.maximum(brightest, faintest, out=brightest)
     for axis, length in ((1, high), (2, wide)):
-        rows = reduce(np.maximum, (along(rows, axis, n, length) for n in range(2 * reach + 1)))
+        rows = reduce(np.maximum, (along(rows, axis, n, length) for n in range(2 * NEAR + 1)))
     return np.square(rows * np.float32(1 / _ROW_STEPS))
 
 

@@ -282,6 +282,50 @@ def test_light_that_bends_or_jumps_is_no_signal(how: dict[str, Any]) -> None:
     assert len(found(one, other)) == 0
 
 
+@pytest.mark.parametrize("step", [(0, 1), (1, 0), (1, 1), (1, -1), (0.5, 1), (-0.5, 1), (1, 0.5), (1, -0.5)])
+def test_only_a_row_of_five_bright_squares_is_light_and_no_punctum(step: tuple[float, float]) -> None:
+    dark = np.full((1, 20, 24), -1, np.float32)
+    places = [(10 + round(n * step[0]), 12 + round(n * step[1])) for n in range(-2, 3)]
+    for y, x in places:
+        dark[0, y, x] = 2
+
+    near = matched._rows(dark)[0]
+    dark[0, places[3][0], places[3][1]] = -1
+
+    assert near[10, 12] == 4
+    assert near[10 - matched.NEAR, 12 + matched.NEAR] == 4
+    assert near[10 - matched.NEAR - 1, 12] == 0
+    assert near[10, 12 + matched.NEAR + 1] == 0
+    assert not matched._rows(dark).any()
+
+
+def test_a_line_of_light_makes_noise_in_both_markers_most_of_all_where_both_have_it() -> None:
+    """What the background misses in one marker counts as the noise's own, in both for much more."""
+
+    def standing_out(one: float, other: float) -> tuple[float, float]:
+        random = np.random.default_rng(1)
+        line = 100 * np.exp(-0.5 * ((np.arange(256) - 124) / 3) ** 2)[:, None]
+        pair = [
+            matched._above(
+                tuple(
+                    matched._smoothed(random.poisson(1000 + part * line + np.zeros(256)).astype(np.uint16))
+                    for _ in "abc"
+                ),
+                photon=1.0,
+                voxels=1,
+            )
+            for part in (one, other)
+        ]
+        first, second = (float(seen[124].mean()) for seen in matched._standing_out(*pair))
+        return first, second
+
+    alone, _ = standing_out(1, 0)
+    both = standing_out(1, 1)
+
+    assert 0.5 < alone < 1.5  # 2.3 if a row of bright squares were none of the noise's
+    assert max(both) < alone / 2
+
+
 def test_dim_corners_of_bright_light_have_none() -> None:
     corner = np.s_[:, :96, :96]
     for seed in range(0, 12, 2):
@@ -541,6 +585,28 @@ def test_pieces_change_nothing(method: Method, voxel_nm: Size, shape: tuple[int,
 
         assert all(np.array_equal(getattr(whole, field), getattr(parts, field)) for field in FIELDS)
     assert np.array_equal(whole.labels > 0, detect(seen.psd, seen.synapsin, method=method, voxel_nm=voxel_nm))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_voxel_depends_on_nothing_beyond_the_halo(seed: int) -> None:
+    """To the last bit, under light that bends and jumps; 3 rows are left to the comparison with the highest nearby."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:640, 0 : 40 * (seed + 1)]
+    light = 3000 * (1 + 0.9 * np.sin(y / random.uniform(5, 40) + x / random.uniform(5, 40)))
+    light[(y // random.integers(20, 200)) % 2 == 1] *= 1.3
+    sections = [[random.poisson(light).astype(np.uint16) for _ in range(3)] for _ in range(2)]
+
+    def standing_out(rows: slice) -> Array:
+        pair = [
+            matched._above(tuple(matched._smoothed(section[rows]) for section in marker), photon=1.0, voxels=1)
+            for marker in sections
+        ]
+        return np.stack(matched._standing_out(*pair))
+
+    whole, halo = standing_out(np.s_[:]), matched.HALO - 3
+
+    assert np.array_equal(standing_out(np.s_[: -matched.TILE])[:, :-halo], whole[:, : -matched.TILE - halo])
+    assert np.array_equal(standing_out(np.s_[matched.TILE :])[:, halo:], whole[:, matched.TILE + halo :])
 
 
 def test_reading_goes_through_the_sections_in_order_and_tells_how_far_it_is() -> None:
