@@ -83,7 +83,7 @@ NOISE_SHAPE = (20, 1024, 1024)
 SPEED = (((20, 512, 512), 30), ((20, 1024, 1024), 80))
 """Shapes, and how many times as fast as the plain transcription `nomads2018` must be there."""
 SAME = [(20, 200, 200), (1, 300, 300), (5, 64, 640), (40, 90, 90), (16, 128, 129)]
-TIMES = 5
+TIMES = 7
 
 
 def measure() -> Iterator[Figure]:
@@ -187,11 +187,12 @@ def _speed() -> Iterator[Figure]:
     for shape, goal in SPEED:
         seen = puncta.puncta(1, level=BRIGHT, shape=shape)
         name = f"on {'x'.join(map(str, shape))}"
-        plain = _seconds(lambda seen=seen: puncta.of_2018(seen.psd, seen.synapsin), 1)  # type: ignore[misc]
-        taken = {
-            method: _seconds(lambda m=method, seen=seen: detect(seen.psd, seen.synapsin, method=m), TIMES)  # type: ignore[misc]
-            for method in METHODS
-        }
+        plain = _seconds(lambda seen=seen: puncta.of_2018(seen.psd, seen.synapsin))  # type: ignore[misc]
+        rounds = [  # in turn, so that a busy moment falls on all of them
+            {m: _seconds(lambda m=m, seen=seen: detect(seen.psd, seen.synapsin, method=m)) for m in METHODS}  # type: ignore[misc]
+            for _ in range(TIMES)
+        ]
+        taken = {method: statistics.median(seconds[method] for seconds in rounds) for method in METHODS}
         yield Figure(
             name=f"detection, nomads2018 {name}",
             value=1 / taken["nomads2018"],
@@ -209,14 +210,10 @@ def _speed() -> Iterator[Figure]:
             )
 
 
-def _seconds(work: Callable[[], object], times: int) -> float:
-    """The median of some runs."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _gigavoxel() -> Iterator[Figure]:
