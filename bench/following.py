@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from bench.figures import Figure
 from bench.processes import Part, bot, part, postgresql, slack_environment, workplace
-from bot.jobs import UNFINISHED, JobRequest, JobState
-from bot.store import JobStore, connect
-from bot.tables import jobs, transitions
+from bot.domain.request import JobRequest
+from bot.domain.states import UNFINISHED, JobState
+from bot.storage.store import JobStore, connect
+from bot.storage.tables import jobs, transitions
 from sandbox.house import ROOT
 
 JOBS, FEW = 100_000, 100

@@ -10,9 +10,10 @@ from pathlib import Path
 from bench.figures import Figure
 from bench.parts.services import ENVIRONMENT
 from bench.processes import part, slack_environment, workplace
-from bot.jobs import JobRequest, JobState
-from bot.store import JobStore, connect
-from bot.tables import jobs
+from bot.domain.request import JobRequest
+from bot.domain.states import JobState
+from bot.storage.store import JobStore, connect
+from bot.storage.tables import jobs
 
 JOBS = 10_000
 ROUNDS = 3

@@ -79,7 +79,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(command: str, arguments: argparse.Namespace) -> int:
-    from bot.jobs import InvalidRequest, NomadsError, Unavailable
+    from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 
     try:
         return _COMMANDS[command](arguments)
@@ -103,7 +103,7 @@ def _settings() -> Settings:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from bot.jobs import NomadsError
+    from bot.domain.errors import NomadsError
     from bot.settings import Settings
 
     try:
@@ -142,13 +142,13 @@ def _work(_arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from bot.terminal import submit
+    from bot.terminal.submit import submit
 
     return submit(_settings(), arguments)
 
 
 def _following(arguments: argparse.Namespace) -> int:
-    from bot import following
+    from bot.terminal import following
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(following, arguments.command)
     return command(_settings(), arguments)

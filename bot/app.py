@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from bot.catalog import Catalog
-from bot.checks import Prices
-from bot.jobs import NomadsError, Unavailable
-from bot.output import Output
-from bot.ports import Chat, Compute, Mailer, Results, Secrets
-from bot.service import Confirm, JobService
+from bot.application.output import Output
+from bot.application.ports import Chat, Compute, Mailer, Results, Secrets
+from bot.application.service import Confirm, JobService
+from bot.application.worker import Worker
+from bot.domain.catalog import Catalog
+from bot.domain.checks import Prices
+from bot.domain.errors import NomadsError, Unavailable
 from bot.settings import ROOT, Settings
-from bot.store import JobStore, connect
-from bot.worker import Worker
+from bot.storage.store import JobStore, connect
 
 if TYPE_CHECKING:
     from slack_bolt import App
     from starlette.applications import Starlette
 
-    from bot.boss import BossVolumes
-    from bot.webclient import PooledWebClient
+    from bot.boss.volumes import BossVolumes
+    from bot.slack.client import PooledWebClient
     from handlers.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def build_core(settings: Settings, *, base_url: str = "", chat: Chat | None = No
 
     Raises NomadsError in words for the admin where the settings do not fit together.
     """
-    from bot.boss import BossVolumes
-    from bot.local import SealedSecrets, load_key
+    from bot.boss.volumes import BossVolumes
+    from bot.storage.vault import SealedSecrets, load_key
 
     if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
         raise NomadsError("Set NOMADS_SECRET_KEY: processes that share a database must share the key of its tokens.")
@@ -178,7 +178,8 @@ def _places(settings: Settings, *, vault: Secrets, key: bytes, base_url: str) ->
             S3Results(config=settings.aws, clients=clients),
             AwsSecrets(config=settings.aws, clients=clients, key=_key(key, "fingerprints")),
         )
-    from bot.local import LocalCompute, LocalResults
+    from bot.local.compute import LocalCompute
+    from bot.local.results import LocalResults
 
     data = settings.data.resolve()
     compute = LocalCompute(folder=data / "runs", secrets=vault, root=ROOT, slots=settings.local_slots)
@@ -187,7 +188,7 @@ def _places(settings: Settings, *, vault: Secrets, key: bytes, base_url: str) ->
 
 
 def _mailer(settings: Settings) -> Mailer:
-    from bot.mail import NoMailer, SmtpMailer, mime, parse_mail_url
+    from bot.mail.smtp import NoMailer, SmtpMailer, mime, parse_mail_url
 
     server = parse_mail_url(settings.mail)
     if server.kind == "off":
@@ -203,11 +204,11 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     """The application with Slack in front: Socket Mode where there is an app token, else HTTP."""
     from slack_bolt import App, BoltContext
 
-    from bot.local import LocalResults
-    from bot.slack import SlackChat
-    from bot.web import web
+    from bot.local.results import LocalResults
+    from bot.slack.chat import SlackChat
+    from bot.slack.workspace import Workspace
+    from bot.web.site import web
     from handlers import register
-    from handlers.workspace import Workspace
 
     if settings.slack_bot_token is None:
         raise NomadsError("Set SLACK_BOT_TOKEN (OAuth & Permissions in your Slack app's settings).")
@@ -271,7 +272,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
 
 
 def _client(settings: Settings, *, timeout: float) -> PooledWebClient:
-    from bot.webclient import PooledWebClient
+    from bot.slack.client import PooledWebClient
 
     if settings.slack_bot_token is None:
         raise NomadsError("Set SLACK_BOT_TOKEN.")
@@ -397,7 +398,7 @@ def provision(settings: Settings) -> None:
 
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     """Try each part once, without starting anything, and say what is wrong; True where nothing is."""
-    from bot.mail import SmtpMailer
+    from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)
     core.store.migrate()

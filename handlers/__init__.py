@@ -8,11 +8,12 @@ from concurrent.futures import Executor
 
 from slack_bolt import App
 
-from bot import cards
-from bot.catalog import Catalog
-from bot.output import Output
-from bot.ports import Volumes
-from bot.service import JobService
+from bot.application.output import Output
+from bot.application.ports import Volumes
+from bot.application.service import JobService
+from bot.domain.catalog import Catalog
+from bot.slack import cards
+from bot.slack.workspace import Workspace
 from handlers import errors, logs, modal, steer, token
 from handlers.commands import Commands
 from handlers.home import HomeTab
@@ -23,7 +24,6 @@ from handlers.steer import Steer
 from handlers.submit import Submit
 from handlers.token import Token
 from handlers.windows import Windows
-from handlers.workspace import Workspace
 
 COMMAND = "/nomads"
 SHORTCUT = "nomads_submit"

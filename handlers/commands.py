@@ -9,10 +9,11 @@ from slack_bolt import Ack
 from slack_sdk import WebClient
 from slack_sdk.models.blocks import Block
 
-from bot import cards, words
-from bot.catalog import Catalog
-from bot.jobs import NomadsError
-from bot.service import JobService, Which
+from bot.application.service import JobService, Which
+from bot.domain import words
+from bot.domain.catalog import Catalog
+from bot.domain.errors import NomadsError
+from bot.slack import cards
 from handlers.logs import Logs
 from handlers.look import Look
 from handlers.steer import Steer

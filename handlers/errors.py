@@ -13,8 +13,9 @@ from slack_bolt import BoltResponse, Respond
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from bot import cards, words
-from bot.jobs import NomadsError
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from bot.slack import cards
 from handlers.windows import window
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ from typing import Any
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
-from bot.jobs import Steps, Unavailable
-from bot.service import JobService
+from bot.application.service import JobService
+from bot.domain.errors import Unavailable
+from bot.domain.people import Steps
 from handlers.submit import Submit
 from handlers.token import Token
 from handlers.windows import Windows

@@ -14,10 +14,12 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackClientError
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
-from bot import cards, words
-from bot.jobs import Job, NomadsError
-from bot.output import Output, log_lines
-from bot.service import JobService
+from bot.application.output import Output, log_lines
+from bot.application.service import JobService
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from bot.domain.job import Job
+from bot.slack import cards
 from handlers.windows import Windows, update, window
 
 CALLBACK = "nomads_logs_view"

@@ -8,12 +8,13 @@ from slack_bolt import Ack, Respond
 from slack_sdk import WebClient
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
-from bot import cards, words
-from bot.jobs import Job
-from bot.output import Output
-from bot.service import JobService, Which
+from bot.application.output import Output
+from bot.application.service import JobService, Which
+from bot.domain import words
+from bot.domain.job import Job
+from bot.slack import cards
+from bot.slack.workspace import Workspace
 from handlers.windows import Windows, update, window
-from handlers.workspace import Workspace
 
 TURNS = 150
 """Pages that can be turned back; a button carries 2,000 characters."""

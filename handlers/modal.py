@@ -33,10 +33,10 @@ from slack_sdk.models.blocks import (
 )
 from slack_sdk.models.views import View
 
-from bot import words
-from bot.catalog import Catalog
-from bot.jobs import MAX_NAME, JobRequest
-from bot.ports import Experiment
+from bot.domain import words
+from bot.domain.catalog import Catalog
+from bot.domain.request import MAX_NAME, JobRequest
+from bot.domain.volume import Experiment
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"

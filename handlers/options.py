@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import SecretStr
 from slack_bolt import Ack
 
-from bot.jobs import PUBLIC_TOKEN, Unavailable
-from bot.ports import Volumes, VolumesRefused
-from bot.service import JobService
+from bot.application.ports import Volumes
+from bot.application.service import JobService
+from bot.domain.errors import Unavailable
+from bot.domain.request import PUBLIC_TOKEN
+from bot.domain.volume import VolumesRefused
 from handlers import modal
 
 WITHIN = 1.5

@@ -10,12 +10,14 @@ from slack_sdk import WebClient
 from slack_sdk.models.blocks import EmailInputElement, InputBlock, PlainTextInputElement
 from slack_sdk.models.views import View
 
-from bot.checks import token_problem
-from bot.jobs import InvalidRequest, Job, JobState, NomadsError
-from bot.service import JobService
+from bot.application.service import JobService
+from bot.domain.checks import token_problem
+from bot.domain.errors import InvalidRequest, NomadsError
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.slack.workspace import Workspace
 from handlers import modal
 from handlers.windows import Windows, said
-from handlers.workspace import Workspace
 
 CALLBACK = "nomads_retry_view"
 

@@ -11,16 +11,21 @@ from pydantic import SecretStr
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
-from bot import words
-from bot.catalog import Catalog
-from bot.jobs import FINAL, PUBLIC_TOKEN, AlreadyRunning, InvalidRequest, Job, Unavailable
-from bot.output import Output
-from bot.people import Kept, typed
-from bot.ports import SavedToken, Volumes, VolumesRefused
-from bot.service import JobService, Proposal
+from bot.application.output import Output
+from bot.application.people import Kept, typed
+from bot.application.ports import Volumes
+from bot.application.service import JobService, Proposal
+from bot.domain import words
+from bot.domain.catalog import Catalog
+from bot.domain.errors import AlreadyRunning, InvalidRequest, Unavailable
+from bot.domain.job import Job
+from bot.domain.people import SavedToken
+from bot.domain.request import PUBLIC_TOKEN
+from bot.domain.states import FINAL
+from bot.domain.volume import VolumesRefused
+from bot.slack.workspace import Workspace
 from handlers import modal
 from handlers.windows import Windows, update
-from handlers.workspace import Workspace
 
 CHECK = 1.5
 """Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""

@@ -17,11 +17,12 @@ from slack_sdk.models.blocks import (
 )
 from slack_sdk.models.views import View
 
-from bot.cards import about_token
-from bot.checks import token_problem
-from bot.jobs import Unavailable
-from bot.ports import TokenRefused, Volumes
-from bot.service import JobService
+from bot.application.ports import Volumes
+from bot.application.service import JobService
+from bot.domain.checks import token_problem
+from bot.domain.errors import Unavailable
+from bot.domain.volume import TokenRefused
+from bot.slack.cards import about_token
 from handlers import modal
 
 CALLBACK = "nomads_token_view"

@@ -13,9 +13,9 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.models.blocks import Block, PlainTextObject, SectionBlock
 from slack_sdk.models.views import View
 
-from bot import words
-from bot.cards import SECTION
-from bot.jobs import NomadsError
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from bot.slack.cards import SECTION
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pytest_socket import socket_allow_hosts
 
 from bot.aws.config import AwsConfig
 from bot.settings import Settings
-from bot.store import JobStore, connect
+from bot.storage.store import JobStore, connect
 
 _numbers = itertools.count(1)
 _LEFT_OUT = pytest.StashKey[int]()

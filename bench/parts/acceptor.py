@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from bench.processes import questions, say
 from bot.app import build_core
-from bot.jobs import JobRequest
+from bot.domain.request import JobRequest
 from bot.settings import Settings
 
 TIMES = 500

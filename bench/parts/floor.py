@@ -21,10 +21,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bench.processes import questions, say
-from bot.catalog import Catalog
+from bot.domain.catalog import Catalog
 from bot.settings import ROOT
-from bot.web import THREADS
-from bot.webclient import PooledWebClient
+from bot.slack.client import PooledWebClient
+from bot.web.site import THREADS
 from handlers import modal
 
 Opening = Callable[[str], Awaitable[Any]]

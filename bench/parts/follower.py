@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.parts.slack import FORM, walk
 from bench.processes import questions, say
-from bot import cards
+from bot.slack import cards
 from sandbox.house import ROOT
 from sandbox.slack import SlackStandIn
 from sandbox.slack.delivery import Envelope

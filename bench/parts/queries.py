@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from bench.processes import questions, say
 from bot.app import build_core
-from bot.jobs import UnknownJob
-from bot.service import JobService, Which
+from bot.application.service import JobService, Which
+from bot.domain.errors import UnknownJob
 from bot.settings import Settings
 
 

@@ -18,8 +18,9 @@ from pydantic import SecretStr
 
 from bot.aws.clients import Clients, Unanswered, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import FINAL, JobState, LogLine, Observation, Refused
-from bot.ports import Work
+from bot.domain.errors import Refused
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import LogLine, Observation, Work
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient

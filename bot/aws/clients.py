@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.config import AwsConfig
-from bot.jobs import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from boto3.session import Session

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from bot.aws.batch import BatchCompute, definition
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import NotFound, Refused, Unavailable
+from bot.domain.errors import NotFound, Refused, Unavailable
 
 POLL = 5.0
 """Seconds between two looks at something AWS is still making."""

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import NotFound, Refused, ResultFile
-from bot.ports import Link
+from bot.domain.errors import NotFound, Refused
+from bot.domain.results import Link, ResultFile
 
 PART = 8 * 2**20
 """Bytes of one part of a long file; S3 takes 10,000 parts."""

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import NotFound, Unavailable
+from bot.domain.errors import NotFound, Unavailable
 
 
 class AwsSecrets:

@@ -8,7 +8,7 @@ from email.message import EmailMessage
 
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
-from bot.ports import Mail
+from bot.domain.messages import Mail
 
 
 class SesMailer:

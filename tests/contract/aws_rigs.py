@@ -12,9 +12,9 @@ from moto.ses.models import ses_backends
 from pydantic import SecretStr
 
 from bot.aws.ses import SesMailer
-from bot.jobs import JobState
-from bot.mail import mime
-from bot.ports import Work
+from bot.domain.states import JobState
+from bot.domain.work import Work
+from bot.mail.smtp import mime
 from tests.contract.rigs import TOKEN, a_work
 from tests.support import aws
 

@@ -16,11 +16,14 @@ from typing import Any, Protocol
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from bot.boss import BossVolumes
-from bot.jobs import FINAL, JobState, LogLine, Observation
-from bot.local import LocalCompute, LocalResults, SealedSecrets
-from bot.mail import MailServer, Security, SmtpMailer, mime
-from bot.ports import Compute, Mailer, Results, Secrets, Volumes, Work
+from bot.application.ports import Compute, Mailer, Results, Secrets, Volumes
+from bot.boss.volumes import BossVolumes
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import LogLine, Observation, Work
+from bot.local.compute import LocalCompute
+from bot.local.results import LocalResults
+from bot.mail.smtp import MailServer, Security, SmtpMailer, mime
+from bot.storage.vault import SealedSecrets
 from sandbox.boss import Access, BossStandIn
 from sandbox.volumes import Bricks
 from tests.support.memory import Bounds, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from slack_sdk import WebClient
 
-from bot.jobs import JobState, Refused, Unavailable
-from bot.ports import Chat
-from bot.slack import SlackChat
+from bot.application.ports import Chat
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.states import JobState
+from bot.slack.chat import SlackChat
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import BOT_USER
 from tests.support.app import MANIFEST

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import WAITING, WATCHED, JobState, Progress
+from bot.domain.states import WAITING, WATCHED, JobState
+from bot.domain.work import Progress
 from tests.contract.aws_rigs import AwsComputeRig
 from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig, texts
 from tests.support.aws import World

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from bot.jobs import Refused
-from bot.ports import Mail
+from bot.domain.errors import Refused
+from bot.domain.messages import Mail
 from tests.contract.aws_rigs import AwsMailerRig
 from tests.contract.rigs import MailerRig, MemoryMailerRig, SmtpMailerRig, smtp_server
 from tests.support.aws import World

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.jobs import NotFound, Refused, ResultFile, Unavailable
+from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.results import ResultFile
 from tests.contract.aws_rigs import AwsResultsRig
 from tests.contract.rigs import LocalResultsRig, MemoryResultsRig, ResultsRig
 from tests.support.aws import World

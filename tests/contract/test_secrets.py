@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import NotFound
-from bot.ports import Secrets
+from bot.application.ports import Secrets
+from bot.domain.errors import NotFound
 from tests.contract.rigs import TOKEN, sealed_secrets
 from tests.support.aws import World
 from tests.support.memory import MemorySecrets

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import NotFound, Unavailable
-from bot.ports import (
+from bot.application.ports import Volumes
+from bot.domain.errors import NotFound, Unavailable
+from bot.domain.volume import (
     Channel,
     Experiment,
     NotAllowed,
     TokenRefused,
     UnknownCollection,
     UnknownExperiment,
-    Volumes,
     VolumesRefused,
 )
 from tests.contract.rigs import READER, STRANGER, WRITER, MemoryVolumesRig, VolumesRig, boss_volumes

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from bot.jobs import JobState
+from bot.domain.states import JobState
 from bot.settings import ROOT
 from sandbox.house import House
 from tests.support.processes import Lab

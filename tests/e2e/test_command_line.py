@@ -18,7 +18,10 @@ from pydantic import SecretStr
 
 from bot.__main__ import main
 from bot.app import build_core
-from bot.jobs import Job, JobRequest, JobState, Unavailable
+from bot.domain.errors import Unavailable
+from bot.domain.job import Job
+from bot.domain.request import JobRequest
+from bot.domain.states import JobState
 from bot.settings import Settings
 from sandbox.house import House
 from tests.support.app import PROGRAMS, RIGHT

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.following import overlap
-from bot.jobs import Job, JobState, LogLine
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import LogLine
+from bot.terminal.following import overlap
 from sandbox.house import House
 from tests.support.processes import PATIENCE, Lab, an_order
 from tests.support.waiting import until

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.jobs import Job, JobState
+from bot.domain.job import Job
+from bot.domain.states import JobState
 from sandbox.boss import Access
 from sandbox.house import House
 from sandbox.slack import SlackStandIn

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from bot.jobs import Job, JobState, Unavailable
+from bot.domain.errors import Unavailable
+from bot.domain.job import Job
+from bot.domain.states import JobState
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import Member
 from tests.support.app import PROGRAMS, Served, serving

@@ -9,25 +9,23 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import (
+from bot.application.people import People
+from bot.application.service import Which
+from bot.domain.errors import (
     AlreadyRunning,
     InvalidRequest,
-    Job,
-    JobState,
     NomadsError,
     NotYours,
-    Observation,
-    Preferences,
-    Progress,
     Refused,
-    Steps,
     TooLate,
     Unavailable,
     UnknownJob,
 )
-from bot.people import People
-from bot.service import Which
-from bot.store import JobStore
+from bot.domain.job import Job
+from bot.domain.people import Preferences, Steps
+from bot.domain.states import JobState
+from bot.domain.work import Observation, Progress
+from bot.storage.store import JobStore
 from tests.support.world import TOKEN, World, a_request
 
 OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import JobState
+from bot.domain.states import JobState
 from sandbox.boss import DEMO_TOKEN, Access
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.workspace import Member
@@ -260,7 +260,7 @@ def jobs(served: Served) -> list[Any]:
     """Every job."""
     import sqlalchemy as sa
 
-    from bot.tables import jobs as table
+    from bot.storage.tables import jobs as table
 
     store = served.nomads.core.store
     with store._connection() as connection:
@@ -422,7 +422,7 @@ def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -
     served.nomads.core.service.people.forget_token("U01DEMO")
     (job,) = jobs(served)
     reference = job.token_ref
-    from bot.local import SealedSecrets
+    from bot.storage.vault import SealedSecrets
 
     vault = served.nomads.core.service._vault
     assert isinstance(vault, SealedSecrets)

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.jobs import JobState
+from bot.domain.states import JobState
 from handlers import modal
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import BOT_USER, Channel

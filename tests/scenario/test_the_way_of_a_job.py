@@ -13,25 +13,19 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from bot.catalog import Catalog, Limits
-from bot.checks import Prices
-from bot.jobs import (
-    AlreadyRunning,
-    InvalidRequest,
-    Job,
-    JobRequest,
-    JobState,
-    Observation,
-    Progress,
-    Refused,
-    TooLate,
-    Unavailable,
-)
-from bot.local import SealedSecrets
-from bot.ports import Experiment
-from bot.service import Confirm, JobService, Proposal
-from bot.store import JobStore, Kind, Lane
-from bot.tables import secrets
+from bot.application.service import Confirm, JobService, Proposal
+from bot.domain.catalog import Catalog, Limits
+from bot.domain.checks import Prices
+from bot.domain.errors import AlreadyRunning, InvalidRequest, Refused, TooLate, Unavailable
+from bot.domain.job import Job
+from bot.domain.outbox import Kind, Lane
+from bot.domain.request import JobRequest
+from bot.domain.states import JobState
+from bot.domain.volume import Experiment
+from bot.domain.work import Observation, Progress
+from bot.storage.store import JobStore
+from bot.storage.tables import secrets
+from bot.storage.vault import SealedSecrets
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
 

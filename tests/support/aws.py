@@ -39,15 +39,15 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 from moto.ses.models import ses_backends
 
+from bot.application.ports import Compute, Mailer, Results, Secrets
 from bot.aws.batch import BatchCompute
 from bot.aws.clients import Clients
 from bot.aws.config import AwsConfig
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
 from bot.aws.ses import SesMailer
-from bot.jobs import FINAL, WAITING, JobState
-from bot.mail import mime
-from bot.ports import Compute, Mailer, Results, Secrets
+from bot.domain.states import FINAL, WAITING, JobState
+from bot.mail.smtp import mime
 
 REGION = "eu-west-2"
 BUCKET = "nomads-results-for-tests"

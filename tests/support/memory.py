@@ -23,22 +23,14 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from bot.jobs import FINAL, PUBLIC_TOKEN, JobState, LogLine, NotFound, Observation, Refused, ResultFile, Unavailable
-from bot.mail import mime
-from bot.ports import (
-    Channel,
-    Experiment,
-    Home,
-    Link,
-    Mail,
-    NotAllowed,
-    Step,
-    Story,
-    TokenRefused,
-    UnknownCollection,
-    UnknownExperiment,
-    Work,
-)
+from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.messages import Home, Mail, Step, Story
+from bot.domain.request import PUBLIC_TOKEN
+from bot.domain.results import Link, ResultFile
+from bot.domain.states import FINAL, JobState
+from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
+from bot.domain.work import LogLine, Observation, Work
+from bot.mail.smtp import mime
 
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 

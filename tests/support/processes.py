@@ -17,9 +17,10 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from bot.jobs import FINAL, Job, JobState
-from bot.store import JobStore, connect
-from bot.tables import effects, jobs, secrets
+from bot.domain.job import Job
+from bot.domain.states import FINAL, JobState
+from bot.storage.store import JobStore, connect
+from bot.storage.tables import effects, jobs, secrets
 from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
 from tests.support.app import PROGRAMS, RIGHT, with_endings

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bot.jobs import Job, JobState, Summary
-from bot.ports import Link, Step, Story
+from bot.domain.job import Job
+from bot.domain.messages import Step, Story
+from bot.domain.results import Link, Summary
+from bot.domain.states import JobState
 from tests.support.world import a_request
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bot.catalog import Catalog, Pipeline
-from bot.jobs import Job, JobRequest, JobState, Observation
-from bot.output import Output
-from bot.service import JobService
-from bot.store import JobStore
-from bot.worker import Worker
+from bot.application.output import Output
+from bot.application.service import JobService
+from bot.application.worker import Worker
+from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.job import Job
+from bot.domain.request import JobRequest
+from bot.domain.states import JobState
+from bot.domain.work import Observation
+from bot.storage.store import JobStore
 from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 
 TOKEN = "canary-token"

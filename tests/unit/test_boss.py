@@ -29,10 +29,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from bot import boss
-from bot.boss import BossVolumes, Lifetimes
-from bot.jobs import NomadsError, Unavailable
-from bot.ports import Channel, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment, Unusable
+from bot.boss import volumes as boss
+from bot.boss.volumes import BossVolumes, Lifetimes
+from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.volume import Channel, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment, Unusable
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
 from tests.support.waiting import until
@@ -982,8 +982,8 @@ def test_while_boss_is_late_nobody_else_waits_for_it(
 
 def test_nothing_is_begun_before_the_first_call(server: Hostile) -> None:
     program = (
-        "import sys, threading, bot.boss\n"
-        f"volumes = bot.boss.BossVolumes(host={server.url!r})\n"
+        "import sys, threading, bot.boss.volumes\n"
+        f"volumes = bot.boss.volumes.BossVolumes(host={server.url!r})\n"
         "assert 'httpx' not in sys.modules and 'httpcore' not in sys.modules\n"
         "assert threading.active_count() == 1\n"
         "volumes.close()\n"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalog import Catalog, Pipeline
-from bot.jobs import Box, NomadsError, Range
+from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.errors import NomadsError
+from bot.domain.volume import Box, Range
 from bot.settings import ROOT
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot import words
-from bot.catalog import Pipeline
-from bot.checks import Prices, against, bytes_per_voxel, expected
-from bot.ports import Channel, Experiment
+from bot.domain import words
+from bot.domain.catalog import Pipeline
+from bot.domain.checks import Prices, against, bytes_per_voxel, expected
+from bot.domain.volume import Channel, Experiment
 from pipelines.common.boss import pick
 from pipelines.common.program import WrongRequest
 from tests.support.world import a_request

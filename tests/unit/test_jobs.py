@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.jobs import FINAL, MAX_COORDINATE, Box, InvalidRequest, JobRequest, JobState, Progress, Range, compute_name
+from bot.domain.errors import InvalidRequest
+from bot.domain.job import compute_name
+from bot.domain.request import JobRequest
+from bot.domain.states import FINAL, JobState
+from bot.domain.volume import MAX_COORDINATE, Box, Range
+from bot.domain.work import Progress
 from tests.support.stories import a_job
 from tests.support.world import a_request
 

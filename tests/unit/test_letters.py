@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.jobs import JobState
-from bot.letters import acceptance, ending
-from bot.ports import Link
+from bot.application.letters import acceptance, ending
+from bot.domain.results import Link
+from bot.domain.states import JobState
 from tests.support.stories import a_job, a_story, a_summary
 
 

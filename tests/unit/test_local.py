@@ -19,9 +19,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bot import supervise
-from bot.jobs import JobState, LogLine, NomadsError, NotFound, Refused, ResultFile, Unavailable
-from bot.local import LocalCompute, LocalResults, SealedSecrets, load_key
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.results import ResultFile
+from bot.domain.states import JobState
+from bot.domain.work import LogLine
+from bot.local import supervise
+from bot.local.compute import LocalCompute
+from bot.local.results import LocalResults
+from bot.storage.vault import SealedSecrets, load_key
 from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, MemoryRows, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from bot.jobs import NomadsError, Refused, Unavailable
-from bot.mail import MailServer, NoMailer, Security, SmtpMailer, mime, parse_mail_url
-from bot.ports import Mail
+from bot.domain.errors import NomadsError, Refused, Unavailable
+from bot.domain.messages import Mail
+from bot.mail.smtp import MailServer, NoMailer, Security, SmtpMailer, mime, parse_mail_url
 from tests.contract.rigs import SmtpServer, free_port, smtp_server
 
 SENDER = "nomads@example.org"

@@ -12,9 +12,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bot.jobs import Preferences
-from bot.store import JobStore, connect
-from bot.tables import MIGRATIONS, REVISION, effects, jobs, metadata
+from bot.domain.people import Preferences
+from bot.storage.store import JobStore, connect
+from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.jobs import Job, JobState, LogLine, NotFound, Refused
-from bot.output import LOG_FILE, MASK, Output, log_lines, masked
+from bot.application.output import LOG_FILE, MASK, Output, log_lines, masked
+from bot.domain.errors import NotFound, Refused
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import LogLine
 from tests.support.memory import MemoryCompute, MemoryResults, MemorySecrets
 from tests.support.stories import a_job
 from tests.support.world import TOKEN

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bot.app import _public_url, build, build_core, doctor
-from bot.jobs import NomadsError
+from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Settings
 from sandbox.slack import SlackStandIn
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.jobs import Job, JobState, Progress, Refused, Unavailable
-from bot.ports import Link
-from bot.slack import SlackChat
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Job
+from bot.domain.results import Link
+from bot.domain.states import JobState
+from bot.domain.work import Progress
+from bot.slack.chat import SlackChat
 from sandbox.slack import SlackStandIn
 from tests.support.stories import a_job, a_step, a_story, a_summary
 

@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from bot.jobs import InvalidRequest, Unavailable
-from bot.local import SealedSecrets
-from bot.service import JobService
-from bot.store import JobStore, Transaction, connect
-from bot.tables import jobs, secrets
+from bot.application.service import JobService
+from bot.domain.errors import InvalidRequest, Unavailable
+from bot.storage.store import JobStore, Transaction, connect
+from bot.storage.tables import jobs, secrets
+from bot.storage.vault import SealedSecrets
 from tests.support.waiting import until
 from tests.support.world import World, a_request
 
@@ -28,7 +28,7 @@ def _count(store: JobStore, table: sa.Table) -> int:
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobStore]:
-    monkeypatch.setattr("bot.store.BUSY_SECONDS", 30)
+    monkeypatch.setattr("bot.storage.store.BUSY_SECONDS", 30)
     store = JobStore(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
     store.migrate()
     yield store
@@ -158,7 +158,7 @@ def test_a_change_that_fails_takes_no_other_with_it(sqlite_store: JobStore) -> N
 def test_changes_that_could_not_be_written_in_time_are_unavailable_and_not_made_later(
     sqlite_store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.store.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("bot.storage.store.BUSY_SECONDS", 0.1)
     with ThreadPoolExecutor(4) as pool, sqlite_store.begin():
         made = [pool.submit(sqlite_store.write, _keep(sqlite_store, f"r{n}")) for n in range(4)]
         assert all(isinstance(future.exception(30), Unavailable) for future in made)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.applications import Starlette
 
-from bot.local import LocalResults
-from bot.web import web
+from bot.local.results import LocalResults
+from bot.web.site import web
 from sandbox.slack.server import bound_socket
 from tests.support.app import listening
 

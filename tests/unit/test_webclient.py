@@ -15,8 +15,8 @@ from urllib.error import URLError
 import pytest
 from slack_sdk.errors import SlackApiError
 
-from bot import webclient
-from bot.webclient import PooledWebClient
+from bot.slack import client as webclient
+from bot.slack.client import PooledWebClient
 from sandbox.slack import SlackStandIn
 from tests.support.waiting import until
 

@@ -18,8 +18,9 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from pydantic import SecretStr
 
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
-from bot.jobs import JobState, LogLine, NotFound, Refused, Unavailable
-from bot.ports import Work
+from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.states import JobState
+from bot.domain.work import LogLine, Work
 from tests.contract.rigs import texts
 from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
 

@@ -16,7 +16,7 @@ from botocore import exceptions
 
 from bot.aws.clients import CONNECTIONS, Clients, Unanswered, translated
 from bot.aws.config import AwsConfig
-from bot.jobs import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 from tests.support.aws import World, aws_world
 
 

@@ -14,8 +14,8 @@ from moto.batch.models import BatchBackend
 
 from bot.aws.config import AwsConfig
 from bot.aws.provision import POLLS, provision
-from bot.catalog import Pipeline
-from bot.jobs import Refused, Unavailable
+from bot.domain.catalog import Pipeline
+from bot.domain.errors import Refused, Unavailable
 from tests.support.aws import BUCKET, World, answer, aws_world, make_role, network
 
 PIPELINES = [

@@ -13,7 +13,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from bot.aws.s3 import PART, S3Results, _Stream
-from bot.jobs import NotFound, Refused, ResultFile, Unavailable
+from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.results import ResultFile
 from tests.support.aws import BUCKET, World, answer, aws_world, write_result
 
 FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/k3v9"

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.aws.secrets import AwsSecrets
-from bot.jobs import NotFound, Refused, Unavailable
+from bot.domain.errors import NotFound, Refused, Unavailable
 from tests.support.aws import REGION, World, answer, aws_world
 
 TOKEN = SecretStr("demo-token-canary")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bot.aws.ses import SesMailer
-from bot.jobs import Refused, Unavailable
-from bot.mail import mime
-from bot.ports import Mail
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.messages import Mail
+from bot.mail.smtp import mime
 from tests.support.aws import SENDER, answer, aws_world, mailer
 
 MAIL = Mail(

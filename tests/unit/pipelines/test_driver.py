@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.jobs import Summary
+from bot.domain.results import Summary
 from pipelines.common import channels
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS

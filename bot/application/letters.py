@@ -1,0 +1,57 @@
+"""The two mails of a job: when it was taken, and when it ended. Text and HTML say the same."""
+
+from __future__ import annotations
+
+from html import escape
+
+from bot.domain import words
+from bot.domain.messages import Mail, Story
+from bot.domain.states import JobState
+
+
+def acceptance(story: Story, *, message_id: str) -> Mail:
+    """Your job was taken, and this is where its results will be."""
+    job = story.job
+    lines = ["NOMADS has taken your job. You will hear of its end by mail.", *_facts(story)]
+    return _mail(story, f"NOMADS job {job.id}: accepted", lines, [("Results will be at", story.address)], message_id)
+
+
+def ending(story: Story, *, message_id: str) -> Mail:
+    """Your job has ended: what it found and where, or why it failed and what to do."""
+    job = story.job
+    if job.state is JobState.SUCCEEDED:
+        counts = job.summary.counts if job.summary else {}
+        lines = ["Your NOMADS job has finished.", *_facts(story)]
+        lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
+        lines += job.summary.notes if job.summary else []
+        links = [(title, link.url) for title, link in story.links]
+        if until := min((link.expires for _, link in story.links if link.expires), default=None):
+            lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
+        return _mail(story, f"NOMADS job {job.id}: finished", lines, [*links, ("All files", story.address)], message_id)
+    said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
+    lines = [f"Your NOMADS job {said}.", *_facts(story)]
+    if job.reason:
+        lines.append(f"Reason: {job.reason}")
+    lines.append(job.advice)
+    if job.log_tail:
+        lines += ["The last lines it printed:", *(f"  {line}" for line in job.log_tail)]
+    return _mail(story, f"NOMADS job {job.id}: {said.split()[-1]}", lines, [], message_id)
+
+
+def _facts(story: Story) -> list[str]:
+    request = story.job.request
+    return [
+        f"Pipeline: {request.pipeline}",
+        f"Volume: {request.collection}/{request.experiment}, {request.box} (voxels)",
+        f"Size: {words.count(request.box.voxels)} voxels, {words.size(story.size)}",
+    ]
+
+
+def _mail(story: Story, subject: str, lines: list[str], links: list[tuple[str, str]], message_id: str) -> Mail:
+    text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
+    paragraphs = "".join(f"<p style='margin:0 0 .4em;white-space:pre-wrap'>{escape(line)}</p>" for line in lines)
+    items = "".join(f"<li><a href='{escape(url, quote=True)}'>{escape(title)}</a></li>" for title, url in links)
+    html = (
+        f"<html><body style='font-family:sans-serif'>{paragraphs}{f'<ul>{items}</ul>' if items else ''}</body></html>"
+    )
+    return Mail(to=story.job.request.email, subject=subject, text=text, html=html, message_id=message_id)

@@ -1,0 +1,610 @@
+"""Volumes: what BOSS says of itself, over the detail GETs of its API, within short deadlines, and remembered.
+
+A caller waits as long as it wants to; the request goes on in a thread of its own until it has an answer or its patience
+ends, and what came of it is kept for the next caller. One request is under way for a token and path, whoever asks.
+What BOSS sends is data from outside: checked, bounded, and never repeated in an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from urllib.parse import quote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from bot.domain.errors import NomadsError, Refused, Unavailable
+from bot.domain.request import MAX_NAME
+from bot.domain.volume import (
+    Channel,
+    Experiment,
+    NotAllowed,
+    TokenRefused,
+    UnknownCollection,
+    UnknownExperiment,
+    Unusable,
+)
+
+if TYPE_CHECKING:
+    from bot.boss.http import BossHttp
+
+
+LOG = logging.getLogger(__name__)
+
+WORKERS = 8
+"""Requests, and connections, at once."""
+WAITING = 64
+"""Requests that may wait for a worker; whoever comes later is told at once that BOSS is too slow."""
+MAX_LIST = 4 * 2**20
+"""Bytes of a list of collections that are read."""
+MAX_DETAIL = 2**20
+"""Bytes of any other answer that are read."""
+MAX_NAMES = 20_000
+"""The longest list that is understood."""
+MAX_KEPT, MAX_KEPT_BYTES = 4096, 32 * 2**20
+"""How many answers are remembered, and how many bytes these had; the least recently used are forgotten first."""
+NEAR = 200
+"""How many names are compared for likeness: it costs up to a millisecond each."""
+LATE, SHORTLY, PATIENT = 1.0, 0.05, 2.5
+"""Seconds after which BOSS is late; while it is, nobody waits longer than the second: what they asked goes on, and the
+first answer that is in time ends it. A crowd that fills in forms is kept waiting once, not one by one. Who can wait for
+as long as the third is nobody who fills in a form, and waits."""
+_CLOSING_SECONDS = 1.0
+
+_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME}}}")
+_TOKEN = re.compile(r"[!-~]{1,1024}")  # anything else cannot stand in a header, and h11 would quote it in its error
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
+_COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
+
+
+# ── what BOSS sends ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """The names among what should be a list of names: what is none in BOSS's alphabet is left out."""
+    if not isinstance(value, list) or len(value) > MAX_NAMES:
+        raise ValueError("not a list of names")
+    return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and _NAME.fullmatch(name)))
+
+
+def _word(value: Any) -> str:
+    """A data type's name; empty for anything else: one odd channel does not spoil the others."""
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,32}", value) else ""
+
+
+def _nanometres(value: Any) -> Any:
+    return _NANOMETRES.get(value.lower()) if isinstance(value, str) else None
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Said(BaseModel):
+    """An answer. Strict: no string or bool is taken for a number."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _Collections(_Said):
+    collections: Names
+
+
+class _Collection(_Said):
+    experiments: Names
+
+
+class _Experiment(_Said):
+    coord_frame: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    channels: Names
+
+
+class _Frame(_Said):
+    z_start: Int64
+    z_stop: Int64
+    y_start: Int64
+    y_stop: Int64
+    x_start: Int64
+    x_stop: Int64
+    z_voxel_size: Size
+    y_voxel_size: Size
+    x_voxel_size: Size
+    voxel_unit: Annotated[float, BeforeValidator(_nanometres)] = 1.0
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> _Frame:
+        if any(start >= stop for start, stop in self.bounds) or not all(0 < size < math.inf for size in self.voxel_nm):
+            raise ValueError("no volume")
+        return self
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return (self.z_start, self.z_stop), (self.y_start, self.y_stop), (self.x_start, self.x_stop)
+
+    @property
+    def voxel_nm(self) -> tuple[float, float, float]:
+        unit = self.voxel_unit
+        return self.z_voxel_size * unit, self.y_voxel_size * unit, self.x_voxel_size * unit
+
+
+class _Channel(_Said):
+    datatype: Annotated[str, BeforeValidator(_word)] = ""
+
+
+class _PermissionSet(_Said):
+    collection: str = ""
+    experiment: str = ""
+    permissions: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+
+
+class _Permissions(_Said):
+    sets: Annotated[list[_PermissionSet], Field(alias="permission-sets", max_length=MAX_NAMES)]
+
+
+S = TypeVar("S", bound=_Said)
+
+
+# ── asking, once ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Missing(Refused):
+    """A 404."""
+
+
+class _Forbidden(Refused):
+    """A 403."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long an answer is kept, in seconds, from when it came."""
+
+    metadata: float = 300
+    refusal: float = 10
+    """A 401, 403 or 404."""
+    trouble: float = 2
+    """Anything else, or what Retry-After asks for if that is longer, up to a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a request: what was said, or a kind of failure and a text about it."""
+
+    said: _Said | None = None
+    failure: Literal["", "token", "forbidden", "missing", "unusable", "unavailable"] = ""
+    text: str = ""
+    retry_after: float | None = None
+
+    def take(self) -> _Said:
+        """What was said. Raises a new error each time: an error raised in two threads would tell of both."""
+        if self.said is not None:
+            return self.said
+        if self.failure == "token":
+            raise TokenRefused
+        if self.failure == "unusable":
+            raise Unusable(_STRANGE_EXPERIMENT)
+        if self.failure in ("forbidden", "missing"):
+            raise _Forbidden if self.failure == "forbidden" else _Missing
+        raise Unavailable(self.text, retry_after=self.retry_after)
+
+
+class Deadline(NamedTuple):
+    """When a caller goes on without an answer."""
+
+    at: float
+    patient: bool
+
+
+Key = tuple[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    future: Future[_Outcome]
+    until: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    key: Key
+    token: SecretStr
+    model: type[_Said]
+    limit: int
+    deadline: float
+    future: Future[_Outcome]
+
+
+class BossVolumes:
+    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        hosts: Sequence[str] = (),
+        patience: float = 5,
+        connect: float = 2,
+        lifetimes: Lifetimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`host` is a host name, which is asked over https, or `http://host:port`; `hosts` are those that are allowed,
+        written alike (none: just that one). Raises NomadsError where it is none of them or no address.
+
+        A request ends after `patience` seconds, waiting for a worker included, a connection's making after `connect`.
+        `clock` says how old an answer is.
+        """
+        self._base = _origin(host)
+        if hosts and self._base not in map(_origin, hosts):
+            raise NomadsError(f"NOMADS_BOSS_HOST: {self._base} is not among the hosts that are allowed.")
+        self._patience = patience
+        self._connect = connect
+        self._lifetimes = lifetimes or Lifetimes()
+        self._clock = clock
+        self._salt = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self._flights: dict[Key, Future[_Outcome]] = {}
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._http: BossHttp | None = None
+        self._http_lock = threading.Lock()
+        self._closed = False
+        self._late = False
+
+    # ── the port ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
+        try:
+            return self._said(_Collections, _COLLECTIONS, token, _after(within), limit=MAX_LIST).collections
+        except (_Missing, _Forbidden):
+            raise Unavailable(
+                f"{self._base} lists no collections; whoever runs NOMADS checks that it is BOSS."
+            ) from None
+
+    def experiments(self, collection: str, *, token: SecretStr, within: float) -> Sequence[str]:
+        return self._experiments(collection, token, _after(within))
+
+    def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        deadline = _after(within)
+        if not _are_names(collection):
+            raise UnknownCollection(collection)
+        if not _are_names(experiment):
+            raise UnknownExperiment(collection, experiment)
+        path = _path(collection, experiment)
+        try:
+            said = self._said(_Experiment, path, token, deadline)
+        except _Forbidden:
+            raise NotAllowed(collection, experiment) from None
+        except _Missing:
+            raise self._unknown(collection, experiment, token, deadline) from None
+        frame = self._ask(_Frame, f"/v1/coord/{quote(said.coord_frame, safe='')}", token)
+        channels = [_path(collection, experiment, name) for name in said.channels]
+        for channel in channels[: WORKERS - 1]:  # beside the frame
+            self._ask(_Channel, channel, token)
+        try:
+            about = self._wait(frame, deadline)
+        except (_Missing, _Forbidden):
+            raise Unusable("BOSS does not show this experiment's coordinate frame; tell whoever runs it.") from None
+        assert isinstance(about, _Frame)
+        types = self._datatypes(channels, token, deadline)
+        return Experiment(
+            collection=collection,
+            name=experiment,
+            bounds=about.bounds,
+            voxel_nm=about.voxel_nm,
+            channels=tuple(
+                Channel(name=name, datatype=types.get(path, ""))
+                for name, path in zip(said.channels, channels, strict=True)
+            ),
+        )
+
+    def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        if not _are_names(collection, experiment):
+            return False
+        path = f"/v1/permissions/?collection={quote(collection, safe='')}&experiment={quote(experiment, safe='')}"
+        try:
+            said = self._said(_Permissions, path, token, _after(within))
+        except _Missing:
+            return False
+        except (_Forbidden, Unavailable):
+            return None
+        held = [s.permissions for s in said.sets if (s.collection, s.experiment) == (collection, experiment)]
+        return any("add" in permissions for permissions in held)
+
+    def prepare(self) -> None:
+        """Load now what the first call would load: a few tenths of a second. Nothing is sent."""
+        self._connections()
+
+    def close(self) -> None:
+        """Let everyone who waits go, with Unavailable, end the requests under way, and the threads within a moment.
+
+        A thread that is still looking up a host's name is left behind; it keeps no process alive. Calls afterwards
+        raise Unavailable.
+        """
+        with self._lock:
+            self._closed = True
+            flights, self._flights = list(self._flights.values()), {}
+            threads = list(self._threads)
+        for future in flights:
+            _settle(future, _STOPPED)
+        for _ in threads:
+            self._tasks.put(None)
+        with self._http_lock:
+            http = self._http
+        if http:
+            http.abort()
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if http:
+            http.close()
+
+    # ── what the port is made of ───────────────────────────────────────────────────────────────────────────────────
+
+    def _experiments(self, collection: str, token: SecretStr, deadline: Deadline) -> tuple[str, ...]:
+        if not _are_names(collection):
+            raise UnknownCollection(collection)
+        try:
+            return self._said(_Collection, _path(collection), token, deadline).experiments
+        except _Forbidden:
+            raise NotAllowed(collection) from None
+        except _Missing:
+            raise UnknownCollection(collection, near=self._near_collections(collection, token)) from None
+
+    def _unknown(self, collection: str, experiment: str, token: SecretStr, deadline: Deadline) -> Refused:
+        """What a 404 for an experiment means: BOSS gives it for the collection as well."""
+        try:
+            names = self._experiments(collection, token, deadline)
+        except (UnknownCollection, NotAllowed) as error:
+            return error
+        except Unavailable:
+            names = ()
+        return UnknownExperiment(collection, experiment, near=_near(experiment, names))
+
+    def _near_collections(self, collection: str, token: SecretStr) -> list[str]:
+        """Names like it, where the list happens to be known."""
+        known = self._known(_COLLECTIONS, token)
+        return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
+
+    def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
+        """The data types that are known or can be learned in time, by path.
+
+        No more are asked for at once than can be answered at once, and none after BOSS failed or was late.
+        """
+        found: dict[str, str] = {}
+        asked: deque[tuple[str, Future[_Outcome]]] = deque()
+        known = {path: outcome for path in paths if (outcome := self._known(path, token))}
+        left = iter([path for path in paths if path not in known])
+        while True:
+            asked += [(path, self._ask(_Channel, path, token)) for path in islice(left, WORKERS - len(asked))]
+            if not asked:
+                break
+            path, future = asked.popleft()
+            try:
+                known[path] = _Outcome(self._wait(future, deadline))
+            except Refused:
+                continue
+            except Unavailable:
+                left = iter(())
+        for path, outcome in known.items():
+            if isinstance(outcome.said, _Channel):
+                found[path] = outcome.said.datatype
+        return found
+
+    def _wait(self, future: Future[_Outcome], deadline: Deadline) -> _Said:
+        """What came of it, once it is there. No person waits for a BOSS that has just kept somebody else waiting."""
+        patience = max(0.0, deadline.at - time.monotonic())
+        try:
+            outcome = future.result(min(patience, SHORTLY) if self._late and not deadline.patient else patience)
+        except TimeoutError:
+            self._late = self._late or patience >= LATE
+            raise Unavailable("BOSS did not answer in time. Try again in a moment.") from None
+        return outcome.take()
+
+    def _known(self, path: str, token: SecretStr) -> _Outcome | None:
+        """What is kept of an earlier answer, and not too old."""
+        with self._lock:
+            kept = self._fresh(self._key(token, path))
+        return kept.result() if kept else None
+
+    def _fresh(self, key: Key) -> Future[_Outcome] | None:
+        kept = self._kept.get(key)
+        if kept is None or self._clock() >= kept.until:
+            return None
+        self._kept.move_to_end(key)
+        return kept.future
+
+    def _said(self, model: type[S], path: str, token: SecretStr, deadline: Deadline, *, limit: int = MAX_DETAIL) -> S:
+        """What BOSS says there. Raises TokenRefused, _Missing, _Forbidden or Unavailable."""
+        said = self._wait(self._ask(model, path, token, limit=limit), deadline)
+        assert isinstance(said, model)
+        return said
+
+    def _ask(self, model: type[_Said], path: str, token: SecretStr, *, limit: int = MAX_DETAIL) -> Future[_Outcome]:
+        """What came, or will come, of asking: what is kept, or the request that is under way, or a new one."""
+        if not _TOKEN.fullmatch(token.get_secret_value()):
+            return _done(_Outcome(failure="token"))  # BOSS need not be asked
+        key = self._key(token, path)
+        with self._lock:
+            if self._closed:
+                return _done(_STOPPED)
+            if known := self._fresh(key) or self._flights.get(key):
+                return known
+            if len(self._flights) >= WORKERS + WAITING:
+                return _done(_BUSY)
+            future = self._flights[key] = Future[_Outcome]()
+            deadline = time.monotonic() + self._patience
+            self._tasks.put(_Task(key, token, model, limit, deadline, future))
+            if len(self._threads) < min(WORKERS, len(self._flights)):
+                thread = threading.Thread(target=self._work, name=f"boss-{len(self._threads)}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        return future
+
+    def _key(self, token: SecretStr, path: str) -> Key:
+        return hashlib.blake2b(token.get_secret_value().encode(), key=self._salt, digest_size=16).digest(), path
+
+    # ── in the threads ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        while task := self._tasks.get():
+            if self._closed:
+                continue
+            began = time.monotonic()
+            try:
+                outcome, size = self._fetch(task)
+            except Unavailable as trouble:
+                outcome, size = _Outcome(None, "unavailable", str(trouble), trouble.retry_after), 0
+            except Exception as error:  # whoever waits must hear of it
+                LOG.error("Unforeseen in a request to BOSS: %s", type(error).__name__)
+                outcome, size = _Outcome(None, "unavailable", "NOMADS could not ask BOSS. Try again in a moment."), 0
+            if outcome.failure == "unavailable":
+                LOG.info("BOSS, %s: %s", task.key[1], outcome.text)
+            self._late = time.monotonic() - began >= LATE
+            self._keep(task, outcome, size)
+            _settle(task.future, outcome)
+
+    def _fetch(self, task: _Task) -> tuple[_Outcome, int]:
+        """The outcome, and the size of the answer in bytes. Raises Unavailable."""
+        http = self._connections()
+        if time.monotonic() >= task.deadline:  # nobody waits for it any more
+            raise Unavailable(_BUSY.text)
+        answer = http.get(task.key[1], token=task.token.get_secret_value(), limit=task.limit, deadline=task.deadline)
+        match answer.status:
+            case 200:
+                try:
+                    return _Outcome(task.model.model_validate_json(answer.body)), len(answer.body)
+                except ValidationError as error:
+                    damaged = error.errors(include_input=False, include_url=False)[0]["type"] == "json_invalid"
+                    an_experiment = task.model in (_Experiment, _Frame) and not damaged
+                    if an_experiment:
+                        return _Outcome(failure="unusable"), 0
+                    raise Unavailable(_STRANGE) from None
+            case 401:
+                return _Outcome(failure="token"), 0
+            case 403:
+                return _Outcome(failure="forbidden"), 0
+            case 404:
+                return _Outcome(failure="missing"), 0
+            case status if 300 <= status < 400:
+                raise Unavailable(
+                    "BOSS sends NOMADS to another address, and it does not go; whoever runs it checks NOMADS_BOSS_HOST."
+                )
+            case status:
+                raise Unavailable(
+                    f"BOSS answered with status {status}. Try again in a moment.", retry_after=answer.retry_after
+                )
+
+    def _connections(self) -> BossHttp:
+        with self._http_lock:
+            if self._closed:
+                raise Unavailable(_STOPPED.text)
+            if self._http is None:
+                from bot.boss.http import BossHttp
+
+                self._http = BossHttp(base=self._base, connections=WORKERS, connect=self._connect)
+            return self._http
+
+    def _keep(self, task: _Task, outcome: _Outcome, size: int) -> None:
+        lifetimes = self._lifetimes
+        if outcome.said is not None:
+            lifetime = lifetimes.metadata
+        elif outcome.failure == "unavailable":
+            lifetime = max(lifetimes.trouble, outcome.retry_after or 0)
+        else:
+            lifetime = lifetimes.refusal
+        with self._lock:
+            self._flights.pop(task.key, None)
+            before = self._kept.pop(task.key, None)
+            self._kept[task.key] = _Kept(_done(outcome), self._clock() + lifetime, size)
+            self._kept_bytes += size - (before.size if before else 0)
+            while len(self._kept) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
+                _, forgotten = self._kept.popitem(last=False)
+                self._kept_bytes -= forgotten.size
+
+
+_BUSY = _Outcome(None, "unavailable", "Too many questions to BOSS wait for an answer. Try again in a moment.")
+_STOPPED = _Outcome(None, "unavailable", "NOMADS is stopping, and asks BOSS nothing more.")
+_STRANGE = "BOSS's answer cannot be understood. Try again in a moment."
+_STRANGE_EXPERIMENT = (
+    "BOSS describes this experiment in a way NOMADS does not understand; tell whoever looks after it in BOSS."
+)
+
+
+def _done(outcome: _Outcome) -> Future[_Outcome]:
+    future = Future[_Outcome]()
+    future.set_result(outcome)
+    return future
+
+
+def _settle(future: Future[_Outcome], outcome: _Outcome) -> None:
+    """Tell those who wait, unless close() has."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(outcome)
+
+
+def _after(within: float) -> Deadline:
+    return Deadline(time.monotonic() + within, within >= PATIENT)
+
+
+def _are_names(*names: str) -> bool:
+    return all(_NAME.fullmatch(name) for name in names)
+
+
+def _path(collection: str, *within: str) -> str:
+    """The path of a collection, an experiment in it, or a channel of that."""
+    parts = ["/v1/collection", collection]
+    for kind, name in zip(("experiment", "channel"), within, strict=False):
+        parts += [kind, name]
+    return "/".join([parts[0], *(quote(part, safe="") for part in parts[1:])])
+
+
+def _near(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three of the names that a person who wrote `name` may have meant."""
+    meant: dict[str, str] = {}
+    for other in names:
+        if abs(len(other) - len(name)) <= 3 and len(meant) < NEAR:
+            meant.setdefault(other.lower(), other)
+    return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
+
+
+def _origin(host: str) -> str:
+    """`scheme://host` or `scheme://host:port` of a host name or URL. Raises NomadsError."""
+    url = host if "://" in host else f"https://{host}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    name = parts.hostname or ""
+    if (
+        usual is None
+        or not _HOST.fullmatch(name)
+        or "@" in parts.netloc
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise NomadsError(
+            "NOMADS_BOSS_HOST: write a host name such as api.bossdb.io, or a URL such as http://host:8000."
+        )
+    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, usual) else "")

@@ -1,0 +1,123 @@
+"""The pipelines on offer, read from `pipelines/*/pipeline.toml`. Adding a folder adds a pipeline."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bot.domain.errors import NomadsError
+from bot.domain.volume import Box
+
+MIB = 2**20
+
+
+class Limits(BaseModel):
+    """What a pipeline does not take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voxels: Annotated[int, Field(gt=0)] | None = None
+    """The most a box may have; None: as many as one job may read."""
+
+
+class Pipeline(BaseModel):
+    """One catalogue entry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    title: Annotated[str, Field(max_length=75)]
+    description: Annotated[str, Field(max_length=300)]
+    version: str = "1"
+    image: str = ""
+    """Container image; empty: this pipeline cannot run on AWS Batch."""
+    command: tuple[str, ...] = ()
+    """The program, without the request's arguments; empty: the pipeline cannot run at all yet."""
+    contract: Literal["2018", "1"] = "1"
+    """`2018`: takes `--token` and no `--results-uri`."""
+    cpu: Annotated[float, Field(gt=0)] = 1
+    memory: Annotated[int, Field(gt=0)] = 2048
+    """MiB, whatever the box."""
+    memory_per_voxel: Annotated[float, Field(ge=0)] = 0
+    """Bytes on top for every voxel of the box."""
+    seconds: Annotated[float, Field(ge=0)] = 0
+    """A run takes so long, whatever the box, until this installation's own runs tell; 0: unknown."""
+    seconds_per_gigavoxel: Annotated[float, Field(ge=0)] = 0
+    """And so long on top for every gigavoxel."""
+    timeout: Annotated[int, Field(ge=60)] = 3600
+    """Seconds; AWS Batch takes no less than 60."""
+    roles: dict[str, tuple[str, ...]] = {}
+    """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
+    limits: Limits = Limits()
+
+    def memory_for(self, box: Box) -> int:
+        """MiB a run on that box needs."""
+        return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)
+
+    @property
+    def release(self) -> str:
+        """What tells one release of the program from another: the image's digest where it has one, else the version."""
+        return self.image.partition("@")[2] or self.version
+
+    @property
+    def channels(self) -> int:
+        """How many channels a run reads."""
+        return max(1, len(self.roles))
+
+    def choose(self, names: Sequence[str]) -> dict[str, str]:
+        """Role to the channel that fills it, among an experiment's channels; a role nobody fills is absent.
+
+        The channel whose lower-cased name holds a part of the role's: earlier parts win over later ones, then shorter
+        names, then the alphabet. Programs choose alike (`pipelines.common.boss.pick`).
+        """
+        chosen: dict[str, str] = {}
+        for role, parts in self.roles.items():
+            found = [
+                (rank, len(name), name) for name in names for rank, part in enumerate(parts) if part in name.lower()
+            ]
+            if found:
+                chosen[role] = min(found)[2]
+        return chosen
+
+    @property
+    def time_limit(self) -> timedelta:
+        """How long a run may take."""
+        return timedelta(seconds=self.timeout)
+
+
+class Catalog:
+    """The pipelines by name, in the order of their names."""
+
+    def __init__(self, pipelines: Mapping[str, Pipeline]) -> None:
+        self._pipelines = dict(sorted(pipelines.items()))
+
+    @classmethod
+    def read(cls, folder: Path, *, images: Mapping[str, str] | None = None) -> Catalog:
+        """Read every `*/pipeline.toml` under the folder; `images` overrides images by pipeline name.
+
+        Raises NomadsError that names the file and the mistake.
+        """
+        images = images or {}
+        found: dict[str, Pipeline] = {}
+        for path in sorted(folder.glob("*/pipeline.toml")):
+            try:
+                entry = Pipeline.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            except (tomllib.TOMLDecodeError, ValidationError) as error:
+                raise NomadsError(f"{path}: {error}") from None
+            if entry.name in found:
+                raise NomadsError(f"{path}: there is already a pipeline named {entry.name}")
+            image = images.get(entry.name)
+            found[entry.name] = entry.model_copy(update={"image": image}) if image else entry
+        return cls(found)
+
+    def __iter__(self) -> Iterator[Pipeline]:
+        return iter(self._pipelines.values())
+
+    def get(self, name: str) -> Pipeline | None:
+        """The pipeline of that name, if it is on offer."""
+        return self._pipelines.get(name)

@@ -1,0 +1,182 @@
+"""A job as it stands: the request, where it has come to, and its story.
+
+Times are UTC; axes are z, y, x unless said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from bot.domain.request import JobRequest
+from bot.domain.results import Summary
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import Progress
+
+MAX_COMPUTE_NAME = 128
+"""The longest job name AWS Batch takes."""
+MAX_FOLDER = 240
+"""The longest results folder's name; file systems take 255 bytes."""
+
+
+def compute_name(results_key: str, job_id: str) -> str:
+    """A unique name in Batch's alphabet, at most MAX_COMPUTE_NAME long; one that is too long is cut and hashed."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", results_key)
+    if not stem[:1].isalnum():
+        stem = "n" + stem
+    return f"{_cut(stem, MAX_COMPUTE_NAME - len(job_id) - 1)}-{job_id}"
+
+
+def _cut(text: str, room: int) -> str:
+    """At most `room` characters; what is longer ends in a hash of the whole, so that it stays unique."""
+    return text if len(text) <= room else f"{text[: room - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run was expected to take when it was accepted."""
+
+    seconds: float
+    """Half of the runs it was learned from were quicker."""
+    longest: float
+    """Nine in ten of them took no longer."""
+    learned: int = 0
+    """How many runs of this installation it was learned from; 0: it is what the catalogue says."""
+    price: float | None = None
+    """Of an hour of such a run; None: prices are not known here."""
+    currency: str = "$"
+
+    @property
+    def cost(self) -> float | None:
+        """Of the expected time."""
+        return self.cost_of(self.seconds)
+
+    def cost_of(self, seconds: float) -> float | None:
+        """Of that time."""
+        return None if self.price is None else self.price * seconds / 3600
+
+
+class Job(BaseModel):
+    """A job as it stands in the store. Times are UTC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    key: str
+    """The caller's idempotency key: a second request with the same key is the same job."""
+    request: JobRequest
+    actor: str
+    """Who asked: a Slack user id, or `cli:` and a login name."""
+    state: JobState
+    reason: str = ""
+    compute_id: str | None = None
+    token_ref: str | None = None
+    """The Secrets reference of the BOSS token; never the token."""
+    log: str | None = None
+    log_tail: tuple[str, ...] = ()
+    """The last lines of the program's output, kept when it failed."""
+    exit_code: int | None = None
+    summary: Summary | None = None
+    progress: Progress | None = None
+    """What the program last said of itself while it ran."""
+    cancelled_by: str | None = None
+    """Who asked for its end."""
+    cancelled_at: datetime | None = None
+    attempt: int = 1
+    retry_of: str | None = None
+    """The job that this one tries again."""
+    retried_as: str | None = None
+    """The job that tries this one again."""
+    waiting: str = ""
+    """Why it waits to run, once it has waited for long."""
+    work: str = ""
+    """Two jobs with the same work do the same: a digest of results key, pipeline version or image, and parameters."""
+    size: int | None = None
+    """Bytes the program reads, by the channels' data types; None: not known yet."""
+    checked: bool = True
+    """Whether BOSS has said that the request can work; until then it is not submitted."""
+    expected: Expected | None = None
+    accepted_at: datetime
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The unique name compute knows the job by."""
+        return compute_name(self.request.results_key, self.id)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens to it any more."""
+        return self.state in FINAL
+
+    @property
+    def retryable(self) -> bool:
+        """Whether trying it again makes sense: it ended without success, and was not tried again yet."""
+        return self.ended and self.state is not JobState.SUCCEEDED and self.retried_as is None
+
+    @property
+    def turned_down(self) -> bool:
+        """Whether the request itself was wrong: BOSS said so before it was submitted, or the program did (exit 2)."""
+        return self.state is JobState.FAILED and (not self.checked or self.exit_code == 2)
+
+    @property
+    def took(self) -> timedelta | None:
+        """How long it ran; None where it did not, or has not ended."""
+        return self.finished_at - self.started_at if self.started_at and self.finished_at else None
+
+    @property
+    def folder(self) -> str:
+        """The results folder: the results key, and the job's id within it, so that no run overwrites another.
+
+        A key that no file system takes as a name is cut and hashed.
+        """
+        return f"{_cut(self.request.results_key, MAX_FOLDER)}/{self.id}"
+
+    @property
+    def advice(self) -> str:
+        """What a person does next about a job that ended without success."""
+        if self.state is JobState.CANCELLED:
+            return "Retry it, or submit it again, whenever you like."
+        if self.state is JobState.LOST:
+            return "Look at the results folder; submit it again if it is empty."
+        return _ADVICE.get(self.exit_code or 0, "Retry it; if it fails again, show this to whoever runs NOMADS.")
+
+
+_ADVICE = {
+    2: "Correct the request and submit it again.",
+    3: "If it is the token or its permissions, mend that; otherwise try again later.",
+}
+"""By a program's exit code (the pipelines' contract, version 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A state a job entered, when, and what is told of it."""
+
+    state: JobState
+    at: datetime
+    text: str
+    reply: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A job compute has, as far as the watcher must know it."""
+
+    id: str
+    compute_id: str
+    state: JobState
+    submitted_at: datetime
+    runnable_at: datetime | None
+    """Since when it waits for a place to run; None: it does not, or why it waits was told."""
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)

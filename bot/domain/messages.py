@@ -1,0 +1,63 @@
+"""What people are shown of jobs: the facts of a card, a reply, a mail and the home tab, without their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bot.domain.job import Job
+from bot.domain.people import Preferences, SavedToken
+from bot.domain.results import Link
+from bot.domain.states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One message. `message_id` is fixed by the caller, so that a second sending is recognised as the same mail."""
+
+    to: str
+    subject: str
+    text: str
+    html: str
+    message_id: str
+    """`<unique@domain>`, with the angle brackets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of a job's story, in words for a person."""
+
+    text: str
+    at: datetime
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """What the app's own tab shows a person."""
+
+    running: Sequence[Job]
+    running_in_all: int
+    """How many of their jobs have not ended; `running` may show fewer."""
+    recent: Sequence[Job]
+    saved: SavedToken | None
+    preferences: Preferences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A job as chat shows it."""
+
+    job: Job
+    pipeline_title: str
+    size: int
+    """Bytes the program reads."""
+    links: Sequence[tuple[str, Link]] = ()
+    """Title and address of each result."""
+    address: str = ""
+    """Where the results folder is looked at."""
+    mention: str | None = None
+    """Who is named in a reply, so that chat notifies them."""
+    helpers: Sequence[str] = ()
+    """Who is named in a reply that says why a job waits: they can help."""

@@ -1,0 +1,130 @@
+"""What may be asked for, and how it is read from what a person typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.errors import MessageError
+from email.headerregistry import Address
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bot.domain.errors import InvalidRequest
+from bot.domain.volume import Box, Range, _short
+
+MAX_NAME = 255
+"""The longest collection, experiment or channel name BOSS takes."""
+PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
+"""The token that reads public data; a word that programs may print."""
+MAX_EMAIL = 254
+"""The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+def _range(value: Any) -> Any:
+    return Range.parse(value) if isinstance(value, str) else value
+
+
+def _name(what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value:
+            raise ValueError(f"Write the {what}'s name, as BOSS spells it.")
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                f"“{_short(value)}” is not a name BOSS knows; letters, digits, - and _ are allowed, without spaces."
+            )
+        if len(value) > MAX_NAME:
+            raise ValueError(f"This has {len(value)} characters; BOSS's names have at most {MAX_NAME}.")
+        return value
+
+    return AfterValidator(check)
+
+
+def _email(value: str) -> str:
+    if not value:
+        raise ValueError("Write the address the results should be mailed to.")
+    if not value.isprintable():
+        raise ValueError("The address has a line break or another invisible character in it; write one plain address.")
+    if value.count("@") != 1 or any(c in value for c in ",; "):
+        raise ValueError(f"“{_short(value)}” is not one mail address; write a single one, such as name@example.org.")
+    if len(value) > MAX_EMAIL or not _EMAIL.fullmatch(value) or not _is_address(value):
+        raise ValueError(f"“{_short(value)}” is not a mail address; write one such as name@example.org.")
+    return value
+
+
+def _is_address(value: str) -> bool:
+    """Whether the library that will write the mail takes it (dots where none may be, for one)."""
+    try:
+        return bool(Address(addr_spec=value).domain)
+    except (ValueError, IndexError, MessageError):
+        return False
+
+
+def _trim(value: Any) -> Any:
+    """Spaces round a value are the keyboard's, not the person's; line breaks are left for the checks to refuse."""
+    return value.strip(" \t") if isinstance(value, str) else value
+
+
+Trim = BeforeValidator(_trim)
+RangeField = Annotated[Range, BeforeValidator(_range)]
+
+
+class JobRequest(BaseModel):
+    """What a person asks for: a pipeline on a box of an experiment, and where the results should go.
+
+    `channel` is the Slack channel id that hears of it, or None where nobody listens in Slack.
+    The BOSS token is deliberately not part of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: Annotated[str, _name("pipeline"), Trim]
+    collection: Annotated[str, _name("collection"), Trim]
+    experiment: Annotated[str, _name("experiment"), Trim]
+    x: RangeField
+    y: RangeField
+    z: RangeField
+    email: Annotated[str, AfterValidator(_email), Trim]
+    channel: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,32}$")] | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> JobRequest:
+        """Read what a person typed. Raises InvalidRequest with every mistake, by field, at once."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InvalidRequest(_by_field(error)) from None
+
+    @property
+    def box(self) -> Box:
+        """The volume asked for."""
+        return Box(self.z, self.y, self.x)
+
+    @property
+    def results_key(self) -> str:
+        """Names the results folder, as the 2018 service did."""
+        return (
+            f"{self.pipeline}_{self.collection}_{self.experiment}"
+            f"_z_{self.z.start}_{self.z.stop}_y_{self.y.start}_{self.y.stop}_x_{self.x.start}_{self.x.stop}"
+        )
+
+
+def _by_field(error: ValidationError) -> dict[str, str]:
+    """The first mistake of every field, in words for a person (pydantic's own wording is for programmers)."""
+    errors: dict[str, str] = {}
+    for found in error.errors(include_url=False, include_input=False):
+        field = str(found["loc"][0]) if found["loc"] else "request"
+        if found["type"] == "value_error":
+            text = str(found["ctx"]["error"])
+        elif found["type"] == "missing":
+            text = "This is needed."
+        elif found["type"] == "extra_forbidden":
+            text = "There is no such field."
+        elif field == "channel":
+            text = "Choose a channel from the list."
+        else:
+            text = "This cannot be understood; write it as in the example."
+        errors.setdefault(field, text)
+    return errors

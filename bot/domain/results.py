@@ -1,0 +1,55 @@
+"""What a program leaves behind: files, and the checked part of its results.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A file in a results folder; `name` is relative to the folder, `size` in bytes."""
+
+    name: str
+    size: int
+
+
+def _result_name(name: str) -> str:
+    """A path within the folder, of parts that are names."""
+    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError("this is not the name of a file in the results folder")
+    return name
+
+
+ResultName = Annotated[str, Field(max_length=255), AfterValidator(_result_name)]
+
+
+class Finding(BaseModel):
+    """A file a program announces in its results.json, or left without announcing it."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: ResultName
+    title: Annotated[str, Field(max_length=255)] = ""
+    media_type: Annotated[str, Field(max_length=127)] = "application/octet-stream"
+
+
+class Summary(BaseModel):
+    """What a finished job found: the bounded, checked part of its results.json (data from outside, never trusted)."""
+
+    model_config = ConfigDict(extra="ignore")
+    counts: Annotated[dict[Annotated[str, Field(max_length=64)], int], Field(max_length=20)] = {}
+    files: Annotated[list[Finding], Field(max_length=100)] = []
+    preview: ResultName | None = None
+    viewer: Annotated[str, Field(max_length=3000, pattern=r"^https?://[^\s<>|]+$")] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10)] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An address a person can open, and until when; None: as long as the file is there."""
+
+    url: str
+    expires: datetime | None = None

@@ -1,0 +1,79 @@
+"""What compute is asked to run, and what it says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from bot.domain.states import JobState
+
+_PROGRESS = re.compile(r"progress ([0-9](?:\.[0-9]{1,6})?) ([A-Za-z][A-Za-z ]{0,29})")  # no token looks like this
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What compute says of a job at one moment."""
+
+    state: JobState
+    reason: str = ""
+    """Why it failed; of a RUNNABLE job, why it waits and who can help, in words for a person; empty: not known."""
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    log: str | None = None
+    """Where compute keeps the program's output; only compute understands it."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line a program printed, without its end, and when; None: not known."""
+
+    text: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a program says it is: the part that is done, from 0 to 1, and what it is doing."""
+
+    part: float
+    phase: str
+
+    @classmethod
+    def read(cls, lines: Sequence[str]) -> Progress | None:
+        """The last `progress 0.42 reading` among the lines a program printed, if there is one."""
+        found = next((found for line in reversed(lines) if (found := _PROGRESS.fullmatch(line.strip()))), None)
+        return cls(min(1.0, float(found[1])), found[2]) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One run of a program, as compute is asked to do it."""
+
+    name: str
+    """Unique; at most 128 characters of Batch's alphabet. Submitting a name twice is the caller's mistake to avoid."""
+    pipeline: str
+    image: str
+    """The container image; an adapter that runs no containers ignores it."""
+    command: Sequence[str]
+    """The program; `arguments` are appended to it."""
+    arguments: Sequence[str]
+    """`--host H --col C …`, without the token."""
+    token_argument: bool = False
+    """A 2018 image: the program takes only `--token`. Otherwise it reads BOSS_TOKEN from its environment."""
+    cpu: float
+    """Virtual processors."""
+    memory: int
+    """MiB."""
+    timeout: timedelta
+    owner: str
+    """Whose token it is."""
+    token: str
+    """The token's reference in this compute's Secrets."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+CANCELLED = "Cancelled from NOMADS."
+"""The reason that compute is given, and gives back, for the end of a job that somebody cancelled."""

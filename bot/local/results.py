@@ -1,0 +1,144 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets as entropy
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from bot.domain.errors import NotFound, Refused
+from bot.domain.results import Link, ResultFile
+from bot.local.compute import _disk
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
+"""A result that is being written, or whose writer was killed: it is no result yet."""
+
+
+class LocalResults:
+    """Results in a folder of this machine.
+
+    An address under `base_url` holds a signature of its folder: whoever has the link can read that folder and no other.
+    Without a base URL addresses are `file://` URIs.
+    """
+
+    def __init__(self, *, folder: Path, base_url: str, key: bytes) -> None:
+        self._root = folder.absolute()
+        self._base_url = base_url.rstrip("/")
+        self._key = key
+
+    def uri(self, folder: str) -> str:
+        """`file:///…/folder/`, percent-encoded."""
+        return self._folder(folder).as_uri() + "/"
+
+    def address(self, folder: str) -> str:
+        """`{base_url}/results/{signature}/{folder}/`: relative links below it keep working."""
+        if not self._base_url:
+            return self.uri(folder)
+        self._folder(folder)
+        return f"{self._base_url}/results/{self.signature(folder)}/{quote(folder)}/"
+
+    def list(self, folder: str) -> list[ResultFile]:
+        """The regular files, by name; links are not followed."""
+        top = self._folder(folder)
+        found: list[ResultFile] = []
+        with _disk("The results folder"):
+            if top.resolve() != self._root.resolve() / folder:  # a program put a link in its folder's place
+                return found
+            for directory, _, names in os.walk(top):
+                for path in (Path(directory, name) for name in names if not _UNFINISHED.fullmatch(name)):
+                    with suppress(FileNotFoundError):  # the program may still be at work
+                        status = path.lstat()
+                        if stat.S_ISREG(status.st_mode):
+                            found.append(ResultFile(path.relative_to(top).as_posix(), status.st_size))
+        return sorted(found, key=lambda file: file.name)
+
+    def read(self, folder: str, name: str, *, limit: int) -> bytes:
+        """The file's bytes, never more than `limit`."""
+        path = self._file(folder, name)
+        with _disk("The results folder"):
+            try:
+                with path.open("rb") as file:
+                    content = file.read(limit + 1)
+            except FileNotFoundError:
+                raise NotFound(f"There is no file {name} in {folder}.") from None
+        if len(content) > limit:
+            raise Refused(f"{name} has more than {limit} bytes.")
+        return content
+
+    def link(self, folder: str, name: str) -> Link:
+        """The file's address below the folder's. Raises Refused for a name that leads out of the folder."""
+        if not _stays_inside(name):
+            raise Refused("A result's name stays within its folder.")
+        return Link(self.address(folder) + quote(name))
+
+    def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
+        """Written beside its place and then moved there. Raises Refused also where links or other files are in the way.
+
+        A link in the file's own place is replaced, not followed.
+        """
+        if not _stays_inside(name):
+            raise Refused("A result's name stays within its folder.")
+        path = self._folder(folder) / name
+        with _disk("The results folder"):
+            if any(
+                step.is_symlink() for step in path.parents if step != self._root and step.is_relative_to(self._root)
+            ):
+                raise Refused("A link lies in the place of a results folder; nothing is written there.")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{entropy.token_hex(8)}.unfinished")
+                try:
+                    with temporary.open("xb") as file:
+                        for piece in content:
+                            file.write(piece)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError):
+                raise Refused("Another file or folder is in the way of this result.") from None
+
+    def signature(self, folder: str) -> str:
+        """What lets its bearer read that folder: 32 hexadecimal digits."""
+        return hmac.digest(self._key, b"results:" + folder.encode(), "sha256").hex()[:32]
+
+    def admits(self, signature: str, folder: str) -> bool:
+        """Whether that is the folder's signature; takes as long for any wrong one."""
+        return hmac.compare_digest(self.signature(folder).encode(), signature.encode(errors="replace"))
+
+    def open(self, signature: str, folder: str, name: str) -> Path:
+        """The file behind an address. Raises NotFound, without saying why, if it is absent or the signature wrong."""
+        if not self.admits(signature, folder):
+            raise NotFound("There is no such file.")
+        return self._file(folder, name)
+
+    def _folder(self, folder: str) -> Path:
+        if not _stays_inside(folder):
+            raise Refused("A results folder stays within the folder of all results.")
+        return self._root / folder
+
+    def _file(self, folder: str, name: str) -> Path:
+        """The regular file of that name, wherever links lead as long as they stay inside the folder."""
+        missing = NotFound(f"There is no file {name!r} in {folder!r}.")
+        if not _stays_inside(folder) or not _stays_inside(name):
+            raise missing
+        try:
+            top = self._root.resolve() / folder
+            path = (top / name).resolve(strict=True)
+        except (OSError, RuntimeError):  # absent, too long, or links in a circle
+            raise missing from None
+        if not path.is_relative_to(top) or not path.is_file():
+            raise missing
+        return path
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a relative name with forward slashes has plain parts only."""
+    return name.isprintable() and "\\" not in name and all(part not in ("", ".", "..") for part in name.split("/"))

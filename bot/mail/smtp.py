@@ -1,0 +1,210 @@
+"""Mail over SMTP, and what every mailer sends: one message of text and HTML."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from typing import Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from bot.domain.errors import NomadsError, Refused, Unavailable
+from bot.domain.messages import Mail
+
+Security = Literal["none", "starttls", "tls"]
+_PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
+_PERMANENT = 500
+"""SMTP replies from here on will be the same next time (RFC 5321, 4.2.1)."""
+_TOO_BIG = 552
+"""The reply that refuses the message itself where the sender's address is given (RFC 1870, 6.1)."""
+_MAX_MESSAGE_ID = 900
+"""Characters; a header line has at most 998."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailServer:
+    """Where mail goes. `kind` is `smtp`, `ses` or `off`; the other fields are for `smtp`."""
+
+    kind: Literal["smtp", "ses", "off"]
+    host: str = ""
+    port: int = 0
+    security: Security = "none"
+    user: str = ""
+    password: SecretStr | None = None
+
+
+def parse_mail_url(url: SecretStr) -> MailServer:
+    """Read `smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`.
+
+    `smtp://` with a login and without `tls` means STARTTLS: a password goes in clear only where `tls=none` says so.
+    Reserved characters in user and password are percent-encoded. Raises NomadsError, which repeats nothing of the URL.
+    """
+    text = url.get_secret_value().strip()
+    if text in ("", "off"):
+        return MailServer(kind="off")
+    if text in ("ses:", "ses://"):
+        return MailServer(kind="ses")
+
+    def wrong(problem: str) -> NomadsError:
+        return NomadsError(f"NOMADS_MAIL: {problem} Write smtp://user:password@host:587?tls=starttls, ses:// or off.")
+
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise wrong("this is not a URL (are @ : / ? # % in the password percent-encoded?).") from None
+    if parts.scheme not in ("smtp", "smtps"):
+        raise wrong("it has to begin with smtp://, smtps:// or ses://.")
+    if not parts.hostname or parts.path not in ("", "/") or parts.fragment:
+        raise wrong("after the scheme comes a host and no path (are @ : / ? # % in the password percent-encoded?).")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if bool(user) != bool(password):
+        raise wrong("a login needs both a user and a password.")
+    security: Security = "tls" if parts.scheme == "smtps" else "starttls" if user else "none"
+    if set(query) - {"tls"}:
+        raise wrong("the only option is tls.")
+    match query.get("tls", security):
+        case "tls" if parts.scheme == "smtps":
+            pass
+        case "starttls" | "none" as chosen if parts.scheme == "smtp":
+            security = chosen
+        case _:
+            raise wrong("tls is starttls or none; smtps:// has TLS from the start and no such option.")
+    return MailServer(
+        kind="smtp",
+        host=parts.hostname,
+        port=_PORTS[security] if port is None else port,
+        security=security,
+        user=user,
+        password=SecretStr(password) if password else None,
+    )
+
+
+def mime(mail: Mail, *, sender: str) -> EmailMessage:
+    """The mail as a message: text with an HTML alternative, dated now, marked as sent by a machine.
+
+    `sender` is an address, or a name and an address in angle brackets. Line breaks and invisible characters in the
+    subject become spaces; in an address or the message id they are Refused, so no header can be put in.
+    """
+    message = EmailMessage(policy=SMTP)
+    message["From"] = _address(sender, "sender's")
+    message["To"] = _address(mail.to, "recipient's", plain=True)
+    message["Subject"] = " ".join("".join(c if c.isprintable() else " " for c in mail.subject).split())
+    message["Date"] = format_datetime(datetime.now(UTC))
+    message["Message-ID"] = _message_id(mail.message_id)
+    message["Auto-Submitted"] = "auto-generated"  # keeps holiday answers away (RFC 3834)
+    message.set_content(mail.text, cte="quoted-printable")  # passes servers without 8BITMIME
+    message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
+    return message
+
+
+def _address(text: str, whose: str, *, plain: bool = False) -> Address:
+    name, address = ("", text) if plain else parseaddr(text)
+    try:
+        if not text.isprintable() or not address.isascii() or " " in address or address not in text:
+            raise ValueError
+        return Address(display_name=name, addr_spec=address)
+    except (ValueError, IndexError, MessageError):
+        raise Refused(f"The {whose} mail address is not one plain address.") from None
+
+
+def _message_id(text: str) -> str:
+    inside = text[1:-1]
+    plain = text.isascii() and text.isprintable() and not any(c in inside for c in "<> ")
+    if not plain or not (text[:1] == "<" and text[-1:] == ">") or len(text) > _MAX_MESSAGE_ID:
+        raise Refused("A message id is <unique@domain>, in plain characters.")
+    return text
+
+
+class SmtpMailer:
+    """Hands each mail to an SMTP server over a connection of its own."""
+
+    def __init__(self, *, server: MailServer, sender: str, timeout: float = 20) -> None:
+        self._server = server
+        self._sender = sender
+        self._timeout = timeout
+        """Seconds that any single answer may take."""
+        self._domain = _address(sender, "sender's").domain or "localhost"
+        """How we introduce ourselves; smtplib would ask DNS for our name."""
+        self._tls = None if server.security == "none" else ssl.create_default_context()
+
+    def send(self, mail: Mail) -> None:
+        """Hand the mail over. Refused: never this recipient or message; Unavailable: what time or an admin may mend."""
+        message = mime(mail, sender=self._sender)
+        with self._connected() as connection:
+            connection.send_message(message)
+
+    def check(self) -> None:
+        """Connect and log in, and send nothing. Raises Unavailable with what is wrong."""
+        with self._connected():
+            pass
+
+    @contextmanager
+    def _connected(self) -> Iterator[smtplib.SMTP]:
+        """A connection that is logged in. Raises Unavailable and Refused for whatever the server says meanwhile."""
+        try:
+            with closing(self._connect()) as connection:
+                if self._server.password:
+                    connection.login(self._server.user, self._server.password.get_secret_value())
+                yield connection
+                with suppress(smtplib.SMTPException, OSError):  # what was sent is sent, however they part
+                    connection.quit()
+        except smtplib.SMTPRecipientsRefused as error:
+            code, reply = next(iter(error.recipients.values()))
+            raise _refusal("the recipient", code, reply) from None
+        except smtplib.SMTPAuthenticationError as error:  # its text may repeat what was sent
+            raise Unavailable(f"The mail server does not accept the login (SMTP {error.smtp_code}).") from None
+        except smtplib.SMTPSenderRefused as error:
+            if error.smtp_code != _TOO_BIG:  # the sender's address and the login are settings, so they may be mended
+                raise Unavailable(f"The mail server does not accept the sender (SMTP {error.smtp_code}).") from None
+            raise _refusal("the message", error.smtp_code, error.smtp_error) from None
+        except smtplib.SMTPDataError as error:
+            raise _refusal("the message", error.smtp_code, error.smtp_error) from None
+        except smtplib.SMTPNotSupportedError:
+            raise Unavailable(
+                "The mail server does not offer what NOMADS_MAIL asks for (STARTTLS or a login)."
+            ) from None
+        except smtplib.SMTPResponseException as error:
+            raise Unavailable(f"The mail server does not answer as it should (SMTP {error.smtp_code}).") from None
+        except ssl.SSLError as error:
+            raise Unavailable(f"No secure connection to the mail server: {error.reason or 'TLS failed'}.") from None
+        except (smtplib.SMTPException, OSError) as error:
+            raise Unavailable(f"The mail server does not answer ({type(error).__name__}).") from None
+
+    def _connect(self) -> smtplib.SMTP:
+        server = self._server
+        if server.security == "tls":
+            return smtplib.SMTP_SSL(server.host, server.port, self._domain, timeout=self._timeout, context=self._tls)
+        connection = smtplib.SMTP(server.host, server.port, self._domain, timeout=self._timeout)
+        if server.security == "starttls":
+            try:
+                connection.starttls(context=self._tls)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+
+def _refusal(what: str, code: int, reply: bytes | str) -> NomadsError:
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+    kind = Refused if code >= _PERMANENT else Unavailable
+    return kind(f"The mail server does not take {what} (SMTP {code}: {words}).")
+
+
+class NoMailer:
+    """Sends nothing: mail is off."""
+
+    def send(self, mail: Mail) -> None:
+        """Do nothing."""

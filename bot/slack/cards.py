@@ -1,0 +1,345 @@
+"""What people see of a job in Slack: its card, the replies in its thread, its line in a list, the home tab.
+
+Pure: a job in, blocks out. Texts from people and programs are escaped; everything is cut to Slack's limits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    CheckboxesElement,
+    ConfirmObject,
+    ContextBlock,
+    DividerBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    Option,
+    PlainTextObject,
+    SectionBlock,
+    StaticSelectElement,
+)
+from slack_sdk.models.views import View
+
+from bot.domain import words
+from bot.domain.job import Job
+from bot.domain.messages import Home, Step, Story
+from bot.domain.people import SavedToken, Steps
+from bot.domain.states import FINAL, WAITING, JobState
+
+SECTION, HEADER = 3000, 150
+"""Slack's limits on a section's and a header's text, in characters."""
+BLOCKS = 12_000
+"""Characters that all blocks of a message hold together; Slack refuses some 13,000 (msg_blocks_too_long)."""
+CANCEL, RETRY, EDIT, LOGS, RESULTS, DETAILS = (
+    f"nomads_{name}" for name in ("cancel", "retry", "edit", "logs", "results", "details")
+)
+"""The actions of a job's buttons; a button's value is the job's id."""
+NEW, LIST, TOKEN, TELL, HEAR = (f"nomads_{name}" for name in ("new", "list", "token", "steps", "hear"))
+"""The actions of the home tab besides: a new job, all jobs, the saved token, which steps are told, mention and mail."""
+_SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
+_STATES = {
+    JobState.ACCEPTED: "📥 Accepted",
+    JobState.RUNNING: "⚙️ Running",
+    JobState.SUCCEEDED: "✅ Finished",
+    JobState.FAILED: "❌ Failed",
+    JobState.CANCELLED: "🚫 Cancelled",
+    JobState.LOST: "❓ Lost",
+} | dict.fromkeys(WAITING, "⏳ Waiting to run")
+
+
+def summary(job: Job) -> str:
+    """The card in one line, for notifications and screen readers."""
+    request = job.request
+    return words.mrkdwn(
+        f"{request.pipeline} on {request.collection}/{request.experiment}: {_STATES[job.state][2:].strip()}"
+    )
+
+
+def card(story: Story) -> list[Block]:
+    """The job's card. Everybody in the channel sees the same one: a button says no to those who may not use it."""
+    job, request = story.job, story.job.request
+    facts = [
+        f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
+        f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
+        f"*Asked by*\n{who(job.actor)}",
+        f"*State*\n{state(job)}{_since(job)}{_progress(job)}",
+    ]
+    if effort := _effort(job):
+        facts.append(effort)
+    return [
+        HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
+        SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
+        context(" · ".join([f"Job `{job.id}`", *_attempts(job), f"results: {words.link(story.address, 'folder')}"])),
+        ActionsBlock(elements=buttons(job)),
+    ]
+
+
+def buttons(job: Job, *, steers: bool = True) -> list[ButtonElement]:
+    """What can be done about the job in its state, by somebody who `steers` it or not."""
+    found = []
+    if job.state is JobState.SUCCEEDED:
+        found.append(_button(RESULTS, "Results", job, style="primary"))
+    if steers and not job.ended and job.cancelled_by is None:
+        found.append(_button(CANCEL, "Cancel", job, style="danger", confirm=_sure(job)))
+    if steers and job.retryable:
+        found.append(_button(RETRY, "Retry", job))
+    if job.started_at:
+        found.append(_button(LOGS, "Logs", job))
+    if job.ended:
+        found.append(_button(EDIT, "Edit and rerun", job))
+    return [*found, _button(DETAILS, "Details", job)]
+
+
+def _button(action: str, text: str, job: Job, **more: Any) -> ButtonElement:
+    return ButtonElement(action_id=action, text=text, value=job.id, **more)
+
+
+def _sure(job: Job) -> ConfirmObject:
+    return ConfirmObject(
+        title="Cancel this job?",
+        text=PlainTextObject(text=f"Job {job.id} is ended wherever it stands. What it has found so far is lost."),
+        confirm="Cancel the job",
+        deny="Let it go on",
+        style="danger",
+    )
+
+
+def row(job: Job) -> str:
+    """The job in two lines of a list."""
+    request = job.request
+    volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
+    return (
+        f"`{job.id}` {state(job)}{_progress(job).replace(chr(10), ' ')}\n"
+        f"{words.mrkdwn(request.pipeline)} on {volume}, {request.box} · {who(job.actor)} · {moment(job.accepted_at)}"
+    )
+
+
+def context(text: str) -> ContextBlock:
+    """Small print, in Slack's mark-up."""
+    return ContextBlock(elements=[MarkdownTextObject(text=words.shortened(text, 2000))])
+
+
+def section(text: str, **more: Any) -> SectionBlock:
+    """A paragraph, in Slack's mark-up."""
+    return SectionBlock(text=MarkdownTextObject(text=words.shortened(text, SECTION)), **more)
+
+
+def listed(jobs: Sequence[Job]) -> list[Block]:
+    """A page of a list, each job with a button to its details."""
+    return [section(row(job), block_id=f"job-{job.id}", accessory=_button(DETAILS, "Details", job)) for job in jobs]
+
+
+def plain(blocks: Sequence[Block]) -> str:
+    """The paragraphs among the blocks as one text, for where blocks are not shown."""
+    texts = [block.text.text for block in blocks if isinstance(block, SectionBlock) and block.text]
+    return words.shortened("\n".join(text for text in texts if text), SECTION)
+
+
+def home(shown: Home) -> dict[str, Any]:
+    """The home tab, as Slack takes it."""
+    more = shown.running_in_all - len(shown.running)
+    blocks: list[Block] = [
+        ActionsBlock(
+            elements=[
+                ButtonElement(action_id=NEW, text="Detect synapses", style="primary"),
+                ButtonElement(action_id=LIST, text="All my jobs", value="mine"),
+            ]
+        ),
+        HeaderBlock(text="Running"),
+        *(_tall(shown.running) or [section("Nothing of yours is running.")]),
+        *([context(f"and {more} more: `/nomads list mine running` shows them all.")] if more > 0 else []),
+        HeaderBlock(text="Recent"),
+        *(_tall(shown.recent) or [section("Nothing has ended yet.")]),
+        DividerBlock(),
+        *_wishes(shown),
+    ]
+    return View(type="home", blocks=blocks).to_dict()
+
+
+def _tall(jobs: Sequence[Job]) -> list[Block]:
+    blocks: list[Block] = []
+    for job in jobs:
+        blocks += [section(row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons(job))]
+    return blocks
+
+
+def _wishes(shown: Home) -> list[Block]:
+    """The saved token and the preferences."""
+    wishes = shown.preferences
+    steps = [
+        Option(value=Steps.ALL, text="all steps"),
+        Option(value=Steps.END, text="the end only"),
+        Option(value=Steps.FAILURES, text="failures only"),
+    ]
+    hear = [Option(value="mention", text="Mention me at the end"), Option(value="mail", text="Send me mail")]
+    ticked = [option for option in hear if getattr(wishes, str(option.value))]
+    return [
+        HeaderBlock(text="Your BOSS token"),
+        section(about_token(shown.saved), accessory=ButtonElement(action_id=TOKEN, text="Change")),
+        HeaderBlock(text="How you hear of your jobs"),
+        section(
+            "In their threads you are told",
+            accessory=StaticSelectElement(
+                action_id=TELL,
+                options=steps,
+                initial_option=next(option for option in steps if option.value == wishes.steps),
+            ),
+        ),
+        section(
+            "Besides",
+            accessory=CheckboxesElement(action_id=HEAR, options=hear, initial_options=ticked or None),
+        ),
+    ]
+
+
+def about_token(saved: SavedToken | None) -> str:
+    """What may be said of a saved token."""
+    if saved is None:
+        return "No token is kept for you."
+    ending = f" ending …{saved.ending}" if saved.ending else ""
+    return f"Your saved token{ending}, kept since {saved.since:%d %B %Y}. Nobody else can use it."
+
+
+def who(person: str) -> str:
+    """A person, named so that Slack shows their name if they are one of the workspace."""
+    return f"<@{person}>" if _SLACK_USER.fullmatch(person) else words.mrkdwn(person)
+
+
+def state(job: Job) -> str:
+    """Where the job stands, and who ended it."""
+    if not job.ended and job.cancelled_by:
+        return f"🛑 Being cancelled, asked by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
+    if job.state is JobState.CANCELLED and job.cancelled_by:
+        return f"{_STATES[job.state]} by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
+    if not job.checked and not job.ended:
+        return "🔎 Checking with BOSS"
+    why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
+    return f"{_STATES[job.state]}{why}"
+
+
+def _at(when: datetime | None) -> str:
+    return f", {moment(when)}" if when else ""
+
+
+def _attempts(job: Job) -> list[str]:
+    """How the job belongs to others that do the same."""
+    found = [f"attempt {job.attempt}, after job `{job.retry_of}`"] if job.retry_of else []
+    return [*found, f"tried again as job `{job.retried_as}`"] if job.retried_as else found
+
+
+def _effort(job: Job) -> str:
+    """What the job is expected to take; at its end, what it took."""
+    expected, took = job.expected, job.took
+    if took is None:
+        return f"*Expected*\n{words.forecast(expected)}" if expected and job.state not in FINAL else ""
+    said = f"*Took*\n{words.duration(took)}"
+    if expected:
+        said += f" (expected {words.duration(timedelta(seconds=expected.seconds))})"
+        cost = expected.cost_of(took.total_seconds())
+        if cost is not None and expected.cost is not None:
+            said += (
+                f"\n{words.money(cost, expected.currency)} (expected {words.money(expected.cost, expected.currency)})"
+            )
+    return said
+
+
+def _progress(job: Job) -> str:
+    """How far a running program is, as `▓▓▓▓░░░░░░ 42 % reading`."""
+    if job.progress is None or job.state is not JobState.RUNNING:
+        return ""
+    done = round(job.progress.part * 10)
+    percent = f"{job.progress.part * 100:.0f} %"
+    return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}"
+
+
+def _since(job: Job) -> str:
+    when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
+    if job.ended:
+        return f"\n{moment(job.finished_at)}" if job.finished_at and job.state is not JobState.CANCELLED else ""
+    return f"\nsince {moment(when)}" if when else ""
+
+
+def moment(when: datetime, *, seconds: bool = False) -> str:
+    """A time that Slack shows in the reader's own zone."""
+    shown = "{time_secs}" if seconds else "{time}"
+    return f"<!date^{int(when.timestamp())}^{{date_short_pretty}} {shown}|{when:%Y-%m-%d %H:%M} UTC>"
+
+
+def spoken(story: Story, steps: Sequence[Step]) -> str:
+    """A reply in one line, for notifications and screen readers."""
+    return words.shortened(_named(story) + words.mrkdwn(" ".join(step.text for step in steps)), SECTION)
+
+
+def _named(story: Story) -> str:
+    return f"{who(story.mention)} " if story.mention and _SLACK_USER.fullmatch(story.mention) else ""
+
+
+def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
+    """A reply in the thread: the steps; at the end, results and links, or the log's end and a way on."""
+    job = story.job
+    told = [words.mrkdwn(step.text) for step in steps]
+    texts = packed([_named(story) + told[0], *told[1:]] if told else [])
+    if story.helpers:
+        texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
+    ended = bool(steps) and steps[-1].state in FINAL
+    if ended and job.state is JobState.SUCCEEDED:
+        folder = words.link(story.address, "All files")
+        lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
+        lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
+        texts += packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + packed([folder])
+    elif ended:
+        if job.log_tail:
+            texts += log(job.log_tail)
+        texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
+    blocks: list[Block] = [section(text) for text in texts]
+    if ended and job.turned_down:
+        button = _button(EDIT, "Edit and resubmit", job)
+        blocks += [context(f"For {who(job.actor)}"), ActionsBlock(elements=[button])]
+    return blocks
+
+
+def _fitting(lines: Sequence[str], room: int) -> list[str]:
+    """The first lines that fit into so many characters: signed links can be very long, and lie in the folder anyway."""
+    kept: list[str] = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
+    """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
+    packed: list[str] = []
+    for line in lines:
+        if len(line) > room:
+            continue
+        if packed and len(packed[-1]) + 1 + len(line) <= room:
+            packed[-1] += "\n" + line
+        else:
+            packed.append(line)
+    return packed
+
+
+def log(lines: Sequence[str], *, room: int = BLOCKS // 2) -> list[str]:
+    """Lines that a program printed, as code blocks, one a section, in so many characters.
+
+    Every line is there; a long one is cut.
+    """
+    room //= max(len(lines), 1)
+    cut = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in lines]
+    fence = "```\n"
+    return [f"{fence}{text}\n```" for text in packed(cut, SECTION - 2 * len(fence))]
+
+
+def _cut(text: str, limit: int) -> str:
+    """Escaped text, cut where it breaks no escape."""
+    return text if len(text) <= limit else re.sub(r"&[a-z]*$", "", text[: limit - 1]) + "…"

@@ -1,0 +1,221 @@
+"""The command line's way to jobs that there are: list, status, log, cancel, retry. A bot may run beside it, or none."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bot.app import Core, announce, build_core, working
+from bot.application.output import log_lines
+from bot.domain import words
+from bot.domain.errors import AlreadyRunning, InvalidRequest, NomadsError, TooLate
+from bot.domain.job import Job
+from bot.domain.people import TERMINAL
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import LogLine
+from bot.settings import Settings
+from bot.terminal.submit import LOOK, follow, token
+
+TAIL = 1000
+"""Lines that are compared between two looks at a growing log."""
+CANCELLING = 30.0
+"""Seconds in which a cancelled job usually ends: its program has five between SIGTERM and SIGKILL."""
+
+
+_STRUCK = re.compile(r"\*{4,}")
+"""How a token is struck out of a log at its job's end."""
+
+
+def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
+    """List jobs, the newest first; `--before` the last one shown gives the next page. Returns 0."""
+    core = _core(settings)
+    try:
+        states = [JobState(arguments.state.upper())] if arguments.state else list(JobState)
+    except ValueError:
+        known = ", ".join(state.lower() for state in JobState)
+        raise InvalidRequest({"state": f"There is no state {arguments.state}; there is {known}."}) from None
+    before = core.service.named(arguments.before).id if arguments.before else None
+    found = core.store.page(states, before=before, most=arguments.limit + 1)
+    for job in found[: arguments.limit]:
+        print(json.dumps(_said(core, job)) if arguments.json else _line(job))
+    if len(found) > arguments.limit:
+        print(f"There are older ones: --before {found[arguments.limit - 1].id}", file=sys.stderr)
+    core.close()
+    return 0
+
+
+def status(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Say everything of a job. Returns 0, or 1 where it ended without success. Raises UnknownJob."""
+    core = _core(settings)
+    job = core.service.named(arguments.job)
+    steps = core.service.transitions(job.id)
+    if arguments.json:
+        told = [{"state": step.state.value, "at": step.at.isoformat(), "text": step.text} for step in steps]
+        print(json.dumps(_said(core, job) | {"transitions": told}))
+    else:
+        request = job.request
+        print(f"Job {job.id}: {words.state(job.state)}")
+        print(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
+        for one in core.service.attempts(job):
+            if one.id != job.id:
+                print(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}")
+        for step in steps:
+            print(f"{step.at:%Y-%m-%d %H:%M:%S} {step.text or words.state(step.state).capitalize() + '.'}")
+        if job.compute_id:
+            print(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
+        print(f"Results: {core.output.address(job)}")
+    core.close()
+    return _code(job)
+
+
+def logs(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print the last lines of a job's log with their times; with `--follow`, what comes until it ends.
+
+    Returns 0, or 1 where the job that was followed ended without success. Raises UnknownJob.
+    """
+    core = _core(settings)
+    job = core.service.named(arguments.job)
+    if not arguments.follow or job.ended:
+        _print(core.output.tail(job, lines=arguments.lines))
+        core.close()
+        return 0
+    with working(core):
+        return _code(_follow_log(core, job, arguments.lines))
+
+
+def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
+    """End a job and wait for it. Returns 0, or 1 where it had ended, or goes on. Raises UnknownJob."""
+    core = _core(settings)
+    job_id = core.service.named(arguments.job).id
+    with working(core):
+        try:
+            job = core.service.cancel(job_id, actor=_actor())
+        except TooLate as error:
+            print(error, file=sys.stderr)
+            return 1
+        until = time.monotonic() + CANCELLING
+        while not job.ended and time.monotonic() < until:
+            threading.Event().wait(LOOK)
+            job = core.service.find(job_id)
+        print(f"Job {job.id}: {words.state(job.state) if job.ended else 'being cancelled'}.")
+        return 0 if job.state is JobState.CANCELLED else 1
+
+
+def retry(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Try a job again; with `--wait`, stay until that ends. Returns as submit does."""
+    core = _core(settings)
+    try:
+        job = core.service.retryable(core.service.named(arguments.job).id, actor=_actor())
+        if job.retried_as is None:
+            announce(core)
+    except TooLate as error:
+        print(error, file=sys.stderr)
+        core.close()
+        return 1
+    given = token()
+    with working(core):
+        try:
+            again = core.service.retry(job.id, actor=_actor(), token=given)
+        except AlreadyRunning as found:
+            again = found.job
+            print(f"{found} It is followed instead.", file=sys.stderr)
+        return follow(core, again, wait=arguments.wait, as_json=arguments.json)
+
+
+def _core(settings: Settings) -> Core:
+    core = build_core(settings, base_url=settings.public_url.rstrip("/"))
+    core.store.migrate()
+    return core
+
+
+def _actor() -> str:
+    return f"{TERMINAL}{getpass.getuser()}"
+
+
+def _code(job: Job) -> int:
+    return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
+
+
+def _line(job: Job) -> str:
+    request = job.request
+    progress = f" {job.progress.part * 100:.0f} %" if job.progress and job.state is JobState.RUNNING else ""
+    return (
+        f"{job.id}  {job.accepted_at:%Y-%m-%d %H:%M}  {words.state(job.state) + progress:<16}  "
+        f"{request.pipeline}  {request.collection}/{request.experiment}  {request.box}  {job.actor}"
+    )
+
+
+def _said(core: Core, job: Job) -> dict[str, Any]:
+    """The job for programs: without token and address, which are nobody else's."""
+    request = job.request
+    times = {name: getattr(job, name) for name in ("accepted_at", "submitted_at", "started_at", "finished_at")}
+    return {
+        "job": job.id,
+        "state": job.state.value,
+        "pipeline": request.pipeline,
+        "collection": request.collection,
+        "experiment": request.experiment,
+        **{axis: str(getattr(request, axis)) for axis in "xyz"},
+        "actor": job.actor,
+        **{name: at.isoformat() if at else None for name, at in times.items()},
+        "progress": job.progress.part if job.progress else None,
+        "reason": job.reason,
+        "attempt": job.attempt,
+        "retry_of": job.retry_of,
+        "retried_as": job.retried_as,
+        "cancelled_by": job.cancelled_by,
+        "compute_id": job.compute_id,
+        "results_url": core.output.address(job),
+    }
+
+
+def _follow_log(core: Core, job: Job, lines: int) -> Job:
+    """Print the log as it grows, until the job ends; returns it as it ended."""
+    seen: list[LogLine] = []
+    shown = 0
+    pause = threading.Event()
+    while True:
+        job = core.service.find(job.id)
+        try:
+            found = core.output.tail(job, lines=TAIL)
+        except NomadsError as error:
+            print(error, file=sys.stderr)
+            found = seen
+        known = overlap(seen, found)
+        shown = max(0, shown - (len(seen) - known)) if seen else max(0, len(found) - lines)
+        # A last line may still be being written: it waits until it stays as it is, or another one follows.
+        whole = (
+            len(found) if job.ended or [line.text for line in found] == [line.text for line in seen] else len(found) - 1
+        )
+        _print(found[shown:whole])
+        shown, seen = max(shown, whole), found
+        if job.ended:
+            print(f"Job {job.id}: {words.state(job.state)}.", file=sys.stderr)
+            return job
+        pause.wait(LOOK)
+
+
+def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
+    """How many of the lines found were seen before: the most that end the ones and begin the others.
+
+    The last line that was seen may have grown since, so it need not be the same. Times do not count, since a line's may
+    be known better later, nor does how a token is left out.
+    """
+    before, now = ([_STRUCK.sub("•••", line.text) for line in lines] for lines in (seen, found))
+    for known in range(min(len(seen), len(found)), 0, -1):
+        grown = now[known - 1].startswith(before[-1])
+        if grown and before[len(seen) - known : -1] == now[: known - 1]:
+            return known
+    return 0
+
+
+def _print(lines: Sequence[LogLine]) -> None:
+    for line in log_lines(lines):
+        print(line, flush=True)

@@ -1,0 +1,144 @@
+"""The command line's way to the service: what `python -m bot submit` does and prints."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import secrets as entropy
+import sys
+import threading
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.app import Core, announce, build_core, working
+from bot.application.service import Proposal
+from bot.domain import words
+from bot.domain.errors import AlreadyRunning
+from bot.domain.job import Job, Transition
+from bot.domain.people import TERMINAL
+from bot.domain.states import FINAL, JobState
+from bot.settings import Settings
+
+LOOK = 0.2
+"""Seconds between two looks at the job while waiting."""
+LOOKS_AFTER = 25
+"""Looks that the job's last effects are given once there is nothing more to tell."""
+PATIENCE = 5.0
+"""Seconds that BOSS is given to check the request."""
+FIELDS = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
+
+
+def submit(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Submit one job; with `--wait`, stay until it ends. Returns 0 done, 1 the job failed.
+
+    Where a job does the same work now, or has done it, that one is followed or told, unless `--again` is given.
+    Raises InvalidRequest with every mistake, by field. Without `--wait` it returns once compute has the job.
+    """
+    values = {name: getattr(arguments, name) for name in FIELDS}
+    core = build_core(settings, base_url=settings.public_url.rstrip("/"))
+    core.service.review(values, given := token())  # before anything is made on this machine
+    core.store.migrate()
+    actor = f"{TERMINAL}{getpass.getuser()}"
+    proposal = core.service.propose(values, given, actor=actor, within=PATIENCE)
+    announce(core)
+    with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
+        job = _taken(core, proposal, given, actor=actor, again=arguments.again)
+        return follow(core, job, wait=arguments.wait, as_json=arguments.json)
+
+
+def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
+    """Tell what becomes of a job: until compute has it, or with `wait` until it ends. Returns 1 where it failed."""
+    try:
+        return _follow(core, _Teller(core, job, as_json=as_json), wait=wait)
+    except KeyboardInterrupt:
+        print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
+        raise
+
+
+def _taken(core: Core, proposal: Proposal, given: SecretStr, *, actor: str, again: bool) -> Job:
+    """The job that does what is asked: a new one, or one that does or has done the same."""
+    job = None if again else proposal.twin
+    if job is None:
+        print(words.takes(proposal.request.box.voxels, proposal.size, proposal.expected), file=sys.stderr)
+        key = f"cli:{entropy.token_hex(16)}"
+        try:
+            return core.service.accept(
+                proposal.request, actor=actor, token=given, key=key, proposal=proposal, again=again
+            )
+        except AlreadyRunning as found:
+            job = found.job
+    done = "has done" if job.state in FINAL else "does"
+    print(f"Job {job.id} {done} this; --again runs it again.", file=sys.stderr)
+    return job
+
+
+def token() -> SecretStr:
+    """The BOSS token: of the environment, or typed."""
+    given = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
+    return SecretStr(given.strip())
+
+
+def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
+    pause = threading.Event()
+    patience, looks = LOOKS_AFTER, 0
+    while True:
+        job = teller.tell()
+        taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
+        if not wait and not job.checked:  # BOSS is away: whoever works on this database will submit it
+            looks += 1
+            taken = taken or looks > LOOKS_AFTER
+        told = job.state not in FINAL or teller.told(job.state)
+        if taken and told:
+            # Mail is worth a moment, but not a long one: a worker will send what is left.
+            if patience <= 0 or looks > LOOKS_AFTER or not core.store.open_effects(job.id):
+                return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
+            patience -= 1
+        pause.wait(LOOK)
+
+
+class _Teller:
+    """Prints each transition once."""
+
+    def __init__(self, core: Core, job: Job, *, as_json: bool) -> None:
+        self._core = core
+        self._id = job.id
+        self._json = as_json
+        self._told: set[JobState] = set()
+
+    def told(self, state: JobState) -> bool:
+        """Whether that transition was printed."""
+        return state in self._told
+
+    def tell(self) -> Job:
+        """Print what is new; returns the job as it stands. An end is told once its results are at hand."""
+        transitions = self._core.store.transitions(self._id)
+        job = self._core.service.find(self._id)
+        for transition in transitions:
+            if transition.state not in self._told and (transition.text or transition.state not in FINAL):
+                self._told.add(transition.state)
+                print(self._json_line(job, transition) if self._json else self._lines(job, transition), flush=True)
+        return job
+
+    def _json_line(self, job: Job, transition: Transition) -> str:
+        said: dict[str, Any] = {
+            "job": job.id,
+            "state": transition.state.value,
+            "at": transition.at.isoformat(),
+            "text": transition.text,
+        }
+        if transition.state in FINAL:
+            said["reason"] = job.reason
+            said["counts"] = job.summary.counts if job.summary else {}
+            said["results_url"] = self._core.results.address(job.folder)
+        return json.dumps(said)
+
+    def _lines(self, job: Job, transition: Transition) -> str:
+        lines = [f"{transition.at:%H:%M:%S} {transition.text or transition.state.value.capitalize() + '.'}"]
+        if transition.state is JobState.SUCCEEDED:
+            lines.append(f"Results: {self._core.results.address(job.folder)}")
+        elif transition.state in FINAL:
+            lines += [*(f"  {line}" for line in job.log_tail), job.advice]
+        return "\n".join(lines)

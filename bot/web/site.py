@@ -1,0 +1,132 @@
+"""The HTTP side: Slack's requests, health, and the results that lie on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from html import escape
+from typing import Protocol
+from urllib.parse import quote
+
+import anyio.to_thread
+from pydantic import SecretStr
+from slack_bolt import App, BoltRequest
+from slack_sdk.signature import SignatureVerifier
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from bot.domain.errors import NotFound
+from bot.domain.results import ResultFile
+from bot.local.results import LocalResults
+
+THREADS = 64
+"""Requests answered at once. Each waits for Slack or the database far longer than it computes."""
+MAX_BODY = 2**20
+"""Bytes of a request that are read; Slack's largest (a view of 250 kB and its state) stay well below."""
+
+
+class Ready(Protocol):
+    """Says why the process is not ready to work; empty where it is."""
+
+    def __call__(self) -> str: ...
+
+
+def web(
+    *, app: App | None, results: LocalResults | None, ready: Ready, signing_secret: SecretStr | None = None
+) -> Starlette:
+    """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine.
+
+    With `app` comes the `signing_secret`: a request that is not Slack's gets 401 before anything of it is read.
+    """
+
+    async def health(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readiness(_request: Request) -> Response:
+        problem = await run_in_threadpool(ready)
+        return PlainTextResponse(f"{problem or 'ready'}\n", status_code=503 if problem else 200)
+
+    routes = [Route("/health", health), Route("/ready", readiness)]
+    if app and signing_secret:
+        routes.append(Route("/slack/events", _slack(app, signing_secret), methods=["POST"]))
+    if results:
+        routes.append(Route("/results/{path:path}", _results(results)))
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _slack(app: App, signing_secret: SecretStr) -> Callable[[Request], object]:
+    verifier = SignatureVerifier(signing_secret.get_secret_value())
+
+    async def events(request: Request) -> Response:
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY:
+                return PlainTextResponse("too large\n", status_code=413)
+        if not _is_slack_s(verifier, request.headers, body):
+            return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
+        asked = BoltRequest(
+            body=body.decode("utf-8", "replace"), query=str(request.query_params), headers=dict(request.headers)
+        )
+        # Bolt's own adapter runs the sync app on the event loop, where one slow answer holds up all the others.
+        answer = await run_in_threadpool(app.dispatch, asked)
+        return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
+
+    return events
+
+
+def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
+    """Whether Slack signed these bytes within the last five minutes. No header whatever raises anything."""
+    timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or not signature.isascii():
+        return False
+    return verifier.is_valid(body=body, timestamp=timestamp, signature=signature)
+
+
+def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
+    return {name: ", ".join([values] if isinstance(values, str) else values) for name, values in headers.items()}
+
+
+def _results(results: LocalResults) -> Callable[[Request], object]:
+    def read(request: Request) -> Response:
+        signature, *parts = request.path_params["path"].split("/")
+        folder, name = "/".join(parts[:2]), "/".join(parts[2:])
+        try:
+            if not name:
+                if len(parts) < 3 or not results.admits(signature, folder):
+                    raise NotFound("no such folder")
+                return HTMLResponse(_listing(folder, results.list(folder)), headers=_FOLDER)
+            return FileResponse(results.open(signature, folder, name), headers=_FILE)
+        except NotFound:
+            return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
+
+    return read
+
+
+_PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_FILE = _PLAIN | {
+    # A report is a page that a program wrote: it may show itself, and do nothing with this address's name.
+    "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
+    "style-src 'unsafe-inline'"
+}
+
+
+def _listing(folder: str, files: Sequence[ResultFile]) -> str:
+    rows = "".join(f"<li><a href='{quote(f.name)}'>{escape(f.name)}</a> ({f.size:,} bytes)</li>" for f in files)
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(folder)}</title>"
+        f"<body style='font-family:sans-serif;margin:2em'><h1 style='font-size:1.1em'>{escape(folder)}</h1>"
+        f"<ul>{rows or '<li>Nothing has been written yet.</li>'}</ul></body></html>"
+    )
