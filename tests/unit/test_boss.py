@@ -1026,8 +1026,8 @@ def test_a_process_that_forgets_to_close_ends_all_the_same(server: Hostile) -> N
     server.on(COLLECTIONS, hangs())
     program = (
         "from pydantic import SecretStr\n"
-        "from bot.boss import BossVolumes\n"
-        "from bot.jobs import Unavailable\n"
+        "from bot.boss.volumes import BossVolumes\n"
+        "from bot.domain.errors import Unavailable\n"
         "try:\n"
         f"    BossVolumes(host={server.url!r}, patience=300).collections(token=SecretStr('demo-token'), within=0.5)\n"
         "except Unavailable as error:\n"

@@ -692,7 +692,7 @@ def submit_and_die(rig: LocalComputeRig, source: str, *arguments: str, dies_in: 
 import os, signal, subprocess, sys
 from pathlib import Path
 from pydantic import SecretStr
-from bot import local, supervise
+from bot.local import compute as local, supervise
 from tests.contract.rigs import a_work
 from tests.support.memory import MemorySecrets
 secrets = MemorySecrets()

@@ -48,7 +48,7 @@ def test_the_home_tab_is_there_and_its_opening_is_heard_of(manifest: dict[str, A
 
 
 def test_every_web_api_method_in_the_code_has_its_scope(manifest: dict[str, Any]) -> None:
-    code = "".join(path.read_text() for folder in ("bot", "handlers") for path in Path(ROOT / folder).glob("*.py"))
+    code = "".join(path.read_text() for folder in ("bot", "handlers") for path in Path(ROOT / folder).rglob("*.py"))
     called = set(re.findall(r"client\.((?:chat|conversations|files|users|views)_\w+)\(", code))
     methods = {name.replace("_", ".", 1).replace("_v2", ".v2") for name in called}
     assert methods == set(SCOPES)
