@@ -128,14 +128,14 @@ def _settings() -> Settings:
 
 
 def _run(_arguments: argparse.Namespace) -> int:
-    from bot.app import run
+    from bot.terminal.serve import run
 
     run(_settings())
     return 0
 
 
 def _work(_arguments: argparse.Namespace) -> int:
-    from bot.app import work
+    from bot.terminal.serve import work
 
     work(_settings())
     return 0
@@ -155,14 +155,14 @@ def _following(arguments: argparse.Namespace) -> int:
 
 
 def _provision(_arguments: argparse.Namespace) -> int:
-    from bot.app import provision
+    from bot.terminal.admin import provision
 
     provision(_settings())
     return 0
 
 
 def _doctor(_arguments: argparse.Namespace) -> int:
-    from bot.app import doctor
+    from bot.terminal.admin import doctor
 
     return 0 if doctor(_settings(), say=print) else 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bot.aws.config import AwsConfig
+from bot.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 10**9
@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     public_url: str = ""
     """Where people reach the server, for links to local results; empty: the address it binds."""
 
-    compute: Literal["local", "aws"] = "local"
+    compute: str = "local"
+    """Where programs run, by the names in `bot.backends`."""
     data: Path = Path("var")
     """Where everything is kept that this machine keeps: database, key, runs, results."""
     database_url: str = ""
@@ -93,4 +94,19 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """What NOMADS itself logs. Of libraries only warnings are logged: their finer logs hold whole requests."""
 
-    aws: AwsConfig = Field(default_factory=AwsConfig)
+    @property
+    def predictions_place(self) -> str:
+        """`collection/experiment` that programs write their detections to; empty: nowhere."""
+        return "" if self.predictions == "off" else self.predictions
+
+    @property
+    def mail_domain(self) -> str:
+        """The domain that mail comes from."""
+        return self.mail_from.rpartition("@")[2].rstrip(">") or "localhost"
+
+    @field_validator("compute")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in BACKENDS:
+            raise ValueError(f"there is no {name}; there is {', '.join(BACKENDS)}")
+        return name

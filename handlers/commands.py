@@ -9,7 +9,7 @@ from slack_bolt import Ack
 from slack_sdk import WebClient
 from slack_sdk.models.blocks import Block
 
-from bot.application.service import JobService, Which
+from bot.application.queries import Queries, Which
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NomadsError
@@ -42,7 +42,7 @@ class Commands:
     def __init__(
         self,
         *,
-        service: JobService,
+        queries: Queries,
         catalog: Catalog,
         submit: Submit,
         token: Token,
@@ -50,7 +50,7 @@ class Commands:
         logs: Logs,
         steer: Steer,
     ) -> None:
-        self._service = service
+        self._queries = queries
         self._catalog = catalog
         self._submit = submit
         self._token = token
@@ -113,7 +113,7 @@ class Commands:
         return self._look.page(f"{wanted}:", command["user_id"])
 
     def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
-        self._logs.open(client, command, self._service.named(_named(rest, "logs")).id)
+        self._logs.open(client, command, self._queries.named(_named(rest, "logs")).id)
         return ""
 
     def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:

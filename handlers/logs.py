@@ -15,7 +15,7 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from bot.application.output import Output, log_lines
-from bot.application.service import JobService
+from bot.application.queries import Queries
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
@@ -52,13 +52,13 @@ class Logs:
     def __init__(
         self,
         *,
-        service: JobService,
+        queries: Queries,
         output: Output,
         windows: Windows,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._service = service
+        self._queries = queries
         self._output = output
         self._windows = windows
         self._every = every
@@ -78,14 +78,14 @@ class Logs:
         """Open the window of that job's log."""
 
         def follow(view_id: str) -> None:
-            if not self._service.find(job_id).ended:
+            if not self._queries.find(job_id).ended:
                 self._follow(view_id, _Open(client, job_id, self._clock() + FOLLOWED))
 
         self._windows.open(
             client,
             body,
             f"Log of {job_id}",
-            lambda: self._blocks(self._service.find(job_id)),
+            lambda: self._blocks(self._queries.find(job_id)),
             callback=CALLBACK,
             meta=job_id,
             then=follow,
@@ -96,7 +96,7 @@ class Logs:
         view_id, job_id = body["view"]["id"], action["value"]
 
         def link() -> str:
-            found = self._output.whole_log(self._service.find(job_id))
+            found = self._output.whole_log(self._queries.find(job_id))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 
@@ -135,7 +135,7 @@ class Logs:
                 self._notes.popitem(last=False)
 
     def _view(self, job_id: str, note: str = "", *, over: bool = False) -> dict[str, Any]:
-        job = self._service.find(job_id)
+        job = self._queries.find(job_id)
         return window(f"Log of {job.id}", self._blocks(job, note, over=over), callback=CALLBACK, meta=job.id)
 
     def _blocks(self, job: Job, note: str = "", *, over: bool = False) -> list[Block]:
@@ -177,7 +177,7 @@ class Logs:
         """Whether the window should be looked after any longer."""
         over = self._clock() > one.until
         try:
-            ended = self._service.find(one.job_id).ended
+            ended = self._queries.find(one.job_id).ended
             view = self._view(one.job_id, self._notes.get(view_id, ""), over=over)
             if str(view) == one.shown:
                 return not over

@@ -9,11 +9,12 @@ from slack_sdk import WebClient
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from bot.application.output import Output
-from bot.application.service import JobService, Which
+from bot.application.ports import Workspace
+from bot.application.queries import Queries, Which
+from bot.application.steering import Steering
 from bot.domain import words
 from bot.domain.job import Job
 from bot.slack import cards
-from bot.slack.workspace import Workspace
 from handlers.windows import Windows, update, window
 
 TURNS = 150
@@ -31,8 +32,11 @@ _TITLES = {
 class Look:
     """Shows jobs; changes nothing."""
 
-    def __init__(self, *, service: JobService, output: Output, workspace: Workspace, windows: Windows) -> None:
-        self._service = service
+    def __init__(
+        self, *, queries: Queries, steering: Steering, output: Output, workspace: Workspace, windows: Windows
+    ) -> None:
+        self._queries = queries
+        self._steering = steering
         self._output = output
         self._workspace = workspace
         self._windows = windows
@@ -42,12 +46,12 @@ class Look:
     def status(self, name: str, user: str) -> list[Block]:
         """One job with its buttons; without a name, this person's jobs that have not ended, or their last one."""
         if name:
-            job = self._service.named(name)
-            buttons = cards.buttons(job, steers=self._service.may_steer(job, user))
+            job = self._queries.named(name)
+            buttons = cards.buttons(job, steers=self._steering.may_steer(job, user))
             return [cards.section(cards.row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons)]
-        if self._service.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
+        if self._queries.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
             return self.page(f"{Which.MINE_RUNNING}:", user)
-        last = self._service.page(Which.MINE, actor=user, most=1).jobs
+        last = self._queries.page(Which.MINE, actor=user, most=1).jobs
         if not last:
             return [cards.section("You have no jobs yet; `/nomads submit` opens the form.")]
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
@@ -57,7 +61,7 @@ class Look:
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
-        page = self._service.page(wanted, actor=user, before=before[-1] if before else None)
+        page = self._queries.page(wanted, actor=user, before=before[-1] if before else None)
         title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
         blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
         turns = []
@@ -83,7 +87,7 @@ class Look:
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Links made for this click, since they may expire."""
-        self._windows.open(client, body, "Results", lambda: self._results(self._service.find(action["value"])))
+        self._windows.open(client, body, "Results", lambda: self._results(self._queries.find(action["value"])))
         ack()
 
     def _results(self, job: Job) -> list[Block]:
@@ -104,7 +108,7 @@ class Look:
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Everything there is to know about the job."""
         user = body["user"]["id"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._service.find(action["value"]), user))
+        self._windows.open(client, body, "Job", lambda: self._details(self._queries.find(action["value"]), user))
         ack()
 
     def _details(self, job: Job, user: str) -> list[Block]:
@@ -117,7 +121,7 @@ class Look:
             f"Asked by {cards.who(job.actor)}",
         ]
         if request.channel:
-            thread = self._workspace.link_to(request.channel, self._service.card_of(job.id))
+            thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
         if user == job.actor:  # an address is nobody else's business
             facts.append(f"Mail: {words.mrkdwn(request.email)}")
@@ -130,20 +134,20 @@ class Look:
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
         blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
         blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
-        attempts = self._service.attempts(job)
+        attempts = self._queries.attempts(job)
         if len(attempts) > 1:
             tried = [f"{one.attempt}: `{one.id}` {cards.state(one)}" for one in attempts]
             blocks += [cards.section(text) for text in cards.packed(["*Attempts*", *tried])]
         buttons = [
             button
-            for button in cards.buttons(job, steers=self._service.may_steer(job, user))
+            for button in cards.buttons(job, steers=self._steering.may_steer(job, user))
             if button.action_id != cards.DETAILS
         ]
         return [*blocks, *([ActionsBlock(block_id=f"job-{job.id}", elements=buttons)] if buttons else [])]
 
     def _story(self, job: Job) -> list[str]:
         """Every transition with its time."""
-        steps = self._service.transitions(job.id)
+        steps = self._queries.transitions(job.id)
         told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
         return [
             f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"

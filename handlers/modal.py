@@ -6,7 +6,6 @@ values that a view is filled with, nor in its metadata; what a person typed stay
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from slack_sdk.models.blocks import (
 )
 from slack_sdk.models.views import View
 
+from bot.application.submission import Form
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.request import MAX_NAME, JobRequest
@@ -62,16 +62,10 @@ class Meta(BaseModel):
     """What is chosen, for Slack does not tell it with every question."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a person typed."""
+@dataclass(frozen=True, kw_only=True)
+class Filled(Form):
+    """What a person typed in the form so far, and what its view remembers."""
 
-    values: Mapping[str, str]
-    """JobRequest's fields."""
-    token: SecretStr
-    remember: bool
-    agreed: str
-    """The digest of the request that the person agreed to."""
     meta: Meta
 
 
@@ -135,11 +129,6 @@ def wish(text: str, catalog: Catalog) -> Wish:
     return Wish(values, " ".join(strange))
 
 
-def digest(request: JobRequest, *reasons: str) -> str:
-    """Tells one question from another: about which request, and why it is asked."""
-    return hashlib.sha256("\n".join([request.model_dump_json(), *reasons]).encode()).hexdigest()[:16]
-
-
 def view(
     catalog: Catalog,
     wish: Wish,
@@ -148,7 +137,7 @@ def view(
     about: About | None = None,
     question: Question | None = None,
 ) -> dict[str, Any]:
-    """The form, filled in with what is wished, as Slack takes it. `saved` tells the kept token, as `…3f9c`."""
+    """The form, filled in with what is wished, as Slack takes it. `saved` tells the saved token, as `…3f9c`."""
     form, about = _form(catalog), about or About()
     blocks: list[dict[str, Any]] = []
     if wish.not_understood:
@@ -202,7 +191,7 @@ def _plain(name: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _token(saved: str) -> dict[str, Any]:
-    """The field of somebody whose token is kept: it may stay empty."""
+    """The field of somebody whose token is saved: it may stay empty."""
     hint = f"Leave it empty to use your {saved}; /nomads token replaces or forgets that."
     return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
 
@@ -287,12 +276,12 @@ def _input(
     return InputBlock(block_id=name, label=label, element=element, hint=hint, dispatch_action=asks or None)
 
 
-def parse(view: Mapping[str, Any]) -> Form:
-    """Read a view, submitted or not. Whether what it says makes sense is for JobService to say."""
+def parse(view: Mapping[str, Any]) -> Filled:
+    """Read a view, submitted or not. Whether what it says makes sense is for the application to say."""
     values = (view.get("state") or {}).get("values") or {}
     typed = {block: _typed(element or {}) for block, state in values.items() for element in state.values()}
     meta = _meta(str(view.get("private_metadata") or ""))
-    return Form(
+    return Filled(
         values={name: value for name, value in typed.items() if name in JobRequest.model_fields},
         token=SecretStr(typed.get("token", "").strip()),
         remember=bool(typed.get("remember")),

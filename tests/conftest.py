@@ -15,7 +15,7 @@ from pytest_socket import socket_allow_hosts
 
 from bot.aws.config import AwsConfig
 from bot.settings import Settings
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 
 _numbers = itertools.count(1)
 _LEFT_OUT = pytest.StashKey[int]()
@@ -89,9 +89,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[JobStore]:
+def store(database_url: str) -> Iterator[Database]:
     """The store on each kind of database, up to date and empty."""
-    store = JobStore(connect(database_url))
+    store = Database(connect(database_url))
     store.migrate()
     yield store
     store.close()

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from bot.application.ports import Compute, Results, Secrets
+from bot.application.ports import Compute, Logs, Results
+from bot.application.tokens import TokenKeeper
 from bot.domain import words
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
@@ -17,6 +18,8 @@ from bot.local.supervise import COLOURED, spellings
 
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
+LOG_LINES = 20
+"""How many of the last log lines are shown when a job fails."""
 LOG_FILE = "nomads-log.txt"
 """The whole log, where somebody asked for it, in the results folder."""
 MASK = "•••"
@@ -27,12 +30,11 @@ TOLD = 4
 class Output:
     """Reads what programs wrote and printed. Raises Unavailable and Refused."""
 
-    def __init__(self, *, compute: Compute, results: Results, vault: Secrets, secrets: Secrets) -> None:
-        """A job's token is in `vault` at first, and then in `secrets` (often the same)."""
+    def __init__(self, *, compute: Compute, logs: Logs, results: Results, tokens: TokenKeeper) -> None:
         self._compute = compute
+        self._logs = logs
         self._results = results
-        self._vault = vault
-        self._secrets = secrets
+        self._tokens = tokens
 
     def links(self, job: Job) -> list[tuple[str, Link]]:
         """Title and address of each result, made now: some addresses expire."""
@@ -63,7 +65,7 @@ class Output:
             token = self._token(job)
         except (NotFound, Refused):
             return []
-        found = self._compute.log_tail(job.compute_id, log=job.log, lines=lines)
+        found = self._logs.tail(job.compute_id, log=job.log, lines=lines)
         if found and token:
             # What is read of a long line may begin within the token, and what is written just now may end within it.
             found[0] = replace(found[0], text=_without_rest(found[0].text, token))
@@ -75,14 +77,14 @@ class Output:
         if job.compute_id is None:
             raise Refused("This job has no log: its program was never started.")
         token = self._token(job)
-        self._results.write(job.folder, LOG_FILE, masked(self._compute.log(job.compute_id, log=job.log), token))
+        self._results.write(job.folder, LOG_FILE, masked(self._logs.whole(job.compute_id, log=job.log), token))
         return self._results.link(job.folder, LOG_FILE)
 
     def redact(self, job: Job) -> None:
         """Before its token is forgotten: let no log that is read later hold it."""
         if job.compute_id and job.token_ref:
             with suppress(NotFound, Refused):  # it is kept no more: then nobody can
-                self._compute.redact(job.compute_id, self._keeper(job.token_ref).get(job.token_ref))
+                self._logs.redact(job.compute_id, self._tokens.open(job.token_ref))
 
     def _token(self, job: Job) -> str:
         """What must not be shown; empty where nothing is secret. Raises NotFound or Refused where it is not known."""
@@ -90,11 +92,8 @@ class Output:
             if not job.ended:
                 raise NotFound("This job's token is not known.")
             return ""  # it was struck out of the log before it was forgotten
-        token = self._keeper(job.token_ref).get(job.token_ref).get_secret_value()
+        token = self._tokens.open(job.token_ref).get_secret_value()
         return "" if token == PUBLIC_TOKEN else token
-
-    def _keeper(self, reference: str) -> Secrets:
-        return self._vault if self._vault.holds(reference) else self._secrets
 
 
 def _masked(text: str, token: str) -> str:

@@ -1,7 +1,7 @@
 """What the application needs of the world, in the domain's words.
 
-Every adapter raises only `bot.jobs.Unavailable` (try again) or `bot.jobs.Refused` (do not), never its vendor's errors,
-and puts no secret into either. All are safe to call from several threads at once. Times are aware and in UTC.
+Every adapter raises only `Unavailable` (try again) or `Refused` (do not) of `bot.domain.errors`, never its vendor's
+errors, and puts no secret into either. All are safe to call from several threads at once. Times are aware and in UTC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, ResultFile, ServedResults
 from bot.domain.volume import Experiment
 from bot.domain.work import LogLine, Observation, Work
 
@@ -38,27 +38,31 @@ class Compute(Protocol):
         Work that ends by itself before that keeps how it ended; finished or unknown work is left as it is.
         """
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
-        """The last `lines` lines the program printed (stdout and stderr), oldest first; empty if there are none.
+    def console(self, compute_id: str) -> str:
+        """Where an admin sees the work; empty where there is no such page. No I/O."""
 
-        What it printed comes as it is, control characters and secrets among it. Times never go backwards.
-        """
 
-    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """All the program has printed so far, oldest first; nothing where there is none.
+class Logs(Protocol):
+    """What programs printed (stdout and stderr together), as it came: control characters and secrets among it.
+
+    `log` is where compute said it keeps the output (`Observation.log`); None: not known.
+    """
+
+    def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+        """The last `lines` lines, oldest first; empty if there are none. Times never go backwards."""
+
+    def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+        """All that was printed so far, oldest first; nothing where there is none.
 
         It comes in pieces of about 1 MB at most, fetched one by one; a piece may end within a line or a character.
         Raises as every call does, but while it is iterated.
         """
 
     def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """Where this compute keeps the output of ended work in files of its own, strike the secret out of them.
+        """Where the output of ended work is kept in files of this machine's own, strike the secret out of them.
 
         Unknown work, work that runs, and the word `public` are left as they are.
         """
-
-    def console(self, compute_id: str) -> str:
-        """Where an admin sees the work; empty where there is no such page. No I/O."""
 
 
 class Results(Protocol):
@@ -87,7 +91,7 @@ class Results(Protocol):
 
 
 class Secrets(Protocol):
-    """Keeps tokens. A reference says nothing about the token."""
+    """Keeps tokens where compute takes them from, outside the database. A reference says nothing about the token."""
 
     def put(self, owner: str, value: SecretStr) -> str:
         """Keep it for its owner and return its reference. The same owner and value may give the same reference."""
@@ -100,6 +104,67 @@ class Secrets(Protocol):
 
     def holds(self, reference: str) -> bool:
         """Whether the reference is of this kind of keeper. No I/O."""
+
+
+class Backend(Protocol):
+    """One way to run programs: the adapters that belong together. `bot.backends` names those there are."""
+
+    @property
+    def compute(self) -> Compute:
+        """Runs programs."""
+
+    @property
+    def logs(self) -> Logs:
+        """Has what they printed."""
+
+    @property
+    def results(self) -> Results:
+        """Has what they wrote."""
+
+    @property
+    def served(self) -> ServedResults | None:
+        """The results, where the bot serves them itself."""
+
+    @property
+    def secrets(self) -> Secrets | None:
+        """Where this compute takes tokens from; None: from the sealed rows of the database."""
+
+    @property
+    def watch_interval(self) -> float:
+        """Seconds between two looks at running jobs, unless the settings say otherwise."""
+
+    @property
+    def announcement(self) -> str:
+        """What the log says at start, loudly; empty: nothing."""
+
+
+class Workspace(Protocol):
+    """Facts about people and channels of the chat. A question that chat does not answer in time is not known."""
+
+    def mail_of(self, user: str) -> str:
+        """The address in the person's profile; empty where it is not known."""
+
+    def trouble_with(self, channel: str) -> str:
+        """Why NOMADS cannot post to the channel, in words for the person who chose it; empty where it can."""
+
+    def link_to(self, channel: str | None, timestamp: str | None) -> str:
+        """The address of a message; empty where it is not known."""
+
+
+class NoWorkspace:
+    """A process without chat: nothing is known."""
+
+    def mail_of(self, user: str) -> str:
+        """Empty."""
+        return ""
+
+    def trouble_with(self, channel: str) -> str:
+        """Empty: a bot that has chat will find out."""
+        return ""
+
+    def link_to(self, channel: str | None, timestamp: str | None) -> str:
+        """Empty."""
+        return ""
 
 
 class Mailer(Protocol):

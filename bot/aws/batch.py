@@ -8,27 +8,23 @@ import math
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, Any
 
 from bot.aws.clients import Clients, Unanswered, translated
 from bot.aws.config import AwsConfig
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import LogLine, Observation, Work
+from bot.domain.work import Observation, Work
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
 
 DESCRIBE_LIMIT = 100
 """Jobs one DescribeJobs takes."""
-EVENTS = 10_000
-"""Log events one GetLogEvents gives at most."""
 SHORTEST = 60
 """The least time limit AWS Batch takes, in seconds."""
 LONGEST = timedelta(days=1)
@@ -267,54 +263,10 @@ class BatchCompute:
             if seen is not None and seen.state not in FINAL:
                 raise
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
-        """The last `lines` lines of the job's log stream, with CloudWatch's times; empty where there is none (yet)."""
-        if lines < 1 or (stream := log or self._stream(compute_id)) is None:
-            return []
-        tail: list[LogLine] = []
-        token: str | None = None
-        # CloudWatch may give an empty page although there is more, so a few pages are turned back.
-        for _ in range(5):
-            page = self._page(stream, token, startFromHead=False, limit=min(lines, EVENTS))
-            if page is None:
-                break
-            tail = [line for event in page["events"] for line in _lines(event)] + tail
-            if len(tail) >= lines or page["nextBackwardToken"] == token:
-                break
-            token = page["nextBackwardToken"]
-        return tail[-lines:]
-
-    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """The job's log stream from its head, a page at a time; every event ends with a line feed."""
-        if (stream := log or self._stream(compute_id)) is None:
-            return
-        token: str | None = None
-        while (page := self._page(stream, token, startFromHead=True, limit=EVENTS)) is not None:
-            if piece := b"".join(_bytes(event).removesuffix(b"\n") + b"\n" for event in page["events"]):
-                yield piece
-            if page["nextForwardToken"] == token:  # an empty page is not the end; a token that comes again is
-                return
-            token = page["nextForwardToken"]
-
-    def _stream(self, compute_id: str) -> str | None:
+    def stream_of(self, compute_id: str) -> str | None:
+        """The name of the job's log stream; None where it has none (yet)."""
         seen = self.observe([compute_id]).get(compute_id)
         return seen.log if seen else None
-
-    def _page(self, stream: str, token: str | None, **how: Any) -> Mapping[str, Any] | None:
-        """One answer of CloudWatch, of at most 1 MB; None where there is no such stream."""
-        more = how | ({"nextToken": token} if token else {})
-        with translated("CloudWatch did not show the log"):
-            client = self._clients.logs
-            try:
-                return cast(
-                    "Mapping[str, Any]",
-                    client.get_log_events(logGroupName=self._config.log_group, logStreamName=stream, **more),
-                )
-            except client.exceptions.ResourceNotFoundException:
-                return None
-
-    def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """Nothing: the output is CloudWatch's, which changes nothing it has, and is masked whenever it is read."""
 
     def console(self, compute_id: str) -> str:
         """The job's page in the AWS Batch console; empty for an id of another compute."""
@@ -413,15 +365,6 @@ def _waiting(status_reason: str) -> str:
     code = re.match(r"([A-Z_]+)(?::[A-Z0-9_]+)?", said)
     known = code and (_WAITS.get(code[0]) or _WAITS.get(code[1]))
     return known.format(said=said.rstrip(".")) if known else said
-
-
-def _bytes(event: Mapping[str, Any]) -> bytes:
-    return str(event["message"]).encode(errors="replace")
-
-
-def _lines(event: Mapping[str, Any]) -> list[LogLine]:
-    """A log event's lines. Only line feeds and carriage returns end one; other characters belong to the text."""
-    return [LogLine(line.decode(), _time(event["timestamp"])) for line in _bytes(event).splitlines()]
 
 
 def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:

@@ -1,0 +1,1 @@
+"""The words NOMADS is about, and what can be said of them without asking anybody."""

@@ -6,14 +6,12 @@ Pure: nobody is asked. Axes are z, y, x; ranges half-open, in voxels at resoluti
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bot.domain import words
 from bot.domain.catalog import Pipeline
 from bot.domain.job import Expected
-from bot.domain.request import JobRequest
 from bot.domain.volume import Box, Channel, Experiment, Range
 
 MAX_TOKEN = 512
@@ -33,15 +31,6 @@ class Prices:
     cpu_hour: float = 0
     gb_hour: float = 0
     currency: str = "$"
-
-
-def box_of(values: Mapping[str, Any]) -> Box | None:
-    """The box in what was typed, if its three ranges are ranges."""
-    try:
-        z, y, x = (Range.parse(side) if isinstance(side := values.get(axis), str) else side for axis in "zyx")
-        return Box(z, y, x)  # type: ignore[arg-type]  # pydantic refuses what is not a Range
-    except (ValueError, TypeError):
-        return None
 
 
 def token_problem(token: str) -> str:
@@ -81,17 +70,17 @@ def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[
     return max(1, sum(size or 1 for size in types)), all(types)
 
 
-def against(request: JobRequest, pipeline: Pipeline, experiment: Experiment, *, max_bytes: int) -> dict[str, str]:
-    """Every mistake that the experiment shows, by field; empty where the request fits it."""
+def against(box: Box, pipeline: Pipeline, experiment: Experiment, *, max_bytes: int) -> dict[str, str]:
+    """Every mistake that the experiment shows, by field; empty where a run on the box fits it."""
     errors: dict[str, str] = {}
     for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True):
-        side: Range = getattr(request, axis)
+        side: Range = getattr(box, axis)
         if side.start < start or side.stop > stop:
             errors[axis] = f"This experiment has {axis} {start}, {stop}; choose a range within that."
     if problem := _channels_problem(pipeline, experiment):
         errors["experiment"] = problem
     per_voxel, _ = bytes_per_voxel(pipeline, experiment)
-    return too_large(pipeline, request.box, per_voxel=per_voxel, max_bytes=max_bytes) | errors
+    return too_large(pipeline, box, per_voxel=per_voxel, max_bytes=max_bytes) | errors
 
 
 def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +11,10 @@ from bot.domain.states import FINAL, MISSED, JobState
 
 TERMINAL = "cli:"
 """How the name of somebody at a terminal begins."""
+
+
+HOME_OPEN = timedelta(hours=12)
+"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
 
 
 class Steps(StrEnum):
@@ -43,7 +47,7 @@ class Preferences:
 
 @dataclass(frozen=True, slots=True)
 class SavedToken:
-    """What may be shown of a token that is kept for a person."""
+    """What may be shown of a person's saved token: its last characters, and since when it is saved."""
 
     ending: str
     since: datetime
@@ -62,3 +66,12 @@ class Person:
     """When they last opened the app's home tab."""
     home_shown_at: datetime | None = None
     """As of when it shows their jobs."""
+
+    @property
+    def saved_token(self) -> SavedToken | None:
+        """What may be shown of the saved token; None where there is none."""
+        return SavedToken(self.token_end or "", self.token_at) if self.token_ref and self.token_at else None
+
+    def home_may_be_open(self, at: datetime) -> bool:
+        """Whether their home tab may be looked at."""
+        return self.home_opened_at is not None and at - self.home_opened_at < HOME_OPEN

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.errors import MessageError
 from email.headerregistry import Address
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from bot.domain.errors import InvalidRequest
 from bot.domain.volume import Box, Range, _short
@@ -68,7 +69,16 @@ def _trim(value: Any) -> Any:
 
 
 Trim = BeforeValidator(_trim)
-RangeField = Annotated[Range, BeforeValidator(_range)]
+
+
+def _note(value: Range, info: ValidationInfo) -> Range:
+    """Remember the range for whoever reads the request, also where another field is wrong."""
+    if info.context is not None and info.field_name:
+        info.context[info.field_name] = value
+    return value
+
+
+RangeField = Annotated[Range, BeforeValidator(_range), AfterValidator(_note)]
 
 
 class JobRequest(BaseModel):
@@ -92,10 +102,15 @@ class JobRequest(BaseModel):
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> JobRequest:
         """Read what a person typed. Raises InvalidRequest with every mistake, by field, at once."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise InvalidRequest(_by_field(error)) from None
+        reading = read(values)
+        if reading.request is None:
+            raise InvalidRequest(reading.errors)
+        return reading.request
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """The request as a person types it, by field."""
+        return {name: str(value) for name in JobRequest.model_fields if (value := getattr(self, name)) is not None}
 
     @property
     def box(self) -> Box:
@@ -109,6 +124,29 @@ class JobRequest(BaseModel):
             f"{self.pipeline}_{self.collection}_{self.experiment}"
             f"_z_{self.z.start}_{self.z.stop}_y_{self.y.start}_{self.y.stop}_x_{self.x.start}_{self.x.stop}"
         )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was understood of what a person typed."""
+
+    request: JobRequest | None
+    """None where something is wrong."""
+    errors: Mapping[str, str]
+    """Every mistake, by field."""
+    box: Box | None
+    """None where one of its three ranges is wrong."""
+
+
+def read(values: Mapping[str, Any]) -> Reading:
+    """Read what a person typed, each field once. `values` has JobRequest's fields."""
+    ranges: dict[str, Range] = {}
+    try:
+        request = JobRequest.model_validate(dict(values), context=ranges)
+    except ValidationError as error:
+        box = Box(ranges["z"], ranges["y"], ranges["x"]) if ranges.keys() == set("zyx") else None
+        return Reading(None, _by_field(error), box)
+    return Reading(request, {}, request.box)
 
 
 def _by_field(error: ValidationError) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -15,6 +16,19 @@ class ResultFile:
 
     name: str
     size: int
+
+
+class ServedResults(Protocol):
+    """Results that the bot serves itself, below addresses that hold a signature of their folder."""
+
+    def admits(self, signature: str, folder: str) -> bool:
+        """Whether that is the folder's signature; takes as long for any wrong one."""
+
+    def list(self, folder: str) -> list[ResultFile]:
+        """The files there, by name; empty where there is no such folder."""
+
+    def open(self, signature: str, folder: str, name: str) -> Path:
+        """The file behind an address. Raises NotFound, without saying why, if it is absent or the signature wrong."""
 
 
 def _result_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Results on this machine: a folder, served by the bot under signed addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
 from bot.domain.results import Link, ResultFile
-from bot.local.compute import _disk
+from bot.local.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 """A result that is being written, or whose writer was killed: it is no result yet."""
@@ -47,7 +47,7 @@ class LocalResults:
         """The regular files, by name; links are not followed."""
         top = self._folder(folder)
         found: list[ResultFile] = []
-        with _disk("The results folder"):
+        with disk("The results folder"):
             if top.resolve() != self._root.resolve() / folder:  # a program put a link in its folder's place
                 return found
             for directory, _, names in os.walk(top):
@@ -61,7 +61,7 @@ class LocalResults:
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """The file's bytes, never more than `limit`."""
         path = self._file(folder, name)
-        with _disk("The results folder"):
+        with disk("The results folder"):
             try:
                 with path.open("rb") as file:
                     content = file.read(limit + 1)
@@ -85,7 +85,7 @@ class LocalResults:
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
         path = self._folder(folder) / name
-        with _disk("The results folder"):
+        with disk("The results folder"):
             if any(
                 step.is_symlink() for step in path.parents if step != self._root and step.is_relative_to(self._root)
             ):

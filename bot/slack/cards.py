@@ -202,9 +202,9 @@ def _wishes(shown: Home) -> list[Block]:
 def about_token(saved: SavedToken | None) -> str:
     """What may be said of a saved token."""
     if saved is None:
-        return "No token is kept for you."
+        return "No token is saved for you."
     ending = f" ending …{saved.ending}" if saved.ending else ""
-    return f"Your saved token{ending}, kept since {saved.since:%d %B %Y}. Nobody else can use it."
+    return f"Your saved token{ending}, saved since {saved.since:%d %B %Y}. Nobody else can use it."
 
 
 def who(person: str) -> str:

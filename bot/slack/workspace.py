@@ -1,13 +1,13 @@
-"""What the handlers ask Slack before they answer: quickly, and not twice in a minute."""
+"""What is asked of Slack before a person is answered: quickly, and not twice in a minute."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 from urllib.error import URLError
 
+from cachetools import TTLCache
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
@@ -16,10 +16,9 @@ KEEP = 60.0
 MOST = 10_000
 """Answers kept at most."""
 _ABSENT = {"channel_not_found", "not_in_channel", "is_archived", "method_not_supported_for_channel_type"}
-T = TypeVar("T")
 
 
-class Workspace:
+class SlackWorkspace:
     """Facts about people and channels. Slack slow or away is no reason to keep anybody waiting: then nothing is known.
 
     `client` should give up within a second: a trigger id lives three.
@@ -27,8 +26,7 @@ class Workspace:
 
     def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
-        self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[float, str]] = {}
+        self._known: TTLCache[tuple[str, str], str] = TTLCache(MOST, KEEP, timer=clock)
         self._lock = threading.Lock()
 
     def mail_of(self, user: str) -> str:
@@ -67,11 +65,10 @@ class Workspace:
         return ""
 
     def _once(self, what: str, of: str, ask: Callable[[str], str]) -> str:
-        now = self._clock()
         with self._lock:
-            until, answer = self._kept.get((what, of), (0.0, ""))
-        if now < until:
-            return answer
+            known = self._known.get((what, of))
+        if known is not None:
+            return known
         try:
             answer = ask(of)
         except (SlackApiError, URLError, OSError):
@@ -79,7 +76,5 @@ class Workspace:
         # A refusal is not kept: the person is about to invite the bot and to press Submit again.
         if what != "channel" or not answer:
             with self._lock:
-                if len(self._kept) >= MOST:
-                    self._kept.clear()
-                self._kept[what, of] = now + KEEP, answer
+                self._known[what, of] = answer
         return answer

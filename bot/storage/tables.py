@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0004"
+REVISION = "0005"
 """The newest of the migrations."""
 
 
@@ -150,8 +150,8 @@ secrets = sa.Table(
     sa.Column("created_at", Utc, nullable=False),
 )
 
-duties = sa.Table(
-    "duties",
+leader_leases = sa.Table(
+    "leader_leases",
     metadata,
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("holder", sa.String(32), nullable=False),

@@ -21,8 +21,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from bot.domain.errors import NotFound
-from bot.domain.results import ResultFile
-from bot.local.results import LocalResults
+from bot.domain.results import ResultFile, ServedResults
 
 THREADS = 64
 """Requests answered at once. Each waits for Slack or the database far longer than it computes."""
@@ -37,7 +36,7 @@ class Ready(Protocol):
 
 
 def web(
-    *, app: App | None, results: LocalResults | None, ready: Ready, signing_secret: SecretStr | None = None
+    *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
 ) -> Starlette:
     """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine.
 
@@ -98,7 +97,7 @@ def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
     return {name: ", ".join([values] if isinstance(values, str) else values) for name, values in headers.items()}
 
 
-def _results(results: LocalResults) -> Callable[[Request], object]:
+def _results(results: ServedResults) -> Callable[[Request], object]:
     def read(request: Request) -> Response:
         signature, *parts = request.path_params["path"].split("/")
         folder, name = "/".join(parts[:2]), "/".join(parts[2:])

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from bot.application.ports import Secrets
 from bot.domain.errors import NotFound
-from tests.contract.rigs import TOKEN, sealed_secrets
+from tests.contract.rigs import TOKEN, VaultRig
 from tests.support.aws import World
 from tests.support.memory import MemorySecrets
 
@@ -20,7 +20,8 @@ def secrets(request: pytest.FixtureRequest, world: World) -> Iterator[Secrets]:
         case "memory":
             yield MemorySecrets()
         case "sealed":
-            yield sealed_secrets()
+            with VaultRig() as vault:
+                yield vault
         case "aws":
             yield world.secrets()
 

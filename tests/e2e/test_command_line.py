@@ -20,7 +20,6 @@ from bot.__main__ import main
 from bot.app import build_core
 from bot.domain.errors import Unavailable
 from bot.domain.job import Job
-from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.settings import Settings
 from sandbox.house import House
@@ -232,18 +231,19 @@ def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:
 def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_served(lab: Lab) -> None:
     settings = Settings.model_validate({"data": lab.data, "pipelines": PROGRAMS})
     core = build_core(settings)
-    core.store.migrate()
+    core.database.migrate()
     order = RIGHT | {"pipeline": "quick", "email": "demo@example.org", "channel": "C01SYNAPSES"}
     token = SecretStr(order.pop("token"))
-    core.service.accept(JobRequest.parse(order), actor="U01DEMO", token=token, key="from Slack")
-    core.store.close()
+    proposal = core.submission.ask(core.submission.review(order, token), actor="U01DEMO", within=PATIENCE)
+    core.submission.accept(proposal, actor="U01DEMO", key="from Slack")
+    core.database.close()
     with lab.command("submit", *an_order(), "--wait") as process:
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     from_slack, ours = lab.jobs
     assert ours.state is JobState.SUCCEEDED
     assert from_slack.state is JobState.ACCEPTED
-    assert lab.store.open_effects(from_slack.id) == 4
+    assert lab.rows.open_effects(from_slack.id) == 4
     assert len(lab.mail.messages) == 2
 
 

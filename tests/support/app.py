@@ -13,12 +13,14 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from bot.app import Nomads, build, running
+from bot.app import Nomads, build
 from bot.settings import Settings
+from bot.terminal.serve import running
 from sandbox.boss import BossStandIn
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.server import bound_socket
 from sandbox.volumes import Bricks
+from tests.support.rows import Rows
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -50,6 +52,11 @@ class Served:
     boss: BossStandIn
     url: str
 
+    @property
+    def rows(self) -> Rows:
+        """What its database holds."""
+        return Rows(self.nomads.core.database)
+
     def open_form(self, words: str = "submit", *, channel: str = "#synapses") -> dict[str, object]:
         """Let the demo person type the command; returns the form. Fails the test where none opens."""
         ack = self.slack.person().slash("/nomads", words, channel=channel)
@@ -65,7 +72,7 @@ class Served:
     @property
     def jobs(self) -> int:
         """How many jobs the database holds."""
-        return self.nomads.core.store.count()
+        return self.rows.count()
 
 
 @contextmanager
@@ -118,7 +125,7 @@ def _serving(
     nomads = build(Settings.model_validate(values), base_url=url)
     adjust(nomads)
     slack.request_url = f"{url}/slack/events"
-    nomads.core.store.migrate()
+    nomads.core.database.migrate()
     try:
         with listening(nomads.web, listener):
             if working:

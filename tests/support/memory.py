@@ -150,11 +150,11 @@ class MemoryCompute(Faulty):
                 self.cancelled[compute_id] = reason
                 self._observations[compute_id] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+    def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         with self._call("log_tail"):
             return self._logs.get(compute_id, [])[-lines:] if lines > 0 else []
 
-    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+    def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
         with self._call("log"):
             lines = list(self._logs.get(compute_id, []))
         for line in lines:

@@ -36,7 +36,7 @@ def an_experiment(bounds: object = None, **channels: str) -> Experiment:
 
 
 def wrong(experiment: Experiment, **changes: object) -> dict[str, str]:
-    return against(a_request(**changes), a_pipeline(), experiment, max_bytes=10**9)
+    return against(a_request(**changes).box, a_pipeline(), experiment, max_bytes=10**9)
 
 
 def test_a_box_that_ends_where_the_experiment_does_is_right() -> None:

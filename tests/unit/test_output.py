@@ -9,22 +9,32 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.output import LOG_FILE, MASK, Output, log_lines, masked
+from bot.application.tokens import TokenKeeper
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
+from bot.storage.vault import Vault
 from tests.support.memory import MemoryCompute, MemoryResults, MemorySecrets
 from tests.support.stories import a_job
 from tests.support.world import TOKEN
+
+
+class _NoVault(Vault):
+    """A vault in which nothing is sealed: every token is in compute's own keeper."""
+
+    def __init__(self) -> None:
+        pass
 
 
 class Bench:
     """An Output over fakes, and a running job whose token is known."""
 
     def __init__(self, token: str = TOKEN) -> None:
-        self.compute, self.results, self.vault = MemoryCompute(), MemoryResults(), MemorySecrets()
-        self.output = Output(compute=self.compute, results=self.results, vault=self.vault, secrets=self.vault)
-        self.reference = self.vault.put("U01DEMO", SecretStr(token))
+        self.compute, self.results, secrets = MemoryCompute(), MemoryResults(), MemorySecrets()
+        tokens = TokenKeeper(vault=_NoVault(), secrets=secrets)
+        self.output = Output(compute=self.compute, logs=self.compute, results=self.results, tokens=tokens)
+        self.reference = secrets.put("U01DEMO", SecretStr(token))
 
     def job(self, state: JobState = JobState.RUNNING, **more: Any) -> Job:
         return a_job(state, **{"compute_id": "memory-1", "token_ref": self.reference, **more})

@@ -1,0 +1,143 @@
+"""What people look up: jobs, lists of them, their story. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bot.domain import words
+from bot.domain.errors import UnknownJob
+from bot.domain.ids import misspelt
+from bot.domain.job import Job, Transition
+from bot.domain.messages import Home
+from bot.domain.states import FINAL, MISSED, UNFINISHED, JobState
+from bot.storage.engine import Database
+from bot.storage.transaction import Transaction
+
+HOME_RUNNING, HOME_RECENT = 10, 10
+"""Jobs that the home tab shows."""
+PAGE = 10
+"""Jobs on a page of a list."""
+ATTEMPTS = 20
+"""Attempts that are looked up in either direction."""
+SHOWN_NAME, BEGINNING, NEAR = 20, 3, 3
+"""Characters of an unknown name that are repeated; that a name has at least to be taken for an id's beginning; and ids
+that are named in its place."""
+
+
+class Which(StrEnum):
+    """Which jobs a list shows."""
+
+    MINE = "mine"
+    ALL = "all"
+    RUNNING = "running"
+    FAILED = "failed"
+    MINE_RUNNING = "mine running"
+    MINE_FAILED = "mine failed"
+
+
+_MINE = frozenset({Which.MINE, Which.MINE_RUNNING, Which.MINE_FAILED})
+_SHOWN: Mapping[Which, Collection[JobState]] = {
+    Which.MINE: tuple(JobState),
+    Which.ALL: tuple(JobState),
+    Which.RUNNING: UNFINISHED,
+    Which.FAILED: MISSED,
+    Which.MINE_RUNNING: UNFINISHED,
+    Which.MINE_FAILED: MISSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a list of jobs, and whether there are older ones."""
+
+    jobs: Sequence[Job]
+    more: bool
+
+
+class Queries:
+    """Looks up. Every method raises Unavailable where the database does not answer."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    def find(self, job_id: str) -> Job:
+        """The job of that id. Raises UnknownJob."""
+        with self._database.read() as transaction:
+            return transaction.jobs.get(job_id)
+
+    def named(self, name: str) -> Job:
+        """The job that a person names. Raises UnknownJob with the nearest ids there are."""
+        wanted = name.strip().strip("`").casefold()
+        near: list[str] = []
+        if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
+            with self._database.read() as transaction:
+                try:
+                    return transaction.jobs.get(wanted)
+                except UnknownJob:
+                    beginning = wanted if len(wanted) >= BEGINNING else ""
+                    near = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=NEAR)
+        shown = words.shortened(words.printable(name.strip()), SHOWN_NAME)
+        hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
+        raise UnknownJob(f"There is no job “{shown}”; {hint}")
+
+    def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
+        """Jobs, the newest first; with `before`, those that were accepted before that job."""
+        return self.page_of(_SHOWN[which], actor=actor if which in _MINE else None, before=before, most=most)
+
+    def page_of(
+        self, states: Collection[JobState], *, actor: str | None = None, before: str | None = None, most: int
+    ) -> Page:
+        """Jobs in these states (of that person alone, where named), as `page`."""
+        with self._database.read() as transaction:
+            return _page(transaction, states, actor=actor, before=before, most=most)
+
+    def home(self, person: str) -> Home:
+        """What the app's home tab shows this person, as of now."""
+        with self._database.read() as transaction:
+            known = transaction.people.get(person)
+            running = _page(transaction, UNFINISHED, actor=person, most=HOME_RUNNING).jobs
+            recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)
+            number = transaction.jobs.number_of(UNFINISHED, actor=person)
+        shown = {job.id for job in running}  # one may end between two looks
+        return Home(
+            running=running,
+            running_in_all=max(len(running), number),
+            recent=[job for job in recent if job.id not in shown],
+            saved=known.saved_token,
+            preferences=known.preferences,
+        )
+
+    def attempts(self, job: Job) -> list[Job]:
+        """All attempts that this job is one of, the first one first; at most ATTEMPTS before and after it."""
+        chain = [job]
+        with self._database.read() as transaction:
+            while (before := chain[0].retry_of) and len(chain) < ATTEMPTS:
+                chain.insert(0, transaction.jobs.get(before))
+            while (after := chain[-1].retried_as) and len(chain) < 2 * ATTEMPTS:
+                chain.append(transaction.jobs.get(after))
+        return chain
+
+    def transitions(self, job_id: str) -> list[Transition]:
+        """The job's story, oldest first."""
+        with self._database.read() as transaction:
+            return transaction.story.of(job_id)
+
+    def card_of(self, job_id: str) -> str | None:
+        """The timestamp of the job's card, once it was posted."""
+        with self._database.read() as transaction:
+            return transaction.messages.timestamp(job_id, "card")
+
+
+def _page(
+    transaction: Transaction,
+    states: Collection[JobState],
+    *,
+    actor: str | None = None,
+    before: str | None = None,
+    most: int,
+) -> Page:
+    found = transaction.jobs.page(states, actor=actor, before=before, most=most + 1)
+    return Page(jobs=found[:most], more=len(found) > most)

@@ -1,0 +1,35 @@
+"""Leader leases: what one process of all that share the database does at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from bot.storage.tables import leader_leases
+
+
+class LeaderLeases:
+    """Leader leases within one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def acquire(self, name: str, *, holder: str, at: datetime, lasting: timedelta) -> bool:
+        """Whether this holder has the lease of that name now and for that long: it had it, or nobody did."""
+        wanted = leader_leases.c.name == name
+        held = self._connection.execute(sa.select(leader_leases).where(wanted).with_for_update()).one_or_none()
+        if held and held.holder != holder and held.until > at:
+            return False
+        values = {"holder": holder, "until": at + lasting}
+        if held:
+            self._connection.execute(leader_leases.update().where(wanted).values(**values))
+            return True
+        try:
+            with self._connection.begin_nested():
+                self._connection.execute(leader_leases.insert().values(name=name, **values))
+        except IntegrityError:
+            return False
+        return True

@@ -1,0 +1,43 @@
+"""Bringing a database's tables up to date, by the migrations in `migrations/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bot.domain.errors import NomadsError
+from bot.storage.tables import MIGRATIONS, REVISION
+
+
+def is_current(connection: Connection) -> bool:
+    return sa.inspect(connection).has_table("alembic_version") and REVISION in connection.scalars(
+        sa.text("SELECT version_num FROM alembic_version")
+    )
+
+
+def upgrade_sqlite(connection: Connection) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    # SQLite changes a table by making it anew, which it refuses while others refer to it; and it has to be told so
+    # before the transaction begins.
+    raw.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            upgrade(connection)
+            if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                raise NomadsError("The database cannot be brought up to date: it has rows that belong to nothing.")
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")
+
+
+def upgrade(connection: Connection) -> None:
+    if is_current(connection):  # somebody else was first
+        return
+    import alembic.command  # a quarter of a second that most starts need not spend
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")

@@ -1,0 +1,84 @@
+"""The rows of a job's story: the states it entered, and the messages that tell of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bot.domain.job import Transition
+from bot.domain.states import JobState
+from bot.storage.tables import messages, transitions
+
+
+class Story:
+    """Transitions within one transaction. A job enters each state once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of(self, job_id: str) -> list[Transition]:
+        """The job's transitions, oldest first."""
+        query = (
+            sa.select(transitions.c.state, transitions.c.at, transitions.c.text, transitions.c.reply)
+            .where(transitions.c.job_id == job_id)
+            .order_by(transitions.c.at)
+        )
+        found = [Transition(JobState(s), at, text, reply) for s, at, text, reply in self._connection.execute(query)]
+        order = list(JobState)
+        return sorted(found, key=lambda t: (t.at, order.index(t.state)))
+
+    def enter(self, job_id: str, transition: Transition) -> None:
+        """Record a transition."""
+        self._connection.execute(
+            transitions.insert(),
+            {
+                "job_id": job_id,
+                "state": transition.state.value,
+                "at": transition.at,
+                "text": transition.text,
+                "reply": transition.reply,
+            },
+        )
+
+    def tell(self, job_id: str, state: JobState, text: str, *, reply: int | None = None) -> None:
+        """Put other words to a transition, and tell it in that reply, where one is named."""
+        values = {"text": text} | ({} if reply is None else {"reply": reply})
+        self._connection.execute(
+            transitions.update()
+            .where(transitions.c.job_id == job_id, transitions.c.state == state.value)
+            .values(**values)
+        )
+
+
+class Messages:
+    """A job's messages in chat within one transaction; a message's subject is `card`, `reply-1`, …"""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def timestamp(self, job_id: str, subject: str) -> str | None:
+        """By which chat knows the message, once it was posted."""
+        return self._connection.scalar(
+            sa.select(messages.c.timestamp).where(messages.c.job_id == job_id, messages.c.subject == subject)
+        )
+
+    def edited_at(self, job_id: str, subject: str) -> datetime | None:
+        """When the message was last posted or edited."""
+        at: datetime | None = self._connection.scalar(
+            sa.select(messages.c.edited_at).where(messages.c.job_id == job_id, messages.c.subject == subject)
+        )
+        return at
+
+    def posted(self, job_id: str, subject: str, timestamp: str, *, at: datetime) -> None:
+        """Remember a message that was posted then."""
+        self._connection.execute(
+            messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp, edited_at=at)
+        )
+
+    def edited(self, job_id: str, subject: str, *, at: datetime) -> None:
+        """Remember that the message was edited then."""
+        self._connection.execute(
+            messages.update().where(messages.c.job_id == job_id, messages.c.subject == subject).values(edited_at=at)
+        )

@@ -1,0 +1,126 @@
+"""`run` and `work`: the bot as a process, until a signal ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+from bot.app import Core, Nomads, build
+from bot.backends import load
+from bot.domain.errors import NomadsError, Unavailable
+from bot.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections that may wait to be taken; uvicorn's own number."""
+
+
+@contextlib.contextmanager
+def working(core: Core) -> Iterator[None]:
+    """The worker runs as long as the block does; what is under way at its end is finished."""
+    core.database.migrate()
+    worker = threading.Thread(target=core.worker.run, name="worker")
+    worker.start()
+    try:
+        yield
+    finally:
+        core.worker.stop()
+        worker.join()
+        core.close()
+
+
+@contextlib.contextmanager
+def running(nomads: Nomads) -> Iterator[None]:
+    """The worker, and in Socket Mode the connection, run as long as the block does."""
+    with contextlib.closing(nomads), working(nomads.core):
+        nomads.core.volumes.prepare()  # or the first form would wait for it
+        if not nomads.socket_mode:
+            yield
+            return
+        from slack_bolt.adapter.socket_mode import SocketModeHandler
+        from slack_sdk.errors import SlackApiError
+
+        token = nomads.core.settings.slack_app_token
+        connection = SocketModeHandler(nomads.app, token.get_secret_value() if token else None)
+        try:
+            try:
+                connection.connect()  # type: ignore[no-untyped-call]
+            except SlackApiError as error:
+                raise NomadsError(f"Slack did not take SLACK_APP_TOKEN ({error.response.get('error')}).") from None
+            except OSError as error:
+                raise Unavailable(f"Slack cannot be reached ({type(error).__name__}).") from None
+            yield
+        finally:
+            connection.close()  # type: ignore[no-untyped-call]
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal ends it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Named, or asyncio leaves TCP_NODELAY off and each answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise NomadsError(f"Port {settings.port} on {settings.host} cannot be used: {error.strerror}.") from None
+    with contextlib.closing(listener):
+        _serve(settings, listener)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    import uvicorn
+
+    port = listener.getsockname()[1]
+    url = public_url(settings, port=port)
+    nomads = build(settings, base_url=url)
+    nomads.core.announce()
+    server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # While it serves, uvicorn heeds signals itself; afterwards it raises them again, which must not cut the rest short.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    with running(nomads):
+        listener.listen(BACKLOG)  # from now on nobody is turned away, though it takes uvicorn a moment more
+        log.info(
+            "NOMADS is ready at %s, Slack over %s.",
+            _address(settings.host, port),
+            "Socket Mode" if nomads.socket_mode else "HTTP",
+        )
+        server.run(sockets=[listener])
+
+
+def public_url(settings: Settings, *, port: int | None) -> str:
+    """Where people reach local results. Raises NomadsError where that cannot be known: links would lead nowhere."""
+    anywhere = settings.host in ("0.0.0.0", "::", "")  # noqa: S104  the question is whether it is that
+    if settings.public_url or not load(settings.compute).SERVED_BY_THE_BOT:
+        return settings.public_url.rstrip("/")
+    if port is None or anywhere:
+        raise NomadsError("Set NOMADS_PUBLIC_URL: the links to results must say where this machine is reached.")
+    return _address(settings.host, port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def work(settings: Settings) -> None:
+    """Carry out effects and watch jobs, beside other processes that serve Slack, until a signal ends it.
+
+    Raises NomadsError with local compute and no public URL: another process serves the results.
+    """
+    nomads = build(settings, base_url=public_url(settings, port=None))
+    nomads.core.announce()
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    with working(nomads.core):
+        over.wait()

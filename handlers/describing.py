@@ -1,0 +1,121 @@
+"""What BOSS says of the experiment in an open form: at once where it is known, else a moment later."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cachetools import LRUCache
+from pydantic import SecretStr
+from slack_sdk import WebClient
+
+from bot.application.browsing import Browsing
+from bot.domain.errors import Unavailable
+from bot.domain.volume import VolumesRefused
+from handlers import modal
+from handlers.windows import Windows, update
+
+PATIENCE = 3.0
+"""Seconds that BOSS is given to describe an experiment to a form that is open anyway."""
+FORMS = 1000
+"""Open forms whose last choice is remembered."""
+SILENCE = 5.0
+"""Seconds for which BOSS, after it has not answered in PATIENCE, is not waited for again."""
+SLOW = "BOSS does not answer just now: names are taken as you type them, and checked before the run."
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A form that waits for what BOSS says."""
+
+    client: WebClient
+    view_id: str
+    view: Callable[[modal.About], dict[str, Any]]
+    choice: object
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What BOSS is asked: the same for every form with the same choice and token."""
+
+    collection: str
+    experiment: str
+    token: SecretStr | None
+
+
+class Describing:
+    """Asks once for all forms that wait for the same answer, and shows each what was chosen in it last."""
+
+    def __init__(self, *, browsing: Browsing, windows: Windows, clock: Callable[[], float] = time.monotonic) -> None:
+        self._browsing = browsing
+        self._windows = windows
+        self._clock = clock
+        self._choices: LRUCache[str, object] = LRUCache(FORMS)
+        self._waiting: dict[_Asked, list[_Waiting]] = {}
+        self._silent_until = 0.0
+        self._lock = threading.Lock()
+
+    def known(self, values: Mapping[str, str], token: SecretStr | None) -> modal.About | None:
+        """What can be shown without waiting; None: BOSS has to be asked first."""
+        asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
+        about = self._describe(asked, within=0)
+        if about is None and self._clock() < self._silent_until:
+            return modal.About(said=SLOW)
+        return about
+
+    def later(
+        self,
+        client: WebClient,
+        view_id: str,
+        values: Mapping[str, str],
+        token: SecretStr | None,
+        view: Callable[[modal.About], dict[str, Any]],
+    ) -> None:
+        """Show `view` with what BOSS says, once it does, unless something else was chosen in the form meanwhile."""
+        asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
+        waiting = _Waiting(client, view_id, view, object())
+        with self._lock:
+            self._choices[view_id] = waiting.choice
+            first = asked not in self._waiting
+            self._waiting.setdefault(asked, []).append(waiting)
+        if first:
+            self._windows.later(lambda: self._answer(asked))
+
+    def drop(self, view_id: str) -> None:
+        """Whatever was chosen in this form, BOSS's answer to it is not shown any more."""
+        with self._lock:
+            self._choices.pop(view_id, None)
+
+    def _answer(self, asked: _Asked) -> None:
+        about: modal.About | None = None
+        try:
+            about = self._describe(asked, within=PATIENCE)
+        finally:
+            with self._lock:
+                waiting = self._waiting.pop(asked, [])
+                if about is None:
+                    self._silent_until = self._clock() + SILENCE
+        for one in waiting:
+            self._windows.later(partial(self._show, one, about or modal.About(said=SLOW)))
+
+    def _show(self, waiting: _Waiting, about: modal.About) -> None:
+        with self._lock:
+            newest = self._choices.get(waiting.view_id) is waiting.choice
+        if newest:
+            update(waiting.client, waiting.view_id, waiting.view(about))
+
+    def _describe(self, asked: _Asked, *, within: float) -> modal.About | None:
+        """What is known in time; None where nothing is."""
+        if not (asked.collection and asked.experiment):
+            return modal.About()
+        try:
+            found = self._browsing.describe(asked.collection, asked.experiment, token=asked.token, within=within)
+        except VolumesRefused as refusal:
+            return modal.About(said=str(refusal))
+        except Unavailable:
+            return None
+        return modal.About(found)
