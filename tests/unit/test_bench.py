@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from slack_sdk.signature import SignatureVerifier
 from bench.__main__ import main
 from bench.figures import Figure, exit_code, summary
 from bench.parts.load import run, signed
+from sandbox.house import ROOT
 
 
 def test_a_figure_is_a_line_with_its_floor_ratio_and_goal() -> None:
@@ -88,6 +90,12 @@ def test_the_benchmarks_with_missed_goals_are_those_to_measure_again() -> None:
     measured = {"a": list(slow()), "b": list(quick()), "c": [*slow(), *slow()]}
     assert summary(measured).splitlines()[0] == "Missed goals: 3 of 4."
     assert summary(measured).splitlines()[-1] == 'Measure again: make bench NAME="a c"'
+
+
+def test_make_hands_the_names_on() -> None:
+    make = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.installed", "bench", "NAME=modal forms"]
+    said = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert said.splitlines()[-1] == ".venv/bin/python -m bench modal forms"
 
 
 def test_a_benchmark_nobody_knows_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
