@@ -1,7 +1,8 @@
 """Compute, Results and Secrets on this machine: subprocesses, a folder, and sealed rows in the database.
 
 Everything that matters stands on disk, so a bot that restarts finds its running programs again, and the command line
-and the bot may share the folders. `bot.supervise` runs beside each program and says which file of a run means what.
+and the bot may share the folders. `bot.local.supervise` runs beside each program, and says what each file of a run
+means.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine, Observation, Work
 from bot.local import supervise
+from contract import masking
+from contract.program import TOKEN_VARIABLE
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _PASSED = re.compile(
@@ -171,7 +174,7 @@ class LocalCompute:
             left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
             while left > 0:
                 with _disk("The folder of runs"):
-                    piece = file.read(min(left, supervise.PIECE))
+                    piece = file.read(min(left, masking.PIECE))
                 if not piece:
                     return
                 left -= len(piece)
@@ -181,7 +184,7 @@ class LocalCompute:
         """For a run that was killed together with its supervisor, which otherwise does it. Times stay as they are."""
         with _disk("The folder of runs"):
             if self._knows(compute_id) and self._look(self._run(compute_id)).state in FINAL:
-                supervise.strike_out(self._run(compute_id) / "log", secret.get_secret_value())
+                masking.strike_out(self._run(compute_id) / "log", secret.get_secret_value())
 
     def console(self, compute_id: str) -> str:
         """None: there is no page about this machine."""
@@ -301,7 +304,7 @@ class LocalCompute:
 
 def _environment(token: SecretStr) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
-    return passed | {"PYTHONUNBUFFERED": "1", "BOSS_TOKEN": token.get_secret_value()}
+    return passed | {"PYTHONUNBUFFERED": "1", TOKEN_VARIABLE: token.get_secret_value()}
 
 
 def _time(seconds: float) -> datetime:
