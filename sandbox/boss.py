@@ -87,11 +87,11 @@ class Hold:
         self._released = threading.Event()
 
     def release(self) -> None:
-        """Let them go on."""
+        """Let the requests go on, and those that come later too."""
         self._released.set()
 
     def wait(self) -> None:
-        """What a held request does."""
+        """Note that a request has arrived, and block until `release`."""
         self.reached.set()
         self._released.wait()
 

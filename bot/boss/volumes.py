@@ -160,11 +160,11 @@ S = TypeVar("S", bound=_Said)
 
 
 class _Missing(Refused):
-    """A 404."""
+    """BOSS answered 404: there is no such thing."""
 
 
 class _Forbidden(Refused):
-    """A 403."""
+    """BOSS answered 403: the token gives no right to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +268,10 @@ class BossVolumes:
     # ── the port ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collections the token may read, in BOSS's order.
+
+        Returns or raises within about `within` seconds, like every call here. Raises TokenRefused and Unavailable.
+        """
         try:
             return self._said(_Collections, _COLLECTIONS, token, _after(within), limit=MAX_LIST).collections
         except (_Missing, _Forbidden):
@@ -276,9 +280,17 @@ class BossVolumes:
             ) from None
 
     def experiments(self, collection: str, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collection's experiments, in BOSS's order.
+
+        Raises TokenRefused, UnknownCollection, NotAllowed and Unavailable.
+        """
         return self._experiments(collection, token, _after(within))
 
     def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        """Bounds, voxel size and channels. A channel whose data type does not come in time has none.
+
+        Raises TokenRefused, UnknownCollection, UnknownExperiment, NotAllowed, Unusable and Unavailable.
+        """
         deadline = _after(within)
         if not _are_names(collection):
             raise UnknownCollection(collection)
@@ -313,6 +325,10 @@ class BossVolumes:
         )
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        """Whether the token may add channels; False where there is no such experiment, None where BOSS does not say.
+
+        Raises TokenRefused, and nothing else.
+        """
         if not _are_names(collection, experiment):
             return False
         path = f"/v1/permissions/?collection={quote(collection, safe='')}&experiment={quote(experiment, safe='')}"

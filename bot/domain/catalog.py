@@ -67,7 +67,7 @@ class Pipeline(BaseModel):
 
     @property
     def channels(self) -> int:
-        """How many channels a run reads."""
+        """How many channels a run reads: one for each role, and one at least."""
         return max(1, len(self.roles))
 
     def choose(self, names: Sequence[str]) -> dict[str, str]:

@@ -51,11 +51,11 @@ class Expected:
 
     @property
     def cost(self) -> float | None:
-        """Of the expected time."""
+        """What the expected time costs, in `currency`; None where prices are not known."""
         return self.cost_of(self.seconds)
 
     def cost_of(self, seconds: float) -> float | None:
-        """Of that time."""
+        """What a run of that many seconds costs, in `currency`; None where prices are not known."""
         return None if self.price is None else self.price * seconds / 3600
 
 

@@ -98,7 +98,7 @@ class JobRequest(BaseModel):
 
     @property
     def box(self) -> Box:
-        """The volume asked for."""
+        """The box asked for, in voxels at resolution 0."""
         return Box(self.z, self.y, self.x)
 
     @property

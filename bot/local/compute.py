@@ -1,4 +1,4 @@
-"""Compute, Results and Secrets on this machine: subprocesses, a folder, and sealed rows in the database.
+"""Compute on this machine: each program is a subprocess, and all that is known of its run stands in a folder.
 
 Everything that matters stands on disk, so a bot that restarts finds its running programs again, and the command line
 and the bot may share the folders. `bot.local.supervise` runs beside each program, and says what each file of a run

@@ -59,11 +59,14 @@ class _Transient(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """An experiment: its bounds `(start, stop)` along z, y, x in voxels, its voxels' size, and its channels' names."""
+    """What a program needs to know of an experiment. Axes are z, y, x."""
 
     bounds: Box
+    """Half-open `(start, stop)` along each axis, in voxels at resolution 0."""
     voxel_nm: tuple[float, float, float]
+    """A voxel's size in nanometres, above 0."""
     channels: list[str]
+    """Names, in BOSS's order."""
 
 
 class Boss:
@@ -81,7 +84,10 @@ class Boss:
             service.session_send_opts = {**service.session_send_opts, "timeout": (CONNECT, READ)}
 
     def describe(self, place: tuple[str, str] | None = None) -> Volume:
-        """The experiment asked for, or the one of that collection and name."""
+        """The experiment asked for, or the one at `place`, which is a collection and an experiment.
+
+        Raises WrongRequest where there is none, and BossFailure where BOSS does not describe it so that it can be used.
+        """
         collection, name = place or (self._request.collection, self._request.experiment)
         experiment = self._get(ExperimentResource(name, collection))
         if experiment is None:
@@ -111,7 +117,10 @@ class Boss:
             raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
 
     def channel(self, name: str) -> ChannelResource:
-        """A channel, ready for reading."""
+        """The channel of that name in the experiment asked for, as intern reads it.
+
+        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find it.
+        """
         request = self._request
         about = self._get(ChannelResource(name, request.collection, request.experiment))
         if about is None:

@@ -86,12 +86,12 @@ class Request:
 
     @property
     def start(self) -> tuple[int, int, int]:
-        """The corner, z, y, x."""
+        """The box's first voxel, (z, y, x)."""
         return self.z[0], self.y[0], self.x[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Extent in voxels, z, y, x."""
+        """The box's extent in voxels, (z, y, x)."""
         return self.z[1] - self.z[0], self.y[1] - self.y[0], self.x[1] - self.x[0]
 
     def public(self) -> dict[str, object]:

@@ -248,7 +248,7 @@ class Run:
         return counts | {"voxels in synapses": int(found.voxels.sum())}
 
     def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> bytes:
-        """synapses.csv."""
+        """The bytes of synapses.csv: a row for each synapse under COLUMNS and the channels' mean values."""
         voxel_nm = np.array(self.volume.voxel_nm)
         places = found.centres + np.array(self.request.start)
         cubic = found.voxels * voxel_nm.prod() / 1e9
