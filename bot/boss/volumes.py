@@ -28,7 +28,6 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from bot.domain.errors import NomadsError, Refused, Unavailable
-from bot.domain.request import MAX_NAME
 from bot.domain.volume import (
     Channel,
     Experiment,
@@ -38,6 +37,9 @@ from bot.domain.volume import (
     UnknownExperiment,
     Unusable,
 )
+from contract.masking import is_token
+from contract.names import PATTERN, is_name
+from contract.units import nanometres
 
 if TYPE_CHECKING:
     from bot.boss.http import BossHttp
@@ -60,15 +62,13 @@ MAX_KEPT, MAX_KEPT_BYTES = 4096, 32 * 2**20
 NEAR = 200
 """How many names are compared for likeness: it costs up to a millisecond each."""
 LATE, SHORTLY, PATIENT = 1.0, 0.05, 2.5
-"""Seconds after which BOSS is late; while it is, nobody waits longer than the second: what they asked goes on, and the
-first answer that is in time ends it. A crowd that fills in forms is kept waiting once, not one by one. Who can wait for
-as long as the third is nobody who fills in a form, and waits."""
+"""Seconds. An answer that takes longer than LATE makes BOSS late, and the first one that is quicker ends that.
+
+While BOSS is late, a caller waits for SHORTLY at most, and what it asked goes on: people who fill in forms are kept
+waiting once, not one by one. A caller that gives PATIENT or more is no form, and waits for as long as it says."""
 _CLOSING_SECONDS = 1.0
 
-_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME}}}")
-_TOKEN = re.compile(r"[!-~]{1,1024}")  # anything else cannot stand in a header, and h11 would quote it in its error
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
 _COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
 
 
@@ -79,16 +79,12 @@ def _names(value: Any) -> tuple[str, ...]:
     """The names among what should be a list of names: what is none in BOSS's alphabet is left out."""
     if not isinstance(value, list) or len(value) > MAX_NAMES:
         raise ValueError("not a list of names")
-    return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and _NAME.fullmatch(name)))
+    return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and is_name(name)))
 
 
 def _word(value: Any) -> str:
     """A data type's name; empty for anything else: one odd channel does not spoil the others."""
     return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,32}", value) else ""
-
-
-def _nanometres(value: Any) -> Any:
-    return _NANOMETRES.get(value.lower()) if isinstance(value, str) else None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -111,7 +107,7 @@ class _Collection(_Said):
 
 
 class _Experiment(_Said):
-    coord_frame: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    coord_frame: Annotated[str, Field(pattern=f"^{PATTERN}$")]
     channels: Names
 
 
@@ -125,7 +121,7 @@ class _Frame(_Said):
     z_voxel_size: Size
     y_voxel_size: Size
     x_voxel_size: Size
-    voxel_unit: Annotated[float, BeforeValidator(_nanometres)] = 1.0
+    voxel_unit: Annotated[float, BeforeValidator(nanometres)] = 1.0
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> _Frame:
@@ -164,11 +160,11 @@ S = TypeVar("S", bound=_Said)
 
 
 class _Missing(Refused):
-    """A 404."""
+    """BOSS answered 404: there is no such thing."""
 
 
 class _Forbidden(Refused):
-    """A 403."""
+    """BOSS answered 403: the token gives no right to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +268,10 @@ class BossVolumes:
     # ── the port ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collections the token may read, in BOSS's order.
+
+        Returns or raises within about `within` seconds, like every call here. Raises TokenRefused and Unavailable.
+        """
         try:
             return self._said(_Collections, _COLLECTIONS, token, _after(within), limit=MAX_LIST).collections
         except (_Missing, _Forbidden):
@@ -280,9 +280,17 @@ class BossVolumes:
             ) from None
 
     def experiments(self, collection: str, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collection's experiments, in BOSS's order.
+
+        Raises TokenRefused, UnknownCollection, NotAllowed and Unavailable.
+        """
         return self._experiments(collection, token, _after(within))
 
     def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        """Bounds, voxel size and channels. A channel whose data type does not come in time has none.
+
+        Raises TokenRefused, UnknownCollection, UnknownExperiment, NotAllowed, Unusable and Unavailable.
+        """
         deadline = _after(within)
         if not _are_names(collection):
             raise UnknownCollection(collection)
@@ -317,6 +325,10 @@ class BossVolumes:
         )
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        """Whether the token may add channels; False where there is no such experiment, None where BOSS does not say.
+
+        Raises TokenRefused, and nothing else.
+        """
         if not _are_names(collection, experiment):
             return False
         path = f"/v1/permissions/?collection={quote(collection, safe='')}&experiment={quote(experiment, safe='')}"
@@ -440,8 +452,8 @@ class BossVolumes:
 
     def _ask(self, model: type[_Said], path: str, token: SecretStr, *, limit: int = MAX_DETAIL) -> Future[_Outcome]:
         """What came, or will come, of asking: what is kept, or the request that is under way, or a new one."""
-        if not _TOKEN.fullmatch(token.get_secret_value()):
-            return _done(_Outcome(failure="token"))  # BOSS need not be asked
+        if not is_token(token.get_secret_value()):  # a header cannot hold it, and h11 would quote it in its error
+            return _done(_Outcome(failure="token"))
         key = self._key(token, path)
         with self._lock:
             if self._closed:
@@ -566,7 +578,7 @@ def _after(within: float) -> Deadline:
 
 
 def _are_names(*names: str) -> bool:
-    return all(_NAME.fullmatch(name) for name in names)
+    return all(map(is_name, names))
 
 
 def _path(collection: str, *within: str) -> str:

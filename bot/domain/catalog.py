@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.domain.errors import NomadsError
 from bot.domain.volume import Box
+from contract import channels
 
 MIB = 2**20
 
@@ -66,23 +67,15 @@ class Pipeline(BaseModel):
 
     @property
     def channels(self) -> int:
-        """How many channels a run reads."""
+        """How many channels a run reads: one for each role, and one at least."""
         return max(1, len(self.roles))
 
     def choose(self, names: Sequence[str]) -> dict[str, str]:
         """Role to the channel that fills it, among an experiment's channels; a role nobody fills is absent.
 
-        The channel whose lower-cased name holds a part of the role's: earlier parts win over later ones, then shorter
-        names, then the alphabet. Programs choose alike (`pipelines.common.boss.pick`).
+        Programs choose alike, by the same `contract.channels.choose`.
         """
-        chosen: dict[str, str] = {}
-        for role, parts in self.roles.items():
-            found = [
-                (rank, len(name), name) for name in names for rank, part in enumerate(parts) if part in name.lower()
-            ]
-            if found:
-                chosen[role] = min(found)[2]
-        return chosen
+        return channels.choose(self.roles, names)
 
     @property
     def time_limit(self) -> timedelta:

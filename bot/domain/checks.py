@@ -13,9 +13,10 @@ from bot.domain import words
 from bot.domain.catalog import Pipeline
 from bot.domain.job import Expected
 from bot.domain.volume import Box, Channel, Experiment, Range
+from contract import channels
+from contract.masking import is_token
+from contract.units import READABLE
 
-MAX_TOKEN = 512
-"""The longest BOSS token taken; BOSS's own have 40 characters."""
 WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
@@ -37,7 +38,7 @@ def token_problem(token: str) -> str:
     """Why such a token cannot be one, in words for a person; empty where it can."""
     if not token.strip():
         return "Paste your BOSS token; public data is read with the word public."
-    if len(token) > MAX_TOKEN or not all("!" <= c <= "~" for c in token):  # RFC 9110, 5.5: what a header may hold
+    if not is_token(token):
         return "This is not a BOSS token: it has spaces, line breaks or letters that no token has, or is too long."
     return ""
 
@@ -88,15 +89,13 @@ def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
     chosen = pipeline.choose(names)
     there = words.listed(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
     if missing := [role for role in pipeline.roles if role not in chosen]:
-        wanted = words.listed(
-            [f"{role} channel (with {' or '.join(pipeline.roles[role])} in its name)" for role in missing]
-        )
+        wanted = words.listed([channels.wanted(role, pipeline.roles[role]) for role in missing])
         return f"{pipeline.name} needs a {wanted}; this experiment has {there}."
-    if len(set(chosen.values())) < len(chosen):
+    if channels.shared(chosen):
         return f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}; there is {there}."
     for channel in _read(pipeline, experiment):
         if channel.datatype and channel.bytes is None:
-            return f"The channel {channel.name} is {channel.datatype}; only uint8, uint16 and uint64 can be read."
+            return f"The channel {channel.name} is {channel.datatype}; {READABLE}."
     return ""
 
 
@@ -121,4 +120,4 @@ def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], pr
         return None
     memory = pipeline.memory_for(box) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
-    return Expected(seconds, longest, len(rates) if len(rates) >= ENOUGH else 0, price or None, prices.currency)
+    return Expected(seconds, longest, price or None, prices.currency)

@@ -16,6 +16,7 @@ from bot.domain.request import JobRequest
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Progress
+from contract.program import BOSS_FAILED, WRONG
 
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
@@ -44,19 +45,17 @@ class Expected:
     """Half of the runs it was learned from were quicker."""
     longest: float
     """Nine in ten of them took no longer."""
-    learned: int = 0
-    """How many runs of this installation it was learned from; 0: it is what the catalogue says."""
     price: float | None = None
     """Of an hour of such a run; None: prices are not known here."""
     currency: str = "$"
 
     @property
     def cost(self) -> float | None:
-        """Of the expected time."""
+        """What the expected time costs, in `currency`; None where prices are not known."""
         return self.cost_of(self.seconds)
 
     def cost_of(self, seconds: float) -> float | None:
-        """Of that time."""
+        """What a run of that many seconds costs, in `currency`; None where prices are not known."""
         return None if self.price is None else self.price * seconds / 3600
 
 
@@ -123,7 +122,7 @@ class Job(BaseModel):
     @property
     def turned_down(self) -> bool:
         """Whether the request itself was wrong: BOSS said so before it was submitted, or the program did (exit 2)."""
-        return self.state is JobState.FAILED and (not self.checked or self.exit_code == 2)
+        return self.state is JobState.FAILED and (not self.checked or self.exit_code == WRONG)
 
     @property
     def took(self) -> timedelta | None:
@@ -149,8 +148,8 @@ class Job(BaseModel):
 
 
 _ADVICE = {
-    2: "Correct the request and submit it again.",
-    3: "If it is the token or its permissions, mend that; otherwise try again later.",
+    WRONG: "Correct the request and submit it again.",
+    BOSS_FAILED: "If it is the token or its permissions, mend that; otherwise try again later.",
 }
 """By a program's exit code (the pipelines' contract, version 1)."""
 

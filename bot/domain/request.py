@@ -12,15 +12,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from bot.domain.errors import InvalidRequest
-from bot.domain.volume import Box, Range, _short
+from bot.domain.volume import Box, Range
+from contract import names
+from contract.masking import PUBLIC_TOKEN as PUBLIC_TOKEN
+from contract.names import MAX_NAME as MAX_NAME
+from contract.names import short
 
-MAX_NAME = 255
-"""The longest collection, experiment or channel name BOSS takes."""
-PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
-"""The token that reads public data; a word that programs may print."""
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -32,9 +31,9 @@ def _name(what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not value:
             raise ValueError(f"Write the {what}'s name, as BOSS spells it.")
-        if not _NAME.fullmatch(value):
+        if not names.is_name(value, longest=None):
             raise ValueError(
-                f"“{_short(value)}” is not a name BOSS knows; letters, digits, - and _ are allowed, without spaces."
+                f"“{short(value)}” is not a name BOSS knows; letters, digits, - and _ are allowed, without spaces."
             )
         if len(value) > MAX_NAME:
             raise ValueError(f"This has {len(value)} characters; BOSS's names have at most {MAX_NAME}.")
@@ -49,9 +48,9 @@ def _email(value: str) -> str:
     if not value.isprintable():
         raise ValueError("The address has a line break or another invisible character in it; write one plain address.")
     if value.count("@") != 1 or any(c in value for c in ",; "):
-        raise ValueError(f"“{_short(value)}” is not one mail address; write a single one, such as name@example.org.")
+        raise ValueError(f"“{short(value)}” is not one mail address; write a single one, such as name@example.org.")
     if len(value) > MAX_EMAIL or not _EMAIL.fullmatch(value) or not _is_address(value):
-        raise ValueError(f"“{_short(value)}” is not a mail address; write one such as name@example.org.")
+        raise ValueError(f"“{short(value)}” is not a mail address; write one such as name@example.org.")
     return value
 
 
@@ -114,16 +113,14 @@ class JobRequest(BaseModel):
 
     @property
     def box(self) -> Box:
-        """The volume asked for."""
+        """The box asked for, in voxels at resolution 0."""
         return Box(self.z, self.y, self.x)
 
     @property
     def results_key(self) -> str:
         """Names the results folder, as the 2018 service did."""
-        return (
-            f"{self.pipeline}_{self.collection}_{self.experiment}"
-            f"_z_{self.z.start}_{self.z.stop}_y_{self.y.start}_{self.y.stop}_x_{self.x.start}_{self.x.stop}"
-        )
+        z, y, x = ((side.start, side.stop) for side in (self.z, self.y, self.x))
+        return names.results_key(self.pipeline, self.collection, self.experiment, z=z, y=y, x=x)
 
 
 @dataclass(frozen=True)

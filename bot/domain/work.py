@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bot.domain.states import JobState
-
-_PROGRESS = re.compile(r"progress ([0-9](?:\.[0-9]{1,6})?) ([A-Za-z][A-Za-z ]{0,29})")  # no token looks like this
+from contract.program import read_progress
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Progress:
     @classmethod
     def read(cls, lines: Sequence[str]) -> Progress | None:
         """The last `progress 0.42 reading` among the lines a program printed, if there is one."""
-        found = next((found for line in reversed(lines) if (found := _PROGRESS.fullmatch(line.strip()))), None)
-        return cls(min(1.0, float(found[1])), found[2]) if found else None
+        found = next((found for line in reversed(lines) if (found := read_progress(line))), None)
+        return cls(*found) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.work import Observation, Work
 from bot.local import supervise
 from bot.local.runs import NAME, disk, is_held, lock, look
+from contract.program import TOKEN_VARIABLE
 
 _PASSED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|OMP_NUM_THREADS"
@@ -212,4 +213,4 @@ class LocalCompute:
 
 def _environment(token: SecretStr) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
-    return passed | {"PYTHONUNBUFFERED": "1", "BOSS_TOKEN": token.get_secret_value()}
+    return passed | {"PYTHONUNBUFFERED": "1", TOKEN_VARIABLE: token.get_secret_value()}

@@ -12,6 +12,7 @@ from bot.domain.states import FINAL
 from bot.domain.work import LogLine
 from bot.local import supervise
 from bot.local.runs import NAME, disk, look, moment
+from contract import masking
 
 
 class LocalLogs:
@@ -44,7 +45,7 @@ class LocalLogs:
             left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
             while left > 0:
                 with disk("The folder of runs"):
-                    piece = file.read(min(left, supervise.PIECE))
+                    piece = file.read(min(left, masking.PIECE))
                 if not piece:
                     return
                 left -= len(piece)
@@ -55,4 +56,4 @@ class LocalLogs:
         with disk("The folder of runs"):
             run = self._folder / compute_id
             if NAME.fullmatch(compute_id) and run.is_dir() and look(run).state in FINAL:
-                supervise.strike_out(run / "log", secret.get_secret_value())
+                masking.strike_out(run / "log", secret.get_secret_value())

@@ -1,6 +1,7 @@
-"""Runs one program for `bot.local` and outlives the bot: `python supervise.py RUN [LOCK]`.
+"""Runs one program for LocalCompute and outlives the bot: `python -I -S supervise.py RUN [LOCK]`.
 
-RUN is a folder that LocalCompute made. Only the standard library is imported: one of these lives beside every program.
+RUN is a folder that LocalCompute made. One of these processes lives beside every program, so it imports the standard
+library and `contract` only, and starts without site-packages.
 What stands in the folder is all there is to know about a run:
 
 | file        | written by  | says                                                                   |
@@ -21,19 +22,24 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+
+if __name__ == "__main__":
+    # Started with -I -S, Python finds its own library only. The checkout comes last, so that it hides none of that.
+    sys.path.append(str(Path(__file__).parents[2]))
+
+from contract import masking
+from contract.program import MEANINGS, TOKEN_VARIABLE, dies_with
 
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
@@ -41,16 +47,8 @@ LOOKS = 0.2
 """Seconds between two looks for a cancellation, and at how far the log has come (half a megabyte of notes an hour)."""
 TAIL = 64 * 1024
 """The most bytes of a log that are read for its last lines."""
-PIECE = 2**20
-"""The most bytes of a log that are in memory at once."""
 MAX_REASON = 500
 """Characters."""
-PUBLIC = "public"
-"""The token that is no secret (bot.jobs.PUBLIC_TOKEN): a word that programs may print."""
-COLOURED = 256
-"""Bytes of colour codes within a secret that are looked through."""
-_COLOURS = rb"(?:\x1b\[[0-9;?]{0,16}[ -/]{0,2}[@-~]){0,4}"
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def tail(log: Path) -> list[tuple[str, int]]:
@@ -159,38 +157,8 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
     last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
-    if secret and secret != PUBLIC:
-        last = spellings(secret.encode()).sub("…".encode(), last.encode()).decode(errors="replace")
-    meanings = {2: "The request is wrong.", 3: "BOSS refused or failed."}
-    return last[:MAX_REASON] or meanings.get(code, f"The program ended with exit code {code}.")
-
-
-def spellings(word: bytes) -> re.Pattern[bytes]:
-    """Finds the word as programs may print it: also with colour codes in it, as `grep --color` puts them there."""
-    return re.compile(_COLOURS.join(re.escape(bytes([letter])) for letter in word))
-
-
-def strike_out(log: Path, secret: str) -> None:
-    """Overwrite the secret with as many asterisks wherever it stands in the log; the log keeps its time.
-
-    Nothing happens where the secret is empty or PUBLIC, or where there is no log. Raises OSError.
-    """
-    word = secret.encode()
-    if not word or secret == PUBLIC or not log.exists():
-        return
-    before = log.stat()
-    at, found = 0, False
-    plain, coloured = re.compile(re.escape(word)), spellings(word)
-    shared = 2 * len(word) + COLOURED  # it may lie across two pieces
-    with log.open("r+b", buffering=0) as file:
-        number = file.fileno()
-        while len(piece := os.pread(number, PIECE, at)) >= len(word):
-            for place in (coloured if b"\x1b" in piece else plain).finditer(piece):
-                found = True
-                os.pwrite(number, b"*" * len(place[0]), at + place.start())
-            at += max(1, len(piece) - shared) if len(piece) == PIECE else len(piece)
-        if found:
-            os.utime(number, ns=(before.st_atime_ns, before.st_mtime_ns))
+    last = masking.hidden(last, secret, mask=masking.SHORT_MASK)
+    return last[:MAX_REASON] or MEANINGS.get(code, f"The program ended with exit code {code}.")
 
 
 def cancelled(run: Path) -> str:
@@ -208,19 +176,6 @@ def _claim(run: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _dies_with(parent: int) -> Callable[[], None]:
-    """For the program's process, before it starts: end when the supervisor is killed (on Linux)."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-
-    def arrange() -> None:
-        if prctl:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the arrangement held
-            os._exit(1)
-
-    return arrange
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -270,7 +225,7 @@ def _run(run: Path, lock: int) -> None:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=(lock,),  # the run counts as alive until the program is dead, whatever happens to us
-                preexec_fn=_dies_with(os.getpid()),
+                preexec_fn=dies_with(os.getpid()),
             )
         except OSError as error:
             write_exit(run, code=None, reason=f"The program could not be started: {error.strerror}.", started=started)
@@ -297,10 +252,10 @@ def _run(run: Path, lock: int) -> None:
     _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
     code = child.wait()
     times.note()
-    token = os.environ.get("BOSS_TOKEN", "")
+    token = os.environ.get(TOKEN_VARIABLE, "")
     reason = reason or explain(code, run / "log", secret=token)
     with contextlib.suppress(OSError):  # a bad disk does not undo what the program did
-        strike_out(run / "log", token)
+        masking.strike_out(run / "log", token)
     write_exit(run, code=code, reason=reason, started=started)
 
 

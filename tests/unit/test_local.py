@@ -29,6 +29,7 @@ from bot.local.compute import LocalCompute
 from bot.local.results import LocalResults
 from bot.settings import Settings
 from bot.storage.keys import load_key
+from contract import masking
 from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, VaultRig, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until
@@ -533,7 +534,7 @@ def test_a_secret_is_struck_out_of_the_log_of_a_program_whose_supervisor_was_kil
 
 def test_a_secret_is_struck_out_wherever_it_lies_in_a_long_log(rig: LocalComputeRig) -> None:
     run = a_run(rig)
-    word, piece = TOKEN.encode(), supervise.PIECE
+    word, piece = TOKEN.encode(), masking.PIECE
     places = [0, 500, 500 + len(word), *(piece * n - back for n, back in enumerate((1, 5, len(word) - 1, 40), start=1))]
     content = bytearray(b"x" * (5 * piece))
     for place in places:
