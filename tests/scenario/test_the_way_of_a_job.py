@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from bot.application.service import Confirm, JobService, Proposal
+from bot.application.worker import GIVE_UP
 from bot.domain.catalog import Catalog, Limits
 from bot.domain.checks import Prices
 from bot.domain.errors import AlreadyRunning, InvalidRequest, Refused, TooLate, Unavailable
@@ -24,7 +25,7 @@ from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
 from bot.storage.store import JobStore
-from bot.storage.tables import secrets
+from bot.storage.tables import effects, secrets
 from bot.storage.vault import SealedSecrets
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World, a_request
@@ -208,9 +209,15 @@ def test_a_job_whose_news_cannot_be_recorded_does_not_stop_the_watching_of_the_o
 
 
 def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> None:
-    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=1000)
-    world.accept()
-    world.settle(patience=1100)
+    world.chat.fail_next(Unavailable("no answer"), call="post_card")
+    job = world.accept()
+    world.worker.drain()
+    with world.store.begin() as transaction:  # as if it had failed so often that one more failure were the last one
+        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
+        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 2))
+    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=10)
+    world.settle()
+    assert world.chat.calls.count("post_card") == 1 + 10 + 1
     assert len(world.chat.cards) == 1
     assert len(world.chat.replies) == 1
 
@@ -618,7 +625,7 @@ def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(wo
 
 def proposal(world: World, **changes: object) -> Proposal:
     values = {name: getattr(a_request(**changes), name) for name in JobRequest.model_fields}
-    return world.service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=0.2)
+    return world.service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=0.01)
 
 
 def accepted(world: World, found: Proposal, *, again: bool = False) -> Job:
@@ -643,10 +650,11 @@ def test_what_boss_has_said_is_submitted_at_once_with_its_size_and_expectation(w
 def test_what_boss_could_not_say_is_checked_before_it_is_submitted(world: World) -> None:
     with world.volumes.hanging("describe"):
         found = proposal(world)
-        assert not found.checked
-        job = accepted(world, found)
-        world.worker.drain()
-        assert world.compute.calls.count("submit") == 0
+    assert not found.checked
+    job = accepted(world, found)
+    world.volumes.fail_next(Unavailable("BOSS did not answer in time."), call="describe")
+    world.worker.drain()
+    assert world.compute.calls.count("submit") == 0
     assert "BOSS did not answer in time" in world.thread[0]
     (card,) = world.chat.cards
     assert not card.story.job.checked
@@ -725,7 +733,7 @@ def test_nothing_is_said_of_other_people_s_work_unless_boss_lets_one_read_the_da
     accepted(world, proposal(world))
     values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
     with world.volumes.hanging("describe"):
-        unchecked = world.service.propose(values, SecretStr(TOKEN), actor="U02OTHER", within=0.1)
+        unchecked = world.service.propose(values, SecretStr(TOKEN), actor="U02OTHER", within=0.01)
     assert unchecked.twin is None
 
 
@@ -815,7 +823,7 @@ def test_a_warning_that_came_late_is_told_all_the_same(world: World) -> None:
     world.volumes.readers["reader"] = ("demo",)
     values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
     with world.volumes.hanging("describe"):
-        found = world.service.propose(values, SecretStr("reader"), actor="U01DEMO", within=0.1)
+        found = world.service.propose(values, SecretStr("reader"), actor="U01DEMO", within=0.01)
     world.service.accept(found.request, actor="U01DEMO", token=SecretStr("reader"), key="late", proposal=found)
     world.settle()
     assert "This token may not write to lab/predictions in BOSS" in world.thread[0]
