@@ -145,24 +145,26 @@ class BossStandIn:
 
     def __init__(self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool = True) -> None:
         everything = frozenset({"*"})
-        self.tokens: dict[str, Access] = dict(
-            {DEMO_TOKEN: Access(user="demo", write=everything)} if tokens is None else tokens
-        )
-        self.tokens.setdefault(PUBLIC_TOKEN, Access(user=PUBLIC_TOKEN))
+        self._as_made = dict({DEMO_TOKEN: Access(user="demo", write=everything)} if tokens is None else tokens), demo
         self.requests: deque[Served] = deque(maxlen=10_000)
         """What was answered, oldest first; without headers, so without tokens."""
         self.cortex: Synthetic | None = None
-        self._collections: dict[str, _Collection] = {}
-        self._frames: dict[str, dict[str, Any]] = {}
-        self._faults: list[_Fault] = []
-        self._holds: list[Hold] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._port = port
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
+        self._furnish()
+
+    def _furnish(self) -> None:
+        tokens, demo = self._as_made
+        self.tokens: dict[str, Access] = {PUBLIC_TOKEN: Access(user=PUBLIC_TOKEN)} | tokens
+        self._collections: dict[str, _Collection] = {}
+        self._frames: dict[str, dict[str, Any]] = {}
+        self._faults: list[_Fault] = []
+        self._holds: list[Hold] = []
         if demo:
-            self.cortex = cortex()
+            self.cortex = self.cortex or cortex()
             self.add(
                 "demo",
                 "cortex",
@@ -174,6 +176,14 @@ class BossStandIn:
             # where detections are written back to, as in 2018
             collection, experiment = PREDICTIONS
             self.add(collection, experiment, shape=self.cortex.shape, voxel_nm=self.cortex.voxel_nm, channels={})
+
+    def reset(self) -> None:
+        """Be as when it was made, at the same address: only what it began with is there, and nothing goes wrong."""
+        with self._lock:
+            for hold in self._holds:
+                hold.release()
+            self._furnish()
+            self.requests.clear()
 
     # ── what is there ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -36,6 +36,13 @@ class House:
         self.mail.listen(self.slack.touch)
         return self
 
+    def reset(self) -> None:
+        """Let everything be as when it was made, at the same addresses."""
+        self.boss.reset()
+        self.mail.reset()
+        self.slack.reset()
+        self.mail.listen(self.slack.touch)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

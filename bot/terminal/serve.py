@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from bot.app import Core, Nomads, build
 from bot.backends import load
-from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.errors import NomadsError
 from bot.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,24 +39,14 @@ def running(nomads: Nomads) -> Iterator[None]:
     """The worker, and in Socket Mode the connection, run as long as the block does."""
     with contextlib.closing(nomads), working(nomads.core):
         nomads.core.volumes.prepare()  # or the first form would wait for it
-        if not nomads.socket_mode:
+        token = nomads.core.settings.slack_app_token
+        if token is None:
             yield
             return
-        from slack_bolt.adapter.socket_mode import SocketModeHandler
-        from slack_sdk.errors import SlackApiError
+        from bot.slack.connection import socket_mode
 
-        token = nomads.core.settings.slack_app_token
-        connection = SocketModeHandler(nomads.app, token.get_secret_value() if token else None)
-        try:
-            try:
-                connection.connect()  # type: ignore[no-untyped-call]
-            except SlackApiError as error:
-                raise NomadsError(f"Slack did not take SLACK_APP_TOKEN ({error.response.get('error')}).") from None
-            except OSError as error:
-                raise Unavailable(f"Slack cannot be reached ({type(error).__name__}).") from None
+        with socket_mode(nomads.app, token):
             yield
-        finally:
-            connection.close()  # type: ignore[no-untyped-call]
 
 
 def run(settings: Settings) -> None:

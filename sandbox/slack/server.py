@@ -67,6 +67,12 @@ class Faults:
         with self._lock:
             self._due[method].extend([(kind, detail)] * times)
 
+    def clear(self) -> None:
+        """From now on nothing goes wrong."""
+        with self._lock:
+            self._due.clear()
+            self.delays.clear()
+
     def take(self, method: str) -> tuple[str, Any]:
         """What is due to this call; ("", None) if nothing."""
         if not self._due:
@@ -145,7 +151,10 @@ class Site:
         kind, detail = self.faults.take(method)
         wait = self.latency + self.faults.delays.get(method, 0.0)
         if wait:
+            epoch = self.workspace.epoch
             await asyncio.sleep(wait)
+            if epoch != self.workspace.epoch:  # who asked belongs to a workspace that is gone
+                return None
         status, more, payload, error = self._perform(method, arguments, token, kind, detail)
         if self.calls is not None:
             with self.workspace.change():

@@ -65,6 +65,7 @@ class SlackStandIn:
         """The Web API's base address, for `WebClient(base_url=…)` and SLACK_API_URL."""
         self._courier = Courier(signing_secret=signing_secret, ack_timeout=ack_timeout, changed=self.touch)
         self._courier.request_url = request_url
+        self._as_made = request_url, latency
         self._api = WebApi(
             self.workspace,
             bot_token=bot_token,
@@ -97,6 +98,16 @@ class SlackStandIn:
     ) -> None:
         self._server.stop()
         self._courier.close()
+
+    def reset(self) -> None:
+        """Be as when it was made, at the same address: no message, call, form, order or connection is left."""
+        if self.connections:
+            self.drop_connections()
+        self.request_url, self.latency = self._as_made
+        self._faults.clear()
+        self.workspace.reset()
+        with self.workspace.change():
+            self._calls.clear()
 
     # People and places
 

@@ -217,7 +217,13 @@ class Workspace:
         self.lock = threading.Condition(threading.RLock())
         self.version = 0
         """Counts changes."""
+        self.epoch = 0
+        """Counts resets."""
         self.on_change: Callable[[], None] = lambda: None
+        self._last_ts = 0
+        self._furnish()
+
+    def _furnish(self) -> None:
         self.members = {m.id: m for m in default_members()}
         self.channels = {c.id: c for c in default_channels(self.members)}
         self.files: dict[str, File] = {}
@@ -227,7 +233,12 @@ class Workspace:
         self.ephemeral: dict[str, list[Json]] = {}
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}
-        self._last_ts = 0
+
+    def reset(self) -> None:
+        """Make it as it was when it was new; no timestamp comes twice all the same."""
+        with self.change():
+            self.epoch += 1
+            self._furnish()
 
     @contextmanager
     def change(self) -> Iterator[None]:

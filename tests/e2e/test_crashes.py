@@ -39,7 +39,7 @@ def assert_all_was_done_once(lab: Lab, job: Job) -> None:
     steps = [line.split()[0].rstrip(",.:") for text in lab.thread(job) for line in text.splitlines()]
     told = Counter(step for step in steps if step in ("Accepted", "Running", "Finished"))
     assert told == {"Accepted": 1, "Running": 1, "Finished": 1}, lab.thread(job)
-    assert [file.name for file in lab.slack.files if job.id in file.name] == [f"{job.id}-preview.png"]
+    assert [file.name for file in lab.slack.files if job.id in file.name and file.shared] == [f"{job.id}-preview.png"]
     mails = [mail for mail in lab.mail.messages if job.id in str(mail["Message-ID"])]
     subjects = {str(mail["Message-ID"]): str(mail["Subject"]) for mail in mails}
     assert sorted(subjects.values()) == [f"NOMADS job {job.id}: accepted", f"NOMADS job {job.id}: finished"]
@@ -182,7 +182,7 @@ def test_the_log_of_a_job_that_failed_survives_the_bot_that_fetched_it(lab: Lab)
     assert lab.kept_secrets == 0
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_of_two_bots_on_one_database_either_may_die_at_any_moment(tmp_path: Path, database_url: str) -> None:
     """Replicas behind a load balancer: one is killed after some calls to Slack, another one comes, and so on."""
     moments = Random(20180712)

@@ -1,23 +1,52 @@
-"""A workspace, and the application in it."""
+"""A workspace, and the application in it. Stand-ins are shared by a module and new to each of its tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sandbox.house import House
 from sandbox.slack import SlackStandIn
-from tests.support.app import MANIFEST, Served, serving
+from tests.support.app import Door, Serve, Served, serving
+
+
+@pytest.fixture(scope="module")
+def _house() -> Iterator[House]:
+    with House() as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    """Where the application is reached."""
+    with Door() as door:
+        yield door
 
 
 @pytest.fixture
-def slack() -> Iterator[SlackStandIn]:
-    with SlackStandIn(manifest=MANIFEST) as slack:
-        yield slack
+def house(_house: House) -> House:
+    """BOSS, mail and Slack, as they are when they are new."""
+    _house.reset()
+    return _house
 
 
 @pytest.fixture
-def served(slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
-    with serving(slack, tmp_path) as served:
+def slack(house: House) -> SlackStandIn:
+    """The workspace."""
+    return house.slack
+
+
+@pytest.fixture
+def serve(house: House, door: Door) -> Serve:
+    """How a test serves the application with settings of its own."""
+    return partial(serving, house, door)
+
+
+@pytest.fixture
+def served(serve: Serve, tmp_path: Path) -> Iterator[Served]:
+    """The application without its worker."""
+    with serve(tmp_path) as served:
         yield served

@@ -16,18 +16,18 @@ from bot.domain.job import Job
 from bot.domain.states import JobState
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import Member
-from tests.support.app import PROGRAMS, Served, serving
+from tests.support.app import PROGRAMS, Serve, Served
 from tests.support.waiting import until
 
 OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"
 
 
 @pytest.fixture
-def served(slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
+def served(serve: Serve, slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
     for identity in (OTHER, ADMIN):
         name = identity[3:].lower()
         slack.add_person(Member(id=identity, name=name, real_name=name, email=f"{name}@example.org"))
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS), admins=[ADMIN], explain_after="0.5") as served:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS), admins=[ADMIN], explain_after="0.5") as served:
         yield served
 
 

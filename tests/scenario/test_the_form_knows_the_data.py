@@ -12,10 +12,11 @@ from pydantic import SecretStr
 
 from bot.domain.states import JobState
 from sandbox.boss import DEMO_TOKEN, Access
+from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.workspace import Member
 from sandbox.volumes import Bricks
-from tests.support.app import PROGRAMS, RIGHT, Served, serving
+from tests.support.app import PROGRAMS, RIGHT, Serve, Served
 from tests.support.waiting import until
 
 SECRET = "canary-token-3f9c"
@@ -23,9 +24,9 @@ OTHER = "U02OTHER"
 
 
 @pytest.fixture(autouse=True)
-def _tokens(served: Served) -> None:
-    served.boss.tokens[SECRET] = Access(user="demo", write=frozenset({"*"}))
-    served.slack.add_person(Member(id=OTHER, name="other", real_name="Other Person", email="other@example.org"))
+def _tokens(house: House) -> None:
+    house.boss.tokens[SECRET] = Access(user="demo", write=frozenset({"*"}))
+    house.slack.add_person(Member(id=OTHER, name="other", real_name="Other Person", email="other@example.org"))
 
 
 def block(view: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -237,8 +238,8 @@ def test_a_stop_that_is_the_extent_is_right_and_offsets_count(served: Served) ->
     assert served.submit(collection="lab", experiment="shifted", z="100,104", y="200,264", x="300,364").ok
 
 
-def test_the_size_is_that_of_the_real_data_type(slack: SlackStandIn, tmp_path: Path) -> None:
-    with serving(slack, tmp_path, max_bytes="10000000") as served:
+def test_the_size_is_that_of_the_real_data_type(serve: Serve, tmp_path: Path) -> None:
+    with serve(tmp_path, max_bytes="10000000") as served:
         deep = {"psd": Bricks("uint16"), "synapsin": Bricks("uint64")}
         served.boss.add("lab", "deep", shape=(16, 1024, 1024), channels=deep)
         ack = served.submit(collection="lab", experiment="deep", x="0,500", y="0,500", z="0,10")
@@ -289,9 +290,9 @@ def test_a_boss_that_hangs_holds_nobody_up_longer_than_the_deadline_and_the_next
 
 
 def test_what_the_worker_finds_wrong_goes_to_the_person_who_can_edit_and_resubmit(
-    slack: SlackStandIn, tmp_path: Path
+    serve: Serve, slack: SlackStandIn, tmp_path: Path
 ) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         served.boss.fail_next(4, status=503)
         assert served.submit(pipeline="quick", collection="waits", x="0,2000", email="else@example.org").ok
         messages = until(lambda: offers_to_edit(slack), what="the refusal", within=30)
@@ -319,8 +320,8 @@ def offers_to_edit(slack: SlackStandIn) -> list[dict[str, Any]]:
     return [m for m in replies for b in m.get("blocks") or [] if b["type"] == "actions"]
 
 
-def test_what_the_worker_finds_right_is_submitted(slack: SlackStandIn, tmp_path: Path) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+def test_what_the_worker_finds_right_is_submitted(serve: Serve, tmp_path: Path) -> None:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         served.boss.fail_next(4, status=503)
         assert served.submit(pipeline="quick").ok
         (job,) = jobs(served)
@@ -417,9 +418,9 @@ def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -
 
 
 def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
-    slack: SlackStandIn, tmp_path: Path
+    serve: Serve, slack: SlackStandIn, tmp_path: Path
 ) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         assert served.submit(pipeline="quick", collection="waits").ok
         until(lambda: slack.messages("#synapses"), what="the card")
         (job,) = jobs(served)
@@ -439,8 +440,10 @@ def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
             (folder / "go").touch()
 
 
-def test_work_that_was_done_offers_its_results_or_to_run_again(slack: SlackStandIn, tmp_path: Path) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+def test_work_that_was_done_offers_its_results_or_to_run_again(
+    serve: Serve, slack: SlackStandIn, tmp_path: Path
+) -> None:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         assert served.submit(pipeline="quick").ok
         until(lambda: jobs(served)[0].state is JobState.SUCCEEDED and jobs(served)[0].summary, within=30)
         (job,) = jobs(served)
@@ -488,10 +491,8 @@ def test_a_large_run_that_was_agreed_to_is_not_run_a_second_time_unasked(priced:
 
 
 @pytest.fixture
-def priced(slack: SlackStandIn, tmp_path: Path) -> Iterator[Served]:
-    with serving(
-        slack, tmp_path / "priced", confirm_bytes="8000000", price_cpu_hour="0.04", price_gb_hour="0.005"
-    ) as served:
+def priced(serve: Serve, tmp_path: Path) -> Iterator[Served]:
+    with serve(tmp_path / "priced", confirm_bytes="8000000", price_cpu_hour="0.04", price_gb_hour="0.005") as served:
         yield served
 
 

@@ -13,7 +13,7 @@ from handlers import modal
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import BOT_USER, Channel
 from sandbox.volumes import Bricks
-from tests.support.app import PROGRAMS, RIGHT, Served, serving
+from tests.support.app import PROGRAMS, RIGHT, Serve, Served
 from tests.support.waiting import until
 
 
@@ -163,12 +163,12 @@ def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(se
     assert served.submit(collection="large", experiment="one", x="0,7071", y="0,7071", z="0,20").ok
 
 
-def test_a_pipeline_without_a_program_is_an_error_under_its_field(slack: SlackStandIn, tmp_path: Path) -> None:
+def test_a_pipeline_without_a_program_is_an_error_under_its_field(serve: Serve, tmp_path: Path) -> None:
     for name, entry in {"shell": "", "whole": 'command = ["true"]\n'}.items():
         (tmp_path / name).mkdir()
         text = f'name = "{name}"\ntitle = "{name}"\ndescription = "One."\n{entry}'
         (tmp_path / name / "pipeline.toml").write_text(text)
-    with serving(slack, tmp_path / "data", pipelines=str(tmp_path)) as served:
+    with serve(tmp_path / "data", pipelines=str(tmp_path)) as served:
         assert typed(served.open_form())["pipeline"] == "whole"
         assert list(served.submit(pipeline="shell").errors) == ["pipeline"]
         assert served.submit(pipeline="whole").ok
@@ -278,8 +278,8 @@ def test_a_locked_database_is_told_in_the_form_and_the_next_try_succeeds(served:
     assert served.jobs == 1
 
 
-def test_a_locked_database_is_told_in_time_also_while_the_worker_works(slack: SlackStandIn, tmp_path: Path) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+def test_a_locked_database_is_told_in_time_also_while_the_worker_works(serve: Serve, tmp_path: Path) -> None:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         other = sqlite3.connect(tmp_path / "nomads.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         for _ in range(3):
@@ -310,8 +310,8 @@ def test_an_unforeseen_error_is_told_without_a_traceback_and_logged_without_the_
 # The thread, with the real Web API client and the real worker
 
 
-def test_slack_s_429_is_obeyed_and_nothing_is_lost(slack: SlackStandIn, tmp_path: Path) -> None:
-    with serving(slack, tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+def test_slack_s_429_is_obeyed_and_nothing_is_lost(serve: Serve, slack: SlackStandIn, tmp_path: Path) -> None:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         slack.rate_limit("chat.postMessage", times=1, retry_after=1)
         slack.lose_answer("chat.postMessage")
         assert served.submit(collection="fails").ok

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from bot.application.forecast import Confirm
 from bot.application.ledger import LeaseLost
 from bot.application.submission import Proposal
+from bot.application.worker.handling import GIVE_UP
 from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
 from bot.domain.errors import AlreadyRunning, InvalidRequest, Refused, TooLate, Unavailable
@@ -24,6 +25,7 @@ from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
 from bot.storage.engine import Database
+from bot.storage.tables import effects
 from tests.support.rows import Rows
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World
@@ -207,9 +209,15 @@ def test_a_job_whose_news_cannot_be_recorded_does_not_stop_the_watching_of_the_o
 
 
 def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> None:
-    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=1000)
-    world.accept()
-    world.settle(patience=1100)
+    world.chat.fail_next(Unavailable("no answer"), call="post_card")
+    job = world.accept()
+    world.worker.lanes.drain()
+    with world.store.begin() as transaction:  # as if it had failed so often that one more failure were the last one
+        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
+        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 2))
+    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=10)
+    world.settle()
+    assert world.chat.calls.count("post_card") == 1 + 10 + 1
     assert len(world.chat.cards) == 1
     assert len(world.chat.replies) == 1
 
@@ -633,10 +641,11 @@ def test_what_boss_has_said_is_submitted_at_once_with_its_size_and_expectation(w
 def test_what_boss_could_not_say_is_checked_before_it_is_submitted(world: World) -> None:
     with world.volumes.hanging("describe"):
         found = proposal(world)
-        assert not found.answered.checked
-        job = accepted(world, found)
-        world.worker.lanes.drain()
-        assert world.compute.calls.count("submit") == 0
+    assert not found.answered.checked
+    job = accepted(world, found)
+    world.volumes.fail_next(Unavailable("BOSS did not answer in time."), call="describe")
+    world.worker.lanes.drain()
+    assert world.compute.calls.count("submit") == 0
     assert "BOSS did not answer in time" in world.thread[0]
     (card,) = world.chat.cards
     assert not card.story.job.checked

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.app import Nomads, build
 from bot.settings import Settings
 from bot.terminal.serve import running
 from sandbox.boss import BossStandIn
+from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.server import bound_socket
 from sandbox.volumes import Bricks
+from tests.support.databases import new_sqlite
 from tests.support.rows import Rows
-from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANIFEST = ROOT / "manifest.yml"
@@ -75,23 +77,88 @@ class Served:
         return self.rows.count()
 
 
-@contextmanager
-def listening(site: Starlette, listener: socket.socket) -> Iterator[None]:
-    """Serve the site on that socket as long as the block lasts."""
-    server = uvicorn.Server(uvicorn.Config(site, log_config=None, access_log=False))
-    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
-    thread.start()
-    try:
-        until(lambda: server.started, what="the server")
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+class Door:
+    """An address that stays while applications come and go: a server in a thread, in which one of them is at a time."""
+
+    def __init__(self) -> None:
+        self._listener = bound_socket()
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._inside: ASGIApp = _nobody
+        self._asked: set[asyncio.Task[object]] = set()
+        self._loop = asyncio.new_event_loop()
+        config = uvicorn.Config(self, lifespan="off", log_config=None, access_log=False)
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._server.serve([self._listener]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = asyncio.current_task()
+        assert asked
+        self._asked.add(asked)
+        try:
+            await self._inside(scope, receive, send)
+        finally:
+            self._asked.discard(asked)
+
+    def __enter__(self) -> Door:
+        self._thread.start()
+        self._server.ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._server.end.set)
+        self._thread.join()
+
+    @contextmanager
+    def leads_to(self, site: Starlette) -> Iterator[None]:
+        """Serve this site as long as the block lasts."""
+        life = site.router.lifespan_context(site)
+
+        async def enter() -> None:
+            await life.__aenter__()
+            self._inside = site
+
+        async def leave() -> None:
+            self._inside = _nobody
+            if self._asked:  # what was asked is answered, as uvicorn sees to it
+                await asyncio.wait(self._asked)
+            await life.__aexit__(None, None, None)
+
+        asyncio.run_coroutine_threadsafe(enter(), self._loop).result()
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(leave(), self._loop).result()
+
+
+_nobody = PlainTextResponse("nobody is here", 503)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it serves and is told when to end, instead of asking ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self.end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        self.ready.set()
+        await self.end.wait()
+
+
+Serve = Callable[..., AbstractContextManager[Served]]
+"""`serving` among the stand-ins of the test: what is given is the folder, and the settings."""
 
 
 @contextmanager
 def serving(
-    slack: SlackStandIn,
+    house: House,
+    door: Door,
     data: Path,
     *,
     working: bool = False,
@@ -99,18 +166,7 @@ def serving(
     **env: object,
 ) -> Iterator[Served]:
     """Serve over HTTP on loopback with these settings (`max_bytes="2000000"`); `working` starts the worker too."""
-    with BossStandIn() as boss:
-        yield from _serving(slack, with_endings(boss), data, working, adjust, env)
-
-
-def _serving(
-    slack: SlackStandIn,
-    boss: BossStandIn,
-    data: Path,
-    working: bool,
-    adjust: Callable[[Nomads], None],
-    env: Mapping[str, object],
-) -> Iterator[Served]:
+    slack, boss = house.slack, with_endings(house.boss)
     values = {
         "SLACK_BOT_TOKEN": slack.bot_token,
         "SLACK_SIGNING_SECRET": slack.signing_secret,
@@ -120,18 +176,15 @@ def _serving(
         "edit_interval": "0.1",
         **env,
     }
-    listener = bound_socket()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    nomads = build(Settings.model_validate(values), base_url=url)
+    nomads = build(Settings.model_validate(values), base_url=door.url)
+    new_sqlite(data / "nomads.db")
     adjust(nomads)
-    slack.request_url = f"{url}/slack/events"
-    nomads.core.database.migrate()
+    slack.request_url = f"{door.url}/slack/events"
     try:
-        with listening(nomads.web, listener):
+        with ExitStack() as until_the_end:
+            until_the_end.enter_context(door.leads_to(nomads.web))
             if working:
-                with running(nomads):
-                    yield Served(nomads=nomads, slack=slack, boss=boss, url=url)
-            else:
-                yield Served(nomads=nomads, slack=slack, boss=boss, url=url)
+                until_the_end.enter_context(running(nomads))
+            yield Served(nomads=nomads, slack=slack, boss=boss, url=door.url)
     finally:
         nomads.close()

@@ -207,12 +207,12 @@ class World:
     def ask(self, *, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Proposal:
         """What a person typed, reviewed, and asked about."""
         reviewed = self.submission.review(a_request(**changes).typed, SecretStr(token))
-        return self.submission.ask(reviewed, actor=actor, within=0.2)
+        return self.submission.ask(reviewed, actor=actor, within=0.01)
 
     def submit(self, *, key: str, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Job | Question:
         """Submit the form as a person does in Slack."""
         form = Form(values=a_request(**changes).typed, token=SecretStr(token))
-        return self.submission.submit(form, actor=actor, key=key, within=0.2)
+        return self.submission.submit(form, actor=actor, key=key, within=0.01)
 
     def accept(self, *, key: str = "", actor: str = "U01DEMO", again: bool = True, **changes: Any) -> Job:
         """Submit as a person would; a new key each time unless one is given."""

@@ -13,8 +13,7 @@ from starlette.applications import Starlette
 
 from bot.local.results import LocalResults
 from bot.web.site import web
-from sandbox.slack.server import bound_socket
-from tests.support.app import listening
+from tests.support.app import Door
 
 FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/abcd1234"
 BASE = "http://testserver"
@@ -62,9 +61,8 @@ class Answer:
 @contextmanager
 def serving(site: Starlette) -> Iterator[Client]:
     """The site, on loopback."""
-    listener = bound_socket()
-    with listening(site, listener):
-        yield Client(listener.getsockname()[1])
+    with Door() as door, door.leads_to(site):
+        yield Client(door.port)
 
 
 @pytest.fixture
