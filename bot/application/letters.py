@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
+from pathlib import Path
 
 from bot.domain import words
+from bot.domain.html import template
 from bot.domain.messages import Mail, Story
 from bot.domain.states import JobState
+
+_HTML = Path(__file__).parent / "templates" / "mail.html"
 
 
 def acceptance(story: Story, *, message_id: str) -> Mail:
@@ -49,9 +52,5 @@ def _facts(story: Story) -> list[str]:
 
 def _mail(story: Story, subject: str, lines: list[str], links: list[tuple[str, str]], message_id: str) -> Mail:
     text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
-    paragraphs = "".join(f"<p style='margin:0 0 .4em;white-space:pre-wrap'>{escape(line)}</p>" for line in lines)
-    items = "".join(f"<li><a href='{escape(url, quote=True)}'>{escape(title)}</a></li>" for title, url in links)
-    html = (
-        f"<html><body style='font-family:sans-serif'>{paragraphs}{f'<ul>{items}</ul>' if items else ''}</body></html>"
-    )
+    html = template(_HTML).render(lines=lines, links=links)
     return Mail(to=story.job.request.email, subject=subject, text=text, html=html, message_id=message_id)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from html import escape
+from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -21,8 +20,10 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from bot.domain.errors import NotFound
+from bot.domain.html import template
 from bot.domain.results import ResultFile, ServedResults
 
+_FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
 """Requests answered at once. Each waits for Slack or the database far longer than it computes."""
 MAX_BODY = 2**20
@@ -105,7 +106,7 @@ def _results(results: ServedResults) -> Callable[[Request], object]:
             if not name:
                 if len(parts) < 3 or not results.admits(signature, folder):
                     raise NotFound("no such folder")
-                return HTMLResponse(_listing(folder, results.list(folder)), headers=_FOLDER)
+                return HTMLResponse(_page(folder, results.list(folder)), headers=_FOLDER)
             return FileResponse(results.open(signature, folder, name), headers=_FILE)
         except NotFound:
             return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
@@ -122,10 +123,5 @@ _FILE = _PLAIN | {
 }
 
 
-def _listing(folder: str, files: Sequence[ResultFile]) -> str:
-    rows = "".join(f"<li><a href='{quote(f.name)}'>{escape(f.name)}</a> ({f.size:,} bytes)</li>" for f in files)
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(folder)}</title>"
-        f"<body style='font-family:sans-serif;margin:2em'><h1 style='font-size:1.1em'>{escape(folder)}</h1>"
-        f"<ul>{rows or '<li>Nothing has been written yet.</li>'}</ul></body></html>"
-    )
+def _page(folder: str, files: Sequence[ResultFile]) -> str:
+    return template(_FOLDER_PAGE).render(folder=folder, files=files)

@@ -435,12 +435,12 @@ def test_the_home_tab_shows_my_jobs_and_keeps_up_with_them(served: Served) -> No
 def test_the_saved_token_and_the_preferences_are_changed_in_the_home_tab(served: Served) -> None:
     person = served.slack.person()
     person.open_home()
-    home(served, "No token is kept for you.")
+    home(served, "No token is saved for you.")
     person.click(home(served, "No token"), "nomads_token")
     view = served.slack.view_of(OWNER)
     assert view
     assert person.submit(view, {"token": "demo-token"}).ok
-    home(served, "Your saved token, kept since")
+    home(served, "Your saved token, saved since")
     assert person.click(home(served, "Besides"), "nomads_steps", "failures").ok
     assert person.click(home(served, "Besides"), "nomads_hear", ["mention"]).ok
     wishes = served.rows.person(OWNER).preferences
