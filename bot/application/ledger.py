@@ -138,7 +138,7 @@ class JobChange:
         wishes, reply = self.preferences, None
         if wishes.tells(state):
             # A message that is edited notifies nobody.
-            reply = self.next_reply(alone=state in FINAL and wishes.mention)
+            reply = self.next_reply(separate=state in FINAL and wishes.mention)
         self.transaction.story.enter(self.job.id, Transition(state, self.at, text, reply))
         if text and reply:
             self._post(reply)
@@ -151,13 +151,16 @@ class JobChange:
         if reply:
             self._post(reply)
 
-    def next_reply(self, *, alone: bool) -> int:
-        """The reply that tells a step taken now: the last one, if its last step is fresh, or (or `alone`) a new one."""
+    def next_reply(self, *, separate: bool) -> int:
+        """The reply that tells a step taken now: the last one, while its last step is fresh, else a new one.
+
+        With `separate` it is a new one in any case.
+        """
         told = [step for step in self.story if step.reply is not None]
         if not told:
             return 1
         last = max(step.reply or 0 for step in told)
-        return last + (0 if self.at - told[-1].at <= TOGETHER and not alone else 1)
+        return last + (0 if self.at - told[-1].at <= TOGETHER and not separate else 1)
 
     def _post(self, reply: int) -> None:
         if self.job.request.channel:

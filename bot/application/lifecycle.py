@@ -116,7 +116,7 @@ class Lifecycle:
             change.set(waiting=cause)
             if change.preferences.tells(JobState.RUNNABLE):
                 told = f"Waiting to run for {words.duration(change.at - since)}. {cause}"
-                change.tell(JobState.RUNNABLE, told, reply=change.next_reply(alone=True))
+                change.tell(JobState.RUNNABLE, told, reply=change.next_reply(separate=True))
             change.show()
             return True
 
@@ -129,7 +129,7 @@ class Lifecycle:
             last = change.story[-1]
             before, _, _ = last.text.partition(NOT_CANCELLED)  # the last refusal is enough
             said = words.shortened(words.printable(reason), MAX_REFUSAL)
-            reply = last.reply or change.next_reply(alone=True)
+            reply = last.reply or change.next_reply(separate=True)
             change.tell(last.state, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
             change.show()
 

@@ -167,7 +167,7 @@ class Submission:
 
         A second call with the same key changes nothing and returns the same job. Where BOSS could not be asked about
         all of it, it is checked before it is submitted. Raises AlreadyRunning where a job does the same work, unless it
-        is wanted `again`, and Unavailable where the database cannot be written (nothing is taken then).
+        may be done `again`, and Unavailable where the database cannot be written (nothing is taken then).
         """
         return self._take(proposal, actor=actor, key=key, again=again)
 

@@ -240,8 +240,10 @@ class BossVolumes:
         lifetimes: Lifetimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`host` is a host name, which is asked over https, or `http://host:port`; `hosts` are those that are allowed,
-        written alike (none: just that one). Raises NomadsError where it is none of them or no address.
+        """Make an adapter for one BOSS. Raises NomadsError where `host` is no address, or is not allowed.
+
+        `host` is a host name, which is asked over https, or `http://host:port`. `hosts` are those that are allowed,
+        written alike; empty: `host` alone.
 
         A request ends after `patience` seconds, waiting for a worker included, a connection's making after `connect`.
         `clock` says how old an answer is.

@@ -12,12 +12,14 @@ from bot.storage.tables import MIGRATIONS, REVISION
 
 
 def is_current(connection: Connection) -> bool:
+    """Whether the database has the newest migration."""
     return sa.inspect(connection).has_table("alembic_version") and REVISION in connection.scalars(
         sa.text("SELECT version_num FROM alembic_version")
     )
 
 
 def upgrade_sqlite(connection: Connection) -> None:
+    """Migrate in a transaction of its own. Raises NomadsError where rows would belong to nothing."""
     raw: Any = connection.connection.dbapi_connection
     # SQLite changes a table by making it anew, which it refuses while others refer to it; and it has to be told so
     # before the transaction begins.
@@ -32,6 +34,7 @@ def upgrade_sqlite(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection) -> None:
+    """Migrate within the connection's transaction, unless another process was first."""
     if is_current(connection):  # somebody else was first
         return
     import alembic.command  # a quarter of a second that most starts need not spend

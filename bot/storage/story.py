@@ -53,7 +53,7 @@ class Story:
 
 
 class Messages:
-    """A job's messages in chat within one transaction; a message's subject is `card`, `reply-1`, …"""
+    """A job's messages in chat within one transaction. The subjects are `card`, `reply-1` and so on."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

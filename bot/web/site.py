@@ -33,7 +33,8 @@ MAX_BODY = 2**20
 class Ready(Protocol):
     """Says why the process is not ready to work; empty where it is."""
 
-    def __call__(self) -> str: ...
+    def __call__(self) -> str:
+        """Ask."""
 
 
 def web(

@@ -44,8 +44,10 @@ _MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: cid
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a Web API method: its arguments and headers without the token, when (the stand-in's clock), and
-    the `error` it was answered with (a code of Slack's, `ratelimited`, `lost`, or empty)."""
+    """One call of a Web API method: its arguments and headers without the token, and when (the stand-in's clock).
+
+    `error` is what it was answered with: a code of Slack's, `ratelimited`, `lost`, or empty.
+    """
 
     method: str
     arguments: Json
