@@ -217,8 +217,8 @@ def _missed(squares: Plane, background: Plane, y: _Squares, x: _Squares) -> Plan
 def _look_at_borders(squares: Plane, seen: Plane, y: _Squares, x: _Squares) -> None:
     """Raise squares beside a border to the mean of their outer half.
 
-    A background that ends too early leaves the outer half its light, and darker pixels beside it hide that from the mean
-    of the whole square.
+    A background that ends too early leaves the outer half its light, and darker pixels beside it hide that from the
+    mean of the whole square.
     """
     for grid, pixels, across in ((squares, seen, x), (squares.T, seen.T, y)):
         starts = np.cumsum(across.sizes) - across.sizes

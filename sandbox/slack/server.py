@@ -131,6 +131,7 @@ class Site:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that no quick way was found for."""
         await self.rest(scope, receive, send)
 
     async def slow_call(self, request: Request) -> Response:
@@ -228,6 +229,7 @@ class Site:
         return PlainTextResponse("ok")
 
     async def page(self, request: Request) -> Response:
+        """Serve the page."""
         return FileResponse(
             PAGE / "index.html", headers={"content-security-policy": _POLICY, "cache-control": "no-store"}
         )
