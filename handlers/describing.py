@@ -24,7 +24,7 @@ PATIENCE = 3.0
 FORMS = 1000
 """Open forms whose last choice is remembered."""
 SILENCE = 5.0
-"""Seconds for which BOSS, after it has not answered in PATIENCE, is not waited for again."""
+"""Seconds between two forms for which a BOSS that did not answer in PATIENCE is asked again as they open."""
 SLOW = "BOSS does not answer just now: names are taken as you type them, and checked before the run."
 
 
@@ -56,16 +56,23 @@ class Describing:
         self._clock = clock
         self._choices: LRUCache[str, object] = LRUCache(FORMS)
         self._waiting: dict[_Asked, list[_Waiting]] = {}
-        self._silent_until = 0.0
+        self._silent = False
+        self._ask_again_at = 0.0
         self._lock = threading.Lock()
 
     def known(self, values: Mapping[str, str], token: SecretStr | None) -> modal.About | None:
         """What can be shown without waiting; None: BOSS has to be asked first."""
         asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
         about = self._describe(asked, within=0)
-        if about is None and self._clock() < self._silent_until:
-            return modal.About(said=SLOW)
-        return about
+        return modal.About(said=SLOW) if about is None and not self._worth_asking() else about
+
+    def _worth_asking(self) -> bool:
+        """Whether BOSS may answer: it did last time it was asked, or nobody has asked it again for SILENCE."""
+        with self._lock:
+            if self._silent and self._clock() < self._ask_again_at:
+                return False
+            self._ask_again_at = self._clock() + SILENCE  # while this one asks, the others need not
+            return True
 
     def later(
         self,
@@ -97,8 +104,7 @@ class Describing:
         finally:
             with self._lock:
                 waiting = self._waiting.pop(asked, [])
-                if about is None:
-                    self._silent_until = self._clock() + SILENCE
+                self._silent = about is None
         for one in waiting:
             self._windows.later(partial(self._show, one, about or modal.About(said=SLOW)))
 

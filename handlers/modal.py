@@ -258,6 +258,7 @@ def options(names: Sequence[str], typed: str, *, unchecked: str = "") -> list[di
     return found
 
 
+@lru_cache(maxsize=256)
 def _context(text: str) -> dict[str, Any]:
     return ContextBlock(elements=[PlainTextObject(text=text)]).to_dict()
 
