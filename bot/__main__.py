@@ -100,24 +100,9 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
 
 
 def _settings() -> Settings:
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
+    from bot.settings import Settings, read
 
-    from bot.domain.errors import NomadsError
-    from bot.settings import Settings
-
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        prefix = "NOMADS_AWS_" if error.title == "AwsConfig" else "NOMADS_"
-        wrong = "\n".join(
-            f"{name if name.isupper() else prefix + name.upper()}: {found['msg']}"
-            for found in error.errors(include_input=False, include_url=False)
-            for name in [".".join(str(part) for part in found["loc"])]
-        )
-        raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
-    except SettingsError as error:  # its text names the field alone
-        raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None
+    settings = read(Settings)
     import logging
 
     # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.

@@ -34,7 +34,7 @@ from bot.backends import load
 from bot.domain.catalog import Catalog
 from bot.domain.checks import Prices
 from bot.domain.errors import NomadsError, Unavailable
-from bot.settings import Settings
+from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
 from bot.storage.keys import derived, load_key
 from bot.storage.vault import Vault
@@ -237,7 +237,7 @@ def mailer(settings: Settings) -> Mailer:
         from bot.aws.config import AwsConfig
         from bot.aws.ses import SesMailer
 
-        return SesMailer(config=AwsConfig(), mime=lambda mail: mime(mail, sender=settings.mail_from))
+        return SesMailer(config=read(AwsConfig), mime=lambda mail: mime(mail, sender=settings.mail_from))
     return SmtpMailer(server=server, sender=settings.mail_from)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from bot.backends import BACKENDS
+from bot.domain.errors import NomadsError
+from contract.names import PATTERN
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 10**9
@@ -53,9 +55,7 @@ class Settings(BaseSettings):
     """The BOSS that programs read: a host name, or a URL where it is not https."""
     boss_hosts: list[str] = []
     """JSON: the hosts that NOMADS itself may ask, with a person's token; empty: NOMADS_BOSS_HOST alone."""
-    predictions: Annotated[str, Field(pattern=r"^(off|[A-Za-z0-9_-]{1,255}/[A-Za-z0-9_-]{1,255})$")] = (
-        "collman_nomads/nomads_predictions"
-    )
+    predictions: Annotated[str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$")] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
     viewer: Annotated[str, Field(pattern=r"^$|^https?://\S+$")] = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
@@ -110,3 +110,22 @@ class Settings(BaseSettings):
         if name not in BACKENDS:
             raise ValueError(f"there is no {name}; there is {', '.join(BACKENDS)}")
         return name
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def read(kind: type[S]) -> S:
+    """Read settings from the environment. Raises NomadsError that names each one that cannot be used, and why."""
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = str(kind.model_config.get("env_prefix", ""))
+        wrong = "\n".join(
+            f"{name if name.isupper() else prefix + name.upper()}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+            for name in [".".join(str(part) for part in found["loc"])]
+        )
+        raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
+    except SettingsError as error:  # its text names the field alone
+        raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None

@@ -35,8 +35,9 @@ from slack_sdk.models.views import View
 from bot.application.submission import Form
 from bot.domain import words
 from bot.domain.catalog import Catalog
-from bot.domain.request import MAX_NAME, JobRequest
+from bot.domain.request import JobRequest
 from bot.domain.volume import Experiment
+from contract.names import MAX_NAME
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"

@@ -10,8 +10,8 @@ from bot.application.people import People
 from bot.application.ports import Volumes
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, Unavailable
-from bot.domain.request import PUBLIC_TOKEN
 from bot.domain.volume import Experiment, TokenRefused
+from contract.masking import PUBLIC_TOKEN
 
 UNCHECKABLE = "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import Lock
 
@@ -62,6 +62,12 @@ class People:
     def _person(self, person: str) -> Person:
         with self._database.read() as transaction:
             return transaction.people.get(person)
+
+    def asked(self, person: str, request: JobRequest) -> None:
+        """They have asked for this: it fills their next form."""
+        with self._lock:
+            if known := self._known.get(person):
+                self._known[person] = replace(known, last_request=request.model_dump(mode="json"))
 
     def changed(self, person: str) -> None:
         """Look again, next time."""

@@ -221,7 +221,7 @@ class Submission:
 
         job = self._database.write(take) or self._by_key(key)
         assert job  # its key is taken, and jobs are never deleted
-        self._people.changed(actor)
+        self._people.asked(actor, job.request)
         self._ledger.committed()
         return job
 

@@ -13,7 +13,7 @@ from bot.aws.provision import Program
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
 from bot.domain.errors import NomadsError
-from bot.settings import Settings
+from bot.settings import Settings, read
 
 SERVED_BY_THE_BOT = False
 WATCH_INTERVAL = 10.0
@@ -38,7 +38,7 @@ def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], byt
 
     Raises NomadsError with every setting that is missing.
     """
-    config = AwsConfig()
+    config = read(AwsConfig)
     if missing := config.missing_to_run():
         raise NomadsError(f"NOMADS_COMPUTE=aws also needs {', '.join(missing)}; see docs/aws.md.")
     clients = Clients(config)
@@ -55,4 +55,4 @@ def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> No
     """Create in AWS what is missing. Raises Refused with every setting that is not there."""
     from bot.aws.provision import provision as make
 
-    make(AwsConfig(), pipelines, say=say)
+    make(read(AwsConfig), pipelines, say=say)

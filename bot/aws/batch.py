@@ -19,6 +19,7 @@ from bot.aws.config import AwsConfig
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation, Work
+from contract.program import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
@@ -36,7 +37,7 @@ MAX_TAGS = 40
 CONTENT_TAG = "nomads-content"
 """The tag in which a job definition keeps the fingerprint of its content."""
 
-_TOKEN_ARGUMENT = ("sh", "-c", 'exec "$@" --token "$BOSS_TOKEN"', "sh")
+_TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
 """Hands the token to a program that takes it as an argument only, so that it stands in no request to AWS."""
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
@@ -86,7 +87,7 @@ def definition(
     if config.execution_role:
         container["executionRoleArn"] = config.execution_role
     if token:
-        container["secrets"] = [{"name": "BOSS_TOKEN", "valueFrom": token}]
+        container["secrets"] = [{"name": TOKEN_VARIABLE, "valueFrom": token}]
     name = f"{config.prefix}_{pipeline}"
     if token:
         name += f"_{hashlib.sha256(owner.encode()).hexdigest()[:12]}"

@@ -14,9 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bot.domain.errors import InvalidRequest
 from bot.domain.volume import Box, Range
 from contract import names
-from contract.masking import PUBLIC_TOKEN as PUBLIC_TOKEN
-from contract.names import MAX_NAME as MAX_NAME
-from contract.names import short
+from contract.names import MAX_NAME, short
 
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""

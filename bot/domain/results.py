@@ -9,6 +9,8 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER
+
 
 @dataclass(frozen=True)
 class ResultFile:
@@ -57,8 +59,8 @@ class Summary(BaseModel):
     counts: Annotated[dict[Annotated[str, Field(max_length=64)], int], Field(max_length=20)] = {}
     files: Annotated[list[Finding], Field(max_length=100)] = []
     preview: ResultName | None = None
-    viewer: Annotated[str, Field(max_length=3000, pattern=r"^https?://[^\s<>|]+$")] | None = None
-    notes: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10)] = []
+    viewer: Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$")] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ _SAME_WORK = (
     .order_by(_ENDED, jobs.c.accepted_at.desc())
     .limit(1)
 )
+_BY_ID = sa.select(jobs).where(jobs.c.id == sa.bindparam("wanted"))
+_LOCK = _BY_ID.with_for_update()
+# Statements are made once: to build one takes longer than to execute it.
 
 
 class Jobs:
@@ -42,11 +45,11 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """The job. Raises UnknownJob."""
-        return self._one(sa.select(jobs).where(jobs.c.id == job_id))
+        return self._one(_BY_ID, job_id)
 
     def lock(self, job_id: str) -> Job:
         """The job, which nobody else changes until this transaction ends. Raises UnknownJob."""
-        return self._one(sa.select(jobs).where(jobs.c.id == job_id).with_for_update())
+        return self._one(_LOCK, job_id)
 
     def by_key(self, key: str) -> Job | None:
         """The job that was accepted under that idempotency key."""
@@ -68,8 +71,8 @@ class Jobs:
         """Set columns of the job."""
         self._connection.execute(jobs.update().where(jobs.c.id == job_id).values(**values))
 
-    def _one(self, query: sa.Select[Any]) -> Job:
-        row = self._connection.execute(query).one_or_none()
+    def _one(self, query: sa.Select[Any], job_id: str) -> Job:
+        row = self._connection.execute(query, {"wanted": job_id}).one_or_none()
         if row is None:
             raise UnknownJob("There is no job of that name.")
         return _to_job(row)
@@ -148,7 +151,7 @@ class Jobs:
         return [Watched(i, c, JobState(s), t, r) for i, c, s, t, r in self._connection.execute(query)]
 
 
-@lru_cache  # to build a statement takes longer than to execute it
+@lru_cache
 def _insert_once(dialect: str) -> Insert:
     return insert(dialect, jobs).on_conflict_do_nothing(index_elements=[jobs.c.key])
 

@@ -54,6 +54,25 @@ _LEASE = (
         in_doubt=True,
     )
 )
+_FINISH = (
+    effects.update()
+    .where(
+        effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"), effects.c.done_at.is_(None)
+    )
+    .values(done_at=sa.bindparam("at", type_=Utc), error=sa.bindparam("note"))
+)
+_WAITING = (
+    sa.select(effects.c.id)
+    .where(
+        effects.c.job_id == sa.bindparam("job"),
+        effects.c.kind == sa.bindparam("kind"),
+        effects.c.subject == sa.bindparam("subject"),
+        effects.c.done_at.is_(None),
+        effects.c.lease.is_(None),
+    )
+    .with_for_update()  # nobody may claim it, and look at the job, before this change is there to be seen
+)
+# Statements are made once: to build one takes longer than to execute it.
 
 
 class Outbox:
@@ -64,18 +83,8 @@ class Outbox:
 
     def enqueue(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
         """Call for an effect. One that is already waiting, untouched, will do: it shows the job as it then stands."""
-        waiting = self._connection.execute(
-            sa.select(effects.c.id)
-            .where(
-                effects.c.job_id == job_id,
-                effects.c.kind == kind.value,
-                effects.c.subject == subject,
-                effects.c.done_at.is_(None),
-                effects.c.lease.is_(None),
-            )
-            .with_for_update()  # nobody may claim it, and look at the job, before this change is there to be seen
-        ).first()
-        if waiting is None:
+        values = {"job": job_id, "kind": kind.value, "subject": subject}
+        if self._connection.execute(_WAITING, values).first() is None:
             self.enqueue_new(job_id, [(kind, subject)], due_at=due_at)
 
     def enqueue_new(self, job_id: str, wanted: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
@@ -179,13 +188,9 @@ class Outbox:
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """The effect is done (or, with an error, given up); False where the lease was lost meanwhile."""
-        return bool(
-            self._connection.execute(
-                effects.update()
-                .where(effects.c.id == effect.id, effects.c.lease == effect.lease, effects.c.done_at.is_(None))
-                .values(done_at=at, error=error[:MAX_ERROR] if error else None)
-            ).rowcount
-        )
+        note = error[:MAX_ERROR] if error else None
+        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
+        return bool(self._connection.execute(_FINISH, values).rowcount)
 
     def open(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
         """How many effects are still to be done (for that job, of that kind)."""

@@ -11,6 +11,16 @@ from bot.domain.job import Transition
 from bot.domain.states import JobState
 from bot.storage.tables import messages, transitions
 
+_TRANSITIONS = (
+    sa.select(transitions.c.state, transitions.c.at, transitions.c.text, transitions.c.reply)
+    .where(transitions.c.job_id == sa.bindparam("job"))
+    .order_by(transitions.c.at)
+)
+_MESSAGE = sa.select(messages.c.timestamp, messages.c.edited_at).where(
+    messages.c.job_id == sa.bindparam("job"), messages.c.subject == sa.bindparam("what")
+)
+# Statements are made once: to build one takes longer than to execute it.
+
 
 class Story:
     """Transitions within one transaction. A job enters each state once."""
@@ -20,12 +30,8 @@ class Story:
 
     def of(self, job_id: str) -> list[Transition]:
         """The job's transitions, oldest first."""
-        query = (
-            sa.select(transitions.c.state, transitions.c.at, transitions.c.text, transitions.c.reply)
-            .where(transitions.c.job_id == job_id)
-            .order_by(transitions.c.at)
-        )
-        found = [Transition(JobState(s), at, text, reply) for s, at, text, reply in self._connection.execute(query)]
+        rows = self._connection.execute(_TRANSITIONS, {"job": job_id})
+        found = [Transition(JobState(s), at, text, reply) for s, at, text, reply in rows]
         order = list(JobState)
         return sorted(found, key=lambda t: (t.at, order.index(t.state)))
 
@@ -60,22 +66,18 @@ class Messages:
 
     def timestamp(self, job_id: str, subject: str) -> str | None:
         """By which chat knows the message, once it was posted."""
-        return self._connection.scalar(
-            sa.select(messages.c.timestamp).where(messages.c.job_id == job_id, messages.c.subject == subject)
-        )
+        row = self._connection.execute(_MESSAGE, {"job": job_id, "what": subject}).one_or_none()
+        return row.timestamp if row else None
 
     def edited_at(self, job_id: str, subject: str) -> datetime | None:
         """When the message was last posted or edited."""
-        at: datetime | None = self._connection.scalar(
-            sa.select(messages.c.edited_at).where(messages.c.job_id == job_id, messages.c.subject == subject)
-        )
-        return at
+        row = self._connection.execute(_MESSAGE, {"job": job_id, "what": subject}).one_or_none()
+        return row.edited_at if row else None
 
     def posted(self, job_id: str, subject: str, timestamp: str, *, at: datetime) -> None:
         """Remember a message that was posted then."""
-        self._connection.execute(
-            messages.insert().values(job_id=job_id, subject=subject, timestamp=timestamp, edited_at=at)
-        )
+        values = {"job_id": job_id, "subject": subject, "timestamp": timestamp, "edited_at": at}
+        self._connection.execute(messages.insert(), values)
 
     def edited(self, job_id: str, subject: str, *, at: datetime) -> None:
         """Remember that the message was edited then."""

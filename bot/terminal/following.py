@@ -23,6 +23,7 @@ from bot.domain.work import LogLine
 from bot.settings import Settings
 from bot.terminal.serve import working
 from bot.terminal.submit import LOOK, current_actor, follow, token
+from contract.masking import MASK
 
 TAIL = 1000
 """Lines that are compared between two looks at a growing log."""
@@ -208,7 +209,7 @@ def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
     The last line that was seen may have grown since, so it need not be the same. Times do not count, since a line's may
     be known better later, nor does how a token is left out.
     """
-    before, now = ([_STRUCK.sub("•••", line.text) for line in lines] for lines in (seen, found))
+    before, now = ([_STRUCK.sub(MASK, line.text) for line in lines] for lines in (seen, found))
     for known in range(min(len(seen), len(found)), 0, -1):
         grown = now[known - 1].startswith(before[-1])
         if grown and before[len(seen) - known : -1] == now[: known - 1]:

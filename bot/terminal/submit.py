@@ -22,6 +22,7 @@ from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
 from bot.terminal.serve import working
+from contract.program import TOKEN_VARIABLE
 
 LOOK = 0.2
 """Seconds between two looks at the job while waiting."""
@@ -80,7 +81,7 @@ def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
 
 def token() -> SecretStr:
     """The BOSS token: of the environment, or typed."""
-    given = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
+    given = os.environ.get(TOKEN_VARIABLE) or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
     return SecretStr(given.strip())
 
 

@@ -67,6 +67,7 @@ def running(served: Served, **typed: str) -> Job:
 def go(served: Served, job: Job) -> None:
     """Let a waiting program end."""
     folder = served.nomads.core.settings.data / "results" / job.folder
+    folder.mkdir(parents=True, exist_ok=True)  # the program may not have come so far
     (folder / "go").touch()
 
 

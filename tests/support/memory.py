@@ -25,12 +25,12 @@ from pydantic import SecretStr
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.request import PUBLIC_TOKEN
 from bot.domain.results import Link, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
 from bot.domain.work import LogLine, Observation, Work
 from bot.mail.smtp import mime
+from contract.masking import PUBLIC_TOKEN
 
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 

@@ -20,6 +20,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Finding, ResultFile, Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Work
+from contract.program import RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class CollectEffects:
     def _summary(self, job: Job) -> Summary:
         """The announced results; what lies there, where there is no results.json (an old image) or it is unusable."""
         try:
-            return Summary.model_validate(json.loads(self._results.read(job.folder, "results.json", limit=MAX_SUMMARY)))
+            return Summary.model_validate(json.loads(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)))
         except NotFound:
             log.info("Job %s: no results.json; its files are listed instead.", job.id)
         except (Refused, ValueError, ValidationError):
