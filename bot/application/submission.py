@@ -21,9 +21,9 @@ from bot.application.people import People
 from bot.application.ports import Workspace
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
-from bot.domain.errors import AlreadyRunning, InvalidRequest
+from bot.domain.errors import InvalidRequest
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
-from bot.domain.job import Expected, Job, Transition
+from bot.domain.job import AlreadyRunning, Expected, Job, Transition
 from bot.domain.outbox import Kind, Lane
 from bot.domain.states import FINAL, JobState
 from bot.storage.transaction import Transaction

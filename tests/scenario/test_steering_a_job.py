@@ -12,16 +12,8 @@ from pydantic import SecretStr
 from bot.application.people import People
 from bot.application.queries import Which
 from bot.application.steering import Needed, Retried
-from bot.domain.errors import (
-    AlreadyRunning,
-    NomadsError,
-    NotYours,
-    Refused,
-    TooLate,
-    Unavailable,
-    UnknownJob,
-)
-from bot.domain.job import Job
+from bot.domain.errors import NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.people import Preferences, Steps
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress
