@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class SealedTokens:
-    """Sealed rows within one transaction. What is sealed in them is the Vault's business."""
+    """Sealed rows within one transaction. Vault seals and opens them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add(self, reference: str, owner: str, sealed: bytes, *, at: datetime) -> None:
-        """Keep a new row."""
+        """Insert a sealed token."""
         self._connection.execute(
             secrets.insert(), {"reference": reference, "owner": owner, "sealed": sealed, "created_at": at}
         )
 
     def get(self, reference: str) -> bytes | None:
-        """What was sealed, if it is there."""
+        """The sealed bytes of that reference; None where there are none."""
         sealed: bytes | None = self._connection.scalar(
             sa.select(secrets.c.sealed).where(secrets.c.reference == reference)
         )
@@ -60,7 +60,7 @@ class Vault:
         self._database = database
 
     def put(self, transaction: Transaction, owner: str, token: SecretStr) -> str:
-        """Seal the token under a new, random reference; returns the reference."""
+        """Insert the token, sealed under a new, random reference; returns the reference."""
         reference = self._PREFIX + entropy.token_urlsafe(16)
         nonce = entropy.token_bytes(12)
         sealed = nonce + self._cipher.encrypt(nonce, token.get_secret_value().encode(), reference.encode())
