@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from bot.settings import ROOT
-from tests.unit.test_repository import codes, prose
+from tests.unit.test_repository import PAGES, codes, prose
 
 DOCS = ROOT / "docs"
 WALKTHROUGHS = [DOCS / f"adding-a-{what}.md" for what in ("subcommand", "pipeline", "backend")]
-PAGES = [*WALKTHROUGHS, DOCS / "architecture.md", DOCS / "glossary.md", DOCS / "performance.md"]
 ROOMS = ("bot", "handlers", "contract", "pipelines", "sandbox", "tests", "bench")
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
 
