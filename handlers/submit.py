@@ -71,12 +71,10 @@ class Submit:
         ack()
 
     def edit(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """“Edit and rerun”: the form as it was, without the token; somebody else's without their address."""
-        job, user = self._queries.find(action["value"]), body["user"]["id"]
-        values = job.request.typed
-        if user != job.actor:
-            del values["email"]
-        self._show(client, body, user, modal.Wish(values), self._people.profile(user))
+        """“Edit and rerun”: the form as it was, without the token."""
+        user = body["user"]["id"]
+        wish = modal.Wish(self._queries.typed(action["value"], actor=user))
+        self._show(client, body, user, wish, self._people.profile(user))
         ack()
 
     def _show(self, client: WebClient, body: Mapping[str, Any], user: str, wish: modal.Wish, profile: Profile) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pytest_socket import socket_allow_hosts
@@ -15,6 +16,9 @@ from bot.aws.config import AwsConfig
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
 from tests.support.databases import Postgres, new_sqlite, postgres
+
+if TYPE_CHECKING:
+    from sandbox.house import House
 
 _LEFT_OUT = pytest.StashKey[int]()
 
@@ -49,6 +53,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("HOME", str(tmp_path))
     for settings in (Settings, AwsConfig):
         monkeypatch.setitem(settings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="module")
+def _house() -> Iterator[House]:
+    from sandbox.house import House
+
+    with House() as house:
+        yield house
+
+
+@pytest.fixture
+def house(_house: House) -> House:
+    """BOSS, mail and Slack: one for all the tests of a module, and to each of them as if it were new."""
+    _house.reset()
+    return _house
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job, Transition, now
-from bot.domain.outbox import Effect, Kind
+from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import Preferences
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
@@ -33,16 +33,16 @@ class Ledger:
     def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
         self.database = database
         self.clock = clock
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Collection[Lane]], None]] = []
 
-    def on_commit(self, listener: Callable[[], None]) -> None:
-        """Call it after every commit that enqueued effects."""
+    def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:
+        """Call it after every commit that enqueued effects, with their lanes."""
         self._listeners.append(listener)
 
-    def committed(self) -> None:
-        """Tell the listeners."""
-        for listener in self._listeners:
-            listener()
+    def committed(self, lanes: Collection[Lane]) -> None:
+        """Tell the listeners of effects that were enqueued in these lanes."""
+        for listener in self._listeners if lanes else ():
+            listener(lanes)
 
     @contextmanager
     def change(self, job_id: str) -> Iterator[JobChange]:
@@ -51,8 +51,9 @@ class Ledger:
         Raises UnknownJob and Unavailable.
         """
         with self.database.begin() as transaction:
-            yield JobChange(transaction, transaction.jobs.lock(job_id), at=self.clock())
-        self.committed()
+            change = JobChange(transaction, transaction.jobs.lock(job_id), at=self.clock())
+            yield change
+        self.committed(change.lanes)
 
     @contextmanager
     def finish(self, effect: Effect, *, error: str | None = None) -> Iterator[JobChange]:
@@ -84,6 +85,8 @@ class JobChange:
         self.transaction = transaction
         self.job = job
         self.at = at
+        self.lanes: set[Lane] = set()
+        """In which effects were enqueued."""
 
     def set(self, **values: Any) -> None:
         """Set columns of the job."""
@@ -92,6 +95,7 @@ class JobChange:
     def enqueue(self, kind: Kind, subject: str = "") -> None:
         """Call for an effect."""
         self.transaction.outbox.enqueue(self.job.id, kind, due_at=self.at, subject=subject)
+        self.lanes.add(kind.lane)
 
     @property
     def story(self) -> list[Transition]:

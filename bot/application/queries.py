@@ -83,6 +83,17 @@ class Queries:
         hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
         raise UnknownJob(f"There is no job “{shown}”; {hint}")
 
+    def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
+        """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
+
+        Somebody else's mail address is not part of it.
+        """
+        job = self.find(job_id)
+        values = job.request.typed
+        if actor != job.actor:
+            del values["email"]
+        return values
+
     def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
         """Jobs, the newest first; with `before`, those that were accepted before that job."""
         return self.page_of(_SHOWN[which], actor=actor if which in _MINE else None, before=before, most=most)

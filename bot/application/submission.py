@@ -21,10 +21,10 @@ from bot.application.people import People
 from bot.application.ports import Workspace
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
-from bot.domain.errors import AlreadyRunning, InvalidRequest
+from bot.domain.errors import InvalidRequest
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
-from bot.domain.job import Expected, Job, Transition
-from bot.domain.outbox import Kind
+from bot.domain.job import AlreadyRunning, Expected, Job, Transition
+from bot.domain.outbox import Kind, Lane
 from bot.domain.states import FINAL, JobState
 from bot.storage.transaction import Transaction
 
@@ -198,6 +198,8 @@ class Submission:
         told = wishes.tells(JobState.ACCEPTED)
         home = self._people.looks_at_home(actor)  # as remembered: no query on the way of a submission
 
+        lanes: set[Lane] = set()
+
         def take(transaction: Transaction) -> Job | None:
             transaction.advisory_lock(work)
             twin = None if again else transaction.jobs.same_work(work)
@@ -212,17 +214,19 @@ class Submission:
             transaction.story.enter(job.id, said)
             effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
             transaction.outbox.enqueue_new(job.id, effects, due_at=job.accepted_at)
+            lanes.update(kind.lane for kind, _ in effects)
             transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
             if retry_of:
                 before = JobChange(transaction, retry_of, at=job.accepted_at)
                 before.set(retried_as=job.id)
                 before.show()
+                lanes.update(before.lanes)
             return job
 
         job = self._database.write(take) or self._by_key(key)
         assert job  # its key is taken, and jobs are never deleted
         self._people.asked(actor, job.request)
-        self._ledger.committed()
+        self._ledger.committed(lanes)
         return job
 
     def _job(self, proposal: Proposal, *, actor: str, key: str, work: str, token_ref: str, retry_of: Job | None) -> Job:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bot.domain.job import Job
 
 
 class NomadsError(Exception):
@@ -50,11 +46,3 @@ class Refused(NomadsError):
 
 class NotFound(Refused):
     """The thing asked for does not exist (any more)."""
-
-
-class AlreadyRunning(NomadsError):
-    """A job does this work now: `job`."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(f"Job {job.id} does the same now.")
-        self.job = job

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
+from bot.domain.errors import NomadsError
 from bot.domain.request import JobRequest
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
@@ -179,3 +180,11 @@ class Watched:
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
+
+
+class AlreadyRunning(NomadsError):
+    """A job does this work now: `job`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"Job {job.id} does the same now.")
+        self.job = job

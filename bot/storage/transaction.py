@@ -11,8 +11,8 @@ from bot.storage.jobs import Jobs
 from bot.storage.leader import LeaderLeases
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
+from bot.storage.sealed import SealedTokens
 from bot.storage.story import Messages, Story
-from bot.storage.vault import SealedTokens
 
 
 class Transaction:

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import secrets as entropy
-from datetime import datetime
-from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
-from sqlalchemy.engine import Connection
 
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import now
+from bot.storage.engine import Database
 from bot.storage.keys import derived
-from bot.storage.tables import secrets
-
-if TYPE_CHECKING:
-    from bot.storage.engine import Database
-    from bot.storage.transaction import Transaction
-
-
-class SealedTokens:
-    """Sealed rows within one transaction. What is sealed in them is the Vault's business."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(self, reference: str, owner: str, sealed: bytes, *, at: datetime) -> None:
-        """Keep a new row."""
-        self._connection.execute(
-            secrets.insert(), {"reference": reference, "owner": owner, "sealed": sealed, "created_at": at}
-        )
-
-    def get(self, reference: str) -> bytes | None:
-        """What was sealed, if it is there."""
-        sealed: bytes | None = self._connection.scalar(
-            sa.select(secrets.c.sealed).where(secrets.c.reference == reference)
-        )
-        return sealed
-
-    def delete(self, reference: str) -> None:
-        """Erase the row, if there is one."""
-        self._connection.execute(secrets.delete().where(secrets.c.reference == reference))
+from bot.storage.transaction import Transaction
 
 
 class Vault:

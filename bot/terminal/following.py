@@ -16,8 +16,8 @@ from bot.application.output import log_lines
 from bot.application.steering import Needed
 from bot.domain import words
 from bot.domain.checks import token_problem
-from bot.domain.errors import AlreadyRunning, InvalidRequest, NomadsError, TooLate
-from bot.domain.job import Job
+from bot.domain.errors import InvalidRequest, NomadsError, TooLate
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine
 from bot.settings import Settings

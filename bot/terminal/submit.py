@@ -16,8 +16,7 @@ from pydantic import SecretStr
 from bot.app import Core, build_core
 from bot.application.submission import Proposal
 from bot.domain import words
-from bot.domain.errors import AlreadyRunning
-from bot.domain.job import Job, Transition
+from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings

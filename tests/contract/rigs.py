@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,7 @@ from bot.storage.engine import Database, connect
 from bot.storage.vault import Vault
 from sandbox.boss import Access, BossStandIn
 from sandbox.volumes import Bricks
+from tests.support.databases import new_sqlite
 from tests.support.memory import Bounds, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 from tests.support.waiting import until
 
@@ -252,11 +252,8 @@ class LocalResultsRig:
 class VaultRig:
     """The Vault over a database of its own, each call in a transaction of its own."""
 
-    def __init__(self, database: Database | None = None, *, key: bytes = b"k" * 32) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._database = database or Database(connect(f"sqlite:///{self._folder.name}/vault.db"))
-        if database is None:
-            self._database.migrate()
+    def __init__(self, folder: Path, *, key: bytes = b"k" * 32) -> None:
+        self._database = Database(connect(new_sqlite(folder / "vault.db")))
         self._vault = Vault(key=key, database=self._database)
 
     def __enter__(self) -> Self:
@@ -264,7 +261,6 @@ class VaultRig:
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
-        self._folder.cleanup()
 
     def with_key(self, key: bytes) -> Vault:
         """Another vault on the same rows."""

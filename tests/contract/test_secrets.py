@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -15,12 +16,12 @@ from tests.support.memory import MemorySecrets
 
 
 @pytest.fixture(params=["memory", "sealed", "aws"])
-def secrets(request: pytest.FixtureRequest, world: World) -> Iterator[Secrets]:
+def secrets(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Secrets]:
     match request.param:
         case "memory":
             yield MemorySecrets()
         case "sealed":
-            with VaultRig() as vault:
+            with VaultRig(tmp_path) as vault:
                 yield vault
         case "aws":
             yield world.secrets()

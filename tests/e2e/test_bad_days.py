@@ -161,6 +161,7 @@ def test_a_database_that_another_process_keeps_locked_loses_nothing(lab: Lab) ->
 
 
 def test_a_boss_that_hangs_keeps_nobody_waiting_but_its_own_job(lab: Lab) -> None:
+    lab.ended(a_job(lab))  # from now on the bot knows the experiment
     with lab.house.boss.hanging():
         stuck = a_job(lab, pipeline="nomads-unsupervised", x="0,64", y="0,64", z="0,8")
         until(lambda: state(lab, stuck) is JobState.RUNNING, within=PATIENCE, what="the program")

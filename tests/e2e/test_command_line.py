@@ -29,12 +29,6 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    with House() as house:
-        yield house
-
-
-@pytest.fixture
 def lab(house: House, tmp_path: Path) -> Iterator[Lab]:
     with Lab(house, tmp_path) as lab:
         yield lab
@@ -127,9 +121,8 @@ def test_each_transition_is_one_json_object_and_the_last_one_leads_to_the_result
 
 
 def test_a_job_that_fails_exits_with_1_and_says_why_and_what_next(lab: Lab) -> None:
-    with lab.command("submit", *an_order(collection="fails"), "--wait") as process:
-        out, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    code, out, _ = lab.here("submit", *an_order(collection="fails"), "--wait")
+    assert code == 1
     assert "Failed after 0 s: BOSS refused: <!channel> & more." in out
     assert "progress 0.50 reading" in out
     assert out.splitlines()[-1].startswith("If it is the token or its permissions")
@@ -194,9 +187,8 @@ def test_what_is_being_done_is_followed_and_what_was_done_is_told(lab: Lab) -> N
     assert [one.returncode, other.returncode] == [0, 0], said
     assert {transitions(out)[-1]["job"] for out, _ in said} == {job.id}
     assert f"Job {job.id} does this; --again runs it again." in said[1][1]
-    third = lab.command(*order)
-    out, err = third.communicate(timeout=PATIENCE)
-    assert (third.returncode, len(lab.jobs)) == (0, 1)
+    code, out, err = lab.here(*order)
+    assert (code, len(lab.jobs)) == (0, 1)
     assert f"Job {job.id} has done this; --again runs it again." in err
     assert transitions(out)[-1]["state"] == "SUCCEEDED"
 
@@ -213,9 +205,8 @@ def first_job(lab: Lab) -> Job | None:
 def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:
     lab.start()
     lab.submit(collection="waits")
-    with lab.command("submit", *an_order(), "--wait", "--json") as process:
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    code, out, err = lab.here("submit", *an_order(), "--wait", "--json")
+    assert code == 0, err
     slack_job, our_job = lab.jobs
     assert transitions(out)[-1]["job"] == our_job.id
     lab.running(slack_job)
@@ -237,9 +228,8 @@ def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_serv
     proposal = core.submission.ask(core.submission.review(order, token), actor="U01DEMO", within=PATIENCE)
     core.submission.accept(proposal, actor="U01DEMO", key="from Slack")
     core.database.close()
-    with lab.command("submit", *an_order(), "--wait") as process:
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    code, _, err = lab.here("submit", *an_order(), "--wait")
+    assert code == 0, err
     from_slack, ours = lab.jobs
     assert ours.state is JobState.SUCCEEDED
     assert from_slack.state is JobState.ACCEPTED

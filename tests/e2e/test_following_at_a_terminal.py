@@ -12,25 +12,27 @@ import pytest
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
+from bot.terminal import following, submit
 from bot.terminal.following import overlap
 from sandbox.house import House
-from tests.support.processes import PATIENCE, Lab, an_order
+from tests.support.processes import PATIENCE, Lab, Said, an_order
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with House() as house, Lab(house, tmp_path) as lab:
+def lab(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setattr(submit, "LOOK", 0.04)  # of commands in this process: not to wait where nothing comes any more
+    monkeypatch.setattr(following, "LOOK", 0.04)
+    with Lab(house, tmp_path) as lab:
         yield lab
 
 
-def said(lab: Lab, *arguments: str) -> tuple[int, str, str]:
+def said(lab: Lab, *arguments: str) -> Said:
     """What a command exits with, prints, and says on stderr."""
-    with lab.command(*arguments) as process:
-        out, err = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in err
-    assert "demo-token" not in out + err
-    return process.returncode, out, err
+    found = lab.here(*arguments)
+    assert "Traceback" not in found.err
+    assert "demo-token" not in found.out + found.err
+    return found
 
 
 def submitted(lab: Lab, collection: str = "demo", *more: str) -> Job:
@@ -40,7 +42,8 @@ def submitted(lab: Lab, collection: str = "demo", *more: str) -> Job:
 
 
 def test_help_names_them(lab: Lab) -> None:
-    _, out, _ = said(lab, "--help")
+    with lab.command("--help") as process:
+        out, _ = process.communicate(timeout=PATIENCE)
     for command in ("jobs", "status", "logs", "cancel", "retry"):
         assert f"\n    {command} " in out
 

@@ -14,7 +14,7 @@ from slack_sdk import WebClient
 
 from sandbox.mail import MailServer
 from sandbox.slack import SlackStandIn
-from tests.unit.sandbox.conftest import MANIFEST, modal, new_app, over_http, plain, question
+from tests.integration.sandbox.conftest import MANIFEST, modal, new_app, over_http, plain, question
 
 pytestmark = pytest.mark.browser
 

@@ -1,4 +1,4 @@
-"""A workspace, and the application in it. Stand-ins are shared by a module and new to each of its tests."""
+"""A workspace, and the application in it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,10 @@ from tests.support.app import Door, Serve, Served, serving
 
 
 @pytest.fixture(scope="module")
-def _house() -> Iterator[House]:
-    with House() as house:
-        yield house
-
-
-@pytest.fixture(scope="module")
 def door() -> Iterator[Door]:
     """Where the application is reached."""
     with Door() as door:
         yield door
-
-
-@pytest.fixture
-def house(_house: House) -> House:
-    """BOSS, mail and Slack, as they are when they are new."""
-    _house.reset()
-    return _house
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bot.app import Nomads
 from bot.domain.errors import Unavailable
 from bot.domain.job import Job
 from bot.domain.states import JobState
@@ -27,8 +28,14 @@ def served(serve: Serve, slack: SlackStandIn, tmp_path: Path) -> Iterator[Served
     for identity in (OTHER, ADMIN):
         name = identity[3:].lower()
         slack.add_person(Member(id=identity, name=name, real_name=name, email=f"{name}@example.org"))
-    with serve(tmp_path, working=True, pipelines=str(PROGRAMS), admins=[ADMIN], explain_after="0.5") as served:
+    settings = {"pipelines": str(PROGRAMS), "admins": [ADMIN], "explain_after": "0.5", "watch_interval": "0.1"}
+    with serve(tmp_path, working=True, adjust=looks_often, **settings) as served:
         yield served
+
+
+def looks_often(nomads: Nomads) -> None:
+    """Let open logs be looked at more often than every three seconds."""
+    nomads.logs._every = 0.1
 
 
 def submitted(served: Served, collection: str = "demo", **typed: Any) -> Job:

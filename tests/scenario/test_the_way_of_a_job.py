@@ -18,8 +18,8 @@ from bot.application.submission import Proposal
 from bot.application.worker.handling import GIVE_UP
 from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
-from bot.domain.errors import AlreadyRunning, InvalidRequest, Refused, TooLate, Unavailable
-from bot.domain.job import Job
+from bot.domain.errors import InvalidRequest, Refused, TooLate, Unavailable
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +9,7 @@ from slack_sdk.signature import SignatureVerifier
 
 from bench.__main__ import main
 from bench.figures import Figure, exit_code, summary
-from bench.parts.load import run, signed
-from sandbox.house import ROOT
+from bench.parts.load import signed
 
 
 def test_a_figure_is_a_line_with_its_floor_ratio_and_goal() -> None:
@@ -92,12 +89,6 @@ def test_the_benchmarks_with_missed_goals_are_those_to_measure_again() -> None:
     assert summary(measured).splitlines()[-1] == 'Measure again: make bench NAME="a c"'
 
 
-def test_make_hands_the_names_on() -> None:
-    make = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.installed", "bench", "NAME=modal forms"]
-    said = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert said.splitlines()[-1] == ".venv/bin/python -m bench modal forms"
-
-
 def test_a_benchmark_nobody_knows_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["nothing"], {})
@@ -113,31 +104,3 @@ def test_the_load_generator_signs_as_slack_does_and_numbers_its_requests() -> No
         head = request.partition(b"\r\n\r\n")[0].decode()
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
         assert SignatureVerifier("s").is_valid_request(body, headers)
-
-
-@pytest.mark.parametrize(
-    ("answer", "answered", "failed"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 6, 0),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 6, 6),
-        (b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 6, 6),
-        (b"", 0, 6),
-    ],
-    ids=["acknowledged", "errors by field", "broken", "hung up"],
-)
-def test_the_load_generator_counts_what_was_not_acknowledged(answer: bytes, answered: int, failed: int) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
-            writer.write(answer)
-            if not answer:
-                break
-        writer.close()
-
-    async def measured() -> dict[str, object]:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-            return await run(url, signed(url=url, body="a=b", count=6, secret="s"), 2)
-
-    said = asyncio.run(measured())
-    assert (said["answered"], said["failed"]) == (answered, failed)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,6 @@ from contract.program import progress_line, read_progress
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "canary-token"
-
-
-def test_it_is_imported_without_anything_that_was_installed(tmp_path: Path) -> None:
-    """As bot/local/supervise.py does: without site-packages, and with the checkout as the last place to look in."""
-    modules = ", ".join(f"contract.{path.stem}" for path in sorted((ROOT / "contract").glob("[a-z]*.py")))
-    script = f"import sys; sys.path.append({str(ROOT)!r}); import {modules}"
-
-    subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=tmp_path, check=True)
 
 
 # Names
@@ -186,9 +176,3 @@ def test_progress_reads_back_as_it_was_said(part: float, phase: str) -> None:
     assert told is not None
     assert told[0] == pytest.approx(min(max(part, 0), 1), abs=0.005)
     assert told[1] == phase
-
-
-def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    orphan = "import os; from contract.program import dies_with; dies_with(os.getppid() + 1)(); os._exit(0)"
-
-    assert subprocess.run([sys.executable, "-c", orphan], cwd=ROOT, check=False).returncode == 1

@@ -13,7 +13,6 @@ from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Settings
 from bot.terminal.admin import doctor
 from bot.terminal.serve import public_url
-from sandbox.slack import SlackStandIn
 
 
 def documented() -> dict[str, str]:
@@ -106,13 +105,3 @@ def test_doctor_says_that_slack_s_tokens_are_missing(tmp_path: Path) -> None:
     said: list[str] = []
     assert not doctor(Settings.model_validate({"data": str(tmp_path)}), say=said.append)
     assert [line for line in said if not line.endswith(": ok")] == ["slack: Set SLACK_BOT_TOKEN."]
-
-
-def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
-    with SlackStandIn() as slack:
-        tokens = {"SLACK_BOT_TOKEN": slack.bot_token, "SLACK_APP_TOKEN": "another", "SLACK_API_URL": slack.api_url}
-        said: list[str] = []
-        assert not doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
-        assert "slack: Slack did not take SLACK_APP_TOKEN (invalid_auth)." in said
-        tokens["SLACK_APP_TOKEN"] = slack.app_token
-        assert doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -84,10 +84,11 @@ class LaneRunner:
         self._stop.set()
         self.wake()
 
-    def wake(self) -> None:
-        """There may be something to do."""
-        for event in self._wake.values():
-            event.set()
+    def wake(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
+        """There may be something to do in these lanes."""
+        for lane in lanes:
+            if event := self._wake.get(lane):
+                event.set()
 
     def drain(self, *, job_id: str | None = None) -> int:
         """Perform what is due now (of that job), in this thread, until nothing is; how many effects that were."""

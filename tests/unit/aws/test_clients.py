@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,16 +21,6 @@ from tests.support.aws import World, aws_world
 def world() -> Iterator[World]:
     with aws_world(empty=True) as world:
         yield world
-
-
-def test_importing_the_module_imports_no_sdk() -> None:
-    program = (
-        "import sys, bot.settings, bot.aws.batch, bot.aws.s3, bot.aws.ses, bot.aws.secrets, bot.aws.provision;"
-        "print([name for name in ('boto3', 'botocore') if name in sys.modules])"
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_threads_share_one_client(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import subprocess
+import runpy
 import sys
 import tracemalloc
 import types
@@ -28,7 +28,6 @@ from pipelines.classifier.cubes import classify, project
 from pipelines.classifier.model import CUBE_2018, GABA, NON_GABA, NOT_CLASSIFIED, ROLES_2018, Weights
 from pipelines.classifier.training import contrasts, train
 from pipelines.common.program import WrongRequest
-from tests.unit.pipelines.conftest import ROOT
 
 Array = NDArray[Any]
 NODE = np.dtype(
@@ -166,20 +165,25 @@ def by_definition(trees: list[Grown], features: Array) -> Array:
 # Converting
 
 
-def test_converted_weights_answer_as_the_published_forest_does(sklearn: dict[str, Any], tmp_path: Path) -> None:
+def test_converted_weights_answer_as_the_published_forest_does(
+    sklearn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     random = np.random.default_rng(2018)
     trees = [tree(random, leaves=n) for n in (1, 2, 40, 40)]
     for name, content in (("components.npy", components_file()), ("model.pkl", forest_pickle(sklearn, trees))):
         (tmp_path / name).write_bytes(content)
     files = [str(tmp_path / name) for name in ("components.npy", "model.pkl", "weights.npz")]
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipelines.classifier", "convert", *files],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    for module in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, module)  # whoever converts has no scikit-learn
+    monkeypatch.delitem(sys.modules, "pipelines.classifier.__main__", raising=False)
+    monkeypatch.setattr(sys, "argv", ["pipelines.classifier", "convert", *files])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("pipelines.classifier", run_name="__main__")
 
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("4 trees with 162 nodes over 5 features\n")
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert said.out.endswith("4 trees with 162 nodes over 5 features\n")
     weights = model.load(files[2])
     thresholds = np.concatenate([t.nodes["threshold"] for t in trees])
     features = random.choice(thresholds, (500, FEATURES))  # exactly at a threshold is where rounding shows

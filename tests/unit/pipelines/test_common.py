@@ -5,11 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,7 +18,6 @@ from pipelines.common.boss import _tiles, pick
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
 from pipelines.common.results import Results, npz, table
 from pipelines.common.run import channel_name
-from tests.unit.pipelines.conftest import ROOT
 
 ARGV = ["--col", "c", "--exp", "e", "--x-range", "0,10", "--y-range", "0:20", "--z-range", "4, 8"]
 
@@ -252,62 +246,3 @@ def test_a_key_that_boss_would_not_take_is_cut_and_stays_unique() -> None:
     assert channel_name("short") == "short"
     assert len(channel_name(one)) == len(channel_name(other)) == 255
     assert channel_name(one) != channel_name(other)
-
-
-# Processes: what a signal does to a run
-
-PROGRAM = """
-import os, signal, sys
-from pipelines.common.program import main
-def program(request):
-    print(os.getpid(), flush=True)
-    WORK
-main(program)
-"""
-NEVER_ENDING = "sum(range(10**15))"
-"""One call into C that neither ends nor lets Python heed a signal."""
-
-
-@contextmanager
-def running(work: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A program that does this work, as a process, and the id of the process that does it."""
-    argv = [sys.executable, "-c", PROGRAM.replace("WORK", work), "--host", "h", *ARGV]
-    environ = {"PATH": os.environ["PATH"], "BOSS_TOKEN": "demo-token"}
-    with subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=-1, stderr=-1, text=True) as process:
-        assert process.stdout is not None
-        yield process, int(process.stdout.readline())
-
-
-def test_sigterm_ends_a_computation_that_does_not_heed_it() -> None:
-    with running(NEVER_ENDING) as (process, _):
-        process.send_signal(signal.SIGTERM)
-        _, complained = process.communicate(timeout=5)  # which waits for all who hold the pipe
-
-    assert process.returncode == 1
-    assert complained.splitlines()[-1] == "The run was stopped before it was done."
-
-
-def test_a_computation_that_is_killed_is_told_to_have_been() -> None:
-    with running(NEVER_ENDING) as (process, worker):
-        os.kill(worker, signal.SIGKILL)
-        _, complained = process.communicate(timeout=5)
-
-    assert process.returncode == 1
-    assert complained.splitlines()[-1] == (
-        "The program was ended by SIGKILL; the box may be too large for the memory of this machine."
-    )
-
-
-def test_nothing_computes_on_when_the_program_is_killed() -> None:
-    with running(NEVER_ENDING) as (process, _):
-        process.kill()
-        process.communicate(timeout=5)
-
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_the_exit_code_of_a_program_is_that_of_its_work() -> None:
-    with running("sys.exit(3)") as (process, _):
-        process.communicate(timeout=5)
-
-    assert process.returncode == 3

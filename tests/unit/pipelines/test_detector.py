@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +20,6 @@ from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
 
 Array = NDArray[Any]
-ROOT = Path(__file__).parents[3]
 SMALL = (20, 256, 256)
 FIELDS = ("labels", "centres", "voxels", "scores")
 
@@ -59,9 +54,6 @@ def f1_of(volumes: list[Puncta], method: Method = DEFAULT, change: Callable[[Arr
         hits += puncta.hit(centres, seen.truth)
         detections, synapses = detections + len(centres), synapses + len(seen.truth)
     return 2 * hits / max(1, detections + synapses)
-
-
-# --- what is found ---------------------------------------------------------------------------------------------------
 
 
 def test_the_default_finds_the_synapses_at_the_nominal_level() -> None:
@@ -217,9 +209,6 @@ def test_the_published_method_finds_bright_synapses() -> None:
 )
 def test_the_published_lengths_become_voxels(voxel_nm: Size, size: tuple[int, int, int]) -> None:
     assert probabilistic.span(voxel_nm) == size
-
-
-# --- what is not -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -513,9 +502,6 @@ def test_voxels_without_a_size_are_refused(size: float, axis: int) -> None:
             detect(small, small, method=method, voxel_nm=(voxel_nm[0], voxel_nm[1], voxel_nm[2]))
 
 
-# --- 2018 ------------------------------------------------------------------------------------------------------------
-
-
 SHAPES = [(1, 40, 40), (5, 31, 17), (2, 2, 300), (20, 64, 64), (7, 1, 90), (3, 50, 51), (9, 33, 20), (4, 80, 6)]
 
 
@@ -568,9 +554,6 @@ def test_it_is_many_times_as_fast() -> None:
     puncta.of_2018(seen.psd, seen.synapsin)
 
     assert time.perf_counter() - between > 10 * (between - began)
-
-
-# --- slabs and objects -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -655,36 +638,3 @@ def test_objects_are_joined_across_slabs(shape: tuple[int, int, int], part: floa
 
     assert len(seen) == count
     assert np.array_equal(expected, seen.labels)
-
-
-MEASURE = """
-import json, sys
-from pathlib import Path
-import numpy as np
-from pipelines.unsupervised.detector import scan
-shape, dtype, method = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-def read(start, stop, top, bottom):
-    random = np.random.default_rng(start)
-    return tuple(random.integers(0, 250, (stop - start, bottom - top, shape[2]), dtype) for _ in range(2))
-scan(read, tuple(shape), method=method)
-print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
-"""
-"""A process of its own: memory that another test needed would count otherwise."""
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("shape", "dtype"), [((40, 1024, 1024), "uint8"), ((1, 4096, 4096), "uint8"), ((4, 1024, 4096), "uint64")]
-)
-def test_memory_is_8_bytes_a_voxel_and_200_mb_at_most(method: Method, shape: tuple[int, int, int], dtype: str) -> None:
-    """100 MB less than a whole run may take, which reads from BOSS as well."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps(shape), dtype, method],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-
-    assert int(done.stdout) * 1024 <= 8 * int(np.prod(shape)) + 200 * 10**6

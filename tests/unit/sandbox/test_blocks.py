@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox import blocks
-from tests.unit.sandbox.conftest import modal, plain, question
+from tests.integration.sandbox.conftest import modal, plain, question
 
 
 def button(**more: Any) -> dict[str, Any]:

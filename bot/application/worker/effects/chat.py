@@ -19,6 +19,7 @@ from bot.domain.job import Job
 from bot.domain.messages import Step, Story
 from bot.domain.outbox import Effect, Kind
 from bot.domain.states import FINAL, JobState
+from bot.storage.transaction import Transaction
 
 NOT_POSTED_YET = 0.5
 """Seconds after which an edit of a card that is still to be posted is tried again."""
@@ -92,8 +93,9 @@ class ThreadEffects:
         }
 
     def _reply(self, effect: Effect, job: Job) -> None:
-        story, thread, name = _listened_to(self._stories, job), self._thread(job), f"reply-{effect.subject}"
+        story, name = _listened_to(self._stories, job), f"reply-{effect.subject}"
         with self._database.read() as transaction:
+            thread = _thread(transaction, job)
             told = [t for t in transaction.story.of(job.id) if t.reply == int(effect.subject) and t.text]
             timestamp = transaction.messages.timestamp(job.id, name)
         steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
@@ -122,7 +124,9 @@ class ThreadEffects:
         return story
 
     def _preview(self, effect: Effect, job: Job) -> None:
-        story, thread = _listened_to(self._stories, job), self._thread(job)
+        story = _listened_to(self._stories, job)
+        with self._database.read() as transaction:
+            thread = _thread(transaction, job)
         shown = job.summary.preview if job.summary else None
         name = f"{job.id}-{shown}"
         if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
@@ -130,13 +134,6 @@ class ThreadEffects:
             self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
         with self._ledger.done(effect):
             pass
-
-    def _thread(self, job: Job) -> str:
-        with self._database.read() as transaction:
-            thread = transaction.messages.timestamp(job.id, _CARD)
-        if thread is None:
-            raise Refused("The card could not be posted, so there is no thread.")
-        return thread
 
 
 class HomeEffects:
@@ -171,6 +168,14 @@ def _listened_to(stories: Stories, job: Job) -> Story:
     if job.request.channel is None:
         raise Refused("Nobody listens to this job in chat.")
     return stories.of(job)
+
+
+def _thread(transaction: Transaction, job: Job) -> str:
+    """The timestamp of the job's card. Raises Refused where it was never posted."""
+    thread = transaction.messages.timestamp(job.id, _CARD)
+    if thread is None:
+        raise Refused("The card could not be posted, so there is no thread.")
+    return thread
 
 
 def _not_too_often(last: datetime | None, every: timedelta, *, now: datetime) -> None:

@@ -14,7 +14,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from sandbox.slack import SlackStandIn
-from tests.unit.sandbox.conftest import MANIFEST, modal, new_client, plain, question
+from tests.integration.sandbox.conftest import MANIFEST, modal, new_client, plain, question
 
 BOT_IS_IN, BOT_IS_OUT = "C01SYNAPSES", "C01GENERAL"
 PRIVATE, PRIVATE_WITHOUT_BOT = "C01PILOT", "C01DRAFTS"

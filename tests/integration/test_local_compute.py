@@ -1,4 +1,4 @@
-"""What the local adapters promise beyond their ports: restarts, slots, signals, capabilities, sealed tokens."""
+"""What compute on this machine promises beyond its port: restarts, slots, signals, logs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,23 @@ import stat
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
-from bot.domain.results import ResultFile
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
-from bot.local.results import LocalResults
 from bot.settings import Settings
-from bot.storage.keys import load_key
 from contract import masking
-from tests.contract.rigs import TOKEN, LocalComputeRig, LocalResultsRig, VaultRig, a_work, texts
+from tests.contract.rigs import TOKEN, LocalComputeRig, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until
 
@@ -77,9 +73,6 @@ def printed(rig: LocalComputeRig, name: str, count: int = 1) -> list[str]:
         lambda: [lines for lines in [texts(rig.logs.tail(name, log=None, lines=100))] if len(lines) >= count],
         what=f"output of {name}",
     )[0]
-
-
-# What a program gets
 
 
 def test_python3_means_the_python_the_bot_runs_on(rig: LocalComputeRig) -> None:
@@ -157,9 +150,6 @@ def test_the_adapter_says_that_it_is_a_local_one(rig: LocalComputeRig) -> None:
     )
     assert "this machine" in made.announcement
     assert "at most 2" in made.announcement
-
-
-# How a program ends
 
 
 @pytest.mark.parametrize(
@@ -579,9 +569,6 @@ def test_there_is_nothing_to_strike_out_of_a_run_that_never_ran(narrow: LocalCom
     assert not (narrow.folder / "two" / "log").exists()
 
 
-# Slots
-
-
 def test_programs_beyond_the_slots_wait_and_start_in_the_order_of_submission(narrow: LocalComputeRig) -> None:
     for name in ("one", "two", "three"):
         narrow.compute.submit(narrow.work(name))
@@ -673,9 +660,6 @@ os.unlink(mark)
 
     counts = {int(line.text) for name in names for line in rig.logs.tail(name, log=None, lines=5)}
     assert counts <= {1, 2}
-
-
-# Restarts and crashes
 
 
 def test_a_bot_that_restarts_finds_its_running_programs_again(rig: LocalComputeRig) -> None:
@@ -815,258 +799,3 @@ def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="folder of runs"):
         compute.submit(a_work("job", token="memory:1"))
-
-
-# Results
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> LocalResultsRig:
-    rig = LocalResultsRig(tmp_path)
-    rig.put(FOLDER, "synapses.csv", b"z,y,x\n")
-    rig.put(OTHER, "secret", b"secret")
-    return rig
-
-
-def parts(address: str) -> tuple[str, str]:
-    """The signature and the folder in an address."""
-    path = address.removeprefix("https://nomads.example.org/results/")
-    signature, _, folder = path.rstrip("/").partition("/")
-    return signature, folder
-
-
-def test_whoever_has_the_address_can_open_the_folders_files(results: LocalResultsRig) -> None:
-    signature, folder = parts(results.results.address(FOLDER))
-
-    assert folder == FOLDER
-    assert results.results.admits(signature, folder)
-    assert results.results.open(signature, folder, "synapses.csv").read_bytes() == b"z,y,x\n"
-
-
-def test_a_link_is_the_address_and_the_name(results: LocalResultsRig) -> None:
-    assert results.results.link(FOLDER, "a/b.csv").url == results.results.address(FOLDER) + "a/b.csv"
-
-
-@pytest.mark.parametrize("folder", [OTHER, OTHER + "/", f"{FOLDER}/../a1b2c4", "", ".."])
-def test_an_address_opens_no_other_folder(results: LocalResultsRig, folder: str) -> None:
-    signature, _ = parts(results.results.address(FOLDER))
-
-    assert not results.results.admits(signature, folder)
-    with pytest.raises(NotFound):
-        results.results.open(signature, folder, "secret")
-
-
-@pytest.mark.parametrize("signature", ["", "0" * 32, "é" * 32, "\ud800"])
-def test_a_guessed_signature_opens_nothing(results: LocalResultsRig, signature: str) -> None:
-    with pytest.raises(NotFound):
-        results.results.open(signature, FOLDER, "synapses.csv")
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../a1b2c4/secret", "/etc/passwd", "a\0b", "x" * 5000, "a\\..\\b"])
-def test_an_address_opens_nothing_outside_its_folder(results: LocalResultsRig, name: str) -> None:
-    signature, folder = parts(results.results.address(FOLDER))
-
-    with pytest.raises(NotFound):
-        results.results.open(signature, folder, name)
-
-
-def test_another_key_gives_other_addresses(results: LocalResultsRig, tmp_path: Path) -> None:
-    other = LocalResults(folder=tmp_path / "results", base_url="https://nomads.example.org", key=b"o" * 32)
-
-    assert other.address(FOLDER) != results.results.address(FOLDER)
-
-
-def test_without_a_server_addresses_are_file_uris(tmp_path: Path) -> None:
-    results = LocalResults(folder=tmp_path, base_url="", key=b"k" * 32)
-
-    assert results.address(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
-    assert results.link(FOLDER, "a b.csv").url == f"{tmp_path.as_uri()}/{FOLDER}/a%20b.csv"
-
-
-def test_symbolic_links_lead_nowhere_outside(results: LocalResultsRig) -> None:
-    """A program is not to publish the machine's files, by mistake or otherwise."""
-    folder = results.folder / FOLDER
-    (folder / "passwd").symlink_to("/etc/passwd")
-    (folder / "sibling").symlink_to(results.folder / OTHER)
-    (folder / "circle").symlink_to("circle")
-
-    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
-    for name in ("passwd", "sibling/secret", "circle"):
-        with pytest.raises(NotFound):
-            results.results.read(FOLDER, name, limit=10**6)
-
-
-def test_a_link_in_the_folders_own_place_leads_nowhere(results: LocalResultsRig) -> None:
-    (results.folder / f"{FOLDER}0").symlink_to(results.folder / OTHER)
-
-    assert results.results.list(f"{FOLDER}0") == []
-    with pytest.raises(NotFound):
-        results.results.read(f"{FOLDER}0", "secret", limit=100)
-
-
-def test_a_written_file_is_readable_as_those_that_programs_write(results: LocalResultsRig) -> None:
-    results.results.write(FOLDER, "deep/log.txt", [b"done\n"])
-
-    written, theirs = (results.folder / FOLDER / name for name in ("deep/log.txt", "synapses.csv"))
-    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
-    assert [path.name for path in written.parent.iterdir()] == ["log.txt"]
-
-
-def test_a_long_file_is_written_without_holding_it(results: LocalResultsRig) -> None:
-    piece = b"x" * 2**20
-    tracemalloc.start()
-    try:
-        results.results.write(FOLDER, "log.txt", repeat(piece, 64))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-
-    assert (results.folder / FOLDER / "log.txt").stat().st_size == 64 * 2**20
-    assert peak < 4 * 2**20
-
-
-def test_an_unfinished_file_of_a_process_that_was_killed_is_no_result(results: LocalResultsRig) -> None:
-    def killed() -> Iterator[bytes]:
-        yield b"half"
-        [unfinished] = [path for path in (results.folder / FOLDER).iterdir() if path.name != "synapses.csv"]
-        unfinished.with_name(f".{'0' * 16}.unfinished").write_bytes(b"half")  # what a kill here would leave
-        assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
-
-    results.results.write(FOLDER, "log.txt", killed())
-
-    assert results.results.list(FOLDER) == [ResultFile("log.txt", 4), ResultFile("synapses.csv", 6)]
-
-
-@pytest.mark.parametrize("name", ["log.txt", "deep/log.txt", "deep/er/log.txt"])
-def test_nothing_is_written_through_a_link_in_a_folders_place(
-    results: LocalResultsRig, tmp_path: Path, name: str
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (results.folder / f"{FOLDER}0").symlink_to(tmp_path / "elsewhere")
-    (results.folder / FOLDER / "deep").symlink_to(tmp_path / "elsewhere")
-    (results.folder / "circle").symlink_to("circle")
-
-    for folder in (f"{FOLDER}0", "circle", "circle/a", *([FOLDER] if "/" in name else [])):
-        with pytest.raises(Refused):
-            results.results.write(folder, name, [b"mine"])
-
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_a_link_in_the_files_own_place_is_replaced_and_not_followed(results: LocalResultsRig, tmp_path: Path) -> None:
-    (tmp_path / "precious").write_bytes(b"precious")
-    (results.folder / FOLDER / "log.txt").symlink_to(tmp_path / "precious")
-
-    results.results.write(FOLDER, "log.txt", [b"mine"])
-
-    assert (tmp_path / "precious").read_bytes() == b"precious"
-    assert results.results.read(FOLDER, "log.txt", limit=10) == b"mine"
-
-
-@pytest.mark.parametrize("name", ["synapses.csv/log.txt", "synapses.csv/deep/log.txt", "folder"])
-def test_what_is_in_the_way_of_a_file_stays(results: LocalResultsRig, name: str) -> None:
-    (results.folder / FOLDER / "folder").mkdir()
-
-    with pytest.raises(Refused, match="in the way"):
-        results.results.write(FOLDER, name, [b"mine"])
-
-    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
-
-
-def test_a_results_folder_that_cannot_be_written_is_unavailable(results: LocalResultsRig) -> None:
-    with pytest.raises(Unavailable, match="results folder"):
-        results.results.write(FOLDER, "x" * 300, [b"mine"])
-
-
-def test_what_is_no_regular_file_is_not_read(results: LocalResultsRig) -> None:
-    os.mkfifo(results.folder / FOLDER / "pipe")
-
-    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
-    with pytest.raises(NotFound):
-        results.results.read(FOLDER, "pipe", limit=100)
-
-
-# Secrets
-
-
-@pytest.fixture
-def vault() -> Iterator[VaultRig]:
-    with VaultRig() as rig:
-        yield rig
-
-
-def test_a_sealed_token_cannot_be_read_in_the_database(vault: VaultRig) -> None:
-    one, two = vault.put("U1", SecretStr(TOKEN)), vault.put("U1", SecretStr(TOKEN))
-
-    assert TOKEN.encode() not in vault.sealed(one) + vault.sealed(two)
-    assert vault.sealed(one) != vault.sealed(two)
-
-
-def test_a_row_moved_to_another_reference_does_not_open(vault: VaultRig) -> None:
-    mine, theirs = vault.put("U1", SecretStr("demo-mine")), vault.put("U2", SecretStr("demo-theirs"))
-
-    vault.overwrite(mine, vault.sealed(theirs))
-
-    with pytest.raises(Refused):
-        vault.get(mine)
-
-
-@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 60])
-def test_a_damaged_row_does_not_open(vault: VaultRig, damage: bytes) -> None:
-    reference = vault.put("U1", SecretStr(TOKEN))
-
-    vault.overwrite(reference, damage)
-
-    with pytest.raises(Refused):
-        vault.get(reference)
-
-
-def test_another_key_does_not_open_a_token(vault: VaultRig) -> None:
-    reference = vault.put("U1", SecretStr(TOKEN))
-
-    with pytest.raises(Refused, match="another key") as refusal:
-        vault.with_key(b"o" * 32).get(reference)
-    assert TOKEN not in str(refusal.value)
-
-
-def test_a_key_is_made_at_the_first_start_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "data" / "key"
-
-    key = load_key(path, None)
-
-    assert len(key) == 32
-    assert load_key(path, None) == key
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [entry.name for entry in path.parent.iterdir()] == ["key"]
-
-
-def test_all_who_make_the_key_at_the_same_moment_get_the_same_one(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        keys = list(pool.map(lambda _: load_key(tmp_path / "key", None), range(32)))
-
-    assert set(keys) == {keys[0]}
-
-
-def test_a_key_in_the_settings_needs_no_file(tmp_path: Path) -> None:
-    key = load_key(tmp_path / "key", SecretStr("demo-key-of-32-characters-length"))
-
-    assert len(key) == 32
-    assert key == load_key(tmp_path / "elsewhere", SecretStr("demo-key-of-32-characters-length"))
-    assert key != load_key(tmp_path / "key", SecretStr("demo-key-of-32-characters-another"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_short_key_in_the_settings_is_refused_without_being_repeated(tmp_path: Path) -> None:
-    with pytest.raises(NomadsError, match="NOMADS_SECRET_KEY") as refusal:
-        load_key(tmp_path / "key", SecretStr("demo-short"))
-    assert "demo-short" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"00ff", b"not a key", b"\xff\xfe"])
-def test_a_damaged_key_file_is_never_replaced(tmp_path: Path, content: bytes) -> None:
-    """A new key would make every kept token unreadable without a word."""
-    (tmp_path / "key").write_bytes(content)
-
-    with pytest.raises(NomadsError, match="does not hold a key"):
-        load_key(tmp_path / "key", None)
-    assert (tmp_path / "key").read_bytes() == content

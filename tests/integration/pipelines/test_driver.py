@@ -25,8 +25,8 @@ from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox.boss import BossStandIn
+from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 from tests.support.puncta import match
-from tests.unit.pipelines.conftest import ROOT, TOKEN, arguments, start
 
 FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
 

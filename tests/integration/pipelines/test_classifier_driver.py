@@ -27,7 +27,7 @@ from pipelines.common.program import run
 from sandbox.boss import Access, BossStandIn
 from sandbox.demonstration import CHANNELS, demonstration
 from sandbox.volumes import BRICK, Bricks, cortex
-from tests.unit.pipelines.conftest import ROOT, TOKEN, arguments
+from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments
 
 Array = NDArray[Any]
 FILES = ["classes.npz", "predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]

@@ -19,7 +19,7 @@ from pipelines.common import preview, report
 from pipelines.common.program import run
 from pipelines.unsupervised.driver import program
 from sandbox.boss import BossStandIn
-from tests.unit.pipelines.conftest import TOKEN, arguments, start
+from tests.integration.pipelines.conftest import TOKEN, arguments, start
 
 PLACE = "collman_nomads/nomads_predictions"
 KEY = "nomads-unsupervised_demo_cortex_z_0_8_y_0_128_x_0_128"

@@ -11,7 +11,7 @@ from slack_sdk import WebClient
 from slack_sdk.webhook import WebhookClient
 
 from sandbox.slack import SlackStandIn
-from tests.unit.sandbox.conftest import (
+from tests.integration.sandbox.conftest import (
     MANIFEST,
     Serving,
     modal,

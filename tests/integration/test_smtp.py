@@ -1,0 +1,191 @@
+"""Mail over SMTP: security, and who is to blame when it fails."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import AuthResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from bot.domain.errors import NomadsError, Refused, Unavailable
+from bot.domain.messages import Mail
+from bot.mail.smtp import MailServer, Security, SmtpMailer
+from tests.contract.rigs import SmtpServer, free_port, smtp_server
+
+SENDER = "nomads@example.org"
+PASSWORD = "demo-p@ss/word%"
+MAIL = Mail(
+    to="lab@example.org",
+    subject="Job finished",
+    text="1,234 synapses\n",
+    html="<p>1,234 synapses</p>",
+    message_id="<a1b2c3.finished@nomads.example.org>",
+)
+
+
+@pytest.fixture
+def server() -> Iterator[SmtpServer]:
+    """A plain SMTP server."""
+    with smtp_server() as server:
+        yield server
+
+
+def mailer(server: SmtpServer, *, security: Security = "none", user: str = "", password: str = "") -> SmtpMailer:
+    return SmtpMailer(server=server.address(security=security, user=user, password=password), sender=SENDER, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    """The server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine trusts the certificate."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+
+def login(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+    """Let in who knows the password."""
+    return AuthResult(success=(data.login, data.password) == (b"bot", PASSWORD.encode()), handled=False)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_mail_goes_over_starttls_with_a_login(tls: ssl.SSLContext) -> None:
+    with smtp_server(tls_context=tls, require_starttls=True, auth_required=True, authenticator=login) as server:
+        mailer(server, security="starttls", user="bot", password=PASSWORD).send(MAIL)
+
+        assert server.secured == [True]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_mail_goes_over_tls_from_the_start(tls: ssl.SSLContext) -> None:
+    with smtp_server(tls=tls) as server:
+        mailer(server, security="tls").send(MAIL)
+
+        assert server.secured == [True]
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_server_that_cannot_prove_who_it_is_gets_nothing(tls: ssl.SSLContext, security: Security) -> None:
+    from_the_start = security == "tls"
+    with smtp_server(tls=tls if from_the_start else None, tls_context=None if from_the_start else tls) as server:
+        with pytest.raises(Unavailable, match="secure connection"):
+            mailer(server, security=security, user="bot", password=PASSWORD).send(MAIL)
+
+        assert server.taken == []
+
+
+def test_a_server_without_starttls_gets_neither_login_nor_mail(server: SmtpServer) -> None:
+    with pytest.raises(Unavailable, match="STARTTLS"):
+        mailer(server, security="starttls", user="bot", password=PASSWORD).send(MAIL)
+
+    assert server.taken == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_wrong_password_may_be_mended_and_is_not_repeated(tls: ssl.SSLContext) -> None:
+    with (
+        smtp_server(tls_context=tls, auth_required=True, authenticator=login) as server,
+        pytest.raises(Unavailable, match=r"login \(SMTP 535\)") as failure,
+    ):
+        mailer(server, security="starttls", user="bot", password="demo-wrong").send(MAIL)
+
+    assert "demo-wrong" not in str(failure.value)
+    assert failure.value.__cause__ is None
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_server_that_wants_a_login_and_gets_none_may_be_mended(tls: ssl.SSLContext) -> None:
+    with (
+        smtp_server(tls_context=tls, auth_required=True, authenticator=login) as server,
+        pytest.raises(Unavailable, match="SMTP 530"),
+    ):
+        mailer(server, security="starttls").send(MAIL)
+
+
+@pytest.mark.parametrize(
+    ("where", "answer", "expected"),
+    [
+        ("lab@example.org", "550 5.1.1 No such user", Refused),
+        ("lab@example.org", "450 4.2.0 Greylisted, come back later", Unavailable),
+        ("DATA", "554 5.7.1 Looks like spam", Refused),
+        ("DATA", "451 4.3.0 Try again", Unavailable),
+        ("MAIL", "552 5.3.4 Too big", Refused),
+        ("MAIL", "550 5.7.1 Sender not allowed", Unavailable),
+        ("MAIL", "421 4.3.2 Shutting down", Unavailable),
+    ],
+)
+def test_a_refusal_for_good_is_told_from_one_for_now(
+    server: SmtpServer, where: str, answer: str, expected: type[NomadsError]
+) -> None:
+    server.answers[where] = answer
+
+    with pytest.raises(NomadsError, match=answer[:3]) as failure:
+        mailer(server).send(MAIL)
+
+    assert type(failure.value) is expected
+    assert server.taken == []
+
+
+def test_a_mail_that_was_taken_is_sent_however_the_server_says_goodbye(server: SmtpServer) -> None:
+    """Otherwise it would be sent again and again."""
+    server.answers["QUIT"] = "451 4.3.0 I am not done with you"
+
+    mailer(server).send(MAIL)
+
+    assert len(server.taken) == 1
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    nobody = MailServer(kind="smtp", host="127.0.0.1", port=free_port())
+
+    with pytest.raises(Unavailable, match="does not answer"):
+        SmtpMailer(server=nobody, sender=SENDER).send(MAIL)
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = MailServer(kind="smtp", host="127.0.0.1", port=silent.getsockname()[1])
+
+        with pytest.raises(Unavailable, match="does not answer"):
+            SmtpMailer(server=server, sender=SENDER, timeout=0.1).send(MAIL)

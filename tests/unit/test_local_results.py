@@ -1,0 +1,186 @@
+"""What results in a folder promise beyond their port: addresses that open one folder, links that lead nowhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tracemalloc
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.results import ResultFile
+from bot.local.results import LocalResults
+from tests.contract.rigs import LocalResultsRig
+
+FOLDER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c3"
+OTHER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c4"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> LocalResultsRig:
+    rig = LocalResultsRig(tmp_path)
+    rig.put(FOLDER, "synapses.csv", b"z,y,x\n")
+    rig.put(OTHER, "secret", b"secret")
+    return rig
+
+
+def parts(address: str) -> tuple[str, str]:
+    """The signature and the folder in an address."""
+    path = address.removeprefix("https://nomads.example.org/results/")
+    signature, _, folder = path.rstrip("/").partition("/")
+    return signature, folder
+
+
+def test_whoever_has_the_address_can_open_the_folders_files(results: LocalResultsRig) -> None:
+    signature, folder = parts(results.results.address(FOLDER))
+
+    assert folder == FOLDER
+    assert results.results.admits(signature, folder)
+    assert results.results.open(signature, folder, "synapses.csv").read_bytes() == b"z,y,x\n"
+
+
+def test_a_link_is_the_address_and_the_name(results: LocalResultsRig) -> None:
+    assert results.results.link(FOLDER, "a/b.csv").url == results.results.address(FOLDER) + "a/b.csv"
+
+
+@pytest.mark.parametrize("folder", [OTHER, OTHER + "/", f"{FOLDER}/../a1b2c4", "", ".."])
+def test_an_address_opens_no_other_folder(results: LocalResultsRig, folder: str) -> None:
+    signature, _ = parts(results.results.address(FOLDER))
+
+    assert not results.results.admits(signature, folder)
+    with pytest.raises(NotFound):
+        results.results.open(signature, folder, "secret")
+
+
+@pytest.mark.parametrize("signature", ["", "0" * 32, "é" * 32, "\ud800"])
+def test_a_guessed_signature_opens_nothing(results: LocalResultsRig, signature: str) -> None:
+    with pytest.raises(NotFound):
+        results.results.open(signature, FOLDER, "synapses.csv")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a1b2c4/secret", "/etc/passwd", "a\0b", "x" * 5000, "a\\..\\b"])
+def test_an_address_opens_nothing_outside_its_folder(results: LocalResultsRig, name: str) -> None:
+    signature, folder = parts(results.results.address(FOLDER))
+
+    with pytest.raises(NotFound):
+        results.results.open(signature, folder, name)
+
+
+def test_another_key_gives_other_addresses(results: LocalResultsRig, tmp_path: Path) -> None:
+    other = LocalResults(folder=tmp_path / "results", base_url="https://nomads.example.org", key=b"o" * 32)
+
+    assert other.address(FOLDER) != results.results.address(FOLDER)
+
+
+def test_without_a_server_addresses_are_file_uris(tmp_path: Path) -> None:
+    results = LocalResults(folder=tmp_path, base_url="", key=b"k" * 32)
+
+    assert results.address(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
+    assert results.link(FOLDER, "a b.csv").url == f"{tmp_path.as_uri()}/{FOLDER}/a%20b.csv"
+
+
+def test_symbolic_links_lead_nowhere_outside(results: LocalResultsRig) -> None:
+    """A program is not to publish the machine's files, by mistake or otherwise."""
+    folder = results.folder / FOLDER
+    (folder / "passwd").symlink_to("/etc/passwd")
+    (folder / "sibling").symlink_to(results.folder / OTHER)
+    (folder / "circle").symlink_to("circle")
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+    for name in ("passwd", "sibling/secret", "circle"):
+        with pytest.raises(NotFound):
+            results.results.read(FOLDER, name, limit=10**6)
+
+
+def test_a_link_in_the_folders_own_place_leads_nowhere(results: LocalResultsRig) -> None:
+    (results.folder / f"{FOLDER}0").symlink_to(results.folder / OTHER)
+
+    assert results.results.list(f"{FOLDER}0") == []
+    with pytest.raises(NotFound):
+        results.results.read(f"{FOLDER}0", "secret", limit=100)
+
+
+def test_a_written_file_is_readable_as_those_that_programs_write(results: LocalResultsRig) -> None:
+    results.results.write(FOLDER, "deep/log.txt", [b"done\n"])
+
+    written, theirs = (results.folder / FOLDER / name for name in ("deep/log.txt", "synapses.csv"))
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
+    assert [path.name for path in written.parent.iterdir()] == ["log.txt"]
+
+
+def test_a_long_file_is_written_without_holding_it(results: LocalResultsRig) -> None:
+    piece = b"x" * 2**20
+    tracemalloc.start()
+    try:
+        results.results.write(FOLDER, "log.txt", repeat(piece, 64))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (results.folder / FOLDER / "log.txt").stat().st_size == 64 * 2**20
+    assert peak < 4 * 2**20
+
+
+def test_an_unfinished_file_of_a_process_that_was_killed_is_no_result(results: LocalResultsRig) -> None:
+    def killed() -> Iterator[bytes]:
+        yield b"half"
+        [unfinished] = [path for path in (results.folder / FOLDER).iterdir() if path.name != "synapses.csv"]
+        unfinished.with_name(f".{'0' * 16}.unfinished").write_bytes(b"half")  # what a kill here would leave
+        assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+
+    results.results.write(FOLDER, "log.txt", killed())
+
+    assert results.results.list(FOLDER) == [ResultFile("log.txt", 4), ResultFile("synapses.csv", 6)]
+
+
+@pytest.mark.parametrize("name", ["log.txt", "deep/log.txt", "deep/er/log.txt"])
+def test_nothing_is_written_through_a_link_in_a_folders_place(
+    results: LocalResultsRig, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (results.folder / f"{FOLDER}0").symlink_to(tmp_path / "elsewhere")
+    (results.folder / FOLDER / "deep").symlink_to(tmp_path / "elsewhere")
+    (results.folder / "circle").symlink_to("circle")
+
+    for folder in (f"{FOLDER}0", "circle", "circle/a", *([FOLDER] if "/" in name else [])):
+        with pytest.raises(Refused):
+            results.results.write(folder, name, [b"mine"])
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_in_the_files_own_place_is_replaced_and_not_followed(results: LocalResultsRig, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (results.folder / FOLDER / "log.txt").symlink_to(tmp_path / "precious")
+
+    results.results.write(FOLDER, "log.txt", [b"mine"])
+
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert results.results.read(FOLDER, "log.txt", limit=10) == b"mine"
+
+
+@pytest.mark.parametrize("name", ["synapses.csv/log.txt", "synapses.csv/deep/log.txt", "folder"])
+def test_what_is_in_the_way_of_a_file_stays(results: LocalResultsRig, name: str) -> None:
+    (results.folder / FOLDER / "folder").mkdir()
+
+    with pytest.raises(Refused, match="in the way"):
+        results.results.write(FOLDER, name, [b"mine"])
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+
+
+def test_a_results_folder_that_cannot_be_written_is_unavailable(results: LocalResultsRig) -> None:
+    with pytest.raises(Unavailable, match="results folder"):
+        results.results.write(FOLDER, "x" * 300, [b"mine"])
+
+
+def test_what_is_no_regular_file_is_not_read(results: LocalResultsRig) -> None:
+    os.mkfifo(results.folder / FOLDER / "pipe")
+
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+    with pytest.raises(NotFound):
+        results.results.read(FOLDER, "pipe", limit=100)
