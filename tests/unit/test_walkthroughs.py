@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bot.settings import ROOT
-from tests.unit.test_repository import PAGES, codes, prose
+from tests.integration.test_repository import PAGES, codes, prose
 
 DOCS = ROOT / "docs"
 WALKTHROUGHS = [DOCS / f"adding-a-{what}.md" for what in ("subcommand", "pipeline", "backend")]
@@ -64,7 +64,7 @@ def test_a_walkthrough_says_how_many_files_it_touches_and_names_each(page: Path)
     for files in found:
         assert len(files) in said, page.name
         for name, what in files:
-            assert (ROOT / name).exists() != what.startswith("new: "), f"{page.name}: {name}"
+            assert what.startswith("new: ") or (ROOT / name).exists(), f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
