@@ -18,6 +18,8 @@ COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/nomads
 COPY bot bot
 COPY handlers handlers
+# shared with the programs
+COPY contract contract
 # the catalogue alone: what a pipeline is called, what it needs, where its image is
 COPY pipelines pipelines
 USER 10001

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]`: measure, print a line a figure, and exit with 1 if a goal is missed."""
+"""`python -m bench [NAME …]`: measure, print a line a figure and the missed goals, and exit with 1 if there are any."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench import accepting, detection, following, forms, modal, startup, submission, watching
-from bench.figures import Figure, exit_code
+from bench.figures import Figure, exit_code, summary
 
 Benchmark = Callable[[], Iterator[Figure]]
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -31,12 +31,14 @@ def main(argv: Sequence[str] | None = None, benchmarks: Mapping[str, Benchmark] 
     if unknown := [name for name in names if name not in benchmarks]:
         parser.error(f"there is no {unknown[0]}; there is {', '.join(benchmarks)}")
     print(f"machine: {os.cpu_count()} processors, load average before {os.getloadavg()[0]:.1f}", flush=True)
-    figures: list[Figure] = []
-    for name in names or benchmarks:
+    measured: dict[str, list[Figure]] = {}
+    for name in dict.fromkeys(names or benchmarks):
+        measured[name] = []
         for figure in benchmarks[name]():
             print(figure, flush=True)
-            figures.append(figure)
-    return exit_code(figures)
+            measured[name].append(figure)
+    print(f"\n{summary(measured)}", flush=True)
+    return exit_code(figure for figures in measured.values() for figure in figures)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -26,6 +26,11 @@ class Figure:
     def ratio(self) -> float | None:
         """The value in units of its floor; None without one."""
         return self.value / self.floor if self.floor else None
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether it is more than information."""
+        return bool(self._goals())
 
     @property
     def missed(self) -> bool:
@@ -64,6 +69,17 @@ def _number(value: float) -> str:
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.3g}"
+
+
+def summary(measured: Mapping[str, Sequence[Figure]]) -> str:
+    """The missed goals by name, and how to measure them again; `measured` has the figures of each benchmark."""
+    goals = [figure for figures in measured.values() for figure in figures if figure.has_goal]
+    missed = [figure for figure in goals if figure.missed]
+    if not missed:
+        return f"No goal is missed: {len(goals)} of {len(goals)} are met."
+    again = " ".join(name for name, figures in measured.items() if any(figure.missed for figure in figures))
+    lines = [f"Missed goals: {len(missed)} of {len(goals)}.", *(f"- {figure}" for figure in missed)]
+    return "\n".join([*lines, f'Measure again: make bench NAME="{again}"'])
 
 
 def exit_code(figures: Iterable[Figure]) -> int:

@@ -17,7 +17,7 @@ from bench.figures import Figure
 from bench.processes import Part, bot, part, postgresql, slack_environment, workplace
 from bot.domain.request import JobRequest
 from bot.domain.states import UNFINISHED, JobState
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 from bot.storage.tables import jobs, transitions
 from sandbox.house import ROOT
 
@@ -197,7 +197,7 @@ def _ids(count: int) -> list[str]:
 
 def _fill(url: str, ids: Sequence[str]) -> None:
     """A job for each id, five minutes apart, and the story of every tenth."""
-    store = JobStore(connect(url))
+    store = Database(connect(url))
     store.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}
     request = JobRequest.parse({**values, "x": "0,512", "y": "0,512", "z": "0,16", "channel": "C01SYNAPSES"})

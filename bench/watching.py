@@ -12,7 +12,7 @@ from bench.parts.services import ENVIRONMENT
 from bench.processes import part, slack_environment, workplace
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 from bot.storage.tables import jobs
 
 JOBS = 10_000
@@ -40,7 +40,7 @@ def measure() -> Iterator[Figure]:
 
 def _fill(folder: Path) -> None:
     """A database in which so many jobs run."""
-    store = JobStore(connect(f"sqlite:///{folder / 'nomads.db'}"))
+    store = Database(connect(f"sqlite:///{folder / 'nomads.db'}"))
     store.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}
     request = JobRequest.parse({**values, "x": "0,512", "y": "0,512", "z": "0,16", "channel": "C01SYNAPSES"})

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """What can be done about jobs that there are."""
+    """Add the commands for existing jobs."""
     jobs = commands.add_parser("jobs", help="list jobs, the newest first")
     jobs.add_argument("--state", default="", metavar="STATE", help="only those in this state, such as running")
     jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (20)")
@@ -68,7 +68,7 @@ def _positive(text: str) -> int:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """`--z -1,4` as `--z=-1,4`: argparse takes the negative range for an option, and the person gets no answer."""
+    """The arguments with `--z -1,4` as `--z=-1,4`: argparse would take the negative range for an option."""
     joined: list[str] = []
     for word in argv:
         if joined[-1:] and joined[-1] in ("--x", "--y", "--z") and word[:1] == "-" and word[1:2].isdigit():
@@ -92,32 +92,17 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
     except NomadsError as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        return 130  # as shells say it
-    except BrokenPipeError:  # whoever read it has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains of it at its end
+        return 130  # 128 + SIGINT, as in shells
+    except BrokenPipeError:  # the reader of the output has closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
         return 141
     return 2
 
 
 def _settings() -> Settings:
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
+    from bot.settings import Settings, read
 
-    from bot.domain.errors import NomadsError
-    from bot.settings import Settings
-
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        prefix = "NOMADS_AWS_" if error.title == "AwsConfig" else "NOMADS_"
-        wrong = "\n".join(
-            f"{name if name.isupper() else prefix + name.upper()}: {found['msg']}"
-            for found in error.errors(include_input=False, include_url=False)
-            for name in [".".join(str(part) for part in found["loc"])]
-        )
-        raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
-    except SettingsError as error:  # its text names the field alone
-        raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None
+    settings = read(Settings)
     import logging
 
     # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.
@@ -128,14 +113,14 @@ def _settings() -> Settings:
 
 
 def _run(_arguments: argparse.Namespace) -> int:
-    from bot.app import run
+    from bot.terminal.serve import run
 
     run(_settings())
     return 0
 
 
 def _work(_arguments: argparse.Namespace) -> int:
-    from bot.app import work
+    from bot.terminal.serve import work
 
     work(_settings())
     return 0
@@ -155,14 +140,14 @@ def _following(arguments: argparse.Namespace) -> int:
 
 
 def _provision(_arguments: argparse.Namespace) -> int:
-    from bot.app import provision
+    from bot.terminal.admin import provision
 
     provision(_settings())
     return 0
 
 
 def _doctor(_arguments: argparse.Namespace) -> int:
-    from bot.app import doctor
+    from bot.terminal.admin import doctor
 
     return 0 if doctor(_settings(), say=print) else 1
 

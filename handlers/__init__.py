@@ -8,14 +8,19 @@ from concurrent.futures import Executor
 
 from slack_bolt import App
 
+from bot.application.browsing import Browsing
 from bot.application.output import Output
-from bot.application.ports import Volumes
-from bot.application.service import JobService
+from bot.application.people import People
+from bot.application.ports import Workspace
+from bot.application.queries import Queries
+from bot.application.steering import Steering
+from bot.application.submission import Submission
 from bot.domain.catalog import Catalog
+from bot.domain.messages import Home
 from bot.slack import cards
-from bot.slack.workspace import Workspace
 from handlers import errors, logs, modal, steer, token
 from handlers.commands import Commands
+from handlers.describing import Describing
 from handlers.home import HomeTab
 from handlers.logs import Logs
 from handlers.look import Look
@@ -32,27 +37,40 @@ SHORTCUT = "nomads_submit"
 def register(
     app: App,
     *,
-    service: JobService,
-    catalog: Catalog,
-    volumes: Volumes,
+    submission: Submission,
+    steering: Steering,
+    queries: Queries,
+    people: People,
+    browsing: Browsing,
     output: Output,
+    catalog: Catalog,
     workspace: Workspace,
+    first_choice: Callable[[], str],
+    show_home: Callable[[str, Home], None],
     later: Executor,
-    show_home: Callable[[str], None],
 ) -> Logs:
-    """Tell the app who listens to what. Called once an app. Returns what looks after open logs, to be closed."""
+    """Register all listeners, once an app. Returns the Logs, which the caller closes at the end."""
     windows = Windows(later=later)
+    describing = Describing(browsing=browsing, windows=windows)
     submit = Submit(
-        service=service, catalog=catalog, volumes=volumes, workspace=workspace, windows=windows, output=output
+        submission=submission,
+        queries=queries,
+        people=people,
+        output=output,
+        catalog=catalog,
+        workspace=workspace,
+        windows=windows,
+        describing=describing,
+        first_choice=first_choice,
     )
-    options = Options(service=service, volumes=volumes)
-    tokens = Token(service=service, volumes=volumes, changed=lambda user: windows.later(lambda: show_home(user)))
-    look = Look(service=service, output=output, workspace=workspace, windows=windows)
-    open_logs = Logs(service=service, output=output, windows=windows)
-    steering = Steer(service=service, workspace=workspace, windows=windows)
-    home = HomeTab(service=service, submit=submit, token=tokens, windows=windows, show=show_home)
+    options = Options(browsing=browsing)
+    look = Look(queries=queries, steering=steering, output=output, workspace=workspace, windows=windows)
+    open_logs = Logs(queries=queries, output=output, windows=windows)
+    steering_ = Steer(steering=steering, queries=queries, windows=windows)
+    home = HomeTab(people=people, queries=queries, submit=submit, windows=windows, publish=show_home)
+    tokens = Token(browsing=browsing, people=people, changed=home.refresh)
     commands = Commands(
-        service=service, catalog=catalog, submit=submit, token=tokens, look=look, logs=open_logs, steer=steering
+        queries=queries, catalog=catalog, submit=submit, token=tokens, look=look, logs=open_logs, steer=steering_
     )
 
     app.command(COMMAND)(commands.run)
@@ -65,9 +83,9 @@ def register(
     app.view(modal.CALLBACK)(submit.take)
     app.view(token.CALLBACK)(tokens.take)
     # a job's buttons
-    app.action(cards.CANCEL)(steering.cancel)
-    app.action(cards.RETRY)(steering.retry)
-    app.view(steer.CALLBACK)(steering.take)
+    app.action(cards.CANCEL)(steering_.cancel)
+    app.action(cards.RETRY)(steering_.retry)
+    app.view(steer.CALLBACK)(steering_.take)
     app.action(cards.EDIT)(submit.edit)
     app.action(cards.LOGS)(open_logs.show)
     app.action(logs.WHOLE)(open_logs.whole)
@@ -78,7 +96,7 @@ def register(
     # the home tab
     app.event("app_home_opened")(home.opened)
     app.action(cards.NEW)(home.new)
-    app.action(cards.TOKEN)(home.token)
+    app.action(cards.TOKEN)(tokens.button)
     app.action(cards.TELL)(home.steps)
     app.action(cards.HEAR)(home.hear)
     app.error(errors.answer)

@@ -1,4 +1,4 @@
-"""`/nomads` and its words."""
+"""The command `/nomads` and its first words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slack_bolt import Ack
 from slack_sdk import WebClient
 from slack_sdk.models.blocks import Block
 
-from bot.application.service import JobService, Which
+from bot.application.queries import Queries, Which
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NomadsError
@@ -37,12 +37,12 @@ HELP = (
 
 
 class Commands:
-    """One slash command; its first word says what is wanted. Answers are seen by whoever asked, and nobody else."""
+    """One slash command, whose first word says what to do. Only the person who typed the command sees the answer."""
 
     def __init__(
         self,
         *,
-        service: JobService,
+        queries: Queries,
         catalog: Catalog,
         submit: Submit,
         token: Token,
@@ -50,7 +50,7 @@ class Commands:
         logs: Logs,
         steer: Steer,
     ) -> None:
-        self._service = service
+        self._queries = queries
         self._catalog = catalog
         self._submit = submit
         self._token = token
@@ -71,7 +71,7 @@ class Commands:
         }
 
     def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
-        """Do what the first word says; an unknown one is answered with usage."""
+        """Do what the first word says; answer an unknown word with the usage."""
         text = (command.get("text") or "").split(maxsplit=1)
         word, rest = text[0].casefold() if text else "", text[1].strip() if len(text) > 1 else ""
         try:
@@ -101,7 +101,7 @@ class Commands:
         return ""
 
     def _open_token(self, client: WebClient, command: dict[str, Any], rest: str) -> str | list[Block]:
-        if rest:  # it may be one: not even repeated
+        if rest:  # the text may be a token, so it is not repeated
             return [cards.section("Tokens are not typed in a command: `/nomads token` opens a form for yours.")]
         self._token.open(client, trigger_id=command["trigger_id"], user=command["user_id"])
         return ""
@@ -113,7 +113,7 @@ class Commands:
         return self._look.page(f"{wanted}:", command["user_id"])
 
     def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
-        self._logs.open(client, command, self._service.named(_named(rest, "logs")).id)
+        self._logs.open(client, command, self._queries.named(_named(rest, "logs")).id)
         return ""
 
     def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:

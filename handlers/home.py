@@ -1,4 +1,4 @@
-"""The app's own tab: opened, and what is chosen in it."""
+"""The app's home tab: opened, and what is chosen in it."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ from typing import Any
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
-from bot.application.service import JobService
+from bot.application.people import People
+from bot.application.queries import Queries
 from bot.domain.errors import Unavailable
+from bot.domain.messages import Home
 from bot.domain.people import Steps
 from handlers.submit import Submit
-from handlers.token import Token
 from handlers.windows import Windows
 
-TRIES, PATIENCE = 5, 10.0
-"""How often, and with how many seconds between at most, a tab that was opened is tried to be shown."""
+TRIES = 5
+"""Tries to publish a tab that was opened."""
+PATIENCE = 10.0
+"""Seconds between two of these tries, at most."""
+PUBLISHED = 3
+"""Times that a tab is published until it shows the present state, at most."""
 
 
 class HomeTab:
-    """Shows it when it is opened and when something in it was changed."""
+    """Publishes the home tab when it is opened and when a preference in it is changed."""
 
     def __init__(
         self,
         *,
-        service: JobService,
+        people: People,
+        queries: Queries,
         submit: Submit,
-        token: Token,
         windows: Windows,
-        show: Callable[[str], None],
+        publish: Callable[[str, Home], None],
     ) -> None:
-        """`show` publishes a person's tab as it should be now."""
-        self._service = service
+        """`publish` shows a person a Home. Raises Unavailable and Refused."""
+        self._people = people
+        self._queries = queries
         self._submit = submit
-        self._token = token
         self._windows = windows
-        self._show = show
+        self._publish = publish
 
     def opened(self, ack: Ack, event: dict[str, Any]) -> None:
-        """Somebody looks at it."""
+        """A person has opened the home tab."""
         if event.get("tab") == "home":
             self._windows.later(lambda: self._appear(event["user"]))
         ack()
 
     def _appear(self, user: str) -> None:
-        self._service.people.opened_home(user)  # first: what changes while it is shown is shown after it
+        self._people.opened_home(user)  # first, so that changes while the tab is published enqueue an update
         for _ in range(TRIES):
             try:
                 self._show(user)
@@ -54,27 +59,35 @@ class HomeTab:
             except Unavailable as error:
                 threading.Event().wait(min(error.retry_after or 1.0, PATIENCE))
 
+    def refresh(self, user: str) -> None:
+        """Publish the person's tab again, after the answer."""
+        self._windows.later(lambda: self._show(user))
+
+    def _show(self, user: str) -> None:
+        """Publish until the tab shows the present state, which may have changed while a tab was being published."""
+        shown = None
+        for _ in range(PUBLISHED):
+            if (home := self._queries.home(user)) == shown:
+                return
+            self._publish(user, home)
+            shown = home
+
     def new(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """The form."""
+        """Open the form for a new job."""
         self._submit.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
         ack()
 
-    def token(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """The saved token's form."""
-        self._token.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
-        ack()
-
     def steps(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
-        """Which steps are told."""
+        """Save which steps the person is told."""
         user = body["user"]["id"]
-        self._service.people.prefer(user, steps=Steps(action["selected_option"]["value"]))
-        self._windows.later(lambda: self._show(user))
+        self._people.prefer(user, steps=Steps(action["selected_option"]["value"]))
+        self.refresh(user)
         ack()
 
     def hear(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
-        """Whether they are named at the end, and whether mail is sent."""
+        """Save whether the end mentions the person, and whether mail is sent."""
         user = body["user"]["id"]
         ticked = {option["value"] for option in action["selected_options"]}
-        self._service.people.prefer(user, mention="mention" in ticked, mail="mail" in ticked)
-        self._windows.later(lambda: self._show(user))
+        self._people.prefer(user, mention="mention" in ticked, mail="mail" in ticked)
+        self.refresh(user)
         ack()

@@ -15,7 +15,7 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from bot.application.output import Output, log_lines
-from bot.application.service import JobService
+from bot.application.queries import Queries
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
@@ -25,9 +25,11 @@ from handlers.windows import Windows, update, window
 CALLBACK = "nomads_logs_view"
 WHOLE = "nomads_whole_log"
 LINES = 100
-"""The most lines of a log that are shown."""
-EVERY, EACH = 3.0, 0.75
-"""Seconds between two looks at an open log; with many of them, so much for each: Slack takes some 100 a minute."""
+"""Lines of a log that are shown, at most."""
+EVERY = 3.0
+"""Seconds between two rounds of updates of open logs, at least."""
+EACH = 0.75
+"""Seconds of a round for each open log: Slack takes some 100 updates a minute."""
 ROOM = 60_000
 """Characters of a log that a window shows; Slack takes 100 blocks of 3,000, and 250 kB."""
 NOTES = 1000
@@ -38,7 +40,7 @@ FOLLOWED = 1800.0
 
 @dataclass
 class _Open:
-    """A window that is followed."""
+    """A window that is updated as its log grows."""
 
     client: WebClient
     job_id: str
@@ -47,18 +49,18 @@ class _Open:
 
 
 class Logs:
-    """Opens logs and keeps the open ones up to date. One thread looks after all of them, as long as there are any."""
+    """Opens logs and updates the open ones. One thread updates all of them, as long as there are any."""
 
     def __init__(
         self,
         *,
-        service: JobService,
+        queries: Queries,
         output: Output,
         windows: Windows,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._service = service
+        self._queries = queries
         self._output = output
         self._windows = windows
         self._every = every
@@ -70,7 +72,7 @@ class Logs:
         self._over = threading.Event()
 
     def show(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """The button."""
+        """Open the log of the job whose button was clicked."""
         self.open(client, body, action["value"])
         ack()
 
@@ -78,25 +80,25 @@ class Logs:
         """Open the window of that job's log."""
 
         def follow(view_id: str) -> None:
-            if not self._service.find(job_id).ended:
+            if not self._queries.find(job_id).ended:
                 self._follow(view_id, _Open(client, job_id, self._clock() + FOLLOWED))
 
         self._windows.open(
             client,
             body,
             f"Log of {job_id}",
-            lambda: self._blocks(self._service.find(job_id)),
+            lambda: self._blocks(self._queries.find(job_id)),
             callback=CALLBACK,
             meta=job_id,
             then=follow,
         )
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Link all of it, in the same window: a long one takes a while to be made ready."""
+        """Link the whole log in the same window, later: a long log takes a while to copy."""
         view_id, job_id = body["view"]["id"], action["value"]
 
         def link() -> str:
-            found = self._output.whole_log(self._service.find(job_id))
+            found = self._output.whole_log(self._queries.find(job_id))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 
@@ -112,18 +114,18 @@ class Logs:
         ack()
 
     def closed(self, ack: Ack, view: dict[str, Any]) -> None:
-        """A window was closed: it is not looked after any more."""
+        """A window was closed: stop updating it."""
         with self._lock:
             self._open.pop(view["id"], None)
         ack()
 
     @property
     def followed(self) -> int:
-        """How many windows are looked after."""
+        """How many windows are being updated."""
         return len(self._open)
 
     def close(self) -> None:
-        """Look after no window any more."""
+        """Stop updating windows, and wait for the thread."""
         self._over.set()
         if self._thread:
             self._thread.join()
@@ -135,7 +137,7 @@ class Logs:
                 self._notes.popitem(last=False)
 
     def _view(self, job_id: str, note: str = "", *, over: bool = False) -> dict[str, Any]:
-        job = self._service.find(job_id)
+        job = self._queries.find(job_id)
         return window(f"Log of {job.id}", self._blocks(job, note, over=over), callback=CALLBACK, meta=job.id)
 
     def _blocks(self, job: Job, note: str = "", *, over: bool = False) -> list[Block]:
@@ -174,10 +176,10 @@ class Logs:
             self._over.wait(max(self._every, EACH * len(opened)))
 
     def _brought_up_to_date(self, view_id: str, one: _Open) -> bool:
-        """Whether the window should be looked after any longer."""
+        """Update the window if its content has changed. Returns whether to go on updating it."""
         over = self._clock() > one.until
         try:
-            ended = self._service.find(one.job_id).ended
+            ended = self._queries.find(one.job_id).ended
             view = self._view(one.job_id, self._notes.get(view_id, ""), over=over)
             if str(view) == one.shown:
                 return not over

@@ -1,4 +1,4 @@
-"""What a person looks at: status, lists, details and results."""
+"""Status, lists, details and results of jobs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from slack_sdk import WebClient
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from bot.application.output import Output
-from bot.application.service import JobService, Which
+from bot.application.ports import Workspace
+from bot.application.queries import Queries, Which
+from bot.application.steering import Steering
 from bot.domain import words
 from bot.domain.job import Job
 from bot.slack import cards
-from bot.slack.workspace import Workspace
 from handlers.windows import Windows, update, window
 
 TURNS = 150
-"""Pages that can be turned back; a button carries 2,000 characters."""
+"""Pages that can be turned back: a button's value holds 2,000 characters."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -31,8 +32,11 @@ _TITLES = {
 class Look:
     """Shows jobs; changes nothing."""
 
-    def __init__(self, *, service: JobService, output: Output, workspace: Workspace, windows: Windows) -> None:
-        self._service = service
+    def __init__(
+        self, *, queries: Queries, steering: Steering, output: Output, workspace: Workspace, windows: Windows
+    ) -> None:
+        self._queries = queries
+        self._steering = steering
         self._output = output
         self._workspace = workspace
         self._windows = windows
@@ -42,22 +46,22 @@ class Look:
     def status(self, name: str, user: str) -> list[Block]:
         """One job with its buttons; without a name, this person's jobs that have not ended, or their last one."""
         if name:
-            job = self._service.named(name)
-            buttons = cards.buttons(job, steers=self._service.may_steer(job, user))
+            job = self._queries.named(name)
+            buttons = cards.buttons(job, steers=self._steering.may_steer(job, user))
             return [cards.section(cards.row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons)]
-        if self._service.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
+        if self._queries.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
             return self.page(f"{Which.MINE_RUNNING}:", user)
-        last = self._service.page(Which.MINE, actor=user, most=1).jobs
+        last = self._queries.page(Which.MINE, actor=user, most=1).jobs
         if not last:
             return [cards.section("You have no jobs yet; `/nomads submit` opens the form.")]
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
 
     def page(self, place: str, user: str) -> list[Block]:
-        """A page of a list; `place` is `which:id,id…`: the jobs after which the pages until this one begin."""
+        """A page of a list; `place` is `which:id,id…`, with the last job of each earlier page."""
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
-        page = self._service.page(wanted, actor=user, before=before[-1] if before else None)
+        page = self._queries.page(wanted, actor=user, before=before[-1] if before else None)
         title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
         blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
         turns = []
@@ -68,7 +72,7 @@ class Look:
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
     def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
-        """Another page, in the place of the one that was clicked on; from the home tab, the first one in a window."""
+        """Show another page in place of the one whose button was clicked; from the home tab, in a new window."""
         place, user, view = action["value"], body["user"]["id"], body.get("view") or {}
         blocks = self.page(place, user)
         if body.get("response_url"):
@@ -82,8 +86,8 @@ class Look:
     # One job
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Links made for this click, since they may expire."""
-        self._windows.open(client, body, "Results", lambda: self._results(self._service.find(action["value"])))
+        """Show the job's results in a window, with links made anew, since they may expire."""
+        self._windows.open(client, body, "Results", lambda: self._results(self._queries.find(action["value"])))
         ack()
 
     def _results(self, job: Job) -> list[Block]:
@@ -102,9 +106,9 @@ class Look:
         return blocks
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Everything there is to know about the job."""
+        """Show everything about the job in a window."""
         user = body["user"]["id"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._service.find(action["value"]), user))
+        self._windows.open(client, body, "Job", lambda: self._details(self._queries.find(action["value"]), user))
         ack()
 
     def _details(self, job: Job, user: str) -> list[Block]:
@@ -117,9 +121,9 @@ class Look:
             f"Asked by {cards.who(job.actor)}",
         ]
         if request.channel:
-            thread = self._workspace.link_to(request.channel, self._service.card_of(job.id))
+            thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
-        if user == job.actor:  # an address is nobody else's business
+        if user == job.actor:  # only the owner sees the address
             facts.append(f"Mail: {words.mrkdwn(request.email)}")
         if job.expected:
             facts.append(f"Expected: {words.mrkdwn(words.forecast(job.expected))}")
@@ -130,20 +134,20 @@ class Look:
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
         blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
         blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
-        attempts = self._service.attempts(job)
+        attempts = self._queries.attempts(job)
         if len(attempts) > 1:
             tried = [f"{one.attempt}: `{one.id}` {cards.state(one)}" for one in attempts]
             blocks += [cards.section(text) for text in cards.packed(["*Attempts*", *tried])]
         buttons = [
             button
-            for button in cards.buttons(job, steers=self._service.may_steer(job, user))
+            for button in cards.buttons(job, steers=self._steering.may_steer(job, user))
             if button.action_id != cards.DETAILS
         ]
         return [*blocks, *([ActionsBlock(block_id=f"job-{job.id}", elements=buttons)] if buttons else [])]
 
     def _story(self, job: Job) -> list[str]:
-        """Every transition with its time."""
-        steps = self._service.transitions(job.id)
+        """A line for every transition, with its time."""
+        steps = self._queries.transitions(job.id)
         told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
         return [
             f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import SecretStr
 from slack_bolt import Ack
 
-from bot.application.ports import Volumes
-from bot.application.service import JobService
+from bot.application.browsing import Browsing
 from bot.domain.errors import Unavailable
-from bot.domain.request import PUBLIC_TOKEN
 from bot.domain.volume import VolumesRefused
 from handlers import modal
 
 WITHIN = 1.5
-"""Seconds that BOSS is given; Slack gives the app three."""
+"""Seconds that BOSS is given for an answer; Slack gives the app three."""
 
 
 class Options:
     """Fills the form's selects."""
 
-    def __init__(self, *, service: JobService, volumes: Volumes) -> None:
-        self._service = service
-        self._volumes = volumes
+    def __init__(self, *, browsing: Browsing) -> None:
+        self._browsing = browsing
 
     def collections(self, ack: Ack, body: dict[str, Any]) -> None:
-        """The collections that fit what was typed."""
-        self._offer(ack, body, lambda token: self._volumes.collections(token=token, within=WITHIN))
+        """Offer the collections that fit the typed text."""
+        form = modal.parse(body["view"])
+        user = body["user"]["id"]
+        self._offer(ack, body, lambda: self._browsing.collections(user, form.token, within=WITHIN))
 
     def experiments(self, ack: Ack, body: dict[str, Any]) -> None:
-        """The experiments of the collection that is chosen."""
+        """Offer the experiments of the chosen collection that fit the typed text."""
         form = modal.parse(body["view"])
-        collection = form.values.get(modal.COLLECTION) or form.meta.collection
-        self._offer(
-            ack,
-            body,
-            lambda token: self._volumes.experiments(collection, token=token, within=WITHIN) if collection else [],
-        )
+        user, collection = body["user"]["id"], form.values.get(modal.COLLECTION) or form.meta.collection
+        self._offer(ack, body, lambda: self._browsing.experiments(user, form.token, collection, within=WITHIN))
 
-    def _offer(self, ack: Ack, body: dict[str, Any], names: Any) -> None:
-        typed = modal.parse(body["view"]).token  # where Slack tells it here
-        token = typed if typed.get_secret_value() else self._service.people.token_of(body["user"]["id"])
-        found, unchecked = [], ""
+    def _offer(self, ack: Ack, body: dict[str, Any], names: Callable[[], Sequence[str]]) -> None:
+        found: Sequence[str] = ()
+        unchecked = ""
         try:
-            found = names(token or SecretStr(PUBLIC_TOKEN))
+            found = names()
         except VolumesRefused:
             unchecked = " (BOSS shows this token none)"
         except Unavailable:

@@ -10,12 +10,11 @@ from slack_sdk import WebClient
 from slack_sdk.models.blocks import EmailInputElement, InputBlock, PlainTextInputElement
 from slack_sdk.models.views import View
 
-from bot.application.service import JobService
+from bot.application.queries import Queries
+from bot.application.steering import Needed, Retried, Steering
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, NomadsError
-from bot.domain.job import Job
 from bot.domain.states import JobState
-from bot.slack.workspace import Workspace
 from handlers import modal
 from handlers.windows import Windows, said
 
@@ -23,75 +22,59 @@ CALLBACK = "nomads_retry_view"
 
 
 class Steer:
-    """What a person does about a job."""
+    """Cancels and retries jobs for the person who clicks or types."""
 
-    def __init__(self, *, service: JobService, workspace: Workspace, windows: Windows) -> None:
-        self._service = service
-        self._workspace = workspace
+    def __init__(self, *, steering: Steering, queries: Queries, windows: Windows) -> None:
+        self._steering = steering
+        self._queries = queries
         self._windows = windows
 
     def cancel(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
-        """The button; Slack has asked whether the person is sure."""
+        """Cancel the job whose button was clicked; Slack has asked whether the person is sure."""
         self._answer(ack, body, client, respond, lambda: self.cancelled(action["value"], body["user"]["id"]))
 
     def cancelled(self, name: str, user: str) -> str:
-        """End the job of that name; what to say of it. Raises NomadsError with what is wrong."""
-        job = self._service.cancel(self._service.named(name).id, actor=user)
+        """Cancel the job of that name; returns what to tell the person. Raises NomadsError."""
+        job = self._steering.cancel(self._queries.named(name).id, actor=user)
         done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
         return f"Job {job.id} {done}."
 
     def retry(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
-        """The button."""
+        """Retry the job whose button was clicked."""
         self._answer(
             ack, body, client, respond, lambda: self.retried(client, body, action["value"], body["user"]["id"])
         )
 
     def retried(self, client: WebClient, body: Mapping[str, Any], name: str, user: str) -> str:
-        """Try the job of that name again; what to say of it, or nothing where a form asks for what is missing."""
-        job = self._service.retryable(self._service.named(name).id, actor=user)
-        if job.retried_as:
-            return f"Job {job.id} was tried again already, as job {job.retried_as}."
-        self._still_posts_to(job)
-        token = self._service.people.token_of(user)
-        email = self._mail_for(job, user)
-        if token and email:
-            return _again(self._service.retry(job.id, actor=user, token=token, email=email))
-        self._windows.show(client, body, _form(job, token=not token, email=not email))
+        """Retry the job of that name; returns what to tell the person, or no text where a form asks for more."""
+        outcome = self._steering.retry(self._queries.named(name).id, actor=user)
+        if isinstance(outcome, Retried):
+            return _again(outcome)
+        self._windows.show(client, body, _form(outcome))
         return ""
 
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """The form with the token that was missing."""
+        """Retry the job with what was missing and is now typed in the form."""
         form, user = modal.parse(view), body["user"]["id"]
-        typed = form.token if form.token.get_secret_value() else self._service.people.token_of(user) or form.token
         errors: dict[str, str] = {}
         try:
-            job = self._service.retryable(view["private_metadata"], actor=user)
-            email = form.values.get("email") or self._mail_for(job, user)
-            if problem := token_problem(typed.get_secret_value()):
-                errors["token"] = problem
-            else:
-                self._service.retry(job.id, actor=user, token=typed, email=email)
+            email = form.values.get("email", "")
+            outcome = self._steering.retry(view["private_metadata"], actor=user, token=form.token, email=email)
+            if isinstance(outcome, Needed):
+                errors = _missing(outcome)
         except InvalidRequest as error:
             errors = error.errors
         except NomadsError as error:
-            errors["token"] = str(error)
+            errors = {"token": str(error)}
         if errors:
             shown = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
             ack(response_action="errors", errors=modal.errors(_placed(errors, shown)))
         else:
             ack(response_action="clear")
-
-    def _still_posts_to(self, job: Job) -> None:
-        if job.request.channel and (trouble := self._workspace.trouble_with(job.request.channel)):
-            raise NomadsError(f"{trouble} “Edit and rerun” lets you choose the channel.")
-
-    def _mail_for(self, job: Job, user: str) -> str:
-        """Where the retry's mail goes: never to somebody else's address."""
-        return job.request.email if user == job.actor else self._workspace.mail_of(user)
 
     def _answer(
         self, ack: Ack, body: dict[str, Any], client: WebClient, respond: Respond, act: Callable[[], str]
@@ -99,7 +82,7 @@ class Steer:
         try:
             text = act()
             if (body.get("view") or {}).get("type") == "home":
-                text = ""  # the tab itself shows what has become of the job
+                text = ""  # the tab itself shows the job's new state
         except NomadsError as error:
             text = str(error)
         if text:
@@ -107,12 +90,20 @@ class Steer:
         ack()
 
 
-def _again(job: Job) -> str:
-    return f"Tried again as job {job.id}, attempt {job.attempt}."
+def _again(retried: Retried) -> str:
+    if retried.already:
+        return f"Job {retried.before.id} was tried again already, as job {retried.job.id}."
+    return f"Tried again as job {retried.job.id}, attempt {retried.job.attempt}."
+
+
+def _missing(needed: Needed) -> dict[str, str]:
+    """The errors, by field, of a form without what a retry needs."""
+    errors = {"token": token_problem("")} if needed.token else {}
+    return errors | ({"email": "Your mail address is not known just now; write it here."} if needed.email else {})
 
 
 def _placed(errors: Mapping[str, str], shown: list[str]) -> dict[str, str]:
-    """Each under its field, or, where the form does not show that, under the first one."""
+    """Each error under its field, or under the first field where the form does not show its own."""
     placed: dict[str, str] = {}
     for field, text in errors.items():
         where = field if field in shown else shown[0]
@@ -120,14 +111,15 @@ def _placed(errors: Mapping[str, str], shown: list[str]) -> dict[str, str]:
     return placed
 
 
-def _form(job: Job, *, token: bool, email: bool) -> dict[str, Any]:
-    """Asks for what a retry needs and NOMADS does not keep."""
+def _form(needed: Needed) -> dict[str, Any]:
+    """The form that asks for what a retry needs: a token, a mail address."""
+    job = needed.job
     blocks: list[Any] = [said(f"Job {job.id} runs again as it was, as attempt {job.attempt + 1}.")]
-    if token:
+    if needed.token:
         element = PlainTextInputElement(action_id=modal.ACTION)
         hint = "NOMADS forgets a job's token when it ends. /nomads token saves yours."
         blocks.append(InputBlock(block_id="token", label="BOSS token", element=element, hint=hint))
-    if email:
+    if needed.email:
         blocks.append(InputBlock(block_id="email", label="Email", element=EmailInputElement(action_id=modal.ACTION)))
     return View(
         type="modal",

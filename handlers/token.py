@@ -1,4 +1,4 @@
-"""`/nomads token`: the token that is kept for a person; shown by its end, replaced or forgotten."""
+"""`/nomads token`: a person's saved token, shown by its last characters, replaced or forgotten."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from slack_sdk.models.blocks import (
 )
 from slack_sdk.models.views import View
 
-from bot.application.ports import Volumes
-from bot.application.service import JobService
-from bot.domain.checks import token_problem
-from bot.domain.errors import Unavailable
-from bot.domain.volume import TokenRefused
+from bot.application.browsing import Browsing
+from bot.application.people import People
+from bot.domain.errors import InvalidRequest, Unavailable
 from bot.slack.cards import about_token
 from handlers import modal
 
@@ -31,17 +29,22 @@ WITHIN = 1.5
 
 
 class Token:
-    """Shows what is kept, and takes what is typed."""
+    """Shows a person's saved token, replaces or forgets it."""
 
-    def __init__(self, *, service: JobService, volumes: Volumes, changed: Callable[[str], None]) -> None:
-        """`changed` hears of the person whose token is another one now."""
-        self._service = service
-        self._volumes = volumes
+    def __init__(self, *, browsing: Browsing, people: People, changed: Callable[[str], None]) -> None:
+        """`changed` is called with the person whose saved token was replaced or forgotten."""
+        self._browsing = browsing
+        self._people = people
         self._changed = changed
 
+    def button(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        """Open the form from the home tab's button."""
+        self.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
+        ack()
+
     def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
-        """Open the form."""
-        known = self._service.people.kept(user).saved
+        """Open the form for a token."""
+        known = self._people.profile(user).saved
         new = PlainTextInputElement(action_id=modal.ACTION)
         blocks = [
             SectionBlock(text=PlainTextObject(text=about_token(known))),
@@ -56,32 +59,21 @@ class Token:
         client.views_open(trigger_id=trigger_id, view=shown.to_dict())
 
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """Replace or forget it; one that BOSS refuses is an error under its field."""
+        """Replace or forget the saved token; a token that BOSS refuses gives an error under its field."""
         form, user = modal.parse(view), body["user"]["id"]
         forget = bool((view["state"]["values"].get("forget") or {}).get(modal.ACTION, {}).get("selected_options"))
-        error = ""
+        problem = ""
         try:
             if form.token.get_secret_value():
-                error = self._problem(form)
-                if not error:
-                    self._service.people.remember_token(user, form.token)
+                self._browsing.save_token(user, form.token, within=WITHIN)
             elif forget:
-                self._service.people.forget_token(user)
+                self._people.forget_token(user)
+        except InvalidRequest as error:
+            problem = error.errors["token"]
         except Unavailable:
-            error = "NOMADS cannot write to its database just now; try again."
-        if error:
-            ack(response_action="errors", errors={"token": error})
+            problem = "NOMADS cannot write to its database just now; try again."
+        if problem:
+            ack(response_action="errors", errors={"token": problem})
         else:
             self._changed(user)
             ack()
-
-    def _problem(self, form: modal.Form) -> str:
-        if problem := token_problem(form.token.get_secret_value()):
-            return problem
-        try:
-            self._volumes.collections(token=form.token, within=WITHIN)
-        except TokenRefused as refusal:
-            return str(refusal)
-        except Unavailable:
-            return "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
-        return ""

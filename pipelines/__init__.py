@@ -1,0 +1,1 @@
+"""Programs that run in a job. They know nothing of the bot."""

@@ -14,7 +14,7 @@ from pytest_socket import socket_allow_hosts
 
 from bot.aws.config import AwsConfig
 from bot.settings import Settings
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 from tests.support.databases import Postgres, new_sqlite, postgres
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) 
 
 
 @pytest.fixture
-def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """The store on each kind of database, up to date and empty."""
     with ExitStack() as until_the_end:
         if database == "sqlite":
@@ -103,6 +103,6 @@ def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         else:
             server = request.getfixturevalue("_postgres")
             url = until_the_end.enter_context(server.database(migrated=True))
-        store = JobStore(connect(url))
+        store = Database(connect(url))
         until_the_end.callback(store.close)
         yield store

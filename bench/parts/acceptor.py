@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from bench.processes import questions, say
 from bot.app import build_core
-from bot.domain.request import JobRequest
+from bot.application.review import Answered
+from bot.application.submission import Proposal
 from bot.settings import Settings
 
 TIMES = 500
@@ -18,19 +19,22 @@ TIMES = 500
 def main() -> None:
     """Accept so many jobs for every question; say how long one took, in seconds."""
     core = build_core(Settings(_env_file=None))
-    core.store.migrate()
+    core.database.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}
-    request = JobRequest.parse({**values, "x": "0,512", "y": "0,512", "z": "0,16", "channel": "C01SYNAPSES"})
+    values |= {"x": "0,512", "y": "0,512", "z": "0,16", "channel": "C01SYNAPSES"}
+    answered = Answered(readable=True, checked=True, size=8_388_608, largest=8_388_608)
     say()
     for round_, _ in enumerate(questions()):
         taken = []
         for number in range(TIMES):
             began = time.perf_counter()
             token, key = SecretStr("demo-token"), f"view:{round_}:{number}"
-            core.service.accept(request, actor="U01DEMO", token=token, key=key, again=True)
+            reviewed = core.submission.review(values, token)
+            proposal = Proposal(reviewed=reviewed, answered=answered, expected=None)
+            core.submission.accept(proposal, actor="U01DEMO", key=key, again=True)
             taken.append(time.perf_counter() - began)
         say(p50=statistics.median(taken), p99=statistics.quantiles(taken, n=100)[98])
-    core.store.close()
+    core.database.close()
 
 
 if __name__ == "__main__":

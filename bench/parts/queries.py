@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from bench.processes import questions, say
 from bot.app import build_core
-from bot.application.service import JobService, Which
+from bot.application.queries import Queries, Which
 from bot.domain.errors import UnknownJob
 from bot.settings import Settings
 
@@ -26,7 +26,7 @@ def main() -> None:
     say()
     for question in questions():
         counts = {}
-        for name, look in _looks(core.service, **question).items():
+        for name, look in _looks(core.queries, **question).items():
             statements.clear()
             look()
             counts[name] = len(statements)
@@ -34,21 +34,21 @@ def main() -> None:
     core.close()
 
 
-def _looks(service: JobService, *, actor: str, job: str, down: str, wrong: str) -> dict[str, Any]:
+def _looks(queries: Queries, *, actor: str, job: str, down: str, wrong: str) -> dict[str, Any]:
     def unknown() -> None:
         try:
-            service.named(wrong)
+            queries.named(wrong)
         except UnknownJob:
             return
         raise RuntimeError(f"there is a job {wrong}")
 
     return {
-        "a page of 1": lambda: service.page(Which.ALL, actor=actor, most=1),
-        "a page": lambda: service.page(Which.ALL, actor=actor),
-        "a page of one's own": lambda: service.page(Which.MINE, actor=actor),
-        "a page far down": lambda: service.page(Which.ALL, actor=actor, before=down),
-        "home": lambda: service.home(actor),
-        "status": lambda: service.named(job),
+        "a page of 1": lambda: queries.page(Which.ALL, actor=actor, most=1),
+        "a page": lambda: queries.page(Which.ALL, actor=actor),
+        "a page of one's own": lambda: queries.page(Which.MINE, actor=actor),
+        "a page far down": lambda: queries.page(Which.ALL, actor=actor, before=down),
+        "home": lambda: queries.home(actor),
+        "status": lambda: queries.named(job),
         "a wrong name": unknown,
     }
 

@@ -16,12 +16,12 @@ def main() -> None:
     say()
     for _ in questions():
         began, processor = time.perf_counter(), time.process_time()
-        moved = nomads.core.worker.watch_once()
+        moved = nomads.core.worker.watcher.watch_once()
         taken = {"seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
         if moved:
             raise RuntimeError(f"{moved} jobs moved")
         say(**taken, memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-    nomads.core.store.close()
+    nomads.core.database.close()
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
-"""The two mails of a job: when it was taken, and when it ended. Text and HTML say the same."""
+"""The two mails of a job: at its acceptance and at its end. Text and HTML say the same."""
 
 from __future__ import annotations
 
-from html import escape
+from pathlib import Path
 
 from bot.domain import words
+from bot.domain.html import template
 from bot.domain.messages import Mail, Story
 from bot.domain.states import JobState
 
+_HTML = Path(__file__).parent / "templates" / "mail.html"
+
 
 def acceptance(story: Story, *, message_id: str) -> Mail:
-    """Your job was taken, and this is where its results will be."""
+    """The mail of a job's acceptance, with the address of the results to come."""
     job = story.job
     lines = ["NOMADS has taken your job. You will hear of its end by mail.", *_facts(story)]
     return _mail(story, f"NOMADS job {job.id}: accepted", lines, [("Results will be at", story.address)], message_id)
 
 
 def ending(story: Story, *, message_id: str) -> Mail:
-    """Your job has ended: what it found and where, or why it failed and what to do."""
+    """The mail of a job's end: counts and addresses of its results, or why it failed and what to do."""
     job = story.job
     if job.state is JobState.SUCCEEDED:
         counts = job.summary.counts if job.summary else {}
@@ -49,9 +52,5 @@ def _facts(story: Story) -> list[str]:
 
 def _mail(story: Story, subject: str, lines: list[str], links: list[tuple[str, str]], message_id: str) -> Mail:
     text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
-    paragraphs = "".join(f"<p style='margin:0 0 .4em;white-space:pre-wrap'>{escape(line)}</p>" for line in lines)
-    items = "".join(f"<li><a href='{escape(url, quote=True)}'>{escape(title)}</a></li>" for title, url in links)
-    html = (
-        f"<html><body style='font-family:sans-serif'>{paragraphs}{f'<ul>{items}</ul>' if items else ''}</body></html>"
-    )
+    html = template(_HTML).render(lines=lines, links=links)
     return Mail(to=story.job.request.email, subject=subject, text=text, html=html, message_id=message_id)

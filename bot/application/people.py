@@ -1,145 +1,144 @@
-"""What is kept of people: their saved token, what they asked last, how they want to hear of their jobs."""
+"""People's profiles: the saved token, the last request, and how they want to be told of their jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from threading import Lock
 
+from cachetools import TTLCache, cachedmethod
 from pydantic import SecretStr
 
-from bot.application.ports import Secrets
+from bot.application.ledger import Ledger
+from bot.application.tokens import TokenKeeper
 from bot.domain.errors import Refused
 from bot.domain.people import Person, Preferences, SavedToken, Steps
 from bot.domain.request import JobRequest
-from bot.storage.store import JobStore, Transaction
+from bot.storage.transaction import Transaction
 
-PERSON_KEPT, PEOPLE = timedelta(seconds=2), 1000
-"""For so long, and of so many, what fills a form is not looked up again: a query costs a busy server a third of it."""
-
-HOME_OPEN = timedelta(hours=12)
-"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
+PERSON_KEPT = timedelta(seconds=2)
+"""How long a person's row is cached: on a busy server a query is a third of the time that a form takes to open."""
+PEOPLE = 1000
+"""People whose rows are cached."""
+SHORT_TOKEN = 12
+"""Characters below which no ending of a token is shown: it would give away too much."""
+ENDING = 4
+"""Characters at the end of a saved token that are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is kept of a person."""
+class Profile:
+    """What fills a person's form."""
 
     saved: SavedToken | None
     token: SecretStr | None
-    """The saved token, for this person's own use; None where it cannot be opened."""
+    """The saved token, for this person's own use; None where there is none or it cannot be opened."""
     last_request: Mapping[str, str]
-    """What they asked last, as they might have typed it, without a token."""
+    """The last request by field, as a person types it, without a token."""
     preferences: Preferences
 
 
 class People:
-    """Keeps it. What one person saved is given to nobody else."""
+    """Reads and changes profiles. What one person saved is given to nobody else."""
 
-    def __init__(self, *, store: JobStore, vault: Secrets, clock: Callable[[], datetime]) -> None:
-        self._store = store
-        self._vault = vault
-        self._clock = clock
-        self._known: dict[str, tuple[datetime, Person]] = {}
+    def __init__(self, *, ledger: Ledger, tokens: TokenKeeper) -> None:
+        self._ledger = ledger
+        self._database = ledger.database
+        self._tokens = tokens
+        self._known: TTLCache[str, Person] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
+        self._lock = Lock()
 
-    def kept(self, person: str) -> Kept:
-        """What is kept of this person, as it was PERSON_KEPT ago at most where another process changed it."""
+    def profile(self, person: str) -> Profile:
+        """What fills this person's form; changes by other processes show after PERSON_KEPT. Raises Unavailable."""
         known = self._recent(person)
-        last = typed(JobRequest.model_validate(known.last_request)) if known.last_request else {}
-        return Kept(
-            saved=saved_token(known),
-            last_request=last,
+        return Profile(
+            saved=known.saved_token,
+            last_request=JobRequest.model_validate(known.last_request).typed if known.last_request else {},
             token=self._opened(known.token_ref),
             preferences=known.preferences,
         )
 
+    @cachedmethod(lambda self: self._known, key=lambda _, name: name, lock=lambda self: self._lock)
     def _recent(self, person: str) -> Person:
-        at = self._clock()
-        seen, known = self._known.get(person, (at - 2 * PERSON_KEPT, Person()))
-        if at - seen > PERSON_KEPT:
-            if len(self._known) >= PEOPLE:
-                self._known.clear()
-            known = self._store.person(person)
-            self._known[person] = at, known
-        return known
+        return self._person(person)
+
+    def _person(self, person: str) -> Person:
+        with self._database.read() as transaction:
+            return transaction.people.get(person)
+
+    def asked(self, person: str, request: JobRequest) -> None:
+        """Replace the cached last request, which fills the person's next form."""
+        with self._lock:
+            if known := self._known.get(person):
+                self._known[person] = replace(known, last_request=request.model_dump(mode="json"))
 
     def changed(self, person: str) -> None:
-        """Look again, next time."""
-        self._known.pop(person, None)
+        """Drop the person from the cache."""
+        with self._lock:
+            self._known.pop(person, None)
 
     def preferences(self, person: str) -> Preferences:
-        """How this person wants to hear of their jobs; as old as what is `kept`."""
+        """How this person wants to be told of their jobs; cached like the profile."""
         return self._recent(person).preferences
 
     def looks_at_home(self, person: str) -> bool:
-        """Whether their home tab may be open; as old as what is `kept`."""
-        return may_be_open(self._recent(person).home_opened_at, self._clock())
+        """Whether the person's home tab may be open; cached like the profile."""
+        return self._recent(person).home_may_be_open(self._ledger.clock())
 
     def opened_home(self, person: str) -> None:
-        """They look at the home tab: for a while it is kept up to date. Raises Unavailable."""
-        at = self._clock()
-        self._store.write(lambda transaction: transaction.keep_person(person, home_opened_at=at))
+        """Record that the person opened the home tab, which is updated for HOME_OPEN from now. Raises Unavailable."""
+        at = self._ledger.clock()
+        self._database.write(lambda transaction: transaction.people.change(person, home_opened_at=at))
         self.changed(person)
 
     def prefer(
         self, person: str, *, steps: Steps | None = None, mention: bool | None = None, mail: bool | None = None
     ) -> None:
-        """From now on, tell this person of their jobs like that; what is None stays as it is. Raises Unavailable."""
+        """Change how this person is told of their jobs; None leaves a preference as it is. Raises Unavailable."""
         wished = {"steps": steps.value if steps else None, "mention": mention, "mail": mail}
         values = {name: value for name, value in wished.items() if value is not None}
-        self._store.write(lambda transaction: transaction.keep_person(person, **values))
+        self._database.write(lambda transaction: transaction.people.change(person, **values))
         self.changed(person)
 
     # Tokens
 
-    def token_of(self, person: str) -> SecretStr | None:
-        """The token that is kept for this person; nobody else is given it. None too where it cannot be opened."""
-        return self._opened(self._store.person(person).token_ref)
+    def token_for(self, person: str, typed: SecretStr | None = None) -> SecretStr | None:
+        """The token that this person works with: the typed one, else the saved one; None where there is none."""
+        if typed is not None and typed.get_secret_value():
+            return typed
+        return self._opened(self._person(person).token_ref)
 
     def _opened(self, reference: str | None) -> SecretStr | None:
         try:
-            return self._vault.get(reference) if reference else None
+            return self._tokens.open(reference) if reference else None
         except Refused:
             return None
 
-    def remember_token(self, person: str, token: SecretStr) -> None:
-        """Keep this token for the person, in place of any other. Raises Unavailable."""
+    def save_token(self, person: str, token: SecretStr) -> None:
+        """Save this token for the person, in place of any other. Raises Unavailable."""
         value = token.get_secret_value()
 
-        def keep(transaction: Transaction) -> None:
-            self._forget_token(transaction, person)
-            reference = self._vault.put(person, token)
-            ending = value[-4:] if len(value) >= 12 else ""  # four of a short one would say too much
-            transaction.keep_person(person, token_ref=reference, token_end=ending, token_at=self._clock())
+        def save(transaction: Transaction) -> None:
+            self._erase_token(transaction, person)
+            reference = self._tokens.seal(transaction, person, token)
+            ending = value[-ENDING:] if len(value) >= SHORT_TOKEN else ""
+            transaction.people.change(person, token_ref=reference, token_end=ending, token_at=self._ledger.clock())
 
-        self._store.write(keep)
+        self._database.write(save)
         self.changed(person)
 
     def forget_token(self, person: str) -> None:
-        """Erase the token that is kept for this person, if one is. Jobs that were accepted with it keep theirs."""
+        """Erase the person's saved token, if there is one. Jobs that were accepted have copies of their own."""
 
         def forget(transaction: Transaction) -> None:
-            self._forget_token(transaction, person)
-            transaction.keep_person(person, token_ref=None, token_end=None, token_at=None)
+            self._erase_token(transaction, person)
+            transaction.people.change(person, token_ref=None, token_end=None, token_at=None)
 
-        self._store.write(forget)
+        self._database.write(forget)
         self.changed(person)
 
-    def _forget_token(self, transaction: Transaction, person: str) -> None:
-        if reference := transaction.person(person).token_ref:
-            self._vault.forget(reference)
-
-
-def may_be_open(opened: datetime | None, at: datetime) -> bool:
-    """Whether a home tab that was opened then may be looked at."""
-    return opened is not None and at - opened < HOME_OPEN
-
-
-def saved_token(known: Person) -> SavedToken | None:
-    """What may be shown of the person's token."""
-    return SavedToken(known.token_end or "", known.token_at) if known.token_ref and known.token_at else None
-
-
-def typed(request: JobRequest) -> dict[str, str]:
-    """The request as a person types it, by field."""
-    return {name: str(value) for name in JobRequest.model_fields if (value := getattr(request, name)) is not None}
+    def _erase_token(self, transaction: Transaction, person: str) -> None:
+        transaction.advisory_lock(f"person {person}")  # two saves at once must not leave a sealed row behind
+        if reference := transaction.people.get(person).token_ref:
+            self._tokens.erase(transaction, reference)

@@ -1,0 +1,1 @@
+"""BOSS: what it says of its volumes, asked within deadlines that hold."""

@@ -1,7 +1,7 @@
-"""Volumes: what BOSS says of itself, over the detail GETs of its API, within short deadlines, and remembered.
+"""Volumes: collections, experiments and permissions of BOSS, over the detail GETs of its API, with a cache.
 
-A caller waits as long as it wants to; the request goes on in a thread of its own until it has an answer or its patience
-ends, and what came of it is kept for the next caller. One request is under way for a token and path, whoever asks.
+A caller waits as long as the caller chooses; the request goes on in a thread of its own until it has an answer or times
+out, and its outcome is cached for the next caller. For a token and a path, one request at a time is under way.
 What BOSS sends is data from outside: checked, bounded, and never repeated in an error.
 """
 
@@ -28,7 +28,6 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from bot.domain.errors import NomadsError, Refused, Unavailable
-from bot.domain.request import MAX_NAME
 from bot.domain.volume import (
     Channel,
     Experiment,
@@ -38,6 +37,9 @@ from bot.domain.volume import (
     UnknownExperiment,
     Unusable,
 )
+from contract.masking import is_token
+from contract.names import PATTERN, is_name
+from contract.units import nanometres
 
 if TYPE_CHECKING:
     from bot.boss.http import BossHttp
@@ -48,27 +50,28 @@ LOG = logging.getLogger(__name__)
 WORKERS = 8
 """Requests, and connections, at once."""
 WAITING = 64
-"""Requests that may wait for a worker; whoever comes later is told at once that BOSS is too slow."""
+"""Requests that may wait for a worker; a further request fails at once."""
 MAX_LIST = 4 * 2**20
-"""Bytes of a list of collections that are read."""
+"""Bytes of the largest list of collections that is read."""
 MAX_DETAIL = 2**20
-"""Bytes of any other answer that are read."""
+"""Bytes of the largest other answer that is read."""
 MAX_NAMES = 20_000
-"""The longest list that is understood."""
-MAX_KEPT, MAX_KEPT_BYTES = 4096, 32 * 2**20
-"""How many answers are remembered, and how many bytes these had; the least recently used are forgotten first."""
+"""Entries of the longest list that is understood."""
+MAX_KEPT = 4096
+"""Answers in the cache; the least recently used are dropped first."""
+MAX_KEPT_BYTES = 32 * 2**20
+"""Bytes, as received, of all answers in the cache."""
 NEAR = 200
-"""How many names are compared for likeness: it costs up to a millisecond each."""
-LATE, SHORTLY, PATIENT = 1.0, 0.05, 2.5
-"""Seconds after which BOSS is late; while it is, nobody waits longer than the second: what they asked goes on, and the
-first answer that is in time ends it. A crowd that fills in forms is kept waiting once, not one by one. Who can wait for
-as long as the third is nobody who fills in a form, and waits."""
+"""Names that are compared for likeness: each comparison costs up to a millisecond."""
+LATE = 1.0
+"""Seconds: an answer that takes longer makes BOSS late, until the first quicker answer."""
+SHORTLY = 0.05
+"""Seconds that a form waits while BOSS is late. The request goes on; so a slow BOSS delays one form, not every form."""
+PATIENT = 2.5
+"""Seconds: a caller that waits so long or longer is no form, and is not cut to SHORTLY."""
 _CLOSING_SECONDS = 1.0
 
-_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME}}}")
-_TOKEN = re.compile(r"[!-~]{1,1024}")  # anything else cannot stand in a header, and h11 would quote it in its error
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
 _COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
 
 
@@ -76,19 +79,15 @@ _COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """The names among what should be a list of names: what is none in BOSS's alphabet is left out."""
+    """The names in a list, without entries outside BOSS's alphabet. Raises ValueError for anything else."""
     if not isinstance(value, list) or len(value) > MAX_NAMES:
         raise ValueError("not a list of names")
-    return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and _NAME.fullmatch(name)))
+    return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and is_name(name)))
 
 
 def _word(value: Any) -> str:
-    """A data type's name; empty for anything else: one odd channel does not spoil the others."""
+    """A data type's name; empty for anything else, so that one odd channel does not spoil the others."""
     return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,32}", value) else ""
-
-
-def _nanometres(value: Any) -> Any:
-    return _NANOMETRES.get(value.lower()) if isinstance(value, str) else None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -111,7 +110,7 @@ class _Collection(_Said):
 
 
 class _Experiment(_Said):
-    coord_frame: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    coord_frame: Annotated[str, Field(pattern=f"^{PATTERN}$")]
     channels: Names
 
 
@@ -125,7 +124,7 @@ class _Frame(_Said):
     z_voxel_size: Size
     y_voxel_size: Size
     x_voxel_size: Size
-    voxel_unit: Annotated[float, BeforeValidator(_nanometres)] = 1.0
+    voxel_unit: Annotated[float, BeforeValidator(nanometres)] = 1.0
 
     @model_validator(mode="after")
     def _has_an_inside(self) -> _Frame:
@@ -164,27 +163,27 @@ S = TypeVar("S", bound=_Said)
 
 
 class _Missing(Refused):
-    """A 404."""
+    """BOSS answered 404: there is no such thing."""
 
 
 class _Forbidden(Refused):
-    """A 403."""
+    """BOSS answered 403: the token gives no right to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """How long an answer is kept, in seconds, from when it came."""
+    """Seconds for which an answer is cached."""
 
     metadata: float = 300
     refusal: float = 10
-    """A 401, 403 or 404."""
+    """For a 401, 403 or 404."""
     trouble: float = 2
-    """Anything else, or what Retry-After asks for if that is longer, up to a minute."""
+    """For any other failure; or what Retry-After asks for if that is longer, up to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of a request: what was said, or a kind of failure and a text about it."""
+    """The outcome of a request: BOSS's answer, or a kind of failure and a text about it."""
 
     said: _Said | None = None
     failure: Literal["", "token", "forbidden", "missing", "unusable", "unavailable"] = ""
@@ -192,7 +191,7 @@ class _Outcome:
     retry_after: float | None = None
 
     def take(self) -> _Said:
-        """What was said. Raises a new error each time: an error raised in two threads would tell of both."""
+        """BOSS's answer. Raises a new error each time: an error raised in two threads would have both traces."""
         if self.said is not None:
             return self.said
         if self.failure == "token":
@@ -244,11 +243,13 @@ class BossVolumes:
         lifetimes: Lifetimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`host` is a host name, which is asked over https, or `http://host:port`; `hosts` are those that are allowed,
-        written alike (none: just that one). Raises NomadsError where it is none of them or no address.
+        """Make an adapter for one BOSS. Raises NomadsError where `host` is no address, or is not allowed.
 
-        A request ends after `patience` seconds, waiting for a worker included, a connection's making after `connect`.
-        `clock` says how old an answer is.
+        `host` is a host name, which is asked over https, or `http://host:port`. `hosts` are the allowed hosts, written
+        alike; empty: `host` only.
+
+        A request ends after `patience` seconds, waiting for a worker included; connecting ends after `connect` seconds.
+        `clock` dates the answers in the cache.
         """
         self._base = _origin(host)
         if hosts and self._base not in map(_origin, hosts):
@@ -272,6 +273,10 @@ class BossVolumes:
     # ── the port ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collections the token may read, in BOSS's order.
+
+        Returns or raises within about `within` seconds, like every call here. Raises TokenRefused and Unavailable.
+        """
         try:
             return self._said(_Collections, _COLLECTIONS, token, _after(within), limit=MAX_LIST).collections
         except (_Missing, _Forbidden):
@@ -280,9 +285,17 @@ class BossVolumes:
             ) from None
 
     def experiments(self, collection: str, *, token: SecretStr, within: float) -> Sequence[str]:
+        """The names of the collection's experiments, in BOSS's order.
+
+        Raises TokenRefused, UnknownCollection, NotAllowed and Unavailable.
+        """
         return self._experiments(collection, token, _after(within))
 
     def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
+        """Bounds, voxel size and channels. A channel whose data type does not come in time has none.
+
+        Raises TokenRefused, UnknownCollection, UnknownExperiment, NotAllowed, Unusable and Unavailable.
+        """
         deadline = _after(within)
         if not _are_names(collection):
             raise UnknownCollection(collection)
@@ -317,6 +330,10 @@ class BossVolumes:
         )
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
+        """Whether the token may add channels; False for an unknown experiment, None where BOSS does not say.
+
+        Raises TokenRefused, and nothing else.
+        """
         if not _are_names(collection, experiment):
             return False
         path = f"/v1/permissions/?collection={quote(collection, safe='')}&experiment={quote(experiment, safe='')}"
@@ -334,10 +351,10 @@ class BossVolumes:
         self._connections()
 
     def close(self) -> None:
-        """Let everyone who waits go, with Unavailable, end the requests under way, and the threads within a moment.
+        """Answer every waiting caller with Unavailable, and end requests and threads within about a second.
 
-        A thread that is still looking up a host's name is left behind; it keeps no process alive. Calls afterwards
-        raise Unavailable.
+        A thread that is still looking up a host's name is left behind; it does not hold up the process's end. Later
+        calls raise Unavailable.
         """
         with self._lock:
             self._closed = True
@@ -370,7 +387,7 @@ class BossVolumes:
             raise UnknownCollection(collection, near=self._near_collections(collection, token)) from None
 
     def _unknown(self, collection: str, experiment: str, token: SecretStr, deadline: Deadline) -> Refused:
-        """What a 404 for an experiment means: BOSS gives it for the collection as well."""
+        """The error that a 404 for an experiment means: BOSS answers 404 for an unknown collection as well."""
         try:
             names = self._experiments(collection, token, deadline)
         except (UnknownCollection, NotAllowed) as error:
@@ -380,14 +397,14 @@ class BossVolumes:
         return UnknownExperiment(collection, experiment, near=_near(experiment, names))
 
     def _near_collections(self, collection: str, token: SecretStr) -> list[str]:
-        """Names like it, where the list happens to be known."""
+        """Names of collections that resemble it, where the list is in the cache."""
         known = self._known(_COLLECTIONS, token)
         return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
 
     def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
-        """The data types that are known or can be learned in time, by path.
+        """The data types that are in the cache or arrive in time, by path.
 
-        No more are asked for at once than can be answered at once, and none after BOSS failed or was late.
+        At most WORKERS are asked for at once, and no further one after BOSS failed or was late.
         """
         found: dict[str, str] = {}
         asked: deque[tuple[str, Future[_Outcome]]] = deque()
@@ -410,7 +427,7 @@ class BossVolumes:
         return found
 
     def _wait(self, future: Future[_Outcome], deadline: Deadline) -> _Said:
-        """What came of it, once it is there. No person waits for a BOSS that has just kept somebody else waiting."""
+        """The answer, once it is there. While BOSS is late, a form waits only SHORTLY. Raises as `take`."""
         patience = max(0.0, deadline.at - time.monotonic())
         try:
             outcome = future.result(min(patience, SHORTLY) if self._late and not deadline.patient else patience)
@@ -420,7 +437,7 @@ class BossVolumes:
         return outcome.take()
 
     def _known(self, path: str, token: SecretStr) -> _Outcome | None:
-        """What is kept of an earlier answer, and not too old."""
+        """The cached outcome, if it has not expired; None where there is none."""
         with self._lock:
             kept = self._fresh(self._key(token, path))
         return kept.result() if kept else None
@@ -433,15 +450,15 @@ class BossVolumes:
         return kept.future
 
     def _said(self, model: type[S], path: str, token: SecretStr, deadline: Deadline, *, limit: int = MAX_DETAIL) -> S:
-        """What BOSS says there. Raises TokenRefused, _Missing, _Forbidden or Unavailable."""
+        """BOSS's answer for the path. Raises TokenRefused, Unusable, _Missing, _Forbidden or Unavailable."""
         said = self._wait(self._ask(model, path, token, limit=limit), deadline)
         assert isinstance(said, model)
         return said
 
     def _ask(self, model: type[_Said], path: str, token: SecretStr, *, limit: int = MAX_DETAIL) -> Future[_Outcome]:
-        """What came, or will come, of asking: what is kept, or the request that is under way, or a new one."""
-        if not _TOKEN.fullmatch(token.get_secret_value()):
-            return _done(_Outcome(failure="token"))  # BOSS need not be asked
+        """The outcome of a request: cached, or of the request that is under way, or of a new one."""
+        if not is_token(token.get_secret_value()):  # a header cannot hold it, and h11's error would quote it
+            return _done(_Outcome(failure="token"))
         key = self._key(token, path)
         with self._lock:
             if self._closed:
@@ -473,7 +490,7 @@ class BossVolumes:
                 outcome, size = self._fetch(task)
             except Unavailable as trouble:
                 outcome, size = _Outcome(None, "unavailable", str(trouble), trouble.retry_after), 0
-            except Exception as error:  # whoever waits must hear of it
+            except Exception as error:  # the waiting callers must be told
                 LOG.error("Unforeseen in a request to BOSS: %s", type(error).__name__)
                 outcome, size = _Outcome(None, "unavailable", "NOMADS could not ask BOSS. Try again in a moment."), 0
             if outcome.failure == "unavailable":
@@ -485,7 +502,7 @@ class BossVolumes:
     def _fetch(self, task: _Task) -> tuple[_Outcome, int]:
         """The outcome, and the size of the answer in bytes. Raises Unavailable."""
         http = self._connections()
-        if time.monotonic() >= task.deadline:  # nobody waits for it any more
+        if time.monotonic() >= task.deadline:  # no caller waits any more
             raise Unavailable(_BUSY.text)
         answer = http.get(task.key[1], token=task.token.get_secret_value(), limit=task.limit, deadline=task.deadline)
         match answer.status:
@@ -556,7 +573,7 @@ def _done(outcome: _Outcome) -> Future[_Outcome]:
 
 
 def _settle(future: Future[_Outcome], outcome: _Outcome) -> None:
-    """Tell those who wait, unless close() has."""
+    """Set the outcome for waiting callers, unless close() has set one."""
     with contextlib.suppress(InvalidStateError):
         future.set_result(outcome)
 
@@ -566,11 +583,11 @@ def _after(within: float) -> Deadline:
 
 
 def _are_names(*names: str) -> bool:
-    return all(_NAME.fullmatch(name) for name in names)
+    return all(map(is_name, names))
 
 
 def _path(collection: str, *within: str) -> str:
-    """The path of a collection, an experiment in it, or a channel of that."""
+    """The API's path of a collection, an experiment or a channel."""
     parts = ["/v1/collection", collection]
     for kind, name in zip(("experiment", "channel"), within, strict=False):
         parts += [kind, name]

@@ -1,62 +1,52 @@
-"""What can be said of a request before it costs anything: from what was typed, and from what BOSS says of its data.
+"""Checks and estimates of a request, from what was typed and from what BOSS says of the data.
 
-Pure: nobody is asked. Axes are z, y, x; ranges half-open, in voxels at resolution 0.
+Pure functions. Axes are z, y, x; ranges are half-open, in voxels at resolution 0.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bot.domain import words
 from bot.domain.catalog import Pipeline
 from bot.domain.job import Expected
-from bot.domain.request import JobRequest
 from bot.domain.volume import Box, Channel, Experiment, Range
+from contract import channels
+from contract.masking import is_token
+from contract.units import READABLE
 
-MAX_TOKEN = 512
-"""The longest BOSS token taken; BOSS's own have 40 characters."""
 WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
-"""Runs of this installation that are trusted more than the catalogue."""
+"""Runs of this installation from which estimates are learned; with fewer, the catalogue estimates."""
 NAMES = 12
 """Channels that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of an hour of one virtual processor, and of 10^9 bytes of memory; both 0: nobody is told what runs cost."""
+    """Prices of an hour of one virtual processor, and of 10^9 bytes of memory; both 0: costs are not told."""
 
     cpu_hour: float = 0
     gb_hour: float = 0
     currency: str = "$"
 
 
-def box_of(values: Mapping[str, Any]) -> Box | None:
-    """The box in what was typed, if its three ranges are ranges."""
-    try:
-        z, y, x = (Range.parse(side) if isinstance(side := values.get(axis), str) else side for axis in "zyx")
-        return Box(z, y, x)  # type: ignore[arg-type]  # pydantic refuses what is not a Range
-    except (ValueError, TypeError):
-        return None
-
-
 def token_problem(token: str) -> str:
-    """Why such a token cannot be one, in words for a person; empty where it can."""
+    """Why the text cannot be a BOSS token, in words for a person; empty where it can."""
     if not token.strip():
         return "Paste your BOSS token; public data is read with the word public."
-    if len(token) > MAX_TOKEN or not all("!" <= c <= "~" for c in token):  # RFC 9110, 5.5: what a header may hold
+    if not is_token(token):
         return "This is not a BOSS token: it has spaces, line breaks or letters that no token has, or is too long."
     return ""
 
 
 def too_large(pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int) -> dict[str, str]:
-    """The error, by field, of a box that is more than one job may read at that many bytes a voxel; empty if it is not.
+    """The error of a box that is larger than a job may read, at `per_voxel` bytes a voxel, by field; empty if it fits.
 
-    It stands under the longest side, and names the largest box from the same corner that fits.
+    The error's field is the longest side; its text names the largest box from the same corner that fits.
     """
     readable = max_bytes // per_voxel
     most = min(readable, pipeline.limits.voxels or readable)
@@ -74,24 +64,24 @@ def too_large(pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int) -
 
 
 def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[int, bool]:
-    """Bytes a run reads for each voxel of its box, and whether every data type is known; 1 each where it is not."""
+    """Bytes a run reads for each voxel of its box, and whether every data type is known; an unknown one counts 1."""
     if experiment is None:
         return pipeline.channels, False
     types = [channel.bytes for channel in _read(pipeline, experiment)]
     return max(1, sum(size or 1 for size in types)), all(types)
 
 
-def against(request: JobRequest, pipeline: Pipeline, experiment: Experiment, *, max_bytes: int) -> dict[str, str]:
-    """Every mistake that the experiment shows, by field; empty where the request fits it."""
+def against(box: Box, pipeline: Pipeline, experiment: Experiment, *, max_bytes: int) -> dict[str, str]:
+    """Every mistake that the experiment shows, by field; empty where a run on the box fits it."""
     errors: dict[str, str] = {}
     for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True):
-        side: Range = getattr(request, axis)
+        side: Range = getattr(box, axis)
         if side.start < start or side.stop > stop:
             errors[axis] = f"This experiment has {axis} {start}, {stop}; choose a range within that."
     if problem := _channels_problem(pipeline, experiment):
         errors["experiment"] = problem
     per_voxel, _ = bytes_per_voxel(pipeline, experiment)
-    return too_large(pipeline, request.box, per_voxel=per_voxel, max_bytes=max_bytes) | errors
+    return too_large(pipeline, box, per_voxel=per_voxel, max_bytes=max_bytes) | errors
 
 
 def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
@@ -99,15 +89,13 @@ def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
     chosen = pipeline.choose(names)
     there = words.listed(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
     if missing := [role for role in pipeline.roles if role not in chosen]:
-        wanted = words.listed(
-            [f"{role} channel (with {' or '.join(pipeline.roles[role])} in its name)" for role in missing]
-        )
+        wanted = words.listed([channels.wanted(role, pipeline.roles[role]) for role in missing])
         return f"{pipeline.name} needs a {wanted}; this experiment has {there}."
-    if len(set(chosen.values())) < len(chosen):
+    if channels.shared(chosen):
         return f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}; there is {there}."
     for channel in _read(pipeline, experiment):
         if channel.datatype and channel.bytes is None:
-            return f"The channel {channel.name} is {channel.datatype}; only uint8, uint16 and uint64 can be read."
+            return f"The channel {channel.name} is {channel.datatype}; {READABLE}."
     return ""
 
 
@@ -117,9 +105,9 @@ def _read(pipeline: Pipeline, experiment: Experiment) -> list[Channel]:
 
 
 def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], prices: Prices) -> Expected | None:
-    """What a run on that box will take, learned from `runs` (voxels and seconds), or as the catalogue says.
+    """The estimate for a run on the box: learned from `runs` (voxels and seconds of each), else the catalogue's.
 
-    By the median and the 90th percentile of seconds per gigavoxel. None where nothing is known.
+    Learned are median and 90th percentile of seconds per voxel. None where nothing is known.
     """
     gigavoxels = box.voxels / 1e9
     rates = [seconds / voxels * 1e9 for voxels, seconds in runs if voxels]
@@ -132,4 +120,4 @@ def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], pr
         return None
     memory = pipeline.memory_for(box) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
-    return Expected(seconds, longest, len(rates) if len(rates) >= ENOUGH else 0, price or None, prices.currency)
+    return Expected(seconds, longest, price or None, prices.currency)

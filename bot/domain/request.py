@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.errors import MessageError
 from email.headerregistry import Address
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from bot.domain.errors import InvalidRequest
-from bot.domain.volume import Box, Range, _short
+from bot.domain.volume import Box, Range
+from contract import names
+from contract.names import MAX_NAME, short
 
-MAX_NAME = 255
-"""The longest collection, experiment or channel name BOSS takes."""
-PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
-"""The token that reads public data; a word that programs may print."""
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -31,9 +29,9 @@ def _name(what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not value:
             raise ValueError(f"Write the {what}'s name, as BOSS spells it.")
-        if not _NAME.fullmatch(value):
+        if not names.is_name(value, longest=None):
             raise ValueError(
-                f"“{_short(value)}” is not a name BOSS knows; letters, digits, - and _ are allowed, without spaces."
+                f"“{short(value)}” is not a name BOSS knows; letters, digits, - and _ are allowed, without spaces."
             )
         if len(value) > MAX_NAME:
             raise ValueError(f"This has {len(value)} characters; BOSS's names have at most {MAX_NAME}.")
@@ -48,14 +46,14 @@ def _email(value: str) -> str:
     if not value.isprintable():
         raise ValueError("The address has a line break or another invisible character in it; write one plain address.")
     if value.count("@") != 1 or any(c in value for c in ",; "):
-        raise ValueError(f"“{_short(value)}” is not one mail address; write a single one, such as name@example.org.")
+        raise ValueError(f"“{short(value)}” is not one mail address; write a single one, such as name@example.org.")
     if len(value) > MAX_EMAIL or not _EMAIL.fullmatch(value) or not _is_address(value):
-        raise ValueError(f"“{_short(value)}” is not a mail address; write one such as name@example.org.")
+        raise ValueError(f"“{short(value)}” is not a mail address; write one such as name@example.org.")
     return value
 
 
 def _is_address(value: str) -> bool:
-    """Whether the library that will write the mail takes it (dots where none may be, for one)."""
+    """Whether the library that will write the mail takes the address; it refuses misplaced dots, for one."""
     try:
         return bool(Address(addr_spec=value).domain)
     except (ValueError, IndexError, MessageError):
@@ -63,12 +61,21 @@ def _is_address(value: str) -> bool:
 
 
 def _trim(value: Any) -> Any:
-    """Spaces round a value are the keyboard's, not the person's; line breaks are left for the checks to refuse."""
+    """The value without spaces and tabs round it; line breaks are left for the checks to refuse."""
     return value.strip(" \t") if isinstance(value, str) else value
 
 
 Trim = BeforeValidator(_trim)
-RangeField = Annotated[Range, BeforeValidator(_range)]
+
+
+def _note(value: Range, info: ValidationInfo) -> Range:
+    """Record the range in the validation context, where `read` finds it also if another field is wrong."""
+    if info.context is not None and info.field_name:
+        info.context[info.field_name] = value
+    return value
+
+
+RangeField = Annotated[Range, BeforeValidator(_range), AfterValidator(_note)]
 
 
 class JobRequest(BaseModel):
@@ -92,23 +99,49 @@ class JobRequest(BaseModel):
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> JobRequest:
         """Read what a person typed. Raises InvalidRequest with every mistake, by field, at once."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise InvalidRequest(_by_field(error)) from None
+        reading = read(values)
+        if reading.request is None:
+            raise InvalidRequest(reading.errors)
+        return reading.request
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """The request as a person types it, by field."""
+        return {name: str(value) for name in JobRequest.model_fields if (value := getattr(self, name)) is not None}
 
     @property
     def box(self) -> Box:
-        """The volume asked for."""
+        """The box asked for, in voxels at resolution 0."""
         return Box(self.z, self.y, self.x)
 
     @property
     def results_key(self) -> str:
-        """Names the results folder, as the 2018 service did."""
-        return (
-            f"{self.pipeline}_{self.collection}_{self.experiment}"
-            f"_z_{self.z.start}_{self.z.stop}_y_{self.y.start}_{self.y.stop}_x_{self.x.start}_{self.x.stop}"
-        )
+        """The name of the results folder, formed as the 2018 service did."""
+        z, y, x = ((side.start, side.stop) for side in (self.z, self.y, self.x))
+        return names.results_key(self.pipeline, self.collection, self.experiment, z=z, y=y, x=x)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was understood of what a person typed."""
+
+    request: JobRequest | None
+    """None where something is wrong."""
+    errors: Mapping[str, str]
+    """Every mistake, by field."""
+    box: Box | None
+    """None where one of the three ranges is wrong."""
+
+
+def read(values: Mapping[str, Any]) -> Reading:
+    """Read what a person typed, each field once. `values` has JobRequest's fields."""
+    ranges: dict[str, Range] = {}
+    try:
+        request = JobRequest.model_validate(dict(values), context=ranges)
+    except ValidationError as error:
+        box = Box(ranges["z"], ranges["y"], ranges["x"]) if ranges.keys() == set("zyx") else None
+        return Reading(None, _by_field(error), box)
+    return Reading(request, {}, request.box)
 
 
 def _by_field(error: ValidationError) -> dict[str, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,21 @@ class ResultFile:
     size: int
 
 
+class ServedResults(Protocol):
+    """Results that the bot serves itself, below addresses that hold a signature of their folder."""
+
+    def admits(self, signature: str, folder: str) -> bool:
+        """Whether that is the folder's signature; compared in constant time."""
+
+    def list(self, folder: str) -> list[ResultFile]:
+        """The folder's files, by name; empty where there is no such folder."""
+
+    def open(self, signature: str, folder: str, name: str) -> Path:
+        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
+
+
 def _result_name(name: str) -> str:
-    """A path within the folder, of parts that are names."""
+    """The path, relative to the folder. Raises ValueError where a part of it is no plain name."""
     if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError("this is not the name of a file in the results folder")
     return name
@@ -43,13 +59,13 @@ class Summary(BaseModel):
     counts: Annotated[dict[Annotated[str, Field(max_length=64)], int], Field(max_length=20)] = {}
     files: Annotated[list[Finding], Field(max_length=100)] = []
     preview: ResultName | None = None
-    viewer: Annotated[str, Field(max_length=3000, pattern=r"^https?://[^\s<>|]+$")] | None = None
-    notes: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10)] = []
+    viewer: Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$")] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An address a person can open, and until when; None: as long as the file is there."""
+    """An address a person can open, and when it expires; None: it works as long as the file exists."""
 
     url: str
     expires: datetime | None = None

@@ -6,53 +6,29 @@ Axes are z, y, x unless said; ranges are half-open and in voxels at resolution 0
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.domain.errors import NotFound, Refused
-
-MAX_COORDINATE = 2**31 - 1
-"""The largest coordinate understood, in voxels; no BOSS coordinate frame comes near it."""
-
-_RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
+from contract import ranges
+from contract.names import quoted
+from contract.units import VOXEL_BYTES
 
 
 @dataclass(frozen=True, order=True)
 class Range:
-    """A half-open range `[start, stop)` of voxels along one axis; `0 <= start < stop <= MAX_COORDINATE`."""
+    """A half-open range `[start, stop)` of voxels along one axis, as `contract.ranges.check` allows it."""
 
     start: int
     stop: int
 
     def __post_init__(self) -> None:
-        for end in (self.start, self.stop):
-            if end < 0:
-                raise ValueError(f"{end} is negative; coordinates count from 0.")
-            if end > MAX_COORDINATE:
-                raise ValueError(
-                    f"{_short(str(end))} is beyond any volume; the largest coordinate is {MAX_COORDINATE}."
-                )
-        if self.start >= self.stop:
-            raise ValueError(
-                f"start ({self.start}) must be smaller than stop ({self.stop}); the stop itself is not included."
-            )
+        ranges.check(self.start, self.stop)
 
     @classmethod
     def parse(cls, text: str) -> Range:
         """Read `start, stop` or `start:stop`. Raises ValueError in words for the person who typed it."""
-        text = text.strip()
-        if not text:
-            raise ValueError("Write two whole numbers, start and stop, such as 0, 512.")
-        if re.fullmatch(r"[-+0-9]+\s*[,:]\s*[-+0-9]+", text) and "-" in text:
-            raise ValueError(f"{_short(text)} has a negative number; coordinates count from 0.")
-        found = _RANGE.fullmatch(text)
-        if not found:
-            raise ValueError(f"“{_short(text)}” is not two whole numbers; write start and stop, such as 0, 512.")
-        for digits in found.groups():
-            if len(digits) > 19:  # int() of a very long string is slow, and the answer is known
-                raise ValueError(f"{_short(digits)} is beyond any volume; the largest coordinate is {MAX_COORDINATE}.")
-        return cls(int(found[1]), int(found[2]))
+        return cls(*ranges.parse(text))
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -105,12 +81,6 @@ class Box:
         return f"x {self.x} · y {self.y} · z {self.z}"
 
 
-def _short(text: str, limit: int = 40) -> str:
-    """What a person typed, for an error text: printable and bounded."""
-    clean = "".join(c if c.isprintable() else "�" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """One channel of an experiment."""
@@ -122,11 +92,7 @@ class Channel:
     @property
     def bytes(self) -> int | None:
         """Bytes of one voxel; None where the data type is unknown or none that programs read."""
-        return _VOXEL_BYTES.get(self.datatype)
-
-
-_VOXEL_BYTES = {"uint8": 1, "uint16": 2, "uint64": 8}
-"""What the field's BOSS client reads; it does not read uint32."""
+        return VOXEL_BYTES.get(self.datatype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +110,7 @@ class Experiment:
 
 
 class VolumesRefused(Refused):
-    """BOSS said no. `field` is the part of a request it is about: `token`, `collection` or `experiment`."""
+    """BOSS said no. `field` is the part of a request that BOSS refuses: `token`, `collection` or `experiment`."""
 
     field: str
 
@@ -159,10 +125,10 @@ class TokenRefused(VolumesRefused):
 
 
 class NotAllowed(VolumesRefused):
-    """The token is good, and gives no right to read this. `experiment` is empty where it is about the collection."""
+    """The token is valid but gives no right to read. An empty `experiment`: the collection may not be read."""
 
     def __init__(self, collection: str, experiment: str = "") -> None:
-        what = f"the experiment {_shown(experiment)} of {_shown(collection)}" if experiment else _shown(collection)
+        what = f"the experiment {quoted(experiment)} of {quoted(collection)}" if experiment else quoted(collection)
         super().__init__(
             f"This token may not read {what}. Ask whoever looks after it in BOSS for the right, or use another token."
         )
@@ -175,7 +141,7 @@ class UnknownCollection(VolumesRefused, NotFound):
     field = "collection"
 
     def __init__(self, collection: str, *, near: Sequence[str] = ()) -> None:
-        super().__init__(f"BOSS has no collection {_shown(collection)}; {_advice(near)}")
+        super().__init__(f"BOSS has no collection {quoted(collection)}; {_advice(near)}")
         self.near = tuple(near)
 
 
@@ -186,22 +152,16 @@ class UnknownExperiment(VolumesRefused, NotFound):
 
     def __init__(self, collection: str, experiment: str, *, near: Sequence[str] = ()) -> None:
         super().__init__(
-            f"BOSS has no experiment {_shown(experiment)} in the collection {_shown(collection)}; {_advice(near)}"
+            f"BOSS has no experiment {quoted(experiment)} in the collection {quoted(collection)}; {_advice(near)}"
         )
         self.near = tuple(near)
 
 
 class Unusable(VolumesRefused):
-    """BOSS shows the experiment, but not so that anything can be run on it."""
+    """BOSS shows the experiment, but says too little, or nonsense, of it: nothing can run on it."""
 
     field = "experiment"
 
 
 def _advice(near: Sequence[str]) -> str:
-    return f"did you mean {' or '.join(_shown(name) for name in near[:3])}?" if near else "check its spelling."
-
-
-def _shown(name: str, limit: int = 60) -> str:
-    """A name within a text: what a person typed is cut, and nothing in it is invisible or turns the writing round."""
-    clean = "".join(c if c.isprintable() else "�" for c in name[: limit + 1])
-    return f"“{clean if len(clean) <= limit else clean[: limit - 1] + '…'}”"
+    return f"did you mean {' or '.join(quoted(name) for name in near[:3])}?" if near else "check its spelling."

@@ -1,0 +1,1 @@
+"""This machine: programs as subprocesses, results in a folder."""

@@ -1,12 +1,11 @@
-"""Compute, Results and Secrets on this machine: subprocesses, a folder, and sealed rows in the database.
+"""Compute on this machine: subprocesses.
 
-Everything that matters stands on disk, so a bot that restarts finds its running programs again, and the command line
-and the bot may share the folders. `bot.supervise` runs beside each program and says which file of a run means what.
+The state of every run is on disk, so a bot that restarts finds its running programs again, and the command line and
+the bot may share the folders. `supervise.py` runs beside each program, and explains the files of a run.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -17,90 +16,54 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import SecretStr
 
-from bot.application.ports import Secrets
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.states import FINAL, JobState
-from bot.domain.work import LogLine, Observation, Work
+from bot.domain.work import Observation, Work
 from bot.local import supervise
+from bot.local.runs import NAME, disk, is_held, lock, look
+from contract.program import TOKEN_VARIABLE
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _PASSED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|OMP_NUM_THREADS"
     r"|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY"
 )
-"""The environment a program needs to run and to reach BOSS. Whatever else the bot knows is not the program's."""
+"""The variables that a program needs to run and to reach BOSS; it gets no other variable of the bot's."""
 _ATTEMPTS = 3
-"""How often a supervisor is started that dies before it claims its run."""
+"""Starts of a run's supervisor, where it dies before it claims the run."""
 
 
-@contextmanager
-def _disk(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(f"{what} cannot be used: {error.strerror or type(error).__name__}.") from error
+class Tokens(Protocol):
+    """Where a program's token is read when the program starts."""
 
-
-@contextmanager
-def _lock(path: Path, *, wait: bool) -> Iterator[int | None]:
-    """Hold the file's lock: its descriptor, or None where somebody else holds it and we do not wait."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor  # closing it lets go, unless a child process has inherited it
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    def get(self, reference: str) -> SecretStr:
+        """The token. Raises NotFound, Refused or Unavailable."""
 
 
 class LocalCompute:
     """Runs programs as subprocesses of this machine, at most `slots` at once; the others wait in order of submission.
 
-    `folder` keeps a folder for each run; `root` is the programs' working directory. The compute id is the work's name.
-    Waiting programs are started by later calls of submit() or observe(), from whichever process.
+    `folder` holds a folder for each run; `root` is the programs' working directory. The compute id is the work's name.
+    Waiting programs are started by later calls of submit(), observe() or cancel(), in any process.
     """
 
-    def __init__(self, *, folder: Path, secrets: Secrets, root: Path, slots: int) -> None:
+    def __init__(self, *, folder: Path, tokens: Tokens, root: Path, slots: int) -> None:
         self._folder = folder.absolute()
         self._queue = self._folder / ".queue"
         self._slots = self._folder / ".slots"
-        self._secrets = secrets
+        self._tokens = tokens
         self._root = root.absolute()
         self._count = slots
-        self.announcement = (
-            f"Programs run on this machine itself, at most {slots} at once; they share its memory and processors "
-            "with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch."
-        )
-        """What the log says at start, loudly."""
 
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
-        """Why such a program cannot run here: only one with a command can; the image does not matter."""
+        """Why such a program cannot run here: it has no command. The image does not matter."""
         return "" if command else "It has no program to run yet."
 
     def submit(self, work: Work) -> str:
-        """Queue the program and start what there is room for. A name that was submitted before is not run again."""
+        """Queue the program, and start programs while there is room. A name submitted before is not run again."""
         if problem := self.refuses(image=work.image, command=work.command):
             raise Refused(f"{work.pipeline}: {problem}")
         if work.token_argument:
@@ -108,7 +71,7 @@ class LocalCompute:
                 f"{work.pipeline} takes its BOSS token on the command line, where every user of this machine can read "
                 "it; it runs in a container only. Set NOMADS_COMPUTE=aws."
             )
-        if not _NAME.fullmatch(work.name):
+        if not NAME.fullmatch(work.name):
             raise Refused("A run's name has letters, digits, - and _, at most 128 of them.")
         program, *arguments = work.command
         spec = {
@@ -117,30 +80,30 @@ class LocalCompute:
             "grace": supervise.GRACE,
             "token": work.token,
         }
-        with _disk("The folder of runs"), self._queue_lock():
+        with disk("The folder of runs"), self._queue_lock():
             if not self._run(work.name).exists():
                 self._enqueue(work.name, spec)
             self._start_waiting()
         return work.name
 
     def find(self, name: str) -> str | None:
-        """The name itself, where it was submitted."""
-        with _disk("The folder of runs"):
+        """The name itself, where it was submitted; else None."""
+        with disk("The folder of runs"):
             return name if self._knows(name) else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What the run's folder says. A program that was killed together with its supervisor is FAILED."""
-        with _disk("The folder of runs"):
+        """What each run's folder says. A program that was killed together with its supervisor is FAILED."""
+        with disk("The folder of runs"):
             why = ""
             if self._queue.is_dir() and any(self._queue.iterdir()):
                 with self._queue_lock():
                     self._start_waiting()
                     why = self._why_they_wait()
-            return {i: self._look(self._run(i), why) for i in ids if self._knows(i)}
+            return {i: look(self._run(i), why) for i in ids if self._knows(i)}
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         """Ask for the end: a waiting run ends at once, a running one within seconds (SIGTERM, 5 s later SIGKILL)."""
-        with _disk("The folder of runs"):
+        with disk("The folder of runs"):
             run = self._run(compute_id)
             if not self._knows(compute_id) or (run / "exit.json").exists():
                 return
@@ -148,62 +111,27 @@ class LocalCompute:
             with self._queue_lock():
                 self._start_waiting()
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
-        """The last lines, out of the last 64 KiB of the output; their times are a fifth of a second late at most."""
-        if lines < 1 or not _NAME.fullmatch(compute_id):
-            return []
-        run = self._run(compute_id)
-        with _disk("The folder of runs"):
-            last = supervise.tail(run / "log")[-lines:]
-            times = supervise.times(run, [end for _, end in last])
-        return [LogLine(text, _moment(at)) for (text, _), at in zip(last, times, strict=True)]
-
-    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """The output as far as it had come when the first piece was asked for."""
-        if not _NAME.fullmatch(compute_id):
-            return
-        with _disk("The folder of runs"):
-            try:
-                file = (self._run(compute_id) / "log").open("rb", buffering=0)
-            except FileNotFoundError:
-                return
-        with file:
-            left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
-            while left > 0:
-                with _disk("The folder of runs"):
-                    piece = file.read(min(left, supervise.PIECE))
-                if not piece:
-                    return
-                left -= len(piece)
-                yield piece
-
-    def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """For a run that was killed together with its supervisor, which otherwise does it. Times stay as they are."""
-        with _disk("The folder of runs"):
-            if self._knows(compute_id) and self._look(self._run(compute_id)).state in FINAL:
-                supervise.strike_out(self._run(compute_id) / "log", secret.get_secret_value())
-
     def console(self, compute_id: str) -> str:
-        """None: there is no page about this machine."""
+        """Empty: this machine has no such page."""
         return ""
 
     def _knows(self, name: str) -> bool:
-        return bool(_NAME.fullmatch(name)) and self._run(name).is_dir()
+        return bool(NAME.fullmatch(name)) and self._run(name).is_dir()
 
     def _run(self, name: str) -> Path:
         return self._folder / name
 
     @contextmanager
     def _queue_lock(self) -> Iterator[None]:
-        """Hold what processes and threads share: the queue. Nobody holds it for longer than it takes to fork."""
+        """Hold the lock of the queue, which processes and threads share, for no longer than starting programs takes."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._queue.mkdir(mode=0o700, exist_ok=True)
         self._slots.mkdir(mode=0o700, exist_ok=True)
-        with _lock(self._folder / ".lock", wait=True):
+        with lock(self._folder / ".lock", wait=True):
             yield
 
     def _enqueue(self, name: str, spec: Mapping[str, object]) -> None:
-        """Make the run's folder, whole or not at all; its place in the queue first, which is void without a folder."""
+        """Make the run's place in the queue, then its folder, whole or not at all. A place without a folder is void."""
         (self._queue / f"{time.time_ns():020}.{name}").touch(mode=0o600)
         new = self._folder / ".new"
         shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
@@ -215,33 +143,33 @@ class LocalCompute:
         room = True
         for place in sorted(self._queue.iterdir()):
             run = self._run(place.name.partition(".")[2])
-            if not room and not (run / "cancel").exists():  # a long queue is looked through twice a second
+            if not room and not (run / "cancel").exists():  # cheap: a long queue is scanned twice a second
                 continue
             if not run.is_dir() or (run / "started").exists() or (run / "exit.json").exists():
                 place.unlink()
                 continue
-            with _lock(run / "lock", wait=False) as lock:
-                if lock is None:  # its supervisor is about to claim it
+            with lock(run / "lock", wait=False) as held:
+                if held is None:  # a supervisor is about to claim the run
                     continue
                 if reason := supervise.cancelled(run):
                     supervise.write_exit(run, code=None, reason=reason)
                 elif room:
-                    room = self._start(run, lock)
+                    room = self._start(run, held)
 
     def _start(self, run: Path, lock: int) -> bool:
-        """Start the run's supervisor; False: no other one should be tried now."""
+        """Start the run's supervisor; False: no other run should be tried now."""
         with self._free_slot() as slot:
             if slot is None:
                 return False
             spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
             try:
-                token = self._secrets.get(spec["token"])
+                token = self._tokens.get(spec["token"])
             except Refused as error:
                 supervise.write_exit(run, code=None, reason=str(error))
                 return True
             except Unavailable:
-                return False  # what was submitted stays queued, and is started when the token can be read
-            attempts = os.fstat(lock).st_size  # one byte each
+                return False  # the run stays queued until the token can be read
+            attempts = os.fstat(lock).st_size  # one byte an attempt
             if attempts >= _ATTEMPTS:
                 supervise.write_exit(run, code=None, reason="The program's supervisor could not be started.")
                 return True
@@ -258,7 +186,7 @@ class LocalCompute:
                         start_new_session=True,
                     )
                 except OSError:
-                    return False  # no memory or process to spare: it stays queued
+                    return False  # no memory or process to spare: the run stays queued
             os.pwrite(lock, b".", attempts)
             threading.Thread(target=child.wait, name=f"reap {child.pid}", daemon=True).start()  # no zombies
             return True
@@ -266,15 +194,15 @@ class LocalCompute:
     @contextmanager
     def _free_slot(self) -> Iterator[int | None]:
         for number in range(self._count):
-            with _lock(self._slots / str(number), wait=False) as slot:
+            with lock(self._slots / str(number), wait=False) as slot:
                 if slot is not None:
                     yield slot
                     return
         yield None
 
     def _why_they_wait(self) -> str:
-        """What holds up runs that wait; empty where there is room, so that it is something that passes by itself."""
-        if not self._count or not all(_is_held(self._slots / str(number)) for number in range(self._count)):
+        """Why runs wait, in words for a person; empty while there is room: the cause then passes by itself."""
+        if not self._count or not all(is_held(self._slots / str(number)) for number in range(self._count)):
             return ""
         places = "The one place" if self._count == 1 else f"All {self._count} places"
         return (
@@ -282,45 +210,7 @@ class LocalCompute:
             "free. Whoever runs NOMADS can raise NOMADS_LOCAL_SLOTS."
         )
 
-    def _look(self, run: Path, why_it_waits: str = "") -> Observation:
-        if ended := _ended(run):
-            return ended
-        alive = _is_held(run / "lock")
-        try:
-            started = _time((run / "started").stat().st_mtime)
-        except FileNotFoundError:
-            return Observation(JobState.STARTING) if alive else Observation(JobState.RUNNABLE, why_it_waits)
-        if alive:
-            return Observation(JobState.RUNNING, started_at=started)
-        return _ended(run) or Observation(  # it may have ended between the two looks
-            JobState.FAILED,
-            "The program vanished: it or its supervisor was killed, or this machine restarted.",
-            started_at=started,
-        )
-
 
 def _environment(token: SecretStr) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
-    return passed | {"PYTHONUNBUFFERED": "1", "BOSS_TOKEN": token.get_secret_value()}
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _time(seconds)
-
-
-def _ended(run: Path) -> Observation | None:
-    try:
-        ended = json.loads((run / "exit.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return Observation(
-        JobState.SUCCEEDED if ended["code"] == 0 and not ended["reason"] else JobState.FAILED,
-        ended["reason"],
-        exit_code=ended["code"],
-        started_at=_moment(ended["started"]),
-        stopped_at=_time(ended["stopped"]),
-    )
+    return passed | {"PYTHONUNBUFFERED": "1", TOKEN_VARIABLE: token.get_secret_value()}

@@ -6,7 +6,7 @@ before Slack hears anything, and half of the processor time of a call.
 
 from __future__ import annotations
 
-import io
+import json as jsonlib
 import select
 import threading
 import time
@@ -15,14 +15,17 @@ from email.message import Message
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ssl import create_default_context
 from typing import Any, Self
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request
+from urllib.error import URLError
+from urllib.parse import urlencode, urlsplit
 
 from slack_sdk import WebClient
+from slack_sdk.web import SlackResponse
 
 IDLE_SECONDS = 30.0
-"""A connection that was idle for longer is not trusted: whatever lies between may have forgotten it without a word."""
+"""Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
+NOT_JSON = "answer_is_not_json"
+"""The error code of an answer that is not a JSON object: a proxy's, or that of a server that fails."""
+_FORM = "application/x-www-form-urlencoded;charset=utf-8"
 
 
 class PooledWebClient(WebClient):
@@ -43,11 +46,12 @@ class PooledWebClient(WebClient):
             ssl=context,
             retry_handlers=[],
         )
+        self._path = urlsplit(base_url).path
         self._idle: deque[tuple[HTTPConnection, float]] = deque()  # the most recently used last
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the idle connections; those in use close as they come back empty-handed or grow old."""
+        """Close the idle connections. A connection in use closes when Slack ends it, or after IDLE_SECONDS."""
         with self._lock:
             idle = [connection for connection, _ in self._idle]
             self._idle.clear()
@@ -58,27 +62,71 @@ class PooledWebClient(WebClient):
         """Itself: Bolt copies what a lazy listener gets, and connections cannot be copied."""
         return self
 
-    def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
-        """The one step of WebClient that speaks HTTP."""
-        if self.proxy is not None or not url.startswith(self.base_url):
-            return super()._perform_urllib_http_request_internal(url, req)
+    def api_call(
+        self,
+        api_method: str,
+        *,
+        http_verb: str = "POST",
+        files: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        params: dict[str, Any] | None = None,
+        json: dict[str, Any] | None = None,
+        headers: dict[str, Any] | None = None,
+        auth: dict[str, Any] | None = None,
+    ) -> SlackResponse:
+        """Call a method of the Web API, as every other method of this class does; every call is a POST.
+
+        Raises SlackApiError where Slack says no, URLError or OSError where Slack does not answer. Calls with a proxy,
+        with files, `data` or `auth` go through WebClient's own connections.
+        """
+        if self.proxy is not None or files or data or auth:
+            return super().api_call(
+                api_method,
+                http_verb=http_verb,
+                files=files,
+                data=data,
+                params=params,
+                json=json,
+                headers=headers,
+                auth=auth,
+            )
+        given = json if json is not None else params
+        values = {name: value for name, value in (given or {}).items() if value is not None or json is not None}
+        token = values.pop("token", None) or self.token
+        if json is not None:
+            body, kind = jsonlib.dumps(values).encode(), "application/json;charset=utf-8"
+        else:
+            body, kind = urlencode({k: _plain(v) for k, v in values.items()}).encode(), _FORM
+        sent = {**self.headers, **(headers or {}), "Authorization": f"Bearer {token}", "Content-Type": kind}
+        status, got, content = self._post(self._path + api_method, body, sent)
+        response = SlackResponse(
+            client=self,
+            http_verb="POST",
+            api_url=self.base_url + api_method,
+            req_args={"params": params, "json": json},
+            data=_read(content),
+            headers={name.title(): value for name, value in got.items()},  # HTTP may send any case
+            status_code=status,
+        )
+        response.validate()  # type: ignore[no-untyped-call]  # raises SlackApiError
+        return response
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Message, bytes]:
         connection = self._take() or self._connect()
         try:
-            connection.request("POST", req.selector, req.data, dict(req.header_items()))
+            connection.request("POST", path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
         except BaseException as error:
             connection.close()
             if isinstance(error, HTTPException | OSError) and not isinstance(error, TimeoutError):
-                raise URLError(error) from error  # what urllib makes of most of them
+                raise URLError(error) from error  # as urllib does with most errors
             raise
         self._give_back(connection, answer)
-        if answer.status >= 300:
-            raise HTTPError(url, answer.status, answer.reason, answer.headers, io.BytesIO(content))
-        return {"status": answer.status, "headers": answer.headers, "body": _text(content, answer.headers)}
+        return answer.status, answer.headers, content
 
     def _take(self) -> HTTPConnection | None:
-        """An idle connection that is still open."""
+        """An idle connection that is still open; None where there is none."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -107,13 +155,21 @@ class PooledWebClient(WebClient):
 
 
 def _closed(connection: HTTPConnection) -> bool:
-    """Whether the other end closed it, or said something nobody asked for."""
+    """Whether the other end closed the connection, or sent something unasked."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _text(content: bytes, headers: Message) -> str | bytes:
-    if headers.get_content_type() == "application/gzip":  # admin.analytics.getFile
-        return content
-    return content.decode(headers.get_content_charset() or "utf-8")
+def _plain(value: Any) -> Any:
+    """A value as Slack's forms take it: a bool as 1 or 0."""
+    return ("1" if value else "0") if isinstance(value, bool) else value
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Slack's answer; the error NOT_JSON where the content is no JSON object."""
+    try:
+        found = jsonlib.loads(content)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"ok": False, "error": NOT_JSON}

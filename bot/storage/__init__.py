@@ -1,0 +1,1 @@
+"""The database: jobs, their story, the outbox, people and sealed tokens."""

@@ -1,9 +1,8 @@
-"""The command line's way to jobs that there are: list, status, log, cancel, retry. A bot may run beside it, or none."""
+"""`jobs`, `status`, `logs`, `cancel` and `retry`: commands for existing jobs, whether or not a bot runs."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import re
 import sys
@@ -12,50 +11,51 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bot.app import Core, announce, build_core, working
+from bot.app import Core, build_core
 from bot.application.output import log_lines
+from bot.application.steering import Needed
 from bot.domain import words
-from bot.domain.errors import AlreadyRunning, InvalidRequest, NomadsError, TooLate
-from bot.domain.job import Job
-from bot.domain.people import TERMINAL
+from bot.domain.checks import token_problem
+from bot.domain.errors import InvalidRequest, NomadsError, TooLate
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine
 from bot.settings import Settings
-from bot.terminal.submit import LOOK, follow, token
+from bot.terminal.serve import working
+from bot.terminal.submit import LOOK, current_actor, follow, token
+from contract.masking import MASK
 
 TAIL = 1000
-"""Lines that are compared between two looks at a growing log."""
+"""Lines of a growing log that are compared between two looks."""
 CANCELLING = 30.0
 """Seconds in which a cancelled job usually ends: its program has five between SIGTERM and SIGKILL."""
-
-
 _STRUCK = re.compile(r"\*{4,}")
-"""How a token is struck out of a log at its job's end."""
+"""What stands for a token in the log of an ended job."""
 
 
 def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
-    """List jobs, the newest first; `--before` the last one shown gives the next page. Returns 0."""
+    """List jobs, newest first; `--before` the last one shown gives the next page. Returns 0. Raises InvalidRequest."""
     core = _core(settings)
     try:
         states = [JobState(arguments.state.upper())] if arguments.state else list(JobState)
     except ValueError:
         known = ", ".join(state.lower() for state in JobState)
         raise InvalidRequest({"state": f"There is no state {arguments.state}; there is {known}."}) from None
-    before = core.service.named(arguments.before).id if arguments.before else None
-    found = core.store.page(states, before=before, most=arguments.limit + 1)
-    for job in found[: arguments.limit]:
+    before = core.queries.named(arguments.before).id if arguments.before else None
+    page = core.queries.page_of(states, before=before, most=arguments.limit)
+    for job in page.jobs:
         print(json.dumps(_said(core, job)) if arguments.json else _line(job))
-    if len(found) > arguments.limit:
-        print(f"There are older ones: --before {found[arguments.limit - 1].id}", file=sys.stderr)
+    if page.more:
+        print(f"There are older ones: --before {page.jobs[-1].id}", file=sys.stderr)
     core.close()
     return 0
 
 
 def status(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Say everything of a job. Returns 0, or 1 where it ended without success. Raises UnknownJob."""
+    """Print everything of a job. Returns 0, or 1 where the job ended without success. Raises UnknownJob."""
     core = _core(settings)
-    job = core.service.named(arguments.job)
-    steps = core.service.transitions(job.id)
+    job = core.queries.named(arguments.job)
+    steps = core.queries.transitions(job.id)
     if arguments.json:
         told = [{"state": step.state.value, "at": step.at.isoformat(), "text": step.text} for step in steps]
         print(json.dumps(_said(core, job) | {"transitions": told}))
@@ -63,7 +63,7 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
         request = job.request
         print(f"Job {job.id}: {words.state(job.state)}")
         print(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
-        for one in core.service.attempts(job):
+        for one in core.queries.attempts(job):
             if one.id != job.id:
                 print(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}")
         for step in steps:
@@ -76,12 +76,12 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def logs(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print the last lines of a job's log with their times; with `--follow`, what comes until it ends.
+    """Print the last lines of a job's log with their times; with `--follow`, also new lines until the job ends.
 
-    Returns 0, or 1 where the job that was followed ended without success. Raises UnknownJob.
+    Returns 0, or 1 where a followed job ended without success. Raises UnknownJob.
     """
     core = _core(settings)
-    job = core.service.named(arguments.job)
+    job = core.queries.named(arguments.job)
     if not arguments.follow or job.ended:
         _print(core.output.tail(job, lines=arguments.lines))
         core.close()
@@ -91,30 +91,30 @@ def logs(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
-    """End a job and wait for it. Returns 0, or 1 where it had ended, or goes on. Raises UnknownJob."""
+    """Cancel a job and wait for its end. Returns 0, or 1 where the job had ended, or goes on. Raises UnknownJob."""
     core = _core(settings)
-    job_id = core.service.named(arguments.job).id
+    job_id = core.queries.named(arguments.job).id
     with working(core):
         try:
-            job = core.service.cancel(job_id, actor=_actor())
+            job = core.steering.cancel(job_id, actor=current_actor())
         except TooLate as error:
             print(error, file=sys.stderr)
             return 1
         until = time.monotonic() + CANCELLING
         while not job.ended and time.monotonic() < until:
             threading.Event().wait(LOOK)
-            job = core.service.find(job_id)
+            job = core.queries.find(job_id)
         print(f"Job {job.id}: {words.state(job.state) if job.ended else 'being cancelled'}.")
         return 0 if job.state is JobState.CANCELLED else 1
 
 
 def retry(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Try a job again; with `--wait`, stay until that ends. Returns as submit does."""
+    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does."""
     core = _core(settings)
     try:
-        job = core.service.retryable(core.service.named(arguments.job).id, actor=_actor())
+        job = core.steering.retryable(core.queries.named(arguments.job).id, actor=current_actor())
         if job.retried_as is None:
-            announce(core)
+            core.announce()
     except TooLate as error:
         print(error, file=sys.stderr)
         core.close()
@@ -122,7 +122,10 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     given = token()
     with working(core):
         try:
-            again = core.service.retry(job.id, actor=_actor(), token=given)
+            outcome = core.steering.retry(job.id, actor=current_actor(), token=given)
+            if isinstance(outcome, Needed):
+                raise InvalidRequest({"token": token_problem("")})
+            again = outcome.job
         except AlreadyRunning as found:
             again = found.job
             print(f"{found} It is followed instead.", file=sys.stderr)
@@ -131,12 +134,8 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _core(settings: Settings) -> Core:
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    core.store.migrate()
+    core.database.migrate()
     return core
-
-
-def _actor() -> str:
-    return f"{TERMINAL}{getpass.getuser()}"
 
 
 def _code(job: Job) -> int:
@@ -153,7 +152,7 @@ def _line(job: Job) -> str:
 
 
 def _said(core: Core, job: Job) -> dict[str, Any]:
-    """The job for programs: without token and address, which are nobody else's."""
+    """The job as JSON for programs, without its token and mail address, which are private."""
     request = job.request
     times = {name: getattr(job, name) for name in ("accepted_at", "submitted_at", "started_at", "finished_at")}
     return {
@@ -177,12 +176,12 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
 
 
 def _follow_log(core: Core, job: Job, lines: int) -> Job:
-    """Print the log as it grows, until the job ends; returns it as it ended."""
+    """Print the log as it grows, until the job ends; returns the ended job."""
     seen: list[LogLine] = []
     shown = 0
     pause = threading.Event()
     while True:
-        job = core.service.find(job.id)
+        job = core.queries.find(job.id)
         try:
             found = core.output.tail(job, lines=TAIL)
         except NomadsError as error:
@@ -190,7 +189,7 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
             found = seen
         known = overlap(seen, found)
         shown = max(0, shown - (len(seen) - known)) if seen else max(0, len(found) - lines)
-        # A last line may still be being written: it waits until it stays as it is, or another one follows.
+        # The last line may be half written: it is printed once it has not changed, or another line follows.
         whole = (
             len(found) if job.ended or [line.text for line in found] == [line.text for line in seen] else len(found) - 1
         )
@@ -203,12 +202,12 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
 
 
 def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
-    """How many of the lines found were seen before: the most that end the ones and begin the others.
+    """How many of the lines found were seen before: the most that end `seen` and begin `found`.
 
-    The last line that was seen may have grown since, so it need not be the same. Times do not count, since a line's may
-    be known better later, nor does how a token is left out.
+    The last line seen may have grown since. Times do not count, since a line's time may become more precise, nor does
+    what stands for a token.
     """
-    before, now = ([_STRUCK.sub("•••", line.text) for line in lines] for lines in (seen, found))
+    before, now = ([_STRUCK.sub(MASK, line.text) for line in lines] for lines in (seen, found))
     for known in range(min(len(seen), len(found)), 0, -1):
         grown = now[known - 1].startswith(before[-1])
         if grown and before[len(seen) - known : -1] == now[: known - 1]:

@@ -1,4 +1,4 @@
-"""The command line's way to the service: what `python -m bot submit` does and prints."""
+"""`submit`: one job from the terminal, followed until compute has it or until its end."""
 
 from __future__ import annotations
 
@@ -13,44 +13,49 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bot.app import Core, announce, build_core, working
-from bot.application.service import Proposal
+from bot.app import Core, build_core
+from bot.application.submission import Proposal
 from bot.domain import words
-from bot.domain.errors import AlreadyRunning
-from bot.domain.job import Job, Transition
+from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
+from bot.terminal.serve import working
+from contract.program import TOKEN_VARIABLE
 
 LOOK = 0.2
 """Seconds between two looks at the job while waiting."""
 LOOKS_AFTER = 25
-"""Looks that the job's last effects are given once there is nothing more to tell."""
+"""Looks for which the command stays for the job's last effects (mail, say), once all is told."""
 PATIENCE = 5.0
 """Seconds that BOSS is given to check the request."""
 FIELDS = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
 
 
 def submit(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Submit one job; with `--wait`, stay until it ends. Returns 0 done, 1 the job failed.
+    """Submit one job and stay until compute has it; with `--wait`, until its end. Returns 0, or 1 where the job failed.
 
-    Where a job does the same work now, or has done it, that one is followed or told, unless `--again` is given.
-    Raises InvalidRequest with every mistake, by field. Without `--wait` it returns once compute has the job.
+    Where a job does the same work now, or has done it, the command follows that job, unless `--again` is given.
+    Raises InvalidRequest with every mistake, by field.
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    core.service.review(values, given := token())  # before anything is made on this machine
-    core.store.migrate()
-    actor = f"{TERMINAL}{getpass.getuser()}"
-    proposal = core.service.propose(values, given, actor=actor, within=PATIENCE)
-    announce(core)
+    reviewed = core.submission.review(values, token())  # before anything is made on this machine
+    core.database.migrate()
+    proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)
+    core.announce()
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
-        job = _taken(core, proposal, given, actor=actor, again=arguments.again)
+        job = _taken(core, proposal, actor=actor, again=arguments.again)
         return follow(core, job, wait=arguments.wait, as_json=arguments.json)
 
 
+def current_actor() -> str:
+    """The name, as in Job.actor, of the person at this terminal."""
+    return f"{TERMINAL}{getpass.getuser()}"
+
+
 def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
-    """Tell what becomes of a job: until compute has it, or with `wait` until it ends. Returns 1 where it failed."""
+    """Print a job's steps until compute has the job, or with `wait` until its end. Returns 1 where it failed."""
     try:
         return _follow(core, _Teller(core, job, as_json=as_json), wait=wait)
     except KeyboardInterrupt:
@@ -58,16 +63,14 @@ def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
         raise
 
 
-def _taken(core: Core, proposal: Proposal, given: SecretStr, *, actor: str, again: bool) -> Job:
-    """The job that does what is asked: a new one, or one that does or has done the same."""
+def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
+    """The job to follow: a new one, or one that does or has done the same work."""
     job = None if again else proposal.twin
     if job is None:
-        print(words.takes(proposal.request.box.voxels, proposal.size, proposal.expected), file=sys.stderr)
-        key = f"cli:{entropy.token_hex(16)}"
+        takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)
+        print(takes, file=sys.stderr)
         try:
-            return core.service.accept(
-                proposal.request, actor=actor, token=given, key=key, proposal=proposal, again=again
-            )
+            return core.submission.accept(proposal, actor=actor, key=f"cli:{entropy.token_hex(16)}", again=again)
         except AlreadyRunning as found:
             job = found.job
     done = "has done" if job.state in FINAL else "does"
@@ -76,8 +79,8 @@ def _taken(core: Core, proposal: Proposal, given: SecretStr, *, actor: str, agai
 
 
 def token() -> SecretStr:
-    """The BOSS token: of the environment, or typed."""
-    given = os.environ.get("BOSS_TOKEN") or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
+    """The BOSS token: from the environment, or typed; empty without either."""
+    given = os.environ.get(TOKEN_VARIABLE) or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
     return SecretStr(given.strip())
 
 
@@ -87,16 +90,21 @@ def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
     while True:
         job = teller.tell()
         taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
-        if not wait and not job.checked:  # BOSS is away: whoever works on this database will submit it
+        if not wait and not job.checked:  # BOSS does not answer: any worker of this database will submit the job
             looks += 1
             taken = taken or looks > LOOKS_AFTER
         told = job.state not in FINAL or teller.told(job.state)
         if taken and told:
-            # Mail is worth a moment, but not a long one: a worker will send what is left.
-            if patience <= 0 or looks > LOOKS_AFTER or not core.store.open_effects(job.id):
+            # Wait a moment for mail, not long: another worker will send what is left.
+            if patience <= 0 or looks > LOOKS_AFTER or not _open_effects(core, job):
                 return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
             patience -= 1
         pause.wait(LOOK)
+
+
+def _open_effects(core: Core, job: Job) -> int:
+    with core.database.read() as transaction:
+        return transaction.outbox.open(job.id)
 
 
 class _Teller:
@@ -113,9 +121,9 @@ class _Teller:
         return state in self._told
 
     def tell(self) -> Job:
-        """Print what is new; returns the job as it stands. An end is told once its results are at hand."""
-        transitions = self._core.store.transitions(self._id)
-        job = self._core.service.find(self._id)
+        """Print new transitions; returns the job as it stands. An end is printed once its results are collected."""
+        transitions = self._core.queries.transitions(self._id)
+        job = self._core.queries.find(self._id)
         for transition in transitions:
             if transition.state not in self._told and (transition.text or transition.state not in FINAL):
                 self._told.add(transition.state)
@@ -132,13 +140,13 @@ class _Teller:
         if transition.state in FINAL:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
-            said["results_url"] = self._core.results.address(job.folder)
+            said["results_url"] = self._core.output.address(job)
         return json.dumps(said)
 
     def _lines(self, job: Job, transition: Transition) -> str:
         lines = [f"{transition.at:%H:%M:%S} {transition.text or transition.state.value.capitalize() + '.'}"]
         if transition.state is JobState.SUCCEEDED:
-            lines.append(f"Results: {self._core.results.address(job.folder)}")
+            lines.append(f"Results: {self._core.output.address(job)}")
         elif transition.state in FINAL:
             lines += [*(f"  {line}" for line in job.log_tail), job.advice]
         return "\n".join(lines)

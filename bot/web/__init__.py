@@ -1,0 +1,1 @@
+"""HTTP: Slack's requests, health, and the results that the bot serves."""

@@ -1,13 +1,12 @@
-"""The HTTP side: Slack's requests, health, and the results that lie on this machine."""
+"""The HTTP side: Slack's requests, health, and the results that the bot serves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from html import escape
+from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -21,27 +20,29 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from bot.domain.errors import NotFound
-from bot.domain.results import ResultFile
-from bot.local.results import LocalResults
+from bot.domain.html import template
+from bot.domain.results import ResultFile, ServedResults
 
+_FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
-"""Requests answered at once. Each waits for Slack or the database far longer than it computes."""
+"""Requests answered at once: a request mostly waits, for Slack or the database."""
 MAX_BODY = 2**20
-"""Bytes of a request that are read; Slack's largest (a view of 250 kB and its state) stay well below."""
+"""Bytes of the largest request; Slack's largest (a view of 250 kB and its state) stay well below."""
 
 
 class Ready(Protocol):
-    """Says why the process is not ready to work; empty where it is."""
+    """Tells why the process is not ready to work."""
 
-    def __call__(self) -> str: ...
+    def __call__(self) -> str:
+        """The reason, in words for an admin; empty where the process is ready."""
 
 
 def web(
-    *, app: App | None, results: LocalResults | None, ready: Ready, signing_secret: SecretStr | None = None
+    *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
 ) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine.
+    """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
 
-    With `app` comes the `signing_secret`: a request that is not Slack's gets 401 before anything of it is read.
+    `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
 
     async def health(_request: Request) -> Response:
@@ -87,7 +88,7 @@ def _slack(app: App, signing_secret: SecretStr) -> Callable[[Request], object]:
 
 
 def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
-    """Whether Slack signed these bytes within the last five minutes. No header whatever raises anything."""
+    """Whether Slack signed these bytes within the last five minutes. Malformed headers give False."""
     timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or not signature.isascii():
         return False
@@ -98,7 +99,7 @@ def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
     return {name: ", ".join([values] if isinstance(values, str) else values) for name, values in headers.items()}
 
 
-def _results(results: LocalResults) -> Callable[[Request], object]:
+def _results(results: ServedResults) -> Callable[[Request], object]:
     def read(request: Request) -> Response:
         signature, *parts = request.path_params["path"].split("/")
         folder, name = "/".join(parts[:2]), "/".join(parts[2:])
@@ -106,7 +107,7 @@ def _results(results: LocalResults) -> Callable[[Request], object]:
             if not name:
                 if len(parts) < 3 or not results.admits(signature, folder):
                     raise NotFound("no such folder")
-                return HTMLResponse(_listing(folder, results.list(folder)), headers=_FOLDER)
+                return HTMLResponse(_page(folder, results.list(folder)), headers=_FOLDER)
             return FileResponse(results.open(signature, folder, name), headers=_FILE)
         except NotFound:
             return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
@@ -117,16 +118,11 @@ def _results(results: LocalResults) -> Callable[[Request], object]:
 _PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _FILE = _PLAIN | {
-    # A report is a page that a program wrote: it may show itself, and do nothing with this address's name.
+    # A report is a page that a program wrote: it may be shown, and run nothing in this site's name.
     "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
     "style-src 'unsafe-inline'"
 }
 
 
-def _listing(folder: str, files: Sequence[ResultFile]) -> str:
-    rows = "".join(f"<li><a href='{quote(f.name)}'>{escape(f.name)}</a> ({f.size:,} bytes)</li>" for f in files)
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(folder)}</title>"
-        f"<body style='font-family:sans-serif;margin:2em'><h1 style='font-size:1.1em'>{escape(folder)}</h1>"
-        f"<ul>{rows or '<li>Nothing has been written yet.</li>'}</ul></body></html>"
-    )
+def _page(folder: str, files: Sequence[ResultFile]) -> str:
+    return template(_FOLDER_PAGE).render(folder=folder, files=files)

@@ -1,0 +1,1 @@
+"""Synapses among candidates, by a trained model."""

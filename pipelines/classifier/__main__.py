@@ -13,8 +13,9 @@ USAGE = "python -m pipelines.classifier convert components.npy model.pkl weights
 
 def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
     """Write the weights from the published files; the exit code. The last line on `err` says what is wrong."""
+    from contract.program import DONE
     from pipelines.classifier import model, published
-    from pipelines.common.program import DONE, Failure, WrongRequest
+    from pipelines.common.program import Failure, WrongRequest
 
     try:
         if len(argv) != 3:

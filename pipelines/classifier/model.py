@@ -36,7 +36,7 @@ ROLES_2018 = ("gaba", "gad", "gephyrin", "glun", "postsynaptic", "presynaptic", 
 CUBE_2018: Triple = (15, 9, 9)
 """Extent of the published cubes, z, y, x."""
 DEMONSTRATION = Path(__file__).parent / "demonstration.npz"
-"""The model for want of weights; `sandbox/training.py` makes it."""
+"""The model for want of weights; `python -m sandbox.demonstration` makes it."""
 LARGEST = 64 * 2**20
 """The most bytes a file of weights may hold, unpacked. The published ones take 0.4 MB."""
 FORMAT = "nomads-classifier weights 1"

@@ -1,0 +1,1 @@
+"""What every program shares: its arguments, BOSS, results and the report."""

@@ -25,6 +25,9 @@ from intern.resource.boss.resource import (
 )
 from numpy.typing import NDArray
 
+from contract.channels import choose, shared, wanted
+from contract.names import short
+from contract.units import READABLE, nanometres
 from pipelines.common.program import BossFailure, Failure, Request, WrongRequest
 
 T = TypeVar("T")
@@ -48,7 +51,6 @@ _ADVICE = {
     413: "; ask for a smaller box.",
 }
 """What to do where BOSS refuses voxels of a box it has."""
-NANOMETRES = {"nanometers": 1.0, "micrometers": 1e3, "millimeters": 1e6, "centimeters": 1e7}
 
 
 class _Transient(Exception):
@@ -57,11 +59,14 @@ class _Transient(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """An experiment: its bounds `(start, stop)` along z, y, x in voxels, its voxels' size, and its channels' names."""
+    """What a program needs to know of an experiment. Axes are z, y, x."""
 
     bounds: Box
+    """Half-open `(start, stop)` along each axis, in voxels at resolution 0."""
     voxel_nm: tuple[float, float, float]
+    """A voxel's size in nanometres, above 0."""
     channels: list[str]
+    """Names, in BOSS's order."""
 
 
 class Boss:
@@ -79,7 +84,10 @@ class Boss:
             service.session_send_opts = {**service.session_send_opts, "timeout": (CONNECT, READ)}
 
     def describe(self, place: tuple[str, str] | None = None) -> Volume:
-        """The experiment asked for, or the one of that collection and name."""
+        """The experiment asked for, or the one at `place`, which is a collection and an experiment.
+
+        Raises WrongRequest where there is none, and BossFailure where BOSS does not describe it so that it can be used.
+        """
         collection, name = place or (self._request.collection, self._request.experiment)
         experiment = self._get(ExperimentResource(name, collection))
         if experiment is None:
@@ -93,7 +101,7 @@ class Boss:
             raise BossFailure("BOSS does not find the coordinate frame of this experiment.")
         try:
             z, y, x = ((int(frame[f"{axis}_start"]), int(frame[f"{axis}_stop"])) for axis in "zyx")
-            unit = NANOMETRES[str(frame.get("voxel_unit", "nanometers")).lower()]
+            unit = nanometres(frame.get("voxel_unit", "nanometers"))
             dz, dy, dx = (float(frame[f"{axis}_voxel_size"]) * unit for axis in "zyx")
             channels = [str(name) for name in experiment["channels"]]
         except (KeyError, TypeError, ValueError):
@@ -109,7 +117,10 @@ class Boss:
             raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
 
     def channel(self, name: str) -> ChannelResource:
-        """A channel, ready for reading."""
+        """The channel of that name in the experiment asked for, as intern reads it.
+
+        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find it.
+        """
         request = self._request
         about = self._get(ChannelResource(name, request.collection, request.experiment))
         if about is None:
@@ -120,8 +131,7 @@ class Boss:
             )
         except ValueError:
             raise WrongRequest(
-                f"The channel “{name}” has the data type {_short(str(about.get('datatype')))}; "
-                "only uint8, uint16 and uint64 can be read."
+                f"The channel “{name}” has the data type {short(str(about.get('datatype')))}; {READABLE}."
             ) from None
 
     def read(
@@ -292,37 +302,26 @@ class Boss:
 def pick(
     roles: Mapping[str, Sequence[str]], channels: Sequence[str], chosen: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The channel for each role: the one `chosen` for it, or the one whose lower-cased name holds a part of the role's.
+    """The channel for each role, in the order of the roles: the one `chosen` for it, or the best of its candidates.
 
-    Earlier parts win over later ones, then shorter names, then the alphabet; BOSS's order says nothing.
     Raises WrongRequest that names the roles nobody fills and the channels there are, or a channel that fills two.
     """
     chosen = chosen or {}
     if unknown := [role for role in chosen if role not in roles]:
-        raise WrongRequest(f"There is no role {_short(unknown[0])}; the roles are {_listing(list(roles))}.")
+        raise WrongRequest(f"There is no role {short(unknown[0])}; the roles are {_listing(list(roles))}.")
     if absent := [name for name in chosen.values() if name not in channels]:
-        raise WrongRequest(f"The experiment has no channel {_short(absent[0])}; its channels are {_listing(channels)}.")
-    found = {role: chosen.get(role) or next(iter(candidates(parts, channels)), None) for role, parts in roles.items()}
-    missing = [
-        f"{role} channel (with {' or '.join(roles[role])} in its name)" for role, name in found.items() if not name
-    ]
-    if missing:
+        raise WrongRequest(f"The experiment has no channel {short(absent[0])}; its channels are {_listing(channels)}.")
+    found = {**choose(roles, channels), **chosen}
+    if missing := [wanted(role, parts) for role, parts in roles.items() if role not in found]:
         raise WrongRequest(f"The experiment has no {' and no '.join(missing)}; its channels are {_listing(channels)}.")
-    filled: dict[str, str] = {}
-    for role, name in found.items():
-        if name in filled:
-            raise WrongRequest(
-                f"The channel {name} cannot be {filled[name]} and {role} at once; name another one with "
-                f"--channel {role}=NAME. The channels are {_listing(channels)}."
-            )
-        filled[str(name)] = role
-    return {role: str(name) for role, name in found.items()}
-
-
-def candidates(parts: Sequence[str], channels: Sequence[str]) -> list[str]:
-    """The channels whose lower-cased names hold one of the parts, the best first (see `pick`)."""
-    rank = {name: i for name in channels for i, part in reversed(list(enumerate(parts))) if part in name.lower()}
-    return sorted(rank, key=lambda name: (rank[name], len(name), name))
+    found = {role: found[role] for role in roles}
+    if twice := shared(found):
+        one, other = twice
+        raise WrongRequest(
+            f"The channel {found[one]} cannot be {one} and {other} at once; name another one with "
+            f"--channel {other}=NAME. The channels are {_listing(channels)}."
+        )
+    return found
 
 
 def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
@@ -342,7 +341,7 @@ def _box(box: Box) -> str:
 def _listing(names: object, limit: int = 20) -> str:
     if not isinstance(names, Sequence) or not names:
         return "none"
-    said = ", ".join(_short(str(name), 60) for name in names[:limit])
+    said = ", ".join(short(str(name), 60) for name in names[:limit])
     return f"{said} and {len(names) - limit} more" if len(names) > limit else said
 
 
@@ -352,7 +351,7 @@ def _message(response: requests.Response) -> str:
         said = response.json()["message"]
     except (ValueError, KeyError, TypeError):
         return ""
-    return f": {_short(str(said), 200).rstrip('.')}"
+    return f": {short(' '.join(str(said).split()), 200).rstrip('.')}"
 
 
 def _network(error: requests.RequestException) -> str:
@@ -366,8 +365,3 @@ def _network(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke"
     return "no connection could be made, or it broke"
-
-
-def _short(text: str, limit: int = 40) -> str:
-    clean = "".join(c if c.isprintable() else " " for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

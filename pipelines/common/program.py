@@ -12,7 +12,6 @@ words for the user. The token is never printed.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import re
 import signal
@@ -26,15 +25,15 @@ from types import FrameType
 from typing import NoReturn, TextIO
 from urllib.parse import urlsplit
 
-DONE, FAILED, WRONG, BOSS_FAILED = 0, 1, 2, 3
-MAX_NAME = 255
-"""The longest name BOSS takes."""
+from contract import masking, names, ranges
+from contract.program import BOSS_FAILED, DONE, FAILED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
+
+MAX_KEY = 1000
+"""The longest results key taken; the longest names make one of about 700 characters."""
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_RANGE = re.compile(r"\s*([0-9]{1,10})\s*[,:]\s*([0-9]{1,10})\s*")
 _RANGES = ("--z-range", "--y-range", "--x-range")
 PATIENCE = 3
 """Seconds between SIGTERM and the end of a computation that does not heed it."""
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
@@ -87,12 +86,12 @@ class Request:
 
     @property
     def start(self) -> tuple[int, int, int]:
-        """The corner, z, y, x."""
+        """The box's first voxel, (z, y, x)."""
         return self.z[0], self.y[0], self.x[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Extent in voxels, z, y, x."""
+        """The box's extent in voxels, (z, y, x)."""
         return self.z[1] - self.z[0], self.y[1] - self.y[0], self.x[1] - self.x[0]
 
     def public(self) -> dict[str, object]:
@@ -142,14 +141,14 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
     return Request(
         host=host,
         protocol=protocol,
-        token=_token(given.token or environ.get("BOSS_TOKEN", "")),
+        token=_token(given.token or environ.get(TOKEN_VARIABLE, "")),
         collection=_name("collection", given.col),
         experiment=_name("experiment", given.exp),
         z=_range("z", given.z_range),
         y=_range("y", given.y_range),
         x=_range("x", given.x_range),
         results_uri=given.results_uri or Path("results").absolute().as_uri() + "/",
-        results_key=_name("results key", given.results_key, 1000) if given.results_key else "",
+        results_key=_name("results key", given.results_key, MAX_KEY) if given.results_key else "",
         predictions=_place(given.predictions) if given.predictions else None,
         viewer=_viewer(given.viewer),
         channels=_channels(given.channel),
@@ -187,13 +186,13 @@ def _host(text: str) -> tuple[str, str]:
 def _token(text: str) -> str:
     if not text:
         raise WrongRequest("There is no BOSS token: set BOSS_TOKEN or give --token.")
-    if not re.fullmatch(r"[!-~]{1,1000}", text):  # anything else would break the header it travels in
+    if not masking.is_token(text):
         raise WrongRequest("The BOSS token has a space, a line break or another character no token has; copy it again.")
     return text
 
 
-def _name(what: str, text: str, longest: int = MAX_NAME) -> str:
-    if not re.fullmatch(r"[a-zA-Z0-9_-]+", text) or len(text) > longest:
+def _name(what: str, text: str, longest: int = names.MAX_NAME) -> str:
+    if not names.is_name(text, longest=longest):
         raise WrongRequest(
             f"The {what}'s name is not one BOSS knows; letters, digits, - and _ are allowed, at most {longest}."
         )
@@ -224,13 +223,17 @@ def _channels(given: Sequence[str]) -> dict[str, str]:
 
 
 def _range(axis: str, text: str) -> tuple[int, int]:
-    found = _RANGE.fullmatch(text)
-    if not found:
-        raise WrongRequest(f"The {axis} range is not two whole numbers from 0 up; write start and stop, such as 0,512.")
-    start, stop = int(found[1]), int(found[2])
-    if start >= stop:
-        raise WrongRequest(f"The {axis} range starts at {start}, which must be smaller than its stop, {stop}.")
-    return start, stop
+    try:
+        return ranges.parse(text)
+    except ranges.NotAscending as error:
+        raise WrongRequest(
+            f"The {axis} range starts at {error.start}, which must be smaller than its stop, {error.stop}."
+        ) from None
+    except ValueError as error:
+        most = f"to {ranges.MAX_COORDINATE}" if isinstance(error, ranges.TooLarge) else "up"
+        raise WrongRequest(
+            f"The {axis} range is not two whole numbers from 0 {most}; write start and stop, such as 0,512."
+        ) from None
 
 
 class Progress:
@@ -246,7 +249,7 @@ class Progress:
         now = self._clock()
         if now - self._last >= 1:
             self._last = now
-            print(f"progress {min(max(part, 0), 1):.2f} {what}", file=self._out, flush=True)
+            print(progress_line(part, what), file=self._out, flush=True)
 
 
 class Stopwatch:
@@ -276,24 +279,27 @@ def run(
 
     The token, if it occurs anywhere in what is said, is left out.
     """
-    token = environ.get("BOSS_TOKEN", "")
+    token = environ.get(TOKEN_VARIABLE, "")
+
+    def say(text: str) -> None:
+        print(masking.hidden(text, token, mask=masking.SHORT_MASK), file=err, flush=True)
+
     try:
         request = parse(argv, environ, options=options)
         token = request.token
         program(request)
     except Failure as failure:
-        print(_without(token, " ".join(str(failure).split())), file=err, flush=True)
+        say(" ".join(str(failure).split()))
         return failure.code
     except Stopped:
-        print(_STOPPED, file=err, flush=True)
+        say(_STOPPED)
         return FAILED
     except MemoryError:
-        print("The box is too large for the memory of this machine; ask for a smaller one.", file=err, flush=True)
+        say("The box is too large for the memory of this machine; ask for a smaller one.")
         return FAILED
     except Exception as error:
-        print(_without(token, traceback.format_exc()), file=err)
-        said = f"The program failed unexpectedly: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        print(_without(token, said), file=err, flush=True)
+        say(traceback.format_exc())
+        say(f"The program failed unexpectedly: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return FAILED
     return DONE
 
@@ -309,11 +315,11 @@ def main(program: Callable[[Request], None], *, options: Mapping[str, str] | Non
     """
     # the child imports NumPy and makes threads; up to here there are none, so that forking is safe
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until both have their handlers
-    parent = os.getpid()
+    end_with_parent = dies_with(os.getpid())
     child = os.fork()
     if child:
         raise SystemExit(_watch(child))
-    _dies_with(parent)
+    end_with_parent()
     for number in _ENDS:
         signal.signal(number, _stop)
     try:
@@ -356,16 +362,3 @@ def _watch(child: int) -> int:
     said = f"The program was ended by {name}; the box may be too large for the memory of this machine."
     print(_STOPPED if asked else said, file=sys.stderr, flush=True)
     return FAILED
-
-
-def _dies_with(parent: int) -> None:
-    """Let this process end when its parent is killed (on Linux)."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the arrangement held
-        os._exit(FAILED)
-
-
-def _without(secret: str, text: str) -> str:
-    return text.replace(secret, "…") if secret else text

@@ -1,7 +1,7 @@
-"""report.html: one page that shows a run by itself. No script and nothing from elsewhere, so it opens anywhere.
+"""report.html: one page that shows a run by itself. It has no script and fetches nothing, so it opens anywhere.
 
-The same content gives the same bytes. Charts are drawn for a column of a telephone's width, and take their colours from
-the page, which is light or dark as the reader likes.
+`templates/report.html` is its form, and escapes whatever stands in it. The same content gives the same bytes. Charts
+are drawn for a telephone's width, and take their colours from the page, which is light or dark as the reader likes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
+from pathlib import Path
 
+import jinja2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -62,6 +64,16 @@ class Section:
     title: str
     text: str = ""
     parts: Sequence[Chart | Table] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those of the parts, in their order; they stand before the charts."""
+        return [part for part in self.parts if isinstance(part, Table)]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Those of the parts, in their order."""
+        return [part for part in self.parts if isinstance(part, Chart)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,84 +142,52 @@ def bins(low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.fl
 
 def render(page: Page) -> bytes:
     """The page as UTF-8."""
-    first, *others = page.numbers
-    numbers = "".join(f"<div><dt>{_text(label)}</dt><dd>{_text(value)}</dd></div>" for label, value in others)
-    notes = "".join(f"<li>{_text(note)}</li>" for note in page.notes)
-    key = "".join(
-        f"<li><span class='spot' style='background:rgb{colour}'></span>{_text(meaning)}</li>"
-        for colour, meaning in page.key
-    )
-    facts = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in page.facts.items())
     picture = base64.b64encode(page.picture).decode()
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{_text(page.title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{_text(page.title)}</h1>
-<p>{_text(page.about)}</p>
-</header>
-<dl class="numbers"><div class="first"><dt>{_text(first[0])}</dt><dd>{_text(first[1])}</dd></div>{numbers}</dl>
-{f'<ul class="notes">{notes}</ul>' if notes else ""}
-<section>
-<h2>Preview</h2>
-<figure class="picture">
-<img src="data:image/png;base64,{picture}" alt="{_text(page.picture_said)}">
-<figcaption><ul class="key">{key}</ul></figcaption>
-</figure>
-</section>
-{"".join(_section(section) for section in page.sections)}
-<section>
-<h2>How this was made</h2>
-<dl class="facts">{facts}</dl>
-</section>
-</main>
-</body>
-</html>
-""".encode()
+    return _template().render(page=page, picture=picture).encode()
 
 
-def _text(text: str) -> str:
-    return escape(text, quote=True)
-
-
-def _section(section: Section) -> str:
-    charts = [part for part in section.parts if isinstance(part, Chart)]
-    tables = [part for part in section.parts if isinstance(part, Table)]
-    drawn = f'<div class="charts">{"".join(map(_chart, charts))}</div>' if charts else ""
-    said = f"<p>{_text(section.text)}</p>" if section.text else ""
-    return f"<section>\n<h2>{_text(section.title)}</h2>\n{said}{''.join(map(_table, tables))}{drawn}\n</section>\n"
-
-
-def _table(table: Table) -> str:
-    header = "".join(f"<th scope='col'>{_text(name)}</th>" for name in table.header)
-    rows = ""
-    for number, (name, *cells) in enumerate(table.rows):
-        rows += f"<tr><th scope='row'>{_text(name)}</th>"
-        for column, cell in enumerate(cells):
-            shade = table.shades[number][column] if table.shades else 0.0
-            colour = "var(--one)" if shade >= 0 else "var(--two)"
-            style = (
-                f" style='background:color-mix(in srgb,{colour} {abs(shade) * 45:.0f}%,transparent)'" if shade else ""
-            )
-            rows += f"<td{style}>{_text(cell)}</td>"
-        rows += "</tr>"
-    return (
-        f"<h3>{_text(table.title)}</h3>"
-        f"<div class='wide' tabindex='0' role='region' aria-label='{_text(table.title)}'>"
-        f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>"
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.globals["draw"] = _draw
+    return environment.get_template("report.html")
 
 
-def _chart(chart: Chart) -> str:
-    """A figure: the drawing, what it shows in words, and its numbers for who would rather read them."""
+@dataclass(frozen=True, kw_only=True)
+class _Label:
+    """A number beside an axis; `anchor` is SVG's text-anchor."""
+
+    x: str
+    y: str
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A chart as SVG has it, in pixels at full size; and its numbers as text, for who would rather read them."""
+
+    wide: int = _WIDE
+    high: int = _HIGH
+    middle: str = f"{(_LEFT + _WIDE - _RIGHT) / 2:.0f}"
+    """Of the horizontal axis."""
+    labels: Sequence[_Label]
+    lines: Sequence[str]
+    """Paths of the horizontal lines."""
+    outlines: Sequence[str]
+    """A path for each series."""
+    rows: Sequence[tuple[str, Sequence[str]]]
+    """What lies between each two edges: the edges, and each series' value."""
+
+
+def _draw(chart: Chart) -> _Drawing:
     bottom, right = _HIGH - _BOTTOM, _WIDE - _RIGHT
     largest = max((float(series.values.max(initial=0)) for series in chart.series), default=0) or 1.0
     edges = np.log(chart.edges) if chart.logarithmic else chart.edges
@@ -216,49 +196,36 @@ def _chart(chart: Chart) -> str:
     def height(value: float) -> float:
         return bottom - value / largest * (bottom - _TOP)
 
-    shapes = []
-    for number, series in enumerate(chart.series):
-        outline = [f"M{across[0]:.1f} {bottom}"]
-        outline += [
+    def outline(series: Series) -> str:
+        steps = "".join(
             f"L{left:.1f} {height(value):.1f}L{end:.1f} {height(value):.1f}"
             for left, end, value in zip(across[:-1], across[1:], series.values, strict=True)
-        ]
-        shapes.append(f"<path class='series{number}' d='{''.join(outline)}L{across[-1]:.1f} {bottom}Z'/>")
-    ticks = ""
-    last = len(chart.edges) - 1
-    for place in (0, last // 2, last) if last > 1 else (0, last):
-        anchor = {0: "start", last: "end"}.get(place, "middle")
-        at = f"x='{across[place]:.1f}' y='{bottom + 15}' text-anchor='{anchor}'"
-        ticks += f"<text {at}>{_short(chart.edges[place])}</text>"
-    for value in (0.0, largest):
-        ticks += f"<text x='{_LEFT - 5}' y='{height(value) + 4:.1f}' text-anchor='end'>{_short(value)}</text>"
-        ticks += f"<path class='line' d='M{_LEFT} {height(value):.1f}H{right}'/>"
-    key = ""
-    if len(chart.series) > 1:
-        key = "".join(
-            f"<li><span class='spot series{n}'></span>{_text(series.label)}</li>"
-            for n, series in enumerate(chart.series)
         )
-        key = f"<ul class='key'>{key}</ul>"
-    names = "".join(f"<th scope='col'>{_text(series.label)}</th>" for series in chart.series)
-    rows = "".join(
-        f"<tr><th scope='row'>{_short(a)} to {_short(b)}</th>"
-        + "".join(f"<td>{_short(series.values[i])}</td>" for series in chart.series)
-        + "</tr>"
-        for i, (a, b) in enumerate(zip(chart.edges[:-1], chart.edges[1:], strict=True))
+        return f"M{across[0]:.1f} {bottom}{steps}L{across[-1]:.1f} {bottom}Z"
+
+    last = len(chart.edges) - 1
+    labels = [
+        _Label(
+            x=f"{across[place]:.1f}",
+            y=str(bottom + 15),
+            anchor={0: "start", last: "end"}.get(place, "middle"),
+            text=_short(chart.edges[place]),
+        )
+        for place in ((0, last // 2, last) if last > 1 else (0, last))
+    ]
+    marks = (0.0, largest)
+    labels += [
+        _Label(x=str(_LEFT - 5), y=f"{height(value) + 4:.1f}", anchor="end", text=_short(value)) for value in marks
+    ]
+    return _Drawing(
+        labels=labels,
+        lines=[f"M{_LEFT} {height(value):.1f}H{right}" for value in marks],
+        outlines=[outline(series) for series in chart.series],
+        rows=[
+            (f"{_short(low)} to {_short(high)}", [_short(series.values[i]) for series in chart.series])
+            for i, (low, high) in enumerate(zip(chart.edges[:-1], chart.edges[1:], strict=True))
+        ],
     )
-    return f"""<figure>
-<h3>{_text(chart.title)}</h3>
-<svg viewBox="0 0 {_WIDE} {_HIGH}" role="img" aria-label="{_text(f"{chart.title}. {chart.said}")}">
-{ticks}{"".join(shapes)}
-<text x="{(_LEFT + right) / 2:.0f}" y="{_HIGH - 8}" text-anchor="middle">{_text(chart.across)}</text>
-</svg>
-<figcaption>{key}{_text(chart.said)}
-<details><summary>Numbers</summary><div class="wide" tabindex="0" role="region" aria-label="{_text(chart.title)}">
-<table><thead><tr><th scope="col">{_text(chart.across)}</th>{names}</tr></thead>
-<tbody>{rows}</tbody></table></div></details></figcaption>
-</figure>
-"""
 
 
 def _short(number: float) -> str:
@@ -269,47 +236,3 @@ def _short(number: float) -> str:
     if 1e-3 <= abs(number) < 1e5:
         return f"{round(number):,}" if abs(number) >= 1000 else f"{number:.3g}"
     return f"{number:.1e}"
-
-
-_STYLE = """
-:root{--ink:#1b1f24;--soft:#555e68;--paper:#fff;--card:#f3f5f7;--line:#d5dae0;--one:#1f6fb2;--two:#c2571a}
-@media (prefers-color-scheme:dark){
-:root{--ink:#e8ebee;--soft:#aab3bd;--paper:#14171a;--card:#1f2429;--line:#3a424a;--one:#6cb4ee;--two:#f0a06a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:72rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0;overflow-wrap:anywhere}
-h2{font-size:1.2rem;margin:2rem 0 .5rem}
-h3{font-size:1rem;margin:1rem 0 .25rem}
-figure h3{margin-top:0}
-header p,figcaption,.facts dt,.numbers dt{color:var(--soft)}
-dl,dd,figure,ul{margin:0;padding:0}
-.numbers{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.5rem;margin:1rem 0}
-.numbers div,figure{background:var(--card);border-radius:.5rem;padding:.75rem}
-.numbers dt{font-size:.85rem}
-.numbers dd{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}
-.numbers .first dd{font-size:1.75rem}
-.notes{padding-left:1.2rem;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18.5rem),1fr));gap:1rem;margin-top:1rem}
-.picture img{display:block;max-width:100%;height:auto;margin:0 auto .5rem}
-svg{display:block;width:100%;height:auto;max-width:30rem}
-svg text{fill:var(--soft);font:12px system-ui,sans-serif}
-.line{stroke:var(--line);fill:none}
-path.series0{fill:var(--one)}
-path.series1{fill:none;stroke:var(--two);stroke-width:2}
-span.series0{background:var(--one)}
-span.series1{background:var(--two)}
-figcaption{font-size:.9rem}
-.key{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin-bottom:.25rem}
-.spot{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em;border:1px solid var(--soft)}
-.wide{overflow-x:auto;max-width:100%}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child{text-align:left}
-th{font-weight:500}
-summary{cursor:pointer;padding:.25rem 0}
-.facts div{display:flex;flex-wrap:wrap;gap:0 1rem;padding:.2rem 0;border-bottom:1px solid var(--line)}
-.facts dt{flex:0 0 11rem}
-.facts dd{flex:1 1 12rem;overflow-wrap:anywhere}
-a:focus-visible,summary:focus-visible,.wide:focus-visible{outline:2px solid var(--one);outline-offset:2px}
-"""

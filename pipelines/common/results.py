@@ -17,9 +17,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.program import RESULTS
 from pipelines.common.program import Failure, WrongRequest
-
-SUMMARY = "results.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Results:
     def __init__(self, uri: str) -> None:
         self._place = _place(uri)
         self.files: list[File] = []
-        self._place.remove(SUMMARY)
+        self._place.remove(RESULTS)
 
     def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
         """Write a file, announce it in results.json, and return what was written."""
@@ -61,7 +60,7 @@ class Results:
         """Write results.json: the summary, and the files."""
         files = [{"name": f.name, "title": f.title, "media_type": f.media_type} for f in self.files]
         content = json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n"
-        self._place.put(SUMMARY, content.encode(), "application/json")
+        self._place.put(RESULTS, content.encode(), "application/json")
 
 
 class _Folder:

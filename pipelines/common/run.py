@@ -27,10 +27,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.channels import candidates
+from contract.names import MAX_NAME, results_key
+from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import preview, report, viewer
-from pipelines.common.boss import Boss, candidates, pick
+from pipelines.common.boss import Boss, pick
 from pipelines.common.channels import Channel
-from pipelines.common.program import MAX_NAME, Failure, Progress, Request, Stopwatch
+from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
 
 Array = NDArray[Any]
@@ -39,8 +42,6 @@ COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", 
 """Of synapses.csv; a mean brightness of each channel follows."""
 PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
 """Whose versions results.json names."""
-MAX_NOTES, MAX_NOTE = 10, 500
-"""What the bot reads of results.json: notes, and characters of each."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -118,9 +119,10 @@ class Run:
     @property
     def key(self) -> str:
         """The results key: what the bot calls this pipeline on this box."""
-        z, y, x = self.request.z, self.request.y, self.request.x
-        place = f"{self.entry['name']}_{self.request.collection}_{self.request.experiment}"
-        return self.request.results_key or f"{place}_z_{z[0]}_{z[1]}_y_{y[0]}_{y[1]}_x_{x[0]}_{x[1]}"
+        asked = self.request
+        return asked.results_key or results_key(
+            self.entry["name"], asked.collection, asked.experiment, z=asked.z, y=asked.y, x=asked.x
+        )
 
     def progress(self, part: float, phase: str) -> None:
         """That part of the work is done, from 0 to 1, and this phase begins or goes on: one word or two."""
@@ -246,7 +248,7 @@ class Run:
         return counts | {"voxels in synapses": int(found.voxels.sum())}
 
     def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> bytes:
-        """synapses.csv."""
+        """The bytes of synapses.csv: a row for each synapse under COLUMNS and the channels' mean values."""
         voxel_nm = np.array(self.volume.voxel_nm)
         places = found.centres + np.array(self.request.start)
         cubic = found.voxels * voxel_nm.prod() / 1e9

@@ -7,11 +7,10 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from contract.program import MAX_VIEWER
 from pipelines.common.program import Request
 
 NEUROGLANCER = "https://neuroglancer.bossdb.io/"
-LONGEST = 3000
-"""The longest link results.json may hold."""
 _SHADER = "void main(){float v=toNormalized(getDataValue());emitRGBA(vec4(1,.9,.3,v*.6));}"
 """Detections in yellow over what they were found in, and nothing where there are none."""
 
@@ -32,7 +31,7 @@ def link(
         return None
     for shown in range(len(channels), -1, -1):
         address = _link(request, channels[:shown], voxel_nm, detections)
-        if len(address) <= LONGEST:
+        if len(address) <= MAX_VIEWER:
             return address
     return None
 

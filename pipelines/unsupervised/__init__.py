@@ -1,0 +1,1 @@
+"""Synapses without training."""

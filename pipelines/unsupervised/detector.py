@@ -125,8 +125,10 @@ def scan(
 def _counted(
     read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]
 ) -> tuple[Read, tuple[float, float]]:
-    """`read`, each channel being counted from its lowest value: its camera's offset, or what large numbers have in
-    common, which would leave no room for their differences once they are floats. And how many grey levels a photon is.
+    """`read` with each channel counted from its lowest value, and how many grey levels a photon is in each channel.
+
+    The lowest value is the camera's offset, or what large numbers have in common: it would leave no room for their
+    differences once they are floats.
 
     A voxel in FEW may be lower: a dead one says nothing about the others. Noise of photons varies by its mean, times
     what a photon is; neighbours in a row differ by their noise, but hardly by what light has blurred. Rows with hot

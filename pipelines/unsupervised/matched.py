@@ -91,8 +91,10 @@ def bins_for(voxel_nm: tuple[float, float, float]) -> Triple:
 def levels(
     pairs: Iterable[tuple[Array, Array]], *, photons: tuple[float, float], bins: Triple
 ) -> Iterator[NDArray[np.uint8]]:
-    """For each pair of sections (y, x; unsigned integers), in the order of z: STEPS times the standard deviations by
-    which both markers stand out on average, at most 255, where a synapse may be; 0 elsewhere.
+    """How far both markers stand out, for each pair of sections (y, x; unsigned integers) in the order of z.
+
+    Where a synapse may be, it is STEPS times the standard deviations by which both stand out on average, at most 255;
+    elsewhere 0.
 
     `photons` is how many grey levels one is in each marker. With bins, it is for each layer of pixels.
     """
@@ -213,8 +215,11 @@ def _missed(squares: Plane, background: Plane, y: _Squares, x: _Squares) -> Plan
 
 
 def _look_at_borders(squares: Plane, seen: Plane, y: _Squares, x: _Squares) -> None:
-    """Raise squares beside a border to the mean of their outer half, where a background that ends too early leaves it
-    its light, darker pixels beside it hiding that from the mean of the whole."""
+    """Raise squares beside a border to the mean of their outer half.
+
+    A background that ends too early leaves the outer half its light, and darker pixels beside it hide that from the
+    mean of the whole square.
+    """
     for grid, pixels, across in ((squares, seen, x), (squares.T, seen.T, y)):
         starts = np.cumsum(across.sizes) - across.sizes
         for n, outer in ((0, pixels[: BLOCK // 2]), (-1, pixels[-(BLOCK // 2) :])):
@@ -222,8 +227,10 @@ def _look_at_borders(squares: Plane, seen: Plane, y: _Squares, x: _Squares) -> N
 
 
 def _rows(squares: Array) -> Array:
-    """The square of how bright the faintest of ROW squares in a row is: of the brightest such row whose middle is
-    within NEAR squares, so that the ends of a line of light count as well.
+    """The square of how bright the faintest of ROW squares in a row is.
+
+    It is that of the brightest such row whose middle is within NEAR squares, so that the ends of a line of light count
+    as well.
 
     Of several planes, in standard deviations of the noise, up to 8. At a sharp edge, squares are brighter than the
     background along it; at a border of the image, where no dark side may be seen, that is all that shows.
@@ -287,8 +294,10 @@ def _highest_of_seven(padded: Array, axis: int) -> Array:
 
 
 class _Squares:
-    """An axis cut into equal lengths; the last is longer by what would be less than half of one. Every `step`th place
-    and the last one are looked at: `seen`."""
+    """An axis cut into equal lengths; the last is longer by what would be less than half of one.
+
+    Every `step`th place and the last one are looked at: `seen`.
+    """
 
     def __init__(self, length: int, side: int, step: int) -> None:
         starts = np.arange(0, max(1, length - side // 2 + 1), side)

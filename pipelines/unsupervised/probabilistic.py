@@ -66,8 +66,10 @@ def moments(sums: NDArray[np.float64], count: int) -> Moments:
 def levels(
     pairs: Iterable[tuple[Array, Array]], seen: Sequence[tuple[Moments, ...]], *, size: tuple[int, int, int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """For each pair of sections (y, x; unsigned integers), in the order of z: STEPS times the probability of a synapse
-    where it is above THRESHOLD; 0 elsewhere. `seen` holds the moments of both markers' sections."""
+    """STEPS times the probability of a synapse where it is above THRESHOLD, else 0, for each pair of sections.
+
+    Sections are (y, x), unsigned integers, in the order of z. `seen` holds the moments of both markers' sections.
+    """
     puncta = (
         tuple(_puncta(section, about, size[1:]) for section, about in zip(pair, of, strict=True))
         for pair, of in zip(pairs, seen, strict=True)

@@ -86,6 +86,7 @@ class WebApi:
             raise SlackError("missing_scope", needed=",".join(scopes), provided=",".join(sorted(self.scopes)))
 
     def has(self, scope: str) -> bool:
+        """Whether the app was granted that scope."""
         return self.scopes is None or scope in self.scopes
 
     def known(self, arguments: Json) -> Channel:

@@ -43,7 +43,7 @@ def protocol(answering: Answering) -> type[asyncio.Protocol]:
 
         @property
         def idle(self) -> bool:
-            """uvicorn is not in the middle of a request on this connection."""
+            """Whether uvicorn is not in the middle of a request on this connection."""
             return self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]
 
         def proceed(self) -> None:

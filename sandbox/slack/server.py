@@ -44,8 +44,10 @@ _MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: cid
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a Web API method: its arguments and headers without the token, when (the stand-in's clock), and
-    the `error` it was answered with (a code of Slack's, `ratelimited`, `lost`, or empty)."""
+    """One call of a Web API method: its arguments and headers without the token, and when (the stand-in's clock).
+
+    `error` is what it was answered with: a code of Slack's, `ratelimited`, `lost`, or empty.
+    """
 
     method: str
     arguments: Json
@@ -129,6 +131,7 @@ class Site:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that no quick way was found for."""
         await self.rest(scope, receive, send)
 
     async def slow_call(self, request: Request) -> Response:
@@ -226,6 +229,7 @@ class Site:
         return PlainTextResponse("ok")
 
     async def page(self, request: Request) -> Response:
+        """Serve the page."""
         return FileResponse(
             PAGE / "index.html", headers={"content-security-policy": _POLICY, "cache-control": "no-store"}
         )

@@ -28,6 +28,7 @@ class AwsComputeRig:
     def __init__(self, world: aws.World) -> None:
         self._world = world
         self.compute = world.compute()
+        self.logs = world.logs()
         self._secrets = world.secrets()
         self._run: list[str] = []
 

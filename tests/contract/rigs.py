@@ -11,21 +11,24 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from bot.application.ports import Compute, Mailer, Results, Secrets, Volumes
+from bot.application.ports import Compute, Logs, Mailer, Results, Volumes
 from bot.boss.volumes import BossVolumes
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine, Observation, Work
 from bot.local.compute import LocalCompute
+from bot.local.logs import LocalLogs
 from bot.local.results import LocalResults
 from bot.mail.smtp import MailServer, Security, SmtpMailer, mime
-from bot.storage.vault import SealedSecrets
+from bot.storage.engine import Database, connect
+from bot.storage.vault import Vault
 from sandbox.boss import Access, BossStandIn
 from sandbox.volumes import Bricks
+from tests.support.databases import new_sqlite
 from tests.support.memory import Bounds, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 from tests.support.waiting import until
 
@@ -43,6 +46,10 @@ class ComputeRig(Protocol):
     @property
     def compute(self) -> Compute:
         """The adapter."""
+
+    @property
+    def logs(self) -> Logs:
+        """The logs of its programs."""
 
     def work(self, name: str) -> Work:
         """A program with TOKEN as its token; it prints and ends when told to."""
@@ -67,7 +74,7 @@ class MemoryComputeRig:
     """MemoryCompute, told what to see."""
 
     def __init__(self) -> None:
-        self.compute = MemoryCompute()
+        self.compute = self.logs = MemoryCompute()
 
     def work(self, name: str) -> Work:
         return a_work(name, token=MemorySecrets().put("U1", SecretStr(TOKEN)))
@@ -117,10 +124,11 @@ class LocalComputeRig:
         self.secrets = MemorySecrets()
         self.slots = slots
         self.compute = self.another()
+        self.logs = LocalLogs(folder=self.folder)
 
     def another(self) -> LocalCompute:
         """A second adapter on the same folder, as after a restart."""
-        return LocalCompute(folder=self.folder, secrets=self.secrets, root=self.control, slots=self.slots)
+        return LocalCompute(folder=self.folder, tokens=self.secrets, root=self.control, slots=self.slots)
 
     def work(self, name: str) -> Work:
         token = self.secrets.put("U1", SecretStr(TOKEN))
@@ -149,7 +157,7 @@ class LocalComputeRig:
         content.write_text("\n".join(lines))
         content.rename(self.control / f"{compute_id}.say")
         last = lines[-1]
-        until(lambda: last in texts(self.compute.log_tail(compute_id, log=None, lines=1)), what="the program's words")
+        until(lambda: last in texts(self.logs.tail(compute_id, log=None, lines=1)), what="the program's words")
 
     def after_cancel(self, compute_id: str) -> None:
         self.wait(compute_id)
@@ -241,25 +249,47 @@ class LocalResultsRig:
         path.write_bytes(content)
 
 
-class MemoryRows:
-    """The store's rows of sealed tokens."""
+class VaultRig:
+    """The Vault over a database of its own, each call in a transaction of its own."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, bytes] = {}
+    def __init__(self, folder: Path, *, key: bytes = b"k" * 32) -> None:
+        self._database = Database(connect(new_sqlite(folder / "vault.db")))
+        self._vault = Vault(key=key, database=self._database)
 
-    def put_secret(self, reference: str, owner: str, sealed: bytes) -> None:
-        self.rows[reference] = sealed
+    def __enter__(self) -> Self:
+        return self
 
-    def get_secret(self, reference: str) -> bytes | None:
-        return self.rows.get(reference)
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
 
-    def delete_secret(self, reference: str) -> None:
-        self.rows.pop(reference, None)
+    def with_key(self, key: bytes) -> Vault:
+        """Another vault on the same rows."""
+        return Vault(key=key, database=self._database)
 
+    def put(self, owner: str, value: SecretStr) -> str:
+        with self._database.begin() as transaction:
+            return self._vault.put(transaction, owner, value)
 
-def sealed_secrets() -> Secrets:
-    """SealedSecrets over rows in memory."""
-    return SealedSecrets(key=b"k" * 32, rows=MemoryRows())
+    def get(self, reference: str) -> SecretStr:
+        return self._vault.get(reference)
+
+    def forget(self, reference: str) -> None:
+        with self._database.begin() as transaction:
+            self._vault.forget(transaction, reference)
+
+    def holds(self, reference: str) -> bool:
+        return self._vault.holds(reference)
+
+    def sealed(self, reference: str) -> bytes:
+        """The row as it is kept."""
+        with self._database.read() as transaction:
+            return transaction.sealed.get(reference) or b""
+
+    def overwrite(self, reference: str, sealed: bytes) -> None:
+        """Put something else into the row."""
+        with self._database.begin() as transaction:
+            transaction.sealed.delete(reference)
+            transaction.sealed.add(reference, "U1", sealed, at=datetime.now(UTC))
 
 
 class MailerRig(Protocol):

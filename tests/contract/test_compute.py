@@ -129,9 +129,9 @@ def test_the_last_lines_of_the_output_come_oldest_first(rig: ComputeRig, name: s
     rig.end(compute_id, code=0, lines=("one", "two", "three — µ"))
     log = rig.compute.observe([compute_id])[compute_id].log
 
-    assert texts(rig.compute.log_tail(compute_id, log=log, lines=2)) == ["two", "three — µ"]
-    assert texts(rig.compute.log_tail(compute_id, log=log, lines=20)) == ["one", "two", "three — µ"]
-    assert rig.compute.log_tail(compute_id, log=log, lines=0) == []
+    assert texts(rig.logs.tail(compute_id, log=log, lines=2)) == ["two", "three — µ"]
+    assert texts(rig.logs.tail(compute_id, log=log, lines=20)) == ["one", "two", "three — µ"]
+    assert rig.logs.tail(compute_id, log=log, lines=0) == []
 
 
 def test_every_line_comes_with_the_time_it_was_printed(rig: ComputeRig, name: str) -> None:
@@ -141,7 +141,7 @@ def test_every_line_comes_with_the_time_it_was_printed(rig: ComputeRig, name: st
     rig.say(compute_id, "one")
     rig.end(compute_id, code=0, lines=("two", "three"))
 
-    lines = rig.compute.log_tail(compute_id, log=None, lines=20)
+    lines = rig.logs.tail(compute_id, log=None, lines=20)
 
     times = [line.at for line in lines if line.at]
     assert len(times) == len(lines) == 3
@@ -156,7 +156,7 @@ def test_the_whole_output_comes_in_order_with_every_line_ended(rig: ComputeRig, 
     log = rig.compute.observe([compute_id])[compute_id].log
 
     for where in (log, None):
-        whole = b"".join(rig.compute.log(compute_id, log=where))
+        whole = b"".join(rig.logs.whole(compute_id, log=where))
         assert whole.decode() == "one\nthree — µ\n\x1b[31mred\x1b[0m 🧠 <!channel>\n"
 
 
@@ -165,15 +165,15 @@ def test_the_output_so_far_of_a_running_program_can_be_read(rig: ComputeRig, nam
     rig.run(compute_id)
     rig.say(compute_id, "reading")
 
-    assert b"".join(rig.compute.log(compute_id, log=None)) == b"reading\n"
+    assert b"".join(rig.logs.whole(compute_id, log=None)) == b"reading\n"
 
 
 def test_what_has_printed_nothing_or_is_unknown_has_no_output_at_all(rig: ComputeRig, name: str) -> None:
     compute_id = rig.compute.submit(rig.work(name))
 
-    assert list(rig.compute.log(compute_id, log=None)) == []
-    assert list(rig.compute.log("unknown", log=None)) == []
-    assert list(rig.compute.log("../unknown", log=None)) == []
+    assert list(rig.logs.whole(compute_id, log=None)) == []
+    assert list(rig.logs.whole("unknown", log=None)) == []
+    assert list(rig.logs.whole("../unknown", log=None)) == []
 
 
 def test_what_a_running_program_says_can_be_read_while_it_runs(rig: ComputeRig, name: str) -> None:
@@ -182,11 +182,11 @@ def test_what_a_running_program_says_can_be_read_while_it_runs(rig: ComputeRig, 
     rig.say(compute_id, "progress 0.10 reading", "progress 0.42 reading")
     log = rig.compute.observe([compute_id])[compute_id].log
 
-    assert Progress.read(texts(rig.compute.log_tail(compute_id, log=log, lines=20))) == Progress(0.42, "reading")
+    assert Progress.read(texts(rig.logs.tail(compute_id, log=log, lines=20))) == Progress(0.42, "reading")
 
 
 def test_unknown_work_has_no_output(rig: ComputeRig) -> None:
-    assert rig.compute.log_tail("unknown", log=None, lines=20) == []
+    assert rig.logs.tail("unknown", log=None, lines=20) == []
 
 
 def test_running_work_that_is_cancelled_fails_with_the_reason_given(rig: ComputeRig, name: str) -> None:
@@ -245,13 +245,13 @@ def test_striking_out_a_secret_leaves_the_rest_and_unknown_work_alone(rig: Compu
     compute_id = rig.compute.submit(rig.work(name))
     rig.run(compute_id)
     rig.end(compute_id, code=1, lines=("reading public data", "done"))
-    before = rig.compute.log_tail(compute_id, log=None, lines=20)
+    before = rig.logs.tail(compute_id, log=None, lines=20)
 
     for secret in (TOKEN, "public", ""):
-        rig.compute.redact(compute_id, SecretStr(secret))
-        rig.compute.redact("unknown", SecretStr(secret))
+        rig.logs.redact(compute_id, SecretStr(secret))
+        rig.logs.redact("unknown", SecretStr(secret))
 
-    assert rig.compute.log_tail(compute_id, log=None, lines=20) == before
+    assert rig.logs.tail(compute_id, log=None, lines=20) == before
 
 
 def test_an_admin_s_page_is_an_address_of_that_work_or_none(rig: ComputeRig, name: str) -> None:

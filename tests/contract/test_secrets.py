@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from bot.application.ports import Secrets
 from bot.domain.errors import NotFound
-from tests.contract.rigs import TOKEN, sealed_secrets
+from tests.contract.rigs import TOKEN, VaultRig
 from tests.support.aws import World
 from tests.support.memory import MemorySecrets
 
 
 @pytest.fixture(params=["memory", "sealed", "aws"])
-def secrets(request: pytest.FixtureRequest, world: World) -> Iterator[Secrets]:
+def secrets(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Secrets]:
     match request.param:
         case "memory":
             yield MemorySecrets()
         case "sealed":
-            yield sealed_secrets()
+            with VaultRig(tmp_path) as vault:
+                yield vault
         case "aws":
             yield world.secrets()
 

@@ -100,7 +100,7 @@ def test_a_person_reads_the_log_of_a_running_job_and_cancels_it_in_the_home_tab(
         window.get_by_role("button", name="Close").first.click()
         expect(window).to_be_hidden()
         page.get_by_role("button", name="Home tab").click()
-        expect(page.get_by_text("No token is kept for you.")).to_be_visible()
+        expect(page.get_by_text("No token is saved for you.")).to_be_visible()
         expect(page.get_by_label("Send me mail")).to_be_checked()
         expect(page.get_by_label("nomads_steps")).to_have_value("all")
         page.get_by_label("nomads_steps").select_option("failures only")

@@ -45,7 +45,7 @@ def a_job(lab: Lab, **typed: str) -> Job:
 
 
 def state(lab: Lab, job: Job) -> JobState:
-    return lab.store.job(job.id).state
+    return lab.rows.job(job.id).state
 
 
 def mails(lab: Lab, job: Job) -> list[tuple[str, str]]:
@@ -104,7 +104,7 @@ def test_mail_that_nobody_takes_holds_nothing_back_and_arrives_later(lab: Lab) -
         job = a_job(lab)
         until(lambda: len(lab.thread(job)) and "Finished" in lab.thread(job)[-1], within=PATIENCE, what="the thread")
         assert state(lab, job) is JobState.SUCCEEDED
-        until(lambda: lab.store.open_effects(job.id) == 2, within=PATIENCE, what="all but two mails")
+        until(lambda: lab.rows.open_effects(job.id) == 2, within=PATIENCE, what="all but two mails")
         assert not mails(lab, job)
     lab.ended(job)
     assert [subject.rpartition(" ")[2] for subject, _ in mails(lab, job)] == ["accepted", "finished"]

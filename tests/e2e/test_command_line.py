@@ -20,7 +20,6 @@ from bot.__main__ import main
 from bot.app import build_core
 from bot.domain.errors import Unavailable
 from bot.domain.job import Job
-from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.settings import Settings
 from sandbox.house import House
@@ -223,17 +222,18 @@ def test_it_shares_a_data_folder_with_a_running_bot(lab: Lab) -> None:
 def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_served(lab: Lab) -> None:
     settings = Settings.model_validate({"data": lab.data, "pipelines": PROGRAMS})
     core = build_core(settings)
-    core.store.migrate()
+    core.database.migrate()
     order = RIGHT | {"pipeline": "quick", "email": "demo@example.org", "channel": "C01SYNAPSES"}
     token = SecretStr(order.pop("token"))
-    core.service.accept(JobRequest.parse(order), actor="U01DEMO", token=token, key="from Slack")
-    core.store.close()
+    proposal = core.submission.ask(core.submission.review(order, token), actor="U01DEMO", within=PATIENCE)
+    core.submission.accept(proposal, actor="U01DEMO", key="from Slack")
+    core.database.close()
     code, _, err = lab.here("submit", *an_order(), "--wait")
     assert code == 0, err
     from_slack, ours = lab.jobs
     assert ours.state is JobState.SUCCEEDED
     assert from_slack.state is JobState.ACCEPTED
-    assert lab.store.open_effects(from_slack.id) == 4
+    assert lab.rows.open_effects(from_slack.id) == 4
     assert len(lab.mail.messages) == 2
 
 
@@ -244,6 +244,7 @@ def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_serv
     ("name", "value"),
     [
         ("NOMADS_PORT", "a-port"),
+        ("NOMADS_COMPUTE", "cloud"),
         ("NOMADS_LOG_LEVEL", "LOUD"),
         ("NOMADS_IMAGES", "not JSON"),
         ("NOMADS_DATABASE_URL", "nonsense"),
@@ -262,6 +263,8 @@ def test_a_setting_that_cannot_be_used_exits_with_2_and_is_named(
     value: str,
 ) -> None:
     env = {"BOSS_TOKEN": "demo-token", "NOMADS_SECRET_KEY": "a key for tests only", name: value}
+    if name.startswith("NOMADS_AWS_"):  # read where they are used
+        env["NOMADS_COMPUTE"] = "aws"
     assert here(monkeypatch, tmp_path, "submit", *an_order(), **env) == 2
     said = capsys.readouterr().err
     assert name.removeprefix("NOMADS_").removeprefix("AWS_").lower() in said.lower()

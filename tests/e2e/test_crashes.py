@@ -219,5 +219,5 @@ def test_a_bot_that_is_asked_to_end_finishes_what_is_under_way(lab: Lab) -> None
     bot.process.terminate()
     assert bot.process.wait(PATIENCE) == 0
     lab.slack.delay("chat.postMessage", 0)
-    assert lab.store.message(lab.newest.id, "card")
+    assert lab.rows.message(lab.newest.id, "card")
     assert "Traceback" not in bot.log.read_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bot.app import doctor
 from bot.settings import Settings
+from bot.terminal.admin import doctor
 from sandbox.slack import SlackStandIn
 
 

@@ -22,7 +22,10 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
 from bot.local import supervise
+from bot.local.backend import backend
 from bot.local.compute import LocalCompute
+from bot.settings import Settings
+from contract import masking
 from tests.contract.rigs import TOKEN, LocalComputeRig, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until
@@ -67,7 +70,7 @@ def is_alive(pid: int) -> bool:
 def printed(rig: LocalComputeRig, name: str, count: int = 1) -> list[str]:
     """The program's output, once it has that many lines."""
     return until(
-        lambda: [lines for lines in [texts(rig.compute.log_tail(name, log=None, lines=100))] if len(lines) >= count],
+        lambda: [lines for lines in [texts(rig.logs.tail(name, log=None, lines=100))] if len(lines) >= count],
         what=f"output of {name}",
     )[0]
 
@@ -76,14 +79,14 @@ def test_python3_means_the_python_the_bot_runs_on(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "import sys; print(sys.executable)"))
     rig.wait("job")
 
-    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == [sys.executable]
+    assert texts(rig.logs.tail("job", log=None, lines=5)) == [sys.executable]
 
 
 def test_a_program_runs_where_it_was_told_to_with_its_own_and_the_requests_arguments(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "import os, sys; print(os.getcwd(), sys.argv[1:])", "--col", "a b; $(x)"))
     rig.wait("job")
 
-    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == [f"{rig.control} ['--col', 'a b; $(x)']"]
+    assert texts(rig.logs.tail("job", log=None, lines=5)) == [f"{rig.control} ['--col', 'a b; $(x)']"]
 
 
 def test_a_program_gets_the_token_and_none_of_the_bots_own_secrets(
@@ -100,7 +103,7 @@ print(json.dumps(dict(os.environ)))
     rig.compute.submit(rig.script("job", source))
     rig.wait("job")
 
-    digest, environment = texts(rig.compute.log_tail("job", log=None, lines=5))
+    digest, environment = texts(rig.logs.tail("job", log=None, lines=5))
     assert digest == hashlib.sha256(TOKEN.encode()).hexdigest()
     assert json.loads(environment)["PATH"] == os.environ["PATH"]
     assert "demo-secret" not in environment
@@ -130,7 +133,7 @@ def test_a_name_that_is_no_plain_name_reaches_no_file(rig: LocalComputeRig, name
         rig.compute.submit(rig.script(name, ""))
     assert rig.compute.find(name) is None
     assert rig.compute.observe([name]) == {}
-    assert rig.compute.log_tail(name, log=None, lines=5) == []
+    assert rig.logs.tail(name, log=None, lines=5) == []
     rig.compute.cancel(name, reason="x")
 
 
@@ -142,8 +145,11 @@ def test_only_the_owner_may_look_at_runs(rig: LocalComputeRig) -> None:
 
 
 def test_the_adapter_says_that_it_is_a_local_one(rig: LocalComputeRig) -> None:
-    assert "this machine" in rig.compute.announcement
-    assert "at most 2" in rig.compute.announcement
+    made = backend(
+        Settings.model_validate({"data": str(rig.folder)}), tokens=rig.secrets, key_for=lambda _: b"k" * 32, base_url=""
+    )
+    assert "this machine" in made.announcement
+    assert "at most 2" in made.announcement
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_the_token_of_public_data_is_a_word_that_logs_may_hold(rig: LocalCompute
     rig.compute.submit(work)
 
     assert rig.wait("job").reason == "this is public data"
-    assert texts(rig.compute.log_tail("job", log=None, lines=1)) == ["this is public data"]
+    assert texts(rig.logs.tail("job", log=None, lines=1)) == ["this is public data"]
 
 
 def test_a_program_that_cannot_be_started_fails_with_the_reason(rig: LocalComputeRig) -> None:
@@ -291,7 +297,7 @@ def test_only_the_end_of_a_long_output_is_read(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.script("job", "for n in range(200_000): print('line', n)"))
     rig.wait("job")
 
-    lines = texts(rig.compute.log_tail("job", log=None, lines=10**6))
+    lines = texts(rig.logs.tail("job", log=None, lines=10**6))
 
     assert lines[-1] == "line 199999"
     assert lines[0].startswith("line ")
@@ -302,7 +308,7 @@ def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig)
     rig.compute.submit(rig.script("job", r"import sys; sys.stdout.buffer.write(b'\xff\xfe caf\xc3\xa9\n')"))
     rig.wait("job")
 
-    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == ["\ufffd\ufffd café"]
+    assert texts(rig.logs.tail("job", log=None, lines=5)) == ["\ufffd\ufffd café"]
 
 
 def notes(rig: LocalComputeRig, name: str) -> list[tuple[float, int]]:
@@ -331,7 +337,7 @@ def test_lines_printed_apart_have_times_apart_and_in_order(rig: LocalComputeRig)
         noted(rig, "job", count)
     rig.end("job", code=0, lines=("four", "five"))
 
-    one, two, three, four, five = [line.at for line in rig.compute.log_tail("job", log=None, lines=10)]
+    one, two, three, four, five = [line.at for line in rig.logs.tail("job", log=None, lines=10)]
 
     assert one
     assert two
@@ -347,7 +353,7 @@ def test_a_line_s_time_is_that_of_the_first_note_that_covers_it(rig: LocalComput
     (run / "log.times").write_bytes(b"100.250 3\n200.000 9\n300.500 14\n")
     os.utime(run / "log", (400, 400))
 
-    lines = rig.compute.log_tail("job", log=None, lines=10)
+    lines = rig.logs.tail("job", log=None, lines=10)
 
     assert [(line.text, line.at.timestamp() if line.at else None) for line in lines] == [
         ("one", 200),
@@ -355,7 +361,7 @@ def test_a_line_s_time_is_that_of_the_first_note_that_covers_it(rig: LocalComput
         ("three", 300.5),
         ("four", 400),  # printed after the last note, as by a program that was killed: the log's own time
     ]
-    assert rig.compute.log_tail("job", log=None, lines=2) == lines[2:]
+    assert rig.logs.tail("job", log=None, lines=2) == lines[2:]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +373,7 @@ def test_a_damaged_index_costs_no_line(rig: LocalComputeRig, damage: bytes) -> N
     (run / "log.times").write_bytes(b"100.000 4\n" + damage)
     os.utime(run / "log", (400, 400))
 
-    lines = rig.compute.log_tail("job", log=None, lines=10)
+    lines = rig.logs.tail("job", log=None, lines=10)
 
     assert [(line.text, line.at.timestamp() if line.at else None) for line in lines] == [("one", 100), ("two", 400)]
 
@@ -378,7 +384,7 @@ def test_the_lines_of_a_run_without_an_index_have_no_times(rig: LocalComputeRig)
     (run / "log").write_bytes(b"one\n")
     (run / "log.times").unlink()
 
-    assert rig.compute.log_tail("job", log=None, lines=10) == [LogLine("one")]
+    assert rig.logs.tail("job", log=None, lines=10) == [LogLine("one")]
 
 
 def test_an_index_that_cannot_be_written_harms_no_run(narrow: LocalComputeRig) -> None:
@@ -390,7 +396,7 @@ def test_an_index_that_cannot_be_written_harms_no_run(narrow: LocalComputeRig) -
     narrow.end("first", code=0)
 
     assert narrow.wait("job").state is JobState.SUCCEEDED
-    assert b"".join(narrow.compute.log("job", log=None)) == b"printed\n"
+    assert b"".join(narrow.logs.whole("job", log=None)) == b"printed\n"
 
 
 def test_only_the_end_of_a_long_index_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +424,7 @@ def test_the_times_of_a_program_killed_with_its_supervisor_are_known(rig: LocalC
     os.kill(int(supervisor), signal.SIGKILL)
     rig.wait("job")
 
-    [line] = rig.compute.log_tail("job", log=None, lines=5)
+    [line] = rig.logs.tail("job", log=None, lines=5)
 
     assert line.at
     assert line.at.timestamp() == notes(rig, "job")[0][0]
@@ -432,8 +438,8 @@ def test_every_byte_of_the_output_comes_as_it_is_but_the_ends_of_lines(rig: Loca
     run = a_run(rig)
     (run / "log").write_bytes(b"10%\r20%\r\n" + ODD)
 
-    assert b"".join(rig.compute.log("job", log=None)) == b"10%\r20%\r\n" + ODD
-    assert texts(rig.compute.log_tail("job", log=None, lines=5)) == ["10%", "20%", ODD.decode(errors="replace")]
+    assert b"".join(rig.logs.whole("job", log=None)) == b"10%\r20%\r\n" + ODD
+    assert texts(rig.logs.tail("job", log=None, lines=5)) == ["10%", "20%", ODD.decode(errors="replace")]
 
 
 def test_a_log_of_two_gigabytes_is_read_at_its_end_or_in_small_pieces(rig: LocalComputeRig) -> None:
@@ -445,8 +451,8 @@ def test_a_log_of_two_gigabytes_is_read_at_its_end_or_in_small_pieces(rig: Local
         file.write(b"\nthe last line")
 
     began = time.perf_counter()
-    lines = rig.compute.log_tail("job", log=None, lines=2)
-    pieces = list(islice(rig.compute.log("job", log=None), 8))
+    lines = rig.logs.tail("job", log=None, lines=2)
+    pieces = list(islice(rig.logs.whole("job", log=None), 8))
     took = time.perf_counter() - began
 
     assert lines[-1].text == "the last line"
@@ -463,7 +469,7 @@ def test_one_line_of_two_gigabytes_is_shown_by_its_end(rig: LocalComputeRig) -> 
         file.seek(0, os.SEEK_END)
         file.write(b"x" * 10)
 
-    [line] = rig.compute.log_tail("job", log=None, lines=20)
+    [line] = rig.logs.tail("job", log=None, lines=20)
 
     assert len(line.text) == supervise.TAIL
     assert line.text.endswith("\0" + "x" * 10)
@@ -473,7 +479,7 @@ def test_what_is_printed_while_the_log_is_read_is_left_for_the_next_time(rig: Lo
     run = a_run(rig)
     (run / "log").write_bytes(b"x" * (2**20 + 3))
 
-    pieces = rig.compute.log("job", log=None)
+    pieces = rig.logs.whole("job", log=None)
     first = next(pieces)
     with (run / "log").open("ab") as file:
         file.write(b"more")
@@ -486,7 +492,7 @@ def test_a_log_that_cannot_be_read_is_unavailable_when_it_is_iterated(rig: Local
     (run / "log").unlink()
     (run / "log").mkdir()
 
-    pieces = rig.compute.log("job", log=None)
+    pieces = rig.logs.whole("job", log=None)
 
     with pytest.raises(Unavailable, match="folder of runs"):
         next(pieces)
@@ -509,7 +515,7 @@ def test_a_secret_is_struck_out_of_the_log_of_a_program_whose_supervisor_was_kil
     os.utime(log, (400, 400))
     assert TOKEN in log.read_text()
 
-    rig.compute.redact("job", SecretStr(TOKEN))
+    rig.logs.redact("job", SecretStr(TOKEN))
 
     stars = "*" * len(TOKEN)
     assert log.read_text() == f"token: {stars} {stars}\n{supervisor}\n"
@@ -518,7 +524,7 @@ def test_a_secret_is_struck_out_of_the_log_of_a_program_whose_supervisor_was_kil
 
 def test_a_secret_is_struck_out_wherever_it_lies_in_a_long_log(rig: LocalComputeRig) -> None:
     run = a_run(rig)
-    word, piece = TOKEN.encode(), supervise.PIECE
+    word, piece = TOKEN.encode(), masking.PIECE
     places = [0, 500, 500 + len(word), *(piece * n - back for n, back in enumerate((1, 5, len(word) - 1, 40), start=1))]
     content = bytearray(b"x" * (5 * piece))
     for place in places:
@@ -526,7 +532,7 @@ def test_a_secret_is_struck_out_wherever_it_lies_in_a_long_log(rig: LocalCompute
     content += word
     (run / "log").write_bytes(content)
 
-    rig.compute.redact("job", SecretStr(TOKEN))
+    rig.logs.redact("job", SecretStr(TOKEN))
 
     assert (run / "log").read_bytes() == bytes(content).replace(word, b"*" * len(word))
 
@@ -536,7 +542,7 @@ def test_the_log_of_a_running_program_is_not_touched(rig: LocalComputeRig) -> No
     rig.compute.submit(rig.script("job", LEAKY))
     printed(rig, "job", 2)
 
-    rig.compute.redact("job", SecretStr(TOKEN))
+    rig.logs.redact("job", SecretStr(TOKEN))
     assert TOKEN in (rig.folder / "job" / "log").read_text()
 
     rig.compute.cancel("job", reason="enough")
@@ -548,7 +554,7 @@ def test_the_word_public_is_never_struck_out(rig: LocalComputeRig) -> None:
     run = a_run(rig)
     (run / "log").write_bytes(b"public data\n")
 
-    rig.compute.redact("job", SecretStr("public"))
+    rig.logs.redact("job", SecretStr("public"))
 
     assert (run / "log").read_bytes() == b"public data\n"
 
@@ -558,7 +564,7 @@ def test_there_is_nothing_to_strike_out_of_a_run_that_never_ran(narrow: LocalCom
     narrow.compute.submit(narrow.work("two"))
     narrow.compute.cancel("two", reason="changed my mind")
 
-    narrow.compute.redact("two", SecretStr(TOKEN))
+    narrow.logs.redact("two", SecretStr(TOKEN))
 
     assert not (narrow.folder / "two" / "log").exists()
 
@@ -652,7 +658,7 @@ os.unlink(mark)
             what="the end of all programs",
         )
 
-    counts = {int(line.text) for name in names for line in rig.compute.log_tail(name, log=None, lines=5)}
+    counts = {int(line.text) for name in names for line in rig.logs.tail(name, log=None, lines=5)}
     assert counts <= {1, 2}
 
 
@@ -666,7 +672,7 @@ def test_a_bot_that_restarts_finds_its_running_programs_again(rig: LocalComputeR
     assert restarted.observe(["job"])["job"].state is JobState.RUNNING
     rig.end("job", code=0, lines=("done",))
     assert restarted.observe(["job"])["job"].state is JobState.SUCCEEDED
-    assert texts(restarted.log_tail("job", log=None, lines=5)) == ["done"]
+    assert texts(rig.logs.tail("job", log=None, lines=5)) == ["done"]
 
 
 def submit_and_die(rig: LocalComputeRig, source: str, *arguments: str, dies_in: str = "") -> None:
@@ -682,7 +688,7 @@ from tests.support.memory import MemorySecrets
 secrets = MemorySecrets()
 work = a_work("job", token=secrets.put("U1", SecretStr("{TOKEN}")),
               command=("python3", "-c", sys.argv[2]), arguments=tuple(sys.argv[3:]))
-compute = local.LocalCompute(folder=Path(sys.argv[1]), secrets=secrets, root=Path.cwd(), slots=2)
+compute = local.LocalCompute(folder=Path(sys.argv[1]), tokens=secrets, root=Path.cwd(), slots=2)
 if "{dies_in}":
     {dies_in or "unused"} = {die}
 compute.submit(work)
@@ -789,7 +795,7 @@ def test_a_program_whose_token_was_forgotten_fails_with_the_reason(rig: LocalCom
 
 def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    compute = LocalCompute(folder=tmp_path / "file", secrets=MemorySecrets(), root=tmp_path, slots=1)
+    compute = LocalCompute(folder=tmp_path / "file", tokens=MemorySecrets(), root=tmp_path, slots=1)
 
     with pytest.raises(Unavailable, match="folder of runs"):
         compute.submit(a_work("job", token="memory:1"))

@@ -13,13 +13,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bot.domain.people import Preferences
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata
+from tests.support.rows import Rows
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:
     engine = connect(database_url)
-    JobStore(engine).migrate()
+    Database(engine).migrate()
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
@@ -34,10 +35,10 @@ def test_the_store_knows_the_newest_migration() -> None:
 
 def test_migrating_twice_changes_nothing(database_url: str) -> None:
     engine = connect(database_url)
-    store = JobStore(engine)
+    store = Database(engine)
     store.migrate()
     store.migrate()
-    assert store.count() == 0
+    assert Rows(store).count() == 0
     engine.dispose()
 
 
@@ -67,7 +68,7 @@ def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url:
         at("0003", connection, alembic.command.upgrade)
         for statement in BEFORE:
             connection.execute(sa.text(statement))
-    store = JobStore(engine)
+    store = Database(engine)
     store.migrate()
     with engine.connect() as connection:
         (job,) = connection.execute(sa.select(jobs))
@@ -76,9 +77,9 @@ def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url:
         assert connection.execute(sa.select(effects.c.kind, effects.c.lane)).one() == ("edit", "edit")
         if engine.dialect.name == "sqlite":
             assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
-    assert store.person("U01DEMO").preferences == Preferences()
-    assert store.transitions("abcd1234")
-    assert store.message("abcd1234", "card") == "1.2"
+    assert Rows(store).person("U01DEMO").preferences == Preferences()
+    assert Rows(store).transitions("abcd1234")
+    assert Rows(store).message("abcd1234", "card") == "1.2"
     engine.dispose()
 
 

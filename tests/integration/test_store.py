@@ -5,101 +5,82 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
-from bot.application.service import JobService
 from bot.domain.errors import InvalidRequest, Unavailable
-from bot.storage.store import JobStore, Transaction, connect
+from bot.storage.engine import Database, connect
+from bot.storage.jobs import Jobs
 from bot.storage.tables import jobs, secrets
-from bot.storage.vault import SealedSecrets
+from bot.storage.transaction import Transaction
 from tests.support.waiting import until
-from tests.support.world import World, a_request
+from tests.support.world import World
 
 
-def _count(store: JobStore, table: sa.Table) -> int:
+def _count(store: Database, table: sa.Table) -> int:
     with store.begin() as transaction:
         return transaction.connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
 @pytest.fixture
-def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobStore]:
-    monkeypatch.setattr("bot.storage.store.BUSY_SECONDS", 30)
-    store = JobStore(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 30)
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
     store.migrate()
     yield store
     store.close()
 
 
-@pytest.fixture
-def service(store: JobStore) -> JobService:
-    """The rules with the keeper of tokens they have in earnest, whose rows are in the same database."""
-    world = World(store)
-    vault = SealedSecrets(key=b"k" * 32, rows=store)
-    return JobService(
-        store=store,
-        catalog=world.catalog,
-        compute=world.compute,
-        vault=vault,
-        volumes=world.volumes,
-        max_bytes=10**9,
-        clock=world.clock,
-    )
+def _seal(transaction: Transaction, reference: str) -> None:
+    transaction.sealed.add(reference, "owner", b"sealed", at=datetime.now(UTC))
 
 
-def test_a_transaction_within_another_is_that_one(store: JobStore) -> None:
+def _sealed(store: Database, reference: str) -> bytes | None:
+    with store.read() as transaction:
+        return transaction.sealed.get(reference)
+
+
+def test_what_a_transaction_wrote_is_gone_where_it_raises(store: Database) -> None:
     def half() -> None:
-        with store.begin() as outer:
-            store.put_secret("r", "owner", b"sealed")
-            with store.begin() as inner:
-                assert inner is outer
+        with store.begin() as transaction:
+            _seal(transaction, "r")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         half()
-    assert store.get_secret("r") is None
+    assert _sealed(store, "r") is None
 
 
-def test_after_a_transaction_the_thread_begins_a_new_one(store: JobStore) -> None:
-    with store.begin() as first:
-        pass
-    with store.begin() as second:
-        assert second is not first
-
-
-def test_a_token_is_kept_only_together_with_its_job(
-    store: JobStore, service: JobService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_is_kept_only_together_with_its_job(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> bool:
         raise RuntimeError
 
-    monkeypatch.setattr(Transaction, "add", broken)
+    monkeypatch.setattr(Jobs, "add", broken)
     with pytest.raises(RuntimeError):
-        service.accept(a_request(), actor="U01DEMO", token=SecretStr("demo-token"), key="k")
+        World(store).accept()
     assert _count(store, secrets) == 0
 
 
-def test_a_second_request_with_the_same_key_leaves_one_job_and_one_token(store: JobStore, service: JobService) -> None:
-    once, again = (
-        service.accept(a_request(), actor="U01DEMO", token=SecretStr("demo-token"), key="k") for _ in range(2)
-    )
+def test_a_second_request_with_the_same_key_leaves_one_job_and_one_token(store: Database) -> None:
+    world = World(store)
+    once, again = (world.accept(key="k") for _ in range(2))
     assert once == again
     assert _count(store, jobs) == _count(store, secrets) == 1
 
 
-def test_a_job_that_was_taken_stays_taken_although_it_would_be_refused_now(store: JobStore) -> None:
-    job = World(store).accept(key="k")
+def test_a_job_that_was_taken_stays_taken_although_it_would_be_refused_now(store: Database) -> None:
+    job = World(store).submit(key="k")
     stricter = World(store, max_bytes=1)
-    assert stricter.accept(key="k") == job
+    assert stricter.submit(key="k") == job
     with pytest.raises(InvalidRequest):
-        stricter.accept(key="another")
+        stricter.submit(key="another")
 
 
-def test_writers_come_to_their_turn_in_the_order_in_which_they_asked(sqlite_store: JobStore) -> None:
+def test_writers_come_to_their_turn_in_the_order_in_which_they_asked(sqlite_store: Database) -> None:
     store = sqlite_store
     order: list[int] = []
 
@@ -118,7 +99,7 @@ def test_writers_come_to_their_turn_in_the_order_in_which_they_asked(sqlite_stor
     assert order == list(range(8))
 
 
-def _write_together(store: JobStore, changes: Sequence[Callable[[Transaction], str]]) -> list[Future[str]]:
+def _write_together(store: Database, changes: Sequence[Callable[[Transaction], str]]) -> list[Future[str]]:
     """Let all the changes wait for a transaction that is under way, and then come through."""
     with ThreadPoolExecutor(len(changes)) as pool, store.begin():
         made = [pool.submit(store.write, change) for change in changes]
@@ -126,41 +107,41 @@ def _write_together(store: JobStore, changes: Sequence[Callable[[Transaction], s
     return made
 
 
-def _keep(store: JobStore, name: str) -> Callable[[Transaction], str]:
-    def change(_: Transaction) -> str:
-        store.put_secret(name, "owner", b"sealed")
+def _keep(name: str) -> Callable[[Transaction], str]:
+    def change(transaction: Transaction) -> str:
+        _seal(transaction, name)
         return name
 
     return change
 
 
-def test_changes_that_wait_at_the_same_time_share_a_commit(sqlite_store: JobStore) -> None:
+def test_changes_that_wait_at_the_same_time_share_a_commit(sqlite_store: Database) -> None:
     commits: list[object] = []
     sa.event.listen(sqlite_store._engine, "commit", commits.append)
-    made = _write_together(sqlite_store, [_keep(sqlite_store, f"r{n}") for n in range(10)])
+    made = _write_together(sqlite_store, [_keep(f"r{n}") for n in range(10)])
     assert [future.result() for future in made] == [f"r{n}" for n in range(10)]
     assert _count(sqlite_store, secrets) == 10
     assert len(commits) == 3, "the transaction they waited for, theirs, and the count's"
 
 
-def test_a_change_that_fails_takes_no_other_with_it(sqlite_store: JobStore) -> None:
-    def broken(_: Transaction) -> str:
-        sqlite_store.put_secret("half", "owner", b"sealed")
+def test_a_change_that_fails_takes_no_other_with_it(sqlite_store: Database) -> None:
+    def broken(transaction: Transaction) -> str:
+        _seal(transaction, "half")
         raise RuntimeError("this one")
 
-    good = [_keep(sqlite_store, f"r{n}") for n in range(4)]
+    good = [_keep(f"r{n}") for n in range(4)]
     made = _write_together(sqlite_store, [*good[:2], broken, *good[2:]])
     assert [str(future.exception() or future.result()) for future in made] == ["r0", "r1", "this one", "r2", "r3"]
     assert _count(sqlite_store, secrets) == 4
-    assert sqlite_store.get_secret("half") is None
+    assert _sealed(sqlite_store, "half") is None
 
 
 def test_changes_that_could_not_be_written_in_time_are_unavailable_and_not_made_later(
-    sqlite_store: JobStore, monkeypatch: pytest.MonkeyPatch
+    sqlite_store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.storage.store.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 0.1)
     with ThreadPoolExecutor(4) as pool, sqlite_store.begin():
-        made = [pool.submit(sqlite_store.write, _keep(sqlite_store, f"r{n}")) for n in range(4)]
+        made = [pool.submit(sqlite_store.write, _keep(f"r{n}")) for n in range(4)]
         assert all(isinstance(future.exception(30), Unavailable) for future in made)
     assert _count(sqlite_store, secrets) == 0
 
@@ -170,7 +151,7 @@ def _longer(queue: Sized, than: int) -> bool:
 
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
-    store = JobStore(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
     with store.begin() as transaction:
         mode = transaction.connection.exec_driver_sql("PRAGMA synchronous").scalar()
         journal = transaction.connection.exec_driver_sql("PRAGMA journal_mode").scalar()

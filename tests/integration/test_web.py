@@ -75,7 +75,7 @@ def test_the_address_shows_the_folder_and_its_links_lead_to_the_files(client: Cl
     address = results.address(FOLDER).removeprefix(BASE)
     page = client.get(address)
     assert page.status == 200
-    assert "<a href='deep/a%20b.txt'>deep/a b.txt</a>" in page.text
+    assert '<a href="deep/a%20b.txt">deep/a b.txt</a>' in page.text
     assert client.get(f"{address}deep/a%20b.txt").text == "deep"
 
 

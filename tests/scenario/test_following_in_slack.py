@@ -48,11 +48,11 @@ def submitted(served: Served, collection: str = "demo", **typed: Any) -> Job:
 
 
 def jobs(served: Served) -> list[Job]:
-    return served.nomads.core.store.page(list(JobState), most=50)
+    return served.rows.jobs()[::-1]
 
 
 def now(served: Served, job: Job) -> Job:
-    return served.nomads.core.service.find(job.id)
+    return served.nomads.core.queries.find(job.id)
 
 
 def reaches(served: Served, job: Job, state: JobState) -> Job:
@@ -63,7 +63,7 @@ def reaches(served: Served, job: Job, state: JobState) -> Job:
 def finished(served: Served, **typed: Any) -> Job:
     """A job that has ended, as everybody was told."""
     job = submitted(served, **typed)
-    until(lambda: now(served, job).ended and not served.nomads.core.store.open_effects(job.id), what="the end")
+    until(lambda: now(served, job).ended and not served.rows.open_effects(job.id), what="the end")
     return now(served, job)
 
 
@@ -74,6 +74,7 @@ def running(served: Served, **typed: str) -> Job:
 def go(served: Served, job: Job) -> None:
     """Let a waiting program end."""
     folder = served.nomads.core.settings.data / "results" / job.folder
+    folder.mkdir(parents=True, exist_ok=True)  # the program may not have come so far
     (folder / "go").touch()
 
 
@@ -179,7 +180,7 @@ def test_retry_with_a_saved_token_needs_no_form_and_keeps_the_history(served: Se
     assert served.slack.person().click(card(served, job, "nomads_retry"), "nomads_retry").ok
     again = str(until(lambda: now(served, job).retried_as, what="the retry"))
     assert told(served) == f"Tried again as job {again}, attempt 2."
-    second = served.nomads.core.service.find(again)
+    second = served.nomads.core.queries.find(again)
     assert f"attempt 2, after job `{job.id}`" in text(card(served, second, "nomads_details"))
     until(lambda: f"tried again as job `{again}`" in text(card(served, job)), what="the first card")
     assert "nomads_retry" not in actions(card(served, job))
@@ -194,7 +195,7 @@ def test_an_admin_who_retries_types_a_token_and_never_sees_the_owner_s_address(s
     assert "token" in ack.errors
     assert served.slack.person(ADMIN).submit(form, {"token": "demo-token"}).ok
     again = str(until(lambda: now(served, job).retried_as, what="the retry"))
-    assert served.nomads.core.service.find(again).request.email == "admin@example.org"
+    assert served.nomads.core.queries.find(again).request.email == "admin@example.org"
 
 
 def test_results_are_links_made_for_the_click(served: Served) -> None:
@@ -442,15 +443,15 @@ def test_the_home_tab_shows_my_jobs_and_keeps_up_with_them(served: Served) -> No
 def test_the_saved_token_and_the_preferences_are_changed_in_the_home_tab(served: Served) -> None:
     person = served.slack.person()
     person.open_home()
-    home(served, "No token is kept for you.")
+    home(served, "No token is saved for you.")
     person.click(home(served, "No token"), "nomads_token")
     view = served.slack.view_of(OWNER)
     assert view
     assert person.submit(view, {"token": "demo-token"}).ok
-    home(served, "Your saved token, kept since")
+    home(served, "Your saved token, saved since")
     assert person.click(home(served, "Besides"), "nomads_steps", "failures").ok
     assert person.click(home(served, "Besides"), "nomads_hear", ["mention"]).ok
-    wishes = served.nomads.core.store.person(OWNER).preferences
+    wishes = served.rows.person(OWNER).preferences
     assert (wishes.steps, wishes.mention, wishes.mail) == ("failures", True, False)
     job = finished(served, collection="fails")
     replies = served.slack.thread("#synapses", card(served, job)["ts"])
@@ -478,7 +479,7 @@ def test_who_clicks_while_the_database_is_locked_is_told_so_wherever_they_are(se
     person.open_home()
     shown = home(served, "Besides")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(served.nomads.core.store, "write", refusing)
+        patch.setattr(served.nomads.core.database, "write", refusing)
         assert person.click(shown, "nomads_steps", "failures").ok
     assert opened(served, "CloudWatch is away"), "what was wrong"
 
@@ -508,7 +509,7 @@ def test_a_channel_that_is_archived_or_closed_to_the_bot_loses_nothing(served: S
     served.slack.person().click(before, "nomads_details")
     assert job.id in text(opened(served, "What happened"))
     go(served, job)
-    until(lambda: now(served, job).ended and not served.nomads.core.store.open_effects(job.id), what="the end")
+    until(lambda: now(served, job).ended and not served.rows.open_effects(job.id), what="the end")
     assert now(served, job).state is JobState.SUCCEEDED
     assert f"`{job.id}`" in text(said(served, f"status {job.id}"))
 
@@ -519,5 +520,5 @@ def test_a_card_that_was_deleted_loses_nothing(served: Served) -> None:
     with served.slack.workspace.change():
         del served.slack.workspace.channel("#synapses").messages[shown["ts"]]
     go(served, job)
-    until(lambda: now(served, job).ended and not served.nomads.core.store.open_effects(job.id), what="the end")
+    until(lambda: now(served, job).ended and not served.rows.open_effects(job.id), what="the end")
     assert now(served, job).state is JobState.SUCCEEDED

@@ -10,29 +10,21 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.people import People
-from bot.application.service import Which
-from bot.domain.errors import (
-    AlreadyRunning,
-    InvalidRequest,
-    NomadsError,
-    NotYours,
-    Refused,
-    TooLate,
-    Unavailable,
-    UnknownJob,
-)
-from bot.domain.job import Job
+from bot.application.queries import Which
+from bot.application.steering import Needed, Retried
+from bot.domain.errors import NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.people import Preferences, Steps
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress
-from bot.storage.store import JobStore
-from tests.support.world import TOKEN, World, a_request
+from bot.storage.engine import Database
+from tests.support.world import TOKEN, World
 
 OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"
 
 
 @pytest.fixture
-def world(store: JobStore) -> World:
+def world(store: Database) -> World:
     return World(store, admins=[ADMIN])
 
 
@@ -45,7 +37,9 @@ def failed(world: World) -> Job:
 
 
 def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN, email: str = "") -> Job:
-    return world.service.retry(job.id, actor=actor, token=SecretStr(token), email=email)
+    outcome = world.steering.retry(job.id, actor=actor, token=SecretStr(token), email=email)
+    assert isinstance(outcome, Retried)
+    return outcome.job
 
 
 # Cancel
@@ -53,11 +47,11 @@ def retried(world: World, job: Job, *, actor: str = OWNER, token: str = TOKEN, e
 
 def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
     job = world.running()
-    world.service.cancel(job.id, actor=ADMIN)
+    world.steering.cancel(job.id, actor=ADMIN)
     world.settle()
     (card,) = world.chat.cards
     assert (card.story.job.cancelled_by, card.story.job.cancelled_at) == (ADMIN, world.clock.now)
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.settle()
     ended = world.job(job)
     assert (ended.state, ended.cancelled_by) == (JobState.CANCELLED, ADMIN)
@@ -68,20 +62,20 @@ def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
 def test_only_the_owner_and_admins_may_cancel_or_retry(world: World) -> None:
     job = world.running()
     with pytest.raises(NotYours, match="Only whoever asked for job"):
-        world.service.cancel(job.id, actor=OTHER)
+        world.steering.cancel(job.id, actor=OTHER)
     assert world.job(job).cancelled_by is None
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     with pytest.raises(NotYours):
         retried(world, job, actor=OTHER)
-    assert world.service.may_steer(job, "cli:somebody"), "whoever has a terminal on this database has all of it"
+    assert world.steering.may_steer(job, "cli:somebody"), "whoever has a terminal on this database has all of it"
 
 
 def test_cancelling_twice_is_cancelling_once(world: World) -> None:
     job = world.running()
-    world.service.cancel(job.id, actor=OWNER)
-    world.service.cancel(job.id, actor=ADMIN)
+    world.steering.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=ADMIN)
     world.settle()
     assert world.compute.calls.count("cancel") == 1
     assert world.job(job).cancelled_by == OWNER
@@ -91,9 +85,9 @@ def test_a_job_in_the_queue_is_ended_there(world: World) -> None:
     job = world.accept()
     world.settle()
     world.see(job, JobState.RUNNABLE)
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert world.job(job).state is JobState.CANCELLED
     assert world.compute.cancelled
 
@@ -101,8 +95,8 @@ def test_a_job_in_the_queue_is_ended_there(world: World) -> None:
 def test_a_job_whose_submission_waits_for_a_compute_that_is_away_is_never_submitted(world: World) -> None:
     world.compute.fail_next(Unavailable("AWS is away"), call="submit", times=2)
     job = world.accept()
-    world.worker.drain()
-    world.service.cancel(job.id, actor=OWNER)
+    world.worker.lanes.drain()
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
     assert not world.compute.works
@@ -111,10 +105,10 @@ def test_a_job_whose_submission_waits_for_a_compute_that_is_away_is_never_submit
 def test_a_job_that_was_submitted_although_the_answer_was_lost_is_found_and_ended(world: World) -> None:
     world.compute.crash_after_submit()
     job = world.accept()
-    world.worker.drain()
-    world.service.cancel(job.id, actor=OWNER)
+    world.worker.lanes.drain()
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert world.job(job).state is JobState.CANCELLED
     assert len(world.compute.cancelled) == 1
 
@@ -122,9 +116,9 @@ def test_a_job_that_was_submitted_although_the_answer_was_lost_is_found_and_ende
 def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(world: World) -> None:
     job = world.running()
     world.compute.tell(job.name, Observation(JobState.FAILED, "BOSS refused.", exit_code=3))
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.settle()
     assert world.job(job).state is JobState.FAILED
     assert world.thread[-1].startswith("Failed after")
@@ -133,16 +127,16 @@ def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(wor
 def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: World) -> None:
     job = world.running()
     world.compute.fail_next(Refused("AWS Batch did not end the job: not allowed."), call="cancel")
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
     still = world.job(job)
     assert (still.state, still.cancelled_by) == (JobState.RUNNING, None)
     assert world.thread[-1].endswith("It could not be cancelled: AWS Batch did not end the job: not allowed.")
     world.compute.fail_next(Refused("no"), call="cancel")
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.thread[-1].count("could not be cancelled") == 1, "the last refusal is enough"
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.compute.cancelled
 
@@ -150,18 +144,18 @@ def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: 
 def test_a_compute_that_is_away_is_asked_again_to_end_the_job(world: World) -> None:
     job = world.running()
     world.compute.fail_next(Unavailable("AWS is away"), call="cancel", times=5)
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert world.job(job).state is JobState.CANCELLED
 
 
 def test_a_job_whose_check_waits_for_boss_is_cancelled_without_asking_again(world: World) -> None:
     world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=2)
     job = retried(world, failed(world))
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.job(job).state is JobState.ACCEPTED
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     asked = len(world.volumes.calls)
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
@@ -195,7 +189,7 @@ def test_a_retry_is_a_new_attempt_with_the_history_of_the_first(world: World) ->
     world.see(second, JobState.FAILED, exit_code=1)
     world.settle()
     third = retried(world, second)
-    assert [one.id for one in world.service.attempts(world.job(second))] == [first.id, second.id, third.id]
+    assert [one.id for one in world.queries.attempts(world.job(second))] == [first.id, second.id, third.id]
     assert third.attempt == 3
 
 
@@ -239,16 +233,17 @@ def test_a_retry_of_what_another_job_does_now_is_not_taken(world: World) -> None
 def test_an_admin_s_retry_is_theirs_with_their_token_and_address(world: World) -> None:
     job = failed(world)
     world.volumes.writers["admins-token"] = ("*",)
-    again = world.service.retry(job.id, actor=ADMIN, token=SecretStr("admins-token"), email="admin@example.org")
+    again = retried(world, job, actor=ADMIN, token="admins-token", email="admin@example.org")
     assert (again.actor, again.request.email) == (ADMIN, "admin@example.org")
     assert again.request.box == job.request.box
 
 
 def test_nobody_s_retry_goes_to_the_owner_s_address_but_the_owner_s(world: World) -> None:
     job = failed(world)
-    with pytest.raises(InvalidRequest) as wrong:
-        retried(world, job, actor=ADMIN)
-    assert "email" in wrong.value.errors
+    outcome = world.steering.retry(job.id, actor=ADMIN, token=SecretStr(TOKEN))
+    assert isinstance(outcome, Needed)
+    assert (outcome.token, outcome.email) == (False, True)
+    assert world.rows.count() == 1
     assert retried(world, job, actor="cli:somebody").request.email == job.request.email, "which no terminal shows"
 
 
@@ -267,7 +262,7 @@ def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) 
                 told.append(str(error))
 
         threads = [
-            threading.Thread(target=act, args=(lambda job=job: world.service.cancel(job.id, actor=OWNER),)),
+            threading.Thread(target=act, args=(lambda job=job: world.steering.cancel(job.id, actor=OWNER),)),
             threading.Thread(target=act, args=(lambda job=job: retried(world, job, actor=ADMIN),)),
         ]
         for thread in threads:
@@ -277,15 +272,15 @@ def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) 
         assert len(told) == 1
         assert "has not ended" in told[0]
         world.settle()
-        world.worker.watch_once()
+        world.worker.watcher.watch_once()
         world.settle()
         assert world.job(job).state is JobState.CANCELLED
         again = retried(world, job)
         world.settle()
         assert world.job(again).state is JobState.SUBMITTED
-        world.service.cancel(again.id, actor=OWNER)
+        world.steering.cancel(again.id, actor=OWNER)
         world.settle()
-        world.worker.watch_once()
+        world.worker.watcher.watch_once()
         world.settle()
 
 
@@ -293,7 +288,7 @@ def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) 
 
 
 def prefer(world: World, **wishes: object) -> None:
-    world.service.people.prefer(OWNER, **wishes)  # type: ignore[arg-type]
+    world.people.prefer(OWNER, **wishes)  # type: ignore[arg-type]
 
 
 def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
@@ -363,24 +358,24 @@ def test_who_wants_the_end_only_is_not_told_why_a_job_waits_but_hears_of_a_cance
     assert world.thread == []
     assert world.chat.cards[0].story.job.waiting == "All places are taken."
     world.compute.fail_next(Refused("not allowed"), call="cancel")
-    world.service.cancel(job.id, actor=OWNER)
+    world.steering.cancel(job.id, actor=OWNER)
     world.settle()
     assert world.thread[-1].endswith("It could not be cancelled: not allowed")
 
 
 def test_two_preferences_changed_at_once_are_both_kept(world: World) -> None:
     prefer(world, steps=Steps.FAILURES)
-    world.service.people.kept(OWNER)
-    other = People(store=world.store, vault=world.vault, clock=world.clock)  # of another process
+    world.people.profile(OWNER)
+    other = People(ledger=world.ledger, tokens=world.tokens)  # of another process
     other.prefer(OWNER, mention=True)
     prefer(world, mail=False)
-    assert world.store.person(OWNER).preferences == Preferences(Steps.FAILURES, mention=True, mail=False)
+    assert world.rows.person(OWNER).preferences == Preferences(Steps.FAILURES, mention=True, mail=False)
 
 
 def test_a_preference_counts_from_the_next_job_on(world: World) -> None:
-    assert world.service.people.kept(OWNER).preferences.mail
+    assert world.people.profile(OWNER).preferences.mail
     prefer(world, mail=False)
-    assert not world.service.people.kept(OWNER).preferences.mail
+    assert not world.people.profile(OWNER).preferences.mail
     world.accept()
     world.settle()
     assert not world.mailer.sent
@@ -389,31 +384,31 @@ def test_a_preference_counts_from_the_next_job_on(world: World) -> None:
 # A quiet card
 
 
-def test_a_card_is_edited_at_most_every_three_seconds(store: JobStore) -> None:
+def test_a_card_is_edited_at_most_every_three_seconds(store: Database) -> None:
     world = World(store, edit_every=3)
     job = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     edited = []
     for second in range(30):
         if second == 1:
             world.see(job, JobState.RUNNABLE)
         if second == 2:
             world.see(job, JobState.RUNNING, started_at=world.clock.now)
-        world.service.progressed(job.id, Progress(second / 100, "reading"))
-        world.worker.drain()
+        world.lifecycle.progressed(job.id, Progress(second / 100, "reading"))
+        world.worker.lanes.drain()
         edited.append(world.chat.calls.count("edit_card"))
         world.clock.advance(1)
     assert edited[-1] == 9
     assert all(later - earlier <= 1 for earlier, later in zip(edited, edited[3:], strict=False))
 
 
-def test_a_step_stands_in_the_thread_at_once_although_the_card_waits(store: JobStore) -> None:
+def test_a_step_stands_in_the_thread_at_once_although_the_card_waits(store: Database) -> None:
     world = World(store, edit_every=3)
     job = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     world.clock.advance(2.5)
     world.see(job, JobState.RUNNING, started_at=world.clock.now)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.thread[-1].startswith("Running")
     (card,) = world.chat.cards
     assert card.story.job.started_at is None
@@ -462,10 +457,7 @@ def test_lists_are_of_mine_all_running_and_failed_the_newest_first_in_pages(worl
     jobs = []
     for number in range(25):
         actor = OWNER if number % 2 else OTHER
-        request = a_request(x=f"0,{number + 1}")
-        jobs.append(
-            world.service.accept(request, actor=actor, token=SecretStr(TOKEN), key=f"list-{number}", again=True)
-        )
+        jobs.append(world.accept(x=f"0,{number + 1}", actor=actor))
         world.clock.advance(1 if number != 10 else 0)  # two of the same moment
     world.settle()
     for job in jobs[:4]:
@@ -475,7 +467,7 @@ def test_lists_are_of_mine_all_running_and_failed_the_newest_first_in_pages(worl
     def ids(which: Which, *, actor: str = OWNER) -> list[str]:
         found: list[str] = []
         while True:
-            page = world.service.page(which, actor=actor, before=found[-1] if found else None, most=4)
+            page = world.queries.page(which, actor=actor, before=found[-1] if found else None, most=4)
             assert len(page.jobs) <= 4
             found += [job.id for job in page.jobs]
             if not page.more:
@@ -494,22 +486,22 @@ def test_lists_are_of_mine_all_running_and_failed_the_newest_first_in_pages(worl
 
 def test_a_wrong_name_gets_the_nearest_ones(world: World) -> None:
     job = world.accept()
-    assert world.service.named(f" `{job.id.upper()}` ").id == job.id
+    assert world.queries.named(f" `{job.id.upper()}` ").id == job.id
     swapped = job.id[1] + job.id[0] + job.id[2:]
     for slip in (job.id[:-1], job.id + "7", job.id[:3] + "~"[:0] + "0" + job.id[4:], job.id[:4], swapped):
         if slip == job.id:
             continue
         with pytest.raises(UnknownJob, match=f"did you mean .*{job.id}"):
-            world.service.named(slip)
+            world.queries.named(slip)
     with pytest.raises(UnknownJob, match="stands on its card"):
-        world.service.named("<!channel> or something quite different")
+        world.queries.named("<!channel> or something quite different")
 
 
 # The home tab
 
 
 def open_home(world: World) -> None:
-    world.service.people.opened_home(OWNER)
+    world.people.opened_home(OWNER)
 
 
 def test_the_home_tab_follows_its_owner_s_jobs_while_it_may_be_open(world: World) -> None:
@@ -527,7 +519,7 @@ def test_a_job_stands_in_the_home_tab_as_soon_as_it_is_accepted(world: World) ->
     open_home(world)
     world.compute.fail_next(Unavailable("AWS is away"), call="submit")
     job = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert [one.id for one in world.chat.homes[OWNER][-1].running] == [job.id]
     assert world.chat.homes[OWNER][-1].running[0].state is JobState.ACCEPTED
 
@@ -541,20 +533,20 @@ def test_a_home_tab_that_nobody_opened_or_not_today_is_left_alone(world: World) 
     assert not world.chat.homes
 
 
-def test_many_changes_at_once_are_shown_once_and_at_most_every_three_seconds(store: JobStore) -> None:
+def test_many_changes_at_once_are_shown_once_and_at_most_every_three_seconds(store: Database) -> None:
     world = World(store, edit_every=3)
     open_home(world)
     jobs = [world.accept() for _ in range(20)]
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert len(world.chat.homes[OWNER]) == 1
     for job in jobs:
         world.see(job, JobState.RUNNING)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert len(world.chat.homes[OWNER]) == 1
     world.clock.advance(3.5)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert len(world.chat.homes[OWNER]) == 2
-    assert world.store.open_effects() == 0
+    assert world.rows.open_effects() == 0
     assert all(job.state is JobState.RUNNING for job in world.chat.homes[OWNER][-1].running)
     assert world.chat.homes[OWNER][-1].running_in_all == 20
 
@@ -566,7 +558,7 @@ def test_somebody_who_left_the_workspace_holds_nothing_up(world: World) -> None:
     assert world.job(job).state is JobState.SUCCEEDED
     assert world.thread[-1].startswith("Finished")
     assert len(world.mailer.sent) == 2
-    assert world.store.open_effects() == 0
+    assert world.rows.open_effects() == 0
 
 
 @pytest.mark.parametrize("call", ["edit_card", "post_reply", "edit_reply", "post_card"])
@@ -575,10 +567,10 @@ def test_a_thread_or_channel_that_is_gone_loses_no_state_and_no_mail(world: Worl
     job = the_whole_way(world, JobState.FAILED)
     assert world.job(job).state is JobState.FAILED
     assert len(world.mailer.sent) == 2
-    assert world.store.open_effects() == 0
+    assert world.rows.open_effects() == 0
 
 
-def test_five_hundred_jobs_of_one_person_are_all_followed(store: JobStore) -> None:
+def test_five_hundred_jobs_of_one_person_are_all_followed(store: Database) -> None:
     world = World(store, edit_every=3)
     open_home(world)
     prefer(world, mail=False)
@@ -587,9 +579,9 @@ def test_five_hundred_jobs_of_one_person_are_all_followed(store: JobStore) -> No
     world.settle()
     for job in jobs:
         world.compute.tell(job.name, Observation(JobState.RUNNING))
-    assert world.worker.watch_once() == 500
+    assert world.worker.watcher.watch_once() == 500
     world.settle()
-    home = world.service.home(OWNER)
+    home = world.queries.home(OWNER)
     assert (len(home.running), home.running_in_all) == (10, 500)
     assert {world.job(job).state for job in jobs} == {JobState.RUNNING}
     assert [card.story.job.state for card in world.chat.cards] == [JobState.RUNNING] * 25

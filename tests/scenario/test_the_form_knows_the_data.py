@@ -251,7 +251,7 @@ def test_a_token_that_may_not_write_predictions_is_a_warning_and_no_error(served
     served.boss.tokens["reader"] = Access(user="reader", read=frozenset({"*"}))
     assert served.submit(token="reader").ok
     (job,) = jobs(served)
-    (told,) = served.nomads.core.store.transitions(job.id)
+    (told,) = served.rows.transitions(job.id)
     assert (
         "may not write to collman_nomads/nomads_predictions in BOSS: detections will not be written back" in told.text
     )
@@ -259,13 +259,7 @@ def test_a_token_that_may_not_write_predictions_is_a_warning_and_no_error(served
 
 def jobs(served: Served) -> list[Any]:
     """Every job."""
-    import sqlalchemy as sa
-
-    from bot.storage.tables import jobs as table
-
-    store = served.nomads.core.store
-    with store._connection() as connection:
-        return [store.job(i) for i in connection.execute(sa.select(table.c.id).order_by(table.c.accepted_at)).scalars()]
+    return served.rows.jobs()
 
 
 # Not known in time
@@ -381,7 +375,7 @@ def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(serv
 
 def test_a_refused_token_is_not_remembered(served: Served) -> None:
     assert list(remember(served, token="nobody-s-token").errors) == ["token"]
-    assert served.nomads.core.service.people.kept("U01DEMO").saved is None
+    assert served.nomads.core.people.profile("U01DEMO").saved is None
 
 
 def token_form(served: Served) -> dict[str, Any]:
@@ -391,43 +385,33 @@ def token_form(served: Served) -> dict[str, Any]:
 
 def test_the_token_command_shows_replaces_and_forgets(served: Served) -> None:
     person = served.slack.person()
-    assert "No token is kept for you." in texts(token_form(served))
+    assert "No token is saved for you." in texts(token_form(served))
     assert person.submit(shown(served), {"token": SECRET}).ok
     assert "saved token ending …3f9c" in texts(token_form(served))
     ack = person.submit(shown(served), {"token": "nobody-s-token"})
     assert ack.errors["token"].startswith("BOSS refuses this token.")
     assert person.submit(shown(served), {"token": DEMO_TOKEN}).ok
-    assert "Your saved token, kept since" in texts(token_form(served)), "four characters of a short one say too much"
+    assert "Your saved token, saved since" in texts(token_form(served)), "four characters of a short one say too much"
     assert person.submit(shown(served), {"forget": ["yes"]}).ok
-    assert "No token is kept for you." in texts(token_form(served))
-    assert served.nomads.core.service.people.token_of("U01DEMO") is None
-    assert rows(served, "secrets") == 0
-
-
-def rows(served: Served, table: str) -> int:
-    import sqlalchemy as sa
-
-    with served.nomads.core.store._connection() as connection:
-        return connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
+    assert "No token is saved for you." in texts(token_form(served))
+    assert served.nomads.core.people.token_for("U01DEMO") is None
+    assert served.rows.tokens == 0
 
 
 def test_a_token_typed_in_the_command_is_neither_kept_nor_repeated(served: Served) -> None:
     ack = served.slack.person().slash("/nomads", f"token {SECRET}", channel="#synapses")
     assert "not typed in a command" in str(ack.body)
     assert SECRET not in str(ack.body)
-    assert served.nomads.core.service.people.kept("U01DEMO").saved is None
+    assert served.nomads.core.people.profile("U01DEMO").saved is None
 
 
 def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -> None:
     assert remember(served).ok
-    served.nomads.core.service.people.forget_token("U01DEMO")
+    served.nomads.core.people.forget_token("U01DEMO")
     (job,) = jobs(served)
     reference = job.token_ref
-    from bot.storage.vault import SealedSecrets
-
-    vault = served.nomads.core.service._vault
-    assert isinstance(vault, SealedSecrets)
-    assert vault.get(reference).get_secret_value() == SECRET
+    assert reference
+    assert served.nomads.core.tokens.open(reference).get_secret_value() == SECRET
 
 
 # No work twice
@@ -440,7 +424,7 @@ def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
         assert served.submit(pipeline="quick", collection="waits").ok
         until(lambda: slack.messages("#synapses"), what="the card")
         (job,) = jobs(served)
-        until(lambda: served.nomads.core.service.card_of(job.id))
+        until(lambda: served.nomads.core.queries.card_of(job.id))
         view = served.open_form()
         ack = slack.person().submit(view, RIGHT | {"pipeline": "quick", "collection": "waits"})
         assert ack.body["response_action"] == "update"
@@ -466,7 +450,7 @@ def test_work_that_was_done_offers_its_results_or_to_run_again(
         ack = slack.person().submit(served.open_form(), RIGHT | {"pipeline": "quick"})
         assert ack.body["response_action"] == "update"
         assert "*This has been done already*" in texts(shown(served))
-        assert served.nomads.core.results.address(job.folder) in texts(shown(served))
+        assert served.nomads.core.backend.results.address(job.folder) in texts(shown(served))
         assert slack.person().submit(shown(served), {"token": DEMO_TOKEN, agreement(served): ["yes"]}).ok
         assert served.jobs == 2
 
@@ -492,11 +476,11 @@ def test_a_large_run_that_was_agreed_to_is_not_run_a_second_time_unasked(priced:
     """Between the question and the answer somebody else submitted the same."""
     priced.submit()
     box = agreement(priced)
-    service = priced.nomads.core.service
+    submission = priced.nomads.core.submission
     values = {**RIGHT, "pipeline": "nomads-unsupervised", "email": "a@example.org", "channel": "C01SYNAPSES"}
     token = values.pop("token")
-    found = service.propose(values, SecretStr(token), actor=OTHER, within=1)
-    service.accept(found.request, actor=OTHER, token=SecretStr(token), key="other", proposal=found)
+    found = submission.ask(submission.review(values, SecretStr(token)), actor=OTHER, within=1)
+    submission.accept(found, actor=OTHER, key="other")
     ack = priced.slack.person().submit(shown(priced), {box: ["yes"]})
     assert ack.body["response_action"] == "update"
     assert "*This is being done already*" in texts(shown(priced))

@@ -299,7 +299,7 @@ def test_an_unforeseen_error_is_told_without_a_traceback_and_logged_without_the_
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("".join(["canary", "-token in an error text"]))
 
-    monkeypatch.setattr(served.nomads.core.service, "review", broken)
+    monkeypatch.setattr(served.nomads.core.submission, "review", broken)
     ack = served.slack.person().submit(view, RIGHT | {"token": "canary-token"})
     assert list(ack.errors) == ["pipeline"]
     assert "Nothing was submitted" in ack.errors["pipeline"]
@@ -316,8 +316,8 @@ def test_slack_s_429_is_obeyed_and_nothing_is_lost(serve: Serve, slack: SlackSta
         slack.lose_answer("chat.postMessage")
         assert served.submit(collection="fails").ok
         job = until(lambda: _the_job(served))
-        until(lambda: served.nomads.core.service.find(job).state is JobState.FAILED)
-        until(lambda: served.nomads.core.store.open_effects() == 0)
+        until(lambda: served.nomads.core.queries.find(job).state is JobState.FAILED)
+        until(lambda: served.rows.open_effects() == 0)
         cards = [m for m in slack.messages("#synapses") if m.get("thread_ts") in (None, m["ts"])]
         assert len(cards) == 1
         replies = slack.thread("#synapses", cards[0]["ts"])

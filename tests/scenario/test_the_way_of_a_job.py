@@ -10,31 +10,31 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from pydantic import SecretStr
 
-from bot.application.service import Confirm, JobService, Proposal
-from bot.application.worker import GIVE_UP
-from bot.domain.catalog import Catalog, Limits
+from bot.application.forecast import Confirm
+from bot.application.ledger import LeaseLost
+from bot.application.submission import Proposal
+from bot.application.worker.handling import GIVE_UP
+from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
-from bot.domain.errors import AlreadyRunning, InvalidRequest, Refused, TooLate, Unavailable
-from bot.domain.job import Job
+from bot.domain.errors import InvalidRequest, Refused, TooLate, Unavailable
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.outbox import Kind, Lane
-from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
-from bot.storage.store import JobStore
-from bot.storage.tables import effects, secrets
-from bot.storage.vault import SealedSecrets
+from bot.storage.engine import Database
+from bot.storage.tables import effects
+from tests.support.rows import Rows
 from tests.support.waiting import until
-from tests.support.world import TOKEN, World, a_request
+from tests.support.world import TOKEN, World
 
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def world(store: JobStore) -> World:
+def world(store: Database) -> World:
     return World(store)
 
 
@@ -118,7 +118,7 @@ def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(worl
 
 
 def test_the_token_of_public_data_is_not_masked(world: World) -> None:
-    job = world.service.accept(a_request(), actor="U01DEMO", token=SecretStr("public"), key="public")
+    job = world.accept(token="public")
     world.settle()
     world.compute.print(job.name, "This data is public.")
     world.see(job, JobState.FAILED, exit_code=1)
@@ -183,7 +183,7 @@ def test_a_reason_with_a_nul_byte_harms_neither_its_job_nor_the_others(world: Wo
     for job in jobs:
         world.compute.print(job.name, "\x1b[31mlast\x00 words\x1b[0m")
         world.compute.tell(job.name, Observation(JobState.FAILED, "bad\x00 reason", exit_code=1))
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.settle()
     assert {world.job(job).state for job in jobs} == {JobState.FAILED}
     assert {world.job(job).reason for job in jobs} == {"last  words"}
@@ -194,24 +194,24 @@ def test_a_job_whose_news_cannot_be_recorded_does_not_stop_the_watching_of_the_o
 ) -> None:
     broken, sound = world.accept(), world.accept()
     world.settle()
-    observe = world.service.observe
+    observe = world.lifecycle.observe
 
     def fails_for_one(job_id: str, seen: Observation) -> bool:
         if job_id == broken.id:
             raise RuntimeError("unforeseen")
         return observe(job_id, seen)
 
-    monkeypatch.setattr(world.service, "observe", fails_for_one)
+    monkeypatch.setattr(world.lifecycle, "observe", fails_for_one)
     for job in (broken, sound):
         world.compute.tell(job.name, Observation(JobState.RUNNING))
-    assert world.worker.watch_once() == 1
+    assert world.worker.watcher.watch_once() == 1
     assert world.job(sound).state is JobState.RUNNING
 
 
 def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> None:
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     with world.store.begin() as transaction:  # as if it had failed so often that one more failure were the last one
         nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
         transaction.connection.execute(nearly.values(attempts=GIVE_UP - 2))
@@ -228,15 +228,15 @@ def test_one_denial_alone_does_not_make_a_job_lost(world: World) -> None:
     world.clock.advance(1000)
     known = dict(world.compute._observations)
     world.compute._observations.clear()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.compute._observations.update(known)
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.compute._observations.clear()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert world.job(job).state is JobState.SUBMITTED
 
 
-def test_what_a_worker_still_does_while_it_stops_stays_its_own(store: JobStore) -> None:
+def test_what_a_worker_still_does_while_it_stops_stays_its_own(store: Database) -> None:
     """A call that outlasts the lease after SIGTERM: its lease is renewed until it is done."""
     world = World(store, lease=0.3)
     world.clock.run()
@@ -248,7 +248,7 @@ def test_what_a_worker_still_does_while_it_stops_stays_its_own(store: JobStore) 
         world.worker.stop()
         beyond = world.clock() + timedelta(seconds=1)
         until(lambda: world.clock() > beyond)
-        assert not store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=1), at=world.clock())
+        assert not Rows(store).claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=1), at=world.clock())
     thread.join()
     assert world.job(job).state is JobState.SUBMITTED
     assert len(world.compute.works) == 1
@@ -260,7 +260,7 @@ def test_the_same_key_twice_is_one_job(world: World) -> None:
     world.settle()
     assert len(world.compute.works) == 1
     assert len(world.chat.cards) == 1
-    assert len(world.vault.values) == 1
+    assert world.rows.tokens == 1
 
 
 def test_a_double_click_from_many_threads_is_one_job(world: World) -> None:
@@ -272,7 +272,7 @@ def test_a_double_click_from_many_threads_is_one_job(world: World) -> None:
         thread.join()
     assert len(ids) == 8
     assert len(set(ids)) == 1
-    assert len(world.vault.values) == 1
+    assert world.rows.tokens == 1
 
 
 def test_a_submission_whose_answer_was_lost_is_found_and_not_repeated(world: World) -> None:
@@ -286,13 +286,13 @@ def test_a_submission_whose_answer_was_lost_is_found_and_not_repeated(world: Wor
 
 def test_a_worker_that_dies_after_submitting_leaves_a_job_that_another_finds(world: World) -> None:
     job = world.accept()
-    (effect,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     assert effect.job_id == job.id
     world.compute.fail_after(KeyboardInterrupt(), call="submit")
     with pytest.raises(KeyboardInterrupt):  # the process ends here, its answer unread
-        world.worker._actions[effect.kind](effect, job)
+        world.handlers[effect.kind].perform(effect, job)
     world.worker = world.another_worker()
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.job(job).state is JobState.ACCEPTED  # the lease still holds
     world.clock.advance(16)
     world.settle()
@@ -339,19 +339,19 @@ def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) ->
 def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
     world.chat.fail_next(Unavailable("429", retry_after=30), call="post_card")
     world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     world.clock.advance(29)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert not world.chat.cards
     world.clock.advance(1)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert len(world.chat.cards) == 1
 
 
 def test_a_dead_mail_server_holds_back_nothing_else(world: World) -> None:
     world.mailer.fail_next(Unavailable("connection refused"), call="send", times=20)
     job = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.job(job).state is JobState.SUBMITTED
     assert len(world.chat.cards) == 1
     world.settle(patience=3 * 3600)
@@ -365,18 +365,18 @@ def test_a_refused_submission_fails_the_job_with_the_reason(world: World) -> Non
     assert world.job(job).state is JobState.FAILED
     assert "nomads-queue does not exist" in world.thread[-1]
     assert world.mailer.sent[-1].subject.endswith("failed")
-    assert not world.vault.values
+    assert world.rows.tokens == 0
 
 
 def test_late_repeated_and_disordered_news_change_nothing(world: World) -> None:
     job = world.accept()
     world.settle()
     world.see(job, JobState.RUNNING)
-    assert not world.service.observe(job.id, Observation(JobState.RUNNABLE))
-    assert not world.service.observe(job.id, Observation(JobState.RUNNING))
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE))
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNING))
     world.see(job, JobState.SUCCEEDED)
     for state in JobState:
-        assert not world.service.observe(job.id, Observation(state))
+        assert not world.lifecycle.observe(job.id, Observation(state))
     assert world.job(job).state is JobState.SUCCEEDED
     world.settle()
     assert len(world.mailer.sent) == 2
@@ -386,11 +386,11 @@ def test_a_job_that_compute_no_longer_knows_is_lost_and_told_to_be(world: World)
     job = world.accept()
     world.settle()
     world.compute.lose(job.name)
-    world.worker.watch_once()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
+    world.worker.watcher.watch_once()
     assert world.job(job).state is JobState.SUBMITTED  # too early: compute may merely not know it yet
     world.clock.advance(301)
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.settle()
     assert world.job(job).state is JobState.LOST
     assert world.thread[-1].startswith("Lost: compute no longer knows this job")
@@ -398,52 +398,52 @@ def test_a_job_that_compute_no_longer_knows_is_lost_and_told_to_be(world: World)
 
 def test_cancelling_before_submission_submits_nothing(world: World) -> None:
     job = world.accept()
-    assert world.service.cancel(job.id, actor="U01DEMO")
+    assert world.steering.cancel(job.id, actor="U01DEMO")
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
     assert not world.compute.works
-    assert not world.vault.values
+    assert world.rows.tokens == 0
 
 
 def test_cancelling_a_running_job_ends_it_and_says_cancelled(world: World) -> None:
     job = world.accept()
     world.settle()
     world.see(job, JobState.RUNNING)
-    assert world.service.cancel(job.id, actor="U01DEMO")
+    assert world.steering.cancel(job.id, actor="U01DEMO")
     world.settle()
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
     assert world.thread[-1].startswith("Cancelled")
     with pytest.raises(TooLate, match="has ended already: cancelled"):
-        world.service.cancel(job.id, actor="U01DEMO")
+        world.steering.cancel(job.id, actor="U01DEMO")
 
 
 def test_a_job_that_finished_before_it_could_be_cancelled_stays_finished(world: World) -> None:
     job = world.accept()
     world.settle()
-    world.service.cancel(job.id, actor="U01DEMO")
+    world.steering.cancel(job.id, actor="U01DEMO")
     world.see(job, JobState.SUCCEEDED)
     world.settle()
     assert world.job(job).state is JobState.SUCCEEDED
 
 
-def test_the_token_moves_to_the_compute_s_own_secrets_and_leaves_the_database(store: JobStore) -> None:
+def test_the_token_moves_to_the_compute_s_own_secrets_and_leaves_the_database(store: Database) -> None:
     world = World(store, separate_secrets=True)
     job = world.accept()
     world.settle()
-    assert not world.vault.values
-    assert world.compute.works[0].token.startswith("elsewhere:")
+    assert world.rows.tokens == 0
+    assert world.compute.works[0].token.startswith("memory:")
     assert world.job(job).token_ref == world.compute.works[0].token
 
 
 def test_a_token_kept_here_is_erased_when_its_job_has_ended(world: World) -> None:
     job = world.accept()
     world.settle()
-    assert len(world.vault.values) == 1
+    assert world.rows.tokens == 1
     world.see(job, JobState.SUCCEEDED)
     world.settle()
-    assert not world.vault.values
+    assert world.rows.tokens == 0
     assert world.job(job).token_ref is None
 
 
@@ -462,7 +462,7 @@ def test_the_program_is_told_what_the_contract_says_and_never_the_token(world: W
     assert work.tags == {"job": job.id, "user": "U01DEMO", "pipeline": "nomads-unsupervised"}
 
 
-def test_a_viewer_in_the_settings_is_handed_on(store: JobStore) -> None:
+def test_a_viewer_in_the_settings_is_handed_on(store: Database) -> None:
     world = World(store, viewer="https://viewer.test/")
     world.accept()
     world.settle()
@@ -475,7 +475,7 @@ def test_the_card_shows_how_far_a_running_program_is_at_most_every_three_seconds
     (card,) = world.chat.cards
     for second in range(10):
         world.compute.print(job.name, f"progress 0.{second}5 reading", "a line of its own")
-        world.worker.watch_once()
+        world.worker.watcher.watch_once()
         world.settle()
         world.clock.advance(1)
 
@@ -490,7 +490,7 @@ def test_a_program_that_says_nothing_new_costs_no_edit(world: World) -> None:
     edits = []
     for _ in range(3):
         world.clock.advance(4)
-        world.worker.watch_once()
+        world.worker.watcher.watch_once()
         world.settle()
         edits.append(world.chat.calls.count("edit_card"))
     assert len(set(edits)) == 1
@@ -501,10 +501,10 @@ def test_many_running_jobs_share_the_looks_at_their_progress(world: World) -> No
     for job in jobs:
         world.compute.print(job.name, "progress 0.50 reading")
     world.clock.advance(20)
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert world.compute.calls.count("log_tail") == 10
     world.clock.advance(20)
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     assert all(world.job(job).progress for job in jobs)
 
 
@@ -512,7 +512,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(world: World) -> None:
     job = world.running()
     world.clock.advance(4)
     world.compute.fail_next(Unavailable("CloudWatch is away"), call="log_tail")
-    world.worker.watch_once()
+    world.worker.watcher.watch_once()
     world.see(job, JobState.SUCCEEDED)
     world.settle()
     assert world.job(job).state is JobState.SUCCEEDED
@@ -521,7 +521,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(world: World) -> None:
 def test_progress_that_comes_after_the_end_changes_nothing(world: World) -> None:
     job = world.running()
     world.see(job, JobState.SUCCEEDED)
-    assert not world.service.progressed(job.id, Progress(0.5, "reading"))
+    assert not world.lifecycle.progressed(job.id, Progress(0.5, "reading"))
     assert world.job(job).progress is None
 
 
@@ -536,12 +536,12 @@ def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
         "email": "nobody",
     }
     with pytest.raises(InvalidRequest) as caught:
-        world.service.review(values, SecretStr(""))
+        world.submission.review(values, SecretStr(""))
     assert set(caught.value.errors) == {"pipeline", "collection", "experiment", "x", "y", "email", "token"}
     assert caught.value.errors["pipeline"] == "There is no pipeline of that name; there is nomads-unsupervised."
 
 
-def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fits(store: JobStore) -> None:
+def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fits(store: Database) -> None:
     world = World(store, max_bytes=2_000_000)
     with pytest.raises(InvalidRequest) as caught:
         world.accept(x="100,1124", y="0,512", z="0,16")
@@ -556,21 +556,14 @@ def test_a_pipeline_s_own_limit_counts_where_it_is_smaller(world: World) -> None
     pipeline = world.catalog.get("nomads-unsupervised")
     assert pipeline is not None
     limited = pipeline.model_copy(update={"limits": Limits(voxels=1000)})
-    service = JobService(
-        store=world.store,
-        catalog=Catalog({limited.name: limited}),
-        compute=world.compute,
-        vault=world.vault,
-        volumes=world.volumes,
-        max_bytes=10**9,
-    )
+    limiting = World(world.store, pipeline=limited)
     with pytest.raises(InvalidRequest) as caught:
-        service.accept(a_request(), actor="U01DEMO", token=SecretStr(TOKEN), key="k")
+        limiting.accept()
     assert "this pipeline takes 1,000 voxels at most. The largest box" in caught.value.errors["x"]
 
 
 def test_a_job_without_a_channel_is_told_by_mail_alone(world: World) -> None:
-    job = world.service.accept(a_request(channel=None), actor="cli:demo", token=SecretStr(TOKEN), key="cli")
+    job = world.accept(channel=None, actor="cli:demo")
     world.settle()
     world.see(job, JobState.SUCCEEDED)
     world.settle()
@@ -583,7 +576,7 @@ def test_an_effect_of_one_job_waits_for_the_one_before_it_in_its_lane_only(world
     first = world.accept()
     world.clock.advance(1)
     second = world.accept()
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert [m.story.job.id for m in world.chat.messages] == [second.id, second.id]
     assert {work.tags["job"] for work in world.compute.works} == {first.id, second.id}
     world.settle()
@@ -592,49 +585,47 @@ def test_an_effect_of_one_job_waits_for_the_one_before_it_in_its_lane_only(world
 
 def test_only_one_worker_watches_at_a_time(world: World) -> None:
     lasting = timedelta(seconds=5)
-    assert world.store.take_duty("watch", holder="a", at=world.clock.now, lasting=lasting)
-    assert not world.store.take_duty("watch", holder="b", at=world.clock.now, lasting=lasting)
-    assert world.store.take_duty("watch", holder="a", at=world.clock.now, lasting=lasting)
+    assert world.rows.lead("watch", holder="a", at=world.clock.now, lasting=lasting)
+    assert not world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)
+    assert world.rows.lead("watch", holder="a", at=world.clock.now, lasting=lasting)
     world.clock.advance(6)
-    assert world.store.take_duty("watch", holder="b", at=world.clock.now, lasting=lasting)
+    assert world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)
 
 
 def test_a_lease_that_is_renewed_is_not_given_away(world: World) -> None:
     world.accept()
-    held = world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    held = world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(10)
-    world.store.renew(held, until=world.clock.now + timedelta(seconds=15))
+    world.rows.renew(held, until=world.clock.now + timedelta(seconds=15))
     world.clock.advance(10)
-    assert not world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    assert not world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(6)
-    (again,) = world.store.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    (again,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     assert again.in_doubt
 
 
 def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(world: World) -> None:
     job = world.accept()
-    (stale,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    (stale,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(16)
     world.settle()
-    assert not world.service.submitted(stale, "another-id", token_ref="t")
+    with pytest.raises(LeaseLost):
+        world.lifecycle.submitted(stale, "another-id", token_ref="t")
     assert world.job(job).compute_id == "memory-1"
 
 
 # Checked against BOSS
 
 
-def proposal(world: World, **changes: object) -> Proposal:
-    values = {name: getattr(a_request(**changes), name) for name in JobRequest.model_fields}
-    return world.service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=0.01)
+def proposal(world: World, **changes: Any) -> Proposal:
+    return world.ask(**changes)
 
 
 def accepted(world: World, found: Proposal, *, again: bool = False) -> Job:
-    return world.service.accept(
-        found.request,
+    return world.submission.accept(
+        found,
         actor="U01DEMO",
-        token=SecretStr(TOKEN),
         key=f"proposal-{next(_numbers)}",
-        proposal=found,
         again=again,
     )
 
@@ -650,10 +641,10 @@ def test_what_boss_has_said_is_submitted_at_once_with_its_size_and_expectation(w
 def test_what_boss_could_not_say_is_checked_before_it_is_submitted(world: World) -> None:
     with world.volumes.hanging("describe"):
         found = proposal(world)
-    assert not found.checked
+    assert not found.answered.checked
     job = accepted(world, found)
     world.volumes.fail_next(Unavailable("BOSS did not answer in time."), call="describe")
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.compute.calls.count("submit") == 0
     assert "BOSS did not answer in time" in world.thread[0]
     (card,) = world.chat.cards
@@ -679,7 +670,7 @@ def test_an_experiment_that_is_gone_by_then_ends_the_job_with_the_reason_and_not
 def test_a_job_that_is_still_being_checked_can_be_cancelled(world: World) -> None:
     with world.volumes.hanging("describe"):
         job = accepted(world, proposal(world))
-    assert world.service.cancel(job.id, actor="U01DEMO")
+    assert world.steering.cancel(job.id, actor="U01DEMO")
     world.settle()
     assert (world.job(job).state, world.compute.calls.count("submit")) == (JobState.CANCELLED, 0)
 
@@ -687,7 +678,7 @@ def test_a_job_that_is_still_being_checked_can_be_cancelled(world: World) -> Non
 def test_a_check_that_was_done_but_not_recorded_is_done_again_and_submits_once(world: World) -> None:
     with world.volumes.hanging("describe"):
         job = accepted(world, proposal(world))
-    (effect,) = world.store.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(0), at=world.clock())
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(0), at=world.clock())
     assert effect.kind is Kind.CHECK
     world.settle()
     assert world.job(job).state is JobState.SUBMITTED
@@ -731,9 +722,8 @@ def test_another_release_of_the_pipeline_is_other_work(world: World) -> None:
 
 def test_nothing_is_said_of_other_people_s_work_unless_boss_lets_one_read_the_data(world: World) -> None:
     accepted(world, proposal(world))
-    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
     with world.volumes.hanging("describe"):
-        unchecked = world.service.propose(values, SecretStr(TOKEN), actor="U02OTHER", within=0.01)
+        unchecked = world.ask(actor="U02OTHER")
     assert unchecked.twin is None
 
 
@@ -748,26 +738,23 @@ def test_what_runs_take_is_learned_from_five_of_them(world: World) -> None:
         world.settle()
     found = proposal(world).expected
     assert found is not None
-    assert found.learned == 5
     assert found.seconds == pytest.approx(51.2, rel=0.01)
 
 
-def test_many_who_accept_the_same_work_at_once_start_one_job(store: JobStore) -> None:
+def test_many_who_accept_the_same_work_at_once_start_one_job(store: Database) -> None:
     world = World(store)
     found = proposal(world)
 
     def take(number: int) -> str:
         try:
-            return world.service.accept(
-                found.request, actor="U01DEMO", token=SecretStr(TOKEN), key=f"at-once-{number}", proposal=found
-            ).id
+            return world.submission.accept(found, actor="U01DEMO", key=f"at-once-{number}").id
         except AlreadyRunning as running:
             return running.job.id
 
     with ThreadPoolExecutor(8) as people:
         ids = list(people.map(take, range(8)))
     assert len(set(ids)) == 1
-    assert store.count() == 1
+    assert Rows(store).count() == 1
 
 
 def test_a_job_cancelled_while_boss_is_being_asked_is_not_submitted(
@@ -778,7 +765,7 @@ def test_a_job_cancelled_while_boss_is_being_asked_is_not_submitted(
     describe = world.volumes.describe
 
     def cancelled_meanwhile(*names: str, **how: Any) -> Experiment:
-        world.service.cancel(job.id, actor="U01DEMO")
+        world.steering.cancel(job.id, actor="U01DEMO")
         return describe(*names, **how)
 
     monkeypatch.setattr(world.volumes, "describe", cancelled_meanwhile)
@@ -800,16 +787,16 @@ def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: 
 def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(world: World) -> None:
     world.volumes.add("demo", "cortex", channels={"PSD95": "", "Synapsin": "uint8"})
     found = proposal(world)
-    assert not found.checked
+    assert not found.answered.checked
     job = accepted(world, found)
-    world.worker.drain()
+    world.worker.lanes.drain()
     assert world.compute.calls.count("submit") == 0
     world.volumes.add("demo", "cortex", channels={"PSD95": "uint64", "Synapsin": "uint8"})
     world.settle()
     assert world.job(job).size == 9 * 512 * 512 * 16
 
 
-def test_a_box_that_is_too_large_by_its_real_data_types_is_turned_down_by_the_worker(store: JobStore) -> None:
+def test_a_box_that_is_too_large_by_its_real_data_types_is_turned_down_by_the_worker(store: Database) -> None:
     world = World(store, max_bytes=10**7)
     world.volumes.add("demo", "cortex", channels={"PSD95": "uint64", "Synapsin": "uint8"})
     with world.volumes.hanging("describe"):
@@ -821,25 +808,20 @@ def test_a_box_that_is_too_large_by_its_real_data_types_is_turned_down_by_the_wo
 
 def test_a_warning_that_came_late_is_told_all_the_same(world: World) -> None:
     world.volumes.readers["reader"] = ("demo",)
-    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
     with world.volumes.hanging("describe"):
-        found = world.service.propose(values, SecretStr("reader"), actor="U01DEMO", within=0.01)
-    world.service.accept(found.request, actor="U01DEMO", token=SecretStr("reader"), key="late", proposal=found)
+        found = world.ask(token="reader")
+    accepted(world, found)
     world.settle()
     assert "This token may not write to lab/predictions in BOSS" in world.thread[0]
 
 
-def test_saved_tokens_leave_no_copies_behind_however_many_are_saved_at_once(store: JobStore) -> None:
+def test_saved_tokens_leave_no_copies_behind_however_many_are_saved_at_once(store: Database) -> None:
     world = World(store)
-    vault = SealedSecrets(key=b"k" * 32, rows=store)
-    service = JobService(
-        store=store, catalog=world.catalog, compute=world.compute, vault=vault, volumes=world.volumes, max_bytes=10**9
-    )
     with ThreadPoolExecutor(8) as forms:
-        list(forms.map(lambda n: service.people.remember_token("U01DEMO", SecretStr(f"canary-token-{n}")), range(8)))
-    service.people.forget_token("U01DEMO")
-    with store._connection() as connection:
-        assert connection.scalar(sa.select(sa.func.count()).select_from(secrets)) == 0
+        list(forms.map(lambda n: world.people.save_token("U01DEMO", SecretStr(f"canary-token-{n}")), range(8)))
+    assert world.rows.tokens == 1
+    world.people.forget_token("U01DEMO")
+    assert world.rows.tokens == 0
 
 
 @pytest.mark.parametrize(
@@ -858,15 +840,5 @@ def test_what_is_confirmed_is_the_admin_s_to_say(world: World, limit: Confirm, h
     pipeline = world.catalog.get("nomads-unsupervised")
     assert pipeline is not None
     timed = pipeline.model_copy(update={"seconds": 5, "cpu": 2})
-    service = JobService(
-        store=world.store,
-        catalog=Catalog({timed.name: timed}),
-        compute=world.compute,
-        vault=world.vault,
-        volumes=world.volumes,
-        max_bytes=10**9,
-        prices=Prices(cpu_hour=1),
-        confirm=limit,
-    )
-    values = {name: getattr(a_request(), name) for name in JobRequest.model_fields}
-    assert service.propose(values, SecretStr(TOKEN), actor="U01DEMO", within=1).heavy is heavy
+    confirming = World(world.store, pipeline=timed, prices=Prices(cpu_hour=1), confirm=limit)
+    assert confirming.ask().heavy is heavy

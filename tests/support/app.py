@@ -14,14 +14,16 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.app import Nomads, build, running
+from bot.app import Nomads, build
 from bot.settings import Settings
+from bot.terminal.serve import running
 from sandbox.boss import BossStandIn
 from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
 from sandbox.slack.server import bound_socket
 from sandbox.volumes import Bricks
 from tests.support.databases import new_sqlite
+from tests.support.rows import Rows
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANIFEST = ROOT / "manifest.yml"
@@ -52,6 +54,11 @@ class Served:
     boss: BossStandIn
     url: str
 
+    @property
+    def rows(self) -> Rows:
+        """What its database holds."""
+        return Rows(self.nomads.core.database)
+
     def open_form(self, words: str = "submit", *, channel: str = "#synapses") -> dict[str, object]:
         """Let the demo person type the command; returns the form. Fails the test where none opens."""
         ack = self.slack.person().slash("/nomads", words, channel=channel)
@@ -67,7 +74,7 @@ class Served:
     @property
     def jobs(self) -> int:
         """How many jobs the database holds."""
-        return self.nomads.core.store.count()
+        return self.rows.count()
 
 
 class Door:

@@ -43,6 +43,7 @@ from bot.application.ports import Compute, Mailer, Results, Secrets
 from bot.aws.batch import BatchCompute
 from bot.aws.clients import Clients
 from bot.aws.config import AwsConfig
+from bot.aws.logs import CloudWatchLogs
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
 from bot.aws.ses import SesMailer
@@ -98,6 +99,11 @@ class World:
     def compute(self) -> BatchCompute:
         """A compute as after a restart: it remembers nothing."""
         return BatchCompute(config=self.config, clients=self.clients)
+
+    def logs(self) -> CloudWatchLogs:
+        """The logs of its jobs."""
+        compute = self.compute()
+        return CloudWatchLogs(config=self.config, stream_of=compute.stream_of, clients=self.clients)
 
     def results(self) -> S3Results:
         """The results in the world's bucket."""

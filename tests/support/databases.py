@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from bot.storage.store import JobStore, connect
+from bot.storage.engine import Database, connect
 
 _UNSAFE_AND_QUICK = ("fsync", "synchronous_commit", "full_page_writes", "autovacuum")
 """What PostgreSQL does against a loss of power, and its housekeeping: nothing to a server that lives for one run."""
@@ -30,7 +30,7 @@ def migrated_sqlite() -> bytes:
 
 def migrate(url: str) -> None:
     """Bring that database up to date."""
-    store = JobStore(connect(url))
+    store = Database(connect(url))
     try:
         store.migrate()
     finally:

@@ -25,12 +25,12 @@ from pydantic import SecretStr
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.request import PUBLIC_TOKEN
 from bot.domain.results import Link, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
 from bot.domain.work import LogLine, Observation, Work
 from bot.mail.smtp import mime
+from contract.masking import PUBLIC_TOKEN
 
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -150,11 +150,11 @@ class MemoryCompute(Faulty):
                 self.cancelled[compute_id] = reason
                 self._observations[compute_id] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
 
-    def log_tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+    def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         with self._call("log_tail"):
             return self._logs.get(compute_id, [])[-lines:] if lines > 0 else []
 
-    def log(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
+    def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
         with self._call("log"):
             lines = list(self._logs.get(compute_id, []))
         for line in lines:

@@ -24,11 +24,12 @@ import sqlalchemy as sa
 from bot.__main__ import main
 from bot.domain.job import Job
 from bot.domain.states import FINAL, JobState
-from bot.storage.store import JobStore, connect
-from bot.storage.tables import effects, jobs, secrets
+from bot.storage.engine import Database, connect
+from bot.storage.tables import effects
 from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
 from tests.support.app import PROGRAMS, RIGHT, with_endings
+from tests.support.rows import Rows
 from tests.support.waiting import until
 
 PATIENCE = 60.0
@@ -174,19 +175,22 @@ class Lab:
     # Looking
 
     @cached_property
-    def store(self) -> JobStore:
+    def store(self) -> Database:
         """The bots' database."""
         url = self.environment.get("NOMADS_DATABASE_URL", f"sqlite:///{self.data / 'nomads.db'}")
-        store = JobStore(connect(url))
+        store = Database(connect(url))
         self._stack.callback(store.close)
         return store
 
     @property
+    def rows(self) -> Rows:
+        """What the database holds."""
+        return Rows(self.store)
+
+    @property
     def jobs(self) -> list[Job]:
         """Every job, in the order of acceptance."""
-        with self.store._connection() as connection:
-            ids = connection.execute(sa.select(jobs.c.id).order_by(jobs.c.accepted_at)).scalars().all()
-        return [self.store.job(job_id) for job_id in ids]
+        return self.rows.jobs()
 
     @property
     def newest(self) -> Job:
@@ -195,7 +199,7 @@ class Lab:
 
     def running(self, job: Job) -> None:
         """Wait until the job is known to run, and its program, which waits, has got so far."""
-        until(lambda: self.store.job(job.id).state is JobState.RUNNING, within=PATIENCE, what="the program")
+        until(lambda: self.rows.job(job.id).state is JobState.RUNNING, within=PATIENCE, what="the program")
         until((self.results(job) / "starts").exists, within=PATIENCE, what="the program's first words")
 
     def let_go(self, job: Job) -> None:
@@ -207,25 +211,24 @@ class Lab:
         try:
             until(lambda: self._over(job), within=PATIENCE)
         except AssertionError:
-            raise AssertionError(f"the job did not end:\n{self.store.job(job.id)}\n{self.said[-6000:]}") from None
-        return self.store.job(job.id)
+            raise AssertionError(f"the job did not end:\n{self.rows.job(job.id)}\n{self.said[-6000:]}") from None
+        return self.rows.job(job.id)
 
     def _over(self, job: Job) -> bool:
-        return self.store.job(job.id).state in FINAL and self.store.open_effects(job.id) == 0
+        return self.rows.job(job.id).state in FINAL and self.rows.open_effects(job.id) == 0
 
     def tried(self, kind: str) -> bool:
         """Whether somebody began an effect of that kind that is not done."""
         query = sa.select(effects.c.id).where(
             effects.c.kind == kind, effects.c.attempts > 0, effects.c.done_at.is_(None)
         )
-        with self.store._connection() as connection:
-            return connection.execute(query).first() is not None
+        with self.store.read() as transaction:
+            return transaction.connection.execute(query).first() is not None
 
     @property
     def kept_secrets(self) -> int:
         """How many tokens the database holds."""
-        with self.store._connection() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(secrets)) or 0
+        return self.rows.tokens
 
     def results(self, job: Job) -> Path:
         """The job's results folder."""

@@ -1,4 +1,4 @@
-"""Service and worker over fakes, with a clock that the test turns."""
+"""The rules and a worker over fakes, with a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,35 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.forecast import Confirm, Forecast
+from bot.application.ledger import Ledger
+from bot.application.lifecycle import Lifecycle
 from bot.application.output import Output
-from bot.application.service import JobService
-from bot.application.worker import Worker
+from bot.application.people import People
+from bot.application.ports import NoWorkspace
+from bot.application.queries import Queries
+from bot.application.review import Answered, Reviewer
+from bot.application.steering import Steering
+from bot.application.stories import Stories
+from bot.application.submission import Form, Proposal, Question, Submission
+from bot.application.tokens import TokenKeeper
+from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
+from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
+from bot.application.worker.effects.mail import MailEffects
+from bot.application.worker.handling import EffectHandlers
+from bot.application.worker.lanes import LaneRunner
+from bot.application.worker.watcher import Patience, Watcher
+from bot.application.worker.worker import Worker
 from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.checks import Prices
 from bot.domain.job import Job
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
-from bot.storage.store import JobStore
+from bot.storage.engine import Database
+from bot.storage.vault import Vault
 from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
+from tests.support.rows import Rows
 
 TOKEN = "canary-token"
 _keys = itertools.count(1)
@@ -63,7 +82,7 @@ class World:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Database,
         *,
         max_bytes: int = 2 * 10**9,
         separate_secrets: bool = False,
@@ -71,6 +90,9 @@ class World:
         lease: float = 15,
         edit_every: float = 0,
         admins: Sequence[str] = (),
+        pipeline: Pipeline | None = None,
+        prices: Prices | None = None,
+        confirm: Confirm | None = None,
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
@@ -80,14 +102,17 @@ class World:
         self.admins = admins
         self.compute = MemoryCompute()
         self.results = MemoryResults()
-        self.vault = MemorySecrets()
-        self.secrets = _ElsewhereSecrets() if separate_secrets else self.vault
-        self.output = Output(compute=self.compute, results=self.results, vault=self.vault, secrets=self.secrets)
+        self.rows = Rows(store)
+        self.logs = self.compute
+        vault = Vault(key=b"k" * 32, database=store)
+        self.secrets = MemorySecrets() if separate_secrets else None
+        self.tokens = TokenKeeper(vault=vault, secrets=self.secrets)
+        self.output = Output(compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens)
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
         roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
         command = ("python3", "-m", "pipelines.unsupervised")
-        pipeline = Pipeline(
+        pipeline = pipeline or Pipeline(
             name="nomads-unsupervised", title="Unsupervised", description="", image="i:1", command=command, roles=roles
         )
         self.catalog = Catalog({pipeline.name: pipeline})
@@ -96,50 +121,102 @@ class World:
             bounds = ((0, 64), (0, 1024), (0, 1024))
             channels = {"PSD95": "uint8", "Synapsin": "uint8"}
             self.volumes.add("demo" if name == "cortex" else "lab", name, bounds=bounds, channels=channels)
-        self.service = JobService(
-            store=store,
+        self.workspace = NoWorkspace()
+        self.ledger = Ledger(database=store, clock=self.clock)
+        self.people = People(ledger=self.ledger, tokens=self.tokens)
+        self.reviewer = Reviewer(
             catalog=self.catalog,
             compute=self.compute,
-            vault=self.vault,
             volumes=self.volumes,
             max_bytes=max_bytes,
             predictions="lab/predictions",
+        )
+        self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
+        self.queries = Queries(database=store)
+        self.submission = Submission(
+            ledger=self.ledger,
+            reviewer=self.reviewer,
+            forecast=self.forecast,
+            people=self.people,
+            tokens=self.tokens,
+            workspace=self.workspace,
+        )
+        self.lifecycle = Lifecycle(
+            ledger=self.ledger,
+            catalog=self.catalog,
+            reviewer=self.reviewer,
+            forecast=self.forecast,
+            tokens=self.tokens,
+        )
+        self.steering = Steering(
+            ledger=self.ledger,
+            queries=self.queries,
+            submission=self.submission,
+            people=self.people,
+            workspace=self.workspace,
             admins=admins,
-            clock=self.clock,
         )
         self.viewer = viewer
         self.worker = self.another_worker()
 
     def another_worker(self) -> Worker:
         """A worker of another process on the same database, as after a crash."""
-        return Worker(
-            store=self.store,
-            service=self.service,
+        stories = Stories(catalog=self.catalog, output=self.output)
+        launcher = Launcher(
             catalog=self.catalog,
-            compute=self.compute,
             results=self.results,
-            vault=self.vault,
-            secrets=self.secrets,
-            output=self.output,
-            mailer=self.mailer,
-            chat=self.chat,
             boss_host="boss.test",
             predictions="lab/predictions",
             viewer=self.viewer,
-            mail_domain="nomads.test",
-            watch_interval=1,
-            lost_after=timedelta(seconds=300),
-            lease=self.lease,
-            edit_every=self.edit_every,
-            admins=self.admins,
+        )
+        ledger, lifecycle, chat, every = self.ledger, self.lifecycle, self.chat, self.edit_every
+        effects: list[EffectHandlers] = [
+            CheckEffects(ledger=ledger, lifecycle=lifecycle),
+            SubmitEffects(
+                ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
+            ),
+            CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
+            MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
+            HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
+        ]
+        lanes = LaneRunner(database=self.store, effects=effects, lease=self.lease, clock=self.clock)
+        self.handlers = {kind: handler for some in effects for kind, handler in some.handlers().items()}
+        ledger.on_commit(lanes.wake)
+        watcher = Watcher(
+            database=self.store,
+            lifecycle=lifecycle,
+            compute=self.compute,
+            logs=self.logs,
+            patience=Patience(interval=1, leadership=self.lease / 3),
             clock=self.clock,
         )
+        return Worker(lanes=lanes, watcher=watcher)
 
-    def accept(self, *, key: str = "", **changes: Any) -> Job:
+    def propose(self, *, checked: bool = True, token: str = TOKEN, **changes: Any) -> Proposal:
+        """What a person typed, reviewed and checked with BOSS."""
+        reviewed = self.reviewer.review_again(a_request(**changes), SecretStr(token))
+        size = reviewed.pipeline.channels * reviewed.box.voxels
+        return Proposal(
+            reviewed=reviewed,
+            answered=Answered(readable=checked, checked=checked, size=size, largest=size),
+            expected=self.forecast.expected(reviewed.pipeline, reviewed.box),
+        )
+
+    def ask(self, *, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Proposal:
+        """What a person typed, reviewed, and asked about."""
+        reviewed = self.submission.review(a_request(**changes).typed, SecretStr(token))
+        return self.submission.ask(reviewed, actor=actor, within=0.01)
+
+    def submit(self, *, key: str, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Job | Question:
+        """Submit the form as a person does in Slack."""
+        form = Form(values=a_request(**changes).typed, token=SecretStr(token))
+        return self.submission.submit(form, actor=actor, key=key, within=0.01)
+
+    def accept(self, *, key: str = "", actor: str = "U01DEMO", again: bool = True, **changes: Any) -> Job:
         """Submit as a person would; a new key each time unless one is given."""
-        request = a_request(**changes)
-        key = key or f"k{next(_keys)}"
-        return self.service.accept(request, actor="U01DEMO", token=SecretStr(TOKEN), key=key, again=True)
+        return self.submission.accept(self.propose(**changes), actor=actor, key=key or f"k{next(_keys)}", again=again)
 
     def running(self) -> Job:
         """A job whose program runs, as everybody was told."""
@@ -152,36 +229,23 @@ class World:
     def see(self, job: Job, state: JobState, **details: Any) -> None:
         """Let compute say so, and the watcher look."""
         self.compute.tell(job.name, Observation(state, **details))
-        self.worker.watch_once()
+        self.worker.watcher.watch_once()
 
     def settle(self, *, patience: float = 3600) -> None:
         """Let the worker work, and time pass, until nothing is left to do or patience ends."""
         until = self.clock.now + timedelta(seconds=patience)
         while True:
-            self.worker.drain()
-            due = self.store.next_due()
+            self.worker.lanes.drain()
+            due = self.rows.next_due()
             if due is None or due > until:
                 return
             self.clock.now = max(self.clock.now, due)
 
     def job(self, job: Job) -> Job:
         """The job as it stands now."""
-        return self.service.find(job.id)
+        return self.queries.find(job.id)
 
     @property
     def thread(self) -> Sequence[str]:
         """What the replies say now, a text a step."""
         return [text for reply in self.chat.replies for text in reply.texts]
-
-
-class _ElsewhereSecrets(MemorySecrets):
-    """Secrets that are not the vault, as AWS Secrets Manager is not."""
-
-    def put(self, owner: str, value: SecretStr) -> str:
-        reference = super().put(owner, value)
-        elsewhere = reference.replace("memory:", "elsewhere:")
-        self.values[elsewhere] = self.values.pop(reference)
-        return elsewhere
-
-    def holds(self, reference: str) -> bool:
-        return reference.startswith("elsewhere:")

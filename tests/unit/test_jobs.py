@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.domain.errors import InvalidRequest
-from bot.domain.job import compute_name
+from bot.domain.job import Expected, Job, compute_name
 from bot.domain.request import JobRequest
 from bot.domain.states import FINAL, JobState
-from bot.domain.volume import MAX_COORDINATE, Box, Range
+from bot.domain.volume import Box, Range
 from bot.domain.work import Progress
+from contract.ranges import MAX_COORDINATE
 from tests.support.stories import a_job
 from tests.support.world import a_request
 
@@ -135,6 +136,13 @@ def test_the_longest_names_make_a_folder_that_file_systems_take() -> None:
     folder, _, run = job.folder.partition("/")
     assert len(folder) <= 240
     assert run == job.id
+
+
+def test_a_job_kept_by_an_earlier_release_is_read() -> None:
+    """What a run is expected to take once said how many runs it was learned from."""
+    kept = a_job().model_dump() | {"expected": {"seconds": 4.0, "longest": 9.0, "learned": 7, "price": 0.5}}
+
+    assert Job.model_validate(kept).expected == Expected(seconds=4, longest=9, price=0.5)
 
 
 def test_a_state_never_moves_backwards_and_an_end_is_an_end() -> None:

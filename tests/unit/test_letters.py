@@ -33,7 +33,7 @@ def test_success_has_summary_and_links_and_says_until_when_they_work() -> None:
     assert "1,234 synapses" in mail.text
     assert "Table: https://results.test/t?a=1&b=2" in mail.text
     assert "08 March 2026, 12:00 UTC" in mail.text
-    assert "href='https://results.test/t?a=1&amp;b=2'" in mail.html
+    assert 'href="https://results.test/t?a=1&amp;b=2"' in mail.html
     assert "Demo &lt;model&gt;" in mail.html
 
 

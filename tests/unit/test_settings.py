@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bot.app import _public_url, build, build_core, doctor
+from bot.app import build
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Settings
+from bot.terminal.admin import doctor
+from bot.terminal.serve import public_url
 
 
 def documented() -> dict[str, str]:
@@ -25,7 +27,6 @@ def named() -> dict[str, object]:
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
         found[alias.choices[0] if alias else f"NOMADS_{name.upper()}"] = field.default  # type: ignore[union-attr]
-    found.pop("NOMADS_AWS")  # docs/aws.md has those
     return found  # type: ignore[return-value]
 
 
@@ -72,11 +73,8 @@ def test_settings_that_do_not_fit_together_are_said_to_be_wrong_in_words(
 @pytest.mark.parametrize(
     ("given", "handed_on"), [({}, "collman_nomads/nomads_predictions"), ({"predictions": "off"}, "")]
 )
-def test_writing_detections_back_can_be_switched_off(tmp_path: Path, given: dict[str, str], handed_on: str) -> None:
-    core = build_core(Settings.model_validate({"data": str(tmp_path), **given}))
-
-    assert core.worker._predictions == handed_on
-    core.store.close()
+def test_writing_detections_back_can_be_switched_off(given: dict[str, str], handed_on: str) -> None:
+    assert Settings.model_validate(given).predictions_place == handed_on
 
 
 @pytest.mark.parametrize(("name", "value"), [("predictions", "lab"), ("predictions", "a/b/c"), ("viewer", "ng.test")])
@@ -87,15 +85,15 @@ def test_a_place_or_viewer_that_is_none_is_refused_at_start(name: str, value: st
 
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:3000"), ("::1", "http://[::1]:3000")])
 def test_links_lead_to_the_address_that_is_bound(host: str, url: str) -> None:
-    assert _public_url(Settings.model_validate({"host": host}), port=3000) == url
+    assert public_url(Settings.model_validate({"host": host}), port=3000) == url
 
 
 @pytest.mark.parametrize(("host", "port"), [("0.0.0.0", 3000), ("::", 3000), ("127.0.0.1", None)])
 def test_where_results_are_reached_must_be_said_if_it_cannot_be_known(host: str, port: int | None) -> None:
     with pytest.raises(NomadsError, match="NOMADS_PUBLIC_URL"):
-        _public_url(Settings.model_validate({"host": host}), port=port)
+        public_url(Settings.model_validate({"host": host}), port=port)
     given = Settings.model_validate({"host": host, "public_url": "https://lab.example.org/"})
-    assert _public_url(given, port=port) == "https://lab.example.org"
+    assert public_url(given, port=port) == "https://lab.example.org"
 
 
 def test_an_address_of_slack_s_api_that_is_none_is_refused_at_start() -> None:

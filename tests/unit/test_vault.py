@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,49 +11,47 @@ import pytest
 from pydantic import SecretStr
 
 from bot.domain.errors import NomadsError, Refused
-from bot.storage.vault import SealedSecrets, load_key
-from tests.contract.rigs import TOKEN, MemoryRows
+from bot.storage.keys import load_key
+from tests.contract.rigs import TOKEN, VaultRig
 
 
-def test_a_sealed_token_cannot_be_read_in_the_database() -> None:
-    rows = MemoryRows()
-    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
-
-    one, two = secrets.put("U1", SecretStr(TOKEN)), secrets.put("U1", SecretStr(TOKEN))
-
-    assert TOKEN.encode() not in b"".join(rows.rows.values())
-    assert rows.rows[one] != rows.rows[two]
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[VaultRig]:
+    with VaultRig(tmp_path) as rig:
+        yield rig
 
 
-def test_a_row_moved_to_another_reference_does_not_open() -> None:
-    rows = MemoryRows()
-    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
-    mine, theirs = secrets.put("U1", SecretStr("demo-mine")), secrets.put("U2", SecretStr("demo-theirs"))
+def test_a_sealed_token_cannot_be_read_in_the_database(vault: VaultRig) -> None:
+    one, two = vault.put("U1", SecretStr(TOKEN)), vault.put("U1", SecretStr(TOKEN))
 
-    rows.rows[mine] = rows.rows[theirs]
+    assert TOKEN.encode() not in vault.sealed(one) + vault.sealed(two)
+    assert vault.sealed(one) != vault.sealed(two)
+
+
+def test_a_row_moved_to_another_reference_does_not_open(vault: VaultRig) -> None:
+    mine, theirs = vault.put("U1", SecretStr("demo-mine")), vault.put("U2", SecretStr("demo-theirs"))
+
+    vault.overwrite(mine, vault.sealed(theirs))
 
     with pytest.raises(Refused):
-        secrets.get(mine)
+        vault.get(mine)
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 60])
-def test_a_damaged_row_does_not_open(damage: bytes) -> None:
-    rows = MemoryRows()
-    secrets = SealedSecrets(key=b"k" * 32, rows=rows)
-    reference = secrets.put("U1", SecretStr(TOKEN))
+def test_a_damaged_row_does_not_open(vault: VaultRig, damage: bytes) -> None:
+    reference = vault.put("U1", SecretStr(TOKEN))
 
-    rows.rows[reference] = damage
+    vault.overwrite(reference, damage)
 
     with pytest.raises(Refused):
-        secrets.get(reference)
+        vault.get(reference)
 
 
-def test_another_key_does_not_open_a_token() -> None:
-    rows = MemoryRows()
-    reference = SealedSecrets(key=b"k" * 32, rows=rows).put("U1", SecretStr(TOKEN))
+def test_another_key_does_not_open_a_token(vault: VaultRig) -> None:
+    reference = vault.put("U1", SecretStr(TOKEN))
 
     with pytest.raises(Refused, match="another key") as refusal:
-        SealedSecrets(key=b"o" * 32, rows=rows).get(reference)
+        vault.with_key(b"o" * 32).get(reference)
     assert TOKEN not in str(refusal.value)
 
 

@@ -611,9 +611,9 @@ def test_the_log_s_tail_comes_in_order_with_or_without_the_stream_s_name(world: 
     stream = compute.observe([job])[job].log
 
     expected = [f"line {n}" for n in range(10, 30)]
-    assert texts(compute.log_tail(job, log=stream, lines=20)) == expected
-    assert texts(compute.log_tail(job, log=None, lines=20)) == expected
-    assert texts(compute.log_tail(job, log=stream, lines=100)) == [f"line {n}" for n in range(30)]
+    assert texts(world.logs().tail(job, log=stream, lines=20)) == expected
+    assert texts(world.logs().tail(job, log=None, lines=20)) == expected
+    assert texts(world.logs().tail(job, log=stream, lines=100)) == [f"line {n}" for n in range(30)]
     assert world.asked("logs.GetLogEvents")[0] == {
         "logGroupName": "/aws/batch/job",
         "logStreamName": stream,
@@ -628,7 +628,7 @@ def test_a_line_has_the_time_of_its_event(world: World) -> None:
     )
 
     at = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
-    assert world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=2) == [LogLine("a", at), LogLine("b\u2028c", at)]
+    assert world.logs().tail(NO_SUCH_JOB, log="stream", lines=2) == [LogLine("a", at), LogLine("b\u2028c", at)]
 
 
 def _pages(world: World, pages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -653,7 +653,7 @@ def test_the_whole_log_is_read_from_its_head_until_the_token_repeats(world: Worl
         ],
     )
 
-    pieces = list(world.compute().log(NO_SUCH_JOB, log="stream"))
+    pieces = list(world.logs().whole(NO_SUCH_JOB, log="stream"))
 
     assert pieces == [b"one\ntwo\nthree\n", "four \x1b[0m\0 ? 🧠\n".encode()]
     first, *others = world.asked("logs.GetLogEvents")
@@ -670,7 +670,7 @@ def test_a_page_of_the_log_is_fetched_when_it_is_asked_for(world: World) -> None
     event = {"message": "x" * 1000}
     left = _pages(world, [{"events": [event] * 1000, "nextForwardToken": f"f/{n}"} for n in range(2000)])
 
-    pieces = world.compute().log(NO_SUCH_JOB, log="stream")
+    pieces = world.logs().whole(NO_SUCH_JOB, log="stream")
 
     assert world.asked("logs.GetLogEvents") == []
     assert len(next(pieces)) <= 1_001_000
@@ -684,7 +684,7 @@ def test_an_error_of_the_log_comes_while_it_is_iterated(world: World, asked_befo
     job = compute.submit(WORK)
     write_log(job, "one")
     set_state(job, JobState.RUNNING)
-    pieces = compute.log(job, log=None)
+    pieces = world.logs().whole(job, log=None)
     for _ in range(asked_before):
         assert next(pieces) == b"one\n"
     answer(world.clients.logs, "logs.GetLogEvents", status=400, code="ThrottlingException", message="slow down")
@@ -696,13 +696,13 @@ def test_an_error_of_the_log_comes_while_it_is_iterated(world: World, asked_befo
 def test_a_log_that_may_not_be_read_is_refused(world: World) -> None:
     answer(world.clients.logs, "logs.GetLogEvents", code="AccessDeniedException", message="no")
     with pytest.raises(Refused, match="AccessDenied"):
-        world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=5)
+        world.logs().tail(NO_SUCH_JOB, log="stream", lines=5)
     with pytest.raises(Refused, match="AccessDenied"):
-        list(world.compute().log(NO_SUCH_JOB, log="stream"))
+        list(world.logs().whole(NO_SUCH_JOB, log="stream"))
 
 
 def test_striking_out_a_secret_asks_aws_nothing(world: World) -> None:
-    world.compute().redact(NO_SUCH_JOB, SecretStr("demo-token"))
+    world.logs().redact(NO_SUCH_JOB, SecretStr("demo-token"))
 
     assert world.operations == []
 
@@ -736,7 +736,7 @@ def test_an_empty_page_of_the_log_is_turned_back(world: World) -> None:
             {"events": [], "nextBackwardToken": "b/3"},
         ],
     )
-    assert texts(world.compute().log_tail(NO_SUCH_JOB, log="stream", lines=20)) == ["one", "two", "three"]
+    assert texts(world.logs().tail(NO_SUCH_JOB, log="stream", lines=20)) == ["one", "two", "three"]
     assert [asked.get("nextToken") for asked in world.asked("logs.GetLogEvents")] == [None, "b/1", "b/2", "b/3"]
 
 
@@ -744,9 +744,9 @@ def test_a_missing_log_is_an_empty_one(world: World) -> None:
     compute = world.compute()
     job = compute.submit(WORK)
 
-    assert compute.log_tail(job, log=None, lines=20) == []
-    assert compute.log_tail(job, log="no/such/stream", lines=20) == []
-    assert compute.log_tail(NO_SUCH_JOB, log=None, lines=20) == []
+    assert world.logs().tail(job, log=None, lines=20) == []
+    assert world.logs().tail(job, log="no/such/stream", lines=20) == []
+    assert world.logs().tail(NO_SUCH_JOB, log=None, lines=20) == []
 
 
 def test_names_are_brought_into_batch_s_alphabet_and_stay_apart() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contract.program import MAX_VIEWER
 from pipelines.common import preview, viewer
 from pipelines.common.boss import _tiles, pick
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
@@ -145,7 +146,7 @@ def test_the_viewers_link_shows_the_middle_of_the_box_in_every_channel() -> None
     link = viewer.link(request(), channels=["PSD95", "Synapsin"], voxel_nm=(50, 96, 96))
 
     assert link is not None
-    assert len(link) <= viewer.LONGEST
+    assert len(link) <= MAX_VIEWER
     state = json.loads(unquote(link.removeprefix("https://neuroglancer.bossdb.io/#!")))
     assert state["position"] == [5, 10, 6]
     assert state["layers"][0]["source"] == "boss://https://api.bossdb.io/c/e/PSD95"
@@ -179,7 +180,7 @@ def test_a_link_that_would_be_too_long_shows_the_first_channels_and_the_detectio
     link = viewer.link(request(), channels=names, voxel_nm=(1, 1, 1), detections="a/b/c")
 
     assert link is not None
-    assert len(link) <= viewer.LONGEST
+    assert len(link) <= MAX_VIEWER
     layers = [layer["name"] for layer in json.loads(unquote(link.partition("#!")[2]))["layers"]]
     assert layers[0] == names[0]
     assert layers[-1] == "detections"

@@ -1,0 +1,58 @@
+"""What a person may see of BOSS while they fill in a form: with the token they typed, else with their saved one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from bot.application.people import People
+from bot.application.ports import Volumes
+from bot.domain.checks import token_problem
+from bot.domain.errors import InvalidRequest, Unavailable
+from bot.domain.volume import Experiment, TokenRefused
+from contract.masking import PUBLIC_TOKEN
+
+UNCHECKABLE = "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
+
+
+class Browsing:
+    """Asks BOSS on behalf of a person. Methods return or raise, as Volumes does, within about `within` seconds."""
+
+    def __init__(self, *, volumes: Volumes, people: People) -> None:
+        self._volumes = volumes
+        self._people = people
+
+    def collections(self, actor: str, typed: SecretStr, *, within: float) -> Sequence[str]:
+        """The collections that the person's token may read."""
+        return self._volumes.collections(token=self._token(actor, typed), within=within)
+
+    def experiments(self, actor: str, typed: SecretStr, collection: str, *, within: float) -> Sequence[str]:
+        """The collection's experiments; empty where no collection is chosen."""
+        if not collection:
+            return ()
+        return self._volumes.experiments(collection, token=self._token(actor, typed), within=within)
+
+    def describe(self, collection: str, experiment: str, *, token: SecretStr | None, within: float) -> Experiment:
+        """The experiment as BOSS describes it to the token; None: to the public one."""
+        return self._volumes.describe(collection, experiment, token=token or SecretStr(PUBLIC_TOKEN), within=within)
+
+    def save_token(self, actor: str, typed: SecretStr, *, within: float) -> None:
+        """Save the token after BOSS has accepted it.
+
+        Raises InvalidRequest where BOSS refuses the token or does not answer, and Unavailable where the database fails.
+        """
+        problem = token_problem(typed.get_secret_value())
+        if not problem:
+            try:
+                self._volumes.collections(token=typed, within=within)
+            except TokenRefused as refusal:
+                problem = str(refusal)
+            except Unavailable:
+                problem = UNCHECKABLE
+        if problem:
+            raise InvalidRequest({"token": problem})
+        self._people.save_token(actor, typed)
+
+    def _token(self, actor: str, typed: SecretStr) -> SecretStr:
+        return self._people.token_for(actor, typed) or SecretStr(PUBLIC_TOKEN)

@@ -1,0 +1,178 @@
+"""How jobs change: one job, locked, in one transaction that commits with the effects the change calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from bot.domain.job import Job, Transition, now
+from bot.domain.outbox import Effect, Kind, Lane
+from bot.domain.people import Preferences
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import Observation
+from bot.storage.engine import Database
+from bot.storage.transaction import Transaction
+
+TOGETHER = timedelta(seconds=2)
+"""Steps that follow one another within this time are told in one reply."""
+MAX_REASON = 500
+"""Characters of a reason that are stored."""
+
+
+class LeaseLost(NomadsError):
+    """The effect's lease ran out: another worker holds the effect by now, and records its outcome."""
+
+
+class Ledger:
+    """The one place where jobs change and effects are finished."""
+
+    def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
+        self.database = database
+        self.clock = clock
+        self._listeners: list[Callable[[Collection[Lane]], None]] = []
+
+    def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:
+        """Call the listener after each commit that enqueued effects, with the lanes of the effects."""
+        self._listeners.append(listener)
+
+    def committed(self, lanes: Collection[Lane]) -> None:
+        """Call the listeners with these lanes; with none, call nobody."""
+        for listener in self._listeners if lanes else ():
+            listener(lanes)
+
+    @contextmanager
+    def change(self, job_id: str) -> Iterator[JobChange]:
+        """The job, locked until the block ends. A block that ends is committed; one that raises changes nothing.
+
+        Raises UnknownJob and Unavailable.
+        """
+        with self.database.begin() as transaction:
+            change = JobChange(transaction, transaction.jobs.lock(job_id), at=self.clock())
+            yield change
+        self.committed(change.lanes)
+
+    @contextmanager
+    def finish(self, effect: Effect, *, error: str | None = None) -> Iterator[JobChange]:
+        """As `change` for the effect's job; the same commit marks the effect done (with an error: given up).
+
+        Raises LeaseLost, with nothing changed, where another worker holds the effect by now.
+        """
+        with self.change(effect.job_id) as change:
+            self._finish(change.transaction, effect, error)
+            yield change
+
+    @contextmanager
+    def done(self, effect: Effect, *, error: str | None = None) -> Iterator[Transaction]:
+        """Mark the effect done (with an error: given up), without a change of its job. Raises LeaseLost."""
+        with self.database.begin() as transaction:
+            self._finish(transaction, effect, error)
+            yield transaction
+
+    def _finish(self, transaction: Transaction, effect: Effect, error: str | None) -> None:
+        if not transaction.outbox.finish(effect, at=self.clock(), error=error):
+            raise LeaseLost(f"Job {effect.job_id}: another worker has taken over {effect.kind}.")
+
+
+class JobChange:
+    """A job, and what one transaction changes of it."""
+
+    def __init__(self, transaction: Transaction, job: Job, *, at: datetime) -> None:
+        """`job` is the job before the change; `at` is the time of the change."""
+        self.transaction = transaction
+        self.job = job
+        self.at = at
+        self.lanes: set[Lane] = set()
+        """In which effects were enqueued."""
+
+    def set(self, **values: Any) -> None:
+        """Set columns of the job."""
+        self.transaction.jobs.change(self.job.id, **values)
+
+    def enqueue(self, kind: Kind, subject: str = "") -> None:
+        """Enqueue an effect, due at once; an equal effect that waits unclaimed serves for both."""
+        self.transaction.outbox.enqueue(self.job.id, kind, due_at=self.at, subject=subject)
+        self.lanes.add(kind.lane)
+
+    @property
+    def story(self) -> list[Transition]:
+        """The job's transitions so far, oldest first."""
+        return self.transaction.story.of(self.job.id)
+
+    @property
+    def preferences(self) -> Preferences:
+        """How the job's owner wants to be told of it."""
+        return self.transaction.people.get(self.job.actor).preferences
+
+    # The job moves on
+
+    def follow(self, seen: Observation) -> bool:
+        """Move the job to the observed state if that may follow its present one. Returns whether it moved."""
+        if not seen.state.follows(self.job.state):
+            return False
+        self._move(seen)
+        return True
+
+    def _move(self, seen: Observation) -> None:
+        job, state = self.job, seen.state
+        started = job.started_at or seen.started_at or (self.at if state is JobState.RUNNING else None)
+        self.set(
+            state=state.value,
+            reason=words.shortened(words.printable(seen.reason), MAX_REASON),
+            exit_code=seen.exit_code,
+            started_at=started,
+            finished_at=(seen.stopped_at or self.at) if state in FINAL else None,
+            log=seen.log or job.log,
+        )
+        if state is JobState.RUNNABLE:
+            self.set(runnable_at=self.at)
+        if started and not job.started_at:  # also where RUNNING itself was too short to be seen
+            self._enter(JobState.RUNNING, f"Running, after waiting {words.duration(started - job.accepted_at)}.")
+        if state in FINAL:
+            self._enter(state, "")  # Lifecycle.conclude writes the text, with results or log
+            self.enqueue(Kind.COLLECT)
+        elif state is not JobState.RUNNING:
+            self.transaction.story.enter(job.id, Transition(state, self.at, "", None))
+        self.show()
+
+    def _enter(self, state: JobState, text: str) -> None:
+        wishes, reply = self.preferences, None
+        if wishes.tells(state):
+            # A message that is edited notifies nobody.
+            reply = self.next_reply(separate=state in FINAL and wishes.mention)
+        self.transaction.story.enter(self.job.id, Transition(state, self.at, text, reply))
+        if text and reply:
+            self._post(reply)
+
+    # What people are told
+
+    def tell(self, state: JobState, text: str, *, reply: int | None) -> None:
+        """Set the text of a state that the job has entered, and tell it in the reply of that number; None: in none."""
+        self.transaction.story.tell(self.job.id, state, text, reply=reply)
+        if reply:
+            self._post(reply)
+
+    def next_reply(self, *, separate: bool) -> int:
+        """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.
+
+        A step is fresh for the time TOGETHER. `separate` asks for a new reply in any case.
+        """
+        told = [step for step in self.story if step.reply is not None]
+        if not told:
+            return 1
+        last = max(step.reply or 0 for step in told)
+        return last + (0 if self.at - told[-1].at <= TOGETHER and not separate else 1)
+
+    def _post(self, reply: int) -> None:
+        if self.job.request.channel:
+            self.enqueue(Kind.REPLY, str(reply))
+
+    def show(self) -> None:
+        """Enqueue the update of the job's card, and of its owner's home tab if that may be open."""
+        if self.job.request.channel:
+            self.enqueue(Kind.EDIT)
+        if self.transaction.people.get(self.job.actor).home_may_be_open(self.at):
+            self.enqueue(Kind.HOME)

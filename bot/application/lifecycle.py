@@ -1,0 +1,201 @@
+"""The steps of a job after its acceptance: checked, submitted, observed, ended.
+
+Each step is recorded once, in one transaction with the effects it calls for. A method that takes an effect finishes the
+effect in that transaction, and raises LeaseLost, with nothing changed, where another worker holds the effect by now.
+Every method raises Unavailable where the database cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bot.application.forecast import Forecast
+from bot.application.ledger import MAX_REASON, JobChange, Ledger
+from bot.application.review import Reviewed, Reviewer
+from bot.application.tokens import TokenKeeper
+from bot.domain import words
+from bot.domain.catalog import Catalog
+from bot.domain.errors import InvalidRequest, Refused
+from bot.domain.job import Job
+from bot.domain.outbox import Effect, Kind
+from bot.domain.results import Summary
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import CANCELLED, Observation, Progress
+
+NOT_CANCELLED = "It could not be cancelled:"
+NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
+MAX_REFUSAL = 300
+"""Characters of compute's refusal to cancel that are shown."""
+
+
+class Lifecycle:
+    """Records the steps of jobs."""
+
+    def __init__(
+        self, *, ledger: Ledger, catalog: Catalog, reviewer: Reviewer, forecast: Forecast, tokens: TokenKeeper
+    ) -> None:
+        self._ledger = ledger
+        self._catalog = catalog
+        self._reviewer = reviewer
+        self._forecast = forecast
+        self._tokens = tokens
+
+    # Before compute has it
+
+    def check(self, effect: Effect, job: Job, *, within: float) -> None:
+        """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
+
+        Raises Unavailable where BOSS does not answer within `within` seconds, and Refused where the pipeline is gone.
+        """
+        pipeline = self._catalog.get(job.request.pipeline)
+        if pipeline is None or job.token_ref is None:
+            raise Refused("This pipeline is no longer on offer.")
+        request, token = job.request, self._tokens.open(job.token_ref)
+        reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
+        try:
+            answered = self._reviewer.insist(reviewed, within=within)
+        except InvalidRequest as refusal:
+            self.refuse(effect, _by_axis(refusal.errors))
+            return
+        with self._ledger.finish(effect) as change:
+            if change.job.state in FINAL:
+                return
+            if change.job.cancelled_by:
+                change.follow(Observation(JobState.CANCELLED))
+                return
+            change.set(checked=True, size=answered.size)
+            change.enqueue(Kind.SUBMIT)
+            _warn(change, answered.warnings)
+
+    def submitted(self, effect: Effect, compute_id: str, *, token_ref: str) -> None:
+        """Record that compute took the job, and reads the token by that reference."""
+        with self._ledger.finish(effect) as change:
+            job = change.job
+            change.set(compute_id=compute_id, token_ref=token_ref, submitted_at=change.at)
+            if job.token_ref and job.token_ref != token_ref:  # compute's own Secrets hold it now
+                self._tokens.erase(change.transaction, job.token_ref)
+            change.follow(Observation(JobState.SUBMITTED))
+
+    def withdraw(self, effect: Effect) -> None:
+        """Record the cancellation of a job that compute neither has nor will get."""
+        with self._ledger.finish(effect) as change:
+            change.follow(Observation(JobState.CANCELLED))
+
+    def refuse(self, effect: Effect, reason: str) -> None:
+        """Fail a job that can never be submitted, for that reason."""
+        with self._ledger.finish(effect, error=reason) as change:
+            change.follow(Observation(JobState.FAILED, reason))
+
+    # While compute has it
+
+    def observe(self, job_id: str, seen: Observation) -> bool:
+        """Record what compute says of a job. Returns whether the job moved.
+
+        Late, repeated and disordered news change nothing. Raises UnknownJob.
+        """
+        with self._ledger.change(job_id) as change:
+            cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
+            if seen.state is JobState.FAILED and cancelled:
+                seen = replace(seen, state=JobState.CANCELLED)  # any other reason is the program's own
+            return change.follow(seen)
+
+    def progressed(self, job_id: str, progress: Progress) -> bool:
+        """Record a running program's progress and show it on the card. Returns whether the progress is new."""
+        with self._ledger.change(job_id) as change:
+            if change.job.state is not JobState.RUNNING or change.job.progress == progress:
+                return False
+            change.set(progress={"part": progress.part, "phase": progress.phase})
+            change.show()
+            return True
+
+    def waits(self, job_id: str, cause: str) -> bool:
+        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs."""
+        with self._ledger.change(job_id) as change:
+            if change.job.state is not JobState.RUNNABLE or change.job.waiting:
+                return False
+            since = next(step.at for step in change.story if step.state is JobState.RUNNABLE)
+            cause = words.shortened(words.printable(cause), MAX_REASON) or NO_CAUSE
+            change.set(waiting=cause)
+            if change.preferences.tells(JobState.RUNNABLE):
+                told = f"Waiting to run for {words.duration(change.at - since)}. {cause}"
+                change.tell(JobState.RUNNABLE, told, reply=change.next_reply(separate=True))
+            change.show()
+            return True
+
+    def not_cancelled(self, effect: Effect, reason: str) -> None:
+        """Undo a cancellation that compute refuses: the job goes on, and its thread says why."""
+        with self._ledger.finish(effect, error=reason) as change:
+            if change.job.state in FINAL:
+                return
+            change.set(cancelled_by=None, cancelled_at=None)
+            last = change.story[-1]
+            before, _, _ = last.text.partition(NOT_CANCELLED)  # the latest refusal is enough
+            said = words.shortened(words.printable(reason), MAX_REFUSAL)
+            reply = last.reply or change.next_reply(separate=True)
+            change.tell(last.state, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
+            change.show()
+
+    # At its end
+
+    def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> None:
+        """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
+
+        `note` is stored with the effect, where collecting was given up.
+        """
+        tail = [words.printable(line) for line in log_tail]
+        with self._ledger.finish(effect, error=note or None) as change:
+            reason = _reason(change.job, tail)
+            job = change.job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(tail)})
+            erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
+            change.set(
+                summary=summary.model_dump(mode="json") if summary else None,
+                reason=reason,
+                log_tail=tail,
+                token_ref=None if erased else job.token_ref,
+            )
+            last = change.story[-1]
+            change.tell(job.state, _ending(job), reply=last.reply)
+            change.show()
+            if job.request.channel and last.reply and summary and summary.preview:
+                change.enqueue(Kind.PREVIEW)
+            if change.preferences.mail:
+                change.enqueue(Kind.MAIL_FINISHED)
+        self._forecast.ended(job.request.pipeline)
+
+
+def _warn(change: JobChange, warnings: Sequence[str]) -> None:
+    """Add the warnings to the text of the acceptance."""
+    if warnings:
+        (accepted,) = (step for step in change.story if step.state is JobState.ACCEPTED)
+        change.tell(JobState.ACCEPTED, " ".join([accepted.text, *warnings]), reply=accepted.reply)
+    change.show()
+
+
+def _reason(job: Job, tail: Sequence[str]) -> str:
+    """Why the job failed: by the pipelines' contract the last line that a failed program prints says so, in words."""
+    said = [line for line in tail if line.strip()]
+    if job.state is JobState.FAILED and job.exit_code and said:
+        return words.shortened(said[-1].strip(), MAX_REASON)
+    return job.reason
+
+
+def _by_axis(errors: Mapping[str, str]) -> str:
+    """All mistakes in one text; a range's mistake begins with its axis."""
+    return " ".join(f"{field}: {text}" if field in "zyx" else text for field, text in errors.items())
+
+
+def _ending(job: Job) -> str:
+    took = f" after {words.duration(job.took)}" if job.took is not None else ""
+    match job.state:
+        case JobState.SUCCEEDED:
+            counts = job.summary.counts if job.summary else {}
+            found = words.listed([f"{words.count(n)} {what}" for what, n in counts.items()])
+            return f"Finished{took}: {found}." if counts else f"Finished{took}."
+        case JobState.CANCELLED:
+            whom = "by whoever asked for it" if job.cancelled_by == job.actor else "by an admin"
+            return f"Cancelled {whom}{took}."
+        case JobState.LOST:
+            return f"Lost: {job.reason}"
+        case _:
+            return f"Failed{took}: {job.reason or 'compute gave no reason'}"

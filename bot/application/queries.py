@@ -1,0 +1,159 @@
+"""What people look up: jobs, lists of jobs, a job's story. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bot.domain import words
+from bot.domain.errors import UnknownJob
+from bot.domain.ids import misspelt
+from bot.domain.job import Job, Transition
+from bot.domain.messages import Home
+from bot.domain.states import FINAL, MISSED, UNFINISHED, JobState
+from bot.storage.engine import Database
+from bot.storage.transaction import Transaction
+
+HOME_RUNNING = 10
+"""Unfinished jobs that the home tab shows."""
+HOME_RECENT = 10
+"""Ended jobs that the home tab shows."""
+PAGE = 10
+"""Jobs on a page of a list."""
+ATTEMPTS = 20
+"""Attempts that are looked up: so many up to a job, twice as many in all."""
+SHOWN_NAME = 20
+"""Characters of an unknown name that an error repeats."""
+BEGINNING = 3
+"""Characters that a name must have to be taken for the beginning of an id."""
+NEAR = 3
+"""Similar ids that an error suggests."""
+
+
+class Which(StrEnum):
+    """Which jobs a list shows."""
+
+    MINE = "mine"
+    ALL = "all"
+    RUNNING = "running"
+    FAILED = "failed"
+    MINE_RUNNING = "mine running"
+    MINE_FAILED = "mine failed"
+
+
+_MINE = frozenset({Which.MINE, Which.MINE_RUNNING, Which.MINE_FAILED})
+_SHOWN: Mapping[Which, Collection[JobState]] = {
+    Which.MINE: tuple(JobState),
+    Which.ALL: tuple(JobState),
+    Which.RUNNING: UNFINISHED,
+    Which.FAILED: MISSED,
+    Which.MINE_RUNNING: UNFINISHED,
+    Which.MINE_FAILED: MISSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a list of jobs, newest first, and whether there are older ones."""
+
+    jobs: Sequence[Job]
+    more: bool
+
+
+class Queries:
+    """Reads jobs. Every method raises Unavailable where the database does not answer."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    def find(self, job_id: str) -> Job:
+        """The job of that id. Raises UnknownJob."""
+        with self._database.read() as transaction:
+            return transaction.jobs.get(job_id)
+
+    def named(self, name: str) -> Job:
+        """The job whose id a person typed, in letters of any case. Raises UnknownJob, which suggests similar ids."""
+        wanted = name.strip().strip("`").casefold()
+        near: list[str] = []
+        if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
+            with self._database.read() as transaction:
+                try:
+                    return transaction.jobs.get(wanted)
+                except UnknownJob:
+                    beginning = wanted if len(wanted) >= BEGINNING else ""
+                    near = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=NEAR)
+        shown = words.shortened(words.printable(name.strip()), SHOWN_NAME)
+        hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
+        raise UnknownJob(f"There is no job “{shown}”; {hint}")
+
+    def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
+        """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
+
+        Somebody else's mail address is not part of it.
+        """
+        job = self.find(job_id)
+        values = job.request.typed
+        if actor != job.actor:
+            del values["email"]
+        return values
+
+    def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
+        """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job."""
+        return self.page_of(_SHOWN[which], actor=actor if which in _MINE else None, before=before, most=most)
+
+    def page_of(
+        self, states: Collection[JobState], *, actor: str | None = None, before: str | None = None, most: int
+    ) -> Page:
+        """As `page`, for jobs in these states, of `actor` only where named."""
+        with self._database.read() as transaction:
+            return _page(transaction, states, actor=actor, before=before, most=most)
+
+    def home(self, person: str) -> Home:
+        """What the app's home tab shows this person, as of now."""
+        with self._database.read() as transaction:
+            known = transaction.people.get(person)
+            running = _page(transaction, UNFINISHED, actor=person, most=HOME_RUNNING).jobs
+            recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)
+            number = transaction.jobs.number_of(UNFINISHED, actor=person)
+        shown = {job.id for job in running}  # a job may end between the queries
+        return Home(
+            running=running,
+            running_in_all=max(len(running), number),
+            recent=[job for job in recent if job.id not in shown],
+            saved=known.saved_token,
+            preferences=known.preferences,
+        )
+
+    def attempts(self, job: Job) -> list[Job]:
+        """The attempts that this job is one of, oldest first; at most ATTEMPTS up to the job, 2 * ATTEMPTS in all."""
+        chain = [job]
+        with self._database.read() as transaction:
+            while (before := chain[0].retry_of) and len(chain) < ATTEMPTS:
+                chain.insert(0, transaction.jobs.get(before))
+            while (after := chain[-1].retried_as) and len(chain) < 2 * ATTEMPTS:
+                chain.append(transaction.jobs.get(after))
+        return chain
+
+    def transitions(self, job_id: str) -> list[Transition]:
+        """The states that the job has entered, oldest first."""
+        with self._database.read() as transaction:
+            return transaction.story.of(job_id)
+
+    def card_of(self, job_id: str) -> str | None:
+        """The timestamp of the job's card; None until the card is posted."""
+        with self._database.read() as transaction:
+            return transaction.messages.timestamp(job_id, "card")
+
+
+def _page(
+    transaction: Transaction,
+    states: Collection[JobState],
+    *,
+    actor: str | None = None,
+    before: str | None = None,
+    most: int,
+) -> Page:
+    found = transaction.jobs.page(states, actor=actor, before=before, most=most + 1)
+    return Page(jobs=found[:most], more=len(found) > most)

@@ -1,0 +1,147 @@
+"""The review of a request before it is accepted: of what was typed, and of what BOSS says of the data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.application.ports import Compute, Volumes
+from bot.domain import checks, words
+from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.errors import InvalidRequest, Unavailable
+from bot.domain.request import JobRequest, read
+from bot.domain.volume import Box, Experiment, VolumesRefused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewed:
+    """A request without mistakes in what was typed, with the pipeline, box and token that it was reviewed with."""
+
+    request: JobRequest
+    pipeline: Pipeline
+    box: Box
+    token: SecretStr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What BOSS said of a reviewed request in time."""
+
+    readable: bool
+    """Whether BOSS has shown the experiment to this token."""
+    checked: bool
+    """Whether BOSS answered everything; if not, BOSS is asked again before the job is submitted."""
+    size: int
+    """Bytes the program reads; a channel of unknown data type counts one byte a voxel."""
+    largest: int
+    """Bytes the program may read: `size`, or WIDEST bytes a voxel and channel where a data type is unknown."""
+    warnings: Sequence[str] = ()
+
+
+class Reviewer:
+    """Finds every mistake of a request at once."""
+
+    def __init__(
+        self, *, catalog: Catalog, compute: Compute, volumes: Volumes, max_bytes: int, predictions: str = ""
+    ) -> None:
+        """`max_bytes` is the most one job may read.
+
+        `predictions` is where in BOSS programs write their detections to (`collection/experiment`); empty: nowhere.
+        """
+        self._catalog = catalog
+        self._compute = compute
+        self._volumes = volumes
+        self._max_bytes = max_bytes
+        self.predictions = predictions
+
+    def first_choice(self) -> str:
+        """The name of the pipeline with the fewest channels among those that can run here; empty where none can."""
+        able = [p for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command)]
+        return min(able, key=lambda pipeline: pipeline.channels).name if able else ""
+
+    def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
+        """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
+
+        `values` has JobRequest's fields. No service is asked: a review takes well under a millisecond.
+        """
+        reading = read(values)
+        name = reading.request.pipeline if reading.request else str(values.get("pipeline") or "").strip()
+        return self._reviewed(reading.request, name, reading.box, token, dict(reading.errors))
+
+    def review_again(self, request: JobRequest, token: SecretStr) -> Reviewed:
+        """Review an accepted request again, by the rules of today. Raises InvalidRequest."""
+        return self._reviewed(request, request.pipeline, request.box, token, {})
+
+    def _reviewed(
+        self, request: JobRequest | None, name: str, box: Box | None, token: SecretStr, errors: dict[str, str]
+    ) -> Reviewed:
+        if problem := checks.token_problem(token.get_secret_value()):
+            errors["token"] = problem
+        pipeline = self._catalog.get(name)
+        if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
+            errors["pipeline"] = problem
+        if pipeline and box:
+            errors |= checks.too_large(pipeline, box, per_voxel=pipeline.channels, max_bytes=self._max_bytes)
+        if errors or request is None or pipeline is None or box is None:
+            raise InvalidRequest(errors)
+        return Reviewed(request=request, pipeline=pipeline, box=box, token=token)
+
+    def _pipeline_problem(self, pipeline: Pipeline | None) -> str:
+        if pipeline is None:
+            there = words.listed([pipeline.name for pipeline in self._catalog])
+            return f"There is no pipeline of that name; there is {there}."
+        return self._compute.refuses(image=pipeline.image, command=pipeline.command)
+
+    def ask(self, reviewed: Reviewed, *, within: float) -> Answered:
+        """What BOSS says of the request within `within` seconds. Raises InvalidRequest where BOSS shows mistakes.
+
+        What BOSS does not tell in time stays unchecked.
+        """
+        until = time.monotonic() + within
+        try:
+            experiment = self._describe(reviewed, within=within)
+        except Unavailable:
+            experiment = None
+        return self._answered(reviewed, experiment, until=until)
+
+    def insist(self, reviewed: Reviewed, *, within: float) -> Answered:
+        """As `ask`, but raises Unavailable where BOSS does not tell all that has to be checked."""
+        until = time.monotonic() + within
+        answered = self._answered(reviewed, self._describe(reviewed, within=within), until=until)
+        if not answered.checked:
+            raise Unavailable("BOSS did not tell the data types of all channels.")
+        return answered
+
+    def _describe(self, reviewed: Reviewed, *, within: float) -> Experiment:
+        request = reviewed.request
+        try:
+            return self._volumes.describe(request.collection, request.experiment, token=reviewed.token, within=within)
+        except VolumesRefused as refusal:
+            raise InvalidRequest({refusal.field: str(refusal)}) from None
+
+    def _answered(self, reviewed: Reviewed, experiment: Experiment | None, *, until: float) -> Answered:
+        pipeline, voxels = reviewed.pipeline, reviewed.box.voxels
+        if experiment and (errors := checks.against(reviewed.box, pipeline, experiment, max_bytes=self._max_bytes)):
+            raise InvalidRequest(errors)
+        per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
+        widest = per_voxel if known else checks.WIDEST * pipeline.channels
+        return Answered(
+            readable=experiment is not None,
+            checked=experiment is not None and known,
+            size=per_voxel * voxels,
+            largest=widest * voxels,
+            warnings=self._warnings(reviewed.token, within=until - time.monotonic()) if experiment else (),
+        )
+
+    def _warnings(self, token: SecretStr, *, within: float) -> list[str]:
+        collection, _, experiment = self.predictions.partition("/")
+        try:
+            if collection and self._volumes.may_write(collection, experiment, token=token, within=within) is False:
+                return [f"This token may not write to {self.predictions} in BOSS: detections will not be written back."]
+        except VolumesRefused:
+            pass  # BOSS took the token a moment ago; otherwise the program will say so
+        return []

@@ -1,0 +1,125 @@
+"""Cancel and retry: who may do it, and what it does in which state of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from bot.application.ledger import Ledger
+from bot.application.people import People
+from bot.application.ports import Workspace
+from bot.application.queries import Queries
+from bot.application.submission import Submission
+from bot.domain import words
+from bot.domain.errors import NomadsError, NotYours, TooLate
+from bot.domain.job import Job
+from bot.domain.outbox import Kind
+from bot.domain.people import TERMINAL
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retried:
+    """The outcome of a retry."""
+
+    job: Job
+    """The new attempt."""
+    before: Job
+    """The job that is tried again."""
+    already: bool
+    """Whether an earlier call had made the new attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needed:
+    """What a person has to type for a retry (a token, a mail address), since it is not known."""
+
+    job: Job
+    token: bool
+    email: bool
+
+
+class Steering:
+    """Cancels and retries jobs for people who may do so."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        queries: Queries,
+        submission: Submission,
+        people: People,
+        workspace: Workspace,
+        admins: Sequence[str] = (),
+    ) -> None:
+        """`admins` may cancel and retry anybody's jobs."""
+        self._ledger = ledger
+        self._queries = queries
+        self._submission = submission
+        self._people = people
+        self._workspace = workspace
+        self._admins = frozenset(admins)
+
+    def may_steer(self, job: Job, actor: str) -> bool:
+        """Whether this person may cancel and retry the job: its owner, an admin, or whoever has a terminal here."""
+        return actor == job.actor or actor in self._admins or actor.startswith(TERMINAL)
+
+    def cancel(self, job_id: str, *, actor: str) -> Job:
+        """Cancel the job, whatever its state; asking twice is asking once. Returns the job after that.
+
+        Raises UnknownJob, NotYours, Unavailable, and TooLate where the job has ended already.
+        """
+        with self._ledger.change(job_id) as change:
+            job = change.job
+            self._only_for(job, actor, "cancel")
+            if job.state in FINAL:
+                raise TooLate(f"Job {job.id} has ended already: {words.state(job.state)}. Nothing was cancelled.")
+            if job.cancelled_by is None:
+                change.set(cancelled_by=actor, cancelled_at=change.at)
+                waiting = Kind.SUBMIT if job.checked else Kind.CHECK
+                if job.state is JobState.ACCEPTED and change.transaction.outbox.drop(job.id, waiting):
+                    change.follow(Observation(JobState.CANCELLED))
+                else:
+                    change.enqueue(Kind.CANCEL)
+                    change.show()
+        return self._queries.find(job_id)
+
+    def retryable(self, job_id: str, *, actor: str) -> Job:
+        """The job, if this person may retry it; somebody may have done so. Raises UnknownJob, NotYours or TooLate."""
+        job = self._queries.find(job_id)
+        self._only_for(job, actor, "retry")
+        if job.state not in FINAL:
+            raise TooLate(f"Job {job.id} has not ended: {words.state(job.state)}. Cancel it first, or wait.")
+        if job.state is JobState.SUCCEEDED:
+            raise TooLate(f"Job {job.id} has succeeded; “Edit and rerun” runs it again.")
+        return job
+
+    def retry(self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "") -> Retried | Needed:
+        """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
+
+        The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
+        actor's own. Returns Needed where either is missing. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
+        InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to.
+        """
+        job = self.retryable(job_id, actor=actor)
+        if job.retried_as:
+            return Retried(job=self._queries.find(job.retried_as), before=job, already=True)
+        if job.request.channel and (trouble := self._workspace.trouble_with(job.request.channel)):
+            raise NomadsError(f"{trouble} “Edit and rerun” lets you choose the channel.")
+        token = self._people.token_for(actor, token)
+        email = email or self._mail_for(job, actor)
+        if token is None or not email:
+            return Needed(job=job, token=token is None, email=not email)
+        again = self._submission.accept_retry(job, actor=actor, token=token, email=email)
+        return Retried(job=again, before=job, already=False)
+
+    def _mail_for(self, job: Job, actor: str) -> str:
+        own = actor == job.actor or actor.startswith(TERMINAL)
+        return job.request.email if own else self._workspace.mail_of(actor)
+
+    def _only_for(self, job: Job, actor: str, verb: str) -> None:
+        if not self.may_steer(job, actor):
+            raise NotYours(f"Only whoever asked for job {job.id}, or an admin of NOMADS, may {verb} it.")

@@ -1,0 +1,28 @@
+"""What is told of a job: its facts, gathered for a card, a reply or a mail."""
+
+from __future__ import annotations
+
+from bot.application.output import Output
+from bot.domain.catalog import Catalog
+from bot.domain.job import Job
+from bot.domain.messages import Story
+from bot.domain.states import JobState
+
+
+class Stories:
+    """Gathers a job's facts from its row, the catalogue and its output."""
+
+    def __init__(self, *, catalog: Catalog, output: Output) -> None:
+        self._catalog = catalog
+        self._output = output
+
+    def of(self, job: Job) -> Story:
+        """The job's facts as of now; links to results are made anew, since some expire."""
+        pipeline = self._catalog.get(job.request.pipeline)
+        return Story(
+            job=job,
+            pipeline_title=pipeline.title if pipeline else job.request.pipeline,
+            size=job.size or job.request.box.voxels * (pipeline.channels if pipeline else 1),
+            links=self._output.links(job) if job.state is JobState.SUCCEEDED else (),
+            address=self._output.address(job),
+        )

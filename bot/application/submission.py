@@ -1,0 +1,282 @@
+"""The steps of a submitted form: reviewed, asked about, decided, accepted. Each step uses what the last one read.
+
+An acceptance is one committed transaction and waits for the database only: no answer to a person waits for AWS or a
+mail server, or longer for BOSS than the caller says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets as entropy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.application.forecast import Forecast
+from bot.application.ledger import JobChange, Ledger
+from bot.application.people import People
+from bot.application.ports import Workspace
+from bot.application.review import Answered, Reviewed, Reviewer
+from bot.application.tokens import TokenKeeper
+from bot.domain.errors import InvalidRequest
+from bot.domain.ids import ID_ALPHABET, ID_LENGTH
+from bot.domain.job import AlreadyRunning, Expected, Job, Transition
+from bot.domain.outbox import Kind, Lane
+from bot.domain.states import FINAL, JobState
+from bot.storage.transaction import Transaction
+
+LEAST_SECONDS = 0.2
+"""Seconds that BOSS is given at least, however long other questions took."""
+UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
+RECHECKED = "BOSS is asked first whether it can work now."
+NO_CHANNEL = "Choose the channel that hears of the results."
+ANOTHER_RUNS = "A job does the same now; nothing was submitted."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a person submitted."""
+
+    values: Mapping[str, Any]
+    """JobRequest's fields, as typed."""
+    token: SecretStr
+    """As typed; empty: the saved token is used."""
+    remember: bool = False
+    """Whether the typed token should be saved."""
+    agreed: str = ""
+    """Digest of the question that the person agreed to; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A reviewed request that may be accepted, and what a person should know before it is."""
+
+    reviewed: Reviewed
+    answered: Answered
+    expected: Expected | None
+    twin: Job | None = None
+    """A job that does the same work now, or has done it, where this person may hear of it."""
+    heavy: bool = False
+    """Whether the person confirms the run first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a person is asked before a proposal is accepted."""
+
+    proposal: Proposal
+    digest: str
+    """Identifies the question by the request and the reasons for asking."""
+
+    @property
+    def twin_runs(self) -> bool:
+        """Whether a job does the same work now; such a question cannot be agreed to."""
+        twin = self.proposal.twin
+        return twin is not None and twin.state not in FINAL
+
+
+class Submission:
+    """Accepts requests as jobs."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        reviewer: Reviewer,
+        forecast: Forecast,
+        people: People,
+        tokens: TokenKeeper,
+        workspace: Workspace,
+    ) -> None:
+        self._ledger = ledger
+        self._database = ledger.database
+        self._reviewer = reviewer
+        self._forecast = forecast
+        self._people = people
+        self._tokens = tokens
+        self._workspace = workspace
+
+    def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
+        """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
+
+        A second call with the same `key` returns the same job. BOSS and chat have `within` seconds. Where the person
+        wants it, a typed token to which BOSS has shown the experiment is saved before the job is accepted; if saving
+        fails, nothing is accepted. Raises InvalidRequest with every mistake, by field, at once, and Unavailable.
+        """
+        until = time.monotonic() + within
+        token = self._people.token_for(actor, form.token) or form.token
+        channel = str(form.values.get("channel") or "")
+        trouble = self._workspace.trouble_with(channel) if channel else NO_CHANNEL
+        errors = {"channel": trouble} if trouble else {}
+        try:
+            reviewed = self.review(form.values, token)
+            within = max(LEAST_SECONDS, until - time.monotonic())
+            proposal = self.ask(reviewed, actor=actor, within=within, key=key)
+        except InvalidRequest as error:
+            if known := self._by_key(key):  # an accepted request stays accepted
+                return known
+            raise InvalidRequest(error.errors | errors) from None
+        if errors:
+            raise InvalidRequest(errors)
+        if question := self.decide(proposal, agreed=form.agreed):
+            return question
+        if form.remember and form.token.get_secret_value() and proposal.answered.readable:
+            self._people.save_token(actor, form.token)
+        try:
+            return self.accept(proposal, actor=actor, key=key)
+        except AlreadyRunning as found:  # a job of the same work has begun this moment
+            if not (proposal.answered.readable or found.job.actor == actor):
+                raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
+            return _question(replace(proposal, twin=found.job))
+
+    def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
+        """Review what a person typed, asking no service. Raises InvalidRequest with every mistake, by field."""
+        return self._reviewer.review(values, token)
+
+    def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
+        """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.
+
+        A job that was accepted under `key` is no twin: it is this very request. Where BOSS does not show the experiment
+        to the actor, only the actor's own jobs count as twins.
+        """
+        answered = self._reviewer.ask(reviewed, within=within)
+        expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
+        with self._database.read() as transaction:  # last: a twin may have begun meanwhile
+            twin = transaction.jobs.same_work(self._work(reviewed))
+        known = twin and twin.key != key and (answered.readable or twin.actor == actor)
+        return Proposal(
+            reviewed=reviewed,
+            answered=answered,
+            expected=expected,
+            twin=twin if known else None,
+            heavy=self._forecast.heavy(answered.largest, expected),
+        )
+
+    def decide(self, proposal: Proposal, *, agreed: str = "") -> Question | None:
+        """The question to answer before the proposal is accepted; None: there is none, or the person agreed."""
+        if not (proposal.twin or proposal.heavy):
+            return None
+        question = _question(proposal)
+        return question if question.twin_runs or question.digest != agreed else None
+
+    def accept(self, proposal: Proposal, *, actor: str, key: str, again: bool = False) -> Job:
+        """Accept the proposal: on return, the job is in the database with its first effects.
+
+        A second call with the same key changes nothing and returns the same job. A proposal that BOSS did not answer in
+        full is checked before it is submitted. Raises AlreadyRunning where a job does the same work now (unless
+        `again`), and Unavailable, with nothing accepted, where the database cannot be written.
+        """
+        return self._take(proposal, actor=actor, key=key, again=again)
+
+    def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str) -> Job:
+        """Accept a new attempt at a job that ended without success; BOSS is asked before the attempt is submitted.
+
+        All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
+        """
+        key = f"retry:{job.id}"
+        request = job.request.model_copy(update={"email": email})
+        try:
+            reviewed = self._reviewer.review_again(request, token)
+        except InvalidRequest:
+            if known := self._by_key(key):
+                return known
+            raise
+        size = reviewed.pipeline.channels * reviewed.box.voxels
+        proposal = Proposal(
+            reviewed=reviewed,
+            answered=Answered(readable=False, checked=False, size=size, largest=size),
+            expected=self._forecast.expected(reviewed.pipeline, reviewed.box),
+        )
+        return self._take(proposal, actor=actor, key=key, again=False, retry_of=job)
+
+    def _take(self, proposal: Proposal, *, actor: str, key: str, again: bool, retry_of: Job | None = None) -> Job:
+        work = self._work(proposal.reviewed)
+        wishes = self._people.preferences(actor)
+        told = wishes.tells(JobState.ACCEPTED)
+        home = self._people.looks_at_home(actor)  # as cached: a submission should not wait for one more query
+
+        lanes: set[Lane] = set()
+
+        def take(transaction: Transaction) -> Job | None:
+            transaction.advisory_lock(work)
+            twin = None if again else transaction.jobs.same_work(work)
+            if twin and twin.state not in FINAL and twin.key != key:
+                raise AlreadyRunning(twin)
+            token_ref = self._tokens.seal(transaction, actor, proposal.reviewed.token)
+            job = self._job(proposal, actor=actor, key=key, work=work, token_ref=token_ref, retry_of=retry_of)
+            if not transaction.jobs.add(job):
+                self._tokens.erase(transaction, token_ref)
+                return None
+            said = Transition(JobState.ACCEPTED, job.accepted_at, _accepted(job, proposal), 1 if told else None)
+            transaction.story.enter(job.id, said)
+            effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
+            transaction.outbox.enqueue_new(job.id, effects, due_at=job.accepted_at)
+            lanes.update(kind.lane for kind, _ in effects)
+            transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
+            if retry_of:
+                before = JobChange(transaction, retry_of, at=job.accepted_at)
+                before.set(retried_as=job.id)
+                before.show()
+                lanes.update(before.lanes)
+            return job
+
+        job = self._database.write(take) or self._by_key(key)
+        assert job  # the key is taken, and jobs are never deleted
+        self._people.asked(actor, job.request)
+        self._ledger.committed(lanes)
+        return job
+
+    def _job(self, proposal: Proposal, *, actor: str, key: str, work: str, token_ref: str, retry_of: Job | None) -> Job:
+        checked = proposal.answered.checked
+        return Job(
+            id="".join(entropy.choice(ID_ALPHABET) for _ in range(ID_LENGTH)),
+            key=key,
+            request=proposal.reviewed.request,
+            actor=actor,
+            state=JobState.ACCEPTED,
+            token_ref=token_ref,
+            work=work,
+            checked=checked,
+            size=proposal.answered.size if checked else None,
+            expected=proposal.expected,
+            attempt=retry_of.attempt + 1 if retry_of else 1,
+            retry_of=retry_of.id if retry_of else None,
+            accepted_at=self._ledger.clock(),
+        )
+
+    def _by_key(self, key: str) -> Job | None:
+        with self._database.read() as transaction:
+            return transaction.jobs.by_key(key)
+
+    def _work(self, reviewed: Reviewed) -> str:
+        """A digest of the work: requests with equal digests do the same."""
+        said = "\n".join([reviewed.request.results_key, reviewed.pipeline.release, self._reviewer.predictions])
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _question(proposal: Proposal) -> Question:
+    request = proposal.reviewed.request.model_dump_json()
+    reasons = [proposal.twin.id if proposal.twin else "", "large" if proposal.heavy else ""]
+    digest = hashlib.sha256("\n".join([request, *reasons]).encode()).hexdigest()[:16]
+    return Question(proposal=proposal, digest=digest)
+
+
+def _first_effects(job: Job, *, told: bool, mail: bool, home: bool) -> list[tuple[Kind, str]]:
+    effects = [(Kind.SUBMIT if job.checked else Kind.CHECK, "")]
+    if job.request.channel:
+        effects += [(Kind.CARD, ""), *([(Kind.REPLY, "1")] if told else [])]
+    if mail:
+        effects.append((Kind.MAIL_ACCEPTED, ""))
+    if home:
+        effects.append((Kind.HOME, ""))
+    return effects
+
+
+def _accepted(job: Job, proposal: Proposal) -> str:
+    if job.retry_of:
+        return f"Accepted as job {job.id}: attempt {job.attempt}, after job {job.retry_of}. {RECHECKED}"
+    unchecked = [] if job.checked else [UNCHECKED]
+    return " ".join([f"Accepted as job {job.id}.", *unchecked, *proposal.answered.warnings])

@@ -1,0 +1,1 @@
+"""Performs the effects that transactions enqueued, and watches the jobs that compute has."""

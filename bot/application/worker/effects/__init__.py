@@ -1,0 +1,1 @@
+"""What each kind of effect does. Every class here registers its kinds with `handlers()`."""

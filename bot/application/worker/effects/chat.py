@@ -1,0 +1,184 @@
+"""Effects that chat performs: a job's card, its thread, and its owner's home tab.
+
+A message in doubt is looked for by its key before it is posted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from bot.application.ledger import Ledger
+from bot.application.ports import Chat, Results
+from bot.application.queries import Queries
+from bot.application.stories import Stories
+from bot.application.worker.handling import Handlers, telling
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Job
+from bot.domain.messages import Step, Story
+from bot.domain.outbox import Effect, Kind
+from bot.domain.states import FINAL, JobState
+from bot.storage.transaction import Transaction
+
+NOT_POSTED_YET = 0.5
+"""Seconds until the edit of a card that is not posted yet is tried again."""
+MAX_PREVIEW = 8 * 2**20
+"""Bytes of the largest preview that is posted."""
+_CARD = "card"
+
+
+class CardEffects:
+    """Posts a job's card and keeps it up to date."""
+
+    def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, edit_every: timedelta) -> None:
+        """`edit_every` is the least time between two edits of a card."""
+        self._ledger = ledger
+        self._database = ledger.database
+        self._chat = chat
+        self._stories = stories
+        self._edit_every = edit_every
+
+    def handlers(self) -> Handlers:
+        """The handlers of CARD and EDIT."""
+        return {
+            Kind.CARD: telling(self._ledger, self._post),
+            Kind.EDIT: telling(self._ledger, self._edit),
+        }
+
+    def _post(self, effect: Effect, job: Job) -> None:
+        story, key = _listened_to(self._stories, job), f"{job.id}-card"
+        if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):
+            self._chat.edit_card(story, timestamp)
+        else:
+            timestamp = self._chat.post_card(story, key=key)
+        with self._ledger.done(effect) as transaction:
+            transaction.messages.posted(job.id, _CARD, timestamp, at=self._ledger.clock())
+
+    def _edit(self, effect: Effect, job: Job) -> None:
+        with self._database.read() as transaction:
+            timestamp = transaction.messages.timestamp(job.id, _CARD)
+            edited = transaction.messages.edited_at(job.id, _CARD)
+            awaited = transaction.outbox.open(job.id, kind=Kind.CARD) if timestamp is None else 0
+        if timestamp is not None:
+            _not_too_often(edited, self._edit_every, now=self._ledger.clock())
+            with self._database.read() as transaction:
+                job = transaction.jobs.get(job.id)  # the job as it stands now
+            self._chat.edit_card(_listened_to(self._stories, job), timestamp)
+        elif awaited:  # the card that is being posted may show the job as it was before
+            raise Unavailable("The card is not posted yet.", retry_after=NOT_POSTED_YET)
+        with self._ledger.done(effect) as transaction:
+            transaction.messages.edited(job.id, _CARD, at=self._ledger.clock())
+
+
+class ThreadEffects:
+    """Tells a job's steps in its card's thread, and shows the preview there."""
+
+    def __init__(
+        self, *, ledger: Ledger, chat: Chat, stories: Stories, results: Results, admins: Sequence[str] = ()
+    ) -> None:
+        """`admins` are mentioned where a job has waited to run for long."""
+        self._ledger = ledger
+        self._database = ledger.database
+        self._chat = chat
+        self._stories = stories
+        self._results = results
+        self._admins = tuple(admins)
+
+    def handlers(self) -> Handlers:
+        """The handlers of REPLY and PREVIEW."""
+        return {
+            Kind.REPLY: telling(self._ledger, self._reply),
+            Kind.PREVIEW: telling(self._ledger, self._preview),
+        }
+
+    def _reply(self, effect: Effect, job: Job) -> None:
+        story, name = _listened_to(self._stories, job), f"reply-{effect.subject}"
+        with self._database.read() as transaction:
+            thread = _thread(transaction, job)
+            told = [t for t in transaction.story.of(job.id) if t.reply == int(effect.subject) and t.text]
+            timestamp = transaction.messages.timestamp(job.id, name)
+        steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
+        story = self._named(story, steps)
+        key = f"{job.id}-{name}"
+        posted = timestamp is not None
+        if timestamp is None and effect.in_doubt:
+            timestamp = self._chat.find(story, thread=thread, key=key)
+        if timestamp is None:
+            timestamp = self._chat.post_reply(story, steps, thread=thread, key=key)
+        else:
+            self._chat.edit_reply(story, steps, timestamp)
+        with self._ledger.done(effect) as transaction:
+            if not posted:
+                transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
+
+    def _named(self, story: Story, steps: Sequence[Step]) -> Story:
+        """The story with its mentions: at the end the owner, if they want that; where the job waits long, admins."""
+        last = steps[-1].state if steps else None
+        if last is JobState.RUNNABLE:
+            return replace(story, helpers=self._admins)
+        if last in FINAL:
+            with self._database.read() as transaction:
+                if transaction.people.get(story.job.actor).preferences.mention:
+                    return replace(story, mention=story.job.actor)
+        return story
+
+    def _preview(self, effect: Effect, job: Job) -> None:
+        story = _listened_to(self._stories, job)
+        with self._database.read() as transaction:
+            thread = _thread(transaction, job)
+        shown = job.summary.preview if job.summary else None
+        name = f"{job.id}-{shown}"
+        if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
+            content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
+            self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
+        with self._ledger.done(effect):
+            pass
+
+
+class HomeEffects:
+    """Brings home tabs up to date."""
+
+    def __init__(self, *, ledger: Ledger, chat: Chat, queries: Queries, edit_every: timedelta) -> None:
+        """`edit_every` is the least time between two updates of a home tab."""
+        self._ledger = ledger
+        self._database = ledger.database
+        self._chat = chat
+        self._queries = queries
+        self._edit_every = edit_every
+
+    def handlers(self) -> Handlers:
+        """The handler of HOME."""
+        return {Kind.HOME: telling(self._ledger, self._show)}
+
+    def _show(self, effect: Effect, job: Job) -> None:
+        person = job.actor
+        with self._database.begin() as transaction:  # all effects that wait for this home tab are coalesced
+            transaction.outbox.coalesce(effect, person, at=self._ledger.clock())
+            shown = transaction.people.get(person).home_shown_at
+        _not_too_often(shown, self._edit_every, now=self._ledger.clock())
+        at = self._ledger.clock()
+        self._chat.show_home(person, self._queries.home(person))
+        with self._ledger.done(effect) as transaction:
+            transaction.people.change(person, home_shown_at=at)
+
+
+def _listened_to(stories: Stories, job: Job) -> Story:
+    """The job's story. Raises Refused where the job has no channel."""
+    if job.request.channel is None:
+        raise Refused("Nobody listens to this job in chat.")
+    return stories.of(job)
+
+
+def _thread(transaction: Transaction, job: Job) -> str:
+    """The timestamp of the job's card. Raises Refused where it was never posted."""
+    thread = transaction.messages.timestamp(job.id, _CARD)
+    if thread is None:
+        raise Refused("The card could not be posted, so there is no thread.")
+    return thread
+
+
+def _not_too_often(last: datetime | None, every: timedelta, *, now: datetime) -> None:
+    wait = last + every - now if last else timedelta()
+    if wait > timedelta():
+        raise Unavailable("It was shown a moment ago.", retry_after=wait.total_seconds())

@@ -1,0 +1,187 @@
+"""Effects that compute performs: check a request, submit it, cancel it, collect what a job has left."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from pydantic import ValidationError
+
+from bot.application.ledger import Ledger
+from bot.application.lifecycle import Lifecycle
+from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
+from bot.application.ports import Compute, Results
+from bot.application.tokens import TokenKeeper
+from bot.application.worker.handling import Handler, Handlers
+from bot.domain.catalog import Catalog
+from bot.domain.errors import NotFound, Refused
+from bot.domain.job import Job
+from bot.domain.outbox import Effect, Kind
+from bot.domain.results import Finding, ResultFile, Summary
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import CANCELLED, Work
+from contract.program import RESULTS
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 10.0
+"""Seconds that BOSS is given for a check: nobody waits for the answer."""
+CHECKS = 20
+"""Attempts at a check, about an hour with back-off, after which the person is told that BOSS could not be asked."""
+MAX_SUMMARY = 2**20
+"""Bytes of the largest results.json that is read."""
+
+
+class CheckEffects:
+    """Asks BOSS what there was no time to ask at acceptance."""
+
+    def __init__(self, *, ledger: Ledger, lifecycle: Lifecycle) -> None:
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+
+    def handlers(self) -> Handlers:
+        """The handler of CHECK."""
+        refuse, said = self._lifecycle.refuse, "BOSS could not be asked, time and again:"
+        return {Kind.CHECK: Handler(perform=self._check, give_up=refuse, attempts=CHECKS, exhausted=said)}
+
+    def _check(self, effect: Effect, job: Job) -> None:
+        if job.state in FINAL or job.token_ref is None:
+            with self._ledger.done(effect):
+                return
+        if job.cancelled_by:
+            self._lifecycle.withdraw(effect)
+        else:
+            self._lifecycle.check(effect, job, within=CHECK_SECONDS)
+
+
+class Launcher:
+    """Makes the Work of a job: arguments by the pipelines' contract, processors, memory and time limit."""
+
+    def __init__(
+        self, *, catalog: Catalog, results: Results, boss_host: str, predictions: str = "", viewer: str = ""
+    ) -> None:
+        """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not."""
+        self._catalog = catalog
+        self._results = results
+        self._boss_host = boss_host
+        self._predictions = predictions
+        self._viewer = viewer
+
+    def work(self, job: Job, *, token_ref: str) -> Work:
+        """The job as compute is asked to run it. Raises Refused where its pipeline is gone."""
+        pipeline = self._catalog.get(job.request.pipeline)
+        if pipeline is None:
+            raise Refused("This pipeline is no longer on offer.")
+        return Work(
+            name=job.name,
+            pipeline=pipeline.name,
+            image=pipeline.image,
+            command=pipeline.command,
+            arguments=self._arguments(job, old=pipeline.contract == "2018"),
+            token_argument=pipeline.contract == "2018",
+            cpu=pipeline.cpu,
+            memory=pipeline.memory_for(job.request.box),
+            timeout=pipeline.time_limit,
+            owner=job.actor,
+            token=token_ref,
+            tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
+        )
+
+    def _arguments(self, job: Job, *, old: bool) -> list[str]:
+        request = job.request
+        arguments = ["--host", self._boss_host, "--col", request.collection, "--exp", request.experiment]
+        for axis in "zyx":
+            side = getattr(request, axis)
+            arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
+        if old:
+            return arguments
+        arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
+        if self._predictions:
+            arguments += ["--predictions", self._predictions]
+        if self._viewer:
+            arguments += ["--viewer", self._viewer]
+        return arguments
+
+
+class SubmitEffects:
+    """Submits jobs to compute and cancels them there. A submission in doubt is looked for by the job's unique name."""
+
+    def __init__(
+        self, *, ledger: Ledger, lifecycle: Lifecycle, compute: Compute, tokens: TokenKeeper, launcher: Launcher
+    ) -> None:
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+        self._compute = compute
+        self._tokens = tokens
+        self._launcher = launcher
+
+    def handlers(self) -> Handlers:
+        """The handlers of SUBMIT and CANCEL, which are never given up while compute may still perform them."""
+        return {
+            Kind.SUBMIT: Handler(perform=self._submit, give_up=self._lifecycle.refuse),
+            Kind.CANCEL: Handler(perform=self._cancel, give_up=self._lifecycle.not_cancelled),
+        }
+
+    def _submit(self, effect: Effect, job: Job) -> None:
+        reference = job.token_ref
+        if job.state in FINAL or reference is None:
+            with self._ledger.done(effect):
+                return
+        compute_id = self._compute.find(job.name) if effect.in_doubt else None
+        if compute_id is None and job.cancelled_by:
+            self._lifecycle.withdraw(effect)
+            return
+        if compute_id is None:
+            reference = self._tokens.hand_over(job.actor, reference)
+            compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
+        self._lifecycle.submitted(effect, compute_id, token_ref=reference)
+
+    def _cancel(self, effect: Effect, job: Job) -> None:
+        if job.compute_id and job.state not in FINAL:
+            self._compute.cancel(job.compute_id, reason=CANCELLED)
+        with self._ledger.done(effect):
+            pass
+
+
+class CollectEffects:
+    """Reads what an ended job has left: its results, or the end of its log."""
+
+    def __init__(self, *, lifecycle: Lifecycle, results: Results, output: Output) -> None:
+        self._lifecycle = lifecycle
+        self._results = results
+        self._output = output
+
+    def handlers(self) -> Handlers:
+        """The handler of COLLECT."""
+        return {Kind.COLLECT: Handler(perform=self._collect, give_up=self._give_up)}
+
+    def _collect(self, effect: Effect, job: Job) -> None:
+        summary, tail = None, list[str]()
+        if job.state is JobState.SUCCEEDED:
+            summary = self._summary(job)
+        else:
+            tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+        if job.exit_code is None:  # no orderly end: the token may still be in the log
+            self._output.redact(job)
+        self._lifecycle.conclude(effect, summary=summary, log_tail=tail)
+
+    def _give_up(self, effect: Effect, error: str) -> None:
+        self._lifecycle.conclude(effect, summary=None, log_tail=(), note=error)
+
+    def _summary(self, job: Job) -> Summary:
+        """The announced results; the folder's files where results.json is missing (an old image) or unusable."""
+        try:
+            return Summary.model_validate(json.loads(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)))
+        except NotFound:
+            log.info("Job %s: no results.json; its files are listed instead.", job.id)
+        except (Refused, ValueError, ValidationError):
+            log.warning("Job %s: its results.json cannot be used; its files are listed instead.", job.id)
+        return Summary(files=[finding for file in self._results.list(job.folder) if (finding := _left(file))][:LINKS])
+
+
+def _left(file: ResultFile) -> Finding | None:
+    """A file in the results folder; None for the log, and for a name that is unfit to be shown."""
+    try:
+        return Finding(name=file.name) if file.name != LOG_FILE else None
+    except ValidationError:
+        return None

@@ -1,0 +1,67 @@
+"""How each kind of effect is performed, and what happens to an effect that is given up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+from bot.application.ledger import Ledger
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from bot.domain.job import Job
+from bot.domain.outbox import Effect, Kind
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handler:
+    """How one kind of effect is handled. Both functions finish the effect in the Ledger, or raise."""
+
+    perform: Callable[[Effect, Job], None]
+    """Performs the effect. Raises Unavailable (try again), Refused (never possible) or LeaseLost."""
+    give_up: Callable[[Effect, str], None]
+    """Records, with the reason in words for a person, that the effect will never be performed."""
+    attempts: int | None = None
+    """Failed attempts after which the effect is given up; None: no limit."""
+    exhausted: str = ""
+    """The reason then given to people, before the last attempt's error."""
+
+
+GIVE_UP = 900
+"""Attempts, about three days of back-off, after which effects of chat and mail are given up."""
+
+
+def telling(ledger: Ledger, perform: Callable[[Effect, Job], None]) -> Handler:
+    """The handler of an effect that tells people: after GIVE_UP attempts it is given up, and the job goes on."""
+
+    def give_up(effect: Effect, error: str) -> None:
+        with ledger.done(effect, error=error):
+            pass
+
+    return Handler(perform=perform, give_up=give_up, attempts=GIVE_UP)
+
+
+Handlers = Mapping[Kind, Handler]
+
+
+class EffectHandlers(Protocol):
+    """A class that handles some kinds of effects."""
+
+    def handlers(self) -> Handlers:
+        """The handlers by kind; no other object handles one of these kinds."""
+
+
+def attempt(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """The value of the call; None, with the error in the log, where it raised, so that the worker's loops go on."""
+    try:
+        return what(*args, **kwargs)
+    except NomadsError as error:
+        log.warning("%s", error)
+    except Exception as error:
+        log.error("A round of the worker failed; the next one will try again: %s", words.where(error))
+    return None

@@ -1,0 +1,186 @@
+"""Performs the effects of the outbox, each lane for itself.
+
+An effect is leased, and then finished, postponed with back-off, or given up. An effect whose earlier attempt may have
+gone through is in doubt: its handler looks for the outcome of that attempt before repeating the effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from bot.application.ledger import LeaseLost
+from bot.application.worker.handling import EffectHandlers, Handler, attempt
+from bot.domain import words
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import now
+from bot.domain.outbox import Effect, Kind, Lane
+from bot.storage.engine import Database
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=15)
+"""How long a dead worker's effects stay leased; a living worker renews its leases in time."""
+FIRST_DELAY = 0.5
+"""Seconds: the back-off's first step, before jitter."""
+LONGEST_DELAY = 300.0
+"""Seconds: the back-off's ceiling, before jitter."""
+IDLE = 0.5
+"""Seconds between two looks at an outbox in which nothing is due: other processes enqueue effects too."""
+AT_ONCE = 20
+"""Effects of a lane that `drain` claims at once; it performs them one after the other."""
+THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
+"""Effects performed at once in each lane, so that a dead mail server holds back nothing but mail."""
+
+
+def back_off(attempts: int) -> float:
+    """Seconds to wait after that many attempts: doubling, with jitter so that workers do not return all at once."""
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts - 1, 16)) * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
+
+
+class LaneRunner:
+    """Performs one process's share of the outbox. Any number of processes may share a database."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        effects: Sequence[EffectHandlers],
+        lease: timedelta = LEASE,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        """Lanes of which `effects` handle no kind are left to other processes.
+
+        Without the chat lane, jobs that belong to a channel are left to other processes too; `Outbox.claim` says which.
+        """
+        self._database = database
+        self._handlers: dict[Kind, Handler] = {}
+        for some in effects:
+            self._handlers |= some.handlers()
+        self._lanes = [lane for lane in Lane if any(kind.lane is lane for kind in self._handlers)]
+        self._of_chat = Lane.CHAT in self._lanes
+        self._lease = lease
+        self._clock = clock
+        self._held: dict[int, Effect] = {}
+        self._wake = {lane: threading.Event() for lane in self._lanes}
+        self._stop = threading.Event()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Perform due effects until `stop()`; effects under way are finished first."""
+        leases = threading.Thread(target=self._keep_leases, name="leases")
+        threads = [threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}") for lane in self._lanes]
+        for thread in (leases, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._over.set()  # not before: effects under way need their leases renewed
+        leases.join()
+
+    def stop(self) -> None:
+        """Let `run()` return."""
+        self._stop.set()
+        self.wake()
+
+    def wake(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
+        """Look at these lanes of the outbox now: an effect may be due."""
+        for lane in lanes:
+            if event := self._wake.get(lane):
+                event.set()
+
+    def drain(self, *, job_id: str | None = None) -> int:
+        """Perform due effects (of that job, where named) in this thread until none is due. Returns their number."""
+        done = 0
+        while effects := [e for lane in self._lanes for e in self._claim(lane, AT_ONCE, job_id)]:
+            for effect in effects:
+                self._perform(effect)
+            done += len(effects)
+        return done
+
+    def _serve(self, lane: Lane) -> None:
+        wake, free = self._wake[lane], threading.Semaphore(THREADS[lane])
+        with ThreadPoolExecutor(THREADS[lane], thread_name_prefix=lane.value) as pool:
+            while not self._stop.is_set():
+                wake.clear()
+                slots = 0
+                while slots < THREADS[lane] and free.acquire(blocking=False):
+                    slots += 1
+                effects = attempt(self._claim, lane, slots) if slots else []
+                for _ in range(slots - len(effects or [])):
+                    free.release()
+
+                def over(_future: Future[None]) -> None:
+                    free.release()
+                    wake.set()
+
+                for effect in effects or []:
+                    pool.submit(self._perform, effect).add_done_callback(over)
+                if not effects:
+                    wake.wait(IDLE)
+
+    def _claim(self, lane: Lane, limit: int, job_id: str | None = None) -> list[Effect]:
+        at = self._clock()
+        if self._database.single_writer:  # an idle worker never takes the only write lock
+            with self._database.read() as transaction:
+                if not transaction.outbox.due(lane, at=at, job_id=job_id, of_chat=self._of_chat):
+                    return []
+        with self._database.begin() as transaction:
+            claimed = transaction.outbox.claim(
+                lane, limit=limit, lease_for=self._lease, at=at, job_id=job_id, of_chat=self._of_chat
+            )
+        self._held |= {effect.id: effect for effect in claimed}
+        return claimed
+
+    def _keep_leases(self) -> None:
+        while not self._over.wait(self._lease.total_seconds() / 3):
+            attempt(self._renew, list(self._held.values()))
+
+    def _renew(self, held: Sequence[Effect]) -> None:
+        if held:
+            with self._database.begin() as transaction:
+                transaction.outbox.renew(held, until=self._clock() + self._lease)
+
+    def _perform(self, effect: Effect) -> None:
+        handler = self._handlers[effect.kind]
+        try:
+            with self._database.read() as transaction:
+                job = transaction.jobs.get(effect.job_id)
+            handler.perform(effect, job)
+        except LeaseLost as lost:
+            log.info("%s", lost)
+        except Unavailable as error:
+            self._put_off(handler, effect, str(error), error.retry_after)
+        except Refused as error:
+            log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
+            attempt(handler.give_up, effect, str(error))
+        except Exception as error:
+            log.error("Job %s: %s failed: %s", effect.job_id, effect.kind, words.where(error))
+            self._put_off(handler, effect, type(error).__name__, None)
+        finally:
+            self._held.pop(effect.id, None)
+
+    def _put_off(self, handler: Handler, effect: Effect, error: str, retry_after: float | None) -> None:
+        if handler.attempts is not None and effect.attempts >= handler.attempts:
+            log.error(
+                "Job %s: %s is given up after %d attempts: %s", effect.job_id, effect.kind, effect.attempts, error
+            )
+            attempt(handler.give_up, effect, f"{handler.exhausted} {error}".strip())
+            return
+        delay = back_off(effect.attempts) if retry_after is None else retry_after
+        log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
+        attempt(self._postpone, effect, error, delay=delay, asked_to=retry_after is not None)
+
+    def _postpone(self, effect: Effect, error: str, *, delay: float, asked_to: bool) -> None:
+        with self._database.begin() as transaction:
+            transaction.outbox.postpone(
+                effect,
+                due_at=self._clock() + timedelta(seconds=delay),
+                # A service that asks for patience has done nothing; any other failure may have done something.
+                in_doubt=effect.in_doubt or not asked_to,
+                counted=not asked_to,
+                error=error,
+            )

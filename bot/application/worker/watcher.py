@@ -1,0 +1,152 @@
+"""Asks compute about the jobs it has, and reads how far running programs say they are."""
+
+from __future__ import annotations
+
+import logging
+import secrets as entropy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bot.application.lifecycle import Lifecycle
+from bot.application.output import LOG_LINES
+from bot.application.ports import Compute, Logs
+from bot.application.worker.handling import attempt
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Watched, now
+from bot.domain.states import JobState
+from bot.domain.work import Observation, Progress
+from bot.storage.engine import Database
+
+log = logging.getLogger(__name__)
+
+ASKED = 400
+"""Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
+PROGRESS_EVERY = timedelta(seconds=3)
+"""Least time between two looks at one running job's progress, which may edit its card."""
+LOOKS = 10.0
+"""Looks at progress, for all jobs together, that may be made at once."""
+LOOKS_A_SECOND = 0.5
+"""Looks at progress, for all jobs together, on average. Each may edit a card, and Slack takes some 50 edits a minute;
+on AWS each is a call of CloudWatch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How often compute is asked, and what is made of its answers."""
+
+    interval: float
+    """Seconds between two rounds."""
+    lost_after: timedelta = timedelta(minutes=5)
+    """Time after its submission from which a job that compute does not know is LOST."""
+    explain_after: timedelta = timedelta(minutes=10)
+    """Time that a job waits to run before its thread says why."""
+    leadership: timedelta = timedelta(seconds=5)
+    """Least length of the leader lease: for so long a leader that died keeps other processes from watching."""
+
+
+class Watcher:
+    """One process's watcher. Of all processes that share a database, the one with the leader lease watches."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        lifecycle: Lifecycle,
+        compute: Compute,
+        logs: Logs,
+        patience: Patience,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._database = database
+        self._lifecycle = lifecycle
+        self._compute = compute
+        self._logs = logs
+        self._patience = patience
+        self._clock = clock
+        self._holder = entropy.token_hex(8)
+        self._missing: set[str] = set()
+        self._looked: dict[str, datetime] = {}
+        self._looks, self._looks_at = LOOKS, clock()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Watch until `stop()`, whenever this process has the leader lease."""
+        while not self._stop.is_set():
+            if attempt(self._leads):
+                attempt(self.watch_once)
+            self._stop.wait(self._patience.interval)
+
+    def stop(self) -> None:
+        """Let `run()` return."""
+        self._stop.set()
+
+    def _leads(self) -> bool:
+        lasting = max(timedelta(seconds=3 * self._patience.interval), self._patience.leadership)
+        with self._database.begin() as transaction:
+            return transaction.leader.acquire("watch", holder=self._holder, at=self._clock(), lasting=lasting)
+
+    def watch_once(self) -> int:
+        """Ask compute about every job it has. Returns how many moved.
+
+        Jobs for which compute does not answer now are left to the next round. Raises Unavailable.
+        """
+        moved = 0
+        running: list[tuple[Watched, str | None]] = []
+        with self._database.read() as transaction:
+            watched = transaction.jobs.watched()
+        for first in range(0, len(watched), ASKED):
+            some = watched[first : first + ASKED]
+            try:
+                seen = self._compute.observe([job.compute_id for job in some])
+            except Unavailable as error:
+                log.warning("Compute cannot be asked about %d jobs now: %s", len(some), error)
+                continue
+            for job in some:
+                observation = self._observed(job, seen.get(job.compute_id))
+                if observation is None:
+                    continue
+                if observation.state.follows(job.state):
+                    moved += bool(attempt(self._lifecycle.observe, job.id, observation))
+                if observation.state is JobState.RUNNING:
+                    running.append((job, observation.log))
+                elif observation.state is JobState.RUNNABLE and self._waits_long(job):
+                    attempt(self._lifecycle.waits, job.id, observation.reason)
+        self._follow(running)
+        return moved
+
+    def _observed(self, job: Watched, seen: Observation | None) -> Observation | None:
+        """What was seen; LOST once compute has denied the job twice and `lost_after` has passed; None before that."""
+        if seen is not None:
+            self._missing.discard(job.id)
+            return seen
+        if job.id not in self._missing:
+            self._missing.add(job.id)
+            return None
+        if self._clock() - job.submitted_at < self._patience.lost_after:
+            return None
+        self._missing.discard(job.id)
+        return Observation(JobState.LOST, "compute no longer knows this job, and never said how it ended.")
+
+    def _waits_long(self, job: Watched) -> bool:
+        """Whether the job has waited to run for so long that its thread should say why."""
+        return job.runnable_at is not None and self._clock() - job.runnable_at > self._patience.explain_after
+
+    def _follow(self, running: Sequence[tuple[Watched, str | None]]) -> None:
+        """Read the progress of running programs, first of those that were not looked at for longest."""
+        at = self._clock()
+        self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
+        self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * (at - self._looks_at).total_seconds())
+        self._looks_at = at
+        due = [(job, where) for job, where in running if at - self._looked[job.id] >= PROGRESS_EVERY]
+        for job, where in sorted(due, key=lambda one: self._looked[one[0].id])[: int(self._looks)]:
+            self._looks -= 1
+            self._looked[job.id] = at
+            try:
+                lines = self._logs.tail(job.compute_id, log=where, lines=LOG_LINES)
+            except (Unavailable, Refused) as error:
+                log.info("Compute does not show how far jobs are: %s", error)
+                return
+            if progress := Progress.read([line.text for line in lines]):
+                self._lifecycle.progressed(job.id, progress)

@@ -1,0 +1,58 @@
+"""NOMADS_COMPUTE=aws: programs run on AWS Batch, which takes tokens from Secrets Manager and writes to S3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bot.aws.batch import BatchCompute
+from bot.aws.clients import Clients
+from bot.aws.config import AwsConfig
+from bot.aws.logs import CloudWatchLogs
+from bot.aws.provision import Program
+from bot.aws.s3 import S3Results
+from bot.aws.secrets import AwsSecrets
+from bot.domain.errors import NomadsError
+from bot.settings import Settings, read
+
+SERVED_BY_THE_BOT = False
+WATCH_INTERVAL = 10.0
+"""Seconds between two looks at running jobs: a look is one call for every hundred jobs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwsBackend:
+    """The adapters of one AWS account."""
+
+    compute: BatchCompute
+    logs: CloudWatchLogs
+    results: S3Results
+    secrets: AwsSecrets
+    served: None = None
+    watch_interval: float = WATCH_INTERVAL
+    announcement: str = ""
+
+
+def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], bytes], base_url: str) -> AwsBackend:
+    """The adapters for the account that NOMADS_AWS_… names. No call to AWS is made.
+
+    Raises NomadsError, which names every missing setting.
+    """
+    config = read(AwsConfig)
+    if missing := config.missing_to_run():
+        raise NomadsError(f"NOMADS_COMPUTE=aws also needs {', '.join(missing)}; see docs/aws.md.")
+    clients = Clients(config)
+    compute = BatchCompute(config=config, clients=clients)
+    return AwsBackend(
+        compute=compute,
+        logs=CloudWatchLogs(config=config, stream_of=compute.stream_of, clients=clients),
+        results=S3Results(config=config, clients=clients),
+        secrets=AwsSecrets(config=config, clients=clients, key=key_for("fingerprints")),
+    )
+
+
+def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> None:
+    """Create in AWS what is missing. Raises Refused, which names every missing setting."""
+    from bot.aws.provision import provision as make
+
+    make(read(AwsConfig), pipelines, say=say)

@@ -1,0 +1,51 @@
+"""The connection to Slack: tested by `doctor`, and held open in Socket Mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import SecretStr
+from slack_bolt import App
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from bot.domain.errors import NomadsError, Unavailable
+
+
+@contextmanager
+def socket_mode(app: App, token: SecretStr) -> Iterator[None]:
+    """Slack's requests reach the app over a WebSocket as long as the block lasts.
+
+    Raises NomadsError where Slack does not take the app-level token, and Unavailable where Slack cannot be reached.
+    """
+    from slack_bolt.adapter.socket_mode import SocketModeHandler
+
+    connection = SocketModeHandler(app, token.get_secret_value())
+    try:
+        try:
+            connection.connect()  # type: ignore[no-untyped-call]
+        except SlackApiError as error:
+            raise NomadsError(f"Slack did not take SLACK_APP_TOKEN ({error.response.get('error')}).") from None
+        except OSError as error:
+            raise Unavailable(f"Slack cannot be reached ({type(error).__name__}).") from None
+        yield
+    finally:
+        connection.close()  # type: ignore[no-untyped-call]
+
+
+def greet(client: WebClient, app_token: SecretStr | None) -> None:
+    """Ask Slack whether it takes the bot token, and the app-level token where there is one.
+
+    Raises NomadsError where Slack refuses a token or cannot be reached.
+    """
+    asked = "SLACK_BOT_TOKEN"
+    try:
+        client.auth_test()
+        if app_token:
+            asked = "SLACK_APP_TOKEN"
+            client.apps_connections_open(app_token=app_token.get_secret_value())
+    except SlackApiError as error:
+        raise NomadsError(f"Slack did not take {asked} ({error.response.get('error')}).") from None
+    except (SlackClientError, OSError) as error:
+        raise NomadsError(f"Slack cannot be reached ({type(error).__name__}).") from None

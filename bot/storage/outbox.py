@@ -1,0 +1,212 @@
+"""The outbox: effects that a transaction enqueues, and that workers lease, perform and finish."""
+
+from __future__ import annotations
+
+import secrets as entropy
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bot.domain.outbox import Effect, Kind, Lane
+from bot.domain.people import TERMINAL
+from bot.storage.tables import Utc, effects, jobs
+
+MAX_ERROR = 500
+"""Characters of an error that are stored with an effect."""
+_earlier = effects.alias("earlier")
+_FIRST = ~sa.exists().where(
+    _earlier.c.job_id == effects.c.job_id,
+    _earlier.c.lane == effects.c.lane,
+    _earlier.c.done_at.is_(None),
+    _earlier.c.id < effects.c.id,
+)
+"""True of the first open effect of a job's lane: the only one that may be claimed."""
+_CLAIMABLE = (
+    sa.select(
+        effects.c.id,
+        effects.c.job_id,
+        effects.c.kind,
+        effects.c.subject,
+        effects.c.attempts,
+        effects.c.in_doubt,
+    )
+    .where(
+        effects.c.done_at.is_(None),
+        effects.c.lane == sa.bindparam("lane"),
+        effects.c.due_at <= sa.bindparam("at", type_=Utc),
+        sa.or_(effects.c.leased_until.is_(None), effects.c.leased_until <= sa.bindparam("at", type_=Utc)),
+        _FIRST,
+    )
+    .order_by(effects.c.due_at, effects.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True, of=effects)
+)
+_LEASE = (
+    effects.update()
+    .where(effects.c.id == sa.bindparam("claimed"))
+    .values(
+        lease=sa.bindparam("lease"),
+        leased_until=sa.bindparam("leased_until"),
+        attempts=effects.c.attempts + 1,
+        in_doubt=True,
+    )
+)
+_FINISH = (
+    effects.update()
+    .where(
+        effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"), effects.c.done_at.is_(None)
+    )
+    .values(done_at=sa.bindparam("at", type_=Utc), error=sa.bindparam("note"))
+)
+_WAITING = (
+    sa.select(effects.c.id)
+    .where(
+        effects.c.job_id == sa.bindparam("job"),
+        effects.c.kind == sa.bindparam("kind"),
+        effects.c.subject == sa.bindparam("subject"),
+        effects.c.done_at.is_(None),
+        effects.c.lease.is_(None),
+    )
+    .with_for_update()  # no worker may claim it, and read the job, before this change is committed
+)
+# Statements are made once: to build one takes longer than to execute it.
+
+
+class Outbox:
+    """Effects within one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def enqueue(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
+        """Enqueue an effect, unless an equal one waits unclaimed: that one will read the job as it then stands."""
+        values = {"job": job_id, "kind": kind.value, "subject": subject}
+        if self._connection.execute(_WAITING, values).first() is None:
+            self.enqueue_new(job_id, [(kind, subject)], due_at=due_at)
+
+    def enqueue_new(self, job_id: str, wanted: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
+        """Enqueue effects, in this order, of a job that has none of their kind and subject yet."""
+        self._connection.execute(
+            effects.insert(),
+            [
+                {"job_id": job_id, "lane": kind.lane.value, "kind": kind.value, "subject": subject, "due_at": due_at}
+                for kind, subject in wanted
+            ],
+        )
+
+    def drop(self, job_id: str, kind: Kind) -> bool:
+        """Delete an effect of that kind that no worker has claimed yet. Returns whether there was one."""
+        return bool(
+            self._connection.execute(
+                effects.delete().where(
+                    effects.c.job_id == job_id,
+                    effects.c.kind == kind.value,
+                    effects.c.done_at.is_(None),
+                    effects.c.attempts == 0,
+                )
+            ).rowcount
+        )
+
+    def coalesce(self, effect: Effect, actor: str, *, at: datetime) -> None:
+        """Mark the other effects of this kind that wait unclaimed, for any of the actor's jobs, as done by this one."""
+        theirs = sa.exists().where(jobs.c.id == effects.c.job_id, jobs.c.actor == actor)
+        self._connection.execute(
+            effects.update()
+            .where(
+                effects.c.lane == effect.kind.lane.value,
+                effects.c.kind == effect.kind.value,
+                effects.c.done_at.is_(None),
+                effects.c.lease.is_(None),
+                effects.c.id != effect.id,
+                theirs,
+            )
+            .values(done_at=at)
+        )
+
+    def due(self, lane: Lane, *, at: datetime, job_id: str | None = None, of_chat: bool = True) -> bool:
+        """Whether `claim` would find an effect; locks nothing."""
+        query = _claimable(lane, job_id=job_id, of_chat=of_chat)
+        return self._connection.execute(query, {"lane": lane.value, "at": at, "most": 1}).first() is not None
+
+    def claim(
+        self,
+        lane: Lane,
+        *,
+        limit: int,
+        lease_for: timedelta,
+        at: datetime,
+        job_id: str | None = None,
+        of_chat: bool = True,
+    ) -> list[Effect]:
+        """Lease at most `limit` effects of the lane (of that job only, where named): those that are due for longest.
+
+        Of each job only the first open effect of the lane is ever leased, which preserves their order. Without
+        `of_chat`, jobs that belong to a channel are left to other processes, except for effects of compute for jobs
+        that are being cancelled or were submitted at a terminal.
+        """
+        query = _claimable(lane, job_id=job_id, of_chat=of_chat)
+        rows = self._connection.execute(query, {"lane": lane.value, "at": at, "most": limit}).all()
+        if not rows:
+            return []
+        lease = entropy.token_hex(8)
+        self._connection.execute(
+            _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
+        )
+        rows = sorted(rows, key=lambda row: row.id)
+        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
+
+    def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
+        """Extend the leases of effects that are under way."""
+        if held:
+            self._connection.execute(
+                effects.update()
+                .where(
+                    effects.c.id.in_([e.id for e in held]),
+                    effects.c.lease.in_({e.lease for e in held}),
+                    effects.c.done_at.is_(None),
+                )
+                .values(leased_until=until)
+            )
+
+    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str) -> None:
+        """Release the lease; the effect is due again at `due_at`. Unless `counted`, the attempt is not counted."""
+        self._connection.execute(
+            effects.update()
+            .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
+            .values(
+                lease=None,
+                leased_until=None,
+                due_at=due_at,
+                in_doubt=in_doubt,
+                attempts=effect.attempts if counted else effect.attempts - 1,
+                error=error[:MAX_ERROR],
+            )
+        )
+
+    def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
+        """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
+        note = error[:MAX_ERROR] if error else None
+        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
+        return bool(self._connection.execute(_FINISH, values).rowcount)
+
+    def open(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
+        """How many effects are not done yet (for that job, of that kind, where named)."""
+        query = sa.select(sa.func.count()).select_from(effects).where(effects.c.done_at.is_(None))
+        if job_id is not None:
+            query = query.where(effects.c.job_id == job_id)
+        if kind is not None:
+            query = query.where(effects.c.kind == kind.value)
+        return self._connection.scalar(query) or 0
+
+
+def _claimable(lane: Lane, *, job_id: str | None, of_chat: bool) -> sa.Select[Any]:
+    query: sa.Select[Any] = _CLAIMABLE if job_id is None else _CLAIMABLE.where(effects.c.job_id == job_id)
+    if of_chat:
+        return query
+    ours = jobs.c.request["channel"].as_string().is_(None)
+    if lane is Lane.COMPUTE:
+        ours |= jobs.c.cancelled_by.is_not(None) | jobs.c.actor.startswith(TERMINAL)
+    return query.where(sa.exists().where(jobs.c.id == effects.c.job_id, ours))

@@ -1,0 +1,61 @@
+"""Ranges of voxels along one axis: half-open, `[start, stop)`, in voxels at resolution 0."""
+
+from __future__ import annotations
+
+import re
+
+from contract.names import short
+
+MAX_COORDINATE = 2**31 - 1
+"""The largest coordinate taken, in voxels; no BOSS coordinate frame comes near it."""
+_RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
+_SIGNED = re.compile(r"[-+0-9]+\s*[,:]\s*[-+0-9]+")
+
+
+class TooLarge(ValueError):
+    """A coordinate is above MAX_COORDINATE."""
+
+    def __init__(self, digits: str) -> None:
+        super().__init__(f"{short(digits)} is beyond any volume; the largest coordinate is {MAX_COORDINATE}.")
+
+
+class NotAscending(ValueError):
+    """The start is not smaller than the stop, so that the range holds no voxel."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__(f"start ({start}) must be smaller than stop ({stop}); the stop itself is not included.")
+        self.start = start
+        self.stop = stop
+
+
+def parse(text: str) -> tuple[int, int]:
+    """Start and stop, in voxels, of a text `start, stop` or `start:stop`, spaces allowed.
+
+    Raises ValueError in words for the person who typed the text: TooLarge, NotAscending, or ValueError itself where the
+    text is not two whole numbers from 0 up.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("Write two whole numbers, start and stop, such as 0, 512.")
+    if _SIGNED.fullmatch(text) and "-" in text:
+        raise ValueError(f"{short(text)} has a negative number; coordinates count from 0.")
+    found = _RANGE.fullmatch(text)
+    if not found:
+        raise ValueError(f"“{short(text)}” is not two whole numbers; write start and stop, such as 0, 512.")
+    for digits in found.groups():
+        if len(digits) > 19:  # int() of a very long string is slow, and the answer is known
+            raise TooLarge(digits)
+    start, stop = int(found[1]), int(found[2])
+    check(start, stop)
+    return start, stop
+
+
+def check(start: int, stop: int) -> None:
+    """Check that `0 <= start < stop <= MAX_COORDINATE`. Raises ValueError in words for a person where it is not so."""
+    for end in (start, stop):
+        if end < 0:
+            raise ValueError(f"{end} is negative; coordinates count from 0.")
+        if end > MAX_COORDINATE:
+            raise TooLarge(str(end))
+    if start >= stop:
+        raise NotAscending(start, stop)
