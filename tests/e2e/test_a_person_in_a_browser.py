@@ -37,6 +37,7 @@ def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
         page.get_by_placeholder("/nomads submit").fill("/nomads submit nomads-unsupervised demo/cortex x=0,256 y=0,256")
         page.keyboard.press("Enter")
         form = page.get_by_role("dialog")
+        expect(form.get_by_text("PSD95 (uint8)")).to_be_visible()  # what comes late would wipe an error away
         form.get_by_label("BOSS token").fill(DEMO_TOKEN)
         form.get_by_label("Z range").fill("16, 0")
         form.get_by_role("button", name="Submit").click()
