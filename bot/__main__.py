@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """What can be done about jobs that there are."""
+    """Add the commands for existing jobs."""
     jobs = commands.add_parser("jobs", help="list jobs, the newest first")
     jobs.add_argument("--state", default="", metavar="STATE", help="only those in this state, such as running")
     jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (20)")
@@ -68,7 +68,7 @@ def _positive(text: str) -> int:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """`--z -1,4` as `--z=-1,4`: argparse takes the negative range for an option, and the person gets no answer."""
+    """The arguments with `--z -1,4` as `--z=-1,4`: argparse would take the negative range for an option."""
     joined: list[str] = []
     for word in argv:
         if joined[-1:] and joined[-1] in ("--x", "--y", "--z") and word[:1] == "-" and word[1:2].isdigit():
@@ -92,9 +92,9 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
     except NomadsError as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        return 130  # as shells say it
-    except BrokenPipeError:  # whoever read it has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains of it at its end
+        return 130  # 128 + SIGINT, as in shells
+    except BrokenPipeError:  # the reader of the output has closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
         return 141
     return 2
 

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRIGGER = 2.5
-"""Seconds for the call that opens a view: a trigger id lives three."""
+"""Seconds for the call that opens a view: a trigger id is valid for three."""
 LATER = 16
-"""Forms and windows that are brought up to date at once, after they were answered."""
+"""Forms and windows that are updated at once, after their requests were answered."""
 QUICK = 0.8
 """Seconds for a question to Slack whose answer is merely convenient."""
 PATIENT = 10.0
@@ -82,12 +82,12 @@ class Core:
     worker: Worker
 
     def announce(self) -> None:
-        """Say loudly what runs on this machine alone."""
+        """Log the backend's warning, where it has one."""
         if self.backend.announcement:
             log.warning("%s", self.backend.announcement)
 
     def close(self) -> None:
-        """Let go of every connection, to the database and to BOSS."""
+        """Close every connection, to the database and to BOSS."""
         self.volumes.close()
         self.database.close()
 
@@ -105,7 +105,7 @@ class Nomads:
     logs: Logs
 
     def close(self) -> None:
-        """Let go of every connection: to BOSS first, so that nobody waits for it, to the database and to Slack."""
+        """Close every connection: to BOSS first, so that no thread waits for it, to the database and to Slack."""
         self.core.volumes.close()
         self.logs.close()
         self.later.shutdown(cancel_futures=True)
@@ -117,10 +117,10 @@ class Nomads:
 def build_core(
     settings: Settings, *, base_url: str = "", chat: Chat | None = None, workspace: Workspace | None = None
 ) -> Core:
-    """Everything but a front end. `base_url` is where local results are served; empty: nowhere, links are file:// ones.
+    """Everything but a front end. `base_url` is where local results are served; empty: links are file:// ones.
 
-    Without `chat`, jobs that a channel hears of are left to a process that has it. Raises NomadsError in words for the
-    admin where the settings do not fit together.
+    Without `chat`, jobs that belong to a channel are left to processes that have it. Raises NomadsError in words for
+    the admin where the settings do not fit together.
     """
     from bot.boss.volumes import BossVolumes
 
@@ -215,7 +215,7 @@ def build_core(
 
 
 def _storage(settings: Settings) -> tuple[bytes, Database]:
-    """The key of what is sealed, and the database. Raises NomadsError in words for the admin."""
+    """The key that seals tokens, and the database. Raises NomadsError in words for the admin."""
     if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
         raise NomadsError("Set NOMADS_SECRET_KEY: processes that share a database must share the key of its tokens.")
     try:
@@ -227,7 +227,7 @@ def _storage(settings: Settings) -> tuple[bytes, Database]:
 
 
 def mailer(settings: Settings) -> Mailer:
-    """What NOMADS_MAIL names. Raises NomadsError where it names nothing."""
+    """The mailer that NOMADS_MAIL names. Raises NomadsError where NOMADS_MAIL is wrong."""
     from bot.mail.smtp import NoMailer, SmtpMailer, mime, parse_mail_url
 
     server = parse_mail_url(settings.mail)
@@ -242,7 +242,7 @@ def mailer(settings: Settings) -> Mailer:
 
 
 def build(settings: Settings, *, base_url: str = "") -> Nomads:
-    """The application with Slack in front: Socket Mode where there is an app token, else HTTP."""
+    """The application with Slack in front: Socket Mode where there is an app token, else HTTP. Raises NomadsError."""
     from slack_bolt import App, BoltContext
 
     from bot.slack.chat import SlackChat

@@ -12,10 +12,10 @@ BACKENDS = {
     "local": "bot.local.backend",
     "aws": "bot.aws.backend",
 }
-"""Each module has `backend(…)`, which makes a `bot.application.ports.Backend`, and `SERVED_BY_THE_BOT`, which says
-whether people reach results at the bot's own address. It is imported when it is needed: an SDK takes its time."""
+"""Modules, by name. Each has `backend(…)`, which makes a `bot.application.ports.Backend`, and `SERVED_BY_THE_BOT`:
+whether people reach results at the bot's own address. A module is imported when needed, since SDKs are slow to load."""
 
 
 def load(name: str) -> ModuleType:
-    """The backend's module."""
+    """Import the module of the backend of that name."""
     return import_module(BACKENDS[name])

@@ -1,4 +1,4 @@
-"""Everything that can be set, from the environment or a `.env` file. Reading settings touches nothing else."""
+"""The settings, from the environment or a `.env` file. Reading them touches nothing else."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Settings(BaseSettings):
     ] = "https://slack.com/api/"
 
     host: str = "127.0.0.1"
-    """What the server binds."""
+    """The address that the server binds."""
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     public_url: str = ""
-    """Where people reach the server, for links to local results; empty: the address it binds."""
+    """Where people reach the server, for links to local results; empty: the address that the server binds."""
 
     compute: str = "local"
     """Where programs run, by the names in `bot.backends`."""
     data: Path = Path("var")
-    """Where everything is kept that this machine keeps: database, key, runs, results."""
+    """Where this machine stores its data: database, key, runs, results."""
     database_url: str = ""
     """SQLAlchemy's URL; empty: SQLite in the data folder."""
     secret_key: SecretStr | None = None
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     boss_host: str = "api.bossdb.io"
     """The BOSS that programs read: a host name, or a URL where it is not https."""
     boss_hosts: list[str] = []
-    """JSON: the hosts that NOMADS itself may ask, with a person's token; empty: NOMADS_BOSS_HOST alone."""
+    """JSON: the hosts to which NOMADS itself may send a person's token; empty: NOMADS_BOSS_HOST only."""
     predictions: Annotated[str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$")] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
     viewer: Annotated[str, Field(pattern=r"^$|^https?://\S+$")] = ""
@@ -62,15 +62,15 @@ class Settings(BaseSettings):
     max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
     """The most data one job may read, in bytes."""
     confirm_bytes: Annotated[int, Field(ge=0)] = 0
-    """A run that reads more than this is confirmed first, as is one above the next two; 0: none for that reason."""
+    """A run that reads more bytes than this is confirmed first; 0: no limit."""
     confirm_seconds: Annotated[float, Field(ge=0)] = 0
-    """By its expected time."""
+    """A run that is expected to take more seconds than this is confirmed first; 0: no limit."""
     confirm_cost: Annotated[float, Field(ge=0)] = 0
-    """By its expected cost, in the currency of the prices."""
+    """A run that is expected to cost more than this, in `currency`, is confirmed first; 0: no limit."""
     price_cpu_hour: Annotated[float, Field(ge=0)] = 0
-    """Of an hour of one virtual processor; with the next at 0 costs are not told."""
+    """Price of an hour of one virtual processor; where both prices are 0, costs are not told."""
     price_gb_hour: Annotated[float, Field(ge=0)] = 0
-    """Of an hour of 10^9 bytes of memory."""
+    """Price of an hour of 10^9 bytes of memory."""
     currency: Annotated[str, Field(max_length=8)] = "$"
 
     mail: SecretStr = SecretStr("off")
@@ -78,17 +78,17 @@ class Settings(BaseSettings):
     mail_from: str = "nomads@localhost"
 
     admins: list[str] = []
-    """JSON: Slack user ids of people who may cancel and retry anybody's jobs, and are named where one waits long."""
+    """JSON: Slack user ids of people who may cancel and retry every job, and are mentioned where a job waits long."""
     edit_interval: Annotated[float, Field(ge=0)] = 3
-    """Seconds that a card, or a home tab, stays as it is at least before it is edited again."""
+    """Least seconds between two edits of a card, and between two updates of a home tab."""
     explain_after: Annotated[float, Field(gt=0)] = 600
     """Seconds that a job waits to run before its thread says why."""
     watch_interval: Annotated[float, Field(ge=0)] = 0
     """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
     lost_after: Annotated[float, Field(ge=0)] = 300
-    """Seconds after submission from which on a job that compute does not know is LOST."""
+    """Seconds after its submission from which a job that compute does not know is LOST."""
     lease_seconds: Annotated[float, Field(gt=0)] = 15
-    """How long what a process was doing stays untouched after it died; then another one takes it up."""
+    """Seconds for which a dead process's effects stay leased; then another process performs them."""
     local_slots: Annotated[int, Field(ge=1)] = 2
     """How many programs run at once on this machine; the others wait."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -116,7 +116,7 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def read(kind: type[S]) -> S:
-    """Read settings from the environment. Raises NomadsError that names each one that cannot be used, and why."""
+    """Read settings from the environment. Raises NomadsError, which names each unusable setting and why."""
     try:
         return kind()
     except ValidationError as error:
@@ -127,5 +127,5 @@ def read(kind: type[S]) -> S:
             for name in [".".join(str(part) for part in found["loc"])]
         )
         raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
-    except SettingsError as error:  # its text names the field alone
+    except SettingsError as error:  # the error's text names only the field
         raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None

@@ -20,13 +20,13 @@ def candidates(parts: Sequence[str], names: Sequence[str]) -> list[str]:
 def choose(roles: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, str]:
     """Role to the best of its candidates, in the order of the roles; a role that no channel fills is absent.
 
-    One channel may be chosen for several roles; `shared` tells.
+    One channel may be chosen for several roles; `shared` finds such roles.
     """
     return {role: found[0] for role, parts in roles.items() if (found := candidates(parts, names))}
 
 
 def shared(chosen: Mapping[str, str]) -> tuple[str, str] | None:
-    """The first two roles that one channel was chosen for; None where every role has a channel of its own."""
+    """The first two roles for which one channel was chosen; None where every role has a channel of its own."""
     first: dict[str, str] = {}
     for role, name in chosen.items():
         if name in first:

@@ -1,7 +1,7 @@
-"""The BOSS token: what may be one, and how it is kept out of what people read.
+"""The BOSS token: what can be one, and how it is hidden in texts that people read.
 
-A program may print its token whole, with colour codes in it (as `grep --color` puts them there), or across the places
-where a log is cut. Every function here takes an empty token for nothing to hide, and leaves PUBLIC_TOKEN alone.
+A program may print its token whole, with colour codes in it (as by `grep --color`), or across the places where a log is
+cut. In every function an empty token means that nothing is to be hidden, as does PUBLIC_TOKEN.
 """
 
 from __future__ import annotations
@@ -12,39 +12,41 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
-"""The token that reads public data; a word that programs may print."""
+"""The token that reads public data; programs may print it."""
 MAX_TOKEN = 512
-"""The longest BOSS token taken; BOSS's own have 40 characters."""
-MASK, SHORT_MASK = "•••", "…"
-"""What stands in a token's place in a log, and in a sentence."""
+"""Characters of the longest token taken; BOSS's own have 40."""
+MASK = "•••"
+"""What replaces a token in a log."""
+SHORT_MASK = "…"
+"""What replaces a token in a sentence."""
 PIECE = 2**20
-"""The most bytes of a log that are in memory at once."""
+"""Bytes of a log that are in memory at once, at most."""
 _TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN}}}")  # RFC 9110, 5.5: what a header may hold
 _COLOURS = rb"(?:\x1b\[[0-9;?]{0,16}[ -/]{0,2}[@-~]){0,4}"
 _COLOURED = 256
-"""Bytes of colour codes within a token that are looked through."""
+"""Bytes of colour codes within a token that are allowed for at a cut."""
 _TOLD = 4
-"""So many characters of a token say too much, where it is cut."""
+"""Characters of a token, at a cut, from which on they are hidden."""
 
 
 def is_token(text: str) -> bool:
-    """Whether a BOSS token may look so: one to MAX_TOKEN visible ASCII characters, which an HTTP header can hold."""
+    """Whether the text can be a BOSS token: 1 to MAX_TOKEN visible ASCII characters, as an HTTP header takes them."""
     return bool(_TOKEN.fullmatch(text))
 
 
 def hidden(text: str, token: str, *, mask: str = MASK) -> str:
-    """The text with `mask` wherever the token stands in it."""
+    """The text with every token in it replaced by `mask`."""
     if not _is_secret(token):
         return text
-    found = _spellings(token.encode(errors="surrogatepass"))  # what Python says of odd file names has surrogates in it
+    found = _spellings(token.encode(errors="surrogatepass"))  # Python prints odd file names with surrogates
     return found.sub(mask.encode(), text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
 
 def hidden_in_lines(lines: Sequence[str], token: str) -> list[str]:
-    """The last lines of a log with MASK wherever the token, or four or more of its characters at a cut, stands.
+    """The last lines of a log, with the token, and four or more of its characters at a cut, replaced by MASK.
 
-    The first line may begin within the token, since only the end of a long line is read; the last may end within it,
-    since it is being written just now.
+    The first line may begin within a token, since only the end of a long line is read; the last line may end within
+    one, since the program may still be writing it.
     """
     texts = list(lines)
     if texts and _is_secret(token):
@@ -54,9 +56,9 @@ def hidden_in_lines(lines: Sequence[str], token: str) -> list[str]:
 
 
 def hidden_in_pieces(pieces: Iterable[bytes], token: str) -> Iterator[bytes]:
-    """The pieces of a log with MASK wherever the token stands, also across two of them; memory stays a piece's.
+    """The pieces of a log with every token replaced by MASK, also one across two pieces; memory holds about one piece.
 
-    What is given out is cut elsewhere than what came in. A token that the last piece only begins is masked too.
+    The pieces that come out are cut elsewhere than those that went in. A token that the log's end cuts is masked too.
     """
     if not _is_secret(token):
         yield from pieces
@@ -66,14 +68,14 @@ def hidden_in_pieces(pieces: Iterable[bytes], token: str) -> Iterator[bytes]:
     for piece in pieces:
         text = kept + piece
         text = coloured.sub(mask, text) if b"\x1b" in text else text.replace(word, mask)
-        # The token may end in the next piece, so as much as it may take waits for that.
+        # A token may end in the next piece: as many bytes as it may take are held back.
         yield text[:-shared]
         kept = text[-shared:]
     yield _without_beginning(kept, token)
 
 
 def strike_out(log: Path, token: str) -> None:
-    """Overwrite the token with as many asterisks wherever it stands in the file, which keeps its length and its times.
+    """Overwrite every token in the file with as many asterisks; the file's length and times stay.
 
     Nothing happens where there is no such file. Raises OSError.
     """
@@ -98,14 +100,14 @@ def _is_secret(token: str) -> bool:
 
 
 def _spellings(word: bytes) -> re.Pattern[bytes]:
-    """Finds the word as programs may print it: also with colour codes in it, unless it is too long for a token."""
+    """A pattern of the word as programs may print it: with colour codes, unless the word is too long for a token."""
     if len(word) > MAX_TOKEN:  # the pattern would take seconds to make
         return re.compile(re.escape(word))
     return re.compile(_COLOURS.join(re.escape(bytes([letter])) for letter in word))
 
 
 def _shared(word: bytes) -> int:
-    """How many bytes two pieces of a log have in common where the word may lie across both."""
+    """Bytes by which two pieces of a log overlap, so that a word across both is found."""
     return 2 * len(word) + _COLOURED
 
 

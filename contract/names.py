@@ -22,23 +22,23 @@ def is_name(text: str, *, longest: int | None = MAX_NAME) -> bool:
 def results_key(
     pipeline: str, collection: str, experiment: str, *, z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]
 ) -> str:
-    """What a pipeline's results on a box are called, as in 2018.
+    """The name of a pipeline's results on a box, as in 2018.
 
-    Ranges are half-open `(start, stop)` in voxels at resolution 0. Made of names, it is in BOSS's alphabet, but it may
-    be longer than MAX_NAME.
+    Ranges are half-open `(start, stop)` in voxels at resolution 0. Made of names, the key is in BOSS's alphabet, but it
+    may be longer than MAX_NAME.
     """
     return f"{pipeline}_{collection}_{experiment}_z_{z[0]}_{z[1]}_y_{y[0]}_{y[1]}_x_{x[0]}_{x[1]}"
 
 
 def short(text: str, limit: int = 40) -> str:
-    """A text for an error: at most `limit` characters, the cut marked with `…`, and `�` for what cannot be printed.
+    """A text for an error: at most `limit` characters, a cut marked with `…`, and `�` for unprintable characters.
 
-    So nothing in it is invisible or turns the writing round.
+    So no character is invisible or changes the direction of writing.
     """
     clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def quoted(name: str, limit: int = 60) -> str:
-    """A name within a sentence: `short`, in quotation marks that count to no limit."""
+    """A name within a sentence: `short`, in quotation marks, which do not count towards `limit`."""
     return f"“{short(name, limit)}”"

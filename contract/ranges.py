@@ -7,7 +7,7 @@ import re
 from contract.names import short
 
 MAX_COORDINATE = 2**31 - 1
-"""The largest coordinate understood, in voxels; no BOSS coordinate frame comes near it."""
+"""The largest coordinate taken, in voxels; no BOSS coordinate frame comes near it."""
 _RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
 _SIGNED = re.compile(r"[-+0-9]+\s*[,:]\s*[-+0-9]+")
 
@@ -29,10 +29,10 @@ class NotAscending(ValueError):
 
 
 def parse(text: str) -> tuple[int, int]:
-    """Start and stop in `start, stop` or `start:stop`, spaces allowed.
+    """Start and stop, in voxels, of a text `start, stop` or `start:stop`, spaces allowed.
 
-    Raises ValueError in words for the person who typed it: TooLarge and NotAscending where it is that, ValueError
-    itself where the text is not two whole numbers from 0 up.
+    Raises ValueError in words for the person who typed the text: TooLarge, NotAscending, or ValueError itself where the
+    text is not two whole numbers from 0 up.
     """
     text = text.strip()
     if not text:
@@ -51,7 +51,7 @@ def parse(text: str) -> tuple[int, int]:
 
 
 def check(start: int, stop: int) -> None:
-    """Do nothing where `0 <= start < stop <= MAX_COORDINATE`; raise ValueError in words for a person elsewhere."""
+    """Check that `0 <= start < stop <= MAX_COORDINATE`. Raises ValueError in words for a person where it is not so."""
     for end in (start, stop):
         if end < 0:
             raise ValueError(f"{end} is negative; coordinates count from 0.")

@@ -10,9 +10,9 @@ READABLE = "only uint8, uint16 and uint64 can be read"
 
 
 def nanometres(unit: object) -> float:
-    """How many nanometres BOSS's unit of length has, such as `micrometers`, in whatever case.
+    """How many nanometres a unit of length of BOSS's has, such as `micrometers`, in any case of letters.
 
-    Raises ValueError where it is none of BOSS's units, or no text at all.
+    Raises ValueError for anything that is not the name of such a unit.
     """
     found = _NANOMETRES.get(unit.lower()) if isinstance(unit, str) else None
     if found is None:

@@ -49,7 +49,7 @@ def register(
     show_home: Callable[[str, Home], None],
     later: Executor,
 ) -> Logs:
-    """Tell the app who listens to what. Called once an app. Returns what looks after open logs, to be closed."""
+    """Register all listeners, once an app. Returns the Logs, which the caller closes at the end."""
     windows = Windows(later=later)
     describing = Describing(browsing=browsing, windows=windows)
     submit = Submit(

@@ -1,4 +1,4 @@
-"""`/nomads` and its words."""
+"""The command `/nomads` and its first words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HELP = (
 
 
 class Commands:
-    """One slash command; its first word says what is wanted. Answers are seen by whoever asked, and nobody else."""
+    """One slash command, whose first word says what to do. Only the person who typed the command sees the answer."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Commands:
         }
 
     def run(self, ack: Ack, command: dict[str, Any], client: WebClient) -> None:
-        """Do what the first word says; an unknown one is answered with usage."""
+        """Do what the first word says; answer an unknown word with the usage."""
         text = (command.get("text") or "").split(maxsplit=1)
         word, rest = text[0].casefold() if text else "", text[1].strip() if len(text) > 1 else ""
         try:
@@ -101,7 +101,7 @@ class Commands:
         return ""
 
     def _open_token(self, client: WebClient, command: dict[str, Any], rest: str) -> str | list[Block]:
-        if rest:  # it may be one: not even repeated
+        if rest:  # the text may be a token, so it is not repeated
             return [cards.section("Tokens are not typed in a command: `/nomads token` opens a form for yours.")]
         self._token.open(client, trigger_id=command["trigger_id"], user=command["user_id"])
         return ""

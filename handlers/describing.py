@@ -1,4 +1,4 @@
-"""What BOSS says of the experiment in an open form: at once where it is known, else a moment later."""
+"""What BOSS says of the experiment in an open form: shown at once where it is known, else a moment later."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from handlers import modal
 from handlers.windows import Windows, update
 
 PATIENCE = 3.0
-"""Seconds that BOSS is given to describe an experiment to a form that is open anyway."""
+"""Seconds that BOSS is given to describe an experiment for a form that is already open."""
 FORMS = 1000
 """Open forms whose last choice is remembered."""
 SILENCE = 5.0
-"""Seconds between two forms for which a BOSS that did not answer in PATIENCE is asked again as they open."""
+"""Seconds between two questions for opening forms to a BOSS that did not answer in PATIENCE."""
 SLOW = "BOSS does not answer just now: names are taken as you type them, and checked before the run."
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A form that waits for what BOSS says."""
+    """A form that waits for BOSS's answer."""
 
     client: WebClient
     view_id: str
@@ -40,7 +40,7 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What BOSS is asked: the same for every form with the same choice and token."""
+    """A question to BOSS, equal for all forms with the same choice and token."""
 
     collection: str
     experiment: str
@@ -48,7 +48,7 @@ class _Asked:
 
 
 class Describing:
-    """Asks once for all forms that wait for the same answer, and shows each what was chosen in it last."""
+    """Asks once for all forms that wait for the same answer, and shows each form the answer to its latest choice."""
 
     def __init__(self, *, browsing: Browsing, windows: Windows, clock: Callable[[], float] = time.monotonic) -> None:
         self._browsing = browsing
@@ -61,17 +61,17 @@ class Describing:
         self._lock = threading.Lock()
 
     def known(self, values: Mapping[str, str], token: SecretStr | None) -> modal.About | None:
-        """What can be shown without waiting; None: BOSS has to be asked first."""
+        """What can be shown without waiting; None: BOSS has to be asked, with `later`."""
         asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
         about = self._describe(asked, within=0)
         return modal.About(said=SLOW) if about is None and not self._worth_asking() else about
 
     def _worth_asking(self) -> bool:
-        """Whether BOSS may answer: it did last time it was asked, or nobody has asked it again for SILENCE."""
+        """Whether BOSS may answer: BOSS answered last time, or was not asked for SILENCE."""
         with self._lock:
             if self._silent and self._clock() < self._ask_again_at:
                 return False
-            self._ask_again_at = self._clock() + SILENCE  # while this one asks, the others need not
+            self._ask_again_at = self._clock() + SILENCE  # while this form asks, the others need not
             return True
 
     def later(
@@ -82,7 +82,7 @@ class Describing:
         token: SecretStr | None,
         view: Callable[[modal.About], dict[str, Any]],
     ) -> None:
-        """Show `view` with what BOSS says, once it does, unless something else was chosen in the form meanwhile."""
+        """Show `view` with BOSS's answer once it comes, unless something else was chosen in the form meanwhile."""
         asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
         waiting = _Waiting(client, view_id, view, object())
         with self._lock:
@@ -93,7 +93,7 @@ class Describing:
             self._windows.later(lambda: self._answer(asked))
 
     def drop(self, view_id: str) -> None:
-        """Whatever was chosen in this form, BOSS's answer to it is not shown any more."""
+        """Forget the choice in this form, so that no answer of BOSS's is shown there any more."""
         with self._lock:
             self._choices.pop(view_id, None)
 
@@ -115,7 +115,7 @@ class Describing:
             update(waiting.client, waiting.view_id, waiting.view(about))
 
     def _describe(self, asked: _Asked, *, within: float) -> modal.About | None:
-        """What is known in time; None where nothing is."""
+        """What BOSS says in time; None where BOSS does not answer."""
         if not (asked.collection and asked.experiment):
             return modal.About()
         try:

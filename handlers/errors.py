@@ -1,6 +1,6 @@
 """What a person is told when something unforeseen happens.
 
-The log gets the error's type and where it arose; its message and the body, which may hold a token, stay out of it.
+The log gets the error's type and traceback, but neither message nor request body, which may hold a token.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LATE = {"expired_trigger_id", "trigger_exchanged", "exchanged_trigger_id", "inv
 
 
 def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: Respond) -> BoltResponse:
-    """The one place where unforeseen errors end: in the log, and in words for the person who ran into them."""
-    if isinstance(error, NomadsError):  # foreseen, and its text is meant for people
+    """Answer a request whose listener raised: log the error unless it is a NomadsError, and tell the person."""
+    if isinstance(error, NomadsError):  # raised on purpose, with a text for people
         return _told(body, client, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
     kind = body.get("type") or ("command" if "command" in body else "request")
@@ -41,7 +41,7 @@ def _told(body: dict[str, Any], client: WebClient, respond: Respond, text: str) 
         text = f"{text} Nothing was submitted."
         first = next(iter(body["view"]["state"]["values"]), "pipeline")
         return BoltResponse(status=200, body={"response_action": "errors", "errors": {first: text}})
-    with suppress(OSError, SlackClientError):  # this is the only way to tell it
+    with suppress(OSError, SlackClientError):  # there is no other way to tell the person
         if body.get("response_url") and "command" not in body:
             respond(text=text, response_type="ephemeral", replace_original=False)
         elif body.get("type") == "block_actions":  # in the home tab or a window

@@ -1,4 +1,4 @@
-"""The app's own tab: opened, and what is chosen in it."""
+"""The app's home tab: opened, and what is chosen in it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from bot.domain.people import Steps
 from handlers.submit import Submit
 from handlers.windows import Windows
 
-TRIES, PATIENCE = 5, 10.0
-"""How often, and with how many seconds between at most, a tab that was opened is tried to be shown."""
-
+TRIES = 5
+"""Tries to publish a tab that was opened."""
+PATIENCE = 10.0
+"""Seconds between two of these tries, at most."""
 PUBLISHED = 3
-"""How often a tab is published at most until it shows what is."""
+"""Times that a tab is published until it shows the present state, at most."""
 
 
 class HomeTab:
-    """Shows it when it is opened and when something in it was changed."""
+    """Publishes the home tab when it is opened and when a preference in it is changed."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class HomeTab:
         windows: Windows,
         publish: Callable[[str, Home], None],
     ) -> None:
-        """`publish` shows a person their tab like that."""
+        """`publish` shows a person a Home. Raises Unavailable and Refused."""
         self._people = people
         self._queries = queries
         self._submit = submit
@@ -44,13 +45,13 @@ class HomeTab:
         self._publish = publish
 
     def opened(self, ack: Ack, event: dict[str, Any]) -> None:
-        """Somebody looks at it."""
+        """A person has opened the home tab."""
         if event.get("tab") == "home":
             self._windows.later(lambda: self._appear(event["user"]))
         ack()
 
     def _appear(self, user: str) -> None:
-        self._people.opened_home(user)  # first: what changes while it is shown is shown after it
+        self._people.opened_home(user)  # first, so that changes while the tab is published enqueue an update
         for _ in range(TRIES):
             try:
                 self._show(user)
@@ -59,11 +60,11 @@ class HomeTab:
                 threading.Event().wait(min(error.retry_after or 1.0, PATIENCE))
 
     def refresh(self, user: str) -> None:
-        """Something in it was changed."""
+        """Publish the person's tab again, after the answer."""
         self._windows.later(lambda: self._show(user))
 
     def _show(self, user: str) -> None:
-        """Until it shows what is: something may change while it is on its way, and be shown before it."""
+        """Publish until the tab shows the present state, which may have changed while a tab was being published."""
         shown = None
         for _ in range(PUBLISHED):
             if (home := self._queries.home(user)) == shown:
@@ -72,19 +73,19 @@ class HomeTab:
             shown = home
 
     def new(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """The form."""
+        """Open the form for a new job."""
         self._submit.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
         ack()
 
     def steps(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
-        """Which steps are told."""
+        """Save which steps the person is told."""
         user = body["user"]["id"]
         self._people.prefer(user, steps=Steps(action["selected_option"]["value"]))
         self.refresh(user)
         ack()
 
     def hear(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
-        """Whether they are named at the end, and whether mail is sent."""
+        """Save whether the end mentions the person, and whether mail is sent."""
         user = body["user"]["id"]
         ticked = {option["value"] for option in action["selected_options"]}
         self._people.prefer(user, mention="mention" in ticked, mail="mail" in ticked)

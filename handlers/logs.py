@@ -25,9 +25,11 @@ from handlers.windows import Windows, update, window
 CALLBACK = "nomads_logs_view"
 WHOLE = "nomads_whole_log"
 LINES = 100
-"""The most lines of a log that are shown."""
-EVERY, EACH = 3.0, 0.75
-"""Seconds between two looks at an open log; with many of them, so much for each: Slack takes some 100 a minute."""
+"""Lines of a log that are shown, at most."""
+EVERY = 3.0
+"""Seconds between two rounds of updates of open logs, at least."""
+EACH = 0.75
+"""Seconds of a round for each open log: Slack takes some 100 updates a minute."""
 ROOM = 60_000
 """Characters of a log that a window shows; Slack takes 100 blocks of 3,000, and 250 kB."""
 NOTES = 1000
@@ -38,7 +40,7 @@ FOLLOWED = 1800.0
 
 @dataclass
 class _Open:
-    """A window that is followed."""
+    """A window that is updated as its log grows."""
 
     client: WebClient
     job_id: str
@@ -47,7 +49,7 @@ class _Open:
 
 
 class Logs:
-    """Opens logs and keeps the open ones up to date. One thread looks after all of them, as long as there are any."""
+    """Opens logs and updates the open ones. One thread updates all of them, as long as there are any."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Logs:
         self._over = threading.Event()
 
     def show(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """The button."""
+        """Open the log of the job whose button was clicked."""
         self.open(client, body, action["value"])
         ack()
 
@@ -92,7 +94,7 @@ class Logs:
         )
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Link all of it, in the same window: a long one takes a while to be made ready."""
+        """Link the whole log in the same window, later: a long log takes a while to copy."""
         view_id, job_id = body["view"]["id"], action["value"]
 
         def link() -> str:
@@ -112,18 +114,18 @@ class Logs:
         ack()
 
     def closed(self, ack: Ack, view: dict[str, Any]) -> None:
-        """A window was closed: it is not looked after any more."""
+        """A window was closed: stop updating it."""
         with self._lock:
             self._open.pop(view["id"], None)
         ack()
 
     @property
     def followed(self) -> int:
-        """How many windows are looked after."""
+        """How many windows are being updated."""
         return len(self._open)
 
     def close(self) -> None:
-        """Look after no window any more."""
+        """Stop updating windows, and wait for the thread."""
         self._over.set()
         if self._thread:
             self._thread.join()
@@ -174,7 +176,7 @@ class Logs:
             self._over.wait(max(self._every, EACH * len(opened)))
 
     def _brought_up_to_date(self, view_id: str, one: _Open) -> bool:
-        """Whether the window should be looked after any longer."""
+        """Update the window if its content has changed. Returns whether to go on updating it."""
         over = self._clock() > one.until
         try:
             ended = self._queries.find(one.job_id).ended

@@ -1,4 +1,4 @@
-"""What a person looks at: status, lists, details and results."""
+"""Status, lists, details and results of jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bot.slack import cards
 from handlers.windows import Windows, update, window
 
 TURNS = 150
-"""Pages that can be turned back; a button carries 2,000 characters."""
+"""Pages that can be turned back: a button's value holds 2,000 characters."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -57,7 +57,7 @@ class Look:
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
 
     def page(self, place: str, user: str) -> list[Block]:
-        """A page of a list; `place` is `which:id,id…`: the jobs after which the pages until this one begin."""
+        """A page of a list; `place` is `which:id,id…`, with the last job of each earlier page."""
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
@@ -72,7 +72,7 @@ class Look:
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
     def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
-        """Another page, in the place of the one that was clicked on; from the home tab, the first one in a window."""
+        """Show another page in place of the one whose button was clicked; from the home tab, in a new window."""
         place, user, view = action["value"], body["user"]["id"], body.get("view") or {}
         blocks = self.page(place, user)
         if body.get("response_url"):
@@ -86,7 +86,7 @@ class Look:
     # One job
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Links made for this click, since they may expire."""
+        """Show the job's results in a window, with links made anew, since they may expire."""
         self._windows.open(client, body, "Results", lambda: self._results(self._queries.find(action["value"])))
         ack()
 
@@ -106,7 +106,7 @@ class Look:
         return blocks
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
-        """Everything there is to know about the job."""
+        """Show everything about the job in a window."""
         user = body["user"]["id"]
         self._windows.open(client, body, "Job", lambda: self._details(self._queries.find(action["value"]), user))
         ack()
@@ -123,7 +123,7 @@ class Look:
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
-        if user == job.actor:  # an address is nobody else's business
+        if user == job.actor:  # only the owner sees the address
             facts.append(f"Mail: {words.mrkdwn(request.email)}")
         if job.expected:
             facts.append(f"Expected: {words.mrkdwn(words.forecast(job.expected))}")
@@ -146,7 +146,7 @@ class Look:
         return [*blocks, *([ActionsBlock(block_id=f"job-{job.id}", elements=buttons)] if buttons else [])]
 
     def _story(self, job: Job) -> list[str]:
-        """Every transition with its time."""
+        """A line for every transition, with its time."""
         steps = self._queries.transitions(job.id)
         told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
         return [

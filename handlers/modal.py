@@ -1,7 +1,7 @@
 """The form: its ids, its blocks and how it is read, in one file so that they cannot drift.
 
-A block's id is the name of the request's field, so an error by field is an error by block. A token is never among the
-values that a view is filled with, nor in its metadata; what a person typed stays with Slack while a view is replaced.
+A block's id is the name of the request's field, so an error by field is an error by block. No view is filled with a
+token, nor holds one in its metadata. Slack preserves what a person typed while a view is replaced.
 """
 
 from __future__ import annotations
@@ -41,10 +41,23 @@ from contract.names import MAX_NAME
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"
-"""The one element of an input block, but for the two that the app is asked about by their own names."""
-COLLECTION, EXPERIMENT = "collection", "experiment"
-OPTION_TEXT, OPTION_VALUE, OPTIONS, INITIAL, ERROR, SECTION = 75, 150, 100, 255, 2000, 3000
-"""Slack's limits: an option's text and value, the options of a select; what we fill in and show under a field."""
+"""Action id of an input block's element, except for COLLECTION and EXPERIMENT, whose options Slack asks the app for."""
+COLLECTION = "collection"
+"""Block id and action id of the collection."""
+EXPERIMENT = "experiment"
+"""Block id and action id of the experiment."""
+OPTION_TEXT = 75
+"""Slack's limit on an option's text, in characters."""
+OPTION_VALUE = 150
+"""Slack's limit on an option's value, in characters."""
+OPTIONS = 100
+"""Slack's limit on the options of a select."""
+INITIAL = 255
+"""Characters with which a text field is filled, at most."""
+ERROR = 2000
+"""Characters of an error under a field, at most; also of the description of an experiment."""
+SECTION = 3000
+"""Slack's limit on a section's text, in characters."""
 
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
@@ -57,22 +70,22 @@ _RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not 
 
 
 class Meta(BaseModel):
-    """What a view remembers: ids only."""
+    """A view's private metadata: names only, no token."""
 
     collection: str = ""
-    """What is chosen, for Slack does not tell it with every question."""
+    """The chosen collection, which Slack does not send with every request for options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filled(Form):
-    """What a person typed in the form so far, and what its view remembers."""
+    """What a person typed in the form so far, and the view's metadata."""
 
     meta: Meta
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the form should open with."""
+    """The values with which the form opens, and the words that were not understood."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     not_understood: str = ""
@@ -88,7 +101,7 @@ class About:
 
 @dataclass(frozen=True)
 class Question:
-    """What a person should know before the request is taken; with `agree`, a box to tick makes it taken."""
+    """What a person should know before the request is accepted; `agree` labels a box to tick, empty: there is none."""
 
     text: str
     """Slack's mark-up."""
@@ -106,7 +119,7 @@ def wish(text: str, catalog: Catalog) -> Wish:
 
     def take(word: str, **said: str) -> None:
         if any(values.get(name, text) != text for name, text in said.items()):
-            strange.append(word)  # two of a kind: the first one counts
+            strange.append(word)  # of two values for one field, the first counts
         else:
             values.update(said)
 
@@ -138,7 +151,7 @@ def view(
     about: About | None = None,
     question: Question | None = None,
 ) -> dict[str, Any]:
-    """The form, filled in with what is wished, as Slack takes it. `saved` tells the saved token, as `…3f9c`."""
+    """The form as Slack takes it, filled with the wish. `saved` describes the saved token; None: none is saved."""
     form, about = _form(catalog), about or About()
     blocks: list[dict[str, Any]] = []
     if wish.not_understood:
@@ -159,7 +172,7 @@ def view(
         if name == EXPERIMENT and (said := _described(about)):
             blocks.append(_context(said))
     if question and question.agree:
-        name = f"{_AGREE}{question.digest}"  # another question is another block, whose box is not ticked
+        name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
         blocks.append(_box(name, "Before it is submitted", question.agree, "yes", optional=False))
     meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
@@ -167,7 +180,7 @@ def view(
 
 @lru_cache(maxsize=4)
 def _form(catalog: Catalog) -> dict[str, Any]:
-    """The empty form. Made once: to check and write out its models takes more than the rest of a request."""
+    """The empty form. Cached: checking and serializing its models takes longer than the rest of a request."""
     options = [Option(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
     blocks: list[Block] = [
         _input("pipeline", "Pipeline", StaticSelectElement(action_id=ACTION, options=options)),
@@ -186,13 +199,13 @@ def _form(catalog: Catalog) -> dict[str, Any]:
 
 
 def _plain(name: str) -> dict[str, Any]:
-    """A field for a name that is too long for a list of Slack's."""
+    """A text field for a name that is too long for an option of Slack's."""
     return _input(name, name.capitalize(), _text()).to_dict()
 
 
 @lru_cache(maxsize=256)
 def _token(saved: str) -> dict[str, Any]:
-    """The field of somebody whose token is saved: it may stay empty."""
+    """The token's field for a person with a saved token: it may stay empty."""
     hint = f"Leave it empty to use your {saved}; /nomads token replaces or forgets that."
     return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
 
@@ -208,7 +221,7 @@ def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
 
 
 def _described(about: About) -> str:
-    """What the form says under the experiment."""
+    """The text that the form shows under the experiment."""
     if not (experiment := about.experiment):
         return about.said
     bounds = " · ".join(f"{axis} {start}, {stop}" for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True))
@@ -221,7 +234,7 @@ def _described(about: About) -> str:
 
 
 def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
-    """The block with that initial value; as it is where there is none, or none that it offers."""
+    """The block with that initial value; unchanged where the value is empty or not on offer."""
     element = block["element"]
     given: dict[str, Any] = {}
     match element["type"]:
@@ -238,15 +251,15 @@ def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
 
 
 def option(name: str, said: str = "") -> dict[str, Any]:
-    """A name as a select offers it."""
+    """A name as an option of a select; `said` is added to its text."""
     text = words.shortened(name, OPTION_TEXT - len(said)) + said
     return {"text": {"type": "plain_text", "text": text, "emoji": False}, "value": name}
 
 
 def options(names: Sequence[str], typed: str, *, unchecked: str = "") -> list[dict[str, Any]]:
-    """What a select offers for what was typed: names that begin with it, then those that hold it, then it itself.
+    """The options for a typed text: names that begin with the text, names that contain it, then the text itself.
 
-    `unchecked` says why there are no names.
+    `unchecked` is added to the last, and says why there are no names.
     """
     typed = typed.strip()
     low = typed.lower()
@@ -279,7 +292,7 @@ def _input(
 
 
 def parse(view: Mapping[str, Any]) -> Filled:
-    """Read a view, submitted or not. Whether what it says makes sense is for the application to say."""
+    """Read a view, submitted or not. The application checks whether the values make sense."""
     values = (view.get("state") or {}).get("values") or {}
     typed = {block: _typed(element or {}) for block, state in values.items() for element in state.values()}
     meta = _meta(str(view.get("private_metadata") or ""))
@@ -305,5 +318,5 @@ def _typed(element: Mapping[str, Any]) -> str:
 
 
 def errors(found: Mapping[str, str]) -> dict[str, str]:
-    """Errors by field as Slack wants them: by block, none empty, none too long."""
+    """Errors by field as Slack takes them: by block, and cut to ERROR characters."""
     return {block: words.shortened(text, ERROR) for block, text in found.items()}

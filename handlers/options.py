@@ -13,7 +13,7 @@ from bot.domain.volume import VolumesRefused
 from handlers import modal
 
 WITHIN = 1.5
-"""Seconds that BOSS is given; Slack gives the app three."""
+"""Seconds that BOSS is given for an answer; Slack gives the app three."""
 
 
 class Options:
@@ -23,13 +23,13 @@ class Options:
         self._browsing = browsing
 
     def collections(self, ack: Ack, body: dict[str, Any]) -> None:
-        """The collections that fit what was typed."""
+        """Offer the collections that fit the typed text."""
         form = modal.parse(body["view"])
         user = body["user"]["id"]
         self._offer(ack, body, lambda: self._browsing.collections(user, form.token, within=WITHIN))
 
     def experiments(self, ack: Ack, body: dict[str, Any]) -> None:
-        """The experiments of the collection that is chosen."""
+        """Offer the experiments of the chosen collection that fit the typed text."""
         form = modal.parse(body["view"])
         user, collection = body["user"]["id"], form.values.get(modal.COLLECTION) or form.meta.collection
         self._offer(ack, body, lambda: self._browsing.experiments(user, form.token, collection, within=WITHIN))

@@ -22,7 +22,7 @@ CALLBACK = "nomads_retry_view"
 
 
 class Steer:
-    """What a person does about a job."""
+    """Cancels and retries jobs for the person who clicks or types."""
 
     def __init__(self, *, steering: Steering, queries: Queries, windows: Windows) -> None:
         self._steering = steering
@@ -32,11 +32,11 @@ class Steer:
     def cancel(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
-        """The button; Slack has asked whether the person is sure."""
+        """Cancel the job whose button was clicked; Slack has asked whether the person is sure."""
         self._answer(ack, body, client, respond, lambda: self.cancelled(action["value"], body["user"]["id"]))
 
     def cancelled(self, name: str, user: str) -> str:
-        """End the job of that name; what to say of it. Raises NomadsError with what is wrong."""
+        """Cancel the job of that name; returns what to tell the person. Raises NomadsError."""
         job = self._steering.cancel(self._queries.named(name).id, actor=user)
         done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
         return f"Job {job.id} {done}."
@@ -44,13 +44,13 @@ class Steer:
     def retry(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
-        """The button."""
+        """Retry the job whose button was clicked."""
         self._answer(
             ack, body, client, respond, lambda: self.retried(client, body, action["value"], body["user"]["id"])
         )
 
     def retried(self, client: WebClient, body: Mapping[str, Any], name: str, user: str) -> str:
-        """Try the job of that name again; what to say of it, or nothing where a form asks for what is missing."""
+        """Retry the job of that name; returns what to tell the person, or no text where a form asks for more."""
         outcome = self._steering.retry(self._queries.named(name).id, actor=user)
         if isinstance(outcome, Retried):
             return _again(outcome)
@@ -58,7 +58,7 @@ class Steer:
         return ""
 
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """The form with the token that was missing."""
+        """Retry the job with what was missing and is now typed in the form."""
         form, user = modal.parse(view), body["user"]["id"]
         errors: dict[str, str] = {}
         try:
@@ -82,7 +82,7 @@ class Steer:
         try:
             text = act()
             if (body.get("view") or {}).get("type") == "home":
-                text = ""  # the tab itself shows what has become of the job
+                text = ""  # the tab itself shows the job's new state
         except NomadsError as error:
             text = str(error)
         if text:
@@ -97,13 +97,13 @@ def _again(retried: Retried) -> str:
 
 
 def _missing(needed: Needed) -> dict[str, str]:
-    """What is wrong with a form that lacks what a retry needs, by field."""
+    """The errors, by field, of a form without what a retry needs."""
     errors = {"token": token_problem("")} if needed.token else {}
     return errors | ({"email": "Your mail address is not known just now; write it here."} if needed.email else {})
 
 
 def _placed(errors: Mapping[str, str], shown: list[str]) -> dict[str, str]:
-    """Each under its field, or, where the form does not show that, under the first one."""
+    """Each error under its field, or under the first field where the form does not show its own."""
     placed: dict[str, str] = {}
     for field, text in errors.items():
         where = field if field in shown else shown[0]
@@ -112,7 +112,7 @@ def _placed(errors: Mapping[str, str], shown: list[str]) -> dict[str, str]:
 
 
 def _form(needed: Needed) -> dict[str, Any]:
-    """Asks for what a retry needs and NOMADS does not keep."""
+    """The form that asks for what a retry needs: a token, a mail address."""
     job = needed.job
     blocks: list[Any] = [said(f"Job {job.id} runs again as it was, as attempt {job.attempt + 1}.")]
     if needed.token:

@@ -28,7 +28,7 @@ BUSY = "NOMADS cannot write to its database just now. Nothing was submitted; try
 
 
 class Submit:
-    """Opens the form and takes it."""
+    """Opens the form and submits it."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Submit:
         describing: Describing,
         first_choice: Callable[[], str],
     ) -> None:
-        """`first_choice` names the pipeline that is offered to somebody who has asked for nothing yet."""
+        """`first_choice` names the pipeline that is offered to a person without a last request."""
         self._submission = submission
         self._queries = queries
         self._people = people
@@ -57,7 +57,7 @@ class Submit:
     # Opening
 
     def open(self, client: WebClient, *, trigger_id: str, user: str, channel: str = "", text: str = "") -> None:
-        """Open the form: what the words say, then the channel they are in, then what this person last asked."""
+        """Open the form, filled from the command's words, else the channel, else the person's last request."""
         wish = modal.wish(text, self._catalog)
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
         profile = self._people.profile(user)
@@ -66,7 +66,7 @@ class Submit:
         self._show(client, {"trigger_id": trigger_id}, user, wish, profile)
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
-        """The global shortcut: the same form, from anywhere."""
+        """Open the form from the global shortcut."""
         self.open(client, trigger_id=shortcut["trigger_id"], user=shortcut["user"]["id"])
         ack()
 
@@ -88,10 +88,10 @@ class Submit:
     # While it is open
 
     def chosen(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """A collection or an experiment was chosen: the form shows what BOSS says of it, a moment later."""
+        """A collection or an experiment was chosen: show what BOSS says of the experiment, a moment later."""
         form, user = modal.parse(body["view"]), body["user"]["id"]
         values = dict(form.values)
-        if body["actions"][0]["action_id"] == modal.COLLECTION:  # the experiment was one of another collection
+        if body["actions"][0]["action_id"] == modal.COLLECTION:  # the typed experiment belongs to another collection
             values.pop(modal.EXPERIMENT, None)
         self._describe_later(client, body["view"]["id"], user, modal.Wish(values), form)
         ack()
@@ -99,7 +99,7 @@ class Submit:
     def _describe_later(
         self, client: WebClient, view_id: str, user: str, wish: modal.Wish, form: modal.Filled | None = None
     ) -> None:
-        """Show what BOSS says; what was typed meanwhile is kept by Slack, whose blocks keep their ids."""
+        """Show what BOSS says. Slack preserves what is typed meanwhile, since the blocks' ids stay."""
         token = self._people.token_for(user, form.token if form else None)
 
         def view(about: modal.About) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Submit:
     # Submitting
 
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """Every mistake at once and the form stays; a question, and it stays too; or a job, and only then it closes."""
+        """Submit the form. It stays open with every mistake, or with a question, and closes once a job is accepted."""
         form, user = modal.parse(view), body["user"]["id"]
         try:
             outcome = self._submission.submit(form, actor=user, key=f"view:{view['id']}", within=CHECK)
@@ -134,13 +134,13 @@ class Submit:
                 ack()
 
     def _asked(self, view_id: str, user: str, form: modal.Filled, question: Question) -> dict[str, Any]:
-        """The form with the question in it."""
-        self._describing.drop(view_id)  # what BOSS may still say must not take the question away
+        """The view of the form with the question."""
+        self._describing.drop(view_id)  # a late answer of BOSS's must not replace the question
         about = self._describing.known(form.values, self._people.token_for(user, form.token))
         return self._view(modal.Wish(form.values), self._people.profile(user), about, self._put(question))
 
     def _put(self, question: Question) -> modal.Question:
-        """The question as the form shows it."""
+        """The question in the words of the form."""
         proposal, twin, digest = question.proposal, question.proposal.twin, question.digest
         if twin and question.twin_runs:
             return modal.Question(f"*This is being done already*: {self._named(twin)}.", "", digest)
@@ -160,7 +160,7 @@ class Submit:
 
 
 def _saved(known: SavedToken | None) -> str | None:
-    """How the form names the saved token."""
+    """How the form describes the saved token; None where there is none."""
     if known is None:
         return None
     return f"saved token ending …{known.ending}" if known.ending else "saved token"

@@ -1,4 +1,4 @@
-"""`/nomads token`: a person's saved token; shown by its end, replaced or forgotten."""
+"""`/nomads token`: a person's saved token, shown by its last characters, replaced or forgotten."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ WITHIN = 1.5
 
 
 class Token:
-    """Shows what is saved, and takes what is typed."""
+    """Shows a person's saved token, replaces or forgets it."""
 
     def __init__(self, *, browsing: Browsing, people: People, changed: Callable[[str], None]) -> None:
-        """`changed` hears of the person whose token is another one now."""
+        """`changed` is called with the person whose saved token was replaced or forgotten."""
         self._browsing = browsing
         self._people = people
         self._changed = changed
 
     def button(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """The home tab's button to the form."""
+        """Open the form from the home tab's button."""
         self.open(client, trigger_id=body["trigger_id"], user=body["user"]["id"])
         ack()
 
     def open(self, client: WebClient, *, trigger_id: str, user: str) -> None:
-        """Open the form."""
+        """Open the form for a token."""
         known = self._people.profile(user).saved
         new = PlainTextInputElement(action_id=modal.ACTION)
         blocks = [
@@ -59,7 +59,7 @@ class Token:
         client.views_open(trigger_id=trigger_id, view=shown.to_dict())
 
     def take(self, ack: Ack, body: dict[str, Any], view: dict[str, Any]) -> None:
-        """Replace or forget it; one that BOSS refuses is an error under its field."""
+        """Replace or forget the saved token; a token that BOSS refuses gives an error under its field."""
         form, user = modal.parse(view), body["user"]["id"]
         forget = bool((view["state"]["values"].get("forget") or {}).get(modal.ACTION, {}).get("selected_options"))
         problem = ""

@@ -1,4 +1,4 @@
-"""Windows and words for one person: opened within a trigger's three seconds, filled when there is something to show."""
+"""Windows and messages for one person: opened within the trigger id's three seconds, filled later."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from bot.slack.cards import SECTION
 
 log = logging.getLogger(__name__)
 
-TITLE, META = 24, 3000
-"""Slack's limits on a window's title and what it remembers, in characters."""
+TITLE = 24
+"""Slack's limit on a window's title, in characters."""
+META = 3000
+"""Slack's limit on a window's private metadata, in characters."""
 CLOSED = {"not_found", "view_not_found", "expired_trigger_id"}
-"""What Slack says of a window that is open no more."""
+"""Slack's error codes for a window that is closed."""
 
 
 def window(title: str, blocks: Sequence[Block], *, callback: str = "nomads_window", meta: str = "") -> dict[str, Any]:
-    """A window without a button to submit, as Slack takes it; the app hears of its end."""
+    """A window without a submit button, as Slack takes it; Slack tells the app when it is closed."""
     return View(
         type="modal",
         callback_id=callback,
@@ -39,12 +41,12 @@ def window(title: str, blocks: Sequence[Block], *, callback: str = "nomads_windo
 
 
 def said(text: str) -> Block:
-    """Words as they are, whatever stands in them."""
+    """A section of plain text, without mark-up."""
     return SectionBlock(text=PlainTextObject(text=words.shortened(text, SECTION)))
 
 
 class Windows:
-    """Opens them; what an answer need not wait for is done `later`."""
+    """Opens windows; work that an answer need not wait for runs on the executor `later`."""
 
     def __init__(self, *, later: Executor) -> None:
         self._later = later
@@ -68,7 +70,7 @@ class Windows:
         meta: str = "",
         then: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Open a window at once, fill it later, and call `then` with its id. What goes wrong stands in the window."""
+        """Open a window at once, fill it later, and call `then` with its id. The window shows errors of `fill`."""
         empty = window(title, [said("One moment…")], callback=callback, meta=meta)
         view_id = self.show(client, body, empty)
 
@@ -83,14 +85,14 @@ class Windows:
         self.later(show)
 
     def tell(self, client: WebClient, body: Mapping[str, Any], respond: Respond, text: str) -> None:
-        """Say it to the person who clicked, and to nobody else: beside the message, or in a window."""
+        """Show the text only to the person who clicked: beside the message, or in a window."""
         if body.get("response_url"):
             self.later(lambda: respond(text=words.mrkdwn(text), response_type="ephemeral", replace_original=False))
         else:
             self.show(client, body, window("NOMADS", [said(text)]))
 
     def later(self, work: Callable[[], object]) -> None:
-        """Do it when the answer is out; nobody waits for it, and nobody is told if it fails."""
+        """Run the work after the answer, in another thread. A failure is logged, and the person is not told."""
 
         def attempt() -> None:
             try:
@@ -104,7 +106,7 @@ class Windows:
 
 
 def update(client: WebClient, view_id: str, view: dict[str, Any]) -> Literal["shown", "closed", "later"]:
-    """Bring an open window up to date: whether it is shown, or can be shown later, or is open no more."""
+    """Update an open window. Returns whether it shows the view, is closed, or may show the view later."""
     try:
         client.views_update(view_id=view_id, view=view)
     except SlackApiError as error:

@@ -17,7 +17,7 @@ UNCHECKABLE = "BOSS does not answer just now, so this token cannot be checked; t
 
 
 class Browsing:
-    """Asks BOSS for a person. Methods raise what Volumes raises, and return or raise within about `within` seconds."""
+    """Asks BOSS on behalf of a person. Methods return or raise, as Volumes does, within about `within` seconds."""
 
     def __init__(self, *, volumes: Volumes, people: People) -> None:
         self._volumes = volumes
@@ -28,17 +28,20 @@ class Browsing:
         return self._volumes.collections(token=self._token(actor, typed), within=within)
 
     def experiments(self, actor: str, typed: SecretStr, collection: str, *, within: float) -> Sequence[str]:
-        """The experiments of that collection; none where none is chosen."""
+        """The collection's experiments; empty where no collection is chosen."""
         if not collection:
             return ()
         return self._volumes.experiments(collection, token=self._token(actor, typed), within=within)
 
     def describe(self, collection: str, experiment: str, *, token: SecretStr | None, within: float) -> Experiment:
-        """What BOSS says of the experiment to that token; None: to everybody."""
+        """The experiment as BOSS describes it to the token; None: to the public one."""
         return self._volumes.describe(collection, experiment, token=token or SecretStr(PUBLIC_TOKEN), within=within)
 
     def save_token(self, actor: str, typed: SecretStr, *, within: float) -> None:
-        """Save the token, once BOSS has taken it. Raises InvalidRequest where BOSS does not, and Unavailable."""
+        """Save the token after BOSS has accepted it.
+
+        Raises InvalidRequest where BOSS refuses the token or does not answer, and Unavailable where the database fails.
+        """
         problem = token_problem(typed.get_secret_value())
         if not problem:
             try:

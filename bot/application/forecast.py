@@ -1,4 +1,4 @@
-"""What runs will take, as this installation's own runs tell, and which runs are confirmed first."""
+"""Estimates of runs, learned from this installation's own, and which runs a person confirms first."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from bot.domain.job import Expected
 from bot.domain.volume import Box
 
 RUNS = 100
-"""How many of a pipeline's last runs tell what the next one will take."""
-RUNS_KEPT, PIPELINES = timedelta(seconds=30), 1000
-"""For so long, and for so many pipelines, runs that another process has finished may be unknown to this one."""
+"""A pipeline's last runs from which its next one is estimated."""
+RUNS_KEPT = timedelta(seconds=30)
+"""How long a pipeline's runs are cached: so long, runs that another process finished may be unknown here."""
+PIPELINES = 1000
+"""Pipelines whose runs are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """What is confirmed before it is submitted: runs above one of these; 0: none for that reason."""
+    """A run above one of these limits is confirmed first; 0: no limit. `cost` is in the currency of Prices."""
 
     bytes: int = 0
     seconds: float = 0
@@ -30,7 +32,7 @@ class Confirm:
 
 
 class Forecast:
-    """Expects, and says what is heavy."""
+    """Estimates runs, and decides which runs are confirmed first."""
 
     def __init__(self, *, ledger: Ledger, prices: checks.Prices | None = None, confirm: Confirm | None = None) -> None:
         self._database = ledger.database
@@ -40,7 +42,7 @@ class Forecast:
         self._lock = Lock()
 
     def expected(self, pipeline: Pipeline, box: Box) -> Expected | None:
-        """What a run on that box will take; None where nothing is known."""
+        """The estimate for a run on the box; None where nothing is known. Raises Unavailable."""
         return checks.expected(pipeline, box, self._runs(pipeline.name), self._prices)
 
     def heavy(self, size: int, expected: Expected | None) -> bool:
@@ -50,7 +52,7 @@ class Forecast:
         return any(limit and value > limit for value, limit in values)
 
     def ended(self, pipeline: str) -> None:
-        """A run of that pipeline has ended: look again, next time."""
+        """Drop the pipeline's runs from the cache, since one has ended."""
         with self._lock:
             self._known.pop(pipeline, None)
 

@@ -20,15 +20,15 @@ from bot.storage.transaction import Transaction
 TOGETHER = timedelta(seconds=2)
 """Steps that follow one another within this time are told in one reply."""
 MAX_REASON = 500
-"""Characters of a reason that are kept."""
+"""Characters of a reason that are stored."""
 
 
 class LeaseLost(NomadsError):
-    """The effect's lease ran out: another worker has it, and records what becomes of it."""
+    """The effect's lease ran out: another worker holds the effect by now, and records its outcome."""
 
 
 class Ledger:
-    """Every change of a job goes through here, and every effect is finished here."""
+    """The one place where jobs change and effects are finished."""
 
     def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
         self.database = database
@@ -36,17 +36,17 @@ class Ledger:
         self._listeners: list[Callable[[Collection[Lane]], None]] = []
 
     def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:
-        """Call it after every commit that enqueued effects, with their lanes."""
+        """Call the listener after each commit that enqueued effects, with the lanes of the effects."""
         self._listeners.append(listener)
 
     def committed(self, lanes: Collection[Lane]) -> None:
-        """Tell the listeners of effects that were enqueued in these lanes."""
+        """Call the listeners with these lanes; with none, call nobody."""
         for listener in self._listeners if lanes else ():
             listener(lanes)
 
     @contextmanager
     def change(self, job_id: str) -> Iterator[JobChange]:
-        """The job, locked until the block ends; then everything is committed, or, where it raises, nothing.
+        """The job, locked until the block ends. A block that ends is committed; one that raises changes nothing.
 
         Raises UnknownJob and Unavailable.
         """
@@ -57,9 +57,9 @@ class Ledger:
 
     @contextmanager
     def finish(self, effect: Effect, *, error: str | None = None) -> Iterator[JobChange]:
-        """As `change`, of the effect's job, and the effect is done (or, with an error, given up) with it.
+        """As `change` for the effect's job; the same commit marks the effect done (with an error: given up).
 
-        Raises LeaseLost, with nothing changed, where another worker has the effect by now.
+        Raises LeaseLost, with nothing changed, where another worker holds the effect by now.
         """
         with self.change(effect.job_id) as change:
             self._finish(change.transaction, effect, error)
@@ -67,7 +67,7 @@ class Ledger:
 
     @contextmanager
     def done(self, effect: Effect, *, error: str | None = None) -> Iterator[Transaction]:
-        """The effect is done (or given up), and changes nothing of its job. Raises LeaseLost."""
+        """Mark the effect done (with an error: given up), without a change of its job. Raises LeaseLost."""
         with self.database.begin() as transaction:
             self._finish(transaction, effect, error)
             yield transaction
@@ -78,10 +78,10 @@ class Ledger:
 
 
 class JobChange:
-    """A job that nobody else changes meanwhile, and what one transaction changes of it."""
+    """A job, and what one transaction changes of it."""
 
     def __init__(self, transaction: Transaction, job: Job, *, at: datetime) -> None:
-        """`job` as it stands before the change; `at`: the time of the change."""
+        """`job` is the job before the change; `at` is the time of the change."""
         self.transaction = transaction
         self.job = job
         self.at = at
@@ -93,7 +93,7 @@ class JobChange:
         self.transaction.jobs.change(self.job.id, **values)
 
     def enqueue(self, kind: Kind, subject: str = "") -> None:
-        """Call for an effect."""
+        """Enqueue an effect, due at once; an equal effect that waits unclaimed serves for both."""
         self.transaction.outbox.enqueue(self.job.id, kind, due_at=self.at, subject=subject)
         self.lanes.add(kind.lane)
 
@@ -104,13 +104,13 @@ class JobChange:
 
     @property
     def preferences(self) -> Preferences:
-        """How its owner wants to hear of it."""
+        """How the job's owner wants to be told of it."""
         return self.transaction.people.get(self.job.actor).preferences
 
     # The job moves on
 
     def follow(self, seen: Observation) -> bool:
-        """Move the job to the state that was seen, if that follows its own; whether it does."""
+        """Move the job to the observed state if that may follow its present one. Returns whether it moved."""
         if not seen.state.follows(self.job.state):
             return False
         self._move(seen)
@@ -132,7 +132,7 @@ class JobChange:
         if started and not job.started_at:  # also where RUNNING itself was too short to be seen
             self._enter(JobState.RUNNING, f"Running, after waiting {words.duration(started - job.accepted_at)}.")
         if state in FINAL:
-            self._enter(state, "")  # Lifecycle.conclude tells it, with its results or its log
+            self._enter(state, "")  # Lifecycle.conclude writes the text, with results or log
             self.enqueue(Kind.COLLECT)
         elif state is not JobState.RUNNING:
             self.transaction.story.enter(job.id, Transition(state, self.at, "", None))
@@ -150,15 +150,15 @@ class JobChange:
     # What people are told
 
     def tell(self, state: JobState, text: str, *, reply: int | None) -> None:
-        """Put these words to the state it entered, and tell them in that reply; None: in none."""
+        """Set the text of a state that the job has entered, and tell it in the reply of that number; None: in none."""
         self.transaction.story.tell(self.job.id, state, text, reply=reply)
         if reply:
             self._post(reply)
 
     def next_reply(self, *, separate: bool) -> int:
-        """The reply that tells a step taken now: the last one, while its last step is fresh, else a new one.
+        """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.
 
-        With `separate` it is a new one in any case.
+        A step is fresh for the time TOGETHER. `separate` asks for a new reply in any case.
         """
         told = [step for step in self.story if step.reply is not None]
         if not told:
@@ -171,7 +171,7 @@ class JobChange:
             self.enqueue(Kind.REPLY, str(reply))
 
     def show(self) -> None:
-        """Bring what shows the job up to date: its card, and its owner's home tab if that may be open."""
+        """Enqueue the update of the job's card, and of its owner's home tab if that may be open."""
         if self.job.request.channel:
             self.enqueue(Kind.EDIT)
         if self.transaction.people.get(self.job.actor).home_may_be_open(self.at):

@@ -1,4 +1,4 @@
-"""The two mails of a job: when it was taken, and when it ended. Text and HTML say the same."""
+"""The two mails of a job: at its acceptance and at its end. Text and HTML say the same."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HTML = Path(__file__).parent / "templates" / "mail.html"
 
 
 def acceptance(story: Story, *, message_id: str) -> Mail:
-    """Your job was taken, and this is where its results will be."""
+    """The mail of a job's acceptance, with the address of the results to come."""
     job = story.job
     lines = ["NOMADS has taken your job. You will hear of its end by mail.", *_facts(story)]
     return _mail(story, f"NOMADS job {job.id}: accepted", lines, [("Results will be at", story.address)], message_id)
 
 
 def ending(story: Story, *, message_id: str) -> Mail:
-    """Your job has ended: what it found and where, or why it failed and what to do."""
+    """The mail of a job's end: counts and addresses of its results, or why it failed and what to do."""
     job = story.job
     if job.state is JobState.SUCCEEDED:
         counts = job.summary.counts if job.summary else {}

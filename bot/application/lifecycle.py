@@ -1,8 +1,8 @@
-"""What becomes of a job: checked, submitted, seen to run, ended.
+"""The steps of a job after its acceptance: checked, submitted, observed, ended.
 
-Each step is recorded once, with the effects it calls for.
-Methods that are given an effect finish it with the change they make, and raise LeaseLost, with nothing changed, where
-another worker has the effect by now. All raise Unavailable where the database cannot be written.
+Each step is recorded once, in one transaction with the effects it calls for. A method that takes an effect finishes the
+effect in that transaction, and raises LeaseLost, with nothing changed, where another worker holds the effect by now.
+Every method raises Unavailable where the database cannot be written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from bot.domain.work import CANCELLED, Observation, Progress
 NOT_CANCELLED = "It could not be cancelled:"
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
 MAX_REFUSAL = 300
-"""Characters of a refusal to cancel that are told."""
+"""Characters of compute's refusal to cancel that are shown."""
 
 
 class Lifecycle:
-    """Records what happens to jobs."""
+    """Records the steps of jobs."""
 
     def __init__(
         self, *, ledger: Ledger, catalog: Catalog, reviewer: Reviewer, forecast: Forecast, tokens: TokenKeeper
@@ -44,9 +44,9 @@ class Lifecycle:
     # Before compute has it
 
     def check(self, effect: Effect, job: Job, *, within: float) -> None:
-        """Ask BOSS what there was no time to ask before; then the job is submitted, or turned down with the reasons.
+        """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
 
-        Raises Unavailable where BOSS does not tell in `within` seconds, and Refused where the pipeline is gone.
+        Raises Unavailable where BOSS does not answer within `within` seconds, and Refused where the pipeline is gone.
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
@@ -69,28 +69,31 @@ class Lifecycle:
             _warn(change, answered.warnings)
 
     def submitted(self, effect: Effect, compute_id: str, *, token_ref: str) -> None:
-        """Compute took the job, and takes its token by that reference."""
+        """Record that compute took the job, and reads the token by that reference."""
         with self._ledger.finish(effect) as change:
             job = change.job
             change.set(compute_id=compute_id, token_ref=token_ref, submitted_at=change.at)
-            if job.token_ref and job.token_ref != token_ref:  # compute's own keeper has it now
+            if job.token_ref and job.token_ref != token_ref:  # compute's own Secrets hold it now
                 self._tokens.erase(change.transaction, job.token_ref)
             change.follow(Observation(JobState.SUBMITTED))
 
     def withdraw(self, effect: Effect) -> None:
-        """The job was cancelled before compute had it, and compute will never have it."""
+        """Record the cancellation of a job that compute neither has nor will get."""
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
     def refuse(self, effect: Effect, reason: str) -> None:
-        """Nobody will ever take the job: it has failed, for that reason."""
+        """Fail a job that can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
             change.follow(Observation(JobState.FAILED, reason))
 
     # While compute has it
 
     def observe(self, job_id: str, seen: Observation) -> bool:
-        """Record what compute says of a job; True where it moved. Late, repeated and disordered news change nothing."""
+        """Record what compute says of a job. Returns whether the job moved.
+
+        Late, repeated and disordered news change nothing. Raises UnknownJob.
+        """
         with self._ledger.change(job_id) as change:
             cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
@@ -98,7 +101,7 @@ class Lifecycle:
             return change.follow(seen)
 
     def progressed(self, job_id: str, progress: Progress) -> bool:
-        """Record how far a running program says it is, and show it on the card; True where that is news."""
+        """Record a running program's progress and show it on the card. Returns whether the progress is new."""
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNING or change.job.progress == progress:
                 return False
@@ -107,7 +110,7 @@ class Lifecycle:
             return True
 
     def waits(self, job_id: str, cause: str) -> bool:
-        """Tell once why a job has waited to run for so long, in compute's words; True where that is news."""
+        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs."""
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNABLE or change.job.waiting:
                 return False
@@ -121,13 +124,13 @@ class Lifecycle:
             return True
 
     def not_cancelled(self, effect: Effect, reason: str) -> None:
-        """Compute refuses to end the job: it goes on, and whoever asked for its end hears why not."""
+        """Undo a cancellation that compute refuses: the job goes on, and its thread says why."""
         with self._ledger.finish(effect, error=reason) as change:
             if change.job.state in FINAL:
                 return
             change.set(cancelled_by=None, cancelled_at=None)
             last = change.story[-1]
-            before, _, _ = last.text.partition(NOT_CANCELLED)  # the last refusal is enough
+            before, _, _ = last.text.partition(NOT_CANCELLED)  # the latest refusal is enough
             said = words.shortened(words.printable(reason), MAX_REFUSAL)
             reply = last.reply or change.next_reply(separate=True)
             change.tell(last.state, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
@@ -136,7 +139,10 @@ class Lifecycle:
     # At its end
 
     def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> None:
-        """The job's end with what was collected of it: now it is told to people, and its sealed token is erased."""
+        """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
+
+        `note` is stored with the effect, where collecting was given up.
+        """
         tail = [words.printable(line) for line in log_tail]
         with self._ledger.finish(effect, error=note or None) as change:
             reason = _reason(change.job, tail)
@@ -159,7 +165,7 @@ class Lifecycle:
 
 
 def _warn(change: JobChange, warnings: Sequence[str]) -> None:
-    """Tell them beside the acceptance."""
+    """Add the warnings to the text of the acceptance."""
     if warnings:
         (accepted,) = (step for step in change.story if step.state is JobState.ACCEPTED)
         change.tell(JobState.ACCEPTED, " ".join([accepted.text, *warnings]), reply=accepted.reply)
@@ -167,7 +173,7 @@ def _warn(change: JobChange, warnings: Sequence[str]) -> None:
 
 
 def _reason(job: Job, tail: Sequence[str]) -> str:
-    """Why it failed: by the pipelines' contract the last line that the program printed says so, in words."""
+    """Why the job failed: by the pipelines' contract the last line that a failed program prints says so, in words."""
     said = [line for line in tail if line.strip()]
     if job.state is JobState.FAILED and job.exit_code and said:
         return words.shortened(said[-1].strip(), MAX_REASON)
@@ -175,7 +181,7 @@ def _reason(job: Job, tail: Sequence[str]) -> str:
 
 
 def _by_axis(errors: Mapping[str, str]) -> str:
-    """Mistakes in one text, each of a range with its axis."""
+    """All mistakes in one text; a range's mistake begins with its axis."""
     return " ".join(f"{field}: {text}" if field in "zyx" else text for field, text in errors.items())
 
 

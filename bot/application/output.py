@@ -1,4 +1,4 @@
-"""What a job leaves behind, as people may see it: its results and its log, without the token."""
+"""A job's results and log as people may see them: without the token."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LINKS = 10
 LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
 LOG_FILE = "nomads-log.txt"
-"""The whole log, where somebody asked for it, in the results folder."""
+"""Name of the whole log in the results folder, once somebody has asked for it."""
 
 
 class Output:
-    """Reads what programs wrote and printed. Raises Unavailable and Refused."""
+    """Reads what programs wrote and printed. Methods raise Unavailable and Refused."""
 
     def __init__(self, *, compute: Compute, logs: Logs, results: Results, tokens: TokenKeeper) -> None:
         self._compute = compute
@@ -33,7 +33,7 @@ class Output:
         self._tokens = tokens
 
     def links(self, job: Job) -> list[tuple[str, Link]]:
-        """Title and address of each result, made now: some addresses expire."""
+        """Title and address of at most LINKS results and of the viewer; made anew, since some addresses expire."""
         if job.summary is None:
             return []
         files = job.summary.files[:LINKS]
@@ -43,17 +43,17 @@ class Output:
         return links
 
     def address(self, job: Job) -> str:
-        """Where its results folder is looked at."""
+        """The address at which a person looks at the job's results folder."""
         return self._results.address(job.folder)
 
     def console(self, job: Job) -> str:
-        """Where an admin sees its run; empty where there is no such page."""
+        """The address at which an admin sees the job's run; empty where there is no such page."""
         return self._compute.console(job.compute_id) if job.compute_id else ""
 
     def tail(self, job: Job, *, lines: int) -> list[LogLine]:
-        """The last lines its program printed, oldest first, printable and without the token.
+        """The last lines that the job's program printed, oldest first, printable and without the token.
 
-        Empty where it has not printed any, or where it cannot be told whether they hold the token.
+        Empty where nothing was printed, or where the token to hide is not known.
         """
         if job.compute_id is None:
             return []
@@ -66,7 +66,10 @@ class Output:
         return [replace(line, text=words.printable(text)) for line, text in zip(found, texts, strict=True)]
 
     def whole_log(self, job: Job) -> Link:
-        """An address of all it has printed so far, without the token. Raises Refused where there is no telling."""
+        """The address of a copy of the log so far, without the token.
+
+        Raises Refused where the program was never started, or where the token to hide is not known.
+        """
         if job.compute_id is None:
             raise Refused("This job has no log: its program was never started.")
         token = self._token(job)
@@ -75,20 +78,20 @@ class Output:
         return self._results.link(job.folder, LOG_FILE)
 
     def redact(self, job: Job) -> None:
-        """Before its token is forgotten: let no log that is read later hold it."""
+        """Strike the token out of an ended job's stored log; to be called before the token is erased."""
         if job.compute_id and job.token_ref:
-            with suppress(NotFound, Refused):  # it is kept no more: then nobody can
+            with suppress(NotFound, Refused):  # a token that is erased already cannot be struck out
                 self._logs.redact(job.compute_id, self._tokens.open(job.token_ref))
 
     def _token(self, job: Job) -> str:
-        """What must not be shown; empty where nothing is to be hidden. Raises NotFound or Refused if not known."""
+        """The token to hide; empty where nothing has to be hidden. Raises NotFound or Refused where it is not known."""
         if job.token_ref is None:
             if not job.ended:
                 raise NotFound("This job's token is not known.")
-            return ""  # it was struck out of the log before it was forgotten
+            return ""  # the token was struck out of the log before it was erased
         return self._tokens.open(job.token_ref).get_secret_value()
 
 
 def log_lines(lines: Sequence[LogLine]) -> list[str]:
-    """Lines with their times, in UTC."""
+    """Each line as text, after its time in UTC where that is known."""
     return [f"{line.at:%H:%M:%S} {line.text}" if line.at else line.text for line in lines]

@@ -1,4 +1,4 @@
-"""What is kept of people: their saved token, what they asked last, how they want to hear of their jobs."""
+"""People's profiles: the saved token, the last request, and how they want to be told of their jobs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from bot.domain.people import Person, Preferences, SavedToken, Steps
 from bot.domain.request import JobRequest
 from bot.storage.transaction import Transaction
 
-PERSON_KEPT, PEOPLE = timedelta(seconds=2), 1000
-"""For so long, and of so many, what fills a form is not looked up again: a query costs a busy server a third of it."""
-SHORT_TOKEN, ENDING = 12, 4
-"""Characters of a token whose end is not shown, since it would say too much, and of the end that is."""
+PERSON_KEPT = timedelta(seconds=2)
+"""How long a person's row is cached: on a busy server a query is a third of the time that a form takes to open."""
+PEOPLE = 1000
+"""People whose rows are cached."""
+SHORT_TOKEN = 12
+"""Characters below which no ending of a token is shown: it would give away too much."""
+ENDING = 4
+"""Characters at the end of a saved token that are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +33,14 @@ class Profile:
 
     saved: SavedToken | None
     token: SecretStr | None
-    """The saved token, for this person's own use; None where it cannot be opened."""
+    """The saved token, for this person's own use; None where there is none or it cannot be opened."""
     last_request: Mapping[str, str]
-    """What they asked last, as they might have typed it, without a token."""
+    """The last request by field, as a person types it, without a token."""
     preferences: Preferences
 
 
 class People:
-    """Keeps it. What one person saved is given to nobody else."""
+    """Reads and changes profiles. What one person saved is given to nobody else."""
 
     def __init__(self, *, ledger: Ledger, tokens: TokenKeeper) -> None:
         self._ledger = ledger
@@ -46,7 +50,7 @@ class People:
         self._lock = Lock()
 
     def profile(self, person: str) -> Profile:
-        """What fills this person's form, PERSON_KEPT old at most where another process changed it."""
+        """What fills this person's form; changes by other processes show after PERSON_KEPT. Raises Unavailable."""
         known = self._recent(person)
         return Profile(
             saved=known.saved_token,
@@ -64,26 +68,26 @@ class People:
             return transaction.people.get(person)
 
     def asked(self, person: str, request: JobRequest) -> None:
-        """They have asked for this: it fills their next form."""
+        """Replace the cached last request, which fills the person's next form."""
         with self._lock:
             if known := self._known.get(person):
                 self._known[person] = replace(known, last_request=request.model_dump(mode="json"))
 
     def changed(self, person: str) -> None:
-        """Look again, next time."""
+        """Drop the person from the cache."""
         with self._lock:
             self._known.pop(person, None)
 
     def preferences(self, person: str) -> Preferences:
-        """How this person wants to hear of their jobs; as old as their profile."""
+        """How this person wants to be told of their jobs; cached like the profile."""
         return self._recent(person).preferences
 
     def looks_at_home(self, person: str) -> bool:
-        """Whether their home tab may be open; as old as their profile."""
+        """Whether the person's home tab may be open; cached like the profile."""
         return self._recent(person).home_may_be_open(self._ledger.clock())
 
     def opened_home(self, person: str) -> None:
-        """They look at the home tab: for a while it is kept up to date. Raises Unavailable."""
+        """Record that the person opened the home tab, which is updated for HOME_OPEN from now. Raises Unavailable."""
         at = self._ledger.clock()
         self._database.write(lambda transaction: transaction.people.change(person, home_opened_at=at))
         self.changed(person)
@@ -91,7 +95,7 @@ class People:
     def prefer(
         self, person: str, *, steps: Steps | None = None, mention: bool | None = None, mail: bool | None = None
     ) -> None:
-        """From now on, tell this person of their jobs like that; what is None stays as it is. Raises Unavailable."""
+        """Change how this person is told of their jobs; None leaves a preference as it is. Raises Unavailable."""
         wished = {"steps": steps.value if steps else None, "mention": mention, "mail": mail}
         values = {name: value for name, value in wished.items() if value is not None}
         self._database.write(lambda transaction: transaction.people.change(person, **values))
@@ -100,7 +104,7 @@ class People:
     # Tokens
 
     def token_for(self, person: str, typed: SecretStr | None = None) -> SecretStr | None:
-        """The token that this person works with: the one they typed, else their saved one; None where there is none."""
+        """The token that this person works with: the typed one, else the saved one; None where there is none."""
         if typed is not None and typed.get_secret_value():
             return typed
         return self._opened(self._person(person).token_ref)
@@ -125,7 +129,7 @@ class People:
         self.changed(person)
 
     def forget_token(self, person: str) -> None:
-        """Erase the person's saved token, if there is one. Jobs that were accepted with it keep theirs."""
+        """Erase the person's saved token, if there is one. Jobs that were accepted have copies of their own."""
 
         def forget(transaction: Transaction) -> None:
             self._erase_token(transaction, person)
@@ -135,6 +139,6 @@ class People:
         self.changed(person)
 
     def _erase_token(self, transaction: Transaction, person: str) -> None:
-        transaction.advisory_lock(f"person {person}")  # two at once must not both leave a row behind
+        transaction.advisory_lock(f"person {person}")  # two saves at once must not leave a sealed row behind
         if reference := transaction.people.get(person).token_ref:
             self._tokens.erase(transaction, reference)

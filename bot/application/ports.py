@@ -1,7 +1,7 @@
 """What the application needs of the world, in the domain's words.
 
 Every adapter raises only `Unavailable` (try again) or `Refused` (do not) of `bot.domain.errors`, never its vendor's
-errors, and puts no secret into either. All are safe to call from several threads at once. Times are aware and in UTC.
+errors, and puts no secret into either. Ports are safe to call from several threads at once. Times are aware, in UTC.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Compute(Protocol):
         """The compute id of the work of that name, however it fared; None where compute never saw it."""
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What is known of each id, any number of them; an id compute does not know is absent."""
+        """The state of each id, for any number of ids; an id that compute does not know is absent."""
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         """End the work, queued or running. It ends as FAILED with that reason.
@@ -43,39 +43,39 @@ class Compute(Protocol):
 
 
 class Logs(Protocol):
-    """What programs printed (stdout and stderr together), as it came: control characters and secrets among it.
+    """What programs printed (stdout and stderr together), unfiltered: with control characters and secrets.
 
-    `log` is where compute said it keeps the output (`Observation.log`); None: not known.
+    `log` is `Observation.log`, where compute stores the output; None: not known.
     """
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last `lines` lines, oldest first; empty if there are none. Times never go backwards."""
 
     def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """All that was printed so far, oldest first; nothing where there is none.
+        """The whole output so far, oldest first; no piece where there is none.
 
-        It comes in pieces of about 1 MB at most, fetched one by one; a piece may end within a line or a character.
-        Raises as every call does, but while it is iterated.
+        Pieces have about 1 MB at most and are fetched one by one; a piece may end within a line or a character.
+        Errors are raised during the iteration.
         """
 
     def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """Where the output of ended work is kept in files of this machine's own, strike the secret out of them.
+        """Strike the secret out of the output of ended work, where files of this machine store the output.
 
-        Unknown work, work that runs, and the word `public` are left as they are.
+        Unknown work, running work, and the word `public` are left as they are.
         """
 
 
 class Results(Protocol):
-    """Keeps what programs write. A folder is `results key/job id`; names within it may have slashes."""
+    """Stores what programs write. A folder is `results key/job id`; names within it may have slashes."""
 
     def uri(self, folder: str) -> str:
         """Where the program writes: `s3://bucket/folder/` or `file:///…/folder/`."""
 
     def address(self, folder: str) -> str:
-        """Where a person looks at the folder."""
+        """The address at which a person looks at the folder."""
 
     def list(self, folder: str) -> list[ResultFile]:
-        """The files there, by name; empty where there is no such folder."""
+        """The folder's files, by name; empty where there is no such folder."""
 
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """A file's content. Raises NotFound where it is absent and Refused where it has more than `limit` bytes."""
@@ -84,42 +84,43 @@ class Results(Protocol):
         """An address for one file, whether or not it exists."""
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
-        """Put a file there, whole or not at all, in place of one of that name. Memory holds a few pieces at a time.
+        """Write a file, whole or not at all, over any file of that name. Memory holds a few pieces at a time.
 
-        Raises Refused for a name that leads out of the folder. What `content` raises is raised, and changes nothing.
+        Raises Refused for a name that leads out of the folder. If `content` raises, that error passes, and nothing is
+        written.
         """
 
 
 class Secrets(Protocol):
-    """Keeps tokens where compute takes them from, outside the database. A reference says nothing about the token."""
+    """Stores tokens where compute reads them, outside the database. A reference says nothing about the token."""
 
     def put(self, owner: str, value: SecretStr) -> str:
-        """Keep it for its owner and return its reference. The same owner and value may give the same reference."""
+        """Store the token for its owner; returns its reference, maybe the same one for the same owner and token."""
 
     def get(self, reference: str) -> SecretStr:
-        """The value. Raises NotFound."""
+        """The stored token. Raises NotFound."""
 
     def forget(self, reference: str) -> None:
-        """Erase it; an unknown reference is no error."""
+        """Erase the token; an unknown reference is no error."""
 
     def holds(self, reference: str) -> bool:
-        """Whether the reference is of this kind of keeper. No I/O."""
+        """Whether the reference is one that this kind of Secrets makes. No I/O."""
 
 
 class Backend(Protocol):
-    """One way to run programs: the adapters that belong together. `bot.backends` names those there are."""
+    """One way to run programs: adapters that belong together. `bot.backends` lists the backends."""
 
     @property
     def compute(self) -> Compute:
-        """Runs programs."""
+        """The adapter that runs programs."""
 
     @property
     def logs(self) -> Logs:
-        """Has what they printed."""
+        """The adapter that has what programs printed."""
 
     @property
     def results(self) -> Results:
-        """Has what they wrote."""
+        """The adapter that has what programs wrote."""
 
     @property
     def served(self) -> ServedResults | None:
@@ -127,7 +128,7 @@ class Backend(Protocol):
 
     @property
     def secrets(self) -> Secrets | None:
-        """Where this compute takes tokens from; None: from the sealed rows of the database."""
+        """Where this compute reads tokens; None: in the sealed rows of the database."""
 
     @property
     def watch_interval(self) -> float:
@@ -135,11 +136,11 @@ class Backend(Protocol):
 
     @property
     def announcement(self) -> str:
-        """What the log says at start, loudly; empty: nothing."""
+        """A warning that the log gives at start; empty: none."""
 
 
 class Workspace(Protocol):
-    """Facts about people and channels of the chat. A question that chat does not answer in time is not known."""
+    """Facts about people and channels of the chat. A fact that chat does not tell in time counts as not known."""
 
     def mail_of(self, user: str) -> str:
         """The address in the person's profile; empty where it is not known."""
@@ -152,18 +153,18 @@ class Workspace(Protocol):
 
 
 class NoWorkspace:
-    """A process without chat: nothing is known."""
+    """The workspace of a process without chat: nothing is known."""
 
     def mail_of(self, user: str) -> str:
-        """Empty."""
+        """Empty: profiles are not known."""
         return ""
 
     def trouble_with(self, channel: str) -> str:
-        """Empty: a bot that has chat will find out."""
+        """Empty: a process with chat will find out."""
         return ""
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
-        """Empty."""
+        """Empty: addresses of messages are not known."""
         return ""
 
 
@@ -171,29 +172,29 @@ class Mailer(Protocol):
     """Sends mail: SMTP, SES, or nobody."""
 
     def send(self, mail: Mail) -> None:
-        """Hand it to the mail server. Raises Refused where the server will never take it."""
+        """Hand the mail to the mail server. Raises Refused where the server will never take it."""
 
 
 class Chat(Protocol):
-    """Tells people in a channel. A message is named by its timestamp; `key` is unique to a message, whoever retries."""
+    """Posts to a channel. A timestamp identifies a posted message; all attempts to post one message share a `key`."""
 
     def post_card(self, story: Story, *, key: str) -> str:
         """Post the job's card to its channel; returns its timestamp."""
 
     def edit_card(self, story: Story, timestamp: str) -> None:
-        """Bring the card up to date."""
+        """Show the story on the posted card."""
 
     def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
         """Tell the steps in the card's thread as one reply; returns its timestamp."""
 
     def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
-        """Let that reply tell these steps."""
+        """Replace the steps that a posted reply tells."""
 
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread. The caller names it uniquely."""
 
     def show_home(self, person: str, home: Home) -> None:
-        """Show this person their home tab like that."""
+        """Show this person that home tab."""
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""
@@ -202,10 +203,10 @@ class Chat(Protocol):
 class Volumes(Protocol):
     """The volumes of BOSS, as one token may see them. Public data is seen with the token `public`.
 
-    Every call returns or raises within about `within` seconds of the caller's time, whatever BOSS does; what it asked
-    for goes on and may be known at the next call. So `within=0` asks what is known already. Raises Unavailable where
-    that is not enough or BOSS fails, and the VolumesRefused that says what it refuses; neither repeats what BOSS wrote.
-    Names that are none in BOSS's alphabet are unknown, and are not listed.
+    Every call returns or raises within about `within` seconds, whatever BOSS does. A question that takes longer goes
+    on, and its answer may be known at the next call; so `within=0` asks only for what is known already. Calls raise
+    Unavailable where BOSS fails or is too slow, and VolumesRefused where BOSS says no; no error repeats BOSS's text.
+    Names outside BOSS's alphabet count as unknown and are not listed.
     """
 
     def collections(self, *, token: SecretStr, within: float) -> Sequence[str]:
@@ -215,13 +216,13 @@ class Volumes(Protocol):
         """The collection's experiments. Raises TokenRefused, UnknownCollection or NotAllowed."""
 
     def describe(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> Experiment:
-        """The experiment. Where time runs out for some channels, these have no data type.
+        """The experiment. Channels for which time runs out have no data type.
 
         Raises TokenRefused, UnknownCollection, UnknownExperiment, NotAllowed or Unusable.
         """
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
-        """Whether channels may be added to the experiment (an unknown one: no); None where that cannot be known now.
+        """Whether the token may add channels to the experiment; None where BOSS does not tell now.
 
-        Raises TokenRefused, and nothing else.
+        False for an unknown experiment. Raises TokenRefused, and nothing else.
         """

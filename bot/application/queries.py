@@ -1,4 +1,4 @@
-"""What people look up: jobs, lists of them, their story. Nothing here changes anything."""
+"""What people look up: jobs, lists of jobs, a job's story. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from bot.domain.states import FINAL, MISSED, UNFINISHED, JobState
 from bot.storage.engine import Database
 from bot.storage.transaction import Transaction
 
-HOME_RUNNING, HOME_RECENT = 10, 10
-"""Jobs that the home tab shows."""
+HOME_RUNNING = 10
+"""Unfinished jobs that the home tab shows."""
+HOME_RECENT = 10
+"""Ended jobs that the home tab shows."""
 PAGE = 10
 """Jobs on a page of a list."""
 ATTEMPTS = 20
-"""Attempts that are looked up in either direction."""
-SHOWN_NAME, BEGINNING, NEAR = 20, 3, 3
-"""Characters of an unknown name that are repeated; that a name has at least to be taken for an id's beginning; and ids
-that are named in its place."""
+"""Attempts that are looked up: so many up to a job, twice as many in all."""
+SHOWN_NAME = 20
+"""Characters of an unknown name that an error repeats."""
+BEGINNING = 3
+"""Characters that a name must have to be taken for the beginning of an id."""
+NEAR = 3
+"""Similar ids that an error suggests."""
 
 
 class Which(StrEnum):
@@ -51,14 +56,14 @@ _SHOWN: Mapping[Which, Collection[JobState]] = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of a list of jobs, and whether there are older ones."""
+    """Part of a list of jobs, newest first, and whether there are older ones."""
 
     jobs: Sequence[Job]
     more: bool
 
 
 class Queries:
-    """Looks up. Every method raises Unavailable where the database does not answer."""
+    """Reads jobs. Every method raises Unavailable where the database does not answer."""
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
@@ -69,7 +74,7 @@ class Queries:
             return transaction.jobs.get(job_id)
 
     def named(self, name: str) -> Job:
-        """The job that a person names. Raises UnknownJob with the nearest ids there are."""
+        """The job whose id a person typed, in letters of any case. Raises UnknownJob, which suggests similar ids."""
         wanted = name.strip().strip("`").casefold()
         near: list[str] = []
         if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
@@ -95,13 +100,13 @@ class Queries:
         return values
 
     def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
-        """Jobs, the newest first; with `before`, those that were accepted before that job."""
+        """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job."""
         return self.page_of(_SHOWN[which], actor=actor if which in _MINE else None, before=before, most=most)
 
     def page_of(
         self, states: Collection[JobState], *, actor: str | None = None, before: str | None = None, most: int
     ) -> Page:
-        """Jobs in these states (of that person alone, where named), as `page`."""
+        """As `page`, for jobs in these states, of `actor` only where named."""
         with self._database.read() as transaction:
             return _page(transaction, states, actor=actor, before=before, most=most)
 
@@ -112,7 +117,7 @@ class Queries:
             running = _page(transaction, UNFINISHED, actor=person, most=HOME_RUNNING).jobs
             recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)
             number = transaction.jobs.number_of(UNFINISHED, actor=person)
-        shown = {job.id for job in running}  # one may end between two looks
+        shown = {job.id for job in running}  # a job may end between the queries
         return Home(
             running=running,
             running_in_all=max(len(running), number),
@@ -122,7 +127,7 @@ class Queries:
         )
 
     def attempts(self, job: Job) -> list[Job]:
-        """All attempts that this job is one of, the first one first; at most ATTEMPTS before and after it."""
+        """The attempts that this job is one of, oldest first; at most ATTEMPTS up to the job, 2 * ATTEMPTS in all."""
         chain = [job]
         with self._database.read() as transaction:
             while (before := chain[0].retry_of) and len(chain) < ATTEMPTS:
@@ -132,12 +137,12 @@ class Queries:
         return chain
 
     def transitions(self, job_id: str) -> list[Transition]:
-        """The job's story, oldest first."""
+        """The states that the job has entered, oldest first."""
         with self._database.read() as transaction:
             return transaction.story.of(job_id)
 
     def card_of(self, job_id: str) -> str | None:
-        """The timestamp of the job's card, once it was posted."""
+        """The timestamp of the job's card; None until the card is posted."""
         with self._database.read() as transaction:
             return transaction.messages.timestamp(job_id, "card")
 

@@ -1,4 +1,4 @@
-"""What is asked of a request before it is taken: by what was typed, and by what BOSS says of its data."""
+"""The review of a request before it is accepted: of what was typed, and of what BOSS says of the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bot.domain.volume import Box, Experiment, VolumesRefused
 
 @dataclass(frozen=True, kw_only=True)
 class Reviewed:
-    """A request in which nothing that was typed is wrong, and what it was reviewed with."""
+    """A request without mistakes in what was typed, with the pipeline, box and token that it was reviewed with."""
 
     request: JobRequest
     pipeline: Pipeline
@@ -34,16 +34,16 @@ class Answered:
     readable: bool
     """Whether BOSS has shown the experiment to this token."""
     checked: bool
-    """Whether BOSS could be asked about all of it; else it is checked before it is submitted."""
+    """Whether BOSS answered everything; if not, BOSS is asked again before the job is submitted."""
     size: int
-    """Bytes the program reads; where data types are unknown, one a voxel and channel."""
+    """Bytes the program reads; a channel of unknown data type counts one byte a voxel."""
     largest: int
-    """Bytes the program may read; where data types are unknown, of the deepest voxels."""
+    """Bytes the program may read: `size`, or WIDEST bytes a voxel and channel where a data type is unknown."""
     warnings: Sequence[str] = ()
 
 
 class Reviewer:
-    """Finds every mistake at once."""
+    """Finds every mistake of a request at once."""
 
     def __init__(
         self, *, catalog: Catalog, compute: Compute, volumes: Volumes, max_bytes: int, predictions: str = ""
@@ -59,21 +59,21 @@ class Reviewer:
         self.predictions = predictions
 
     def first_choice(self) -> str:
-        """The name of the pipeline that can run here on most volumes: the one that needs the fewest channels, or ""."""
+        """The name of the pipeline with the fewest channels among those that can run here; empty where none can."""
         able = [p for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command)]
         return min(able, key=lambda pipeline: pipeline.channels).name if able else ""
 
     def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
-        """What a person typed, reviewed. Raises InvalidRequest with every mistake, by field, at once.
+        """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 
-        `values` has JobRequest's fields. Nobody else is asked: this takes well under a millisecond.
+        `values` has JobRequest's fields. No service is asked: a review takes well under a millisecond.
         """
         reading = read(values)
         name = reading.request.pipeline if reading.request else str(values.get("pipeline") or "").strip()
         return self._reviewed(reading.request, name, reading.box, token, dict(reading.errors))
 
     def review_again(self, request: JobRequest, token: SecretStr) -> Reviewed:
-        """A request that was accepted once, by what holds now. Raises InvalidRequest."""
+        """Review an accepted request again, by the rules of today. Raises InvalidRequest."""
         return self._reviewed(request, request.pipeline, request.box, token, {})
 
     def _reviewed(
@@ -97,7 +97,7 @@ class Reviewer:
         return self._compute.refuses(image=pipeline.image, command=pipeline.command)
 
     def ask(self, reviewed: Reviewed, *, within: float) -> Answered:
-        """What BOSS says of the request in `within` seconds at most. Raises InvalidRequest where BOSS shows mistakes.
+        """What BOSS says of the request within `within` seconds. Raises InvalidRequest where BOSS shows mistakes.
 
         What BOSS does not tell in time stays unchecked.
         """
@@ -143,5 +143,5 @@ class Reviewer:
             if collection and self._volumes.may_write(collection, experiment, token=token, within=within) is False:
                 return [f"This token may not write to {self.predictions} in BOSS: detections will not be written back."]
         except VolumesRefused:
-            pass  # it was good a moment ago; the program will say so
+            pass  # BOSS took the token a moment ago; otherwise the program will say so
         return []

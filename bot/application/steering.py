@@ -1,4 +1,4 @@
-"""Cancel and retry: who may, and what each does in which state."""
+"""Cancel and retry: who may do it, and what it does in which state of the job."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from bot.domain.work import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Retried:
-    """What a retry came to."""
+    """The outcome of a retry."""
 
     job: Job
     """The new attempt."""
     before: Job
-    """The job that it tries again."""
+    """The job that is tried again."""
     already: bool
-    """Whether somebody had tried it again before."""
+    """Whether an earlier call had made the new attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """What a retry needs first, since it is neither saved nor known."""
+    """What a person has to type for a retry (a token, a mail address), since it is not known."""
 
     job: Job
     token: bool
@@ -43,7 +43,7 @@ class Needed:
 
 
 class Steering:
-    """What a person does about a job."""
+    """Cancels and retries jobs for people who may do so."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class Steering:
         return actor == job.actor or actor in self._admins or actor.startswith(TERMINAL)
 
     def cancel(self, job_id: str, *, actor: str) -> Job:
-        """End the job, wherever it stands; asking twice is asking once. Returns it as it stands then.
+        """Cancel the job, whatever its state; asking twice is asking once. Returns the job after that.
 
-        Raises UnknownJob, NotYours, and TooLate where it has ended already.
+        Raises UnknownJob, NotYours, Unavailable, and TooLate where the job has ended already.
         """
         with self._ledger.change(job_id) as change:
             job = change.job
@@ -88,7 +88,7 @@ class Steering:
         return self._queries.find(job_id)
 
     def retryable(self, job_id: str, *, actor: str) -> Job:
-        """The job, if this person may try it again or that was done. Raises UnknownJob, NotYours or TooLate."""
+        """The job, if this person may retry it; somebody may have done so. Raises UnknownJob, NotYours or TooLate."""
         job = self._queries.find(job_id)
         self._only_for(job, actor, "retry")
         if job.state not in FINAL:
@@ -98,11 +98,11 @@ class Steering:
         return job
 
     def retry(self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "") -> Retried | Needed:
-        """Try a job again that ended without success: one new job, whoever asks and however often.
+        """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
 
-        The new job is the actor's. It runs with the token they typed, else with their saved one, and mails to the
-        address they typed, else to their own: never to somebody else's. Raises UnknownJob, NotYours, TooLate,
-        AlreadyRunning, InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to.
+        The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
+        actor's own. Returns Needed where either is missing. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
+        InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to.
         """
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:

@@ -10,14 +10,14 @@ from bot.domain.states import JobState
 
 
 class Stories:
-    """Gathers them."""
+    """Gathers a job's facts from its row, the catalogue and its output."""
 
     def __init__(self, *, catalog: Catalog, output: Output) -> None:
         self._catalog = catalog
         self._output = output
 
     def of(self, job: Job) -> Story:
-        """The job's facts as of now; links to results are made for this telling."""
+        """The job's facts as of now; links to results are made anew, since some expire."""
         pipeline = self._catalog.get(job.request.pipeline)
         return Story(
             job=job,

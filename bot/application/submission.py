@@ -1,7 +1,7 @@
-"""A submitted form's way: reviewed, asked about, decided, accepted. What was read of it is handed on, not read again.
+"""The steps of a submitted form: reviewed, asked about, decided, accepted. Each step uses what the last one read.
 
-An acceptance is one committed transaction and waits for nobody but the database: no answer to a person waits for AWS or
-a mail server, and for BOSS only as long as the caller says.
+An acceptance is one committed transaction and waits for the database only: no answer to a person waits for AWS or a
+mail server, or longer for BOSS than the caller says.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bot.domain.states import FINAL, JobState
 from bot.storage.transaction import Transaction
 
 LEAST_SECONDS = 0.2
-"""What BOSS is given at least, however long other questions took."""
+"""Seconds that BOSS is given at least, however long other questions took."""
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
 RECHECKED = "BOSS is asked first whether it can work now."
 NO_CHANNEL = "Choose the channel that hears of the results."
@@ -43,11 +43,11 @@ class Form:
     values: Mapping[str, Any]
     """JobRequest's fields, as typed."""
     token: SecretStr
-    """As typed; empty: the saved one is meant."""
+    """As typed; empty: the saved token is used."""
     remember: bool = False
     """Whether the typed token should be saved."""
     agreed: str = ""
-    """The digest of the question that was agreed to."""
+    """Digest of the question that the person agreed to; empty: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,26 +60,26 @@ class Proposal:
     twin: Job | None = None
     """A job that does the same work now, or has done it, where this person may hear of it."""
     heavy: bool = False
-    """Whether it is confirmed first."""
+    """Whether the person confirms the run first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked before a proposal is accepted."""
+    """What a person is asked before a proposal is accepted."""
 
     proposal: Proposal
     digest: str
-    """Tells this question from any other: about which request, and why it is asked."""
+    """Identifies the question by the request and the reasons for asking."""
 
     @property
     def twin_runs(self) -> bool:
-        """Whether the same work is being done now: then there is nothing to agree to."""
+        """Whether a job does the same work now; such a question cannot be agreed to."""
         twin = self.proposal.twin
         return twin is not None and twin.state not in FINAL
 
 
 class Submission:
-    """Takes requests."""
+    """Accepts requests as jobs."""
 
     def __init__(
         self,
@@ -100,11 +100,11 @@ class Submission:
         self._workspace = workspace
 
     def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
-        """Take what a person submitted in chat: the job it became, or the question that has to be answered first.
+        """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
 
-        A second call with the same `key` is the same job. BOSS and chat have `within` seconds. A typed token is saved,
-        where the person wants that, once BOSS has shown it the experiment, and before the job is accepted: if saving
-        fails, nothing was submitted. Raises InvalidRequest with every mistake, by field, at once, and Unavailable.
+        A second call with the same `key` returns the same job. BOSS and chat have `within` seconds. Where the person
+        wants it, a typed token to which BOSS has shown the experiment is saved before the job is accepted; if saving
+        fails, nothing is accepted. Raises InvalidRequest with every mistake, by field, at once, and Unavailable.
         """
         until = time.monotonic() + within
         token = self._people.token_for(actor, form.token) or form.token
@@ -116,7 +116,7 @@ class Submission:
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
-            if known := self._by_key(key):  # what was taken stays taken
+            if known := self._by_key(key):  # an accepted request stays accepted
                 return known
             raise InvalidRequest(error.errors | errors) from None
         if errors:
@@ -127,24 +127,24 @@ class Submission:
             self._people.save_token(actor, form.token)
         try:
             return self.accept(proposal, actor=actor, key=key)
-        except AlreadyRunning as found:  # it has begun this moment
+        except AlreadyRunning as found:  # a job of the same work has begun this moment
             if not (proposal.answered.readable or found.job.actor == actor):
                 raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
             return _question(replace(proposal, twin=found.job))
 
     def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
-        """What a person typed, reviewed, without asking anybody. Raises InvalidRequest with every mistake, by field."""
+        """Review what a person typed, asking no service. Raises InvalidRequest with every mistake, by field."""
         return self._reviewer.review(values, token)
 
     def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
-        """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest.
+        """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.
 
-        A job that was accepted under that key is no twin: it is this request. Where BOSS does not show the experiment
-        to the actor, nothing is said of other people's results.
+        A job that was accepted under `key` is no twin: it is this very request. Where BOSS does not show the experiment
+        to the actor, only the actor's own jobs count as twins.
         """
         answered = self._reviewer.ask(reviewed, within=within)
         expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
-        with self._database.read() as transaction:  # last: it may have begun meanwhile
+        with self._database.read() as transaction:  # last: a twin may have begun meanwhile
             twin = transaction.jobs.same_work(self._work(reviewed))
         known = twin and twin.key != key and (answered.readable or twin.actor == actor)
         return Proposal(
@@ -156,25 +156,25 @@ class Submission:
         )
 
     def decide(self, proposal: Proposal, *, agreed: str = "") -> Question | None:
-        """What has to be answered before the proposal is accepted; None: nothing, or it was agreed to."""
+        """The question to answer before the proposal is accepted; None: there is none, or the person agreed."""
         if not (proposal.twin or proposal.heavy):
             return None
         question = _question(proposal)
         return question if question.twin_runs or question.digest != agreed else None
 
     def accept(self, proposal: Proposal, *, actor: str, key: str, again: bool = False) -> Job:
-        """Accept the proposal: when this returns, the job is in the database with its first effects.
+        """Accept the proposal: on return, the job is in the database with its first effects.
 
-        A second call with the same key changes nothing and returns the same job. Where BOSS could not be asked about
-        all of it, it is checked before it is submitted. Raises AlreadyRunning where a job does the same work, unless it
-        may be done `again`, and Unavailable where the database cannot be written (nothing is taken then).
+        A second call with the same key changes nothing and returns the same job. A proposal that BOSS did not answer in
+        full is checked before it is submitted. Raises AlreadyRunning where a job does the same work now (unless
+        `again`), and Unavailable, with nothing accepted, where the database cannot be written.
         """
         return self._take(proposal, actor=actor, key=key, again=again)
 
     def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str) -> Job:
-        """Accept a job again that ended without success; it is checked before it is submitted.
+        """Accept a new attempt at a job that ended without success; BOSS is asked before the attempt is submitted.
 
-        One new job, however often this is called. Raises InvalidRequest, AlreadyRunning and Unavailable.
+        All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
         """
         key = f"retry:{job.id}"
         request = job.request.model_copy(update={"email": email})
@@ -196,7 +196,7 @@ class Submission:
         work = self._work(proposal.reviewed)
         wishes = self._people.preferences(actor)
         told = wishes.tells(JobState.ACCEPTED)
-        home = self._people.looks_at_home(actor)  # as remembered: no query on the way of a submission
+        home = self._people.looks_at_home(actor)  # as cached: a submission should not wait for one more query
 
         lanes: set[Lane] = set()
 
@@ -224,7 +224,7 @@ class Submission:
             return job
 
         job = self._database.write(take) or self._by_key(key)
-        assert job  # its key is taken, and jobs are never deleted
+        assert job  # the key is taken, and jobs are never deleted
         self._people.asked(actor, job.request)
         self._ledger.committed(lanes)
         return job
@@ -252,7 +252,7 @@ class Submission:
             return transaction.jobs.by_key(key)
 
     def _work(self, reviewed: Reviewed) -> str:
-        """Two requests with the same digest do the same work."""
+        """A digest of the work: requests with equal digests do the same."""
         said = "\n".join([reviewed.request.results_key, reviewed.pipeline.release, self._reviewer.predictions])
         return hashlib.sha256(said.encode()).hexdigest()
 

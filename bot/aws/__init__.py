@@ -1,4 +1,4 @@
-"""The shared AWS module: the only importer of boto3. It knows neither Slack nor handlers; any front end may use it.
+"""The AWS adapters: the only importers of boto3, independent of Slack and handlers; any front end may use them.
 
-Importing it, or any module of it, imports no SDK: boto3 costs a quarter of a second and waits for the first call.
+Importing these modules imports no SDK: boto3 costs a quarter of a second, and is imported at the first call.
 """

@@ -17,7 +17,7 @@ from bot.settings import Settings, read
 
 SERVED_BY_THE_BOT = False
 WATCH_INTERVAL = 10.0
-"""Seconds between two looks at running jobs: each is a call for every hundred of them."""
+"""Seconds between two looks at running jobs: a look is one call for every hundred jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class AwsBackend:
 
 
 def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], bytes], base_url: str) -> AwsBackend:
-    """What NOMADS_AWS_… names. No call to AWS is made.
+    """The adapters for the account that NOMADS_AWS_… names. No call to AWS is made.
 
-    Raises NomadsError with every setting that is missing.
+    Raises NomadsError, which names every missing setting.
     """
     config = read(AwsConfig)
     if missing := config.missing_to_run():
@@ -52,7 +52,7 @@ def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], byt
 
 
 def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> None:
-    """Create in AWS what is missing. Raises Refused with every setting that is not there."""
+    """Create in AWS what is missing. Raises Refused, which names every missing setting."""
     from bot.aws.provision import provision as make
 
     make(read(AwsConfig), pipelines, say=say)

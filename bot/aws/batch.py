@@ -1,4 +1,4 @@
-"""Compute on AWS Batch: job definitions, submissions, and what became of them."""
+"""Compute on AWS Batch: job definitions, submissions, and the states of jobs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ DESCRIBE_LIMIT = 100
 SHORTEST = 60
 """The least time limit AWS Batch takes, in seconds."""
 LONGEST = timedelta(days=1)
-"""The time limit of a job submitted from a definition by hand; ours name their own."""
+"""The time limit in a job definition; every submission of ours names its own."""
 MAX_NAME = 128
 """The longest name of a job or job definition."""
 MAX_TAGS = 40
-"""AWS takes 50 a resource; a definition's own come on top when they are propagated."""
+"""Tags of a job: AWS takes 50 a resource, and propagates the definition's on top."""
 CONTENT_TAG = "nomads-content"
-"""The tag in which a job definition keeps the fingerprint of its content."""
+"""The tag that holds the fingerprint of a job definition's content."""
 
 _TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
-"""Hands the token to a program that takes it as an argument only, so that it stands in no request to AWS."""
+"""Passes the token to a program that takes it as an argument only, without the token in any request to AWS."""
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
     "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
@@ -60,7 +60,7 @@ _WAITS = {
 """Why a job waits, by AWS Batch's code (user guide, “Jobs stuck in a RUNNABLE status”) or by the code's family, with
 AWS's own words in place of `{said}`."""
 MAX_WORDS = 300
-"""The most characters of AWS's own words that are told of a waiting job."""
+"""Characters of AWS's own words that are told of a waiting job."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -69,8 +69,8 @@ def definition(
 ) -> dict[str, Any]:
     """The request that registers a pipeline's job definition, without its fingerprint.
 
-    One for each pipeline and token owner: SubmitJob cannot override secrets. `token` is the ARN of the token's secret;
-    without one the definition has no secret and belongs to nobody.
+    Each pipeline and token owner has a definition, since SubmitJob cannot override secrets. `token` is the ARN of the
+    token's secret; without one, the definition has no secret and no owner.
     """
     container: dict[str, Any] = {
         "image": image,
@@ -97,7 +97,7 @@ def definition(
         "containerProperties": container,
         "retryStrategy": {
             "attempts": config.attempts,
-            # A spot machine that was taken back is no fault of the program; everything else is an end.
+            # A spot machine that was taken back is no fault of the program; any other failure is final.
             "evaluateOnExit": [
                 {"onStatusReason": "Host EC2*", "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
@@ -111,7 +111,7 @@ def definition(
 
 
 class BatchCompute:
-    """`bot.ports.Compute` on one queue of AWS Batch. After a definition's first use, a submission is one call."""
+    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call."""
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
@@ -131,8 +131,8 @@ class BatchCompute:
     def submit(self, work: Work) -> str:
         """Queue the work and return its job id.
 
-        Raises Unavailable also where AWS may have taken the job without our hearing of it; the next `submit` of that
-        name then looks for it first.
+        Raises Unavailable also where AWS may have taken the job but its answer was lost; the next `submit` of that name
+        then looks for the job first.
         """
         name = clean_name(work.name)
         if name in self._in_doubt and (found := self.find(name)):
@@ -155,7 +155,7 @@ class BatchCompute:
             try:
                 job = self._submit(work, name, known or self.ensure(request))
             except Refused:
-                # Somebody may have deregistered the definition we remember; any other refusal comes back unchanged.
+                # The remembered definition may have been deregistered; any other refusal comes back unchanged.
                 self._definitions.pop(fingerprint(request), None)
                 if known is None or (fresh := self.ensure(request)) == known:
                     raise
@@ -191,7 +191,7 @@ class BatchCompute:
     def ensure(self, request: Mapping[str, Any]) -> str:
         """The ARN of an active job definition with exactly this content (see `definition`), registered if need be."""
         mark = fingerprint(request)
-        with self._lock:  # two first submissions at once must not register it twice
+        with self._lock:  # two first submissions must not register one definition twice
             if mark not in self._definitions:
                 self._definitions[mark] = self._look_up(request, mark) or self._register(request, mark)
             return self._definitions[mark]
@@ -231,7 +231,7 @@ class BatchCompute:
         return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What AWS Batch says of each id, asked for in hundreds; ids it does not know are absent."""
+        """What AWS Batch says of each id, asked for in hundreds; unknown ids are absent."""
         # Ids of another kind of compute would only make AWS refuse the whole hundred.
         asked = [job for job in dict.fromkeys(ids) if _JOB_ID.fullmatch(job)]
         hundreds = [asked[at : at + DESCRIBE_LIMIT] for at in range(0, len(asked), DESCRIBE_LIMIT)]
@@ -253,7 +253,7 @@ class BatchCompute:
         return client
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the job, queued or running; AWS Batch gives the reason back, up to 1,024 characters of it."""
+        """End the job, queued or running; AWS Batch gives back up to 1,024 characters of the reason."""
         if not _JOB_ID.fullmatch(compute_id):
             return
         try:
@@ -277,12 +277,12 @@ class BatchCompute:
 
 
 def fingerprint(request: Mapping[str, Any]) -> str:
-    """The same for two job definitions exactly if their content is the same."""
+    """A digest of a job definition's content."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def clean_name(name: str) -> str:
-    """The name in AWS Batch's alphabet and length; one that has to be changed gets a hash, so that it stays unique."""
+    """The name in AWS Batch's alphabet and length; a changed name ends in a hash, so that it stays unique."""
     if re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}", name):
         return name
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).lstrip("-_")[: MAX_NAME - 9]
@@ -305,10 +305,10 @@ def _tag_text(text: str) -> str:
 
 
 def _slim(response_dict: dict[str, Any], **_: Any) -> None:
-    """Cut DescribeJobs' answer to what an observation needs before botocore walks through it.
+    """Cut DescribeJobs' answer to what an observation needs before botocore parses it.
 
-    That walk costs several times what reading the JSON does: about a second for 10,000 jobs. Should botocore ever stop
-    offering this event, observing becomes slower and stays right.
+    Botocore's parsing costs several times what reading the JSON does: about a second for 10,000 jobs. Should botocore
+    drop this event, observing becomes slower but stays right.
     """
     if response_dict["status_code"] != 200:
         return
@@ -333,7 +333,7 @@ def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _observation(job: Mapping[str, Any]) -> Observation:
-    """One job of DescribeJobs in the domain's words. What the job itself does not say, its last attempt may."""
+    """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say."""
     attempt: Mapping[str, Any] = (job.get("attempts") or [{}])[-1]
     container = {**attempt.get("container", {}), **job.get("container", {})}
     state = JobState(job["status"])
@@ -344,7 +344,7 @@ def _observation(job: Mapping[str, Any]) -> Observation:
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
     elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
-        words = reason  # who ended it said why; what the container says of its end tells nothing
+        words = reason  # whoever ended it said why; the container's reason says nothing more
     else:
         words = _words(reason, str(container.get("reason", "")), exit_code)
     return Observation(
@@ -358,7 +358,7 @@ def _observation(job: Mapping[str, Any]) -> Observation:
 
 
 def _waiting(status_reason: str) -> str:
-    """Why a job waits, and who can help; empty where AWS Batch gives no cause, as for one that waits for its turn."""
+    """Why a job waits, and who can help; empty where AWS Batch gives no cause, as while a job waits its turn."""
     if status_reason.startswith("Host EC2"):
         return f"{_words(status_reason, '', None)} It starts again by itself on another one."
     said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split())
@@ -369,7 +369,7 @@ def _waiting(status_reason: str) -> str:
 
 
 def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:
-    """Why a job is where it is, in words for a person; AWS's own where they say more than ours would."""
+    """Why a job is in its state, in words for a person; AWS's own words where ours would say less."""
     both = f"{status_reason} {container_reason}"
     itself = not status_reason or status_reason.startswith("Essential container")  # nobody else ended it
     if status_reason.startswith("Host EC2"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types_boto3_sts import STSClient
 
 CONNECTIONS = 32
-"""Open connections a client may keep; more threads than that wait for one another."""
+"""Connections of a client; further threads wait for one."""
 
 _PATIENCE = frozenset(
     {
@@ -50,7 +50,7 @@ _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNo
 
 
 class Unanswered(Unavailable):
-    """The request may have reached AWS, but no answer came back: whether it was performed is not known."""
+    """The request may have reached AWS, but no answer came back: whether AWS performed it is not known."""
 
 
 class Clients:
@@ -86,44 +86,44 @@ class Clients:
 
     @property
     def console(self) -> str:
-        """Where the region's console is, for people who may sign in to the account: `https://host`."""
+        """The address of the region's console, `https://host`, for people who may sign in to the account."""
         region = self.region
         host = next((host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com")
         return f"https://{region}.{host}"
 
     @property
     def batch(self) -> BatchClient:
-        """AWS Batch, for all calls but SubmitJob."""
+        """The client of AWS Batch, for all calls but SubmitJob."""
         return cast("BatchClient", self._client("batch"))
 
     @property
     def submitter(self) -> BatchClient:
-        """AWS Batch for SubmitJob, which must not be repeated blindly: it has no idempotency token."""
+        """AWS Batch for SubmitJob, without retries: SubmitJob has no idempotency token."""
         return cast("BatchClient", self._client("batch", tries=1))
 
     @property
     def s3(self) -> S3Client:
-        """S3, with links signed for the bucket's own region."""
+        """The client of S3, which signs links for the bucket's own region."""
         return cast("S3Client", self._client("s3"))
 
     @property
     def ses(self) -> SESV2Client:
-        """SES, version 2."""
+        """The client of SES, version 2."""
         return cast("SESV2Client", self._client("sesv2"))
 
     @property
     def secrets(self) -> SecretsManagerClient:
-        """Secrets Manager."""
+        """The client of Secrets Manager."""
         return cast("SecretsManagerClient", self._client("secretsmanager"))
 
     @property
     def logs(self) -> CloudWatchLogsClient:
-        """CloudWatch Logs."""
+        """The client of CloudWatch Logs."""
         return cast("CloudWatchLogsClient", self._client("logs"))
 
     @property
     def sts(self) -> STSClient:
-        """The Security Token Service, which knows who we are."""
+        """The client of the Security Token Service, which tells whose credentials are in use."""
         return cast("STSClient", self._client("sts"))
 
     def _client(self, service: str, *, tries: int | None = None) -> Any:
@@ -160,7 +160,7 @@ class Clients:
 def translated(what: str, *, quiet: bool = False) -> Iterator[None]:
     """Turn botocore's errors into Unavailable, Refused or NotFound; `what` begins the text, as in "X did not do Y".
 
-    AWS's own words follow it unless `quiet`, which calls that carry a secret set: they might quote it.
+    AWS's own words follow unless `quiet`, which calls with a secret set, since AWS might quote the secret.
     """
     try:
         yield
@@ -181,7 +181,7 @@ def _meaning(error: Exception, what: str, *, quiet: bool) -> NomadsError | None:
     if isinstance(error, exceptions.ClientError):
         return _answer(error.response, what, quiet=quiet)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-        # Not a refusal: an instance's credentials are missing for moments, and a forgotten setting gets set.
+        # Not a refusal: an instance's credentials may be missing for moments, and a forgotten setting may be set.
         return Unavailable(f"{what}: no AWS credentials were found.")
     if isinstance(error, exceptions.CredentialRetrievalError):
         return Unavailable(f"{what}: the AWS credentials could not be fetched.")
@@ -209,7 +209,7 @@ def _meaning(error: Exception, what: str, *, quiet: bool) -> NomadsError | None:
 
 
 def _answer(response: Any, what: str, *, quiet: bool) -> NomadsError:
-    """What an error answer of AWS means."""
+    """The domain error that an error answer of AWS means."""
     code = str(response.get("Error", {}).get("Code", ""))
     said = " ".join(str(response.get("Error", {}).get("Message", "")).split())
     metadata = response.get("ResponseMetadata", {})

@@ -28,12 +28,12 @@ class AwsConfig(BaseSettings):
     bucket: Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}$")] = "nomads"
-    """Begins the names of job definitions (`nomads_…`) and secrets (`nomads/…`); the IAM policies rely on it."""
+    """Begins the names of job definitions (`nomads_…`) and secrets (`nomads/…`); the IAM policies rely on that."""
 
     execution_role: RoleArn = ""
-    """With which a container is started: reads the token's secret, writes the log."""
+    """The role that starts a container: it reads the token's secret and writes the log."""
     job_role: RoleArn = ""
-    """With which the program runs: writes results to the bucket."""
+    """The role of the program: it writes results to the bucket."""
 
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
@@ -49,19 +49,19 @@ class AwsConfig(BaseSettings):
     """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often a job is started before losing its machine counts as its failure."""
+    """Starts of a job before the loss of its machine counts as the job's failure."""
     log_group: Annotated[str, Field(pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$")] = "/aws/batch/job"
     log_days: Annotated[int, Field(ge=1)] = 90
-    """How long a log group made by `provision` keeps its lines; one of the numbers CloudWatch offers."""
+    """Days that a log group made by `provision` retains its lines; one of the numbers that CloudWatch offers."""
     link_lifetime: Annotated[int, Field(ge=60, le=604_800)] = 604_800
     """Seconds a link to a result works; AWS takes at most seven days."""
 
     tries: Annotated[int, Field(ge=1)] = 4
-    """How often one call to AWS is tried, at growing intervals, before it counts as unavailable."""
+    """Tries of one call to AWS, at growing intervals, before AWS counts as unavailable."""
     connect_timeout: Annotated[float, Field(gt=0)] = 5
-    """Seconds."""
+    """Seconds to wait for a connection."""
     read_timeout: Annotated[float, Field(gt=0)] = 20
-    """Seconds."""
+    """Seconds to wait for an answer, or for the next part of it."""
 
     def missing_to_run(self) -> list[str]:
         """The environment names of settings without which no job can run; empty if there are none."""

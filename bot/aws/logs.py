@@ -13,7 +13,7 @@ from bot.aws.config import AwsConfig
 from bot.domain.work import LogLine
 
 EVENTS = 10_000
-"""The most events GetLogEvents gives at once."""
+"""Events that GetLogEvents gives at once, at most."""
 
 
 class CloudWatchLogs:
@@ -28,12 +28,12 @@ class CloudWatchLogs:
         self._clients = clients or Clients(config)
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
-        """The last `lines` lines of the job's log stream, with CloudWatch's times; empty where there is none (yet)."""
+        """The last `lines` lines of the job's log stream, with CloudWatch's times; empty where there is none yet."""
         if lines < 1 or (stream := log or self._stream(compute_id)) is None:
             return []
         tail: list[LogLine] = []
         token: str | None = None
-        # CloudWatch may give an empty page although there is more, so a few pages are turned back.
+        # CloudWatch may give an empty page although there is more, so up to five pages are read.
         for _ in range(5):
             page = self._page(stream, token, startFromHead=False, limit=min(lines, EVENTS))
             if page is None:
@@ -45,7 +45,7 @@ class CloudWatchLogs:
         return tail[-lines:]
 
     def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """The job's log stream from its head, a page at a time; every event ends with a line feed."""
+        """The job's log stream from its beginning, a page at a time; every event ends with a line feed."""
         if (stream := log or self._stream(compute_id)) is None:
             return
         token: str | None = None
@@ -70,7 +70,7 @@ class CloudWatchLogs:
                 return None
 
     def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """Nothing: the output is CloudWatch's, which changes nothing it has, and is masked whenever it is read."""
+        """Do nothing: log events in CloudWatch cannot be changed, so the output is masked whenever it is read."""
 
 
 def _bytes(event: Mapping[str, Any]) -> bytes:

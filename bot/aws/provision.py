@@ -1,4 +1,4 @@
-"""Sets up what the bot needs in an AWS account: looks first, creates what is missing, deletes and changes nothing."""
+"""Creates what the bot needs in an AWS account and does not find there; deletes and changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bot.aws.config import AwsConfig
 from bot.domain.errors import NotFound, Refused, Unavailable
 
 POLL = 5.0
-"""Seconds between two looks at something AWS is still making."""
+"""Seconds between two looks at a resource that AWS is still making."""
 POLLS = 120
 """Looks before giving up: ten minutes in all."""
 
@@ -21,7 +21,7 @@ _SHARED_NAMES = "Bucket names are shared by all of AWS: if it is not yours, choo
 
 
 class Program(Protocol):
-    """What provisioning needs to know of a pipeline."""
+    """The part of a pipeline that provisioning uses."""
 
     @property
     def name(self) -> str:
@@ -29,7 +29,7 @@ class Program(Protocol):
 
     @property
     def image(self) -> str:
-        """Its container image; empty: it cannot run on AWS Batch."""
+        """The pipeline's container image; empty: it cannot run on AWS Batch."""
 
 
 def provision(
@@ -42,14 +42,14 @@ def provision(
 ) -> None:
     """Make bucket, log group, compute environment, queue and job definitions where they are missing.
 
-    It may be run again at any time. `say` is told what was found and made, a line each; `wait` sleeps some seconds.
-    Raises Refused with all settings that are missing, and where something stands in the way.
+    Provisioning may be repeated at any time. `say` gets a line for each resource found or made; `wait` sleeps some
+    seconds. Raises Refused, which names all missing settings, and where something stands in the way.
     """
     clients = clients or Clients(config)
     missing = config.missing_to_provision()
     try:
         _ = clients.region
-    except Refused:  # told with the others
+    except Refused:  # told with the other settings
         missing.insert(0, "NOMADS_AWS_REGION")
     if missing:
         raise Refused(f"These settings are missing: {', '.join(missing)}. docs/aws.md says what each of them is.")
@@ -71,12 +71,12 @@ class _Provision:
         self._wait = wait
 
     def bucket(self) -> None:
-        """The bucket: private, encrypted, its objects its owner's, reached over TLS only."""
+        """Make the bucket: private, encrypted, its objects its owner's, reached over TLS only."""
         name, region = self._config.bucket, self._clients.region
         with translated("AWS did not say whose credentials these are"):
             account = self._clients.sts.get_caller_identity()["Account"]
         try:
-            # Naming the owner keeps us from writing to a stranger's bucket that happens to let us in.
+            # Naming the owner prevents writing to a stranger's bucket that happens to let us in.
             with translated(f"The bucket {name} cannot be used"):
                 found = self._clients.s3.head_bucket(Bucket=name, ExpectedBucketOwner=account)
         except NotFound:
@@ -92,7 +92,7 @@ class _Provision:
 
     def _make_bucket(self, name: str, region: str) -> None:
         place: Any = {}
-        if region != "us-east-1":  # which S3 takes for granted, and refuses to be told
+        if region != "us-east-1":  # S3's default, which it refuses to be told
             place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
             with translated(f"The bucket {name} could not be made"):
@@ -102,7 +102,7 @@ class _Provision:
         self._say(f"bucket {name}: made in {region}")
 
     def _guard_bucket(self, name: str) -> None:
-        """Each guard is looked for and set on its own, so a run that broke off half way is completed by the next."""
+        """Set each guard that is missing, so that the next run completes one that broke off half way."""
         s3 = self._clients.s3
         partition = self._clients.session.get_partition_for_region(self._clients.region)
         arn = f"arn:{partition}:s3:::{name}"
@@ -164,7 +164,7 @@ class _Provision:
                     self._say(f"bucket {name}: {what}")
 
     def log_group(self) -> None:
-        """The log group the containers write to."""
+        """Make the log group that the containers write to."""
         name, logs = self._config.log_group, self._clients.logs
         with translated(f"The log group {name} could not be made"):
             pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
@@ -176,7 +176,7 @@ class _Provision:
         self._say(f"log group {name}: made, keeps {self._config.log_days} days")
 
     def compute_environment(self) -> None:
-        """The machines: managed by AWS Batch, from none at all up to `max_vcpus`."""
+        """Make the compute environment: machines managed by AWS Batch, from none up to `max_vcpus`."""
         config, name = self._config, self._config.compute_environment
         what = f"compute environment {name}"
         if self._environment() is None:
@@ -208,7 +208,7 @@ class _Provision:
         self._until_valid(what, self._environment)
 
     def queue(self) -> None:
-        """The queue, which AWS Batch makes only on a valid compute environment."""
+        """Make the queue, which AWS Batch does only on a valid compute environment."""
         config, what = self._config, f"queue {self._config.queue}"
         found = self._queue()
         if found is None:
@@ -228,7 +228,7 @@ class _Provision:
         self._until_valid(what, self._queue)
 
     def definitions(self, pipelines: Iterable[Program]) -> None:
-        """A job definition without a token for each pipeline with an image; the bot makes those with one from it."""
+        """Make a job definition without a token for each pipeline with an image; the bot makes those with tokens."""
         compute = BatchCompute(config=self._config, clients=self._clients)
         for pipeline in pipelines:
             if not pipeline.image:
@@ -255,7 +255,7 @@ class _Provision:
     def _until_valid(self, what: str, look: Callable[[], Any]) -> None:
         for _ in range(POLLS):
             found = look()
-            status = found["status"] if found else "CREATING"  # what was just made may not show yet
+            status = found["status"] if found else "CREATING"  # a new resource may not show yet
             if status == "VALID":
                 if found["state"] != "ENABLED":
                     self._say(f"{what}: note that it is disabled")

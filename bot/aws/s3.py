@@ -17,23 +17,23 @@ PART = 8 * 2**20
 
 
 class S3Results:
-    """`bot.ports.Results` in one bucket. Links are signed: whoever has one may read that one file until it expires."""
+    """The port Results in one bucket. Links are signed: whoever has one may read one file until the link expires."""
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
         self._clients = clients or Clients(config)
 
     def uri(self, folder: str) -> str:
-        """`s3://bucket/folder/`."""
+        """The folder's URI, `s3://bucket/folder/`."""
         return f"s3://{self._bucket}/{_key(folder)}/"
 
     def address(self, folder: str) -> str:
-        """The folder in the S3 console, for people who may sign in to the account."""
+        """The folder's address in the S3 console, for people who may sign in to the account."""
         prefix = quote(f"{_key(folder)}/", safe="")
         return f"{self._clients.console}/s3/buckets/{self._bucket}?region={self._clients.region}&prefix={prefix}"
 
     def list(self, folder: str) -> list[ResultFile]:
-        """The files there, by name; empty where there is no such folder."""
+        """The folder's files, by name; empty where there is no such folder."""
         prefix = f"{_key(folder)}/"
         with translated("S3 did not list the results"):
             pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
@@ -56,7 +56,7 @@ class S3Results:
                 return body.read()
 
     def link(self, folder: str, name: str) -> Link:
-        """A signed address of one file, whether or not it exists. It dies with the credentials that signed it."""
+        """A signed address of one file, whether or not it exists; void once the signing credentials have expired."""
         lifetime = timedelta(seconds=self._config.link_lifetime)
         with translated("S3 could not sign a link"):
             url = self._clients.s3.generate_presigned_url(
@@ -70,7 +70,7 @@ class S3Results:
         return Link(url=url, expires=min(expires, credentials_end) if credentials_end else expires)
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
-        """Put a file there, in parts where it is long; a part is in memory at a time. `.txt` is served as UTF-8."""
+        """Write a file, in parts if it is long, with one part in memory at a time. A `.txt` is served as UTF-8."""
         key = _key(folder, name)
         with translated(f"S3 did not take {name}"):
             from boto3.s3.transfer import TransferConfig
@@ -85,7 +85,7 @@ class S3Results:
             )
 
     def _credentials_end(self) -> datetime | None:
-        """Until when the credentials in use are good; None where they have no end, or botocore does not tell it."""
+        """When the credentials in use expire; None where they do not, or botocore does not tell."""
         credentials: Any = self._clients.session.get_credentials()
         end = getattr(credentials, "_expiry_time", None)  # botocore has no public name for it
         return end.astimezone(UTC) if isinstance(end, datetime) else None
@@ -98,14 +98,14 @@ class S3Results:
 
 
 class _Stream:
-    """What an iterator gives, to be read as a file that cannot be turned back."""
+    """An iterator of pieces, read as a file that cannot seek."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._held = bytearray()
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, or all; fewer at the end only."""
+        """The next `size` bytes, or all (-1); fewer only at the end."""
         while (size < 0 or len(self._held) < size) and (piece := next(self._pieces, None)) is not None:
             self._held += piece
         taken = bytes(self._held[:size] if size >= 0 else self._held)

@@ -14,10 +14,10 @@ from bot.domain.errors import NotFound, Unavailable
 
 
 class AwsSecrets:
-    """`bot.ports.Secrets` in Secrets Manager; a reference is the secret's ARN.
+    """The port Secrets in Secrets Manager; a reference is the secret's ARN.
 
-    A secret is named `{prefix}/{owner}/{fingerprint}`, both of them HMACs under `key`, so the same owner and value meet
-    again in the same secret, and nobody who reads the name can try out owners or values. The key must stay the same.
+    A secret is named `{prefix}/{owner}/{fingerprint}`. Owner and fingerprint are HMACs under `key`, so that the same
+    owner and token share a secret, and the name lets nobody guess either. The key must stay the same.
     """
 
     def __init__(self, *, config: AwsConfig, key: bytes, clients: Clients | None = None) -> None:
@@ -27,10 +27,10 @@ class AwsSecrets:
         self._key = key
         self._clients = clients or Clients(config)
         self._lock = threading.Lock()
-        self._known: dict[str, str] = {}  # name to ARN, of what this process kept and did not forget
+        self._known: dict[str, str] = {}  # name to ARN, of secrets that this process stored
 
     def put(self, owner: str, value: SecretStr) -> str:
-        """Keep it for its owner and return its ARN; again for the same owner and value, that costs no call."""
+        """Store the token for its owner and return its ARN; again for the same owner and token, without a call."""
         name = (
             f"{self._config.prefix}/{self._hmac('owner', owner)}/{self._hmac('value', owner, value.get_secret_value())}"
         )
@@ -44,26 +44,26 @@ class AwsSecrets:
                     Name=name, Description="A BOSS token, kept by NOMADS", SecretString=value.get_secret_value()
                 )["ARN"]
             except (client.exceptions.ResourceExistsException, client.exceptions.InvalidRequestException):
-                # It is there from before; InvalidRequest: there and scheduled for deletion.
+                # The secret exists; InvalidRequest: it is scheduled for deletion.
                 arn = self._meet_again(name)
         with self._lock:
             self._known[name] = arn
         return arn
 
     def _meet_again(self, name: str) -> str:
-        """The ARN of an existing secret, saved from deletion if need be. Its name vouches for its value."""
+        """The ARN of an existing secret, restored from deletion if need be. The name vouches for the value."""
         client = self._clients.secrets
         try:
             found = client.describe_secret(SecretId=name)
             if found.get("DeletedDate"):
                 client.restore_secret(SecretId=found["ARN"])
         except (client.exceptions.ResourceNotFoundException, client.exceptions.InvalidRequestException):
-            # One that was deleted without recovery is in the way for a short while yet cannot be restored.
+            # A secret deleted without recovery blocks its name for a short while, and cannot be restored.
             raise Unavailable("Secrets Manager is still deleting an older secret of the same name.") from None
         return found["ARN"]
 
     def get(self, reference: str) -> SecretStr:
-        """The value. Raises NotFound, also for one that is scheduled for deletion."""
+        """The stored token. Raises NotFound, also for a secret that is scheduled for deletion."""
         if not self.holds(reference):
             raise NotFound("There is no such secret in Secrets Manager.")
         with translated("Secrets Manager did not give the token", quiet=True):
@@ -74,9 +74,9 @@ class AwsSecrets:
                 raise NotFound("The secret was deleted from Secrets Manager.") from None
 
     def forget(self, reference: str) -> None:
-        """Erase it; an unknown reference is no error.
+        """Erase the token; an unknown reference is no error.
 
-        There is no recovery window: whoever wants a token gone wants it gone, and can type it again.
+        There is no recovery window: a person who wants a token back can type it again.
         """
         with self._lock:
             self._known = {name: arn for name, arn in self._known.items() if arn != reference}

@@ -12,9 +12,9 @@ from bot.domain.messages import Mail
 
 
 class SesMailer:
-    """`bot.ports.Mailer` over SES. `mime` builds the message, sender included; the sender's identity must be verified.
+    """The port Mailer over SES. `mime` builds the message, with a sender that SES has verified.
 
-    SES puts a Message-ID of its own in place of ours, so a second sending shows as a second mail.
+    SES replaces our Message-ID by its own, so a second sending shows as a second mail.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class SesMailer:
         self._mime = mime
 
     def send(self, mail: Mail) -> None:
-        """Hand it to SES. Raises Refused where SES will never take it."""
+        """Hand the mail to SES. Raises Refused where SES will never take it."""
         message = self._mime(mail).as_bytes(policy=policy.SMTP)
         with translated("SES did not take the mail"):
             # The recipient is named outside the message, so no header within it can add another.

@@ -1,8 +1,8 @@
 """HTTP for `bot.boss`: one GET within a deadline that holds.
 
-httpx waits anew for each piece of an answer, so a server that sends a byte a second keeps it for hours. Here every wait
-on the network is cut to what is left of the request's time, an answer is read up to a limit and no further, and nothing
-is decompressed, followed elsewhere, kept as a cookie or taken from the environment.
+httpx waits anew for each piece of an answer, so a server that sends a byte a second holds it for hours. Here every wait
+on the network is cut to what is left of the request's time, and an answer is read up to a limit. No answer is
+decompressed, no redirect followed, no cookie stored, and no proxy taken from the environment.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import httpx
 from bot.domain.errors import Unavailable
 
 IDLE_SECONDS = 30.0
-"""A connection that was idle for longer is not used again: whatever lies between may have forgotten it."""
+"""Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
 POOL_SECONDS = 1.0
-"""There are as many connections as threads; nobody waits for one unless something is wrong."""
+"""Seconds to wait for a connection: there are as many as threads, so a longer wait means a fault."""
 _AGAIN = "Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `body` is empty unless the status is 200."""
+    """An answer of BOSS. `body` is empty unless the status is 200."""
 
     status: int
     body: bytes = b""
     retry_after: float | None = None
-    """Seconds of patience the server asked for."""
+    """Seconds of patience that the server asked for; None: it asked for none."""
 
 
 class BossHttp:
@@ -49,7 +49,7 @@ class BossHttp:
         assert parts.hostname
         self._backend = _Deadlines(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         pool = httpcore.ConnectionPool(
-            # to read all authorities' certificates takes longer than a handshake
+            # reading all authorities' certificates takes longer than a handshake
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
             max_connections=connections,
             keepalive_expiry=IDLE_SECONDS,
@@ -67,9 +67,10 @@ class BossHttp:
         )
 
     def get(self, path: str, *, token: str, limit: int, deadline: float) -> Answer:
-        """The answer, by `deadline` on the monotonic clock; of a body at most `limit` bytes.
+        """The answer, by `deadline` on the monotonic clock.
 
-        Raises Unavailable where there is none, or none that is read. The token must be printable ASCII.
+        The token must be printable ASCII. Raises Unavailable where no answer comes in time, or its body is compressed
+        or has more than `limit` bytes.
         """
         self._backend.until(deadline)
         try:
@@ -88,7 +89,7 @@ class BossHttp:
             raise Unavailable(f"BOSS's answer broke off, or was none. {_AGAIN}") from None
 
     def abort(self) -> None:
-        """End every request under way, in whichever thread: each raises Unavailable. None can be made any more."""
+        """End every request under way, in whichever thread: each raises Unavailable, as do later requests."""
         self._backend.abort()
 
     def close(self) -> None:
@@ -109,12 +110,12 @@ def _read(response: httpx.Response, limit: int) -> bytes:
 
 
 def _seconds(header: str | None) -> float | None:
-    """What a Retry-After asks for, up to a minute; a date is not understood."""
+    """Seconds that a Retry-After asks for, 60 at most; None for none and for a date."""
     return float(min(int(header), 60)) if header and header.isascii() and header.isdigit() and len(header) < 9 else None
 
 
 class _Transport(httpx.BaseTransport):
-    """httpx over a pool of our own making: its own transport cannot be given a network."""
+    """httpx over a pool of our own: httpx's transport takes no network backend."""
 
     def __init__(self, pool: httpcore.ConnectionPool) -> None:
         self._pool = pool
@@ -147,7 +148,7 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Deadlines(httpcore.NetworkBackend):
-    """The network, to one place, where each thread waits no longer in all than until its deadline."""
+    """Connections to one host and port, on which each thread waits no longer than until its deadline."""
 
     def __init__(self, host: str, port: int) -> None:
         self._place = host, port
@@ -162,7 +163,7 @@ class _Deadlines(httpcore.NetworkBackend):
         self._thread.deadline = deadline
 
     def left(self, timeout: float | None) -> float:
-        """How long this thread may wait now. Raises a timeout where that is not at all."""
+        """Seconds this thread may wait now. Raises ReadTimeout where there are none left."""
         left: float = self._thread.deadline - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout
@@ -176,7 +177,7 @@ class _Deadlines(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        if (host, port) != self._place:  # nothing leads here; if something ever does, the token stays at home
+        if (host, port) != self._place:  # should never happen; the token must not go to another host
             raise httpcore.ConnectError
         return _Stream(self._real.connect_tcp(host, port, self.left(timeout), local_address, socket_options), self)
 
@@ -200,7 +201,7 @@ class _Deadlines(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection whose every wait is cut to what is left."""
+    """A connection on which every wait is cut to what is left of the thread's time."""
 
     def __init__(self, real: httpcore.NetworkStream, owner: _Deadlines) -> None:
         self._real = real
@@ -228,6 +229,6 @@ class _Stream(httpcore.NetworkStream):
         return self._real.get_extra_info(info)
 
     def shut(self) -> None:
-        """Wake whoever waits on it; closing is theirs."""
+        """Wake the thread that waits on the connection, which then closes it."""
         with suppress(OSError):
             self._real.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

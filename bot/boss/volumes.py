@@ -1,7 +1,7 @@
-"""Volumes: what BOSS says of itself, over the detail GETs of its API, within short deadlines, and remembered.
+"""Volumes: collections, experiments and permissions of BOSS, over the detail GETs of its API, with a cache.
 
-A caller waits as long as it wants to; the request goes on in a thread of its own until it has an answer or its patience
-ends, and what came of it is kept for the next caller. One request is under way for a token and path, whoever asks.
+A caller waits as long as the caller chooses; the request goes on in a thread of its own until it has an answer or times
+out, and its outcome is cached for the next caller. For a token and a path, one request at a time is under way.
 What BOSS sends is data from outside: checked, bounded, and never repeated in an error.
 """
 
@@ -50,22 +50,25 @@ LOG = logging.getLogger(__name__)
 WORKERS = 8
 """Requests, and connections, at once."""
 WAITING = 64
-"""Requests that may wait for a worker; whoever comes later is told at once that BOSS is too slow."""
+"""Requests that may wait for a worker; a further request fails at once."""
 MAX_LIST = 4 * 2**20
-"""Bytes of a list of collections that are read."""
+"""Bytes of the largest list of collections that is read."""
 MAX_DETAIL = 2**20
-"""Bytes of any other answer that are read."""
+"""Bytes of the largest other answer that is read."""
 MAX_NAMES = 20_000
-"""The longest list that is understood."""
-MAX_KEPT, MAX_KEPT_BYTES = 4096, 32 * 2**20
-"""How many answers are remembered, and how many bytes these had; the least recently used are forgotten first."""
+"""Entries of the longest list that is understood."""
+MAX_KEPT = 4096
+"""Answers in the cache; the least recently used are dropped first."""
+MAX_KEPT_BYTES = 32 * 2**20
+"""Bytes, as received, of all answers in the cache."""
 NEAR = 200
-"""How many names are compared for likeness: it costs up to a millisecond each."""
-LATE, SHORTLY, PATIENT = 1.0, 0.05, 2.5
-"""Seconds. An answer that takes longer than LATE makes BOSS late, and the first one that is quicker ends that.
-
-While BOSS is late, a caller waits for SHORTLY at most, and what it asked goes on: people who fill in forms are kept
-waiting once, not one by one. A caller that gives PATIENT or more is no form, and waits for as long as it says."""
+"""Names that are compared for likeness: each comparison costs up to a millisecond."""
+LATE = 1.0
+"""Seconds: an answer that takes longer makes BOSS late, until the first quicker answer."""
+SHORTLY = 0.05
+"""Seconds that a form waits while BOSS is late. The request goes on; so a slow BOSS delays one form, not every form."""
+PATIENT = 2.5
+"""Seconds: a caller that waits so long or longer is no form, and is not cut to SHORTLY."""
 _CLOSING_SECONDS = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -76,14 +79,14 @@ _COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """The names among what should be a list of names: what is none in BOSS's alphabet is left out."""
+    """The names in a list, without entries outside BOSS's alphabet. Raises ValueError for anything else."""
     if not isinstance(value, list) or len(value) > MAX_NAMES:
         raise ValueError("not a list of names")
     return tuple(dict.fromkeys(name for name in value if isinstance(name, str) and is_name(name)))
 
 
 def _word(value: Any) -> str:
-    """A data type's name; empty for anything else: one odd channel does not spoil the others."""
+    """A data type's name; empty for anything else, so that one odd channel does not spoil the others."""
     return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,32}", value) else ""
 
 
@@ -169,18 +172,18 @@ class _Forbidden(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """How long an answer is kept, in seconds, from when it came."""
+    """Seconds for which an answer is cached."""
 
     metadata: float = 300
     refusal: float = 10
-    """A 401, 403 or 404."""
+    """For a 401, 403 or 404."""
     trouble: float = 2
-    """Anything else, or what Retry-After asks for if that is longer, up to a minute."""
+    """For any other failure; or what Retry-After asks for if that is longer, up to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of a request: what was said, or a kind of failure and a text about it."""
+    """The outcome of a request: BOSS's answer, or a kind of failure and a text about it."""
 
     said: _Said | None = None
     failure: Literal["", "token", "forbidden", "missing", "unusable", "unavailable"] = ""
@@ -188,7 +191,7 @@ class _Outcome:
     retry_after: float | None = None
 
     def take(self) -> _Said:
-        """What was said. Raises a new error each time: an error raised in two threads would tell of both."""
+        """BOSS's answer. Raises a new error each time: an error raised in two threads would have both traces."""
         if self.said is not None:
             return self.said
         if self.failure == "token":
@@ -242,11 +245,11 @@ class BossVolumes:
     ) -> None:
         """Make an adapter for one BOSS. Raises NomadsError where `host` is no address, or is not allowed.
 
-        `host` is a host name, which is asked over https, or `http://host:port`. `hosts` are those that are allowed,
-        written alike; empty: `host` alone.
+        `host` is a host name, which is asked over https, or `http://host:port`. `hosts` are the allowed hosts, written
+        alike; empty: `host` only.
 
-        A request ends after `patience` seconds, waiting for a worker included, a connection's making after `connect`.
-        `clock` says how old an answer is.
+        A request ends after `patience` seconds, waiting for a worker included; connecting ends after `connect` seconds.
+        `clock` dates the answers in the cache.
         """
         self._base = _origin(host)
         if hosts and self._base not in map(_origin, hosts):
@@ -327,7 +330,7 @@ class BossVolumes:
         )
 
     def may_write(self, collection: str, experiment: str, *, token: SecretStr, within: float) -> bool | None:
-        """Whether the token may add channels; False where there is no such experiment, None where BOSS does not say.
+        """Whether the token may add channels; False for an unknown experiment, None where BOSS does not say.
 
         Raises TokenRefused, and nothing else.
         """
@@ -348,10 +351,10 @@ class BossVolumes:
         self._connections()
 
     def close(self) -> None:
-        """Let everyone who waits go, with Unavailable, end the requests under way, and the threads within a moment.
+        """Answer every waiting caller with Unavailable, and end requests and threads within about a second.
 
-        A thread that is still looking up a host's name is left behind; it keeps no process alive. Calls afterwards
-        raise Unavailable.
+        A thread that is still looking up a host's name is left behind; it does not hold up the process's end. Later
+        calls raise Unavailable.
         """
         with self._lock:
             self._closed = True
@@ -384,7 +387,7 @@ class BossVolumes:
             raise UnknownCollection(collection, near=self._near_collections(collection, token)) from None
 
     def _unknown(self, collection: str, experiment: str, token: SecretStr, deadline: Deadline) -> Refused:
-        """What a 404 for an experiment means: BOSS gives it for the collection as well."""
+        """The error that a 404 for an experiment means: BOSS answers 404 for an unknown collection as well."""
         try:
             names = self._experiments(collection, token, deadline)
         except (UnknownCollection, NotAllowed) as error:
@@ -394,14 +397,14 @@ class BossVolumes:
         return UnknownExperiment(collection, experiment, near=_near(experiment, names))
 
     def _near_collections(self, collection: str, token: SecretStr) -> list[str]:
-        """Names like it, where the list happens to be known."""
+        """Names of collections that resemble it, where the list is in the cache."""
         known = self._known(_COLLECTIONS, token)
         return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
 
     def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
-        """The data types that are known or can be learned in time, by path.
+        """The data types that are in the cache or arrive in time, by path.
 
-        No more are asked for at once than can be answered at once, and none after BOSS failed or was late.
+        At most WORKERS are asked for at once, and no further one after BOSS failed or was late.
         """
         found: dict[str, str] = {}
         asked: deque[tuple[str, Future[_Outcome]]] = deque()
@@ -424,7 +427,7 @@ class BossVolumes:
         return found
 
     def _wait(self, future: Future[_Outcome], deadline: Deadline) -> _Said:
-        """What came of it, once it is there. No person waits for a BOSS that has just kept somebody else waiting."""
+        """The answer, once it is there. While BOSS is late, a form waits only SHORTLY. Raises as `take`."""
         patience = max(0.0, deadline.at - time.monotonic())
         try:
             outcome = future.result(min(patience, SHORTLY) if self._late and not deadline.patient else patience)
@@ -434,7 +437,7 @@ class BossVolumes:
         return outcome.take()
 
     def _known(self, path: str, token: SecretStr) -> _Outcome | None:
-        """What is kept of an earlier answer, and not too old."""
+        """The cached outcome, if it has not expired; None where there is none."""
         with self._lock:
             kept = self._fresh(self._key(token, path))
         return kept.result() if kept else None
@@ -447,14 +450,14 @@ class BossVolumes:
         return kept.future
 
     def _said(self, model: type[S], path: str, token: SecretStr, deadline: Deadline, *, limit: int = MAX_DETAIL) -> S:
-        """What BOSS says there. Raises TokenRefused, _Missing, _Forbidden or Unavailable."""
+        """BOSS's answer for the path. Raises TokenRefused, Unusable, _Missing, _Forbidden or Unavailable."""
         said = self._wait(self._ask(model, path, token, limit=limit), deadline)
         assert isinstance(said, model)
         return said
 
     def _ask(self, model: type[_Said], path: str, token: SecretStr, *, limit: int = MAX_DETAIL) -> Future[_Outcome]:
-        """What came, or will come, of asking: what is kept, or the request that is under way, or a new one."""
-        if not is_token(token.get_secret_value()):  # a header cannot hold it, and h11 would quote it in its error
+        """The outcome of a request: cached, or of the request that is under way, or of a new one."""
+        if not is_token(token.get_secret_value()):  # a header cannot hold it, and h11's error would quote it
             return _done(_Outcome(failure="token"))
         key = self._key(token, path)
         with self._lock:
@@ -487,7 +490,7 @@ class BossVolumes:
                 outcome, size = self._fetch(task)
             except Unavailable as trouble:
                 outcome, size = _Outcome(None, "unavailable", str(trouble), trouble.retry_after), 0
-            except Exception as error:  # whoever waits must hear of it
+            except Exception as error:  # the waiting callers must be told
                 LOG.error("Unforeseen in a request to BOSS: %s", type(error).__name__)
                 outcome, size = _Outcome(None, "unavailable", "NOMADS could not ask BOSS. Try again in a moment."), 0
             if outcome.failure == "unavailable":
@@ -499,7 +502,7 @@ class BossVolumes:
     def _fetch(self, task: _Task) -> tuple[_Outcome, int]:
         """The outcome, and the size of the answer in bytes. Raises Unavailable."""
         http = self._connections()
-        if time.monotonic() >= task.deadline:  # nobody waits for it any more
+        if time.monotonic() >= task.deadline:  # no caller waits any more
             raise Unavailable(_BUSY.text)
         answer = http.get(task.key[1], token=task.token.get_secret_value(), limit=task.limit, deadline=task.deadline)
         match answer.status:
@@ -570,7 +573,7 @@ def _done(outcome: _Outcome) -> Future[_Outcome]:
 
 
 def _settle(future: Future[_Outcome], outcome: _Outcome) -> None:
-    """Tell those who wait, unless close() has."""
+    """Set the outcome for waiting callers, unless close() has set one."""
     with contextlib.suppress(InvalidStateError):
         future.set_result(outcome)
 
@@ -584,7 +587,7 @@ def _are_names(*names: str) -> bool:
 
 
 def _path(collection: str, *within: str) -> str:
-    """The path of a collection, an experiment in it, or a channel of that."""
+    """The API's path of a collection, an experiment or a channel."""
     parts = ["/v1/collection", collection]
     for kind, name in zip(("experiment", "channel"), within, strict=False):
         parts += [kind, name]

@@ -1,1 +1,1 @@
-"""The words NOMADS is about, and what can be said of them without asking anybody."""
+"""The terms of NOMADS, and the rules that need no database and no service."""

@@ -18,16 +18,16 @@ MIB = 2**20
 
 
 class Limits(BaseModel):
-    """What a pipeline does not take."""
+    """Limits of a pipeline's input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     voxels: Annotated[int, Field(gt=0)] | None = None
-    """The most a box may have; None: as many as one job may read."""
+    """Voxels of the largest box; None: only the installation's limit in bytes holds."""
 
 
 class Pipeline(BaseModel):
-    """One catalogue entry."""
+    """A pipeline as its entry in the catalogue describes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,9 +47,9 @@ class Pipeline(BaseModel):
     memory_per_voxel: Annotated[float, Field(ge=0)] = 0
     """Bytes on top for every voxel of the box."""
     seconds: Annotated[float, Field(ge=0)] = 0
-    """A run takes so long, whatever the box, until this installation's own runs tell; 0: unknown."""
+    """Estimated seconds of any run, used until this installation's own runs give an estimate; 0: unknown."""
     seconds_per_gigavoxel: Annotated[float, Field(ge=0)] = 0
-    """And so long on top for every gigavoxel."""
+    """Estimated seconds on top for every 10^9 voxels."""
     timeout: Annotated[int, Field(ge=60)] = 3600
     """Seconds; AWS Batch takes no less than 60."""
     roles: dict[str, tuple[str, ...]] = {}
@@ -62,7 +62,7 @@ class Pipeline(BaseModel):
 
     @property
     def release(self) -> str:
-        """What tells one release of the program from another: the image's digest where it has one, else the version."""
+        """Identifies the release of the program: the image's digest where there is one, else the version."""
         return self.image.partition("@")[2] or self.version
 
     @property

@@ -1,6 +1,6 @@
-"""What can be said of a request before it costs anything: from what was typed, and from what BOSS says of its data.
+"""Checks and estimates of a request, from what was typed and from what BOSS says of the data.
 
-Pure: nobody is asked. Axes are z, y, x; ranges half-open, in voxels at resolution 0.
+Pure functions. Axes are z, y, x; ranges are half-open, in voxels at resolution 0.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from contract.units import READABLE
 WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
-"""Runs of this installation that are trusted more than the catalogue."""
+"""Runs of this installation from which estimates are learned; with fewer, the catalogue estimates."""
 NAMES = 12
 """Channels that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of an hour of one virtual processor, and of 10^9 bytes of memory; both 0: nobody is told what runs cost."""
+    """Prices of an hour of one virtual processor, and of 10^9 bytes of memory; both 0: costs are not told."""
 
     cpu_hour: float = 0
     gb_hour: float = 0
@@ -35,7 +35,7 @@ class Prices:
 
 
 def token_problem(token: str) -> str:
-    """Why such a token cannot be one, in words for a person; empty where it can."""
+    """Why the text cannot be a BOSS token, in words for a person; empty where it can."""
     if not token.strip():
         return "Paste your BOSS token; public data is read with the word public."
     if not is_token(token):
@@ -44,9 +44,9 @@ def token_problem(token: str) -> str:
 
 
 def too_large(pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int) -> dict[str, str]:
-    """The error, by field, of a box that is more than one job may read at that many bytes a voxel; empty if it is not.
+    """The error of a box that is larger than a job may read, at `per_voxel` bytes a voxel, by field; empty if it fits.
 
-    It stands under the longest side, and names the largest box from the same corner that fits.
+    The error's field is the longest side; its text names the largest box from the same corner that fits.
     """
     readable = max_bytes // per_voxel
     most = min(readable, pipeline.limits.voxels or readable)
@@ -64,7 +64,7 @@ def too_large(pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int) -
 
 
 def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[int, bool]:
-    """Bytes a run reads for each voxel of its box, and whether every data type is known; 1 each where it is not."""
+    """Bytes a run reads for each voxel of its box, and whether every data type is known; an unknown one counts 1."""
     if experiment is None:
         return pipeline.channels, False
     types = [channel.bytes for channel in _read(pipeline, experiment)]
@@ -105,9 +105,9 @@ def _read(pipeline: Pipeline, experiment: Experiment) -> list[Channel]:
 
 
 def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], prices: Prices) -> Expected | None:
-    """What a run on that box will take, learned from `runs` (voxels and seconds), or as the catalogue says.
+    """The estimate for a run on the box: learned from `runs` (voxels and seconds of each), else the catalogue's.
 
-    By the median and the 90th percentile of seconds per gigavoxel. None where nothing is known.
+    Learned are median and 90th percentile of seconds per voxel. None where nothing is known.
     """
     gigavoxels = box.voxels / 1e9
     rates = [seconds / voxels * 1e9 for voxels, seconds in runs if voxels]

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: each error's text is meant for a person and holds no secret."""
+"""The errors that NOMADS raises on purpose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UnknownJob(NomadsError):
 
 
 class NotYours(NomadsError):
-    """Somebody asks for what only a job's owner, or an admin, may do."""
+    """Only the job's owner, or an admin, may do that."""
 
 
 class TooLate(NomadsError):
@@ -32,7 +32,7 @@ class TooLate(NomadsError):
 class Unavailable(NomadsError):
     """A service did not answer or asked for patience: the same call may succeed later.
 
-    `retry_after` is the number of seconds it asked for, where it named one.
+    `retry_after` is the number of seconds that the service asked for; None: it named none.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:

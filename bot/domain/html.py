@@ -1,4 +1,4 @@
-"""HTML from templates that escape whatever stands in them."""
+"""HTML from templates, in which every value is escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @cache
 def template(path: Path) -> Template:
-    """The Jinja2 template in that file; a name that is not given to it is an error."""
+    """The Jinja2 template in that file; a name without a value is an error."""
     import jinja2  # a twentieth of a second, which most commands need not spend
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

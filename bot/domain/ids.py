@@ -1,14 +1,14 @@
-"""The ids of jobs: short, and read and typed without mistaking one letter for another."""
+"""The ids of jobs: short, and of characters that are not mistaken for one another."""
 
 from __future__ import annotations
 
 ID_LENGTH = 8
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32: nothing that reads as something else."""
+"""Crockford's base 32: without i, l, o and u, which read like others."""
 
 
 def misspelt(name: str) -> list[str]:
-    """Ids that one slip of the fingers makes into this name, or that read like it."""
+    """Ids, in order, that one typing error turns into this name, or that read like this name."""
     read = name.translate(str.maketrans("oilu", "011v"))  # what Crockford's alphabet leaves out
     cuts = [(read[:n], read[n:]) for n in range(len(read) + 1)]
     slips = {read}

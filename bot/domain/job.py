@@ -1,7 +1,4 @@
-"""A job as it stands: the request, where it has come to, and its story.
-
-Times are UTC; axes are z, y, x unless said.
-"""
+"""A job: its request, its state, and its story. Times are UTC."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ MAX_FOLDER = 240
 
 
 def compute_name(results_key: str, job_id: str) -> str:
-    """A unique name in Batch's alphabet, at most MAX_COMPUTE_NAME long; one that is too long is cut and hashed."""
+    """A unique name in Batch's alphabet, at most MAX_COMPUTE_NAME long; a long results key is cut and hashed."""
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", results_key)
     if not stem[:1].isalnum():
         stem = "n" + stem
@@ -34,7 +31,7 @@ def compute_name(results_key: str, job_id: str) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """At most `room` characters; what is longer ends in a hash of the whole, so that it stays unique."""
+    """At most `room` characters; a longer text is cut and ends in a hash of the whole, so that it stays unique."""
     return text if len(text) <= room else f"{text[: room - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -47,7 +44,7 @@ class Expected:
     longest: float
     """Nine in ten of them took no longer."""
     price: float | None = None
-    """Of an hour of such a run; None: prices are not known here."""
+    """Price of an hour of such a run; None: prices are not known here."""
     currency: str = "$"
 
     @property
@@ -61,7 +58,7 @@ class Expected:
 
 
 class Job(BaseModel):
-    """A job as it stands in the store. Times are UTC."""
+    """A job as it stands in the database. Times are UTC."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -75,16 +72,17 @@ class Job(BaseModel):
     reason: str = ""
     compute_id: str | None = None
     token_ref: str | None = None
-    """The Secrets reference of the BOSS token; never the token."""
+    """The TokenKeeper's reference of the BOSS token, never the token; None: the token is erased."""
     log: str | None = None
+    """Where compute stores the program's output (`Observation.log`)."""
     log_tail: tuple[str, ...] = ()
-    """The last lines of the program's output, kept when it failed."""
+    """The last lines of the program's output, where the job ended without success."""
     exit_code: int | None = None
     summary: Summary | None = None
     progress: Progress | None = None
     """What the program last said of itself while it ran."""
     cancelled_by: str | None = None
-    """Who asked for its end."""
+    """Who asked for the job's end."""
     cancelled_at: datetime | None = None
     attempt: int = 1
     retry_of: str | None = None
@@ -92,13 +90,13 @@ class Job(BaseModel):
     retried_as: str | None = None
     """The job that tries this one again."""
     waiting: str = ""
-    """Why it waits to run, once it has waited for long."""
+    """Why the job waits to run, once it has waited for long."""
     work: str = ""
-    """Two jobs with the same work do the same: a digest of results key, pipeline version or image, and parameters."""
+    """Digest of results key, pipeline release and place of write-back: jobs with the same digest do the same."""
     size: int | None = None
     """Bytes the program reads, by the channels' data types; None: not known yet."""
     checked: bool = True
-    """Whether BOSS has said that the request can work; until then it is not submitted."""
+    """Whether BOSS has said that the request can work; until then the job is not submitted."""
     expected: Expected | None = None
     accepted_at: datetime
     submitted_at: datetime | None = None
@@ -112,22 +110,22 @@ class Job(BaseModel):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing happens to it any more."""
+        """Whether the job has reached one of the FINAL states."""
         return self.state in FINAL
 
     @property
     def retryable(self) -> bool:
-        """Whether trying it again makes sense: it ended without success, and was not tried again yet."""
+        """Whether a retry makes sense: the job ended without success, and was not retried yet."""
         return self.ended and self.state is not JobState.SUCCEEDED and self.retried_as is None
 
     @property
     def turned_down(self) -> bool:
-        """Whether the request itself was wrong: BOSS said so before it was submitted, or the program did (exit 2)."""
+        """Whether the request itself was wrong: BOSS said so before the submission, or the program did (exit 2)."""
         return self.state is JobState.FAILED and (not self.checked or self.exit_code == WRONG)
 
     @property
     def took(self) -> timedelta | None:
-        """How long it ran; None where it did not, or has not ended."""
+        """How long the program ran; None where it did not run, or has not ended."""
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
     @property
@@ -152,7 +150,7 @@ _ADVICE = {
     WRONG: "Correct the request and submit it again.",
     BOSS_FAILED: "If it is the token or its permissions, mend that; otherwise try again later.",
 }
-"""By a program's exit code (the pipelines' contract, version 1)."""
+"""What to do next, by the program's exit code (the pipelines' contract, version 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +161,19 @@ class Transition:
     at: datetime
     text: str
     reply: int | None
+    """Number of the reply that tells the step; None: no reply does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A job compute has, as far as the watcher must know it."""
+    """What the watcher needs of a job that compute has."""
 
     id: str
     compute_id: str
     state: JobState
     submitted_at: datetime
     runnable_at: datetime | None
-    """Since when it waits for a place to run; None: it does not, or why it waits was told."""
+    """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""
 
 
 def now() -> datetime:

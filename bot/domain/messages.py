@@ -14,7 +14,7 @@ from bot.domain.states import JobState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """One message. `message_id` is fixed by the caller, so that a second sending is recognised as the same mail."""
+    """A mail. The caller fixes `message_id`, so that a second sending is recognised as the same mail."""
 
     to: str
     subject: str
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """What the app's own tab shows a person."""
+    """What the app's home tab shows a person."""
 
     running: Sequence[Job]
     running_in_all: int
@@ -58,6 +58,6 @@ class Story:
     address: str = ""
     """Where the results folder is looked at."""
     mention: str | None = None
-    """Who is named in a reply, so that chat notifies them."""
+    """The user id of the person a reply mentions, so that chat notifies them; None: nobody."""
     helpers: Sequence[str] = ()
-    """Who is named in a reply that says why a job waits: they can help."""
+    """The user ids of those a reply about a long wait mentions, since they can help."""

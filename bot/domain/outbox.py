@@ -1,4 +1,4 @@
-"""What a transaction leaves to be done after it: an effect, its kind, and the lane it runs in."""
+"""What a transaction enqueues to be done after its commit: an effect, its kind, and the kind's lane."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """Effects of one job keep their order within a lane; lanes know nothing of one another."""
+    """A queue of the outbox. Effects of one job are done in order within a lane; lanes are independent."""
 
     COMPUTE = "compute"
     CHAT = "chat"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
     @property
     def lane(self) -> Lane:
-        """The lane it runs in."""
+        """The lane of effects of this kind."""
         return _LANES[self]
 
 
@@ -54,14 +54,16 @@ _LANES = {
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """An effect this process holds the lease of."""
+    """An effect whose lease this process holds."""
 
     id: int
     job_id: str
     kind: Kind
     subject: str
+    """Number of a REPLY; empty for other kinds."""
     attempts: int
-    """How often it was claimed, this time included."""
+    """How often the effect was claimed, this time included."""
     in_doubt: bool
-    """An earlier attempt may have gone through: look before doing it again."""
+    """Whether an earlier attempt may have gone through: look for its outcome before repeating the effect."""
     lease: str
+    """Random; another worker that claims the effect gets another one."""

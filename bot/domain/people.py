@@ -1,4 +1,4 @@
-"""What is known of a person: their preferences, their saved token's reference, what they last asked for."""
+"""What is stored of a person: preferences, the saved token's reference, the last request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 from bot.domain.states import FINAL, MISSED, JobState
 
 TERMINAL = "cli:"
-"""How the name of somebody at a terminal begins."""
-
-
+"""Beginning of the name of a person at a terminal; a login name follows."""
 HOME_OPEN = timedelta(hours=12)
-"""For so long after it was opened, a home tab may still be looked at: Slack does not say when it is closed."""
+"""Time after its opening in which a home tab counts as open: Slack does not say when a tab is closed."""
 
 
 class Steps(StrEnum):
@@ -31,7 +29,7 @@ class Preferences:
 
     steps: Steps = Steps.ALL
     mention: bool = False
-    """Whether the end names them, so that Slack notifies them."""
+    """Whether the reply about a job's end mentions its owner, so that Slack notifies them."""
     mail: bool = True
 
     def tells(self, state: JobState) -> bool:
@@ -55,7 +53,7 @@ class SavedToken:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What is kept of a person: where their token is, its last characters and since when, and what they last asked."""
+    """A person's row: the saved token's reference, ending and time, the last request, preferences, home tab."""
 
     token_ref: str | None = None
     token_end: str | None = None
@@ -65,7 +63,7 @@ class Person:
     home_opened_at: datetime | None = None
     """When they last opened the app's home tab."""
     home_shown_at: datetime | None = None
-    """As of when it shows their jobs."""
+    """As of when the home tab shows their jobs."""
 
     @property
     def saved_token(self) -> SavedToken | None:
@@ -73,5 +71,5 @@ class Person:
         return SavedToken(self.token_end or "", self.token_at) if self.token_ref and self.token_at else None
 
     def home_may_be_open(self, at: datetime) -> bool:
-        """Whether their home tab may be looked at."""
+        """Whether the person's home tab counts as open at that time."""
         return self.home_opened_at is not None and at - self.home_opened_at < HOME_OPEN

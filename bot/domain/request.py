@@ -53,7 +53,7 @@ def _email(value: str) -> str:
 
 
 def _is_address(value: str) -> bool:
-    """Whether the library that will write the mail takes it (dots where none may be, for one)."""
+    """Whether the library that will write the mail takes the address; it refuses misplaced dots, for one."""
     try:
         return bool(Address(addr_spec=value).domain)
     except (ValueError, IndexError, MessageError):
@@ -61,7 +61,7 @@ def _is_address(value: str) -> bool:
 
 
 def _trim(value: Any) -> Any:
-    """Spaces round a value are the keyboard's, not the person's; line breaks are left for the checks to refuse."""
+    """The value without spaces and tabs round it; line breaks are left for the checks to refuse."""
     return value.strip(" \t") if isinstance(value, str) else value
 
 
@@ -69,7 +69,7 @@ Trim = BeforeValidator(_trim)
 
 
 def _note(value: Range, info: ValidationInfo) -> Range:
-    """Remember the range for whoever reads the request, also where another field is wrong."""
+    """Record the range in the validation context, where `read` finds it also if another field is wrong."""
     if info.context is not None and info.field_name:
         info.context[info.field_name] = value
     return value
@@ -116,7 +116,7 @@ class JobRequest(BaseModel):
 
     @property
     def results_key(self) -> str:
-        """Names the results folder, as the 2018 service did."""
+        """The name of the results folder, formed as the 2018 service did."""
         z, y, x = ((side.start, side.stop) for side in (self.z, self.y, self.x))
         return names.results_key(self.pipeline, self.collection, self.experiment, z=z, y=y, x=x)
 
@@ -130,7 +130,7 @@ class Reading:
     errors: Mapping[str, str]
     """Every mistake, by field."""
     box: Box | None
-    """None where one of its three ranges is wrong."""
+    """None where one of the three ranges is wrong."""
 
 
 def read(values: Mapping[str, Any]) -> Reading:

@@ -24,17 +24,17 @@ class ServedResults(Protocol):
     """Results that the bot serves itself, below addresses that hold a signature of their folder."""
 
     def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; takes as long for any wrong one."""
+        """Whether that is the folder's signature; compared in constant time."""
 
     def list(self, folder: str) -> list[ResultFile]:
-        """The files there, by name; empty where there is no such folder."""
+        """The folder's files, by name; empty where there is no such folder."""
 
     def open(self, signature: str, folder: str, name: str) -> Path:
-        """The file behind an address. Raises NotFound, without saying why, if it is absent or the signature wrong."""
+        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
 
 
 def _result_name(name: str) -> str:
-    """A path within the folder, of parts that are names."""
+    """The path, relative to the folder. Raises ValueError where a part of it is no plain name."""
     if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError("this is not the name of a file in the results folder")
     return name
@@ -65,7 +65,7 @@ class Summary(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An address a person can open, and until when; None: as long as the file is there."""
+    """An address a person can open, and when it expires; None: it works as long as the file exists."""
 
     url: str
     expires: datetime | None = None

@@ -25,13 +25,13 @@ class JobState(StrEnum):
 
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
-"""Nothing happens to a job any more."""
+"""Ends: nothing happens to a job any more."""
 UNFINISHED = tuple(state for state in JobState if state not in FINAL)
-"""From first to last."""
+"""States that are no end, in the order in which a job passes through them."""
 MISSED = frozenset({JobState.FAILED, JobState.LOST})
-"""Ends that nobody wanted."""
+"""Ends without success that nobody asked for."""
 WATCHED = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING})
-"""Compute has the job, and is asked about it."""
+"""States in which compute has the job, and is asked about it."""
 WAITING = frozenset({JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE, JobState.STARTING})
-"""Compute has the job, and its program does not run yet."""
+"""States in which compute has the job, and its program does not run yet."""
 _RANK = {state: min(rank, 6) for rank, state in enumerate(JobState)}

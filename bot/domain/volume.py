@@ -110,7 +110,7 @@ class Experiment:
 
 
 class VolumesRefused(Refused):
-    """BOSS said no. `field` is the part of a request it is about: `token`, `collection` or `experiment`."""
+    """BOSS said no. `field` is the part of a request that BOSS refuses: `token`, `collection` or `experiment`."""
 
     field: str
 
@@ -125,7 +125,7 @@ class TokenRefused(VolumesRefused):
 
 
 class NotAllowed(VolumesRefused):
-    """The token is good, and gives no right to read this. `experiment` is empty where it is about the collection."""
+    """The token is valid but gives no right to read. An empty `experiment`: the collection may not be read."""
 
     def __init__(self, collection: str, experiment: str = "") -> None:
         what = f"the experiment {quoted(experiment)} of {quoted(collection)}" if experiment else quoted(collection)
@@ -158,7 +158,7 @@ class UnknownExperiment(VolumesRefused, NotFound):
 
 
 class Unusable(VolumesRefused):
-    """BOSS shows the experiment, but not so that anything can be run on it."""
+    """BOSS shows the experiment, but says too little, or nonsense, of it: nothing can run on it."""
 
     field = "experiment"
 

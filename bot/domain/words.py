@@ -1,4 +1,4 @@
-"""How numbers and times are said to people; the same words in a card, a mail and a terminal."""
+"""Texts for people and logs: numbers, times and links, the same in a card, a mail and a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 _STATES = {"PENDING": "submitted", "RUNNABLE": "waiting to run"}
-"""AWS Batch's words that say little to others."""
+"""Plain words for AWS Batch's states that say little to others."""
 
 
 def state(name: str) -> str:
@@ -25,7 +25,7 @@ def state(name: str) -> str:
 
 
 def count(number: int) -> str:
-    """`1234567` as `1,234,567`."""
+    """A number with separators: `1234567` as `1,234,567`."""
     return f"{number:,}"
 
 
@@ -50,7 +50,7 @@ def duration(span: timedelta) -> str:
 
 
 def money(amount: float, currency: str) -> str:
-    """`$1.23`; a small amount with the digits that count."""
+    """An amount as `$1.23`; below a hundredth, with two significant digits."""
     return f"{currency}{amount:,.2f}" if amount >= 0.01 else f"{currency}{amount:.2g}"
 
 
@@ -61,7 +61,7 @@ def takes(voxels: int, bytes_read: int, expected: Expected | None) -> str:
 
 
 def forecast(expected: Expected) -> str:
-    """`2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`."""
+    """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`."""
     said = duration(timedelta(seconds=expected.seconds))
     if expected.longest > expected.seconds:
         said += f", at most {duration(timedelta(seconds=expected.longest))} in nine of ten runs"
@@ -69,27 +69,27 @@ def forecast(expected: Expected) -> str:
 
 
 def listed(items: list[str]) -> str:
-    """`a, b and c`."""
+    """Items as `a, b and c`; `none` where there are none."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
 
 
 def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters, the cut marked."""
+    """The text in at most `limit` characters; a cut ends in `…`."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """A line without what neither a database nor a person can read: colour codes, NUL, control and half characters."""
+    """The text with colour codes removed, and every other unprintable character (NUL, lone surrogates) as a space."""
     return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", text))
 
 
 def where(error: BaseException) -> str:
-    """The type of an error and where it arose, without its message: that may quote a token or a person's words."""
+    """An error's type and traceback, without its message, which may quote a token or a person's words."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def link(url: str, title: str) -> str:
-    """A link in Slack's mark-up that stays one, whatever stands in its address and its title."""
+    """A link in Slack's mark-up, intact whatever characters its address and title have."""
     address = re.sub(r"[\s<>|]", lambda found: quote(found[0]), url)
     return f"<{address}|{mrkdwn(printable(title)).replace('|', '¦')}>"
 

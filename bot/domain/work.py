@@ -1,4 +1,4 @@
-"""What compute is asked to run, and what it says of it."""
+"""What compute is asked to run, and what compute says of a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Observation:
 
     state: JobState
     reason: str = ""
-    """Why it failed; of a RUNNABLE job, why it waits and who can help, in words for a person; empty: not known."""
+    """Why a job failed; why a RUNNABLE job waits, and who can help; in words for a person; empty: not known."""
     exit_code: int | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     log: str | None = None
-    """Where compute keeps the program's output; only compute understands it."""
+    """Where compute stores the program's output, in a form that only compute understands."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Progress:
 
     @classmethod
     def read(cls, lines: Sequence[str]) -> Progress | None:
-        """The last `progress 0.42 reading` among the lines a program printed, if there is one."""
+        """The last `progress 0.42 reading` among the lines that a program printed; None where there is none."""
         found = next((found for line in reversed(lines) if (found := read_progress(line))), None)
         return cls(*found) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One run of a program, as compute is asked to do it."""
+    """One run of a program, as compute is asked to run it."""
 
     name: str
     """Unique; at most 128 characters of Batch's alphabet. Submitting a name twice is the caller's mistake to avoid."""
@@ -67,9 +67,9 @@ class Work:
     """MiB."""
     timeout: timedelta
     owner: str
-    """Whose token it is."""
+    """Whose token the run uses."""
     token: str
-    """The token's reference in this compute's Secrets."""
+    """The token's reference, where this compute reads tokens."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ from bot.settings import ROOT, Settings
 
 SERVED_BY_THE_BOT = True
 WATCH_INTERVAL = 0.5
-"""Seconds between two looks at running jobs: looking costs next to nothing."""
+"""Seconds between two looks at running jobs: a look reads a few files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class LocalBackend:
 
 
 def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes], base_url: str) -> LocalBackend:
-    """`tokens` opens the sealed rows. Results are addressed below `base_url`; empty: by file:// addresses."""
+    """This machine's adapters. `tokens` opens sealed rows; results have addresses below `base_url`, or file:// ones."""
     data = settings.data.resolve()
     results = LocalResults(folder=data / "results", base_url=base_url, key=key_for("results"))
     return LocalBackend(

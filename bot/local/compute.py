@@ -1,7 +1,7 @@
 """Compute on this machine: subprocesses.
 
-Everything that matters stands on disk, so a bot that restarts finds its running programs again, and the command line
-and the bot may share the folders. `supervise.py` runs beside each program and says which file of a run means what.
+The state of every run is on disk, so a bot that restarts finds its running programs again, and the command line and
+the bot may share the folders. `supervise.py` runs beside each program, and explains the files of a run.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _PASSED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|OMP_NUM_THREADS"
     r"|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY"
 )
-"""The environment a program needs to run and to reach BOSS. Whatever else the bot knows is not the program's."""
+"""The variables that a program needs to run and to reach BOSS; it gets no other variable of the bot's."""
 _ATTEMPTS = 3
-"""How often a supervisor is started that dies before it claims its run."""
+"""Starts of a run's supervisor, where it dies before it claims the run."""
 
 
 class Tokens(Protocol):
-    """Where a program's token is taken from when the program starts."""
+    """Where a program's token is read when the program starts."""
 
     def get(self, reference: str) -> SecretStr:
         """The token. Raises NotFound, Refused or Unavailable."""
@@ -46,8 +46,8 @@ class Tokens(Protocol):
 class LocalCompute:
     """Runs programs as subprocesses of this machine, at most `slots` at once; the others wait in order of submission.
 
-    `folder` keeps a folder for each run; `root` is the programs' working directory. The compute id is the work's name.
-    Waiting programs are started by later calls of submit() or observe(), from whichever process.
+    `folder` holds a folder for each run; `root` is the programs' working directory. The compute id is the work's name.
+    Waiting programs are started by later calls of submit(), observe() or cancel(), in any process.
     """
 
     def __init__(self, *, folder: Path, tokens: Tokens, root: Path, slots: int) -> None:
@@ -59,11 +59,11 @@ class LocalCompute:
         self._count = slots
 
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
-        """Why such a program cannot run here: only one with a command can; the image does not matter."""
+        """Why such a program cannot run here: it has no command. The image does not matter."""
         return "" if command else "It has no program to run yet."
 
     def submit(self, work: Work) -> str:
-        """Queue the program and start what there is room for. A name that was submitted before is not run again."""
+        """Queue the program, and start programs while there is room. A name submitted before is not run again."""
         if problem := self.refuses(image=work.image, command=work.command):
             raise Refused(f"{work.pipeline}: {problem}")
         if work.token_argument:
@@ -87,12 +87,12 @@ class LocalCompute:
         return work.name
 
     def find(self, name: str) -> str | None:
-        """The name itself, where it was submitted."""
+        """The name itself, where it was submitted; else None."""
         with disk("The folder of runs"):
             return name if self._knows(name) else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What the run's folder says. A program that was killed together with its supervisor is FAILED."""
+        """What each run's folder says. A program that was killed together with its supervisor is FAILED."""
         with disk("The folder of runs"):
             why = ""
             if self._queue.is_dir() and any(self._queue.iterdir()):
@@ -112,7 +112,7 @@ class LocalCompute:
                 self._start_waiting()
 
     def console(self, compute_id: str) -> str:
-        """None: there is no page about this machine."""
+        """Empty: this machine has no such page."""
         return ""
 
     def _knows(self, name: str) -> bool:
@@ -123,7 +123,7 @@ class LocalCompute:
 
     @contextmanager
     def _queue_lock(self) -> Iterator[None]:
-        """Hold what processes and threads share: the queue. Nobody holds it for longer than it takes to fork."""
+        """Hold the lock of the queue, which processes and threads share, for no longer than starting programs takes."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._queue.mkdir(mode=0o700, exist_ok=True)
         self._slots.mkdir(mode=0o700, exist_ok=True)
@@ -131,7 +131,7 @@ class LocalCompute:
             yield
 
     def _enqueue(self, name: str, spec: Mapping[str, object]) -> None:
-        """Make the run's folder, whole or not at all; its place in the queue first, which is void without a folder."""
+        """Make the run's place in the queue, then its folder, whole or not at all. A place without a folder is void."""
         (self._queue / f"{time.time_ns():020}.{name}").touch(mode=0o600)
         new = self._folder / ".new"
         shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
@@ -143,13 +143,13 @@ class LocalCompute:
         room = True
         for place in sorted(self._queue.iterdir()):
             run = self._run(place.name.partition(".")[2])
-            if not room and not (run / "cancel").exists():  # a long queue is looked through twice a second
+            if not room and not (run / "cancel").exists():  # cheap: a long queue is scanned twice a second
                 continue
             if not run.is_dir() or (run / "started").exists() or (run / "exit.json").exists():
                 place.unlink()
                 continue
             with lock(run / "lock", wait=False) as held:
-                if held is None:  # its supervisor is about to claim it
+                if held is None:  # a supervisor is about to claim the run
                     continue
                 if reason := supervise.cancelled(run):
                     supervise.write_exit(run, code=None, reason=reason)
@@ -157,7 +157,7 @@ class LocalCompute:
                     room = self._start(run, held)
 
     def _start(self, run: Path, lock: int) -> bool:
-        """Start the run's supervisor; False: no other one should be tried now."""
+        """Start the run's supervisor; False: no other run should be tried now."""
         with self._free_slot() as slot:
             if slot is None:
                 return False
@@ -168,8 +168,8 @@ class LocalCompute:
                 supervise.write_exit(run, code=None, reason=str(error))
                 return True
             except Unavailable:
-                return False  # what was submitted stays queued, and is started when the token can be read
-            attempts = os.fstat(lock).st_size  # one byte each
+                return False  # the run stays queued until the token can be read
+            attempts = os.fstat(lock).st_size  # one byte an attempt
             if attempts >= _ATTEMPTS:
                 supervise.write_exit(run, code=None, reason="The program's supervisor could not be started.")
                 return True
@@ -186,7 +186,7 @@ class LocalCompute:
                         start_new_session=True,
                     )
                 except OSError:
-                    return False  # no memory or process to spare: it stays queued
+                    return False  # no memory or process to spare: the run stays queued
             os.pwrite(lock, b".", attempts)
             threading.Thread(target=child.wait, name=f"reap {child.pid}", daemon=True).start()  # no zombies
             return True
@@ -201,7 +201,7 @@ class LocalCompute:
         yield None
 
     def _why_they_wait(self) -> str:
-        """What holds up runs that wait; empty where there is room, so that it is something that passes by itself."""
+        """Why runs wait, in words for a person; empty while there is room: the cause then passes by itself."""
         if not self._count or not all(is_held(self._slots / str(number)) for number in range(self._count)):
             return ""
         places = "The one place" if self._count == 1 else f"All {self._count} places"

@@ -1,4 +1,4 @@
-"""Logs on this machine: what a program printed lies in its run's folder."""
+"""Logs on this machine: files in the folders of runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LocalLogs:
         self._folder = folder.absolute()
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
-        """The last lines, out of the last 64 KiB of the output; their times are a fifth of a second late at most."""
+        """The last lines within the last 64 KiB of the output; their times are at most 0.2 s late."""
         if lines < 1 or not NAME.fullmatch(compute_id):
             return []
         run = self._folder / compute_id
@@ -33,7 +33,7 @@ class LocalLogs:
         return [LogLine(text, moment(at)) for (text, _), at in zip(last, times, strict=True)]
 
     def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
-        """The output as far as it had come when the first piece was asked for."""
+        """The output up to its size when the first piece was asked for."""
         if not NAME.fullmatch(compute_id):
             return
         with disk("The folder of runs"):
@@ -42,7 +42,7 @@ class LocalLogs:
             except FileNotFoundError:
                 return
         with file:
-            left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not keep us here
+            left = os.fstat(file.fileno()).st_size  # a program that prints all the time must not hold us here
             while left > 0:
                 with disk("The folder of runs"):
                     piece = file.read(min(left, masking.PIECE))
@@ -52,7 +52,7 @@ class LocalLogs:
                 yield piece
 
     def redact(self, compute_id: str, secret: SecretStr) -> None:
-        """For a run that was killed together with its supervisor, which otherwise does it. Times stay as they are."""
+        """Strike the secret out of an ended run's log, in case its supervisor was killed before it could."""
         with disk("The folder of runs"):
             run = self._folder / compute_id
             if NAME.fullmatch(compute_id) and run.is_dir() and look(run).state in FINAL:

@@ -17,13 +17,13 @@ from bot.domain.results import Link, ResultFile
 from bot.local.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
-"""A result that is being written, or whose writer was killed: it is no result yet."""
+"""Name of a file that is being written, or whose writer was killed: no result yet."""
 
 
 class LocalResults:
     """Results in a folder of this machine.
 
-    An address under `base_url` holds a signature of its folder: whoever has the link can read that folder and no other.
+    An address under `base_url` holds a signature of its folder: who has the link can read that folder and no other.
     Without a base URL addresses are `file://` URIs.
     """
 
@@ -33,22 +33,22 @@ class LocalResults:
         self._key = key
 
     def uri(self, folder: str) -> str:
-        """`file:///…/folder/`, percent-encoded."""
+        """The folder's URI, `file:///…/folder/`, percent-encoded."""
         return self._folder(folder).as_uri() + "/"
 
     def address(self, folder: str) -> str:
-        """`{base_url}/results/{signature}/{folder}/`: relative links below it keep working."""
+        """The folder's address, `{base_url}/results/{signature}/{folder}/`, below which relative links work."""
         if not self._base_url:
             return self.uri(folder)
         self._folder(folder)
         return f"{self._base_url}/results/{self.signature(folder)}/{quote(folder)}/"
 
     def list(self, folder: str) -> list[ResultFile]:
-        """The regular files, by name; links are not followed."""
+        """The folder's regular files, by name; links are not followed."""
         top = self._folder(folder)
         found: list[ResultFile] = []
         with disk("The results folder"):
-            if top.resolve() != self._root.resolve() / folder:  # a program put a link in its folder's place
+            if top.resolve() != self._root.resolve() / folder:  # a program has replaced its folder by a link
                 return found
             for directory, _, names in os.walk(top):
                 for path in (Path(directory, name) for name in names if not _UNFINISHED.fullmatch(name)):
@@ -59,7 +59,7 @@ class LocalResults:
         return sorted(found, key=lambda file: file.name)
 
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
-        """The file's bytes, never more than `limit`."""
+        """The file's content. Raises NotFound where it is absent, Refused where it has more than `limit` bytes."""
         path = self._file(folder, name)
         with disk("The results folder"):
             try:
@@ -78,9 +78,9 @@ class LocalResults:
         return Link(self.address(folder) + quote(name))
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
-        """Written beside its place and then moved there. Raises Refused also where links or other files are in the way.
+        """Write the file beside its place, then move it there; a link in its place is replaced, not followed.
 
-        A link in the file's own place is replaced, not followed.
+        Raises Refused for a name that leads out of the folder, and where links or other files are in the way.
         """
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
@@ -106,15 +106,15 @@ class LocalResults:
                 raise Refused("Another file or folder is in the way of this result.") from None
 
     def signature(self, folder: str) -> str:
-        """What lets its bearer read that folder: 32 hexadecimal digits."""
+        """The signature with which anybody may read that folder: 32 hexadecimal digits."""
         return hmac.digest(self._key, b"results:" + folder.encode(), "sha256").hex()[:32]
 
     def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; takes as long for any wrong one."""
+        """Whether that is the folder's signature; compared in constant time."""
         return hmac.compare_digest(self.signature(folder).encode(), signature.encode(errors="replace"))
 
     def open(self, signature: str, folder: str, name: str) -> Path:
-        """The file behind an address. Raises NotFound, without saying why, if it is absent or the signature wrong."""
+        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
         if not self.admits(signature, folder):
             raise NotFound("There is no such file.")
         return self._file(folder, name)
@@ -125,7 +125,7 @@ class LocalResults:
         return self._root / folder
 
     def _file(self, folder: str, name: str) -> Path:
-        """The regular file of that name, wherever links lead as long as they stay inside the folder."""
+        """The regular file of that name; links are followed inside the folder. Raises NotFound."""
         missing = NotFound(f"There is no file {name!r} in {folder!r}.")
         if not _stays_inside(folder) or not _stays_inside(name):
             raise missing

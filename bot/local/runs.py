@@ -1,4 +1,4 @@
-"""The folder of a run: its name, its lock, and what stands in it. `supervise.py` says which file means what."""
+"""The folder of a run: its name, its lock, and its state. `supervise.py` explains the files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bot.domain.states import JobState
 from bot.domain.work import Observation
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-"""A run's name; nothing that leads out of the folder of all runs."""
+"""A run's name, which cannot lead out of the folder of all runs."""
 
 
 @contextmanager
 def disk(what: str) -> Iterator[None]:
-    """Within the block, `what` lies on a disk whose errors are Unavailable."""
+    """Turn OSErrors of the block into Unavailable; `what` begins the text."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def disk(what: str) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[int | None]:
-    """Hold the file's lock: its descriptor, or None where somebody else holds it and we do not wait."""
+    """Hold the file's lock; yields its descriptor, or None where another process holds it and `wait` is False."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -38,13 +38,13 @@ def lock(path: Path, *, wait: bool) -> Iterator[int | None]:
         except BlockingIOError:
             yield None
         else:
-            yield descriptor  # closing it lets go, unless a child process has inherited it
+            yield descriptor  # closing releases the lock, unless a child has inherited it
     finally:
         os.close(descriptor)
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the file's lock."""
+    """Whether a process holds the file's lock; False where there is no file."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def look(run: Path, why_it_waits: str = "") -> Observation:
         return Observation(JobState.STARTING) if alive else Observation(JobState.RUNNABLE, why_it_waits)
     if alive:
         return Observation(JobState.RUNNING, started_at=started)
-    return _ended(run) or Observation(  # it may have ended between the two looks
+    return _ended(run) or Observation(  # the run may have ended between the two looks
         JobState.FAILED,
         "The program vanished: it or its supervisor was killed, or this machine restarted.",
         started_at=started,
@@ -81,7 +81,7 @@ def _time(seconds: float) -> datetime:
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Seconds since 1970 as a time in UTC."""
+    """Seconds since 1970 as a time in UTC; None stays None."""
     return None if seconds is None else _time(seconds)
 
 

@@ -1,8 +1,8 @@
 """Runs one program for LocalCompute and outlives the bot: `python -I -S supervise.py RUN [LOCK]`.
 
-RUN is a folder that LocalCompute made. One of these processes lives beside every program, so it imports the standard
-library and `contract` only, and starts without site-packages.
-What stands in the folder is all there is to know about a run:
+RUN is a folder that LocalCompute made. A process of this module runs beside every program, so this module imports only
+the standard library and `contract`, and starts without site-packages.
+The files in the folder are the whole state of a run:
 
 | file        | written by  | says                                                                   |
 |-------------|-------------|------------------------------------------------------------------------|
@@ -10,7 +10,7 @@ What stands in the folder is all there is to know about a run:
 | `lock`      | LocalCompute| held (flock) as long as supervisor or program live; a byte an attempt  |
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
 | `cancel`    | LocalCompute| end it; the content says why                                           |
-| `log`       | the program | what it printed; the token, if it did that, is struck out at the end   |
+| `log`       | the program | its output; at the end, the token is struck out of it                  |
 | `log.times` | supervisor  | a line each time the log was seen to have grown: seconds since 1970,   |
 |             |             | its size in bytes; so a line's time is the first one that covers it    |
 | `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
@@ -44,17 +44,17 @@ from contract.program import MEANINGS, TOKEN_VARIABLE, dies_with
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
 LOOKS = 0.2
-"""Seconds between two looks for a cancellation, and at how far the log has come (half a megabyte of notes an hour)."""
+"""Seconds between two looks for a cancellation and at the log's size (half a megabyte of notes an hour)."""
 TAIL = 64 * 1024
-"""The most bytes of a log that are read for its last lines."""
+"""Bytes at the end of a log that are read for its last lines."""
 MAX_REASON = 500
-"""Characters."""
+"""Characters of a reason that are stored."""
 
 
 def tail(log: Path) -> list[tuple[str, int]]:
     """The last lines of a log, oldest first, out of its last TAIL bytes, each with the byte at which it ends.
 
-    They come without the line feeds or carriage returns that end them; bytes that are no UTF-8 become U+FFFD.
+    Lines have no line feeds or carriage returns at their ends; bytes that are no UTF-8 become U+FFFD.
     Empty where there is no log.
     """
     try:
@@ -68,34 +68,34 @@ def tail(log: Path) -> list[tuple[str, int]]:
     for line in whole:
         end += len(line)
         lines.append((line.rstrip(b"\r\n").decode(errors="replace"), end))
-    return lines[1:] if start and len(lines) > 1 else lines  # the first one is cut somewhere
+    return lines[1:] if start and len(lines) > 1 else lines  # the first line is cut somewhere
 
 
 def times(run: Path, ends: Sequence[int]) -> list[float | None]:
-    """When the run's log had grown to each of these sizes (ascending), in seconds since 1970; None: nobody noted it.
+    """When the run's log had grown to each of these sizes (ascending), in seconds since 1970; None: not known.
 
-    At most LOOKS late. What came after the last note, because the supervisor was killed or has not looked since, has
-    the time at which the log was last written.
+    Times are at most LOOKS late. Output after the last note, because the supervisor was killed or has not looked since,
+    has the time at which the log was last written.
     """
     try:
         notes = _notes(run / "log.times", back_to=ends[0] if ends else 0)
         written = (run / "log").stat().st_mtime
     except FileNotFoundError:
         return [None] * len(ends)
-    last = max(written, notes[-1][0]) if notes else written  # the clock of files is a little behind
+    last = max(written, notes[-1][0]) if notes else written  # file times are a little behind the clock
     places = (bisect.bisect_left(notes, end, key=lambda note: note[1]) for end in ends)
     return [notes[place][0] if place < len(notes) else last for place in places]
 
 
 def _notes(path: Path, *, back_to: int) -> list[tuple[float, int]]:
-    """The last notes, oldest first, from one of a log smaller than that on: a long log's index is not read whole."""
+    """The last notes, oldest first, back to a size below `back_to`: a long log's notes are not read whole."""
     notes: list[tuple[float, int]] = []
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         block = 4096
         while True:
             start = file.seek(max(0, size - block))
-            lines = file.read(size - start).split(b"\n")[:-1]  # one that was cut short by a kill has no end
+            lines = file.read(size - start).split(b"\n")[:-1]  # a note cut short by a kill has no line feed
             notes = [note for line in lines[1 if start else 0 :] if (note := _note(line))]
             if not start or (notes and notes[0][1] < back_to):
                 return notes
@@ -122,18 +122,18 @@ class _Times:
             self._file = os.open(run / "log.times", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def note(self) -> None:
-        """Note how far the log has come, if it has."""
+        """Note the log's size and the time, if the log has grown."""
         if self._file is None:
             return
         with contextlib.suppress(OSError):
             size = self._log.stat().st_size
             if size > self._size:
-                self._size, self._at = size, max(self._at, time.time())  # a clock that is put back turns no line round
+                self._size, self._at = size, max(self._at, time.time())  # times ascend even if the clock is put back
                 os.write(self._file, b"%.3f %d\n" % (self._at, size))
 
 
 def write(path: Path, content: str) -> None:
-    """Write a file whole or not at all, and to disk."""
+    """Write a file, whole or not at all, and flush it to disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     with temporary.open("x", encoding="utf-8") as file:
         file.write(content)
@@ -143,13 +143,13 @@ def write(path: Path, content: str) -> None:
 
 
 def write_exit(run: Path, *, code: int | None, reason: str, started: float | None = None) -> None:
-    """Record how the run ended: it succeeded where the code is 0 and there is no reason to say otherwise."""
+    """Record how the run ended: with success where the code is 0 and the reason is empty."""
     ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason}
     write(run / "exit.json", json.dumps(ended))
 
 
 def explain(code: int, log: Path, *, secret: str = "") -> str:
-    """Why a program that ended with that code failed, in words: its last line, or what the code means."""
+    """Why the program failed, in words: its last line, or the code's meaning; empty for code 0."""
     if code == 0:
         return ""
     if code < 0:
@@ -162,7 +162,7 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
 
 
 def cancelled(run: Path) -> str:
-    """Why the run is to end; empty if it is not."""
+    """Why the run is to be cancelled; empty if it is not."""
     try:
         return (run / "cancel").read_text(encoding="utf-8") or "It was cancelled."
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def cancelled(run: Path) -> str:
 
 
 def _claim(run: Path) -> bool:
-    """Whether this process is the one that runs the program; true once in the life of a run."""
+    """Claim the run: True for one process in the life of a run, which runs the program."""
     try:
         os.close(os.open(run / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
@@ -188,7 +188,7 @@ def _words(seconds: float) -> str:
 
 
 class _Signals:
-    """Wakes a wait when a child ends or somebody wants this process to end."""
+    """Wakes a wait when a child ends or this process is asked to end."""
 
     def __init__(self) -> None:
         self.asked_to_end = False
@@ -224,7 +224,7 @@ def _run(run: Path, lock: int) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=(lock,),  # the run counts as alive until the program is dead, whatever happens to us
+                pass_fds=(lock,),  # the run is alive as long as the program, even if we die
                 preexec_fn=dies_with(os.getpid()),
             )
         except OSError as error:
@@ -249,18 +249,18 @@ def _run(run: Path, lock: int) -> None:
         while child.poll() is None and time.monotonic() < patience:
             signals.wait(min(LOOKS, patience - time.monotonic()))
             times.note()
-    _signal_group(child.pid, signal.SIGKILL)  # whatever is left, and what the program left behind
+    _signal_group(child.pid, signal.SIGKILL)  # the program, and whatever it left behind
     code = child.wait()
     times.note()
     token = os.environ.get(TOKEN_VARIABLE, "")
     reason = reason or explain(code, run / "log", secret=token)
-    with contextlib.suppress(OSError):  # a bad disk does not undo what the program did
+    with contextlib.suppress(OSError):  # a bad disk must not hide how the program ended
         masking.strike_out(run / "log", token)
     write_exit(run, code=code, reason=reason, started=started)
 
 
 def main(arguments: list[str]) -> int:
-    """Supervise the run, unless another supervisor does or did. LOCK: the file descriptor of the lock, if inherited."""
+    """Supervise the run, unless another supervisor does or did. LOCK is the inherited descriptor of the lock."""
     run = Path(arguments[0])
     if len(arguments) > 1:
         lock = int(arguments[1])

@@ -1,4 +1,4 @@
-"""Mail over SMTP, and what every mailer sends: one message of text and HTML."""
+"""Mail over SMTP, and the message of text and HTML that every mailer sends."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from bot.domain.messages import Mail
 Security = Literal["none", "starttls", "tls"]
 _PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
 _PERMANENT = 500
-"""SMTP replies from here on will be the same next time (RFC 5321, 4.2.1)."""
+"""SMTP replies from this code on are permanent (RFC 5321, 4.2.1)."""
 _TOO_BIG = 552
-"""The reply that refuses the message itself where the sender's address is given (RFC 1870, 6.1)."""
+"""The reply to MAIL FROM that refuses the message's size, not its sender (RFC 1870, 6.1)."""
 _MAX_MESSAGE_ID = 900
-"""Characters; a header line has at most 998."""
+"""Characters of a message id; a header line has at most 998 (RFC 5322, 2.1.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MailServer:
-    """Where mail goes. `kind` is `smtp`, `ses` or `off`; the other fields are for `smtp`."""
+    """What NOMADS_MAIL names. The fields besides `kind` are for `smtp`."""
 
     kind: Literal["smtp", "ses", "off"]
     host: str = ""
@@ -95,7 +95,7 @@ def mime(mail: Mail, *, sender: str) -> EmailMessage:
     """The mail as a message: text with an HTML alternative, dated now, marked as sent by a machine.
 
     `sender` is an address, or a name and an address in angle brackets. Line breaks and invisible characters in the
-    subject become spaces; in an address or the message id they are Refused, so no header can be put in.
+    subject become spaces. Raises Refused for them in an address or the message id, so that no header can be put in.
     """
     message = EmailMessage(policy=SMTP)
     message["From"] = _address(sender, "sender's")
@@ -134,13 +134,13 @@ class SmtpMailer:
         self._server = server
         self._sender = sender
         self._timeout = timeout
-        """Seconds that any single answer may take."""
+        """Seconds that a single answer may take."""
         self._domain = _address(sender, "sender's").domain or "localhost"
-        """How we introduce ourselves; smtplib would ask DNS for our name."""
+        """The name given in EHLO; smtplib would ask DNS for one."""
         self._tls = None if server.security == "none" else ssl.create_default_context()
 
     def send(self, mail: Mail) -> None:
-        """Hand the mail over. Refused: never this recipient or message; Unavailable: what time or an admin may mend."""
+        """Hand the mail over. Raises Refused for this recipient or message; Unavailable: time or an admin mends it."""
         message = mime(mail, sender=self._sender)
         with self._connected() as connection:
             connection.send_message(message)
@@ -158,12 +158,12 @@ class SmtpMailer:
                 if self._server.password:
                     connection.login(self._server.user, self._server.password.get_secret_value())
                 yield connection
-                with suppress(smtplib.SMTPException, OSError):  # what was sent is sent, however they part
+                with suppress(smtplib.SMTPException, OSError):  # the mail is sent, however the connection ends
                     connection.quit()
         except smtplib.SMTPRecipientsRefused as error:
             code, reply = next(iter(error.recipients.values()))
             raise _refusal("the recipient", code, reply) from None
-        except smtplib.SMTPAuthenticationError as error:  # its text may repeat what was sent
+        except smtplib.SMTPAuthenticationError as error:  # the error's text may repeat the login
             raise Unavailable(f"The mail server does not accept the login (SMTP {error.smtp_code}).") from None
         except smtplib.SMTPSenderRefused as error:
             if error.smtp_code != _TOO_BIG:  # the sender's address and the login are settings, so they may be mended

@@ -1,6 +1,6 @@
 """What people see of a job in Slack: its card, the replies in its thread, its line in a list, the home tab.
 
-Pure: a job in, blocks out. Texts from people and programs are escaped; everything is cut to Slack's limits.
+Pure functions from jobs to blocks. Texts from people and programs are escaped, and cut to Slack's limits.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
 from bot.domain.states import FINAL, WAITING, JobState
 
-SECTION, HEADER = 3000, 150
-"""Slack's limits on a section's and a header's text, in characters."""
+SECTION = 3000
+"""Slack's limit on a section's text, in characters."""
+HEADER = 150
+"""Slack's limit on a header's text, in characters."""
 BLOCKS = 12_000
 """Characters that all blocks of a message hold together; Slack refuses some 13,000 (msg_blocks_too_long)."""
 CANCEL, RETRY, EDIT, LOGS, RESULTS, DETAILS = (
@@ -42,7 +44,7 @@ CANCEL, RETRY, EDIT, LOGS, RESULTS, DETAILS = (
 )
 """The actions of a job's buttons; a button's value is the job's id."""
 NEW, LIST, TOKEN, TELL, HEAR = (f"nomads_{name}" for name in ("new", "list", "token", "steps", "hear"))
-"""The actions of the home tab besides: a new job, all jobs, the saved token, which steps are told, mention and mail."""
+"""The home tab's other actions: a new job, all jobs, the saved token, which steps are told, mention and mail."""
 _SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
 _STATES = {
     JobState.ACCEPTED: "📥 Accepted",
@@ -63,7 +65,7 @@ def summary(job: Job) -> str:
 
 
 def card(story: Story) -> list[Block]:
-    """The job's card. Everybody in the channel sees the same one: a button says no to those who may not use it."""
+    """The job's card. Everybody in the channel sees the same card; a click by someone who may not steer is refused."""
     job, request = story.job, story.job.request
     facts = [
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
@@ -82,7 +84,7 @@ def card(story: Story) -> list[Block]:
 
 
 def buttons(job: Job, *, steers: bool = True) -> list[ButtonElement]:
-    """What can be done about the job in its state, by somebody who `steers` it or not."""
+    """The buttons for the job in its state; `steers`: for a person who may cancel and retry it."""
     found = []
     if job.state is JobState.SUCCEEDED:
         found.append(_button(RESULTS, "Results", job, style="primary"))
@@ -112,7 +114,7 @@ def _sure(job: Job) -> ConfirmObject:
 
 
 def row(job: Job) -> str:
-    """The job in two lines of a list."""
+    """The job as an entry of a list: two lines in Slack's mark-up."""
     request = job.request
     volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
     return (
@@ -132,12 +134,12 @@ def section(text: str, **more: Any) -> SectionBlock:
 
 
 def listed(jobs: Sequence[Job]) -> list[Block]:
-    """A page of a list, each job with a button to its details."""
+    """The blocks of a list of jobs, each with a button to its details."""
     return [section(row(job), block_id=f"job-{job.id}", accessory=_button(DETAILS, "Details", job)) for job in jobs]
 
 
 def plain(blocks: Sequence[Block]) -> str:
-    """The paragraphs among the blocks as one text, for where blocks are not shown."""
+    """The text of the sections, for places that do not show blocks."""
     texts = [block.text.text for block in blocks if isinstance(block, SectionBlock) and block.text]
     return words.shortened("\n".join(text for text in texts if text), SECTION)
 
@@ -171,7 +173,7 @@ def _tall(jobs: Sequence[Job]) -> list[Block]:
 
 
 def _wishes(shown: Home) -> list[Block]:
-    """The saved token and the preferences."""
+    """The blocks of the saved token and the preferences."""
     wishes = shown.preferences
     steps = [
         Option(value=Steps.ALL, text="all steps"),
@@ -200,7 +202,7 @@ def _wishes(shown: Home) -> list[Block]:
 
 
 def about_token(saved: SavedToken | None) -> str:
-    """What may be said of a saved token."""
+    """What may be shown of a saved token, in a sentence."""
     if saved is None:
         return "No token is saved for you."
     ending = f" ending …{saved.ending}" if saved.ending else ""
@@ -208,12 +210,12 @@ def about_token(saved: SavedToken | None) -> str:
 
 
 def who(person: str) -> str:
-    """A person, named so that Slack shows their name if they are one of the workspace."""
+    """A mention of the person, if that is a Slack user id; else the escaped name."""
     return f"<@{person}>" if _SLACK_USER.fullmatch(person) else words.mrkdwn(person)
 
 
 def state(job: Job) -> str:
-    """Where the job stands, and who ended it."""
+    """The job's state in words, with who cancelled it, or why it waits."""
     if not job.ended and job.cancelled_by:
         return f"🛑 Being cancelled, asked by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
     if job.state is JobState.CANCELLED and job.cancelled_by:
@@ -229,7 +231,7 @@ def _at(when: datetime | None) -> str:
 
 
 def _attempts(job: Job) -> list[str]:
-    """How the job belongs to others that do the same."""
+    """Which attempt the job is, and which attempt followed it."""
     found = [f"attempt {job.attempt}, after job `{job.retry_of}`"] if job.retry_of else []
     return [*found, f"tried again as job `{job.retried_as}`"] if job.retried_as else found
 
@@ -251,7 +253,7 @@ def _effort(job: Job) -> str:
 
 
 def _progress(job: Job) -> str:
-    """How far a running program is, as `▓▓▓▓░░░░░░ 42 % reading`."""
+    """A running program's progress, as `▓▓▓▓░░░░░░ 42 % reading`."""
     if job.progress is None or job.state is not JobState.RUNNING:
         return ""
     done = round(job.progress.part * 10)
@@ -282,7 +284,7 @@ def _named(story: Story) -> str:
 
 
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
-    """A reply in the thread: the steps; at the end, results and links, or the log's end and a way on."""
+    """A reply in the thread: the steps; at the job's end, result links, or the last log lines and what to do next."""
     job = story.job
     told = [words.mrkdwn(step.text) for step in steps]
     texts = packed([_named(story) + told[0], *told[1:]] if told else [])
@@ -306,7 +308,7 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
 
 
 def _fitting(lines: Sequence[str], room: int) -> list[str]:
-    """The first lines that fit into so many characters: signed links can be very long, and lie in the folder anyway."""
+    """The first lines that fit into `room` characters: signed links can be very long, and the folder has all files."""
     kept: list[str] = []
     for line in lines:
         room -= len(line) + 1
@@ -317,7 +319,7 @@ def _fitting(lines: Sequence[str], room: int) -> list[str]:
 
 
 def packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
-    """The lines in as few sections as hold them. A line no section holds is left out: half a link leads nowhere."""
+    """The lines in texts of at most `room` characters. A longer line is left out: half a link leads nowhere."""
     packed: list[str] = []
     for line in lines:
         if len(line) > room:
@@ -330,9 +332,9 @@ def packed(lines: Sequence[str], room: int = SECTION) -> list[str]:
 
 
 def log(lines: Sequence[str], *, room: int = BLOCKS // 2) -> list[str]:
-    """Lines that a program printed, as code blocks, one a section, in so many characters.
+    """Texts of code blocks, one a section, with the lines that a program printed.
 
-    Every line is there; a long one is cut.
+    All lines share `room` characters equally; a longer line is cut.
     """
     room //= max(len(lines), 1)
     cut = [_cut(words.mrkdwn(words.printable(line)).replace("```", "'''"), min(room, 1000)) for line in lines]
@@ -341,5 +343,5 @@ def log(lines: Sequence[str], *, room: int = BLOCKS // 2) -> list[str]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Escaped text, cut where it breaks no escape."""
+    """Escaped text in at most `limit` characters, cut outside of escapes."""
     return text if len(text) <= limit else re.sub(r"&[a-z]*$", "", text[: limit - 1]) + "…"

@@ -1,4 +1,4 @@
-"""Chat over Slack's Web API: messages, files and the home tab; `bot.cards` says what stands in them."""
+"""Chat over Slack's Web API: messages, files and the home tab, whose blocks `bot.slack.cards` makes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class SlackChat:
-    """Posts as the app. Obeys Retry-After, for the method that was told, whoever calls it next."""
+    """Chat as the app. A Retry-After holds for every later call of the same method."""
 
     def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class SlackChat:
         return self._post(story, cards.card(story), cards.summary(story.job), key=key, thread=None)
 
     def edit_card(self, story: Story, timestamp: str) -> None:
-        """Bring the card up to date."""
+        """Show the story on the posted card."""
         self._edit(story, cards.card(story), cards.summary(story.job), timestamp)
 
     def post_reply(self, story: Story, steps: Sequence[Step], *, thread: str, key: str) -> str:
@@ -54,7 +54,7 @@ class SlackChat:
         return self._post(story, cards.reply(story, steps), cards.spoken(story, steps), key=key, thread=thread)
 
     def edit_reply(self, story: Story, steps: Sequence[Step], timestamp: str) -> None:
-        """Let that reply tell these steps."""
+        """Replace the steps that a posted reply tells."""
         self._edit(story, cards.reply(story, steps), cards.spoken(story, steps), timestamp)
 
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
@@ -69,13 +69,13 @@ class SlackChat:
         )
 
     def show_home(self, person: str, home: Home) -> None:
-        """Publish the home tab. Raises Refused for somebody who has left the workspace."""
+        """Publish the home tab. Raises Refused for a person who has left the workspace."""
         self._call("views.publish", lambda: self._client.views_publish(user_id=person, view=cards.home(home)))
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
-        """The timestamp of the message with that key, or of the file of that name.
+        """The timestamp of the message with that key, or with a file of that name.
 
-        Where the history may not be read nothing is found: a message told twice is better than one that is lost.
+        None also where the history may not be read: a message posted twice is better than one that is lost.
         """
         try:
             for message in self._messages(story, thread):
@@ -134,7 +134,7 @@ class SlackChat:
         )
 
     def _call(self, method: str, call: Callable[[], SlackResponse], *, join: str | None = None) -> SlackResponse:
-        """Call, once more after joining a public channel where Slack wants the app inside. Raises domain errors."""
+        """Call Slack; where the app must be in `join`, a public channel, join and call again. Raises domain errors."""
         with self._lock:
             wait = self._until.get(method, 0) - self._clock()
         if wait > 0:

@@ -22,9 +22,7 @@ from slack_sdk import WebClient
 from slack_sdk.web import SlackResponse
 
 IDLE_SECONDS = 30.0
-"""A connection that was idle for longer is not trusted: whatever lies between may have forgotten it without a word."""
-
-
+"""Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
 NOT_JSON = "answer_is_not_json"
 """The error code of an answer that is not a JSON object: a proxy's, or that of a server that fails."""
 _FORM = "application/x-www-form-urlencoded;charset=utf-8"
@@ -53,7 +51,7 @@ class PooledWebClient(WebClient):
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the idle connections; those in use close as they come back empty-handed or grow old."""
+        """Close the idle connections. A connection in use closes when Slack ends it, or after IDLE_SECONDS."""
         with self._lock:
             idle = [connection for connection, _ in self._idle]
             self._idle.clear()
@@ -78,8 +76,8 @@ class PooledWebClient(WebClient):
     ) -> SlackResponse:
         """Call a method of the Web API, as every other method of this class does; every call is a POST.
 
-        Raises SlackApiError where Slack says no, URLError or OSError where it does not answer. What a WebClient is
-        asked only for itself (proxies, files in the call, other ways to authenticate) is left to WebClient.
+        Raises SlackApiError where Slack says no, URLError or OSError where Slack does not answer. Calls with a proxy,
+        with files, `data` or `auth` go through WebClient's own connections.
         """
         if self.proxy is not None or files or data or auth:
             return super().api_call(
@@ -107,7 +105,7 @@ class PooledWebClient(WebClient):
             api_url=self.base_url + api_method,
             req_args={"params": params, "json": json},
             data=_read(content),
-            headers={name.title(): value for name, value in got.items()},  # whichever case HTTP brought them in
+            headers={name.title(): value for name, value in got.items()},  # HTTP may send any case
             status_code=status,
         )
         response.validate()  # type: ignore[no-untyped-call]  # raises SlackApiError
@@ -122,13 +120,13 @@ class PooledWebClient(WebClient):
         except BaseException as error:
             connection.close()
             if isinstance(error, HTTPException | OSError) and not isinstance(error, TimeoutError):
-                raise URLError(error) from error  # what urllib makes of most of them
+                raise URLError(error) from error  # as urllib does with most errors
             raise
         self._give_back(connection, answer)
         return answer.status, answer.headers, content
 
     def _take(self) -> HTTPConnection | None:
-        """An idle connection that is still open."""
+        """An idle connection that is still open; None where there is none."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -157,19 +155,19 @@ class PooledWebClient(WebClient):
 
 
 def _closed(connection: HTTPConnection) -> bool:
-    """Whether the other end closed it, or said something nobody asked for."""
+    """Whether the other end closed the connection, or sent something unasked."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _plain(value: Any) -> Any:
-    """A value as a form of Slack's takes it."""
+    """A value as Slack's forms take it: a bool as 1 or 0."""
     return ("1" if value else "0") if isinstance(value, bool) else value
 
 
 def _read(content: bytes) -> dict[str, Any]:
-    """Slack's answer; what is not a JSON object is an error that is none of Slack's."""
+    """Slack's answer; the error NOT_JSON where the content is no JSON object."""
     try:
         found = jsonlib.loads(content)
     except ValueError:

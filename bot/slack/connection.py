@@ -1,4 +1,4 @@
-"""The connection to Slack: tried by `doctor`, and kept open in Socket Mode."""
+"""The connection to Slack: tested by `doctor`, and held open in Socket Mode."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def socket_mode(app: App, token: SecretStr) -> Iterator[None]:
 def greet(client: WebClient, app_token: SecretStr | None) -> None:
     """Ask Slack whether it takes the bot token, and the app-level token where there is one.
 
-    Raises NomadsError where it does not, or cannot be reached.
+    Raises NomadsError where Slack refuses a token or cannot be reached.
     """
     asked = "SLACK_BOT_TOKEN"
     try:

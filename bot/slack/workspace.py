@@ -1,4 +1,4 @@
-"""What is asked of Slack before a person is answered: quickly, and not twice in a minute."""
+"""Questions to Slack before a person is answered: with short timeouts, and with answers cached for a minute."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 KEEP = 60.0
-"""Seconds an answer is good for."""
+"""Seconds for which an answer is cached."""
 MOST = 10_000
-"""Answers kept at most."""
+"""Answers that are cached at most."""
 _ABSENT = {"channel_not_found", "not_in_channel", "is_archived", "method_not_supported_for_channel_type"}
 
 
 class SlackWorkspace:
-    """Facts about people and channels. Slack slow or away is no reason to keep anybody waiting: then nothing is known.
+    """Facts about people and channels. Where Slack is slow or cannot be reached, the fact counts as not known.
 
-    `client` should give up within a second: a trigger id lives three.
+    `client` should give up within a second: a trigger id is valid for three.
     """
 
     def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class SlackWorkspace:
         return self._once("mail", user, self._ask_mail)
 
     def trouble_with(self, channel: str) -> str:
-        """Why the bot cannot post to the channel, in words for the person who chose it; empty where it can."""
+        """Why the bot cannot post to the channel, in words for a person; empty where it can, or nothing is known."""
         return self._once("channel", channel, self._ask_channel)
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
@@ -73,7 +73,7 @@ class SlackWorkspace:
             answer = ask(of)
         except (SlackApiError, URLError, OSError):
             return ""
-        # A refusal is not kept: the person is about to invite the bot and to press Submit again.
+        # A refusal is not cached: the person is about to invite the bot and to press Submit again.
         if what != "channel" or not answer:
             with self._lock:
                 self._known[what, of] = answer

@@ -1,4 +1,4 @@
-"""What the two databases say differently."""
+"""Where SQLite's and PostgreSQL's SQL differ."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def insert(dialect: str, table: sa.Table) -> Insert:
-    """An insert that may say what to do about a row that is there."""
+    """An INSERT that may say what to do about a row that exists (ON CONFLICT)."""
     if dialect == "sqlite":
         from sqlalchemy.dialects.sqlite import insert
-    else:  # the one that is not used costs a tenth of a second at start
+    else:  # the dialect that is not used costs a tenth of a second at start
         from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
     return insert(table)

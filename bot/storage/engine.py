@@ -18,15 +18,15 @@ from bot.storage.migrate import is_current, upgrade, upgrade_sqlite
 from bot.storage.transaction import Transaction
 
 BUSY_SECONDS = 0.8
-"""How long a write waits for its turn, and then as long for SQLite's lock or a connection: with a question to Slack
-before it, all within Slack's three seconds for an answer."""
+"""Seconds that a write waits for its turn, and as long again for SQLite's lock or a connection: with one question to
+Slack before it, less than the three seconds that Slack gives for an answer."""
 T = TypeVar("T")
 
 
 def connect(url: str) -> Engine:
-    """An engine for the URL, set up for many threads. SQLite: WAL, every commit on disk before it is called done.
+    """An engine for the URL, set up for many threads. On SQLite: WAL, and a commit returns once it is on disk.
 
-    Raises NomadsError where it is no URL of a database that can be used.
+    Raises NomadsError where the URL is not one of a database that can be used.
     """
     if not url.startswith("sqlite"):
         return _connect_to_server(url)
@@ -82,7 +82,7 @@ class FairLock:
         self._waiting: deque[threading.Lock] = deque()
 
     def acquire(self, *, timeout: float) -> bool:
-        """Whether it could be had within so many seconds."""
+        """Take the lock; False where it was not to be had within `timeout` seconds."""
         with self._lock:
             if not self._held:
                 self._held = True
@@ -96,10 +96,10 @@ class FairLock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 return False
-        return True  # it was handed over at the last moment
+        return True  # the lock was handed over at the last moment
 
     def release(self) -> None:
-        """Hand it to the one that has waited longest."""
+        """Hand the lock to the thread that has waited longest."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -108,13 +108,13 @@ class FairLock:
 
 
 class Database:
-    """Transactions on one database. What is read and changed in one is said by the Transaction's parts."""
+    """Transactions on one database. The parts of Transaction say what can be read and changed in one."""
 
     def __init__(self, engine: Engine) -> None:
         """`engine` comes from `connect()`."""
         self._engine = engine
         self.single_writer = engine.dialect.name == "sqlite"
-        """Whether the database lets one writer in at a time, whom readers do not wait for."""
+        """Whether the database admits one writer at a time (SQLite); readers do not wait for the writer."""
         # SQLite makes other writers poll; a lock of our own lets them queue instead.
         self._writing = FairLock()
         self._gathering = threading.Lock()
@@ -122,16 +122,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A transaction that only reads. Raises Unavailable where the database is locked or away."""
+        """A transaction that only reads. Raises Unavailable where the database is locked or cannot be reached."""
         with self._connection() as connection:
             yield Transaction(connection)
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """A transaction that writes, committed where the block ends and undone where it raises.
+        """A transaction that writes: committed where the block ends, rolled back where the block raises.
 
         Transactions do not nest: one within another of the same thread waits for itself. Raises Unavailable where the
-        database is locked or away.
+        database is locked or cannot be reached.
         """
         if self.single_writer and not self._writing.acquire(timeout=BUSY_SECONDS):
             raise Unavailable("The database is busy.")
@@ -143,10 +143,11 @@ class Database:
                 self._writing.release()
 
     def write(self, change: Callable[[Transaction], T]) -> T:
-        """Make the change in a transaction and return its value, once it is committed. Raises what `begin()` raises.
+        """Run `change` in a transaction; returns its value once committed. Raises as `change` and `begin()` do.
 
-        Changes that wait for SQLite at the same moment are committed together: under load, waiting for the disk and
-        for one another costs more than the changes do. Where one of them fails, each is made again, alone.
+        Changes that wait for SQLite at the same moment share one commit: under load, waiting for the disk and for one
+        another costs more than the changes do. Where one of them fails, each runs again in a transaction of its own, so
+        `change` must change nothing but the database.
         """
         if not self.single_writer:
             with self.begin() as transaction:
@@ -155,7 +156,7 @@ class Database:
         with self._gathering:
             first = not self._gathered
             self._gathered.append((change, mine))
-        if first:  # and therefore the one who commits for all that come until it is their turn
+        if first:  # the first thread commits for all that come until its turn
             self._commit_gathered()
         return mine.result()
 
@@ -179,7 +180,7 @@ class Database:
         try:
             with self.begin() as transaction:
                 value = change(transaction)
-        except BaseException as error:  # it belongs to the thread that waits
+        except BaseException as error:  # the error belongs to the thread that waits for the change
             waiting.set_exception(error)
         else:
             waiting.set_result(value)
@@ -200,11 +201,11 @@ class Database:
             raise Unavailable("The database is busy.") from error
 
     def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         self._engine.dispose()
 
     def migrate(self) -> None:
-        """Bring the tables up to date. Costs two queries where they are. Raises Unavailable."""
+        """Bring the tables up to date; where they are, this costs two queries. Raises Unavailable and NomadsError."""
         with self.begin() as transaction:
             if is_current(transaction.connection):
                 return

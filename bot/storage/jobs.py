@@ -1,4 +1,4 @@
-"""The rows of jobs: one job, and lists of them."""
+"""The table of jobs: one job, and lists of jobs."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Jobs:
         return self._one(_BY_ID, job_id)
 
     def lock(self, job_id: str) -> Job:
-        """The job, which nobody else changes until this transaction ends. Raises UnknownJob."""
+        """The job, locked until this transaction ends. Raises UnknownJob."""
         return self._one(_LOCK, job_id)
 
     def by_key(self, key: str) -> Job | None:
-        """The job that was accepted under that idempotency key."""
+        """The job that was accepted under that idempotency key; None where there is none."""
         row = self._connection.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
         return _to_job(row) if row else None
 
@@ -62,7 +62,7 @@ class Jobs:
         return _to_job(row) if row else None
 
     def add(self, job: Job) -> bool:
-        """Insert a job; False, and nothing done, where its key is taken."""
+        """Insert a job; False, with nothing inserted, where its key is taken."""
         once = _insert_once(self._connection.dialect.name)
         kept = self._connection.execute(once, _from_job(job), execution_options={"preserve_rowcount": True})
         return bool(kept.rowcount)
@@ -82,10 +82,10 @@ class Jobs:
     def page(
         self, states: Iterable[JobState], *, actor: str | None = None, before: str | None = None, most: int
     ) -> list[Job]:
-        """Up to `most` jobs in these states (of that person alone, where named), the newest first.
+        """At most `most` jobs in these states (of `actor` only, where named), newest first.
 
-        With `before`, those that were accepted before that job. Each state is read by its own key and no further than
-        needed, so a page costs the same however many jobs there are.
+        With `before`, only jobs that were accepted before that job. Each state is read by an index, and no further than
+        needed, so that a page costs the same however many jobs there are.
         """
         newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(most)
         if actor is not None:
@@ -115,16 +115,16 @@ class Jobs:
         return self._connection.scalar(query) or 0
 
     def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[str]:
-        """Ids of jobs that are among these, or begin so (where that is not empty); the newest first."""
+        """At most `most` ids of jobs that are among `names` or begin with `beginning` (if not empty), newest first."""
         among: sa.ColumnElement[bool] = jobs.c.id.in_(names)
-        if beginning:  # a range of the key: no database needs an index of its own for it
+        if beginning:  # a range of the primary key: neither database needs another index
             # "z", since in most languages' order, unlike ASCII's, marks such as "~" stand before the letters
             among |= jobs.c.id.between(beginning, beginning.ljust(LONGEST_ID, "z"))
         query = sa.select(jobs.c.id).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
         return list(self._connection.scalars(query))
 
     def runs(self, pipeline: str, *, most: int) -> list[tuple[int, float]]:
-        """Voxels and seconds of the pipeline's last successful runs."""
+        """Voxels and seconds of the pipeline's last successful runs, `most` at most, newest first."""
         query = (
             sa.select(jobs.c.voxels, jobs.c.started_at, jobs.c.finished_at)
             .where(
@@ -136,7 +136,7 @@ class Jobs:
         return [(voxels, (end - start).total_seconds()) for voxels, start, end in self._connection.execute(query)]
 
     def watched(self) -> list[Watched]:
-        """Every job compute has, in the order of their ids."""
+        """Every job that compute has, ordered by id."""
         query = (
             sa.select(
                 jobs.c.id,

@@ -1,4 +1,4 @@
-"""The key that seals tokens: given in the settings, or kept in a file that the first start makes."""
+"""The key that seals tokens: from the settings, or from a file that the first start makes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bot.domain.errors import NomadsError
 
 
 def derived(key: bytes, purpose: str) -> bytes:
-    """A key of its own for each purpose, of 32 bytes."""
+    """A key of 32 bytes for one purpose (HMAC-SHA256 of its name)."""
     return hmac.digest(key, purpose.encode(), "sha256")
 
 
 def load_key(path: Path, given: SecretStr | None) -> bytes:
-    """The key of 32 bytes: made from what the settings give, else read from the file, which is made at the first call.
+    """The key of 32 bytes: derived from `given` (scrypt), else read from the file, which the first call makes.
 
-    Two processes that make it at the same moment get the same one. Raises NomadsError in words for the admin.
+    Two processes that make the file at the same moment get the same key. Raises NomadsError in words for the admin.
     """
     if given is not None:
         text = given.get_secret_value()
@@ -55,7 +55,7 @@ def _make_key(path: Path) -> None:
             file.write(entropy.token_bytes(32).hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process was first: its key is the key
+        with suppress(FileExistsError):  # another process was first: its key is used
             Path(path).hardlink_to(temporary)
     finally:
         Path(temporary).unlink()

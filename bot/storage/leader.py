@@ -1,4 +1,4 @@
-"""Leader leases: what one process of all that share the database does at a time."""
+"""Leader leases: of all processes that share the database, the holder does what one process does at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LeaderLeases:
         self._connection = connection
 
     def acquire(self, name: str, *, holder: str, at: datetime, lasting: timedelta) -> bool:
-        """Whether this holder has the lease of that name now and for that long: it had it, or nobody did."""
+        """Acquire the lease of that name, or renew it; False while another holder has it. It ends at `at + lasting`."""
         wanted = leader_leases.c.name == name
         held = self._connection.execute(sa.select(leader_leases).where(wanted).with_for_update()).one_or_none()
         if held and held.holder != holder and held.until > at:

@@ -19,10 +19,10 @@ def is_current(connection: Connection) -> bool:
 
 
 def upgrade_sqlite(connection: Connection) -> None:
-    """Migrate in a transaction of its own. Raises NomadsError where rows would belong to nothing."""
+    """Migrate in a transaction of its own. Raises NomadsError where a foreign key would refer to no row."""
     raw: Any = connection.connection.dbapi_connection
-    # SQLite changes a table by making it anew, which it refuses while others refer to it; and it has to be told so
-    # before the transaction begins.
+    # SQLite changes a table by making it anew, and refuses that while foreign keys refer to the table. The pragma has
+    # no effect within a transaction.
     raw.execute("PRAGMA foreign_keys=OFF")
     try:
         with connection.begin():
@@ -35,7 +35,7 @@ def upgrade_sqlite(connection: Connection) -> None:
 
 def upgrade(connection: Connection) -> None:
     """Migrate within the connection's transaction, unless another process was first."""
-    if is_current(connection):  # somebody else was first
+    if is_current(connection):  # another process was first
         return
     import alembic.command  # a quarter of a second that most starts need not spend
     from alembic.config import Config

@@ -15,7 +15,7 @@ from bot.domain.people import TERMINAL
 from bot.storage.tables import Utc, effects, jobs
 
 MAX_ERROR = 500
-"""Characters of an error that are kept beside an effect."""
+"""Characters of an error that are stored with an effect."""
 _earlier = effects.alias("earlier")
 _FIRST = ~sa.exists().where(
     _earlier.c.job_id == effects.c.job_id,
@@ -23,7 +23,7 @@ _FIRST = ~sa.exists().where(
     _earlier.c.done_at.is_(None),
     _earlier.c.id < effects.c.id,
 )
-"""True of the first open effect of a job's lane: the only one that may be done now."""
+"""True of the first open effect of a job's lane: the only one that may be claimed."""
 _CLAIMABLE = (
     sa.select(
         effects.c.id,
@@ -70,7 +70,7 @@ _WAITING = (
         effects.c.done_at.is_(None),
         effects.c.lease.is_(None),
     )
-    .with_for_update()  # nobody may claim it, and look at the job, before this change is there to be seen
+    .with_for_update()  # no worker may claim it, and read the job, before this change is committed
 )
 # Statements are made once: to build one takes longer than to execute it.
 
@@ -82,13 +82,13 @@ class Outbox:
         self._connection = connection
 
     def enqueue(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
-        """Call for an effect. One that is already waiting, untouched, will do: it shows the job as it then stands."""
+        """Enqueue an effect, unless an equal one waits unclaimed: that one will read the job as it then stands."""
         values = {"job": job_id, "kind": kind.value, "subject": subject}
         if self._connection.execute(_WAITING, values).first() is None:
             self.enqueue_new(job_id, [(kind, subject)], due_at=due_at)
 
     def enqueue_new(self, job_id: str, wanted: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
-        """Call for the effects of a job that has none of their kind and subject yet, in this order."""
+        """Enqueue effects, in this order, of a job that has none of their kind and subject yet."""
         self._connection.execute(
             effects.insert(),
             [
@@ -98,7 +98,7 @@ class Outbox:
         )
 
     def drop(self, job_id: str, kind: Kind) -> bool:
-        """Strike out an effect of that kind that nobody has begun; whether there was one."""
+        """Delete an effect of that kind that no worker has claimed yet. Returns whether there was one."""
         return bool(
             self._connection.execute(
                 effects.delete().where(
@@ -111,7 +111,7 @@ class Outbox:
         )
 
     def coalesce(self, effect: Effect, actor: str, *, at: datetime) -> None:
-        """Let this effect do for all of its kind that wait, for whichever jobs of this person."""
+        """Mark the other effects of this kind that wait unclaimed, for any of the actor's jobs, as done by this one."""
         theirs = sa.exists().where(jobs.c.id == effects.c.job_id, jobs.c.actor == actor)
         self._connection.execute(
             effects.update()
@@ -127,7 +127,7 @@ class Outbox:
         )
 
     def due(self, lane: Lane, *, at: datetime, job_id: str | None = None, of_chat: bool = True) -> bool:
-        """Whether `claim` would find an effect; this locks nothing."""
+        """Whether `claim` would find an effect; locks nothing."""
         query = _claimable(lane, job_id=job_id, of_chat=of_chat)
         return self._connection.execute(query, {"lane": lane.value, "at": at, "most": 1}).first() is not None
 
@@ -141,11 +141,11 @@ class Outbox:
         job_id: str | None = None,
         of_chat: bool = True,
     ) -> list[Effect]:
-        """Lease up to `limit` due effects of the lane (of that job alone, where named), the longest due first.
+        """Lease at most `limit` effects of the lane (of that job only, where named): those that are due for longest.
 
-        Of each job only the first open effect of the lane is ever leased, which keeps their order. Without `of_chat`
-        jobs that a channel hears of are left alone, but for what compute does for those that are being cancelled, or
-        were asked for at a terminal.
+        Of each job only the first open effect of the lane is ever leased, which preserves their order. Without
+        `of_chat`, jobs that belong to a channel are left to other processes, except for effects of compute for jobs
+        that are being cancelled or were submitted at a terminal.
         """
         query = _claimable(lane, job_id=job_id, of_chat=of_chat)
         rows = self._connection.execute(query, {"lane": lane.value, "at": at, "most": limit}).all()
@@ -159,7 +159,7 @@ class Outbox:
         return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
 
     def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
-        """Keep the leases of effects that are still being done."""
+        """Extend the leases of effects that are under way."""
         if held:
             self._connection.execute(
                 effects.update()
@@ -172,7 +172,7 @@ class Outbox:
             )
 
     def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str) -> None:
-        """Give the lease back; the effect is due again at that time. Unless `counted`, the attempt was none."""
+        """Release the lease; the effect is due again at `due_at`. Unless `counted`, the attempt is not counted."""
         self._connection.execute(
             effects.update()
             .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
@@ -187,13 +187,13 @@ class Outbox:
         )
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
-        """The effect is done (or, with an error, given up); False where the lease was lost meanwhile."""
+        """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
         note = error[:MAX_ERROR] if error else None
         values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
         return bool(self._connection.execute(_FINISH, values).rowcount)
 
     def open(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
-        """How many effects are still to be done (for that job, of that kind)."""
+        """How many effects are not done yet (for that job, of that kind, where named)."""
         query = sa.select(sa.func.count()).select_from(effects).where(effects.c.done_at.is_(None))
         if job_id is not None:
             query = query.where(effects.c.job_id == job_id)

@@ -1,4 +1,4 @@
-"""The rows of people."""
+"""The table of people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class People:
         self._connection = connection
 
     def get(self, person: str) -> Person:
-        """What is kept of them; nothing, of a stranger."""
+        """The person's row; an empty Person where there is none."""
         row = self._connection.execute(_PERSON, {"wanted": person}).one_or_none()
         if row is None:
             return Person()
@@ -40,7 +40,7 @@ class People:
         )
 
     def change(self, person: str, **values: Any) -> None:
-        """Set columns of what is kept of a person; a stranger's row is made."""
+        """Set columns of the person's row, which is inserted where there is none."""
         statement = _upsert(self._connection.dialect.name, tuple(values))
         self._connection.execute(statement, {"person": person, **values})
 

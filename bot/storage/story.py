@@ -1,4 +1,4 @@
-"""The rows of a job's story: the states it entered, and the messages that tell of it."""
+"""The tables of a job's story: the states the job entered, and its messages in chat."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Story:
         )
 
     def tell(self, job_id: str, state: JobState, text: str, *, reply: int | None = None) -> None:
-        """Put other words to a transition, and tell it in that reply, where one is named."""
+        """Change a transition's text and, where `reply` is given, the number of the reply that tells it."""
         values = {"text": text} | ({} if reply is None else {"reply": reply})
         self._connection.execute(
             transitions.update()
@@ -65,22 +65,22 @@ class Messages:
         self._connection = connection
 
     def timestamp(self, job_id: str, subject: str) -> str | None:
-        """By which chat knows the message, once it was posted."""
+        """The timestamp that identifies the message in chat; None until it is posted."""
         row = self._connection.execute(_MESSAGE, {"job": job_id, "what": subject}).one_or_none()
         return row.timestamp if row else None
 
     def edited_at(self, job_id: str, subject: str) -> datetime | None:
-        """When the message was last posted or edited."""
+        """When the message was last posted or edited; None until it is posted."""
         row = self._connection.execute(_MESSAGE, {"job": job_id, "what": subject}).one_or_none()
         return row.edited_at if row else None
 
     def posted(self, job_id: str, subject: str, timestamp: str, *, at: datetime) -> None:
-        """Remember a message that was posted then."""
+        """Record that the message was posted at that time."""
         values = {"job_id": job_id, "subject": subject, "timestamp": timestamp, "edited_at": at}
         self._connection.execute(messages.insert(), values)
 
     def edited(self, job_id: str, subject: str, *, at: datetime) -> None:
-        """Remember that the message was edited then."""
+        """Record that the message was edited at that time."""
         self._connection.execute(
             messages.update().where(messages.c.job_id == job_id, messages.c.subject == subject).values(edited_at=at)
         )

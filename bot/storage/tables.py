@@ -9,21 +9,21 @@ import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 REVISION = "0005"
-"""The newest of the migrations."""
+"""The newest migration."""
 
 
 class Utc(sa.TypeDecorator[datetime]):
-    """An aware time in UTC, also where the database keeps no zone (SQLite)."""
+    """An aware time in UTC, also where the database stores no time zone (SQLite)."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """To UTC."""
+        """The time to store, in UTC."""
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """From UTC."""
+        """The stored time, in UTC."""
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
@@ -63,7 +63,7 @@ jobs = sa.Table(
     sa.Column("submitted_at", Utc),
     sa.Column("started_at", Utc),
     sa.Column("finished_at", Utc),
-    sa.Column("pipeline", sa.String(255), nullable=False),  # this and the next: of the request, to be searched by
+    sa.Column("pipeline", sa.String(255), nullable=False),  # pipeline and voxels repeat the request, for queries
     sa.Column("voxels", sa.BigInteger, nullable=False),
     sa.Column("work", sa.String(64), nullable=False),
     sa.Column("size", sa.BigInteger),

@@ -29,9 +29,9 @@ class Transaction:
         self.leader = LeaderLeases(connection)
 
     def advisory_lock(self, what: str) -> None:
-        """Let nobody else who asks for the same go on until this transaction ends.
+        """Hold the advisory lock of that name until this transaction ends; other transactions wait for it.
 
-        On SQLite a transaction that writes is alone anyway.
+        On SQLite only one transaction writes at a time anyway.
         """
         if self.connection.dialect.name == "postgresql":
             number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)

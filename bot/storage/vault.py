@@ -29,7 +29,7 @@ class Vault:
         self._database = database
 
     def put(self, transaction: Transaction, owner: str, token: SecretStr) -> str:
-        """Seal the token under a new, random reference; returns the reference."""
+        """Insert the token, sealed under a new, random reference; returns the reference."""
         reference = self._PREFIX + entropy.token_urlsafe(16)
         nonce = entropy.token_bytes(12)
         sealed = nonce + self._cipher.encrypt(nonce, token.get_secret_value().encode(), reference.encode())

@@ -13,12 +13,12 @@ from bot.settings import Settings
 
 
 def provision(settings: Settings) -> None:
-    """Create in AWS what is missing. Raises Refused with every setting that is not there."""
+    """Create in AWS what is missing. Raises Refused, which names every missing setting."""
     load("aws").provision(Catalog.read(settings.pipelines, images=settings.images), say=print)
 
 
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
-    """Try each part once, without starting anything, and say what is wrong; True where nothing is."""
+    """Test each part once, starting nothing, and say what is wrong. Returns whether everything is right."""
     from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)

@@ -1,4 +1,4 @@
-"""`jobs`, `status`, `logs`, `cancel` and `retry`: jobs that there are, with or without a bot beside."""
+"""`jobs`, `status`, `logs`, `cancel` and `retry`: commands for existing jobs, whether or not a bot runs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ from bot.terminal.submit import LOOK, current_actor, follow, token
 from contract.masking import MASK
 
 TAIL = 1000
-"""Lines that are compared between two looks at a growing log."""
+"""Lines of a growing log that are compared between two looks."""
 CANCELLING = 30.0
 """Seconds in which a cancelled job usually ends: its program has five between SIGTERM and SIGKILL."""
-
-
 _STRUCK = re.compile(r"\*{4,}")
-"""How a token is struck out of a log at its job's end."""
+"""What stands for a token in the log of an ended job."""
 
 
 def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
-    """List jobs, the newest first; `--before` the last one shown gives the next page. Returns 0."""
+    """List jobs, newest first; `--before` the last one shown gives the next page. Returns 0. Raises InvalidRequest."""
     core = _core(settings)
     try:
         states = [JobState(arguments.state.upper())] if arguments.state else list(JobState)
@@ -54,7 +52,7 @@ def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def status(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Say everything of a job. Returns 0, or 1 where it ended without success. Raises UnknownJob."""
+    """Print everything of a job. Returns 0, or 1 where the job ended without success. Raises UnknownJob."""
     core = _core(settings)
     job = core.queries.named(arguments.job)
     steps = core.queries.transitions(job.id)
@@ -78,9 +76,9 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def logs(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print the last lines of a job's log with their times; with `--follow`, what comes until it ends.
+    """Print the last lines of a job's log with their times; with `--follow`, also new lines until the job ends.
 
-    Returns 0, or 1 where the job that was followed ended without success. Raises UnknownJob.
+    Returns 0, or 1 where a followed job ended without success. Raises UnknownJob.
     """
     core = _core(settings)
     job = core.queries.named(arguments.job)
@@ -93,7 +91,7 @@ def logs(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
-    """End a job and wait for it. Returns 0, or 1 where it had ended, or goes on. Raises UnknownJob."""
+    """Cancel a job and wait for its end. Returns 0, or 1 where the job had ended, or goes on. Raises UnknownJob."""
     core = _core(settings)
     job_id = core.queries.named(arguments.job).id
     with working(core):
@@ -111,7 +109,7 @@ def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def retry(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Try a job again; with `--wait`, stay until that ends. Returns as submit does."""
+    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does."""
     core = _core(settings)
     try:
         job = core.steering.retryable(core.queries.named(arguments.job).id, actor=current_actor())
@@ -154,7 +152,7 @@ def _line(job: Job) -> str:
 
 
 def _said(core: Core, job: Job) -> dict[str, Any]:
-    """The job for programs: without token and address, which are nobody else's."""
+    """The job as JSON for programs, without its token and mail address, which are private."""
     request = job.request
     times = {name: getattr(job, name) for name in ("accepted_at", "submitted_at", "started_at", "finished_at")}
     return {
@@ -178,7 +176,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
 
 
 def _follow_log(core: Core, job: Job, lines: int) -> Job:
-    """Print the log as it grows, until the job ends; returns it as it ended."""
+    """Print the log as it grows, until the job ends; returns the ended job."""
     seen: list[LogLine] = []
     shown = 0
     pause = threading.Event()
@@ -191,7 +189,7 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
             found = seen
         known = overlap(seen, found)
         shown = max(0, shown - (len(seen) - known)) if seen else max(0, len(found) - lines)
-        # A last line may still be being written: it waits until it stays as it is, or another one follows.
+        # The last line may be half written: it is printed once it has not changed, or another line follows.
         whole = (
             len(found) if job.ended or [line.text for line in found] == [line.text for line in seen] else len(found) - 1
         )
@@ -204,10 +202,10 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
 
 
 def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
-    """How many of the lines found were seen before: the most that end the ones and begin the others.
+    """How many of the lines found were seen before: the most that end `seen` and begin `found`.
 
-    The last line that was seen may have grown since, so it need not be the same. Times do not count, since a line's may
-    be known better later, nor does how a token is left out.
+    The last line seen may have grown since. Times do not count, since a line's time may become more precise, nor does
+    what stands for a token.
     """
     before, now = ([_STRUCK.sub(MASK, line.text) for line in lines] for lines in (seen, found))
     for known in range(min(len(seen), len(found)), 0, -1):

@@ -17,12 +17,12 @@ from bot.settings import Settings
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-"""Connections that may wait to be taken; uvicorn's own number."""
+"""Connections that may wait to be accepted, as many as uvicorn allows."""
 
 
 @contextlib.contextmanager
 def working(core: Core) -> Iterator[None]:
-    """The worker runs as long as the block does; what is under way at its end is finished."""
+    """Run the worker during the block; effects under way at the end of the block are finished."""
     core.database.migrate()
     worker = threading.Thread(target=core.worker.run, name="worker")
     worker.start()
@@ -36,9 +36,9 @@ def working(core: Core) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(nomads: Nomads) -> Iterator[None]:
-    """The worker, and in Socket Mode the connection, run as long as the block does."""
+    """Run the worker, and in Socket Mode the connection, during the block."""
     with contextlib.closing(nomads), working(nomads.core):
-        nomads.core.volumes.prepare()  # or the first form would wait for it
+        nomads.core.volumes.prepare()  # or the first form would wait for the imports
         token = nomads.core.settings.slack_app_token
         if token is None:
             yield
@@ -50,9 +50,9 @@ def running(nomads: Nomads) -> Iterator[None]:
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal ends it."""
+    """Serve Slack and perform effects until a signal ends the process. Raises NomadsError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named, or asyncio leaves TCP_NODELAY off and each answer waits 40 ms for an ACK.
+    # The protocol is named, or asyncio leaves TCP_NODELAY off and each answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -75,11 +75,11 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     def end(*_: object) -> None:
         server.should_exit = True
 
-    # While it serves, uvicorn heeds signals itself; afterwards it raises them again, which must not cut the rest short.
+    # While serving, uvicorn handles signals itself; afterwards it raises them again, which must not cut the rest short.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     with running(nomads):
-        listener.listen(BACKLOG)  # from now on nobody is turned away, though it takes uvicorn a moment more
+        listener.listen(BACKLOG)  # connections wait from now on, until uvicorn is up
         log.info(
             "NOMADS is ready at %s, Slack over %s.",
             _address(settings.host, port),
@@ -89,8 +89,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
 
 
 def public_url(settings: Settings, *, port: int | None) -> str:
-    """Where people reach local results. Raises NomadsError where that cannot be known: links would lead nowhere."""
-    anywhere = settings.host in ("0.0.0.0", "::", "")  # noqa: S104  the question is whether it is that
+    """The URL where people reach local results. Raises NomadsError where it is not known: links would lead nowhere."""
+    anywhere = settings.host in ("0.0.0.0", "::", "")  # noqa: S104  compared, not bound
     if settings.public_url or not load(settings.compute).SERVED_BY_THE_BOT:
         return settings.public_url.rstrip("/")
     if port is None or anywhere:
@@ -103,9 +103,9 @@ def _address(host: str, port: int) -> str:
 
 
 def work(settings: Settings) -> None:
-    """Carry out effects and watch jobs, beside other processes that serve Slack, until a signal ends it.
+    """Perform effects and watch jobs, beside processes that serve Slack, until a signal ends the process.
 
-    Raises NomadsError with local compute and no public URL: another process serves the results.
+    Raises NomadsError with local compute and no public URL, since another process serves the results.
     """
     nomads = build(settings, base_url=public_url(settings, port=None))
     nomads.core.announce()

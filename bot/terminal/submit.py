@@ -1,4 +1,4 @@
-"""`submit`: one job from the terminal, followed as far as is wanted."""
+"""`submit`: one job from the terminal, followed until compute has it or until its end."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from contract.program import TOKEN_VARIABLE
 LOOK = 0.2
 """Seconds between two looks at the job while waiting."""
 LOOKS_AFTER = 25
-"""Looks that the job's last effects are given once there is nothing more to tell."""
+"""Looks for which the command stays for the job's last effects (mail, say), once all is told."""
 PATIENCE = 5.0
 """Seconds that BOSS is given to check the request."""
 FIELDS = ("pipeline", "collection", "experiment", "x", "y", "z", "email")
 
 
 def submit(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Submit one job; with `--wait`, stay until it ends. Returns 0 done, 1 the job failed.
+    """Submit one job and stay until compute has it; with `--wait`, until its end. Returns 0, or 1 where the job failed.
 
-    Where a job does the same work now, or has done it, that one is followed or told, unless `--again` is given.
-    Raises InvalidRequest with every mistake, by field. Without `--wait` it returns once compute has the job.
+    Where a job does the same work now, or has done it, the command follows that job, unless `--again` is given.
+    Raises InvalidRequest with every mistake, by field.
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
@@ -50,12 +50,12 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def current_actor() -> str:
-    """Who sits at this terminal, as jobs name them."""
+    """The name, as in Job.actor, of the person at this terminal."""
     return f"{TERMINAL}{getpass.getuser()}"
 
 
 def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
-    """Tell what becomes of a job: until compute has it, or with `wait` until it ends. Returns 1 where it failed."""
+    """Print a job's steps until compute has the job, or with `wait` until its end. Returns 1 where it failed."""
     try:
         return _follow(core, _Teller(core, job, as_json=as_json), wait=wait)
     except KeyboardInterrupt:
@@ -64,7 +64,7 @@ def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
 
 
 def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
-    """The job that does what is asked: a new one, or one that does or has done the same."""
+    """The job to follow: a new one, or one that does or has done the same work."""
     job = None if again else proposal.twin
     if job is None:
         takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)
@@ -79,7 +79,7 @@ def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
 
 
 def token() -> SecretStr:
-    """The BOSS token: of the environment, or typed."""
+    """The BOSS token: from the environment, or typed; empty without either."""
     given = os.environ.get(TOKEN_VARIABLE) or (getpass.getpass("BOSS token: ") if sys.stdin.isatty() else "")
     return SecretStr(given.strip())
 
@@ -90,12 +90,12 @@ def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
     while True:
         job = teller.tell()
         taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
-        if not wait and not job.checked:  # BOSS is away: whoever works on this database will submit it
+        if not wait and not job.checked:  # BOSS does not answer: any worker of this database will submit the job
             looks += 1
             taken = taken or looks > LOOKS_AFTER
         told = job.state not in FINAL or teller.told(job.state)
         if taken and told:
-            # Mail is worth a moment, but not a long one: a worker will send what is left.
+            # Wait a moment for mail, not long: another worker will send what is left.
             if patience <= 0 or looks > LOOKS_AFTER or not _open_effects(core, job):
                 return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
             patience -= 1
@@ -121,7 +121,7 @@ class _Teller:
         return state in self._told
 
     def tell(self) -> Job:
-        """Print what is new; returns the job as it stands. An end is told once its results are at hand."""
+        """Print new transitions; returns the job as it stands. An end is printed once its results are collected."""
         transitions = self._core.queries.transitions(self._id)
         job = self._core.queries.find(self._id)
         for transition in transitions:

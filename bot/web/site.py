@@ -1,4 +1,4 @@
-"""The HTTP side: Slack's requests, health, and the results that lie on this machine."""
+"""The HTTP side: Slack's requests, health, and the results that the bot serves."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from bot.domain.results import ResultFile, ServedResults
 
 _FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
-"""Requests answered at once. Each waits for Slack or the database far longer than it computes."""
+"""Requests answered at once: a request mostly waits, for Slack or the database."""
 MAX_BODY = 2**20
-"""Bytes of a request that are read; Slack's largest (a view of 250 kB and its state) stay well below."""
+"""Bytes of the largest request; Slack's largest (a view of 250 kB and its state) stay well below."""
 
 
 class Ready(Protocol):
-    """Says why the process is not ready to work; empty where it is."""
+    """Tells why the process is not ready to work."""
 
     def __call__(self) -> str:
-        """Ask."""
+        """The reason, in words for an admin; empty where the process is ready."""
 
 
 def web(
     *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
 ) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), results where they are on this machine.
+    """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
 
-    With `app` comes the `signing_secret`: a request that is not Slack's gets 401 before anything of it is read.
+    `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
 
     async def health(_request: Request) -> Response:
@@ -88,7 +88,7 @@ def _slack(app: App, signing_secret: SecretStr) -> Callable[[Request], object]:
 
 
 def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
-    """Whether Slack signed these bytes within the last five minutes. No header whatever raises anything."""
+    """Whether Slack signed these bytes within the last five minutes. Malformed headers give False."""
     timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or not signature.isascii():
         return False
@@ -118,7 +118,7 @@ def _results(results: ServedResults) -> Callable[[Request], object]:
 _PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _FILE = _PLAIN | {
-    # A report is a page that a program wrote: it may show itself, and do nothing with this address's name.
+    # A report is a page that a program wrote: it may be shown, and run nothing in this site's name.
     "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
     "style-src 'unsafe-inline'"
 }

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email import message_from_string, policy
 from email.message import EmailMessage
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,9 +143,20 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         yield world
 
 
+def _client(service: str, region: str = REGION) -> Any:
+    """A client of the test's own. It is made once for each place: that takes longer than what most tests do with it."""
+    return _made(service, region, os.environ.get("AWS_ENDPOINT_URL"))
+
+
+@cache
+def _made(service: str, region: str, endpoint: str | None) -> Any:
+    session = boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing", region_name=region)
+    return session.client(service, endpoint_url=endpoint)  # type: ignore[call-overload]
+
+
 def _furnish(config: AwsConfig) -> None:
     """A queue and a bucket, the quick way: without machines, whose network takes moto seconds."""
-    batch = boto3.client("batch", region_name=config.region)
+    batch = _client("batch", config.region)
     batch.create_compute_environment(
         computeEnvironmentName=config.compute_environment,
         type="UNMANAGED",
@@ -159,7 +170,7 @@ def _furnish(config: AwsConfig) -> None:
         computeEnvironmentOrder=[{"order": 1, "computeEnvironment": config.compute_environment}],
     )
     place: Any = {"CreateBucketConfiguration": {"LocationConstraint": config.region}}
-    boto3.client("s3", region_name=config.region).create_bucket(Bucket=config.bucket, **place)
+    _client("s3", config.region).create_bucket(Bucket=config.bucket, **place)
 
 
 @dataclass
@@ -185,7 +196,7 @@ class Server:
 
     def client(self, service: str) -> Any:
         """A client of the account for the test itself."""
-        return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]
+        return _client(service)
 
 
 @contextmanager
@@ -221,9 +232,7 @@ def aws_server() -> Iterator[Server]:
 
 def make_role(name: str, region: str = REGION) -> str:
     """A role moto knows; its ARN."""
-    return str(
-        boto3.client("iam", region_name=region).create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    )
+    return str(_client("iam", region).create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"])
 
 
 def _recorder(world: World) -> Callable[..., None]:
@@ -347,7 +356,7 @@ def forget(compute_id: str) -> None:
 
 def network(region: str = REGION) -> dict[str, Any]:
     """The settings `provision` needs, made from moto's default network; takes moto seconds."""
-    ec2, iam = boto3.client("ec2", region_name=region), boto3.client("iam", region_name=region)
+    ec2, iam = _client("ec2", region), _client("iam", region)
     profile = iam.create_instance_profile(InstanceProfileName="nomads-instance")["InstanceProfile"]
     return {
         "subnets": [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]],
@@ -361,7 +370,7 @@ def network(region: str = REGION) -> dict[str, Any]:
 def write_log(compute_id: str, *lines: str) -> None:
     """Let the job's program print these lines."""
     job = moto_job(compute_id)
-    logs = boto3.client("logs", region_name=job.job_definition._region)
+    logs = _client("logs", job.job_definition._region)
     group, stream = "/aws/batch/job", job._stream_name
     if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
         logs.create_log_group(logGroupName=group)
@@ -378,7 +387,7 @@ def write_log(compute_id: str, *lines: str) -> None:
 
 def write_result(folder: str, name: str, content: bytes) -> None:
     """Let a program write a file to the world's bucket."""
-    boto3.client("s3", region_name=REGION).put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
+    _client("s3").put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
 
 
 def answer(
@@ -434,7 +443,7 @@ def secrets() -> Iterator[Secrets]:
 def mailer() -> Iterator[tuple[Mailer, Callable[[], list[EmailMessage]]]]:
     """SES with SENDER's identity, for the contract tests, and a function that gives what was sent."""
     with aws_world() as world:
-        boto3.client("sesv2", region_name=REGION).create_email_identity(EmailIdentity=SENDER)
+        _client("sesv2").create_email_identity(EmailIdentity=SENDER)
 
         def sent() -> list[EmailMessage]:
             kept = ses_backends[DEFAULT_ACCOUNT_ID][REGION].sent_messages

@@ -111,6 +111,7 @@ def noise(
     offset: float = 0,
     dead: bool = False,
     dtype: str = "uint8",
+    part: tuple[slice, ...] = (),
 ) -> Array:
     """Nothing but noise: about `level` photons, more and fewer by the part `uneven` across the field.
 
@@ -119,14 +120,14 @@ def noise(
     for its corners, towards its first corner, towards it within a circle whose rim grazes two borders, on one side of a
     slanting line at which it begins to fall, in waves of any direction down to 90 pixels, in one spot of 80 or 30
     pixels (a standard deviation), in stripes 120 or 64 pixels apart, in every other tile of 256 pixels, or in the last
-    row.
+    row. With `part`, only that part of the volume is photographed.
     """
     random = np.random.default_rng(seed)
-    mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape))
+    mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape)[part])
     if kind == "poisson":
         seen: Array = random.poisson(mean)
     else:
-        seen = mean + np.float32(level * spread) * random.standard_normal(shape, np.float32)
+        seen = mean + np.float32(level * spread) * random.standard_normal(mean.shape, np.float32)
     noise = np.clip(np.rint(seen * gain + offset), 0, np.iinfo(dtype).max).astype(dtype)
     if dead:
         noise[0, 0, 0] = 0

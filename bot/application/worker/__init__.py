@@ -1,1 +1,1 @@
-"""Carries out what transactions left to be done, and watches the jobs that compute has."""
+"""Performs the effects that transactions enqueued, and watches the jobs that compute has."""

@@ -1,4 +1,4 @@
-"""What a lane runner knows of an effect: how it is performed, and what becomes of it where it is given up."""
+"""How each kind of effect is performed, and what happens to an effect that is given up."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, kw_only=True)
 class Handler:
-    """One kind of effect. Both functions finish the effect in the Ledger, or raise."""
+    """How one kind of effect is handled. Both functions finish the effect in the Ledger, or raise."""
 
     perform: Callable[[Effect, Job], None]
-    """Raises Unavailable where the effect should be tried again, Refused where it never can be performed, LeaseLost."""
+    """Performs the effect. Raises Unavailable (try again), Refused (never possible) or LeaseLost."""
     give_up: Callable[[Effect, str], None]
     """Records, with the reason in words for a person, that the effect will never be performed."""
     attempts: int | None = None
-    """After so many failed attempts it is given up; None: never."""
+    """Failed attempts after which the effect is given up; None: no limit."""
     exhausted: str = ""
-    """What is said then, before the last attempt's error."""
+    """The reason then given to people, before the last attempt's error."""
 
 
 GIVE_UP = 900
@@ -37,7 +37,7 @@ GIVE_UP = 900
 
 
 def telling(ledger: Ledger, perform: Callable[[Effect, Job], None]) -> Handler:
-    """A kind of effect that tells people: after GIVE_UP attempts it is given up with a note, and the job goes on."""
+    """The handler of an effect that tells people: after GIVE_UP attempts it is given up, and the job goes on."""
 
     def give_up(effect: Effect, error: str) -> None:
         with ledger.done(effect, error=error):
@@ -53,11 +53,11 @@ class EffectHandlers(Protocol):
     """A class that handles some kinds of effects."""
 
     def handlers(self) -> Handlers:
-        """Its kinds, each of which nobody else handles."""
+        """The handlers by kind; no other object handles one of these kinds."""
 
 
 def attempt(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Call it; a loop of the worker outlives whatever its rounds run into. None where it raised."""
+    """The value of the call; None, with the error in the log, where it raised, so that the worker's loops go on."""
     try:
         return what(*args, **kwargs)
     except NomadsError as error:

@@ -1,7 +1,7 @@
 """Performs the effects of the outbox, each lane for itself.
 
-An effect is leased, and then finished, or put off with back-off, or given up. One whose earlier attempt may have gone
-through is in doubt: its handler looks for it before it repeats it.
+An effect is leased, and then finished, postponed with back-off, or given up. An effect whose earlier attempt may have
+gone through is in doubt: its handler looks for the outcome of that attempt before repeating the effect.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ from bot.storage.engine import Database
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
-"""How long a dead worker's effects stay untouched; a living one renews in time."""
-FIRST_DELAY, LONGEST_DELAY = 0.5, 300.0
-"""Seconds: the back-off's first step and its ceiling."""
+"""How long a dead worker's effects stay leased; a living worker renews its leases in time."""
+FIRST_DELAY = 0.5
+"""Seconds: the back-off's first step, before jitter."""
+LONGEST_DELAY = 300.0
+"""Seconds: the back-off's ceiling, before jitter."""
 IDLE = 0.5
 """Seconds between two looks at an outbox in which nothing is due: other processes enqueue effects too."""
 AT_ONCE = 20
-"""Effects of a lane that are claimed at once where they are performed one after the other."""
+"""Effects of a lane that `drain` claims at once; it performs them one after the other."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects performed at once in each lane, so that a dead mail server holds back nothing but mail."""
 
 
 def back_off(attempts: int) -> float:
-    """Seconds to wait after that many attempts: doubling, with jitter so that a crowd does not return together."""
+    """Seconds to wait after that many attempts: doubling, with jitter so that workers do not return all at once."""
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts - 1, 16)) * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
 
 
 class LaneRunner:
-    """One process's share of the outbox. Any number may share a database."""
+    """Performs one process's share of the outbox. Any number of processes may share a database."""
 
     def __init__(
         self,
@@ -51,9 +53,9 @@ class LaneRunner:
         lease: timedelta = LEASE,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        """Lanes none of whose kinds is handled by `effects` are left to other processes.
+        """Lanes of which `effects` handle no kind are left to other processes.
 
-        So are, where no kind of chat is, the jobs that a channel hears of.
+        Without the chat lane, jobs that belong to a channel are left to other processes too; `Outbox.claim` says which.
         """
         self._database = database
         self._handlers: dict[Kind, Handler] = {}
@@ -69,14 +71,14 @@ class LaneRunner:
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Perform what comes due until `stop()`; what is under way is finished first."""
+        """Perform due effects until `stop()`; effects under way are finished first."""
         leases = threading.Thread(target=self._keep_leases, name="leases")
         threads = [threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}") for lane in self._lanes]
         for thread in (leases, *threads):
             thread.start()
         for thread in threads:
             thread.join()
-        self._over.set()  # not before: what is still being done must stay this worker's
+        self._over.set()  # not before: effects under way need their leases renewed
         leases.join()
 
     def stop(self) -> None:
@@ -85,13 +87,13 @@ class LaneRunner:
         self.wake()
 
     def wake(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
-        """There may be something to do in these lanes."""
+        """Look at these lanes of the outbox now: an effect may be due."""
         for lane in lanes:
             if event := self._wake.get(lane):
                 event.set()
 
     def drain(self, *, job_id: str | None = None) -> int:
-        """Perform what is due now (of that job), in this thread, until nothing is; how many effects that were."""
+        """Perform due effects (of that job, where named) in this thread until none is due. Returns their number."""
         done = 0
         while effects := [e for lane in self._lanes for e in self._claim(lane, AT_ONCE, job_id)]:
             for effect in effects:
@@ -122,7 +124,7 @@ class LaneRunner:
 
     def _claim(self, lane: Lane, limit: int, job_id: str | None = None) -> list[Effect]:
         at = self._clock()
-        if self._database.single_writer:  # an idle worker never takes the one place to write
+        if self._database.single_writer:  # an idle worker never takes the only write lock
             with self._database.read() as transaction:
                 if not transaction.outbox.due(lane, at=at, job_id=job_id, of_chat=self._of_chat):
                     return []
@@ -177,7 +179,7 @@ class LaneRunner:
             transaction.outbox.postpone(
                 effect,
                 due_at=self._clock() + timedelta(seconds=delay),
-                # Who was told to come back later knows that nothing was done; any other failure leaves it open.
+                # A service that asks for patience has done nothing; any other failure may have done something.
                 in_doubt=effect.in_doubt or not asked_to,
                 counted=not asked_to,
                 error=error,

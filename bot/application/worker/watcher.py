@@ -24,10 +24,12 @@ log = logging.getLogger(__name__)
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
 PROGRESS_EVERY = timedelta(seconds=3)
-"""How long a running job's card stays as it is, at least, before it shows the program's progress again."""
-LOOKS, LOOKS_A_SECOND = 10.0, 0.5
-"""Of progress, for all jobs together: at once, and on average. Each may edit a card, and Slack takes some 50 edits a
-minute; on AWS each is a call of CloudWatch."""
+"""Least time between two looks at one running job's progress, which may edit its card."""
+LOOKS = 10.0
+"""Looks at progress, for all jobs together, that may be made at once."""
+LOOKS_A_SECOND = 0.5
+"""Looks at progress, for all jobs together, on average. Each may edit a card, and Slack takes some 50 edits a minute;
+on AWS each is a call of CloudWatch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +39,15 @@ class Patience:
     interval: float
     """Seconds between two rounds."""
     lost_after: timedelta = timedelta(minutes=5)
-    """From so long after its submission on a job that compute does not know is LOST."""
+    """Time after its submission from which a job that compute does not know is LOST."""
     explain_after: timedelta = timedelta(minutes=10)
-    """A job that has waited to run for longer is told why."""
+    """Time that a job waits to run before its thread says why."""
     leadership: timedelta = timedelta(seconds=5)
-    """For so long at least the process that watched last keeps the others from it, also if it is dead."""
+    """Least length of the leader lease: for so long a leader that died keeps other processes from watching."""
 
 
 class Watcher:
-    """One process's watcher. Of all that share a database one watches at a time."""
+    """One process's watcher. Of all processes that share a database, the one with the leader lease watches."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Watcher:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Watch until `stop()`, while no other process does."""
+        """Watch until `stop()`, whenever this process has the leader lease."""
         while not self._stop.is_set():
             if attempt(self._leads):
                 attempt(self.watch_once)
@@ -86,7 +88,10 @@ class Watcher:
             return transaction.leader.acquire("watch", holder=self._holder, at=self._clock(), lasting=lasting)
 
     def watch_once(self) -> int:
-        """Ask compute about every job it has; how many moved. Jobs it does not answer for now are asked about later."""
+        """Ask compute about every job it has. Returns how many moved.
+
+        Jobs for which compute does not answer now are left to the next round. Raises Unavailable.
+        """
         moved = 0
         running: list[tuple[Watched, str | None]] = []
         with self._database.read() as transaction:
@@ -112,7 +117,7 @@ class Watcher:
         return moved
 
     def _observed(self, job: Watched, seen: Observation | None) -> Observation | None:
-        """What was seen; LOST once compute has denied the job twice, and not so early that it may not know it yet."""
+        """What was seen; LOST once compute has denied the job twice and `lost_after` has passed; None before that."""
         if seen is not None:
             self._missing.discard(job.id)
             return seen
@@ -125,11 +130,11 @@ class Watcher:
         return Observation(JobState.LOST, "compute no longer knows this job, and never said how it ended.")
 
     def _waits_long(self, job: Watched) -> bool:
-        """Whether it has waited to run for so long that it should be told why."""
+        """Whether the job has waited to run for so long that its thread should say why."""
         return job.runnable_at is not None and self._clock() - job.runnable_at > self._patience.explain_after
 
     def _follow(self, running: Sequence[tuple[Watched, str | None]]) -> None:
-        """Read how far running programs say they are, those first that were not looked at for longest."""
+        """Read the progress of running programs, first of those that were not looked at for longest."""
         at = self._clock()
         self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
         self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * (at - self._looks_at).total_seconds())

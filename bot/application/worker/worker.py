@@ -9,14 +9,14 @@ from bot.application.worker.watcher import Watcher
 
 
 class Worker:
-    """Runs both. Any number of workers may share a database."""
+    """Runs lanes and watcher. Any number of workers may share a database."""
 
     def __init__(self, *, lanes: LaneRunner, watcher: Watcher) -> None:
         self.lanes = lanes
         self.watcher = watcher
 
     def run(self) -> None:
-        """Work until `stop()`; what is under way is finished first."""
+        """Work until `stop()`; effects under way are finished first."""
         watch = threading.Thread(target=self.watcher.run, name="watch")
         watch.start()
         self.lanes.run()

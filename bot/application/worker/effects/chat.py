@@ -22,9 +22,9 @@ from bot.domain.states import FINAL, JobState
 from bot.storage.transaction import Transaction
 
 NOT_POSTED_YET = 0.5
-"""Seconds after which an edit of a card that is still to be posted is tried again."""
+"""Seconds until the edit of a card that is not posted yet is tried again."""
 MAX_PREVIEW = 8 * 2**20
-"""Bytes of the preview that are read."""
+"""Bytes of the largest preview that is posted."""
 _CARD = "card"
 
 
@@ -32,7 +32,7 @@ class CardEffects:
     """Posts a job's card and keeps it up to date."""
 
     def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, edit_every: timedelta) -> None:
-        """A card stays as it is for `edit_every` at least."""
+        """`edit_every` is the least time between two edits of a card."""
         self._ledger = ledger
         self._database = ledger.database
         self._chat = chat
@@ -40,7 +40,7 @@ class CardEffects:
         self._edit_every = edit_every
 
     def handlers(self) -> Handlers:
-        """CARD and EDIT."""
+        """The handlers of CARD and EDIT."""
         return {
             Kind.CARD: telling(self._ledger, self._post),
             Kind.EDIT: telling(self._ledger, self._edit),
@@ -63,9 +63,9 @@ class CardEffects:
         if timestamp is not None:
             _not_too_often(edited, self._edit_every, now=self._ledger.clock())
             with self._database.read() as transaction:
-                job = transaction.jobs.get(job.id)  # as it stands now
+                job = transaction.jobs.get(job.id)  # the job as it stands now
             self._chat.edit_card(_listened_to(self._stories, job), timestamp)
-        elif awaited:  # it may show the job as it was before
+        elif awaited:  # the card that is being posted may show the job as it was before
             raise Unavailable("The card is not posted yet.", retry_after=NOT_POSTED_YET)
         with self._ledger.done(effect) as transaction:
             transaction.messages.edited(job.id, _CARD, at=self._ledger.clock())
@@ -77,7 +77,7 @@ class ThreadEffects:
     def __init__(
         self, *, ledger: Ledger, chat: Chat, stories: Stories, results: Results, admins: Sequence[str] = ()
     ) -> None:
-        """`admins` are named where a job has waited to run for long."""
+        """`admins` are mentioned where a job has waited to run for long."""
         self._ledger = ledger
         self._database = ledger.database
         self._chat = chat
@@ -86,7 +86,7 @@ class ThreadEffects:
         self._admins = tuple(admins)
 
     def handlers(self) -> Handlers:
-        """REPLY and PREVIEW."""
+        """The handlers of REPLY and PREVIEW."""
         return {
             Kind.REPLY: telling(self._ledger, self._reply),
             Kind.PREVIEW: telling(self._ledger, self._preview),
@@ -113,7 +113,7 @@ class ThreadEffects:
                 transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
 
     def _named(self, story: Story, steps: Sequence[Step]) -> Story:
-        """Who is named: at the end its owner, if they want that; where it waits for long, who can help."""
+        """The story with its mentions: at the end the owner, if they want that; where the job waits long, admins."""
         last = steps[-1].state if steps else None
         if last is JobState.RUNNABLE:
             return replace(story, helpers=self._admins)
@@ -140,7 +140,7 @@ class HomeEffects:
     """Brings home tabs up to date."""
 
     def __init__(self, *, ledger: Ledger, chat: Chat, queries: Queries, edit_every: timedelta) -> None:
-        """A home tab stays as it is for `edit_every` at least."""
+        """`edit_every` is the least time between two updates of a home tab."""
         self._ledger = ledger
         self._database = ledger.database
         self._chat = chat
@@ -148,12 +148,12 @@ class HomeEffects:
         self._edit_every = edit_every
 
     def handlers(self) -> Handlers:
-        """HOME."""
+        """The handler of HOME."""
         return {Kind.HOME: telling(self._ledger, self._show)}
 
     def _show(self, effect: Effect, job: Job) -> None:
         person = job.actor
-        with self._database.begin() as transaction:  # whatever else calls for it by now is shown with this
+        with self._database.begin() as transaction:  # all effects that wait for this home tab are coalesced
             transaction.outbox.coalesce(effect, person, at=self._ledger.clock())
             shown = transaction.people.get(person).home_shown_at
         _not_too_often(shown, self._edit_every, now=self._ledger.clock())
@@ -164,7 +164,7 @@ class HomeEffects:
 
 
 def _listened_to(stories: Stories, job: Job) -> Story:
-    """What is told of the job. Raises Refused where no channel hears of it."""
+    """The job's story. Raises Refused where the job has no channel."""
     if job.request.channel is None:
         raise Refused("Nobody listens to this job in chat.")
     return stories.of(job)

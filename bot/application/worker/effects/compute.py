@@ -24,11 +24,12 @@ from contract.program import RESULTS
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS, CHECKS = 10.0, 20
-"""What BOSS is given to say whether a request can work, when nobody waits for the answer, and how often: about an hour
-with back-off. Then the person hears that it could not be asked."""
+CHECK_SECONDS = 10.0
+"""Seconds that BOSS is given for a check: nobody waits for the answer."""
+CHECKS = 20
+"""Attempts at a check, about an hour with back-off, after which the person is told that BOSS could not be asked."""
 MAX_SUMMARY = 2**20
-"""Bytes of results.json that are read."""
+"""Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
@@ -39,7 +40,7 @@ class CheckEffects:
         self._lifecycle = lifecycle
 
     def handlers(self) -> Handlers:
-        """CHECK."""
+        """The handler of CHECK."""
         refuse, said = self._lifecycle.refuse, "BOSS could not be asked, time and again:"
         return {Kind.CHECK: Handler(perform=self._check, give_up=refuse, attempts=CHECKS, exhausted=said)}
 
@@ -54,7 +55,7 @@ class CheckEffects:
 
 
 class Launcher:
-    """Says how a job's program is run: its arguments by the pipelines' contract, its size, its limits."""
+    """Makes the Work of a job: arguments by the pipelines' contract, processors, memory and time limit."""
 
     def __init__(
         self, *, catalog: Catalog, results: Results, boss_host: str, predictions: str = "", viewer: str = ""
@@ -115,7 +116,7 @@ class SubmitEffects:
         self._launcher = launcher
 
     def handlers(self) -> Handlers:
-        """SUBMIT and CANCEL: neither is ever given up while compute may still perform it."""
+        """The handlers of SUBMIT and CANCEL, which are never given up while compute may still perform them."""
         return {
             Kind.SUBMIT: Handler(perform=self._submit, give_up=self._lifecycle.refuse),
             Kind.CANCEL: Handler(perform=self._cancel, give_up=self._lifecycle.not_cancelled),
@@ -151,7 +152,7 @@ class CollectEffects:
         self._output = output
 
     def handlers(self) -> Handlers:
-        """COLLECT."""
+        """The handler of COLLECT."""
         return {Kind.COLLECT: Handler(perform=self._collect, give_up=self._give_up)}
 
     def _collect(self, effect: Effect, job: Job) -> None:
@@ -160,7 +161,7 @@ class CollectEffects:
             summary = self._summary(job)
         else:
             tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-        if job.exit_code is None:  # who ended it may have had no time to strike the token out of its log
+        if job.exit_code is None:  # no orderly end: the token may still be in the log
             self._output.redact(job)
         self._lifecycle.conclude(effect, summary=summary, log_tail=tail)
 
@@ -168,7 +169,7 @@ class CollectEffects:
         self._lifecycle.conclude(effect, summary=None, log_tail=(), note=error)
 
     def _summary(self, job: Job) -> Summary:
-        """The announced results; what lies there, where there is no results.json (an old image) or it is unusable."""
+        """The announced results; the folder's files where results.json is missing (an old image) or unusable."""
         try:
             return Summary.model_validate(json.loads(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)))
         except NotFound:
@@ -179,7 +180,7 @@ class CollectEffects:
 
 
 def _left(file: ResultFile) -> Finding | None:
-    """A file that the program left in the results folder; None where its name cannot be told."""
+    """A file in the results folder; None for the log, and for a name that is unfit to be shown."""
     try:
         return Finding(name=file.name) if file.name != LOG_FILE else None
     except ValidationError:

@@ -22,7 +22,7 @@ class MailEffects:
         self._domain = domain
 
     def handlers(self) -> Handlers:
-        """MAIL_ACCEPTED and MAIL_FINISHED."""
+        """The handlers of MAIL_ACCEPTED and MAIL_FINISHED."""
         handler = telling(self._ledger, self._send)
         return {Kind.MAIL_ACCEPTED: handler, Kind.MAIL_FINISHED: handler}
 

@@ -1,4 +1,4 @@
-"""duties are called what the field calls them: leader leases"""
+"""the table leader_leases, in place of duties"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.drop_table("duties")  # a lease lasts seconds: whoever held one takes it again
+    op.drop_table("duties")  # a lease lasts seconds: its holder acquires it again
     _make("leader_leases")
 
 
