@@ -5,10 +5,11 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LINTED := .venv/.imports
 
-# A worker more than there are cores: tests that wait for a process leave a core to others. Each takes tests from the
-# one that has most left, in a random order that the seed at the top of the output repeats (-p randomly --randomly-seed=).
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+# A worker takes tests from the one that has most left. There is one more than there are cores: tests that wait for a
+# process leave their core to others.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell expr $(CORES) + 1)
+PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,10 +31,10 @@ demo: $(STAMP)  ## the whole way on this machine: stand-ins, bot, one job (ONCE=
 	$(BIN)/python -m sandbox demo $(if $(ONCE),--once)
 
 test: $(STAMP) began lint  ## everything that must be true: lint, types, import rules, all tests (ARGS="tests/unit -k x")
-	@$(PYTEST) $(ARGS); $(call told,make test,5 min)
+	@$(PYTEST)=$(WORKERS) $(ARGS); $(call told,make test,5 min)
 
 unit: $(STAMP) began  ## the tests that need neither a process nor a server
-	@$(PYTEST) $(or $(ARGS),tests/unit); $(call told,make unit,45 s)
+	@$(PYTEST)=$(CORES) $(or $(ARGS),tests/unit); $(call told,make unit,45 s)
 
 began: $(STAMP)
 	@date +%s > .venv/.began

