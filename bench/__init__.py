@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` measures what is called fast and compares it with its goals."""
+"""Benchmarks: `python -m bench` measures speed, memory and quality, and compares them with their goals."""

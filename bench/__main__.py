@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]`: measure, print a line a figure and the missed goals, and exit with 1 if there are any."""
+"""`python -m bench [NAME …]`: print a line for each figure, and the missed goals; exit with 1 if a goal is missed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def main(argv: Sequence[str] | None = None, benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> int:
-    """Run the named benchmarks, or all. Returns the exit code."""
+    """Run the named benchmarks, or all. Returns the exit code: 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what is called fast.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(benchmarks)}; none: all")
     names = parser.parse_args(argv).names

@@ -1,4 +1,4 @@
-"""`JobService.accept` alone, one call after the other, on both databases."""
+"""`Submission.accept`, one call after the other, on both databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.processes import part, postgresql, workplace
 
 
 def measure() -> Iterator[Figure]:
-    """Information: what the database costs a person who submits."""
+    """The time that the database takes for an acceptance, without a goal."""
     with postgresql() as server:
         for name, url in (("SQLite", ""), ("PostgreSQL", server)):
             with workplace() as folder:

@@ -1,4 +1,4 @@
-"""How well synapses are found, in what time, and in how much memory; docs/detection.md has the last figures."""
+"""Quality, speed and memory of synapse detection; docs/detection.md has the last figures."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.support.puncta import Puncta
 
 NOMINAL = 1.0
 BRIGHT = 2.0
-"""At this level 2018's detector does what it was made for; in dimmer data it finds noise, and its loop over the objects
-takes many times as long, which would flatter every other method."""
+"""Level at which 2018's detector finds synapses; in dimmer data it finds noise, and its loop over the objects takes
+many times as long, which would flatter every other method."""
 DEEP = {
     "offset 1,000": (1, 1000),
     "offset 20,000": (1, 20000),
     "a fifth": (0.2, 0),
     "times 200, offset 10,000": (200, 10000),
 }
-"""What the nominal grey levels are multiplied by, and what is added, as 16-bit numbers."""
+"""Factor and offset that turn nominal grey levels into 16-bit numbers."""
 FRAMES = (10, 100)
-"""That are averaged, which leaves less noise."""
+"""Numbers of frames that are averaged, which leaves less noise."""
 NOISE: list[dict[str, Any]] = [
     *({"kind": "poisson", "level": level, "uneven": uneven} for level in (0.3, 3, 30, 120) for uneven in (0, 0.5, 0.9)),
     *({"kind": "normal", "level": level, "uneven": uneven} for level in (10, 40, 90) for uneven in (0, 0.5)),
@@ -81,13 +81,13 @@ NOISE: list[dict[str, Any]] = [
 ]
 NOISE_SHAPE = (20, 1024, 1024)
 SPEED = (((20, 512, 512), 30), ((20, 1024, 1024), 80))
-"""Shapes, and how many times as fast as the plain transcription `nomads2018` must be there."""
+"""Shapes (z, y, x), and how many times faster than the plain transcription `nomads2018` must be."""
 SAME = [(20, 200, 200), (1, 300, 300), (5, 64, 640), (40, 90, 90), (16, 128, 129)]
 TIMES = 7
 
 
 def measure() -> Iterator[Figure]:
-    """Quality over the suite, noise, speed, and a gigavoxel."""
+    """The figures of quality over the suite, noise, speed, and a gigavoxel."""
     yield from _quality()
     yield from _noise()
     yield from _speed()
@@ -146,7 +146,7 @@ def _found(seen: Puncta, method: Method) -> Synapses:
 
 
 def _noise() -> Iterator[Figure]:
-    """The rule is one detection in ten million voxels, for each kind of noise."""
+    """False detections, for each kind of noise: the goal is one in ten million voxels."""
     voxels = float(np.prod(NOISE_SHAPE))
     for how in NOISE:
         one, other = (puncta.noise(seed, shape=NOISE_SHAPE, **how) for seed in (1, 2))
@@ -188,7 +188,7 @@ def _speed() -> Iterator[Figure]:
         seen = puncta.puncta(1, level=BRIGHT, shape=shape)
         name = f"on {'x'.join(map(str, shape))}"
         plain = _seconds(lambda seen=seen: puncta.of_2018(seen.psd, seen.synapsin))  # type: ignore[misc]
-        rounds = [  # in turn, so that a busy moment falls on all of them
+        rounds = [  # in turn, so that a busy moment affects all of them
             {m: _seconds(lambda m=m, seen=seen: detect(seen.psd, seen.synapsin, method=m)) for m in METHODS}  # type: ignore[misc]
             for _ in range(TIMES)
         ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured value. `at_least` and `at_most` are its goal, `floor` the value it is compared with in the same run.
+    """One measured value, its goal `at_least` or `at_most`, and `floor`, a value of the same run to compare it with.
 
     `ratio_at_least` and `ratio_at_most` bound `value / floor`. A figure without any of the four is information.
     """
@@ -29,12 +29,12 @@ class Figure:
 
     @property
     def has_goal(self) -> bool:
-        """Whether it is more than information."""
+        """Whether the figure has a goal, and is more than information."""
         return bool(self._goals())
 
     @property
     def missed(self) -> bool:
-        """Whether a goal is not met. What should have been compared and could not be, is missed as well."""
+        """Whether a goal is missed. A ratio that cannot be computed is a missed goal as well."""
         bounds = ((self.value, self.at_least, self.at_most), (self.ratio, self.ratio_at_least, self.ratio_at_most))
         for value, least, most in bounds:
             if least is not None and not (value is not None and value >= least):
@@ -65,7 +65,7 @@ class Figure:
 
 
 def _number(value: float) -> str:
-    """Three digits that mean something, and no exponent."""
+    """The value with three significant digits, and no exponent."""
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What people look at, with 100,000 jobs in the store, and how soon a thread tells what the watcher saw."""
+"""Lists, status and home tab with 100,000 jobs in the database, and the delay from a transition to its reply."""
 
 from __future__ import annotations
 
@@ -23,37 +23,41 @@ from sandbox.house import ROOT
 
 JOBS, FEW = 100_000, 100
 UNFINISHED_JOBS = 600
-"""Of the many; of the few a fifth."""
+"""Unfinished jobs among the many; among the few, a fifth of that."""
 PERSON, OTHERS = "U01DEMO", 199
 DOWN = 5000
-"""Jobs above the page far down."""
-WARM, TIMES = 5, 40
-"""How often each thing is looked at before it is measured, and then."""
+"""Jobs before the page that is far down the list."""
+WARM = 5
+"""Looks at each view before it is measured."""
+TIMES = 40
+"""Looks at each view that are measured."""
 TOLD = 20
-"""Jobs whose steps are told."""
-MOST, SOON = 300, 1
-"""Milliseconds for what is looked at, and seconds for what is told."""
+"""Jobs for which the delay of replies is measured."""
+MOST = 300
+"""Goal: milliseconds until a person sees a view."""
+SOON = 1
+"""Goal: seconds from a transition to its reply."""
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Of jobs' ids."""
+"""Characters of jobs' ids."""
 ENDS = [JobState.SUCCEEDED] * 15 + [JobState.FAILED] * 3 + [JobState.CANCELLED, JobState.LOST]
-"""States of those that have ended."""
+"""States of the ended jobs, in turn."""
 APART = timedelta(minutes=5)
 AT_ONCE = 5000
-"""Rows inserted at once."""
+"""Rows that are inserted at once."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A database with jobs in it."""
+    """A database with jobs."""
 
     folder: Path
     url: str
     ids: list[str]
-    """The oldest job first."""
+    """Ids of the jobs, oldest first."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings that lead to it. Compute knows none of its jobs, which shall not be lost for that."""
+        """Settings of a bot on this database. Compute knows none of the jobs, so `lost_after` is long."""
         return {
             "NOMADS_DATA": str(self.folder),
             "NOMADS_DATABASE_URL": self.url,
@@ -64,7 +68,7 @@ class Place:
 
 
 def measure() -> Iterator[Figure]:
-    """On both databases, each with few jobs and with many."""
+    """The figures on both databases, with few jobs and with many."""
     counts: list[dict[str, Any]] = []
     with part("follower") as slack, part("boss") as boss:
         for name in ("SQLite", "PostgreSQL"):
@@ -81,7 +85,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _seen(name: str, seconds: Sequence[float], floor: Sequence[float]) -> Iterator[Figure]:
-    """The median is compared: the ninety-fifth of a hundred says more about what else the machine did just then."""
+    """The figures of one view. The median has the goal: the 95th percentile depends on what else the machine does."""
     median, few = (statistics.median(taken) * 1000 for taken in (seconds, floor))
     yield Figure(name=f"{name}, p95", value=_p95(seconds) * 1000, unit="ms", at_most=MOST)
     yield Figure(name=f"{name}, median", value=median, unit="ms", floor=few)
@@ -92,7 +96,7 @@ def _p95(taken: Sequence[float]) -> float:
 
 
 def _looked(slack: Part, url: str, place: Place) -> dict[str, list[float]]:
-    """Seconds until a person sees each of these, time and again."""
+    """Seconds until a person sees each view, for every look."""
     newest, middle = place.ids[-1], place.ids[len(place.ids) // 2]
     down = place.ids[max(11, len(place.ids) - DOWN)]
     wanted: dict[str, dict[str, Any]] = {
@@ -115,7 +119,7 @@ def _looked(slack: Part, url: str, place: Place) -> dict[str, list[float]]:
 
 
 def _mistyped(job: str, ids: list[str]) -> str:
-    """Another last character, so that there is no such job."""
+    """The id with another last character, so that there is no such job."""
     return next(name for last in ALPHABET if (name := job[:-1] + last) not in ids)
 
 
@@ -146,7 +150,7 @@ def _queries(counts: Mapping[str, int]) -> Iterator[Figure]:
 
 
 def _delays(name: str, told: list[dict[str, Any]], place: Place) -> Iterator[Figure]:
-    """From when the transition was written until its reply stood in the thread."""
+    """The delays from the commit of a transition to its reply in the thread."""
     engine = connect(place.url)
     with engine.connect() as connection:
         found = connection.execute(
@@ -168,7 +172,7 @@ def _delays(name: str, told: list[dict[str, Any]], place: Place) -> Iterator[Fig
 
 @contextmanager
 def _bot(slack: Part, boss: Part, place: Place) -> Iterator[str]:
-    """Where it listens to Slack."""
+    """Run a bot; yields the address at which it serves Slack."""
     environment = slack_environment(slack, place.folder) | place.environment
     environment |= {"NOMADS_BOSS_HOST": boss.ready["url"]}
     with bot(environment, log=place.folder / "log") as url:
@@ -177,7 +181,7 @@ def _bot(slack: Part, boss: Part, place: Place) -> Iterator[str]:
 
 @contextmanager
 def _filled(name: str, count: int) -> Iterator[Place]:
-    """A new database of that kind with so many jobs."""
+    """A new database of that kind with `count` jobs."""
     with ExitStack() as stack:
         folder = stack.enter_context(workplace())
         url = f"sqlite:///{folder / 'nomads.db'}" if name == "SQLite" else stack.enter_context(postgresql())
@@ -187,7 +191,7 @@ def _filled(name: str, count: int) -> Iterator[Place]:
 
 
 def _ids(count: int) -> list[str]:
-    """The same every time, and as far apart as those that are drawn by lot."""
+    """Ids that are the same in every run, and spread like random ids."""
     dice = random.Random(5)
     ids: dict[str, None] = {}
     while len(ids) < count:
@@ -196,7 +200,7 @@ def _ids(count: int) -> list[str]:
 
 
 def _fill(url: str, ids: Sequence[str]) -> None:
-    """A job for each id, five minutes apart, and the story of every tenth."""
+    """Insert a job for each id, five minutes apart, and the story of every tenth job."""
     store = Database(connect(url))
     store.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}
@@ -212,7 +216,7 @@ def _fill(url: str, ids: Sequence[str]) -> None:
 
 
 def _row(number: int, job: str, count: int, request: JobRequest, at: datetime) -> dict[str, Any]:
-    """One job of so many; of the newest, which have not ended, five in six are the person's, of the others one."""
+    """A job's row. PERSON has five in six of the newest jobs, which have not ended, and one in five of the others."""
     left = count - number
     if left <= min(UNFINISHED_JOBS, count // 5):
         state, mine = UNFINISHED[left % len(UNFINISHED)], left // len(UNFINISHED) % 6 < 5

@@ -1,4 +1,4 @@
-"""The form and BOSS: opened while BOSS hangs, filled from 2,000 collections, acknowledged in any of its states."""
+"""The form: opened while BOSS hangs, filled from 2,000 collections, acknowledged in every state of BOSS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW, CONNECTIONS, OPTIONS = 40, 10, 400
 
 
 def measure() -> Iterator[Figure]:
-    """A bot of its own for each state of BOSS, so that nothing is known from before."""
+    """The figures, with a new bot for each state of BOSS, so that no answer is cached."""
     with part("slack") as slack, part("load") as load, part("boss") as boss:
         boss.ask(**STATES["hanging"])
         with _bot(slack, boss) as url:
@@ -41,7 +41,7 @@ def measure() -> Iterator[Figure]:
             with _bot(slack, boss) as url:
                 asked = slack.ask(url=url)
                 boss.ask(**how)
-                # another experiment for each, so that nothing of it is known
+                # another experiment for each, so that no answer is cached
                 body = asked["submission"].replace(asked["view"], "V########").replace("cortex", "cortex########")
                 run = _load(load, slack, url, body, FEW, CONNECTIONS, mark="########")
             name = f"forms, acknowledged with BOSS {state}"
@@ -58,7 +58,7 @@ def _load(
 
 @contextmanager
 def _bot(slack: Part, boss: Part) -> Iterator[str]:
-    """Where it listens to Slack."""
+    """Run a bot; yields the address at which it serves Slack."""
     with workplace() as folder:
         environment = slack_environment(slack, folder) | {"NOMADS_BOSS_HOST": boss.ready["url"]}
         with bot(environment, log=folder / "log") as url:

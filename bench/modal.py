@@ -1,4 +1,4 @@
-"""`/nomads submit` to its acknowledged modal over HTTP, beside a bare endpoint that makes the same Slack call."""
+"""`/nomads submit` over HTTP until its modal is acknowledged, beside a bare endpoint that makes the same Slack call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.processes import Part, bot, part, slack_environment, workplace
 
 CONNECTIONS, REQUESTS, ROUNDS = 50, 1000, 5
 LATENCY = 0.02
-"""Seconds in which Slack answers."""
+"""Seconds after which Slack answers."""
 
 
 def measure() -> Iterator[Figure]:
-    """Bot and floor by turns, so that whatever else the machine does hits both; medians over the rounds."""
+    """The figures: medians over rounds, with bot and floor in turn, so that other load affects both."""
     with ExitStack() as stack:
         folder = stack.enter_context(workplace())
         slack, load = stack.enter_context(part("slack")), stack.enter_context(part("load"))
@@ -34,7 +34,7 @@ def measure() -> Iterator[Figure]:
                     requests={"url": place, "body": body, "count": REQUESTS, "secret": slack.ready["secret"]},
                 )
                 failed += run["failed"]
-                if turn:  # the first one warms up
+                if turn:  # the first round warms up
                     rates[name].append(run["rate"])
                     if name == "bot":
                         slowest.append(run["p99"])

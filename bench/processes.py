@@ -1,4 +1,4 @@
-"""Starting the processes of a benchmark and talking to them: a JSON object a line, in and out."""
+"""The processes of a benchmark, and questions and answers to them, a JSON object a line."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ import httpx
 from sandbox.house import ROOT, bot_process
 
 READY_SECONDS = 30.0
-"""What a process is given to get ready."""
+"""Seconds that a process is given to get ready."""
 
 
 class Part:
-    """A process of `bench.parts`. It ends when its standard input does, so none outlives the benchmark."""
+    """A process of `bench.parts`, which ends with its standard input, so that none outlives the benchmark."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.ready: dict[str, Any] = self._read()
-        """What it said when it was ready, such as its address."""
+        """The process's first answer, once it was ready, such as its address."""
 
     def ask(self, **question: Any) -> dict[str, Any]:
-        """Have it do something, and return what it says to that."""
+        """Send a question to the process; returns its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
@@ -48,7 +48,7 @@ class Part:
 
 @contextmanager
 def part(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Part]:
-    """`python -m bench.parts.NAME …`, from when it is ready until the block ends."""
+    """Run `python -m bench.parts.NAME …`; yields it once it is ready, and ends it with the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"bench.parts.{name}", *arguments],
         cwd=ROOT,
@@ -72,13 +72,13 @@ def part(name: str, *arguments: str, environment: Mapping[str, str] | None = Non
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of whoever runs the benchmark."""
+    """The environment without settings of the person who runs the benchmark."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_"))}
 
 
 @contextmanager
 def bot(environment: Mapping[str, str], *, log: Path) -> Iterator[str]:
-    """`python -m bot run` with these settings; gives the address it serves at."""
+    """Run `python -m bot run` with this environment; yields the address at which it serves."""
     with bot_process(environment, log=log) as process:
         deadline = time.monotonic() + READY_SECONDS
         while not _healthy(address := _address(log)):
@@ -88,7 +88,7 @@ def bot(environment: Mapping[str, str], *, log: Path) -> Iterator[str]:
         try:
             yield address
         finally:
-            process.kill()  # asked nicely, it would finish what it is doing, with services that hang
+            process.kill()  # on SIGTERM, the bot would finish effects of services that hang
 
 
 def _address(log: Path) -> str:
@@ -105,7 +105,7 @@ def _healthy(address: str) -> bool:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A folder on the checkout's own disk: in many places /tmp is memory, where a commit costs nothing."""
+    """A folder on the checkout's own disk: /tmp is often in memory, where a commit costs nothing."""
     kept = ROOT / "var"
     kept.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=kept) as folder:
@@ -114,7 +114,7 @@ def workplace() -> Iterator[Path]:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A real server, started for this, reached over a socket in a folder of its own."""
+    """Run a PostgreSQL server for the block; yields its URL, over a socket in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="nomads-pg-") as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns where no desktop session has set XDG_RUNTIME_DIR
@@ -128,7 +128,7 @@ def postgresql() -> Iterator[str]:
 
 
 def slack_environment(slack: Part | None, folder: Path) -> dict[str, str]:
-    """Settings of a bot in that folder, with that Slack over HTTP; None: with a Slack that is not there."""
+    """The environment of a bot in that folder, with that Slack over HTTP; None: Slack cannot be reached."""
     ready = slack.ready if slack else {"token": "demo-token", "secret": "demo-secret", "api": "http://127.0.0.1:9/"}
     return {
         "SLACK_BOT_TOKEN": ready["token"],
@@ -141,11 +141,11 @@ def slack_environment(slack: Part | None, folder: Path) -> dict[str, str]:
 
 
 def say(**words: Any) -> None:
-    """A process's own side of the talk: say one thing."""
+    """Print an answer; called in a process of `bench.parts`."""
     print(json.dumps(words), flush=True)
 
 
 def questions() -> Iterator[dict[str, Any]]:
-    """A process's own side of the talk: what it is asked, until it shall end."""
+    """The questions, until standard input ends; called in a process of `bench.parts`."""
     for line in sys.stdin:
         yield json.loads(line)

@@ -1,4 +1,4 @@
-"""`python -m bot --help`: heavy imports wait until they are needed."""
+"""The start of `python -m bot --help`, which imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMES = 10
 
 
 def measure() -> Iterator[Figure]:
-    """The median of some starts, beside that of an interpreter which does nothing."""
+    """The median time of some starts, beside that of an interpreter that does nothing."""
     yield Figure(name="help", value=_start("-m", "bot", "--help"), unit="s", floor=_start("-c", ""), at_most=0.4)
 
 

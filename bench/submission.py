@@ -1,4 +1,4 @@
-"""A submitted view to its job on disk, with everything round the bot answering, and with AWS, BOSS and mail hanging."""
+"""From a submitted view to the job on disk, while all services answer, and while AWS, BOSS and mail hang."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ CONNECTIONS, REQUESTS, ROUNDS = 50, 800, 3
 STOP = "999999999"
 """Where the box ends in the request that is repeated."""
 HANG = 30
-"""Seconds for which a hanging service keeps silent."""
+"""Seconds for which a hanging service does not answer."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Medians over the rounds, and what became of the submissions."""
+    """Medians over the rounds, and the outcomes of the submissions."""
 
     rate: float
     p99: float
     failed: int
     astray: int
-    """Acknowledged submissions that are no row, and rows that no submission was acknowledged for."""
+    """Acknowledged submissions without a row, and rows without an acknowledged submission."""
 
 
 def measure() -> Iterator[Figure]:
-    """One bot after the other: two would work against each other."""
+    """The figures, from one bot after the other: two at once would disturb each other."""
     with part("slack") as slack, part("load") as load:
         prompt, hanging = (_run(slack, load, *arguments) for arguments in ((), ("--hang", str(HANG))))
     yield Figure(name="submissions", value=prompt.rate, unit="/s", at_least=250)
@@ -62,7 +62,7 @@ def _run(slack: Part, load: Part, *services: str) -> Run:
             events = f"{url}/slack/events"
             asked = slack.ask(url=events, x=f"0, {STOP}")
             for turn in range(ROUNDS + 1):
-                mark = "########"  # each on a box of its own: the same work is not taken twice
+                mark = "########"  # each on a box of its own: the same work is not accepted twice
                 body = asked["submission"].replace(asked["view"], f"V{turn}{mark}")
                 body = body.replace(STOP, f"{turn + 1}{mark}")
                 requests = {
@@ -75,7 +75,7 @@ def _run(slack: Part, load: Part, *services: str) -> Run:
                 runs.append(load.ask(connections=CONNECTIONS, requests=requests))
         acknowledged = 1 + sum(run["answered"] for run in runs) - sum(run["failed"] for run in runs)
         return Run(
-            rate=statistics.median(run["rate"] for run in runs[1:]),  # the first one warms up
+            rate=statistics.median(run["rate"] for run in runs[1:]),  # the first round warms up
             p99=statistics.median(run["p99"] for run in runs[1:]),
             failed=sum(run["failed"] for run in runs),
             astray=abs(_jobs(folder) - acknowledged),
@@ -83,7 +83,7 @@ def _run(slack: Part, load: Part, *services: str) -> Run:
 
 
 def _jobs(folder: Path) -> int:
-    """How many jobs are on disk, after the bot was killed. No key can be there twice: the column is unique."""
+    """The number of jobs on disk, after the bot was killed. No key occurs twice, since the column is unique."""
     with closing(sqlite3.connect(folder / "nomads.db")) as database:
         counted: int = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
     return counted

@@ -1,4 +1,4 @@
-"""One look at 10,000 running jobs on AWS Batch."""
+"""One round of the watcher over 10,000 running jobs on AWS Batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 3
 
 
 def measure() -> Iterator[Figure]:
-    """The whole application is in the measured process, Slack's side too; AWS is in another."""
+    """The figures: the measured process has the whole application, with Slack's side; AWS runs in another process."""
     with workplace() as folder, part("services") as services:
         _fill(folder)
         environment = slack_environment(None, folder) | ENVIRONMENT | {"AWS_ENDPOINT_URL": services.ready["aws"]}
@@ -39,7 +39,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _fill(folder: Path) -> None:
-    """A database in which so many jobs run."""
+    """Make a database in which many jobs run."""
     store = Database(connect(f"sqlite:///{folder / 'nomads.db'}"))
     store.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}

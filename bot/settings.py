@@ -122,7 +122,7 @@ def read(kind: type[S]) -> S:
     except ValidationError as error:
         prefix = str(kind.model_config.get("env_prefix", ""))
         wrong = "\n".join(
-            f"{name if name.isupper() else prefix + name.upper()}: {found['msg']}"
+            f"{name if name.isupper() else prefix + name.upper()}: {found['msg'].removeprefix('Value error, ')}"
             for found in error.errors(include_input=False, include_url=False)
             for name in [".".join(str(part) for part in found["loc"])]
         )

@@ -104,7 +104,7 @@ class Question:
     """What a person should know before the request is accepted; `agree` labels a box to tick, empty: there is none."""
 
     text: str
-    """Slack's mark-up."""
+    """The question in Slack's mark-up."""
     agree: str
     digest: str
 

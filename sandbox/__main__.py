@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code. A subcommand's module is imported when it is asked for."""
+    """Run one subcommand and return its exit code. A subcommand's module is imported only when it runs."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description="A workspace on your own machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     boss = commands.add_parser("boss", help="serve the BOSS stand-in alone")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 MAX_VIEW_BYTES = 250_000
-"""A view's size as JSON; beyond it Slack answers `view_too_large`."""
+"""Bytes of a view as JSON; Slack answers a larger one with `view_too_large`."""
 MAX_MESSAGE_TEXT = 40_000
-"""Characters of chat.postMessage's text; beyond it `msg_too_long`."""
+"""Characters of chat.postMessage's text; Slack answers a longer one with `msg_too_long`."""
 MAX_UPDATE_TEXT = 4_000
 """Characters of chat.update's text."""
 MAX_BLOCKS_TEXT = 13_200
-"""Characters of all blocks of a message together; beyond it `msg_blocks_too_long` (Slack does not document it)."""
+"""Characters of all blocks of a message; Slack answers more with `msg_blocks_too_long` (undocumented)."""
 
 _MESSAGE_BLOCKS = 50
 _VIEW_BLOCKS = 100
@@ -83,12 +83,12 @@ def message_problems(blocks: Any) -> list[str]:
 
 
 def view_problems(view: Any) -> list[str]:
-    """Why Slack would not take this modal or home view; empty where it would. Its size is not looked at here."""
+    """Why Slack would not take this modal or home view; empty where it would. The view's size is not checked."""
     return _Check().view(view)
 
 
 def options_problems(answer: Any) -> list[str]:
-    """Why Slack would not show these suggestions (an app's answer to `block_suggestion`)."""
+    """Why Slack would not show these suggestions (an app's answer to `block_suggestion`); empty where it would."""
     check = _Check()
     if not isinstance(answer, dict) or not ({"options", "option_groups"} & answer.keys()):
         return ["[ERROR] missing required field: options [json-pointer:]"]
@@ -104,7 +104,7 @@ def text_length(blocks: Any) -> int:
 
 
 def with_ids(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A copy in which every block has a block_id and every interactive element an action_id, as Slack returns them."""
+    """A copy in which every block has a block_id and every interactive element an action_id, as Slack returns it."""
     kept: list[dict[str, Any]] = json.loads(json.dumps(blocks))  # quicker than copy.deepcopy
     for block in kept:
         if not block.get("block_id"):
@@ -128,13 +128,13 @@ def elements_of(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def choices_of(element: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All options an element offers itself, its groups' flattened."""
+    """All options that an element itself offers, with groups flattened."""
     groups = element.get("option_groups") or ()
     return copy.deepcopy([*(element.get("options") or ()), *(o for group in groups for o in group["options"])])
 
 
 class _Check:
-    """One look at one message or view; collects every problem rather than the first."""
+    """The check of one message or view, which collects every problem."""
 
     def __init__(self) -> None:
         self.found: list[str] = []

@@ -1,9 +1,9 @@
-"""A stand-in of BOSS v1 on this machine: what the bot and the programs, through the unmodified `intern`, ask of it.
+"""A stand-in of BOSS v1 on this machine: the parts that the bot, and the programs through unmodified `intern`, use.
 
-It lists collections, describes what is there, tells permissions, gives voxels, and takes detections. It answers as BOSS
-does, error bodies and oddities included: the list of collections has a double slash, a refused token is a 401 with
-`detail`, every other refusal has `status`, `code` and `message`. It has no other part of BOSS: a 404 says so.
-It listens on 127.0.0.1 only and never logs a token.
+The stand-in lists collections, describes resources, tells permissions, gives voxels, and takes detections. It answers
+as BOSS does, error bodies and oddities included: the list of collections has a double slash, a refused token is a 401
+with `detail`, every other refusal has `status`, `code` and `message`. Any other part of BOSS is a 404. The stand-in
+listens on 127.0.0.1 only and never logs a token.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from sandbox.volumes import Bricks, Synthetic, Triple, cortex
 LOG = logging.getLogger("sandbox.boss")
 
 DEMO_TOKEN = "demo-token"
-"""The token the stand-in takes unless it is told others."""
+"""The token that the stand-in accepts unless other tokens are given."""
 PREDICTIONS = "collman_nomads", "nomads_predictions"
 """Collection and experiment that programs write their detections to, unless the settings say another place."""
 MAX_CUTOUT = 520 * 2**20
-"""The most bytes of a cutout, uncompressed, as in BOSS."""
+"""Bytes of the largest cutout, uncompressed, as in BOSS."""
 
 # BOSS's own numbers for its errors (django/bosscore/error.py), with the HTTP status each goes out under.
 INVALID_CUTOUT = 400, 1001
@@ -58,14 +58,14 @@ NO_SUCH_RESOURCE = 404, 4000
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who a token belongs to, and the collections it opens beyond the public ones; `*` is every collection."""
+    """A token's owner, and the collections that the token opens beyond the public ones; `*` is every collection."""
 
     user: str
     read: frozenset[str] = frozenset()
     write: frozenset[str] = frozenset()
 
     def may(self, permission: str, collection: str) -> bool:
-        """Whether that token has `read` or `write` on the collection; who may write may read."""
+        """Whether the token has the permission `read` or `write` on the collection; `write` includes `read`."""
         names = self.write if permission == "write" else self.read | self.write
         return "*" in names or collection in names
 
@@ -80,7 +80,7 @@ class Served:
 
 
 class Hold:
-    """Requests that are kept waiting. `reached` is set when the first one arrives."""
+    """Requests that are held up. `reached` is set when the first one arrives."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -98,7 +98,7 @@ class Hold:
 
 @dataclass
 class _Fault:
-    """Something that goes wrong with the next `left` requests whose path begins with `prefix`."""
+    """A fault of the next `left` requests whose path begins with `prefix`."""
 
     prefix: str
     left: int
@@ -138,16 +138,16 @@ class _Refusal(Exception):
 class BossStandIn:
     """A BOSS in a thread: `with BossStandIn() as boss: … boss.url …`.
 
-    `tokens` maps a token to what it opens; `public` always opens the public collections and nothing else.
-    `port` 0 takes a free one. With `demo`, the synthetic `demo/cortex` is there (public), as `boss.cortex`, and an
-    experiment of the same frame for detections (see PREDICTIONS).
+    `tokens` maps a token to its Access; `public` always opens the public collections only. `port` 0 takes a free port.
+    With `demo`, there is the public synthetic `demo/cortex`, as `boss.cortex`, and an experiment of the same frame for
+    detections (see PREDICTIONS).
     """
 
     def __init__(self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool = True) -> None:
         everything = frozenset({"*"})
         self._as_made = dict({DEMO_TOKEN: Access(user="demo", write=everything)} if tokens is None else tokens), demo
         self.requests: deque[Served] = deque(maxlen=10_000)
-        """What was answered, oldest first; without headers, so without tokens."""
+        """The answered requests, oldest first; without headers, so without tokens."""
         self.cortex: Synthetic | None = None
         self._lock = threading.RLock()
         self._port = port
@@ -178,7 +178,7 @@ class BossStandIn:
             self.add(collection, experiment, shape=self.cortex.shape, voxel_nm=self.cortex.voxel_nm, channels={})
 
     def reset(self) -> None:
-        """Be as when it was made, at the same address: only what it began with is there, and nothing goes wrong."""
+        """Return to the initial state, at the same address: initial resources only, and no faults."""
         with self._lock:
             for hold in self._holds:
                 hold.release()
@@ -243,7 +243,7 @@ class BossStandIn:
 
     @contextmanager
     def hanging(self, *, prefix: str = "/") -> Iterator[Hold]:
-        """Keep every request under the path prefix waiting until the block ends or the hold is released."""
+        """Hold up every request under the path prefix until the block ends or the hold is released."""
         fault = _Fault(prefix, 2**31, hold=self._new_hold())
         self._faults.append(fault)
         assert fault.hold is not None
@@ -285,13 +285,13 @@ class BossStandIn:
         self._thread.join(timeout=10)
 
     def serve(self, listening: socket.socket) -> None:
-        """Serve in this thread until SIGINT or SIGTERM, on what `listen` gave."""
+        """Serve in this thread until SIGINT or SIGTERM, on the socket from `listen`."""
         self._make().run([listening])
 
     def listen(self) -> socket.socket:
-        """Take the port; `url` is known from then on. Raises OSError where the port is taken."""
+        """Bind the port; `url` is known from then on. Raises OSError where the port is taken."""
         listening = socket.create_server(("127.0.0.1", self._port))
-        # asyncio does so only for sockets it makes itself; else every answer but a connection's first waits 40 ms
+        # TCP_NODELAY: asyncio sets it only on its own sockets; without it, answers but a connection's first wait 40 ms
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         return listening
@@ -303,7 +303,7 @@ class BossStandIn:
                 lifespan="off",
                 ws="none",
                 log_config=None,
-                log_level="critical",  # a cut connection is on purpose; requests are logged by the middleware
+                log_level="critical",  # connections are cut on purpose; the middleware logs requests
                 access_log=False,
                 timeout_graceful_shutdown=1,
             )
@@ -429,7 +429,7 @@ class BossStandIn:
     # ── the volume service ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _box(self, call: _Call, channel: _Channel) -> tuple[Triple, Triple]:
-        """Start and stop (z, y, x) of the cutout asked for, in voxels at resolution 0, which is the only one here."""
+        """Start and stop (z, y, x) of the requested cutout, in voxels at resolution 0, the only one here."""
         experiment = self._collections[call.path["c"]].experiments[call.path["e"]]
         frame = self._frames[experiment.about["coord_frame"]]
         asked = "/".join(call.path[part] for part in ("res", "x", "y", "z"))
@@ -457,11 +457,11 @@ class BossStandIn:
         if call.method == "POST":
             try:
                 data = np.frombuffer(blosc.decompress(call.body), channel.bricks.dtype)
-            except Exception:  # whatever blosc or numpy found wrong with it, BOSS says the same
+            except Exception:  # BOSS says the same for any error of blosc or numpy
                 raise _Refusal(WRONG_DATATYPE, "Failed to decompress data. Verify the datatype.") from None
             if data.size != np.prod(shape):
                 raise _Refusal(WRONG_DIMENSIONS, "Failed to unpack data. Verify the datatype and dimensions.")
-            data = data.reshape(shape)  # what lies under a zero stays, as in BOSS: only to_black erases
+            data = data.reshape(shape)  # voxels under a zero stay, as in BOSS: only to_black erases
             channel.bricks.write(start, np.where(data == 0, channel.bricks.read(start, stop), data))
             return Response(status_code=201)
         data = channel.bricks.read(start, stop)
@@ -477,7 +477,7 @@ class BossStandIn:
     # ── permissions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _permission_sets(self, call: _Call) -> Response:
-        """What the token's owner may do with an experiment; BOSS checks that it is there, and no right to read it."""
+        """The permissions of the token's owner on an experiment, which must exist but need not be readable."""
         collection, experiment = (call.query.get(name, "") for name in ("collection", "experiment"))
         if collection not in self._collections:
             raise _Refusal(NO_SUCH_RESOURCE, f"{collection} does not exist.")
@@ -495,7 +495,7 @@ class BossStandIn:
 
 
 class _Call:
-    """One request, as the handlers see it."""
+    """One request, for the handlers."""
 
     def __init__(self, request: Request, access: Access, body: bytes) -> None:
         self.method = request.method
@@ -505,7 +505,7 @@ class _Call:
         self.body = body
 
     def json(self) -> dict[str, Any]:
-        """The body. Raises BOSS's refusal where it is no JSON object."""
+        """The body. Raises BOSS's refusal where the body is no JSON object."""
         try:
             given = json.loads(self.body or b"{}")
         except ValueError:
@@ -516,7 +516,7 @@ class _Call:
 
 
 class _Faults:
-    """ASGI middleware: counts and logs requests, and lets go wrong what was asked to."""
+    """ASGI middleware: records and logs requests, and causes the ordered faults."""
 
     def __init__(self, app: ASGIApp, boss: BossStandIn) -> None:
         self._app = app
@@ -555,7 +555,7 @@ _EXPERIMENT: dict[str, Any] = {
     "time_step": 0,
     "time_step_unit": "seconds",
 }
-"""What BOSS says of every experiment here, beside its name and its frame."""
+"""BOSS's fields of every experiment here, beside its name and frame."""
 
 
 def _channel_about(name: str, given: Mapping[str, Any], creator: str) -> dict[str, Any]:
@@ -577,7 +577,7 @@ def _channel_about(name: str, given: Mapping[str, Any], creator: str) -> dict[st
 
 
 def serve(port: int, *, tokens: Sequence[str] = (DEMO_TOKEN,)) -> int:
-    """Serve BOSS alone until it is interrupted, having said on stdout where it is and what is there.
+    """Print the address and the experiments, and serve BOSS alone until interrupted.
 
     Returns an exit code: 2 where the port is taken.
     """

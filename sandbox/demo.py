@@ -1,4 +1,4 @@
-"""The whole way on one machine: a person submits a job in the stand-in workspace, and what follows is printed."""
+"""The demo on one machine: a person submits a job in the stand-in workspace, and the conversation is printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE = 120
 
 
 class Disappointment(Exception):
-    """Something did not go as it should; the text says what."""
+    """A step of the demo failed; the text says which."""
 
 
 def demo(*, once: bool) -> int:
@@ -56,7 +56,7 @@ def _stay(alive: Callable[[], bool]) -> int:
 
 
 class _Conversation:
-    """What one person does, and what they get to see, printed as it happens."""
+    """Plays one person's actions, and prints what the person sees as it happens."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -65,7 +65,7 @@ class _Conversation:
         self._said: set[str] = set()
 
     def play(self) -> None:
-        """Submit, follow, check. Raises Disappointment."""
+        """Submit a job, follow it, and check the links. Raises Disappointment."""
         print(f"you       /nomads {COMMAND}")
         ack = self._person.slash("/nomads", COMMAND, channel=CHANNEL)
         view = self._slack.view_of(self._person)
@@ -96,7 +96,7 @@ class _Conversation:
         if any(text.startswith(("Failed", "Lost")) for line in texts for text in line.splitlines()):
             raise Disappointment("the job failed")
         shown = any(message.get("files") for message in self._slack.messages(CHANNEL))
-        ended = any("✅ Finished" in text for text in texts)  # the card, which is edited every three seconds at most
+        ended = any("✅ Finished" in text for text in texts)  # on the card, which is edited every three seconds at most
         return len(self._house.mail.messages) == 2 and shown and ended
 
     def _say(self, key: str, place: str, texts: list[str]) -> None:
@@ -106,7 +106,7 @@ class _Conversation:
                 print(f"{place:9} {line}", flush=True)
 
     def _check(self) -> None:
-        """Every link that was given leads somewhere."""
+        """Check that every link given to the person can be opened. Raises Disappointment."""
         texts = [text for message in self._slack.messages(CHANNEL) for text in _texts(message)]
         links = re.findall(r"<(http[^|>]+)\|", "\n".join(texts))
         if not any(re.search(r"Finished.*: .*synapses", text) for text in texts):
@@ -120,7 +120,7 @@ class _Conversation:
 
 
 def _plain(text: str) -> list[str]:
-    """Slack's mark-up as a person sees it, a line each; a card's fact (a bold heading and what follows) is one line."""
+    """Lines of Slack's mark-up as a person reads them; a fact of a card (bold heading and text) is one line."""
     text = re.sub(r"<!date\^[^|>]*\|([^>]*)>|<[^|>]+\|([^>]*)>|<(@\w+)>", lambda m: m[1] or m[2] or m[3], text)
     text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("`", "")
     heading, bold, rest = text.removeprefix("*").partition("*\n")

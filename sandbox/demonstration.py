@@ -1,7 +1,8 @@
 """Trains the demonstration model of nomads-classifier on synthetic volumes: `python -m sandbox.demonstration`.
 
-It writes `pipelines/classifier/demonstration.npz`, and beside it `demonstration.json` with what the model gets right on
-a volume it was not trained on. Synapses are cut out at their true places, moved by up to a voxel as a detector would.
+The script writes `pipelines/classifier/demonstration.npz`, and `demonstration.json` with the model's accuracy on a
+volume that was not used for training. Synapses are cut out at their true places, moved by up to a voxel, as a detector
+would do.
 """
 
 from __future__ import annotations
@@ -30,26 +31,28 @@ CHANNELS = {
     "vglut": "VGluT1",
 }
 SHAPE = (64, 512, 512)
-TRAINED_ON, HELD_OUT = 1, 2
-"""Seeds; demo/cortex has neither."""
+TRAINED_ON = 1
+"""Seed of the volume for training, not that of demo/cortex."""
+HELD_OUT = 2
+"""Seed of the volume for testing, not that of demo/cortex."""
 NAME = "demonstration model"
 ABOUT = "The classes come from a demonstration model, trained on synthetic data; on other volumes they mean nothing."
 
 
 @dataclass
 class _Whole:
-    """A channel of a synthetic volume."""
+    """A channel of a synthetic volume, read by sections."""
 
     volume: Synthetic
     name: str
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Sections of it."""
+        """The sections `[start, stop)`, (z, y, x)."""
         return self.volume.bricks(self.name).read((start, 0, 0), (stop, *self.volume.shape[1:]))
 
 
 def examples(seed: int, components: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Features and labels of the true synapses in a synthetic volume, but for those near its border."""
+    """Features (n, features) and labels (n,) of a synthetic volume's true synapses, except those near its border."""
     volume = cortex(seed=seed, shape=SHAPE)
     random = np.random.Generator(np.random.Philox(seed))
     places = np.rint(volume.truth).astype(np.int64) + random.integers(-1, 2, volume.truth.shape)
@@ -62,7 +65,7 @@ def examples(seed: int, components: NDArray[np.float64]) -> tuple[NDArray[np.flo
 
 
 def demonstration() -> tuple[Weights, dict[str, object]]:
-    """The model, and how well it does on the volume that was held out."""
+    """The model, and its accuracy on the volume that was held out."""
     components = contrasts(ROLES_2018, CUBE_2018, core=(3, 5, 5))
     features, labels = examples(TRAINED_ON, components)
     model = train(
@@ -89,7 +92,7 @@ def demonstration() -> tuple[Weights, dict[str, object]]:
 
 
 def main(folder: Path = DEMONSTRATION.parent) -> None:
-    """Write both files."""
+    """Train the model and write both files."""
     model, figures = demonstration()
     (folder / DEMONSTRATION.name).write_bytes(model.to_bytes())
     text = json.dumps(figures, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""All the stand-ins together, and the bot as a process of its own among them."""
+"""All stand-ins together, and the bot as a process that uses them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.slack import SlackStandIn
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 30
-"""What a bot that was asked to end is given before it is killed."""
+"""Seconds from asking a bot to end until it is killed."""
 
 
 class House:
@@ -37,7 +37,7 @@ class House:
         return self
 
     def reset(self) -> None:
-        """Let everything be as when it was made, at the same addresses."""
+        """Return every stand-in to its initial state, at the same addresses."""
         self.boss.reset()
         self.mail.reset()
         self.slack.reset()
@@ -49,7 +49,7 @@ class House:
         self._stack.close()
 
     def environment(self, data: Path, *, socket_mode: bool = True, **more: str) -> dict[str, str]:
-        """The settings of a bot that lives here, as environment; `data` is its folder."""
+        """The environment of a bot that uses these stand-ins; `data` is the bot's folder."""
         settings = {
             "SLACK_BOT_TOKEN": self.slack.bot_token,
             "SLACK_SIGNING_SECRET": self.slack.signing_secret,
@@ -67,12 +67,12 @@ class House:
 
 @contextmanager
 def bot_process(environment: Mapping[str, str], *arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m bot …` with exactly these settings, its output in `log`; ended with the block."""
+    """Run `python -m bot …` with exactly this environment and its output in `log`; ended with the block."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_"))}
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "bot", *(arguments or ("run",))],
-            cwd=log.parent,  # not in the checkout: a .env that lies there is for a real workspace
+            cwd=log.parent,  # not in the checkout, whose .env is for a real workspace
             env={**inherited, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

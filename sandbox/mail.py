@@ -1,4 +1,4 @@
-"""A real SMTP server on loopback that keeps what it gets and can have bad days."""
+"""An SMTP server on loopback that stores mails, and fails on demand."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Security = Literal["plain", "starttls", "tls"]
 class MailServer:
     """An SMTP server on 127.0.0.1; use it as a context manager.
 
-    `security` asks for STARTTLS before anything else, or for TLS from the start, with a certificate made for
-    127.0.0.1 and localhost (`certificate`, PEM, for the client to trust). With `login` (user, password) nothing is
-    taken from a stranger. Recipients are refused, put off or kept waiting as `refuse`, `put_off` and `hang` ordered.
+    `security` requires STARTTLS first, or TLS from the start, with a certificate made for 127.0.0.1 and localhost
+    (`certificate`, PEM, for the client to trust). With `login` (user, password), clients have to log in. `refuse`,
+    `put_off` and `hang` decide how recipients are answered.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class MailServer:
         self._folder: TemporaryDirectory[str] | None = None
         self._controller: Controller | None = None
         self.attempts = 0
-        """How many times somebody tried to hand over a message (RCPT commands seen)."""
+        """Attempts to hand over a message (RCPT commands received)."""
 
     def __enter__(self) -> MailServer:
         context: ssl.SSLContext | None = None
@@ -91,23 +91,23 @@ class MailServer:
 
     @property
     def messages(self) -> list[EmailMessage]:
-        """What was received, oldest first; the envelope is in X-Envelope-From and X-Envelope-To."""
+        """The received messages, oldest first; the envelope is in X-Envelope-From and X-Envelope-To."""
         with self._changed:
             return list(self._messages)
 
     def to(self, address: str) -> list[EmailMessage]:
-        """What was received for this address, oldest first."""
+        """The messages received for this address, oldest first."""
         return [m for m in self.messages if address in str(m["X-Envelope-To"]).split(", ")]
 
     def wait_for(self, count: int, seconds: float = 10.0) -> list[EmailMessage]:
-        """Wait until so many messages have come; returns all. Raises TimeoutError."""
+        """Wait until `count` messages have come; returns all. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._messages) >= count, seconds):
                 raise TimeoutError(f"{len(self._messages)} of {count} messages came within {seconds} s")
             return list(self._messages)
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call this after every message, from the server's thread."""
+        """Call the listener after every message, from the server's thread."""
         self._listeners.append(listener)
 
     def refuse(self, address: str, reply: str = "550 5.1.1 no such mailbox") -> None:
@@ -119,17 +119,17 @@ class MailServer:
         self._put_off += times
 
     def hang(self) -> None:
-        """Answer nobody's RCPT until `release` is called."""
+        """Answer no RCPT until `release` is called."""
         self._released.clear()
         self._hanging = True
 
     def release(self) -> None:
-        """Go on answering."""
+        """Answer RCPT commands again."""
         self._hanging = False
         self._released.set()
 
     def reset(self) -> None:
-        """Be as when it was made, on the same port: without a message, an order or a listener."""
+        """Return to the initial state, on the same port: without messages, faults and listeners."""
         self.release()
         with self._changed:
             self._messages.clear()
@@ -143,7 +143,7 @@ class MailServer:
             await asyncio.get_running_loop().run_in_executor(None, self._released.wait)
 
     def _reply_to(self, address: str) -> str:
-        """What a recipient is answered; empty: welcome."""
+        """The reply that refuses a recipient; empty: the recipient is accepted."""
         if address.lower() in self._refused:
             return self._refused[address.lower()]
         if self._put_off > 0:
@@ -189,7 +189,7 @@ class _Handler:
 
 
 class _Controller(Controller):
-    """aiosmtpd's, without its warning that passwords cross an unencrypted loopback."""
+    """aiosmtpd's controller, without the warning about passwords on an unencrypted loopback."""
 
     def factory(self) -> SMTP:
         with warnings.catch_warnings():
@@ -199,7 +199,7 @@ class _Controller(Controller):
 
 
 def _free_port() -> int:
-    """A port nobody holds; aiosmtpd cannot be asked which one it took, so it is chosen for it."""
+    """A free port; aiosmtpd does not tell which port it takes, so the port is chosen here."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -207,7 +207,7 @@ def _free_port() -> int:
 
 
 def _context(folder: Path) -> ssl.SSLContext:
-    """A server context with a certificate made now, valid for a day, written to the folder."""
+    """A server context with a new certificate, valid for a day, written to the folder."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)

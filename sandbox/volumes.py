@@ -1,6 +1,6 @@
 """Synthetic array tomography whose synapses are known, for demonstrations and tests.
 
-Voxels are made when they are first read, brick by brick, and depend on nothing but the seed and their place.
+Voxels are made when they are first read, brick by brick, and depend only on the seed and their place.
 Axes are z, y, x; positions are in voxels, with the centre of the first voxel at 0.
 """
 
@@ -20,17 +20,17 @@ Triple = tuple[int, int, int]
 Array = NDArray[Any]
 
 BRICK: Triple = (16, 256, 256)
-"""Extent of the blocks voxels are made and kept in."""
+"""Extent of the blocks in which voxels are made and stored."""
 CELL: Triple = (8, 16, 16)
 """At most one site stands in each cell of this extent, so that two sites are always told apart."""
 INSET: Triple = (1, 3, 3)
-"""How far a site keeps from the walls of its cell."""
+"""Least distance of a site from the walls of its cell."""
 REACH: Triple = (5, 6, 6)
-"""How far a punctum shines from its centre; beyond, it is darker than one grey level."""
+"""How far a punctum is drawn from its centre; beyond, it is darker than one grey level."""
 
 
 class Bricks:
-    """A volume kept in blocks that come into being when they are touched. Safe to use from several threads.
+    """A volume stored in blocks that are made when they are first touched. Safe to use from several threads.
 
     `fill(index)` gives the first content of a block, of shape BRICK; without it, blocks are zero.
     """
@@ -54,7 +54,7 @@ class Bricks:
         return out
 
     def write(self, start: Triple, data: Array) -> None:
-        """Put the array at `start`."""
+        """Write the array (z, y, x) at `start`."""
         stop = (start[0] + data.shape[0], start[1] + data.shape[1], start[2] + data.shape[2])
         with self._lock:
             for index, inside, outside in _overlaps(start, stop):
@@ -65,7 +65,7 @@ class Bricks:
 
 
 def _overlaps(start: Triple, stop: Triple) -> Iterator[tuple[Triple, tuple[slice, ...], tuple[slice, ...]]]:
-    """The blocks a box touches: the block's index, the part within the block, and the part within the box."""
+    """The blocks that a box touches: each block's index, the part within the block, and the part within the box."""
     spans = [range(a // size, -(-b // size)) for a, b, size in zip(start, stop, BRICK, strict=True)]
     for iz, iy, ix in product(*spans):
         inside, outside = [], []
@@ -78,20 +78,20 @@ def _overlaps(start: Triple, stop: Triple) -> Iterator[tuple[Triple, tuple[slice
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """A channel: what one antibody shows. Brightness is in grey levels, sizes in voxels (z, y, x)."""
+    """A channel: the image of one antibody. Brightness is in grey levels, sizes in voxels (z, y, x)."""
 
     name: str
     side: int
-    """-1 presynaptic, +1 postsynaptic: on which side of the cleft its puncta stand."""
+    """The side of the cleft on which the marker's puncta lie: -1 presynaptic, +1 postsynaptic."""
     brightness: float = 90
     spread: float = 0.25
-    """Of the logarithm of the brightness, from punctum to punctum."""
+    """Standard deviation of the logarithm of the brightness, between puncta."""
     size: tuple[float, float, float] = (1.3, 1.4, 1.4)
-    """Standard deviations of a punctum."""
+    """Standard deviations of a punctum, (z, y, x) in voxels."""
     background: float = 24
     noise: float = 9
     chance: float = 1
-    """That it shines at a site whose kind names it; antibodies miss some."""
+    """Probability that the marker shows at a site whose kind names it; antibodies miss some sites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ class Kind:
 
     name: str
     share: float
-    """Of the cells that hold such a site."""
+    """Share of the cells that hold such a site."""
     markers: tuple[str, ...]
     synapse: str = ""
-    """The class of synapse that stands there; empty where there is none."""
+    """The class of synapse at such a site; empty where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Synthetic:
 
     @property
     def channels(self) -> list[str]:
-        """Names of the channels, in their order."""
+        """Names of the channels, in order."""
         return [marker.name for marker in self.markers]
 
     @cached_property
@@ -149,11 +149,11 @@ class Synthetic:
         return np.extract(named != "", named)
 
     def truth_within(self, start: Triple, stop: Triple) -> NDArray[np.float64]:
-        """Those of the true synapses whose centres lie within `[start, stop)`."""
+        """Centres of the true synapses within `[start, stop)`, (n, 3) as z, y, x in voxels."""
         return self.truth[self._within(start, stop)]
 
     def classes_within(self, start: Triple, stop: Triple) -> NDArray[np.str_]:
-        """Their classes, in the order of `truth_within`."""
+        """Classes of the true synapses within `[start, stop)`, (n,), in the order of `truth_within`."""
         return self.classes[self._within(start, stop)]
 
     def _within(self, start: Triple, stop: Triple) -> NDArray[np.bool_]:
@@ -161,7 +161,7 @@ class Synthetic:
         return inside
 
     def bricks(self, channel: str) -> Bricks:
-        """The channel's voxels, uint8; writing to them changes them. Raises KeyError for an unknown channel."""
+        """The channel's voxels, uint8, which may be written to. Raises KeyError for an unknown channel."""
         if channel not in self._bricks:
             number = self.channels.index(channel) if channel in self.channels else -1
             if number < 0:
@@ -171,7 +171,7 @@ class Synthetic:
 
     @cached_property
     def _puncta(self) -> Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """By the marker's number: centres (n, 3) and brightness (n,)."""
+        """The puncta by the marker's number: centres (n, 3) and brightness (n,)."""
         positions, kinds = self.sites
         random = np.random.Generator(np.random.Philox(self.seed + 1))
         axis = random.standard_normal(positions.shape)
@@ -186,7 +186,7 @@ class Synthetic:
         return found
 
     def _brick(self, number: int, index: Triple) -> Array:
-        """One block of one channel: background, noise of its own, and the puncta that reach into it."""
+        """One block of one channel: background, the block's own noise, and the puncta that reach into it."""
         marker = self.markers[number]
         # the generator counts up in the first word, so blocks and channels never share numbers
         random = np.random.Generator(np.random.Philox(key=[self.seed, number], counter=[0, *index]))
@@ -215,7 +215,7 @@ class Synthetic:
         return made
 
     def _illumination(self, low: Array) -> NDArray[np.float32]:
-        """Uneven light across the field of view, as microscopes have it: a few grey levels, in every section alike."""
+        """Uneven light across the field of view, as in microscopes: a few grey levels, equal in all sections."""
         y, x = (np.arange(low[i], low[i] + BRICK[i], dtype=np.float32) / np.float32(self.shape[i]) for i in (1, 2))
         uneven: NDArray[np.float32] = np.float32(4) * np.outer(np.sin(np.pi * y), np.sin(np.pi * x)).astype(np.float32)
         return uneven
@@ -224,10 +224,10 @@ class Synthetic:
 def cortex(*, seed: int = 2018, shape: Triple = (64, 1024, 1024)) -> Synthetic:
     """The volume `demo/cortex`: 64 x 1024 x 1024 voxels of 50 x 96 x 96 nm (z, y, x) in eight channels.
 
-    Where PSD95 and Synapsin shine side by side stands a synapse; either alone is there to mislead. About a quarter of
-    the synapses are GABAergic: Gephyrin, GAD and GABA shine there, at the others GluN1 and VGluT1, though each is
-    missed at times. TdTomato marks some cells, whatever their synapses are. PSD95 is as bright at GABAergic synapses as
-    elsewhere, which is kinder than tissue is. Another seed gives another volume of the same kind.
+    A synapse is where PSD95 and Synapsin show side by side; one without the other is a distractor. About a quarter of
+    the synapses are GABAergic: Gephyrin, GAD and GABA show there, at the others GluN1 and VGluT1, though each is missed
+    at times. TdTomato marks some cells, whatever their synapses are. PSD95 is as bright at GABAergic synapses as at
+    others, which makes detection easier than in tissue. Another seed gives another volume of the same kind.
     """
     return Synthetic(
         shape=shape,

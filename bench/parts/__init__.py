@@ -1,1 +1,1 @@
-"""What a benchmark runs in processes of its own, so that nothing measured shares an interpreter with its measuring."""
+"""The processes of benchmarks, so that measured code and measuring code do not share an interpreter."""

@@ -17,7 +17,7 @@ TIMES = 500
 
 
 def main() -> None:
-    """Accept so many jobs for every question; say how long one took, in seconds."""
+    """Accept TIMES jobs for every question; answer with the median and the 99th percentile of seconds a job."""
     core = build_core(Settings(_env_file=None))
     core.database.migrate()
     values = {"pipeline": "nomads-unsupervised", "collection": "demo", "experiment": "cortex", "email": "a@example.org"}

@@ -1,6 +1,6 @@
 """BOSS's metadata for one experiment and 2,000 collections: at once, after a set delay, with an error, or never.
 
-It is asyncio on bare sockets: benchmarks share their two cores with it.
+The server is asyncio on bare sockets, since benchmarks share their two cores with it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANSWERS: list[tuple[str, dict[str, Any]]] = [
 
 
 def main() -> None:
-    """Serve until standard input ends; a question sets `delay` in seconds (below 0: never) and `status`."""
+    """Serve until standard input ends; a question sets `delay` in seconds (below 0: no answer) and `status`."""
     asyncio.run(_serve())
 
 

@@ -28,7 +28,7 @@ from bot.web.site import THREADS
 from handlers import modal
 
 Opening = Callable[[str], Awaitable[Any]]
-"""Opens the view for a trigger id."""
+"""A function that opens the view for a trigger id."""
 
 
 def main() -> None:
@@ -74,12 +74,12 @@ def _app(opening: Opening, secret: str) -> Starlette:
 
 
 def _sdk(api: str, token: str, view: dict[str, Any]) -> Opening:
-    """slack_sdk's own client, in threads."""
+    """Open views with slack_sdk's own client, in threads."""
     return _threaded(WebClient(token=token, base_url=api), view)
 
 
 def _pooled(api: str, token: str, view: dict[str, Any]) -> Opening:
-    """slack_sdk's client on the bot's kept connections, in threads."""
+    """Open views with the bot's client, whose connections stay open, in threads."""
     return _threaded(PooledWebClient(token=token, base_url=api), view)
 
 

@@ -1,4 +1,4 @@
-"""Somebody in Slack who follows jobs, and Slack itself: what they do is timed until they see what they wanted."""
+"""A person in Slack who follows jobs, and Slack itself: each action is timed until its result is seen."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sandbox.slack.delivery import Envelope
 
 CHANNEL = "#synapses"
 STEPS = {"RUNNING": "Running, after", "SUCCEEDED": "Finished"}
-"""States, and how the words begin that tell them in a thread."""
+"""States, and the beginnings of the texts that tell them in a thread."""
 PATIENCE = 120.0
-"""Seconds in which all jobs must have ended and been told."""
+"""Seconds within which all jobs must have ended and been told."""
 
 
 def main() -> None:
-    """Serve until standard input ends. A question names `url`, where the bot is, and what to do there.
+    """Serve until standard input ends. A question has the bot's `url` and an action.
 
-    `command` (what is typed), `page` (a place in a list) or `home` is done `times` times; `expected` must stand in what
-    is then seen, and the answer's `seconds` say how long each took. `submit` sends in so many jobs; the answer's `told`
-    says when which step of which job stood in its thread, in seconds since the epoch.
+    `command` (typed text), `page` (a place in a list) or `home` is repeated `times` times; the result must contain
+    `expected`, and the answer's `seconds` has the time of each. `submit` submits that many jobs; the answer's `told`
+    has the time at which each step of each job appeared in its thread, in seconds since the epoch.
     """
     with SlackStandIn(manifest=ROOT / "manifest.yml", any_trigger=True, record=False, ack_timeout=10) as slack:
         say(api=slack.api_url, token=slack.bot_token, secret=slack.signing_secret)
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 class Follower:
-    """The demo person before their screen."""
+    """The demo person at their screen."""
 
     def __init__(self, slack: SlackStandIn) -> None:
         self._slack = slack
         self._person = slack.person()
 
     def time(self, wanted: Mapping[str, Any]) -> float:
-        """Seconds until they see it. Raises RuntimeError where they see something else."""
+        """Seconds until the person sees the expected result. Raises RuntimeError where the result is another."""
         if "command" in wanted:
             seconds, seen = self._type(wanted["command"])
         elif "page" in wanted:
@@ -67,7 +67,7 @@ class Follower:
         return ack.seconds, ack.body
 
     def _turn(self, place: str, title: str) -> tuple[float, Any]:
-        """Nobody clicks 500 times: the second page is turned to, and then its click is sent again with that place."""
+        """Turn to a page: instead of 500 clicks, the click to the second page is sent again with that page's place."""
         self._type("list all")
         page = self._slack.ephemerals(self._person)[-1]
         turned = self._person.click(page, f"{cards.LIST}_older")
@@ -81,7 +81,7 @@ class Follower:
         return time.perf_counter() - began, seen
 
     def _shown(self, timestamp: str, title: str) -> Any:
-        """The message's blocks once they have this title: the page comes through the click's response_url."""
+        """The message's blocks once they have this title: the page arrives through the click's response_url."""
 
         def blocks() -> Any:
             whispered = self._slack.workspace.ephemeral[self._person.id]
@@ -101,7 +101,7 @@ class Follower:
         return time.perf_counter() - began, seen
 
     def told(self, jobs: int) -> list[dict[str, Any]]:
-        """Send in so many jobs and watch the channel until each step of each is told in its thread."""
+        """Submit that many jobs and watch the channel until each step of each job is told in its thread."""
         seen: dict[tuple[str, str], float] = {}
         messages = self._slack.workspace.channel(CHANNEL).messages
         earlier = set(messages)
@@ -122,7 +122,7 @@ class Follower:
         return [{"job": job, "state": state, "at": at} for (job, state), at in seen.items()]
 
     def _submit(self, jobs: int) -> None:
-        for number in range(jobs):  # each on a box of its own: the same work is not taken twice
+        for number in range(jobs):  # each on a box of its own: the same work is not accepted twice
             walk(self._slack, FORM | {"x": f"0, {number + 1}"})
 
 

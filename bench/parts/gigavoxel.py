@@ -1,4 +1,4 @@
-"""Detect in a gigavoxel of two uint8 channels: a piece of the suite laid side by side, read as from a file."""
+"""Detection in a gigavoxel of two uint8 channels: a volume of the suite, tiled, and read as from a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILE = (64, 512, 512)
 
 
 def main() -> None:
-    """Once for each question."""
+    """Detect once for each question."""
     tile = puncta(1, shape=TILE)
     say(ready=True)
     for _ in questions():

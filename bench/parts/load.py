@@ -1,7 +1,7 @@
 """A load generator: connections that each send the next request as soon as the last one is answered.
 
-It is asyncio on bare sockets with requests made beforehand, about 30 µs of processor time each, so that on two cores
-the server is what is measured.
+The generator is asyncio on bare sockets with prepared requests, about 30 µs of processor time each, so that on two
+cores the server is what is measured.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 from bench.processes import questions, say
 
 SECONDS = 60.0
-"""A run that takes longer is broken off; what is unanswered by then has failed."""
+"""Seconds after which a run is stopped; requests unanswered by then have failed."""
 
 
 def main() -> None:
-    """Run each load that is asked for and say how it went."""
+    """Run the load of each question and answer with the outcome."""
     say()
     for question in questions():
         requests = signed(**question["requests"])
@@ -51,12 +51,12 @@ def signed(*, url: str, body: str, count: int, secret: str, mark: str = "") -> l
 
 
 class Connection(asyncio.Protocol):
-    """Sends requests one after the other and keeps how long each took."""
+    """Sends requests one after the other and records the time of each."""
 
     def __init__(
         self, requests: Iterator[bytes], times: list[float], wrong: list[str], *, bodies: bool = False
     ) -> None:
-        """`bodies`: answers have one; else it says that something was wrong."""
+        """`bodies`: whether answers have a body; otherwise a body means an error."""
         self.bodies = bodies
         self.requests = requests
         self.times = times
@@ -66,12 +66,12 @@ class Connection(asyncio.Protocol):
         self.began = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self.transport: Any = transport
         self.send()
 
     def send(self) -> None:
-        """The next request, if there is one."""
+        """Send the next request, if there is one."""
         request = next(self.requests, None)
         if request is None:
             self.over.set_result(None)
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Once an answer is whole, note it."""
+        """Record an answer once it is complete."""
         self.buffer += data
         head, found, body = self.buffer.partition(b"\r\n\r\n")
         if not found:
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(url: str, requests: list[bytes], connections: int, *, bodies: bool = False) -> dict[str, Any]:
-    """Send them all; how many were answered and how many failed, and the times in seconds."""
+    """Send all requests; returns the numbers of answers and failures, and the times in seconds."""
     place, loop = urlsplit(url), asyncio.get_running_loop()
     times: list[float] = []
     wrong: list[str] = []

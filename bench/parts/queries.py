@@ -1,4 +1,4 @@
-"""Counts the SQL statements of what people look at."""
+"""Counts the SQL statements of lists, status and home tab."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bot.settings import Settings
 
 
 def main() -> None:
-    """For every question about an `actor`, a `job`, one far `down` the list and a `wrong` name: statements of each."""
+    """Count, for every question: an `actor`, a `job`, a job far `down` the list and a `wrong` name."""
     core = build_core(Settings(_env_file=None))
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith("BEGIN"):  # PostgreSQL's driver says that by itself
+        if not statement.startswith("BEGIN"):  # PostgreSQL's driver begins transactions by itself
             statements.append(statement)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)

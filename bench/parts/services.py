@@ -1,6 +1,6 @@
-"""AWS and a mail server: they answer at once, with as little as the bot needs, or (`--hang`) not at all.
+"""AWS and a mail server, which answer at once with as little as the bot needs, or (`--hang`) not at all.
 
-It is asyncio on bare sockets: benchmarks share their two cores with it.
+The servers are asyncio on bare sockets, since benchmarks share their two cores with them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ENVIRONMENT = {
 """Settings of a bot that uses these services, but for their addresses."""
 
 calls: Counter[str] = Counter()
-"""How often each AWS operation was asked for."""
+"""The number of calls of each AWS operation."""
 
 
 def main() -> None:
-    """Serve until standard input ends; any question is answered with the calls so far."""
+    """Serve until standard input ends; answer every question with the calls so far."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hang", type=float, default=0, help="seconds to keep silent before hanging up")
     asyncio.run(_serve(parser.parse_args().hang))

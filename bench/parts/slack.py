@@ -1,4 +1,4 @@
-"""The Slack stand-in as a process: answers any trigger, keeps no record, and takes as long as it is told."""
+"""The Slack stand-in as a process: accepts any trigger, records no calls, and answers with a set latency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORM = {
 
 
 def main() -> None:
-    """Serve until standard input ends; `url` in a question is where the bot is."""
+    """Serve until standard input ends; a question has the bot's `url`."""
     with SlackStandIn(manifest=ROOT / "manifest.yml", any_trigger=True, record=False, ack_timeout=10) as slack:
         say(api=slack.api_url, token=slack.bot_token, secret=slack.signing_secret)
         for question in questions():
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _opened(slack: SlackStandIn, words: str) -> Ack:
-    """The command that opens the form."""
+    """Type the command that opens the form."""
     opened = slack.person().slash("/nomads", words)
     if not opened.ok or slack.person().view() is None:
         raise RuntimeError(f"the form did not open: {opened}")
@@ -47,7 +47,7 @@ def _opened(slack: SlackStandIn, words: str) -> Ack:
 
 
 def _typed(slack: SlackStandIn, text: str) -> str:
-    """What Slack sent when this was typed into the collection's field."""
+    """The request that Slack sends when this is typed into the collection's field."""
     _opened(slack, "submit")
     person = slack.person()
     view = person.view()
@@ -67,7 +67,7 @@ def _typed(slack: SlackStandIn, text: str) -> str:
 
 
 def walk(slack: SlackStandIn, form: Mapping[str, str]) -> dict[str, Any]:
-    """Open the form and submit it once; the two requests as Slack sent them, to be sent again."""
+    """Open the form and submit it once; returns the two requests as Slack sent them, to be repeated."""
     opened = _opened(slack, "submit")
     person = slack.person()
     view = person.view()

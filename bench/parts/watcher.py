@@ -1,4 +1,4 @@
-"""The bot's process as far as watching goes: the whole application is built, and looks at its jobs when asked."""
+"""A process with the whole application, which watches its jobs once for each question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bot.settings import Settings
 
 
 def main() -> None:
-    """Look once for every question; say what it cost."""
+    """Do one round of the watcher for every question; answer with time, processor time and memory."""
     nomads = build(Settings(_env_file=None))
     say()
     for _ in questions():

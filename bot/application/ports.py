@@ -33,9 +33,9 @@ class Compute(Protocol):
         """The state of each id, for any number of ids; an id that compute does not know is absent."""
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the work, queued or running. It ends as FAILED with that reason.
+        """End the work, queued or running, as FAILED with that reason.
 
-        Work that ends by itself before that keeps how it ended; finished or unknown work is left as it is.
+        Work that ends by itself before that stays as it ended; finished or unknown work is left as it is.
         """
 
     def console(self, compute_id: str) -> str:

@@ -64,7 +64,7 @@ class Work:
     cpu: float
     """Virtual processors."""
     memory: int
-    """MiB."""
+    """Memory in MiB."""
     timeout: timedelta
     owner: str
     """Whose token the run uses."""

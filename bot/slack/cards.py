@@ -39,12 +39,23 @@ HEADER = 150
 """Slack's limit on a header's text, in characters."""
 BLOCKS = 12_000
 """Characters that all blocks of a message hold together; Slack refuses some 13,000 (msg_blocks_too_long)."""
-CANCEL, RETRY, EDIT, LOGS, RESULTS, DETAILS = (
-    f"nomads_{name}" for name in ("cancel", "retry", "edit", "logs", "results", "details")
-)
-"""The actions of a job's buttons; a button's value is the job's id."""
-NEW, LIST, TOKEN, TELL, HEAR = (f"nomads_{name}" for name in ("new", "list", "token", "steps", "hear"))
-"""The home tab's other actions: a new job, all jobs, the saved token, which steps are told, mention and mail."""
+# The actions of a job's buttons. A button's value is the job's id.
+CANCEL = "nomads_cancel"
+RETRY = "nomads_retry"
+EDIT = "nomads_edit"
+LOGS = "nomads_logs"
+RESULTS = "nomads_results"
+DETAILS = "nomads_details"
+NEW = "nomads_new"
+"""The home tab's action that opens the form."""
+LIST = "nomads_list"
+"""The home tab's action that lists all jobs of the person; with `_newer` or `_older`, the action of a list's pages."""
+TOKEN = "nomads_token"  # noqa: S105  an action's id
+"""The home tab's action that opens the form for the saved token."""
+TELL = "nomads_steps"
+"""The home tab's action that chooses which steps are told."""
+HEAR = "nomads_hear"
+"""The home tab's action that chooses mention and mail."""
 _SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
 _STATES = {
     JobState.ACCEPTED: "📥 Accepted",

@@ -12,7 +12,7 @@ USAGE = "python -m pipelines.classifier convert components.npy model.pkl weights
 
 
 def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
-    """Write the weights from the published files; the exit code. The last line on `err` says what is wrong."""
+    """Write the weights from the published files. Returns the exit code; the last line on `err` says what is wrong."""
     from contract.program import DONE
     from pipelines.classifier import model, published
     from pipelines.common.program import Failure, WrongRequest
@@ -42,7 +42,7 @@ def convert(argv: Sequence[str], *, out: TextIO, err: TextIO) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["convert"]:
         raise SystemExit(convert(sys.argv[2:], out=sys.stdout, err=sys.stderr))
-    # a SIGTERM that comes while the rest is imported waits until it is heeded
+    # a SIGTERM during the imports waits until there is a handler
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     from pipelines.classifier.driver import run
 

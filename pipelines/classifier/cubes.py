@@ -1,6 +1,6 @@
-"""What a model sees of each synapse: cubes of every channel round its centre, projected. Axes are z, y, x.
+"""The features of each synapse: cubes of every channel round its centre, projected. Axes are z, y, x.
 
-A section is read a few times at most, a slab of one channel is in memory at once, and no loop runs over synapses. The
+A section is read a few times at most, memory holds a slab of one channel, and no loop runs over synapses. The
 projections do not depend on where slabs and batches end.
 """
 
@@ -17,13 +17,13 @@ from pipelines.classifier.model import NOT_CLASSIFIED, Triple, Weights, label
 Array = NDArray[Any]
 
 SLAB = 16
-"""Sections whose synapses are looked at together."""
+"""Sections whose synapses are projected together."""
 _BATCH = 256
 _VOXELS = 2**21
 
 
 class Sections(Protocol):
-    """A channel of the box."""
+    """A channel of the box, read by sections."""
 
     def read(self, start: int, stop: int) -> Array:
         """The sections `[start, stop)` counted from the box's first: unsigned integers, (stop - start, y, x)."""
@@ -38,11 +38,11 @@ def classify(
     slab: int = SLAB,
     told: Callable[[float], None] = lambda part: None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Each synapse's label (n,), and how probable GABA is (n,); NaN where it is not classified.
+    """Each synapse's label (n,), and the probability of GABA (n,); NaN where the synapse is not classified.
 
-    `centres` is (n, 3), in voxels from the box's corner; they are cut to whole voxels, as in 2018. `channels` has one
-    for each of the model's roles, `shape` is the box's. A synapse whose cube would leave the box is NOT_CLASSIFIED.
-    `told` hears which part is done. Raises KeyError where a role has no channel.
+    `centres` is (n, 3), in voxels from the box's corner, and is rounded down to whole voxels, as in 2018. `channels`
+    has a channel for each of the model's roles; `shape` is the box's, (z, y, x). A synapse whose cube would leave the
+    box is NOT_CLASSIFIED. `told` is called with the part that is done. Raises KeyError where a role has no channel.
     """
     whole = np.floor(centres).astype(np.int64).reshape(-1, 3)
     half = np.array(weights.cube) // 2
@@ -77,7 +77,7 @@ def project(
     slab: int = SLAB,
     told: Callable[[float], None] = lambda part: None,
 ) -> NDArray[np.float64]:
-    """Projections (n, components) of the cubes round whole voxels (n, 3), which must lie within the box.
+    """Projections (n, components) of the cubes round whole voxels (n, 3); every cube must lie within the box.
 
     `components` is (components, roles x voxels of the cube), the roles in the order of `roles`.
     """
@@ -99,13 +99,13 @@ def project(
                 batch = here[first : first + _BATCH]
                 z, y, x = corners[batch].T
                 cubes = windows[z - low, y, x].reshape(len(batch), 1, -1).astype(np.float64)
-                # one dot product for each: a matrix product's sums depend on how many rows there are
+                # one dot product each: a matrix product's sums depend on the number of rows
                 features[batch] += np.vecdot(cubes, kernels)
     return features
 
 
 def painted(labels: Array, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each object's value in its voxels: `values[labels]`, which takes eight times the memory in one go."""
+    """Each object's value in its voxels: `values[labels]`, in pieces, as one go takes eight times the memory."""
     out = np.empty(labels.shape, np.uint8)
     to, of = out.reshape(-1), labels.reshape(-1)
     for start in range(0, len(of), _VOXELS):
@@ -114,9 +114,9 @@ def painted(labels: Array, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _bytes(channel: Sections, start: int, stop: int, plane: tuple[int, int]) -> NDArray[np.uint8]:
-    """Sections as the model sees them: grey levels 0 to 255. Deeper data are scaled by their type, as in 2018."""
+    """Sections `[start, stop)` as grey levels 0 to 255; deeper data are scaled by their type, as in 2018."""
     out = np.empty((stop - start, *plane), np.uint8)
-    for z in range(start, stop):  # one by one: what is scaled takes eight bytes a voxel
+    for z in range(start, stop):  # one by one: scaling takes eight bytes a voxel
         section = channel.read(z, z + 1)[0]
         out[z - start] = section if section.dtype == np.uint8 else section / np.iinfo(section.dtype).max * 255
     return out

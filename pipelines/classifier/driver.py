@@ -1,4 +1,4 @@
-"""nomads-classifier: detects synapses in a box and tells GABAergic from other ones by cubes of eight channels."""
+"""nomads-classifier: detects synapses in a box and classifies them as GABAergic or not by cubes of eight channels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ OPTIONS = METHOD | {"--weights": "a model: a file or s3://bucket/key; without it
 
 
 def program(request: Request) -> None:
-    """One run. Raises pipelines.common.program.Failure and its kinds."""
-    # imported here, so that arguments that are wrong are refused at once
+    """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
+    # imported here, so that wrong arguments are refused at once
     import numpy as np
 
     from pipelines.classifier import cubes, model
@@ -73,7 +73,7 @@ def program(request: Request) -> None:
 
 
 def run() -> NoReturn:
-    """The program as a process: never returns."""
+    """Run the program as a process; never returns."""
     main(program, options=OPTIONS)
 
 

@@ -1,7 +1,7 @@
-"""What tells GABAergic synapses from others: a forest over projections of cubes, kept as plain arrays in an .npz file.
+"""The model that tells GABAergic synapses from others: a forest over projections of cubes, stored in an .npz file.
 
-The cubes of a synapse, one of each role's channel, are flattened (z, y, x), put one behind another in the order of
-`roles`, and projected on the components; the forest sees the projections.
+The cubes of a synapse, one of each role's channel, are flattened (z, y, x), concatenated in the order of `roles`, and
+projected on the components; the projections are the forest's features.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ from pipelines.common.results import npz
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
 
-NOT_CLASSIFIED, NON_GABA, GABA = 0, 1, 2
-"""Labels, as in 2018."""
+NOT_CLASSIFIED = 0
+"""Label of a synapse that was not classified, as in 2018."""
+NON_GABA = 1
+"""Label of a synapse that is not GABAergic, as in 2018."""
+GABA = 2
+"""Label of a GABAergic synapse, as in 2018."""
 NAMES = ("not classified", "non-GABA", "GABA")
-"""A label's name."""
+"""Names of the labels, by label."""
 MEANING = ("no synapse", "non-GABA", "GABA", "not classified")
-"""What the values of a volume of classes mean; 1 and 2 as in 2018."""
+"""Meaning of the values in a volume of classes, by value; 1 and 2 as in 2018."""
 ROLES_2018 = ("gaba", "gad", "gephyrin", "glun", "postsynaptic", "presynaptic", "tdtomato", "vglut")
-"""The channels the published components expect, in their order."""
+"""The roles of the published components, in order."""
 CUBE_2018: Triple = (15, 9, 9)
-"""Extent of the published cubes, z, y, x."""
+"""Extent of the published cubes in voxels, (z, y, x)."""
 DEMONSTRATION = Path(__file__).parent / "demonstration.npz"
-"""The model for want of weights; `python -m sandbox.demonstration` makes it."""
+"""The model that is used without `--weights`; `python -m sandbox.demonstration` makes it."""
 LARGEST = 64 * 2**20
-"""The most bytes a file of weights may hold, unpacked. The published ones take 0.4 MB."""
+"""Bytes of the largest file of weights, unpacked. The published ones take 0.4 MB."""
 FORMAT = "nomads-classifier weights 1"
 _ROWS = 2**14
 _KINDS = {
@@ -60,20 +64,21 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights:
-    """A model. Node i of the forest is a leaf where `left[i]` is negative; children stand behind their parents.
+    """A model. Node i of the forest is a leaf where `left[i]` is negative; children have larger numbers than parents.
 
-    Raises ValueError, in words, where the arrays do not make a model.
+    `left`, `right`, `feature` and `threshold` are (nodes,). Raises ValueError, in words, where the arrays do not make
+    a model.
     """
 
     name: str
-    """A few words, for tables."""
+    """The model's name in a few words, for tables."""
     about: str
-    """A sentence: what the model is, for results and reports."""
+    """A sentence about the model, for results and reports."""
     demonstration: bool
-    """Whether it was trained on synthetic data, so that its answers mean nothing elsewhere."""
+    """Whether the model was trained on synthetic data, so that its answers mean nothing on real data."""
     roles: tuple[str, ...]
     cube: Triple
-    """Odd extents, z, y, x, in voxels."""
+    """Extent of a cube in voxels, (z, y, x), all odd."""
     components: NDArray[np.float64]
     """(features, roles x voxels of the cube)."""
     roots: NDArray[np.int64]
@@ -83,7 +88,7 @@ class Weights:
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
     frequencies: NDArray[np.float64]
-    """(nodes, 2): the parts of non-GABA and of GABA among a node's training examples."""
+    """(nodes, 2): the fractions of non-GABA and of GABA among a node's training examples."""
 
     def __post_init__(self) -> None:
         nodes, features = self.threshold.size, len(self.components)
@@ -99,7 +104,7 @@ class Weights:
         _must(nodes > 0 and all(a.shape == (nodes,) for a in one_each), "every node has all its numbers")
         _must(self.frequencies.shape == (nodes, 2), "every node has two frequencies")
         numbers = np.arange(nodes)
-        for side in (self.left, self.right):  # this also means that every way ends at a leaf
+        for side in (self.left, self.right):  # so every path ends at a leaf
             _must(bool(np.all((side < 0) | ((side > numbers) & (side < nodes)))), "children stand behind their parents")
         inner = self.left >= 0
         _must(bool(np.all(inner == (self.right >= 0))), "a node has two children or none")
@@ -113,9 +118,9 @@ class Weights:
         _must(bool(np.allclose(self.frequencies.sum(axis=1), 1)), "a node's frequencies sum to 1")
 
     def probabilities(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How probable non-GABA and GABA are, (n, 2), for (n, features): the mean over the trees.
+        """The probabilities of non-GABA and GABA, (n, 2), for features (n, features): the mean over the trees.
 
-        As scikit-learn 0.19 has it: a float32 feature goes left where it is not above the double threshold.
+        As in scikit-learn 0.19, a float32 feature goes left where it is not above the float64 threshold.
         """
         seen = np.ascontiguousarray(features, np.float32)
         out = np.zeros((len(seen), 2))
@@ -129,36 +134,36 @@ class Weights:
             node = np.repeat(self.roots[None, :], len(part), axis=0)
             while not leaf[node].all():
                 node = np.where(part[row, asked[node]] <= self.threshold[node], left[node], right[node])
-            for tree in range(len(self.roots)):  # one after another, as the sum of doubles depends on it
+            for tree in range(len(self.roots)):  # one after another, as a sum of doubles depends on the order
                 out[first : first + _ROWS] += self.frequencies[node[:, tree]]
         out /= len(self.roots)
         return out
 
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """NON_GABA or GABA for each row of (n, features); NON_GABA where both are as probable."""
+        """NON_GABA or GABA for each row of (n, features), as (n,); NON_GABA where both are equally probable."""
         return label(self.probabilities(features))
 
     def to_bytes(self) -> bytes:
-        """The .npz file. The same model gives the same bytes."""
+        """The model as an .npz file. The same model gives the same bytes."""
         arrays = {name: getattr(self, name) for name in _KINDS if name != "format"}
         return npz({"format": np.array(FORMAT), **{name: np.asarray(value) for name, value in arrays.items()}})
 
 
 def label(probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """NON_GABA or GABA for each row of (n, 2), whichever is more probable; NON_GABA where both are as probable."""
+    """The more probable of NON_GABA and GABA for each row of (n, 2), as (n,); NON_GABA where both are equal."""
     labels: NDArray[np.uint8] = (np.argmax(probabilities, axis=1) + NON_GABA).astype(np.uint8)
     return labels
 
 
 def codes(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What stands in a volume of classes for object 0, which is none, and for objects 1 to n with these labels."""
+    """Values in a volume of classes, (n + 1,): for the background, 0, and for objects 1 to n with these labels (n,)."""
     classified = np.where(labels == NOT_CLASSIFIED, MEANING.index("not classified"), labels)
     found: NDArray[np.uint8] = np.concatenate([[0], classified]).astype(np.uint8)
     return found
 
 
 def parse(content: bytes) -> Weights:
-    """The model in an .npz file's bytes; no pickle is read. Raises ValueError, in words, where there is none."""
+    """The model in an .npz file's bytes, read without pickle. Raises ValueError, in words, where there is none."""
     arrays = dict(_members(content))
     if missing := [name for name in _KINDS if name not in arrays]:
         raise ValueError(f"it has no {', '.join(missing)}")
@@ -201,7 +206,7 @@ def load(where: str) -> Weights:
 
 
 def read(path: Path) -> bytes:
-    """A file's bytes. Raises WrongRequest where it is not there or larger than LARGEST."""
+    """A file's bytes. Raises WrongRequest where the file cannot be read or is larger than LARGEST."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -213,14 +218,14 @@ def read(path: Path) -> bytes:
 
 
 def array(content: bytes) -> Array:
-    """The array in an .npy file's bytes, none of it pickled. Raises ValueError where there is none."""
+    """The array in an .npy file's bytes, read without pickle. Raises ValueError where there is none."""
     file = io.BytesIO(content)
     try:
         reader = np.lib.format.read_array_header_1_0
         if np.lib.format.read_magic(file) == (2, 0):
             reader = np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(file)
-        # numpy would make room for whatever the header promises
+        # numpy would allocate whatever the header promises
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
             raise ValueError
         found: Array = np.load(io.BytesIO(content), allow_pickle=False)
@@ -230,20 +235,20 @@ def array(content: bytes) -> Array:
 
 
 def _members(content: bytes) -> Iterator[tuple[str, Array]]:
-    """The arrays in an .npz file that a model needs, by name."""
+    """The arrays that a model needs in an .npz file, by name. Raises ValueError."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in _KINDS]
             if sum(info.file_size for info in entries) > LARGEST:
                 raise ValueError(f"it unpacks to more than {LARGEST // 2**20} MiB")
-            for info in entries:  # no more than file_size is ever unpacked
+            for info in entries:  # never more than file_size is unpacked
                 yield info.filename.removesuffix(".npy"), array(archive.read(info))
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):
         raise ValueError("it is not an .npz file") from None
 
 
 def _from_s3(bucket: str, key: str) -> bytes:
-    import boto3  # takes a fifth of a second, and only S3 needs it
+    import boto3  # a fifth of a second, which only S3 needs
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,4 +1,4 @@
-"""Results whose every file says, in words, which model told the classes."""
+"""Results in which every file names the model that gave the classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pipelines.common.results import Results
 
 
 class Outputs(Results):
-    """As Results, for classes told by the named model: a column `model` in tables, a line in pictures, all titles."""
+    """As Results, and names the model in each file: a column `model` in tables, a line in pictures, all titles."""
 
     def __init__(self, uri: str, *, model: str) -> None:
         super().__init__(uri)
         self._model = model
 
     def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
-        """Write a file, having marked it, announce it, and return what was written."""
+        """Add the model's name to a file, write it, announce it, and return the content written."""
         if media_type == "text/csv":
             content = _column(content, "model", self._model)
         elif media_type == "image/png":

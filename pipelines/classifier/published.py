@@ -1,7 +1,7 @@
 """Reads the classifier published in 2018, components.npy and model.pkl, without running anything in them.
 
-model.pkl is a pickle of scikit-learn 0.19.1, which no current scikit-learn loads. Here every class it names is a stub
-that keeps what it is given, any other name is refused, and the arrays are made of their bytes and checked.
+model.pkl is a pickle of scikit-learn 0.19.1, which no current scikit-learn loads. Here each class of the forest is a
+stub that stores its arguments, any other name is refused, and the arrays are made of their bytes and checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NODE = np.dtype(
         ("weighted_n_node_samples", "<f8"),
     ]
 )
-"""A node of a scikit-learn 0.19 tree."""
+"""The type of a node of a scikit-learn 0.19 tree."""
 
 
 class Refused(ValueError):
@@ -39,7 +39,7 @@ class Refused(ValueError):
 
 
 class _Stub:
-    """Stands for a class: keeps its arguments and its state, and does nothing."""
+    """Stands for a class: stores its arguments and its state, and does nothing."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -61,7 +61,7 @@ class _Tree(_Stub): ...
 
 
 class _Array(_Stub):
-    """`numpy.core.multiarray._reconstruct` makes one; its state is version, shape, dtype, Fortran order, bytes."""
+    """Made by `numpy.core.multiarray._reconstruct`; its state is version, shape, dtype, Fortran order, bytes."""
 
 
 class _ArrayType(_Stub): ...
@@ -85,7 +85,7 @@ _KNOWN = {
 
 
 class _Reader(pickle._Unpickler):
-    """The unpickler written in Python: the one in C makes room for whatever memo index a file names."""
+    """The unpickler written in Python: the one in C allocates memory up to any memo index that a file names."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
@@ -94,7 +94,7 @@ class _Reader(pickle._Unpickler):
 
 
 def convert(components: bytes, model: bytes) -> Weights:
-    """The published classifier from its two files. Raises Refused where they are not what they should be.
+    """The published classifier from its two files. Raises Refused where they are not the published ones.
 
     Nothing named in the files is imported or called.
     """
@@ -116,7 +116,7 @@ def convert(components: bytes, model: bytes) -> Weights:
     def child(side: str) -> NDArray[np.int64]:
         return np.where(nodes[side] < 0, -1, nodes[side] + shift)
 
-    with np.errstate(invalid="ignore", divide="ignore"):  # Weights refuses what is no number
+    with np.errstate(invalid="ignore", divide="ignore"):  # Weights refuses NaN
         frequencies = values / values.sum(axis=1, keepdims=True)
     try:
         for (tree, _), start in zip(trees, first, strict=True):
@@ -141,12 +141,12 @@ def convert(components: bytes, model: bytes) -> Weights:
 
 
 def _trees(model: bytes) -> list[_Tree]:
-    """The forest's trees, its classes being two, non-GABA before GABA."""
+    """The forest's trees. Raises Refused unless the classes are two, non-GABA before GABA."""
     try:
         forest = _Reader(io.BytesIO(model)).load()
     except Refused as refusal:
         raise Refused(f"model: {refusal}; nothing was read") from None
-    except Exception as error:  # what a broken pickle raises is anybody's guess
+    except Exception as error:  # a broken pickle may raise anything
         raise Refused(f"model: it is not a pickle of a forest ({type(error).__name__})") from None
     if not isinstance(forest, _Forest) or not isinstance(forest.state, dict):
         raise Refused("model: it is a pickle of something else than a forest")
@@ -163,7 +163,7 @@ def _trees(model: bytes) -> list[_Tree]:
 
 
 def _nodes(tree: _Tree) -> tuple[Array, NDArray[np.float64]]:
-    """A tree's nodes, and how many examples of either class reached each, (nodes, 2)."""
+    """A tree's nodes, and the examples of each class that reached a node, (nodes, 2). Raises Refused."""
     try:
         nodes, values = _array(tree.state["nodes"]), _array(tree.state["values"])
     except KeyError:

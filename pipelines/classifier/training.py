@@ -1,4 +1,4 @@
-"""Grows a forest on labelled synapses with NumPy alone: small, deterministic, in the form of `model.Weights`."""
+"""Trains a forest on labelled synapses with NumPy only: small, deterministic, in the form of `model.Weights`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from pipelines.classifier.model import GABA, NON_GABA, Triple, Weights
 
 Array = NDArray[Any]
 
-TREES, DEPTH, SMALLEST = 10, 6, 5
-"""Trees of a forest, splits from a root to a leaf at most, and examples in a leaf at least."""
+TREES = 10
+"""Trees of a forest."""
+DEPTH = 6
+"""Splits from a root to a leaf, at most."""
+SMALLEST = 5
+"""Examples in a leaf, at least."""
 
 
 @dataclass
@@ -26,7 +30,7 @@ class _Nodes:
 
 
 def contrasts(roles: tuple[str, ...], cube: Triple, *, core: Triple) -> NDArray[np.float64]:
-    """Components that ask each role's cube how much brighter its core is than the rest: (roles, roles x voxels)."""
+    """Components (roles, roles x voxels): how much brighter the core of each role's cube is than the rest."""
     inner = tuple(slice((side - part) // 2, (side + part) // 2) for side, part in zip(cube, core, strict=True))
     is_core = np.zeros(cube, np.bool_)
     is_core[inner] = True
@@ -46,7 +50,7 @@ def train(
     demonstration: bool,
     seed: int = 0,
 ) -> Weights:
-    """A forest for features (n, features), projected on the components, of synapses labelled NON_GABA or GABA (n,).
+    """A forest for synapses with features (n, features), their cubes' projections, and labels (n,) NON_GABA or GABA.
 
     Each tree sees a sample drawn with replacement, and each split some of the features. The same arguments give the
     same model. Raises ValueError where one of the two classes has no example.
@@ -76,7 +80,7 @@ def train(
 
 
 def _grow(nodes: _Nodes, seen: Array, gaba: Array, random: np.random.Generator, depth: int) -> int:
-    """Add a tree for these examples and return its root's number."""
+    """Add a tree for these examples; returns the number of its root node."""
     number = len(nodes.left)
     part = float(gaba.mean())
     nodes.left.append(-1)
@@ -99,7 +103,7 @@ def _grow(nodes: _Nodes, seen: Array, gaba: Array, random: np.random.Generator, 
 
 
 def _split(seen: Array, gaba: Array) -> tuple[int, float] | None:
-    """The column and the threshold that leave the least Gini impurity; None where no column parts the examples."""
+    """The column and the threshold with the least Gini impurity; None where no column splits the examples."""
     order = np.argsort(seen, axis=0, kind="stable")
     values = np.take_along_axis(seen, order, axis=0).astype(np.float64)
     count = np.arange(1, len(seen))[:, None]

@@ -1,7 +1,7 @@
-"""BOSS through intern: what there is, its voxels, and writing detections back. Arrays have the axes z, y, x.
+"""BOSS through intern: descriptions, voxels, and writing detections back. Arrays have the axes z, y, x.
 
-intern waits for ever, does not retry, forks for large boxes and fails on a null time_step_unit; here it gets deadlines,
-is tried again where that can help, reads in one process, and is asked for plain descriptions.
+By itself, intern waits for ever, does not retry, forks for large boxes and fails on a null time_step_unit. Here calls
+have deadlines, are repeated where that can help, read in one process, and descriptions are read as plain JSON.
 """
 
 from __future__ import annotations
@@ -35,26 +35,29 @@ Array = NDArray[Any]
 Triple = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
-CONNECT, READ = 5, 60
-"""Seconds to wait for a connection, and for the next bytes."""
+CONNECT = 5
+"""Seconds to wait for a connection."""
+READ = 60
+"""Seconds to wait for the next bytes."""
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
 CUBOID: Triple = (16, 512, 512)
-"""What BOSS keeps voxels in, z, y, x."""
+"""Extent of the cuboids in which BOSS stores voxels, (z, y, x)."""
 TILE: Triple = (16, 1024, 1024)
-"""The most asked for at once: whole cuboids, and far below BOSS's limit of 520 MiB. One cuboid of deeper voxels."""
+"""Extent of the largest cutout, (z, y, x): whole cuboids, far below BOSS's 520 MiB. Voxels over 2 bytes: one CUBOID."""
 UNFINISHED = "NOMADS is writing here, or was stopped while it did: not to be trusted."
+"""Description of the detections' channel while it is written."""
 FINISHED = "Written by NOMADS: 255 where a synapse was found, else 0."
-"""Descriptions of the detections' channel, while it is written and afterwards."""
+"""Description of the detections' channel once it is written."""
 _ADVICE = {
     404: "; the channel is not there any more: see what the experiment has.",
     413: "; ask for a smaller box.",
 }
-"""What to do where BOSS refuses voxels of a box it has."""
+"""What to do where BOSS refuses voxels, by status."""
 
 
 class _Transient(Exception):
-    """It may work the next time. The text says what happened."""
+    """The call may succeed the next time. The text says what happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,23 +73,23 @@ class Volume:
 
 
 class Boss:
-    """BOSS, as one request may see it. Raises WrongRequest and BossFailure, neither of which holds the token."""
+    """BOSS for one request. Methods raise WrongRequest and BossFailure, neither of which holds the token."""
 
     def __init__(self, request: Request, *, pauses: tuple[float, ...] = PAUSES) -> None:
         self._request = request
         self._pauses = pauses
-        # the token is set afterwards: intern puts the settings through a config parser, which trips over a %
+        # the token is set afterwards: intern's config parser trips over a %
         self._remote = BossRemote({"protocol": request.protocol, "host": request.host, "token": "unset"})
         self._remote.token_project = request.token
         self._remote.token_volume = request.token
         for service in (self._remote.project_service, self._remote.volume_service):
-            service.session.trust_env = False  # or a netrc file would replace the token
+            service.session.trust_env = False  # a netrc file would replace the token
             service.session_send_opts = {**service.session_send_opts, "timeout": (CONNECT, READ)}
 
     def describe(self, place: tuple[str, str] | None = None) -> Volume:
-        """The experiment asked for, or the one at `place`, which is a collection and an experiment.
+        """The request's experiment, or the one at `place`, which is a collection and an experiment.
 
-        Raises WrongRequest where there is none, and BossFailure where BOSS does not describe it so that it can be used.
+        Raises WrongRequest where there is none, and BossFailure where BOSS's description of it cannot be used.
         """
         collection, name = place or (self._request.collection, self._request.experiment)
         experiment = self._get(ExperimentResource(name, collection))
@@ -117,9 +120,9 @@ class Boss:
             raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
 
     def channel(self, name: str) -> ChannelResource:
-        """The channel of that name in the experiment asked for, as intern reads it.
+        """The channel of that name in the request's experiment, for intern to read.
 
-        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find it.
+        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find the channel.
         """
         request = self._request
         about = self._get(ChannelResource(name, request.collection, request.experiment))
@@ -144,9 +147,10 @@ class Boss:
         *,
         told: Callable[[int], None],
     ) -> Array:
-        """The channel's voxels in the sections `[start, stop)` and rows `[top, bottom)`, counted from the box's corner.
+        """The channel's voxels (z, y, x) in the sections `[start, stop)` and rows `[top, bottom)`, by default all rows.
 
-        All rows by default. `told` hears after each piece how many voxels that was.
+        Sections and rows count from the box's corner. `told` is called after each piece with its number of voxels.
+        Raises BossFailure.
         """
         (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
         corner = (z0 + start, y0 + top, x0)
@@ -158,10 +162,11 @@ class Boss:
         return data
 
     def write(self, place: tuple[str, str], name: str, detections: Array, *, told: Callable[[float], None]) -> None:
-        """Let a uint8 channel of that experiment be 255 in the box where `detections` is not 0, and 0 elsewhere.
+        """Write 255 into the box of a uint8 channel where `detections` (z, y, x) is not 0, and 0 elsewhere.
 
-        The channel is made if it is missing; what an earlier run left in the box is erased. Its description says until
-        the end that it is unfinished. `told` hears which part is done. Raises Failure that says why it cannot be.
+        `place` is collection and experiment, `name` the channel, which is made if it is missing; what an earlier run
+        left in the box is erased. Until the end, the channel's description says UNFINISHED. `told` is called with the
+        part that is done, from 0 to 1. Raises Failure, which says why the detections cannot be written.
         """
         collection, experiment = place
         where = f"{collection}/{experiment}"
@@ -178,7 +183,7 @@ class Boss:
             self._write(lambda: self._remote.update_project(name, channel), where)
         tiles = list(_tiles(self._request.start, detections.shape))
         if about is not None:
-            # BOSS keeps what lies under the zeros of a cutout that is written: only this erases
+            # BOSS leaves voxels as they are where a written cutout is 0: only this erases
             for done, (z, y, x) in enumerate(tiles):
                 told(done / len(tiles) / 2)
                 self._write(
@@ -196,7 +201,7 @@ class Boss:
                     list(x),
                     list(y),
                     list(z),
-                    piece,  # all zero: intern sends nothing
+                    piece,  # intern sends nothing where all is zero
                 ),
                 where,
             )
@@ -206,7 +211,7 @@ class Boss:
     def _make(self, channel: ChannelResource) -> None:
         try:
             self._remote.create_project(channel)
-        except requests.HTTPError as error:  # made meanwhile, by an attempt whose answer got lost or by another run
+        except requests.HTTPError as error:  # an attempt whose answer was lost, or another run, has made it
             if error.response is None or error.response.status_code != 400 or self._get(channel) is None:
                 raise
 
@@ -240,7 +245,7 @@ class Boss:
             ) from None
         except requests.RequestException as error:
             raise _Transient(_network(error)) from None
-        except Exception as error:  # blosc or numpy: what came is no such array
+        except Exception as error:  # blosc or numpy could not decode the answer
             raise _Transient(f"it sent damaged data ({type(error).__name__})") from None
         return found
 
@@ -273,7 +278,7 @@ class Boss:
         return about
 
     def _judge(self, response: requests.Response, doing: str = "") -> None:
-        """Raise what a status of refusal or trouble means for what is being done; return on any other."""
+        """Raise BossFailure or _Transient where the response's status means one; return on any other status."""
         status = response.status_code
         if status == 401:
             raise BossFailure("BOSS refused the token; make a new one on BOSS's token page and submit again.")
@@ -284,7 +289,7 @@ class Boss:
             raise _Transient(f"it answered with status {status}")
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Try again after each pause while the trouble may pass. Raises BossFailure when patience ends."""
+        """Call, and again after each pause while trouble is transient. Raises BossFailure after the last try."""
         for pause in self._pauses:
             try:
                 return attempt()
@@ -302,9 +307,9 @@ class Boss:
 def pick(
     roles: Mapping[str, Sequence[str]], channels: Sequence[str], chosen: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The channel for each role, in the order of the roles: the one `chosen` for it, or the best of its candidates.
+    """The channel for each role, in the order of the roles: the one `chosen` for the role, or the best candidate.
 
-    Raises WrongRequest that names the roles nobody fills and the channels there are, or a channel that fills two.
+    Raises WrongRequest where a role has no channel, or one channel has two roles; the text names the channels.
     """
     chosen = chosen or {}
     if unknown := [role for role in chosen if role not in roles]:
@@ -325,7 +330,7 @@ def pick(
 
 
 def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
-    """The box in pieces that end where BOSS's cuboids do."""
+    """The box in pieces that end at multiples of `tile`, where BOSS's cuboids end."""
     axes = []
     for a, n, size in zip(start, shape, tile, strict=True):
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
@@ -346,7 +351,7 @@ def _listing(names: object, limit: int = 20) -> str:
 
 
 def _message(response: requests.Response) -> str:
-    """BOSS's own words, if it used any, for the end of a sentence."""
+    """BOSS's own message, for the end of a sentence; empty where there is none."""
     try:
         said = response.json()["message"]
     except (ValueError, KeyError, TypeError):
@@ -355,7 +360,7 @@ def _message(response: requests.Response) -> str:
 
 
 def _network(error: requests.RequestException) -> str:
-    """What happened to a connection, in words; requests' own hold addresses of memory and of hosts."""
+    """What happened to a connection, in words; the texts of requests hold addresses of memory and of hosts."""
     if isinstance(error, requests.Timeout):
         return "it did not answer in time"
     if isinstance(error, requests.exceptions.SSLError):

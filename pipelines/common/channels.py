@@ -1,4 +1,4 @@
-"""The channels of a run: read from BOSS once, in slabs, and looked at as often as a method likes. Axes are z, y, x."""
+"""The channels of a run: read from BOSS once, in slabs, and then from this machine. Axes are z, y, x."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipelines.common.program import Failure
 Array = NDArray[Any]
 
 IN_MEMORY = 4 * 2**20
-"""Bytes of a channel that are kept in memory; a larger one goes to a file, which nobody else can open."""
+"""Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
 FETCH = 64 * 2**20
-"""Bytes that come from BOSS between two writes to that file, if they hold a row of its cuboids."""
+"""Bytes that are read from BOSS at once, at most, but one row of cuboids at least."""
 PIECE = 2**21
-"""Voxels that are looked at together."""
+"""Voxels that are measured together, about."""
 LARGEST = 2048
-"""The longer side of a projection, in pixels, at most."""
+"""Pixels of a projection's longer side, at most."""
 SAMPLE = 2**18
-"""About how many voxels stand for a channel where its brightness is described."""
+"""Voxels in the sample of a channel's brightness, about."""
 
 
 class Channel:
@@ -41,7 +41,7 @@ class Channel:
         shape: tuple[int, int, int],
         told: Callable[[int], None],
     ) -> None:
-        """`start` and `shape` are the box's in voxels; `told` hears how many voxels came from BOSS, piece by piece."""
+        """`start` and `shape` are the box's, (z, y, x) in voxels; `told` gets each piece's number of voxels."""
         self.name: str = about.name
         self.dtype = np.dtype(about.datatype)
         self.shape = shape
@@ -52,16 +52,16 @@ class Channel:
         self._step = max(1, round(math.sqrt(math.prod(shape) / SAMPLE)))
         self._sample: list[Array] = []
         self.lowest = self.highest = 0
-        """The least and the greatest value seen."""
+        """The least and the greatest value read so far."""
         self._pixel = -(-max(shape[1:]) // LARGEST)
         high, wide = (-(-side // self._pixel) for side in shape[1:])
         self.projection: Array = np.zeros((high, wide), self.dtype)
-        """The brightest voxel along z of the sections read so far, (y, x); in a large box a pixel is several voxels."""
+        """Maximum along z of the sections read so far, (y, x); in a large box a pixel covers several voxels."""
 
     def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
-        """Rows `[top, bottom)` of the sections `[start, stop)`, counted from the box's corner; by default all.
+        """Rows `[top, bottom)` of the sections `[start, stop)`, from the box's corner, as (z, y, x); by default all.
 
-        Not to be written to. Raises BossFailure, and Failure where this machine cannot keep what was read.
+        Callers must not write to the array. Raises BossFailure, and Failure where this machine cannot store the voxels.
         """
         depth, high, wide = self.shape
         stop = depth if stop is None else stop
@@ -75,7 +75,7 @@ class Channel:
         return found
 
     def fetch(self, stop: int | None = None) -> None:
-        """Have the sections up to `stop`, by default all, on this machine. Raises as `read`."""
+        """Read the sections before `stop`, by default all, from BOSS, unless they were read. Raises as `read`."""
         while self._there < (self.shape[0] if stop is None else stop):
             self._fetch()
 
@@ -85,7 +85,7 @@ class Channel:
         return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self.shape[2])
 
     def _fetch(self) -> None:
-        """Read on to the next wall of BOSS's cuboids along z: in bands of rows that end at walls as well."""
+        """Read up to the next boundary of BOSS's cuboids along z, in bands of rows that end at boundaries too."""
         depth, high, wide = self.shape
         first, row = self._there, wide * self.dtype.itemsize
         stop = min(depth, first + CUBOID[0] - (self._corner[0] + first) % CUBOID[0])
@@ -103,7 +103,7 @@ class Channel:
         self._there = stop
 
     def _look(self, data: Array, top: int) -> None:
-        """Note what there is to know of rows from `top` of new sections."""
+        """Update extremes, projection and sample with rows, from `top` on, of new sections."""
         low, high = int(data.min()), int(data.max())
         self.lowest = min(self.lowest, low) if self._sample else low
         self.highest = max(self.highest, high)
@@ -116,17 +116,17 @@ class Channel:
         self._sample.append(data[:, -top % self._step :: self._step, :: self._step].copy())
 
     def close(self) -> None:
-        """Forget the voxels."""
+        """Discard the voxels."""
         self._kept.close()
 
     @property
     def sample(self) -> Array:
-        """Voxels of a regular grid through all sections read so far, (n,): they stand for the channel's brightness."""
+        """Voxels of a regular grid through all sections read so far, (n,): a sample of the channel's brightness."""
         return np.concatenate([part.reshape(-1) for part in self._sample]) if self._sample else self.projection[:0, 0]
 
     @property
     def constant(self) -> bool:
-        """Whether all that was read has one value."""
+        """Whether all voxels read so far have one value."""
         return self.lowest == self.highest
 
     def brightness(self, labels: Array, count: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The picture of a run: what was seen, where something was found, and how large it is."""
+"""The picture of a run: projections of two channels, circles round the detections, a scale bar."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 Array = NDArray[Any]
 
-LARGEST, SMALLEST = 1024, 384
-"""The longer side of a picture, in pixels, at most and at least."""
+LARGEST = 1024
+"""Pixels of a picture's longer side, at most."""
+SMALLEST = 384
+"""Pixels of a picture's longer side, at least."""
 MAX_MARKS = 5000
-"""More circles than this would cover the picture."""
+"""Circles in a picture, at most: more would cover it."""
 COLOURS = ((255, 230, 80), (80, 225, 255), (235, 235, 235), (255, 140, 60))
-"""Of the circles, by kind: yellow, light blue, near white, orange; they stand out from magenta and green alike."""
+"""Colours of circles, by kind: yellow, light blue, near white, orange; distinct from magenta and from green."""
 
 
 def draw(
@@ -33,13 +35,13 @@ def draw(
 ) -> bytes:
     """A PNG: projections (y, x) of two channels, a circle round each centre, and a scale bar.
 
-    `shape` is what they show, (y, x) in voxels; a pixel of theirs may be several. `centres` is (n, 3), z, y, x in
-    voxels; `radius` of the circles is in voxels; `kinds` choose from COLOURS, in turn. The picture has square
-    nanometres. The same arguments give the same bytes.
+    `shape` is the extent of the projections, (y, x) in voxels; a pixel may cover several voxels. `centres` is (n, 3):
+    z, y, x in voxels from the box's corner. `radius` is in voxels along x; `kinds` are indices into COLOURS, modulo its
+    length. `voxel_nm` is (z, y, x); a nanometre is as long along y as along x. The same arguments give the same bytes.
     """
     high, wide = shape
     _, nm_y, nm_x = voxel_nm
-    # pixels per voxel along y and x: as many as make the voxels' true proportions fit
+    # pixels per voxel along x, such that the voxels' true proportions fit
     zoom = min(max(1.0, SMALLEST / max(high * nm_y / nm_x, wide)), LARGEST / max(high * nm_y / nm_x, wide))
     along = zoom * nm_y / nm_x, zoom
     size = max(1, round(wide * along[1])), max(1, round(high * along[0]))
@@ -68,7 +70,7 @@ def _stretch(plane: Array) -> NDArray[np.uint8]:
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, size: tuple[int, int], *, nm_per_pixel: float) -> None:
-    """A round length of at most a third of the width, in the lower right corner."""
+    """Draw a bar of a round length, at most a third of the width, in the lower right corner."""
     limit = size[0] / 3 * nm_per_pixel
     tens = 10 ** math.floor(math.log10(limit))
     length = next(step * tens for step in (5, 2, 1) if step * tens <= limit)

@@ -5,8 +5,8 @@
     if __name__ == "__main__":
         main(program, options={"--weights": "a file"})
 
-Exit 0 done, 2 the request is wrong, 3 BOSS refused or failed, 1 anything else; the last line on stderr says why, in
-words for the user. The token is never printed.
+Exit codes: 0 done, 2 the request is wrong, 3 BOSS refused or failed, 1 any other failure. The last line on stderr says
+why, in words for the user. The token is never printed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from contract import masking, names, ranges
 from contract.program import BOSS_FAILED, DONE, FAILED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
 
 MAX_KEY = 1000
-"""The longest results key taken; the longest names make one of about 700 characters."""
+"""Characters of the longest results key taken; the longest names make about 700."""
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _RANGES = ("--z-range", "--y-range", "--x-range")
 PATIENCE = 3
-"""Seconds between SIGTERM and the end of a computation that does not heed it."""
+"""Seconds from SIGTERM until a computation that does not react is killed."""
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
@@ -44,7 +44,7 @@ class Failure(Exception):
 
 
 class WrongRequest(Failure):
-    """The request cannot work, whatever is tried."""
+    """The request cannot work, however often it is tried."""
 
     code = WRONG
 
@@ -56,15 +56,15 @@ class BossFailure(Failure):
 
 
 class Stopped(BaseException):
-    """SIGTERM came. No Exception, so that nothing takes it for a failure of its own."""
+    """SIGTERM came. A BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for. Ranges are half-open `(start, stop)` in voxels at resolution 0."""
+    """What the program is asked to do. Ranges are half-open `(start, stop)` in voxels at resolution 0."""
 
     host: str
-    """Host name, and port where it is not the protocol's own."""
+    """Host name, with a port where it is not the protocol's default."""
     protocol: str
     token: str = field(repr=False)
     collection: str
@@ -74,15 +74,15 @@ class Request:
     x: tuple[int, int]
     results_uri: str
     results_key: str = ""
-    """Names the detections' channel in BOSS; empty: made of the pipeline and the box, as the bot makes it."""
+    """Name of the detections' channel in BOSS; empty: made of pipeline and box, as the bot does."""
     predictions: tuple[str, str] | None = None
-    """Collection and experiment the detections are written back to; None: they are not."""
+    """Collection and experiment to which detections are written back; None: they are not."""
     viewer: str = ""
     """A Neuroglancer to link to, also for volumes of a private host; empty: the public one, for public hosts only."""
     channels: Mapping[str, str] = field(default_factory=dict)
-    """Role to channel, where the person who asked said which."""
+    """Role to channel, where the person chose the channel."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """The program's own options that were given, by name without dashes."""
+    """The program's own options that were given, by name without leading dashes."""
 
     @property
     def start(self) -> tuple[int, int, int]:
@@ -95,7 +95,7 @@ class Request:
         return self.z[1] - self.z[0], self.y[1] - self.y[0], self.x[1] - self.x[0]
 
     def public(self) -> dict[str, object]:
-        """All that was asked for but the token, for results.json; where the results go is not part of them."""
+        """The request for results.json: without the token and without the places results go to."""
         return {
             "host": f"{self.protocol}://{self.host}",
             "collection": self.collection,
@@ -116,7 +116,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[str, str] | None = None) -> Request:
     """Read the arguments; the token comes from `--token` or BOSS_TOKEN. Raises WrongRequest.
 
-    `options` are the program's own, `--name` to a line of help; each takes a value and may be left out.
+    `options` are the program's own options, `--name` to a line of help; each takes a value and may be left out.
     """
     own = options or {}
     parser = _Parser(prog="pipeline", allow_abbrev=False)
@@ -134,7 +134,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
     for name, said in own.items():
         parser.add_argument(name, default="", help=said)
     given, unknown = parser.parse_known_args(_join_ranges(argv))
-    if unknown:  # named without their values: one of them may be a token
+    if unknown:  # without their values: a value may be a token
         names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         raise WrongRequest(f"The arguments are wrong: {', '.join(names) or 'a stray word'} is not understood.")
     protocol, host = _host(given.host)
@@ -157,7 +157,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
 
 
 def _join_ranges(argv: Sequence[str]) -> list[str]:
-    """`--x-range -5,10` as one word: argparse takes the value for an option otherwise, and says something unhelpful."""
+    """The arguments with `--x-range -5,10` as one word: argparse would take the value for an option."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] in _RANGES:
@@ -177,7 +177,7 @@ def _host(text: str) -> tuple[str, str]:
             "--host is neither a host name, such as api.bossdb.io, nor a URL, such as http://127.0.0.1:9000."
         )
     try:
-        urlsplit(f"{protocol}://{host}").port  # noqa: B018  it raises where the port is no port
+        urlsplit(f"{protocol}://{host}").port  # noqa: B018  raises for a wrong port
     except ValueError:
         raise WrongRequest("--host has a port beyond 65535.") from None
     return protocol, host
@@ -237,7 +237,7 @@ def _range(axis: str, text: str) -> tuple[int, int]:
 
 
 class Progress:
-    """Lines `progress 0.42 reading` on a stream, at most one a second; the first is told at once."""
+    """Prints lines `progress 0.42 reading` on a stream, the first at once, then at most one a second."""
 
     def __init__(self, *, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
@@ -245,7 +245,7 @@ class Progress:
         self._last = -1e9
 
     def __call__(self, part: float, what: str) -> None:
-        """`part` of the work is done, from 0 to 1, and `what` is being done."""
+        """Print that `part` of the work, from 0 to 1, is done, and that `what` is being done."""
         now = self._clock()
         if now - self._last >= 1:
             self._last = now
@@ -253,7 +253,7 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds spent in each stage, in order."""
+    """Measures the seconds spent in each stage, in order."""
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -261,7 +261,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was spent in that stage."""
+        """Add the time since the last lap to that stage."""
         now = self._clock()
         self.seconds[stage] = round(self.seconds.get(stage, 0) + now - self._since, 3)
         self._since = now
@@ -275,9 +275,9 @@ def run(
     err: TextIO,
     options: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a program and return its exit code, having said on `err` in its last line why it failed, if it did.
+    """Run a program and return its exit code; the last line on `err` says why it failed, if it did.
 
-    The token, if it occurs anywhere in what is said, is left out.
+    The token is hidden in everything that is printed on `err`.
     """
     token = environ.get(TOKEN_VARIABLE, "")
 
@@ -308,13 +308,13 @@ _STOPPED = "The run was stopped before it was done."
 
 
 def main(program: Callable[[Request], None], *, options: Mapping[str, str] | None = None) -> NoReturn:
-    """The program's entry: argv and the environment, exit codes, and an end within seconds of SIGTERM.
+    """Run the program as a process, with argv and the environment; it ends within seconds of SIGTERM.
 
-    The work is done in a child: Python heeds a signal only between two of its own instructions, and one call of a
-    library may compute for minutes. The parent stays free to end it, and to say so where the child no longer can.
+    A child does the work: Python handles a signal only between two of its own instructions, and one call of a library
+    may compute for minutes. The parent stays free to end the child, and to say so where the child no longer can.
     """
-    # the child imports NumPy and makes threads; up to here there are none, so that forking is safe
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until both have their handlers
+    # forking is safe: there are no threads until the child imports NumPy
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until both processes have their handlers
     end_with_parent = dies_with(os.getpid())
     child = os.fork()
     if child:
@@ -339,7 +339,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _watch(child: int) -> int:
-    """Wait for the child, which is asked to end on SIGTERM and made to where it does not; its exit code."""
+    """Wait for the child and return its exit code. SIGTERM is passed on; PATIENCE later the child is killed."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -353,7 +353,7 @@ def _watch(child: int) -> int:
     for number in _ENDS:
         signal.signal(number, ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and its id not given away as long as handlers use it
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # the child is dead, but its id stays reserved for the handlers
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDS, signal.SIGALRM})
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code >= 0:

@@ -1,7 +1,7 @@
-"""report.html: one page that shows a run by itself. It has no script and fetches nothing, so it opens anywhere.
+"""report.html: one page about a run, without scripts and external files, so that it opens anywhere.
 
-`templates/report.html` is its form, and escapes whatever stands in it. The same content gives the same bytes. Charts
-are drawn for a telephone's width, and take their colours from the page, which is light or dark as the reader likes.
+`templates/report.html` escapes every value. The same content gives the same bytes. Charts are drawn for a telephone's
+width, and take their colours from the page, which is light or dark as the reader prefers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 24
+# Extent of a chart and margins of its axes, in pixels at full size.
 _WIDE, _HIGH = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 40
-"""Of a chart, and the margins of its axes, in pixels at full size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One distribution of a chart: how much lies between each two edges."""
+    """One distribution of a chart: a value for each bin."""
 
     label: str
     values: NDArray[np.float64]
@@ -32,16 +32,16 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One or two distributions over the same edges, of which there is one more than values."""
+    """One or two distributions over the same bins; `edges` has one number more than each series has values."""
 
     title: str
     across: str
-    """What the horizontal axis counts, with its unit."""
+    """What the horizontal axis shows, with its unit."""
     up: str
     edges: NDArray[np.float64]
     series: Sequence[Series]
     logarithmic: bool = False
-    """The edges stand at equal ratios."""
+    """Whether the horizontal axis is logarithmic."""
     said: str = ""
     """What the chart shows, in a sentence."""
 
@@ -54,7 +54,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     shades: Sequence[Sequence[float]] | None = None
-    """From -1 to 1, how much the cells after the first column are coloured."""
+    """Colour of the cells after the first column, from -1 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,12 @@ class Section:
 
     @property
     def tables(self) -> list[Table]:
-        """Those of the parts, in their order; they stand before the charts."""
+        """The tables among the parts, in order; they stand before the charts."""
         return [part for part in self.parts if isinstance(part, Table)]
 
     @property
     def charts(self) -> list[Chart]:
-        """Those of the parts, in their order."""
+        """The charts among the parts, in order."""
         return [part for part in self.parts if isinstance(part, Chart)]
 
 
@@ -86,9 +86,9 @@ class Page:
     """Label and value, the first the most important."""
     notes: Sequence[str]
     picture: bytes
-    """A PNG."""
+    """The picture, a PNG."""
     picture_said: str
-    """What the picture shows, for who cannot see it."""
+    """What the picture shows, for readers who cannot see it."""
     key: Sequence[tuple[tuple[int, int, int], str]]
     """The picture's colours and what they mean."""
     sections: Sequence[Section]
@@ -100,7 +100,7 @@ def histogram(
 ) -> Chart:
     """The distribution of values, on a logarithmic axis where they spread over more than a factor of 30.
 
-    `unit` follows numbers in the sentence that says it. No values give an empty chart.
+    `unit` follows the numbers in the chart's sentence. No values give an empty chart.
     """
     values = np.asarray(values, np.float64)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
@@ -125,13 +125,13 @@ def histogram(
 
 
 def whole_bins(low: float, high: float) -> NDArray[np.float64]:
-    """At most BINS + 1 whole numbers in equal steps, from low to beyond high: bins that each hold as many values."""
+    """At most BINS + 1 whole edges in equal steps, from low to beyond high: each bin holds equally many integers."""
     step = max(1, -(-int(high - low + 1) // BINS))
     return np.arange(int(low), int(high) + step + 1, step, dtype=np.float64)
 
 
 def bins(low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.float64]:
-    """BINS + 1 edges from low to high, or round about a single value."""
+    """BINS + 1 edges from low to high, or around a single value."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
         logarithmic = False
@@ -141,7 +141,7 @@ def bins(low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.fl
 
 
 def render(page: Page) -> bytes:
-    """The page as UTF-8."""
+    """The page's HTML, in UTF-8."""
     picture = base64.b64encode(page.picture).decode()
     return _template().render(page=page, picture=picture).encode()
 
@@ -172,19 +172,19 @@ class _Label:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """A chart as SVG has it, in pixels at full size; and its numbers as text, for who would rather read them."""
+    """A chart for SVG, in pixels at full size, and its numbers as text."""
 
     wide: int = _WIDE
     high: int = _HIGH
     middle: str = f"{(_LEFT + _WIDE - _RIGHT) / 2:.0f}"
-    """Of the horizontal axis."""
+    """Middle of the horizontal axis."""
     labels: Sequence[_Label]
     lines: Sequence[str]
     """Paths of the horizontal lines."""
     outlines: Sequence[str]
     """A path for each series."""
     rows: Sequence[tuple[str, Sequence[str]]]
-    """What lies between each two edges: the edges, and each series' value."""
+    """The bins: the edges as text, and each series' value."""
 
 
 def _draw(chart: Chart) -> _Drawing:

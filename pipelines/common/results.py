@@ -39,10 +39,10 @@ class _Place(Protocol):
 
 
 class Results:
-    """A run's results at a URI, `file:///folder/` or `s3://bucket/key/`. Raises WrongRequest where it is neither.
+    """A run's results at a URI, `file:///folder/` or `s3://bucket/key/`. Raises WrongRequest for any other URI.
 
-    Opening it removes an earlier run's results.json, so that nobody takes its files for this run's; it also shows early
-    whether the place can be written to. Raises Failure where it cannot.
+    Construction removes an earlier run's results.json, so that its files are not taken for this run's, and raises
+    Failure where the place cannot be written to.
     """
 
     def __init__(self, uri: str) -> None:
@@ -51,13 +51,13 @@ class Results:
         self._place.remove(RESULTS)
 
     def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
-        """Write a file, announce it in results.json, and return what was written."""
+        """Write a file, announce it in results.json, and return the content written. Raises Failure."""
         self._place.put(name, content, media_type)
         self.files.append(File(name, title, media_type))
         return content
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write results.json: the summary, and the files."""
+        """Write results.json: the summary, and the files. Raises Failure."""
         files = [{"name": f.name, "title": f.title, "media_type": f.media_type} for f in self.files]
         content = json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n"
         self._place.put(RESULTS, content.encode(), "application/json")
@@ -78,8 +78,8 @@ class _Folder:
                 with os.fdopen(handle, "wb") as out:
                     out.write(content)
                     out.flush()
-                    os.fsync(out.fileno())  # the name must never point at half a file, even after a power cut
-                os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from whoever serves the folder
+                    os.fsync(out.fileno())  # no half file under this name, even after a power cut
+                os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from a server of the folder
                 os.replace(temporary, self._path / name)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
@@ -96,7 +96,7 @@ class _Folder:
 
 class _Bucket:
     def __init__(self, bucket: str, prefix: str) -> None:
-        import boto3  # takes a fifth of a second, and only S3 needs it
+        import boto3  # a fifth of a second, which only S3 needs
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -139,13 +139,13 @@ def _place(uri: str) -> _Place:
 
 
 def _aws(error: Exception) -> str:
-    """AWS's own code for what went wrong; its texts may hold more than a user should see."""
+    """AWS's error code; AWS's messages may hold more than a user should see."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code")
     return str(code or type(error).__name__)
 
 
 def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A compressed .npz that loads without pickle. The same arrays give the same bytes: no time of day goes in."""
+    """A compressed .npz that loads without pickle. The same arrays give the same bytes: the file holds no times."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
         for name, array in arrays.items():

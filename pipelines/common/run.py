@@ -1,4 +1,4 @@
-"""One run of a program: what it works on, and all that it leaves behind.
+"""One run of a program: its request and channels, and the files that it writes.
 
     def program(request: Request) -> None:
         with Run(request, entry=Path(__file__).with_name("pipeline.toml")) as run:
@@ -7,8 +7,8 @@
             ...
             run.finish(Found(labels=labels, centres=centres, voxels=voxels, scores=scores))
 
-docs/results.md says what is written, file by file. The same request gives the same bytes: neither times of day nor
-durations stand in a file; how long each phase took is said on stdout.
+docs/results.md describes the files. The same request gives the same bytes: files hold neither times of day nor
+durations; the duration of each phase is printed on stdout.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Array = NDArray[Any]
 COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
 """Of synapses.csv; a mean brightness of each channel follows."""
 PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
-"""Whose versions results.json names."""
+"""Packages whose versions results.json names."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -55,23 +55,23 @@ class Found:
     centres: NDArray[np.float64]
     """(n, 3): z, y, x in voxels from the box's corner."""
     voxels: NDArray[np.int64]
-    """(n,): how many voxels each has."""
+    """(n,): each object's number of voxels."""
     scores: NDArray[np.float64]
-    """(n,): how sure the method is; what the number means is the pipeline's to say."""
+    """(n,): how sure the method is; the pipeline defines the number."""
     kinds: Sequence[str] = ("synapse",)
-    """The classes there are, in the order they are shown in."""
+    """The classes, in the order in which they are shown."""
     kind: NDArray[np.int64] | None = None
-    """(n,): each object's class, as an index into `kinds`; None: all are of the first one."""
+    """(n,): each object's class, as an index into `kinds`; None: all are of the first class."""
 
     def __len__(self) -> int:
         return len(self.voxels)
 
 
 class Run:
-    """A request whose experiment, box and channels are known to be right, and whose results can be written.
+    """A request whose experiment, box and channels are right, and whose results can be written.
 
-    Raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of pipeline.toml
-    unless others are given. A context manager: what was kept of the channels is forgotten at its end.
+    Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
+    pipeline.toml unless given. A context manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Run:
             role: Channel(self.boss, about, start=request.start, shape=request.shape, told=self._told)
             for role, about in described.items()
         }
-        """Role to channel, to be read from."""
+        """Role to channel, with voxels (z, y, x)."""
         self._notes: list[str] = []
         self._warnings: list[str] = []
 
@@ -118,14 +118,14 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The results key: what the bot calls this pipeline on this box."""
+        """The results key, by which the bot names this pipeline on this box."""
         asked = self.request
         return asked.results_key or results_key(
             self.entry["name"], asked.collection, asked.experiment, z=asked.z, y=asked.y, x=asked.x
         )
 
     def progress(self, part: float, phase: str) -> None:
-        """That part of the work is done, from 0 to 1, and this phase begins or goes on: one word or two."""
+        """Tell that `part` of the work is done, from 0 to 1; `phase`, one or two words, begins or goes on."""
         if phase != self._phase:
             self._watch.lap(self._phase)
             self._phase = phase
@@ -140,20 +140,20 @@ class Run:
             self.progress(0.65, phase)
 
     def fetch(self) -> None:
-        """Have every channel on this machine, before anything is computed: BOSS may fail in the middle."""
+        """Read every channel from BOSS before anything is computed, since BOSS may fail half way."""
         for channel in self.channels.values():
             channel.fetch()
 
     def note(self, text: str) -> None:
-        """A sentence that is shown with the results."""
+        """Show a sentence with the results."""
         self._notes.append(text)
 
     def warn(self, text: str) -> None:
-        """A sentence that is shown with the results, and is the last line on stderr: something was odd."""
+        """Show a sentence about something odd with the results, and on stderr at the end."""
         self._warnings.append(text)
 
     def finish(self, found: Found, *, facts: Mapping[str, str] | None = None) -> None:
-        """Write everything, results.json last. `facts` are told under “How this was made”, such as the method."""
+        """Write all files, results.json last. `facts`, such as the method, are shown under “How this was made”."""
         self.progress(0.7, "measuring")
         labels = found.labels
         bright = {role: channel.brightness(labels, len(found)) for role, channel in self.channels.items()}
@@ -221,7 +221,7 @@ class Run:
         return math.prod(self.request.shape) * math.prod(self.volume.voxel_nm) / 1e9
 
     def _look(self, found: Found) -> None:
-        """What a person should know of the data and of what was found in it."""
+        """Add notes and warnings about the data and the objects found."""
         names = ", ".join(f"{role} {name}" for role, name in self.names.items())
         self._notes.insert(0, f"Channels by role: {names}.")
         for role, name in self.names.items():
@@ -269,7 +269,7 @@ class Run:
         )
 
     def _shown(self) -> tuple[str, str]:
-        """The roles the preview shows: magenta and green."""
+        """The roles that the preview shows, in magenta and in green."""
         roles = list(self.channels)
         magenta = "postsynaptic" if "postsynaptic" in roles else roles[0]
         return magenta, "presynaptic" if "presynaptic" in roles else next((r for r in roles if r != magenta), magenta)
@@ -291,7 +291,7 @@ class Run:
         return f"the brightest of each voxel column, {magenta} magenta, {green} green, a circle round each synapse"
 
     def _write_back(self, detections: Array) -> str | None:
-        """Where in BOSS the detections stand now, `collection/experiment/channel`; None: nowhere (a note says why)."""
+        """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
         if not self.request.predictions:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
@@ -395,7 +395,7 @@ class Run:
         return report.Section(title="Synapses", parts=parts)
 
     def _brightness(self, bright: Mapping[str, NDArray[np.float64]]) -> report.Section:
-        """Each channel's values in all voxels and in the synapses, and how channels go together there."""
+        """The section about each channel's values, in all voxels and in synapses, and their correlations."""
         rows, charts = [], []
         for role, channel in self.channels.items():
             sample, inside = channel.sample.astype(np.float64), bright[role]
@@ -448,7 +448,7 @@ class Run:
 
 
 def channel_name(key: str) -> str:
-    """The results key as a name BOSS takes: one that is too long is cut, and keeps a hash of the whole."""
+    """The results key as a name that BOSS takes; one that is too long is cut and ends in a hash of the whole."""
     if len(key) <= MAX_NAME:
         return key
     return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
@@ -464,14 +464,14 @@ def _by_kind(found: Found) -> NDArray[np.int64]:
 
 
 def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per cent of the values between each two edges; those beyond the last count to the last."""
+    """Per cent of the values in each bin; values beyond the last edge count to the last bin."""
     counts = np.histogram(np.minimum(values, edges[-1]), edges)[0]
     shares: NDArray[np.float64] = counts * 100 / max(1, len(values))
     return shares
 
 
 def _correlations(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson's r between each two rows; 0 where one of them is constant."""
+    """Pearson's r of each two rows, (rows, rows); 0 where a row is constant."""
     spread = rows - rows.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(spread, axis=1)
     norm[norm < 1e-9 * np.abs(rows).max(initial=1)] = np.inf

@@ -1,4 +1,4 @@
-"""A link that shows the box in Neuroglancer, for volumes the internet can reach."""
+"""A link that shows the box in Neuroglancer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.common.program import Request
 
 NEUROGLANCER = "https://neuroglancer.bossdb.io/"
 _SHADER = "void main(){float v=toNormalized(getDataValue());emitRGBA(vec4(1,.9,.3,v*.6));}"
-"""Detections in yellow over what they were found in, and nothing where there are none."""
+"""Shader: detections in yellow, and transparent where there are none."""
 
 
 def link(
@@ -24,8 +24,8 @@ def link(
 ) -> str | None:
     """The address; None where a browser elsewhere cannot reach this BOSS and no viewer is configured.
 
-    `detections` is `collection/experiment/channel` of what was written back. Where all channels make the link too long,
-    only the first ones are shown.
+    `voxel_nm` is (z, y, x); `detections` is `collection/experiment/channel` of detections that were written back. Where
+    all channels make the link too long, only the first ones are shown.
     """
     if not request.viewer and (request.protocol != "https" or not _public(request.host)):
         return None
@@ -60,7 +60,7 @@ def _link(
 
 
 def _public(host: str) -> bool:
-    """Whether the host's name or address is one of the internet. No look-up is made."""
+    """Whether the host's name or address looks public. No look-up is made."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:
         return ipaddress.ip_address(name).is_global

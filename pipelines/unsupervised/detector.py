@@ -1,8 +1,8 @@
 """Finds synapses where a postsynaptic and a presynaptic marker light up together. Pure: voxels in, objects out.
 
-Arrays have the axes z, y, x. `detect` takes two arrays and gives a mask; `scan` reads its voxels piece by piece, in
-little memory, and gives the objects as well. Both give the same, whatever the pieces. docs/detection.md compares the
-methods.
+Arrays have the axes z, y, x. `detect` takes two arrays and returns a mask; `scan` reads voxels piece by piece, in
+little memory, and returns the objects as well. Both find the same synapses, whatever the pieces. docs/detection.md
+compares the methods.
 """
 
 from __future__ import annotations
@@ -31,15 +31,19 @@ Read = Callable[[int, int, int, int], tuple[Array, Array]]
 Method = Literal["matched", "probabilistic", "nomads2018"]
 METHODS: tuple[Method, ...] = get_args(Method)
 DEFAULT: Method = "matched"
-"""The best of them on synthetic volumes; docs/detection.md has the table."""
+"""The best method on synthetic volumes; docs/detection.md has the table."""
 VOXEL_NM: Size = (70.0, 100.0, 100.0)
-"""Of array tomography; what is assumed where nobody says otherwise."""
-BELOW, ABOVE = 10, 300
-"""How far from the median a float may lie, in interquartile ranges: puncta do, a mark for missing data does not."""
-EVERY, FEW = 16, 1000
-"""Every so many rows are looked at for a channel's lowest value and its photons; of so many voxels one may be lower."""
+"""Voxel size of array tomography, (z, y, x) in nanometres: the default."""
+BELOW = 10
+"""Interquartile ranges below the median at which floats are cut: a mark for missing data lies lower."""
+ABOVE = 300
+"""Interquartile ranges above the median at which floats are cut: puncta do not lie higher."""
+EVERY = 16
+"""Every so many rows, one is looked at for a channel's lowest value and its photons."""
+FEW = 1000
+"""One in so many voxels may lie below a channel's lowest value."""
 PIECE = 2**21
-"""Voxels of a channel that are read and worked on at a time; somewhat more in a large volume."""
+"""Voxels of a channel that are read and processed at a time; somewhat more in a large volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,12 @@ def scan(
     piece: int = PIECE,
     told: Callable[[float], None] = lambda part: None,
 ) -> Synapses:
-    """The synapses of a volume of that shape, which is read in pieces; the same as of the whole at once.
+    """The synapses of a volume of that shape, read in pieces; the result does not depend on the pieces.
 
     `read(start, stop, top, bottom)` gives the rows `[top, bottom)` of the sections `[start, stop)` of the postsynaptic
     and the presynaptic marker: unsigned integers (z, y, x). It is called for about `piece` voxels, in the order of z,
     for one band of rows after the other, and for the whole volume up to three times. Beside what `read` itself holds,
-    memory is 5 bytes a voxel and some 150 MB. `told` hears which part of the work is done.
+    memory is 5 bytes a voxel and some 150 MB. `told` is called with the part of the work that is done, from 0 to 1.
     Raises ValueError if the method is unknown or a voxel has no size.
     """
     if method not in METHODS:
@@ -125,14 +129,14 @@ def scan(
 def _counted(
     read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]
 ) -> tuple[Read, tuple[float, float]]:
-    """`read` with each channel counted from its lowest value, and how many grey levels a photon is in each channel.
+    """`read` with each channel's lowest value subtracted, and the grey levels of a photon in each channel.
 
-    The lowest value is the camera's offset, or what large numbers have in common: it would leave no room for their
-    differences once they are floats.
+    The lowest value is the camera's offset, or the common part of large numbers, which would leave no room for their
+    differences once they are floats. One voxel in FEW may be lower, since a dead pixel says nothing about the others.
 
-    A voxel in FEW may be lower: a dead one says nothing about the others. Noise of photons varies by its mean, times
-    what a photon is; neighbours in a row differ by their noise, but hardly by what light has blurred. Rows with hot
-    voxels or sharp puncta would say more: a quarter of the rows say less than what is taken.
+    The variance of photon noise is its mean times a photon's grey levels. Neighbours in a row differ by their noise,
+    but hardly by the blurred image. Rows with hot voxels or sharp puncta would give too much, so the lower quartile of
+    the rows is taken.
     """
     depth, high, wide = shape
     few = depth * -(-high // EVERY) * wide // FEW + 1
@@ -147,7 +151,7 @@ def _counted(
                 if lower.size:
                     kept = np.concatenate([lowest[n].astype(seen.dtype), lower])
                     lowest[n] = np.partition(kept, few - 1)[:few] if len(kept) > few else kept
-                if seen.itemsize == 8:  # more digits than a float has
+                if seen.itemsize == 8:  # more digits than a float holds
                     common[n] = common[n] or int(seen[0, 0])
                     seen = (seen - np.uint64(common[n])).view(np.int64)
                 seen = seen.astype(np.float64)
@@ -208,7 +212,7 @@ def _probabilistic(
 def _moments(
     read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]
 ) -> list[tuple[probabilistic.Moments, ...]]:
-    """Those of both markers' sections, which are added up row by row."""
+    """The moments of both markers' sections, summed row by row."""
     rows: list[list[Array]] = [[] for _ in range(shape[0])]
     for band in bands(shape, piece=piece, halo=0):
         for z, pair in enumerate(_sections(read, shape, band, piece)):
@@ -232,7 +236,7 @@ def _of_2018(read: Read, shape: Triple, *, piece: int, told: Callable[[float], N
 
 
 def _sections(read: Read, shape: Triple, band: Band, piece: int) -> Iterator[tuple[Array, Array]]:
-    """A band's rows of each section."""
+    """A band's rows `[low, high)` of each section, as pairs (postsynaptic, presynaptic) of (y, x)."""
     depth, _, wide = shape
     slab = max(1, piece // ((band.high - band.low) * wide))
     for start in range(0, depth, slab):
@@ -243,31 +247,31 @@ def _sections(read: Read, shape: Triple, band: Band, piece: int) -> Iterator[tup
 
 
 def _done(band: Band, sections: int, shape: Triple) -> float:
-    """Which part of a volume is done when so many sections of a band are."""
+    """The part of a volume, from 0 to 1, that is done after so many sections of a band."""
     return (band.top + (band.bottom - band.top) * sections / shape[0]) / shape[1]
 
 
 def _fine(level: Array, bins: Triple, shape: tuple[int, int]) -> Array:
-    """Pixels as voxels again."""
+    """Each binned pixel repeated for its voxels, cut to `shape` (y, x)."""
     for axis, side in enumerate(bins[1:]):
         level = level if side == 1 else np.repeat(level, side, axis=axis)
     return level[: shape[0], : shape[1]]
 
 
 def _unsigned(volume: Array) -> Array:
-    """As unsigned integers."""
+    """The volume as unsigned integers, as `detect` says."""
     if volume.dtype.kind == "b":
         return volume.view(np.uint8)
     if volume.dtype.kind != "f":
         return volume
-    values = volume.astype(np.float64) / 1024  # lest what is far off has differences that are no numbers
+    values = volume.astype(np.float64) / 1024  # so that differences of far values do not overflow
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(volume.shape, np.uint8)
     seen = values[finite]
     first, middle, third = np.quantile(seen, (0.25, 0.5, 0.75))
     spread = third - first
-    if not spread and (others := seen[seen != middle]).size:  # most voxels are the same
+    if not spread and (others := seen[seen != middle]).size:  # most voxels have one value
         spread = np.median(np.abs(others - middle))
     low, high = max(seen.min(), middle - BELOW * spread), min(seen.max(), middle + ABOVE * spread)
     np.clip(np.where(finite, values, middle), low, high, out=values)
@@ -284,9 +288,9 @@ def _unsigned(volume: Array) -> Array:
 def _objects(
     levels: NDArray[np.uint8], *, smallest: int, steps: int, piece: int, told: Callable[[float], None]
 ) -> Synapses:
-    """Label what is not 0 (26-connected) and measure it; objects of fewer than `smallest` voxels are dropped.
+    """Label the objects (not 0, 26-connected) and measure them; objects of fewer than `smallest` voxels are dropped.
 
-    Done in slabs whose objects are joined where they touch. All sums are of integers, hence exact.
+    Slabs are labelled one by one, and their objects joined where they touch. All sums are of integers, hence exact.
     """
     labels = np.zeros(levels.shape, np.uint32)
     # slabs are cut from the first axis, where a section is small, else from the second: views, so nothing is copied
@@ -333,8 +337,8 @@ def _objects(
 
 
 def _labelled(mask: NDArray[np.bool_]) -> tuple[Array, int]:
-    """The objects (26-connected), and how many they are."""
-    if sum(side > 1 for side in mask.shape) < 2:  # a mere line: cc3d 4.1 takes too little room for its labels
+    """The labels of the objects (26-connected), and the number of objects."""
+    if sum(side > 1 for side in mask.shape) < 2:  # a line: cc3d 4.1 allocates too little for its labels
         labels, count = ndimage.label(mask)
     else:
         labels, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
@@ -357,6 +361,6 @@ def _joints(above: Array, below: Array) -> Array:
     found = []
     for dy, dx in itertools.product(range(3), range(3)):
         other = padded[y + dy, x + dx]
-        found.append(np.unique((label | other)[other != 0]))  # as one number: pairs are sorted a hundred times slower
+        found.append(np.unique((label | other)[other != 0]))  # pairs as one number, which sorts a hundred times faster
     pairs = np.unique(np.concatenate(found))
     return np.stack([pairs >> 32, pairs & (2**32 - 1)], axis=1).astype(np.int64)

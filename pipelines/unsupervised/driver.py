@@ -1,4 +1,4 @@
-"""nomads-unsupervised: reads two channels of a box, detects synapses, and writes what it found."""
+"""nomads-unsupervised: reads two channels of a box, detects synapses, and writes the results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ OPTIONS = {"--method": "how synapses are found: matched (the default), probabili
 
 
 def program(request: Request) -> None:
-    """One run. Raises pipelines.common.program.Failure and its kinds."""
-    # imported here, so that arguments that are wrong are refused at once
+    """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
+    # imported here, so that wrong arguments are refused at once
     from pipelines.common.run import Run
 
     method = chosen(request)
@@ -26,7 +26,7 @@ def program(request: Request) -> None:
 
 
 def chosen(request: Request) -> Method:
-    """The method asked for, or the default. Raises WrongRequest where there is none of that name."""
+    """The method that the request names, or the default. Raises WrongRequest for an unknown name."""
     from pipelines.unsupervised import detector
 
     asked = request.options.get("method", detector.DEFAULT)
@@ -54,7 +54,7 @@ def detected(run: Run, method: Method) -> Found:
 
 
 def run() -> NoReturn:
-    """The program as a process: never returns."""
+    """Run the program as a process; never returns."""
     main(program, options=OPTIONS)
 
 

@@ -1,14 +1,14 @@
 """The mask the 2018 service produced, bit for bit, for reproducing old results.
 
-It took both channels' z-scores v1 and v2, called `E[v1 + v2] - E[v1] + E[v2]` (E: the mean over 3 x 3 x 3 voxels) their
-covariance, parted it in two with Otsu's threshold of a histogram of 256 bins, and kept the objects (26-connected) of
-more than 30 voxels. The first two terms leave E[v2], so the formula is 2 E[v2]: the first channel plays no part but by
-the rounding of its numbers.
+The service took both channels' z-scores v1 and v2, called `E[v1 + v2] - E[v1] + E[v2]` (E: the mean over 3 x 3 x 3
+voxels) their covariance, split the covariance with Otsu's threshold of a histogram of 256 bins, and kept the objects
+(26-connected) of more than 30 voxels. The first two terms leave E[v2], so the formula is 2 E[v2]: the first channel has
+no influence but by rounding.
 
-So the threshold is one of whole numbers, the sums over 3 x 3 x 3 voxels of the second channel, but for one thing: where
-a sum falls on the edge of a bin, or on the threshold, the rounding decided. `fill` counts whole numbers and proves that
-no rounding could have changed the threshold; where that cannot be proved (data of few grey levels), it computes the
-voxels in question as 2018's libraries did, number by number.
+So the threshold is one of whole numbers, the sums over 3 x 3 x 3 voxels of the second channel, with one exception:
+where a sum falls on the edge of a bin, or on the threshold, rounding decided. `fill` counts whole numbers and proves
+that no rounding could have changed the threshold; where there is no proof (data of few grey levels), `fill` computes
+the voxels in question as the libraries of 2018 did, number by number.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ Array = NDArray[Any]
 Grey = NDArray[np.uint8]
 
 SMALLEST = 31
-"""Voxels of the smallest object that was kept."""
+"""Voxels of the smallest object in the mask."""
 BINS = 256
+"""Bins of the histogram."""
 _MOST = 27 * 255
-"""The largest sum."""
+"""The largest sum over 3 x 3 x 3 voxels."""
 _HALVES = 2**21
-"""Voxels whose squares are added up at a time; numpy itself halves what is larger."""
+"""Voxels whose squares are added up at a time: numpy itself splits larger arrays in halves."""
 _FEW = 2**17
-"""Voxels computed at a time where a voxel takes a hundred bytes."""
+"""Voxels computed at a time in steps that take a hundred bytes a voxel."""
 
 
 def grey(section: Array) -> Grey:
-    """Unsigned integers as 2018 read them: deeper ones scaled by their type's largest value."""
+    """Unsigned integers as grey levels of 2018: values deeper than uint8 are scaled by their type's largest value."""
     if section.dtype == np.uint8:
         return section
     return (section / np.iinfo(section.dtype).max * 255).astype(np.uint8)
@@ -46,7 +47,8 @@ def grey(section: Array) -> Grey:
 def fill(mask: Grey, psd: Grey, synapsin: Grey, *, piece: int) -> None:
     """Set the mask (all zero; z, y, x like the channels) to 1 above the threshold.
 
-    It stays zero if a channel is constant, where the 2018 service failed. About `piece` voxels are worked on at a time.
+    The mask stays zero if a channel is constant, where the 2018 service failed. About `piece` voxels are processed at a
+    time.
     """
     if any(channel.min() == channel.max() for channel in (psd, synapsin)):
         return
@@ -59,7 +61,7 @@ def fill(mask: Grey, psd: Grey, synapsin: Grey, *, piece: int) -> None:
 
 
 def _sums(synapsin: Grey, piece: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """The sums over 3 x 3 x 3 voxels, the volume being mirrored at its faces, and how often there is each."""
+    """The sums over 3 x 3 x 3 voxels, with mirrored faces, (z, y, x); and how often each sum occurs."""
     sums = np.empty(synapsin.shape, np.uint16)
     counts = np.zeros(_MOST + 1, np.int64)
     for band in bands(synapsin.shape, piece=piece, halo=1):
@@ -77,7 +79,7 @@ def _sums(synapsin: Grey, piece: int) -> tuple[NDArray[np.uint16], NDArray[np.in
 
 
 def otsu(counts: Array, centres: Array) -> tuple[int, NDArray[np.float64]]:
-    """The (first) bin that best parts a histogram in two, and how well each but the last does."""
+    """The (first) bin after which a histogram splits best, and the between-class variance of every bin but the last."""
     weight = counts.astype(np.float64)
     left, right = np.cumsum(weight), np.cumsum(weight[::-1])[::-1]
     mean_left = np.cumsum(weight * centres) / left
@@ -87,7 +89,7 @@ def otsu(counts: Array, centres: Array) -> tuple[int, NDArray[np.float64]]:
 
 
 def _proved(counts: Array) -> int | None:
-    """The largest sum that is not above the threshold; None if rounding could have made it another one."""
+    """The largest sum that is not above the threshold; None if rounding could have changed the threshold."""
     sums = np.flatnonzero(counts)
     low, span = sums[0], sums[-1] - sums[0]
     if span == 0:
@@ -113,7 +115,7 @@ def _proved(counts: Array) -> int | None:
 
 
 class _Numbers:
-    """What 2018 computed, for the voxels where its rounding mattered."""
+    """The numbers of 2018, computed for the voxels where rounding mattered."""
 
     def __init__(self, psd: Grey, synapsin: Grey, sums: NDArray[np.uint16], *, piece: int) -> None:
         self._channels = [psd.reshape(-1), synapsin.reshape(-1)]
@@ -124,7 +126,7 @@ class _Numbers:
         self._scores = [(values - mean) / deviation for mean, deviation in map(_moments, self._channels)]
 
     def fill(self, mask: Grey, counts: NDArray[np.int64]) -> None:
-        """As `fill` above."""
+        """Set the mask as the module's `fill` does; `counts` says how often each sum occurs."""
         sums = np.flatnonzero(counts)
         least, span = int(sums[0]), int(sums[-1] - sums[0])
         low = min(float(part.min()) for _, part in self._of([least]))
@@ -150,7 +152,7 @@ class _Numbers:
             flat[where] = part > threshold
 
     def _of(self, sums: Any) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-        """The voxels that have one of the sums, and their `covariance`."""
+        """The voxels (indices into the flat volume) that have one of the sums, and their `covariance`."""
         wanted = np.zeros(_MOST + 1, np.bool_)
         wanted[sums] = True
         for start in range(0, len(self._sums), self._piece):
@@ -181,7 +183,7 @@ def _moments(values: Grey) -> tuple[float, float]:
     mean = values.mean()
 
     def squares(start: int, stop: int) -> float:
-        # numpy adds up halves of halves; a piece it is given is added up in the same way
+        # numpy adds up halves of halves, and a single piece in the same way
         size = stop - start
         if size <= _HALVES:
             return float(np.add.reduce((values[start:stop] - mean) ** 2))

@@ -2,11 +2,12 @@
 
 1. Foreground: the probability that a voxel is brighter than its section's background, which is taken to be normal with
    the section's mean and standard deviation.
-2. Puncta in a section: the geometric mean of these over a square as large as the smallest punctum, 0.2 µm.
-3. Puncta across sections: times exp(-d²) for the difference d to each neighbouring section the smallest punctum spans.
-4. Synapses: the postsynaptic probability times the highest mean presynaptic one of 3 x 3 such squares around the voxel
-   in its section and in the two beside it.
-5. A synapse is where this is above THRESHOLD.
+2. Puncta in a section: the geometric mean of the foreground over a square as large as the smallest punctum, 0.2 µm.
+3. Puncta across sections: step 2 times exp(-d²), for the difference d to each neighbouring section that the smallest
+   punctum spans.
+4. Synapses: the postsynaptic result of step 3 times the highest presynaptic mean among 3 x 3 such squares around the
+   voxel, in its section and in the two beside it.
+5. A synapse is where the result of step 4 is above THRESHOLD.
 
 The paper gives lengths in micrometres; `span` turns them into voxels.
 """
@@ -30,28 +31,28 @@ Moments = tuple[float, float]
 
 THRESHOLD = 0.9
 PUNCTUM_NM = 200.0
-"""The side of the smallest punctum in a section."""
+"""The side of the smallest punctum in a section, in nanometres."""
 DEPTH_NM = 140.0
-"""Along z: two sections of 70 nm, as in the paper's queries for these two proteins."""
+"""The smallest punctum's depth: two sections of 70 nm, as in the paper's queries for these two proteins."""
 SMALLEST = 1
-"""The paper drops no detection for its size."""
+"""Voxels of the smallest object: the paper drops no detection for its size."""
 STEPS = 255
 """Levels between probability 0 and 1."""
 
 
 def span(voxel_nm: tuple[float, float, float]) -> tuple[int, int, int]:
-    """The smallest punctum in voxels: 1 to 3 sections deep, at least 2 voxels high and wide."""
+    """The smallest punctum in voxels, (z, y, x): 1 to 3 sections deep, at least 2 voxels high and wide."""
     z, y, x = voxel_nm
     return min(3, max(1, round(DEPTH_NM / z))), max(2, round(PUNCTUM_NM / y)), max(2, round(PUNCTUM_NM / x))
 
 
 def halo(size: tuple[int, int, int]) -> int:
-    """How many rows beyond a voxel have a say in it."""
+    """How many rows beyond a voxel its result depends on, for a smallest punctum of `size` (z, y, x)."""
     return 2 * size[1] + 2
 
 
 def row_sums(section: Array) -> NDArray[np.float64]:
-    """(2, rows): the sum of each row's values, and of their squares. Added up in parts, they are the same."""
+    """(2, rows): the sum of each row's values, and of their squares, so that a section can be summed in parts."""
     values = section.astype(np.float64)
     return np.stack([values.sum(axis=1), np.einsum("yx,yx->y", values, values)])
 
@@ -83,11 +84,11 @@ def levels(
 
 
 def _puncta(section: Array, about: Moments, size: tuple[int, int]) -> Plane:
-    """Steps 1 and 2. A section without contrast shows nothing."""
+    """Steps 1 and 2; `about` has the section's moments. A section without contrast gives 0."""
     mean, deviation = about
-    if deviation <= 1e-6 * mean:  # or it may be what rounding left
+    if deviation <= 1e-6 * mean:  # a smaller deviation may come from rounding
         return np.zeros(section.shape, np.float32)
-    if section.dtype.itemsize <= 2:  # a table: there are fewer values than voxels
+    if section.dtype.itemsize <= 2:  # by a table, since there are fewer values than voxels
         values = np.arange(np.iinfo(section.dtype).max + 1)
         foreground = log_ndtr((values - mean) / deviation).astype(np.float32)[section]
     else:
@@ -97,7 +98,7 @@ def _puncta(section: Array, about: Moments, size: tuple[int, int]) -> Plane:
 
 
 def _across(near: tuple[Plane, ...], depth: int) -> Plane:
-    """Step 3, for the middle one of three."""
+    """Step 3, for the middle of three sections."""
     if depth == 1:
         return near[1]
     apart = (near[1] - near[2]) ** 2
@@ -107,7 +108,7 @@ def _across(near: tuple[Plane, ...], depth: int) -> Plane:
 
 
 def _best_of_nine(puncta: Plane, size: tuple[int, int]) -> Plane:
-    """The highest mean of 3 x 3 squares around each voxel, in its own section."""
+    """The highest mean among 3 x 3 squares around each voxel, within a section."""
     best = _box_means(puncta, size)
     for axis, side in enumerate(size):
         length = best.shape[axis]
@@ -117,7 +118,7 @@ def _best_of_nine(puncta: Plane, size: tuple[int, int]) -> Plane:
 
 
 def _box_means(plane: Plane, size: tuple[int, int]) -> Plane:
-    """Means over a window round each voxel, the plane being mirrored at its edges; an even one leans to the front."""
+    """Means over a window round each voxel, with mirrored edges; a window of even side reaches further to the front."""
     for axis, side in enumerate(size):
         padded = np.pad(plane, [(side // 2, (side - 1) // 2) if i == axis else (0, 0) for i in range(2)], "symmetric")
         plane = _sums(padded, axis, side)

@@ -1,4 +1,4 @@
-"""Going through a volume in bands of rows, and section by section, each with its neighbours along z."""
+"""Iterators over a volume (z, y, x): bands of rows, and sections with their neighbours along z."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The rows `[top, bottom)` of every section, and the rows `[low, high)` that have a say in them."""
+    """The rows `[top, bottom)` of every section, and the rows `[low, high)` on which their results depend."""
 
     top: int
     bottom: int
@@ -31,7 +31,7 @@ class Band:
 def bands(shape: Sequence[int], *, piece: int, halo: int, step: int = 1) -> Iterator[Band]:
     """All rows of a volume (z, y, x) in bands of about `piece` voxels a section, which begin at multiples of `step`.
 
-    One band where a section is no larger. `halo` is how many rows beyond a band matter to it.
+    A section of `piece` voxels or fewer is one band. `halo` is the number of rows beyond a band that its results need.
     """
     _, high, wide = shape
     rows = high if high * wide <= piece else max(1, (piece // wide - 2 * halo) // step, halo // step) * step
@@ -41,7 +41,7 @@ def bands(shape: Sequence[int], *, piece: int, halo: int, step: int = 1) -> Iter
 
 
 def windows(items: Iterable[T], reach: int) -> Iterator[tuple[T, ...]]:
-    """For each item, those from `reach` before it to `reach` after it; beyond the ends, the outermost item again."""
+    """For each item, the items from `reach` before to `reach` after it; the first and the last repeat at the ends."""
     near: deque[T] = deque(maxlen=2 * reach + 1)
     for item in items:
         if not near:
@@ -56,12 +56,12 @@ def windows(items: Iterable[T], reach: int) -> Iterator[tuple[T, ...]]:
 
 
 def along(array: Array, axis: int, start: int, length: int) -> Array:
-    """A view of `length` places along an axis."""
+    """A view of the array: `length` places from `start` along the axis."""
     return array[(slice(None),) * axis + (slice(start, start + length),)]
 
 
 def three(padded: Array, axis: int) -> Array:
-    """Sums of three neighbours along an axis; the result is shorter by 2."""
+    """Sums of three neighbours along the axis, which becomes shorter by 2."""
     length = padded.shape[axis] - 2
     sums: Array = along(padded, axis, 0, length) + along(padded, axis, 1, length)
     sums += along(padded, axis, 2, length)

@@ -1,4 +1,4 @@
-"""A stand-in of a Slack workspace: Web API, Socket Mode and HTTP delivery, people using it, and a page."""
+"""A stand-in of a Slack workspace: Web API, Socket Mode and HTTP delivery, people who use it, and a page."""
 
 from sandbox.slack.delivery import Ack, Envelope
 from sandbox.slack.person import Person

@@ -31,7 +31,7 @@ DISPATCH_FAILED = "dispatch_failed"
 
 @dataclass(frozen=True)
 class Envelope:
-    """One thing Slack tells the app."""
+    """One message from Slack to the app."""
 
     kind: Kind
     payload: Json
@@ -39,11 +39,11 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Ack:
-    """What became of an interaction.
+    """The outcome of an interaction.
 
-    `status` is the app's HTTP status (200 for an acknowledgement over Socket Mode, None where none came), `body` its
-    answer (parsed JSON, a text, or empty), `seconds` how long it took. `error` is what Slack shows the person when
-    something went wrong, and `errors` the texts shown under fields, by block id.
+    `status` is the app's HTTP status (200 for an acknowledgement over Socket Mode, None where none came), `body` the
+    app's answer (parsed JSON, a text, or empty), `seconds` the time to the answer. `error` is what Slack shows the
+    person when something went wrong, and `errors` are the texts shown under fields, by block id.
     """
 
     status: int | None
@@ -55,7 +55,7 @@ class Ack:
 
     @property
     def ok(self) -> bool:
-        """The app acknowledged in time, and neither it nor Slack found anything wrong."""
+        """Whether the app acknowledged in time, and neither app nor Slack found anything wrong."""
         return self.status == 200 and not self.error and not self.errors
 
 
@@ -76,11 +76,11 @@ class Courier:
         self._http = httpx.Client(trust_env=False, timeout=ack_timeout)
 
     def close(self) -> None:
-        """Give up the connections to the app."""
+        """Close the connections to the app."""
         self._http.close()
 
     def deliver(self, envelope: Envelope, *, signature: Signature = "right", retry: int = 0) -> Ack:
-        """Hand it over and wait for the acknowledgement, at most `ack_timeout` seconds."""
+        """Deliver the envelope and wait for the acknowledgement, at most `ack_timeout` seconds."""
         began = time.perf_counter()
         send = self._over_http if self.request_url else self._over_socket
         status, body, error = send(envelope, signature, retry)
@@ -90,7 +90,7 @@ class Courier:
         return Ack(status, body, seconds, error, envelope=envelope)
 
     def sign(self, body: bytes, *, signature: Signature = "right") -> dict[str, str]:
-        """Slack's headers for a request with this body; forged: another secret, stale: six minutes old."""
+        """Slack's headers for this body; a forged signature has another secret, a stale one is six minutes old."""
         stamp = str(int(time.time()) - (360 if signature == "stale" else 0))
         secret = secrets.token_hex(16) if signature == "forged" else self.signing_secret
         made = SignatureVerifier(secret).generate_signature(timestamp=stamp, body=body)
@@ -150,20 +150,20 @@ class Courier:
             return 200, waiting.result(self.ack_timeout), ""
         except TimeoutError:
             return None, "", OPERATION_TIMEOUT
-        except (RuntimeError, WebSocketDisconnect):  # the connection closed under our hands
+        except (RuntimeError, WebSocketDisconnect):  # the connection closed meanwhile
             return None, "", DISPATCH_FAILED
         finally:
             with self._lock:
                 self._pending.pop(message["envelope_id"], None)
 
     def ticket(self) -> str:
-        """Leave to open one Socket Mode connection."""
+        """A ticket to open one Socket Mode connection."""
         made = str(uuid.uuid4())
         self._tickets.add(made)
         return made
 
     async def serve(self, socket: WebSocket) -> None:
-        """One Socket Mode connection, from hello to its end."""
+        """Serve one Socket Mode connection, from hello to its end."""
         try:
             self._tickets.remove(socket.query_params.get("ticket", ""))
         except KeyError:
@@ -201,7 +201,7 @@ class Courier:
                 waiting.set_result(message.get("payload") or "")
 
     async def disconnect(self, reason: str = "") -> None:
-        """Close every connection; with a reason, having asked the app to come again, as Slack does now and then."""
+        """Close every connection; with a reason, ask the app to connect again first, as Slack does now and then."""
         with self._lock:
             leaving, self.connections = self.connections, []
         for socket in leaving:

@@ -1,4 +1,4 @@
-"""What a person fills into a form, and how Slack writes it into a payload's `state.values` and `actions`."""
+"""A person's input in a form, and its shape in a payload's `state.values` and `actions`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 
 
 class Forms:
-    """Reads what a person chose against what the form offers. Hold the workspace while calling."""
+    """Checks a person's input against what the form offers. Hold the workspace while calling."""
 
     def __init__(self, workspace: Workspace, user: str) -> None:
         self.workspace = workspace
@@ -43,7 +43,7 @@ class Forms:
         return {"values": values}
 
     def value(self, element: Mapping[str, Any], given: Any, opened: OpenView | None = None) -> Json:
-        """One element's value as payloads have it; `given` None means untouched, "" emptied."""
+        """One element's value as in payloads; `given` None means untouched, "" emptied."""
         kind = element["type"]
         if kind in _TEXTS:
             text = element.get("initial_value") if given is None else str(given)
@@ -66,7 +66,7 @@ class Forms:
         return {"type": kind, field: given or ([] if kind.startswith("multi_") else None)}
 
     def conversations(self, element: Mapping[str, Any]) -> list[str]:
-        """The ids of the channels a person is offered by a conversations_select or channels_select."""
+        """The ids of the channels that a conversations_select or channels_select offers the person."""
         allowed = {"channels", "groups", "im"}
         if "channels_select" in element["type"]:
             allowed = {"channels"}
@@ -80,7 +80,7 @@ class Forms:
         ]
 
     def complaints(self, opened: OpenView) -> dict[str, str]:
-        """What Slack itself shows under a field, without asking the app, by block id."""
+        """The errors that Slack itself shows under fields, without asking the app, by block id."""
         found: dict[str, str] = {}
         state = self.state(opened)["values"]
         for block in opened.view["blocks"]:
@@ -138,7 +138,7 @@ class Forms:
 
 
 def _given(values: Mapping[str, Any], block_id: str, action_id: str) -> Any:
-    """What was filled in: by block id or, where a block holds several elements, by block and action id."""
+    """The input for an element: by block id or, where a block has several elements, by block and action id."""
     given = values.get(block_id)
     if isinstance(given, dict) and "value" not in given:
         return given.get(action_id)

@@ -1,4 +1,4 @@
-"""The Web API: each method changes the workspace as Slack's does, and refuses what Slack refuses, in Slack's codes."""
+"""The Web API: each method changes the workspace as Slack's does, and refuses what Slack refuses, with its codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sandbox.slack.workspace import (
 
 _Method = Callable[["WebApi", Json], Json]
 _METHODS: dict[str, tuple[tuple[str, ...], _Method]] = {}
-"""Each method with the scopes it needs, any one of which opens the door; the channel's kind may then ask for more."""
+"""Each method, with scopes of which the app needs one; the kind of the channel may require another."""
 
 _KINDS = ("channels", "groups", "im")
 _READ = tuple(f"{kind}:read" for kind in _KINDS)
@@ -81,7 +81,7 @@ class WebApi:
         return function(self, arguments)
 
     def need(self, *scopes: str) -> None:
-        """Raises missing_scope unless the app has one of these."""
+        """Raise missing_scope unless the app has one of these scopes."""
         if self.scopes is not None and not self.scopes.intersection(scopes):
             raise SlackError("missing_scope", needed=",".join(scopes), provided=",".join(sorted(self.scopes)))
 
@@ -90,7 +90,7 @@ class WebApi:
         return self.scopes is None or scope in self.scopes
 
     def known(self, arguments: Json) -> Channel:
-        """The channel an argument names, if the app may know of it."""
+        """The channel that an argument names. Raises SlackError where the app may not know of the channel."""
         name = str(arguments.get("channel") or "")
         if name in self.workspace.members and name != BOT_USER:
             return self.workspace.direct(name)
@@ -103,7 +103,7 @@ class WebApi:
         return channel
 
     def writable(self, arguments: Json) -> Channel:
-        """The channel an argument names, if the app may post to it."""
+        """The channel that an argument names. Raises SlackError where the app may not post to the channel."""
         channel = self.known(arguments)
         if channel.archived:
             raise SlackError("is_archived")
@@ -112,7 +112,7 @@ class WebApi:
         return channel
 
     def readable(self, arguments: Json) -> Channel:
-        """The channel an argument names, if the app may read its messages."""
+        """The channel that an argument names. Raises SlackError where the app may not read the channel."""
         channel = self.known(arguments)
         self.need(f"{channel.kind}:history")
         if BOT_USER not in channel.members:
@@ -145,7 +145,7 @@ class WebApi:
         return text, content
 
     def own_message(self, arguments: Json, refusal: str) -> tuple[Channel, Json]:
-        """The app's message an argument names."""
+        """The app's message that an argument names, with its channel. Raises SlackError."""
         channel = self.known(arguments)
         message = channel.messages.get(str(arguments.get("ts")))
         if message is None:
@@ -155,7 +155,7 @@ class WebApi:
         return channel, message
 
     def view(self, arguments: Json, kind: str = "modal") -> Json:
-        """The view an argument holds, checked."""
+        """The view that an argument holds, checked. Raises SlackError."""
         raw = arguments.get("view")
         if not raw:
             raise _invalid(["[ERROR] missing required field: view"])
@@ -172,21 +172,21 @@ class WebApi:
         return checked
 
     def unique(self, view: Json, but: str = "") -> None:
-        """An external id may be used once."""
+        """Raise SlackError where the view's external id is used already."""
         external = view.get("external_id")
         found = self.workspace.find_view(external) if external else None
         if found and found[1].view["id"] != but:
             raise SlackError("duplicate_external_id")
 
     def trigger(self, arguments: Json) -> Trigger:
-        """Spend the trigger an argument names."""
+        """Use up the trigger that an argument names. Raises SlackError."""
         if self.any_trigger:
             return Trigger("U01DEMO", None, None, 0.0)
         return self.workspace.use_trigger(str(arguments.get("trigger_id") or ""))
 
 
 def _decoded(value: Any, refusal: str) -> Any:
-    """What an argument holds: itself in a JSON body, JSON in a form."""
+    """An argument's value: given as itself in a JSON body, as JSON in a form."""
     if not isinstance(value, str):
         return value
     try:
@@ -250,7 +250,7 @@ def _update(api: WebApi, arguments: Json) -> Json:
         raise SlackError("no_text")
     if text:
         message["text"] = text
-    if "blocks" in content:  # Slack keeps the blocks of before unless told otherwise
+    if "blocks" in content:  # Slack leaves the blocks as they are unless new ones are given
         message["blocks"] = blocks.with_ids(content["blocks"])
     if "metadata" in content:
         message["metadata"] = content["metadata"]
@@ -340,7 +340,7 @@ def _open(api: WebApi, arguments: Json) -> Json:
 
 
 def _page(api: WebApi, arguments: Json, messages: list[Json], limit: int) -> Json:
-    """One page of messages in the order given; the cursor is the timestamp the next page begins with."""
+    """One page of messages in the order given; the cursor is the timestamp at which the next page begins."""
     try:
         limit = min(int(arguments.get("limit") or limit), 1000)
     except ValueError:
@@ -421,7 +421,7 @@ def _views_push(api: WebApi, arguments: Json) -> Json:
 
 
 def push(workspace: Workspace, user: str, view: Json) -> OpenView:
-    """Lay a modal on the person's others. Raises push_limit_reached."""
+    """Push a modal onto the person's stack. Raises push_limit_reached."""
     stack = workspace.open_views.get(user, [])
     if not stack:
         raise SlackError("not_found")

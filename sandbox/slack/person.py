@@ -1,4 +1,4 @@
-"""What a person does in Slack, turned into the payloads Slack sends, and what the app's answer does to their screen."""
+"""A person's actions in Slack, as the payloads that Slack sends, and the effects of the app's answers on the screen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TROUBLE = "We had some trouble connecting. Try again?"
 
 
 class Person:
-    """One person's hands and eyes. Every action returns the app's acknowledgement once its effect is on screen."""
+    """One person in Slack. Every action returns the app's acknowledgement once the effect is on the screen."""
 
     def __init__(
         self,
@@ -126,8 +126,8 @@ class Person:
     ) -> Ack:
         """Fill the modal and press its submit button.
 
-        Slack's own checks (empty required fields, addresses) come first, as in Slack, and then the app hears nothing
-        (status None, error `not_sent`); `checked=False` leaves them out, as a broken client would.
+        Slack's own checks (empty required fields, addresses) come first; where one fails, nothing is sent to the app
+        (status None, error `not_sent`). `checked=False` omits these checks, as a broken client would.
         """
         self.fill(view, values or {})
         opened = self._opened(view)
@@ -164,7 +164,7 @@ class Person:
         return self._noticed(self._deliver(Envelope("interactive", payload)))
 
     def suggest(self, view: Mapping[str, Any] | str, action_id: str, query: str) -> list[Json]:
-        """Type into an external_select: the options the app offers, groups flattened; empty where it gave none."""
+        """Type into an external_select; returns the options that the app offers, with groups flattened."""
         opened = self._opened(view)
         with self._workspace.lock:
             shown = self._seen(opened)
@@ -197,7 +197,7 @@ class Person:
         return self.event(event)
 
     def event(self, event: Json) -> Ack:
-        """Let this happen in the workspace; the app hears of it if its manifest subscribes to it."""
+        """Let this event happen; it is delivered to the app if the app's manifest subscribes to it."""
         if self._events is not None and event["type"] not in self._events:
             return Ack(None, error="not_subscribed")
         payload = {
@@ -222,7 +222,7 @@ class Person:
         return self._deliver(Envelope("events_api", payload))
 
     def close(self, view: Mapping[str, Any] | str) -> Ack | None:
-        """Close the modal; the app's acknowledgement where the view asked to be told, else None."""
+        """Close the modal; returns the app's acknowledgement where the view has notify_on_close, else None."""
         opened = self._opened(view)
         with self._workspace.change():
             shown = self._seen(opened)
@@ -237,7 +237,7 @@ class Person:
     # What a person sees
 
     def view(self) -> Json | None:
-        """The modal on top of this person's screen, with what was typed in its state; None where there is none."""
+        """The modal on top of this person's screen, with typed values in its state; None where there is none."""
         with self._workspace.lock:
             stack = self._workspace.open_views.get(self.id)
             return self._seen(stack[-1]) if stack else None
@@ -287,7 +287,7 @@ class Person:
         return found
 
     def _submitted(self, opened: OpenView, ack: Ack) -> Ack:
-        """Do to the screen what the app's answer to a submission says."""
+        """Change the screen as the app's answer to a submission says."""
         stack = self._workspace.open_views.get(self.id, [])
         if ack.error or opened not in stack:
             return self._troubled(opened, ack)
@@ -364,7 +364,7 @@ class Person:
             "response_url": space.give_response_url(self._base, self.id, channel.id, message["ts"]),
             "actions": [self._action(block, element, value, None)],
         }
-        if whispered is None:  # Slack does not send an ephemeral message along
+        if whispered is None:  # Slack sends no ephemeral message in a payload
             payload["message"] = copied(message)
         return payload
 
@@ -391,7 +391,7 @@ class Person:
         return ack
 
     def _notice(self, channel: str, text: str) -> None:
-        """Slackbot tells this person something."""
+        """Show this person a notice of Slackbot's."""
         message = self._workspace.whisper(self.id, channel or "C01SYNAPSES", text)
         message |= {"user": "USLACKBOT", "bot_id": "", "bot_profile": None}
 

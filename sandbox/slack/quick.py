@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 Answer = tuple[int, list[tuple[str, str]], bytes] | None
 """Status, headers and body; None: close the connection instead of answering."""
 Answering = Callable[[str, str, dict[str, str], bytes], Awaitable[Answer]]
-"""Takes the method's name, the query, the headers (names in lower case) and the body."""
+"""A function of the method's name, the query, the headers (names in lower case) and the body."""
 
 _STATUS = {200: "OK", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
 
@@ -43,11 +43,11 @@ def protocol(answering: Answering) -> type[asyncio.Protocol]:
 
         @property
         def idle(self) -> bool:
-            """Whether uvicorn is not in the middle of a request on this connection."""
+            """Whether uvicorn has no request under way on this connection."""
             return self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]
 
         def proceed(self) -> None:
-            """Take the request in the buffer, if it is whole."""
+            """Take the request from the buffer, if it is complete."""
             head, found, rest = self.buffer.partition(b"\r\n\r\n")
             if not found:
                 return

@@ -1,4 +1,4 @@
-"""What one person sees of the workspace, as the page shows it."""
+"""What one person sees of the workspace, for the page."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ _MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: cid
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a Web API method: its arguments and headers without the token, and when (the stand-in's clock).
+    """One call of a Web API method: arguments and headers without the token, and the time on the stand-in's clock.
 
-    `error` is what it was answered with: a code of Slack's, `ratelimited`, `lost`, or empty.
+    `error` is the error of the answer: a code of Slack's, `ratelimited`, `lost`, or empty.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Call:
 
 
 class Faults:
-    """Failures ordered for coming calls, by method, first come first served."""
+    """Failures ordered for future calls, by method, in the order of the orders."""
 
     def __init__(self) -> None:
         self._due: defaultdict[str, deque[tuple[str, Any]]] = defaultdict(deque)
@@ -65,18 +65,18 @@ class Faults:
         self._lock = threading.Lock()
 
     def order(self, method: str, kind: str, detail: Any, times: int) -> None:
-        """The next `times` calls of this method fare so."""
+        """Order this failure for the next `times` calls of the method."""
         with self._lock:
             self._due[method].extend([(kind, detail)] * times)
 
     def clear(self) -> None:
-        """From now on nothing goes wrong."""
+        """Cancel all orders."""
         with self._lock:
             self._due.clear()
             self.delays.clear()
 
     def take(self, method: str) -> tuple[str, Any]:
-        """What is due to this call; ("", None) if nothing."""
+        """The failure for this call; ("", None) where there is none."""
         if not self._due:
             return "", None
         with self._lock:
@@ -85,7 +85,7 @@ class Faults:
 
 
 class Site:
-    """The ASGI application, and `call`, the Web API's way past it."""
+    """The ASGI application, and `call`, through which the Web API bypasses it."""
 
     def __init__(
         self,
@@ -126,16 +126,16 @@ class Site:
                 Route("/page/mail/{number:int}", self.mail),
                 Mount("/page", StaticFiles(directory=PAGE)),
             ],
-            # a page elsewhere must not reach the stand-in by a name of its own
+            # no other site may reach the stand-in under its own host name
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that no quick way was found for."""
+        """Answer a request that `quick` left to uvicorn."""
         await self.rest(scope, receive, send)
 
     async def slow_call(self, request: Request) -> Response:
-        """A Web API call in a form `quick` leaves to uvicorn, such as a GET."""
+        """Answer a Web API call that `quick` leaves to uvicorn, such as a GET."""
         headers = dict(request.headers)
         answer = await self.call(request.path_params["method"], request.url.query, headers, await request.body())
         if answer is None:
@@ -144,7 +144,7 @@ class Site:
         return Response(payload, status, headers=dict(more))
 
     async def call(self, method: str, query: str, headers: dict[str, str], body: bytes) -> Answer:
-        """One call of a Web API method; None where the answer is to be lost."""
+        """Answer one call of a Web API method; None where the answer is to be lost."""
         try:
             arguments = _arguments(body, headers.get("content-type", ""), query)
         except ValueError:
@@ -156,7 +156,7 @@ class Site:
         if wait:
             epoch = self.workspace.epoch
             await asyncio.sleep(wait)
-            if epoch != self.workspace.epoch:  # who asked belongs to a workspace that is gone
+            if epoch != self.workspace.epoch:  # the workspace was reset since the call
                 return None
         status, more, payload, error = self._perform(method, arguments, token, kind, detail)
         if self.calls is not None:
@@ -167,7 +167,7 @@ class Site:
     def _perform(
         self, method: str, arguments: Json, token: str, kind: str, detail: Any
     ) -> tuple[int, list[tuple[str, str]], bytes, str]:
-        """Status, headers, answer and error of one call."""
+        """Perform one call; returns status, headers, answer and error."""
         match kind:
             case "rate_limit":
                 return 429, [("retry-after", str(detail))], _refusal("ratelimited"), "ratelimited"
@@ -177,7 +177,7 @@ class Site:
                 return 200, [], _refusal(detail), detail
         try:
             with self.workspace.change():
-                # written out while nobody can change it
+                # serialized while the workspace is held
                 payload = json.dumps({"ok": True, **self.api.call(method, arguments, token)}, separators=(",", ":"))
         except SlackError as refusal:
             return 200, [], _refusal(refusal.code, refusal.extra), refusal.code
@@ -185,7 +185,7 @@ class Site:
         return 200, scopes, payload.encode(), "lost" if kind == "lose" else ""
 
     async def upload(self, request: Request) -> Response:
-        """The body of a file, as it is."""
+        """Receive a file: the request's body is its content."""
         content = await request.body()
         with self.workspace.change():
             file = self.workspace.files.get(request.path_params["file"])
@@ -197,7 +197,7 @@ class Site:
         return PlainTextResponse(f"OK - {len(content)}")
 
     async def download(self, request: Request) -> Response:
-        """A shared file, for the page."""
+        """Serve a shared file to the page."""
         with self.workspace.lock:
             file = self.workspace.files.get(request.path_params["file"])
         if file is None or file.content is None:
@@ -208,7 +208,7 @@ class Site:
         return Response(file.content, media_type=kind, headers=headers)
 
     async def respond(self, request: Request) -> Response:
-        """An answer to a response_url."""
+        """Take an answer to a response_url."""
         try:
             body = json.loads(await request.body())
         except ValueError:
@@ -235,7 +235,7 @@ class Site:
         )
 
     async def state(self, request: Request) -> Response:
-        """All a person can see, as JSON."""
+        """Serve all that a person can see, as JSON."""
         user = request.query_params.get("person", "")
         if user not in self.workspace.members:
             return JSONResponse({"error": "no such person"}, 404)
@@ -245,7 +245,7 @@ class Site:
             return JSONResponse(shown | dict(self.page_facts), headers={"cache-control": "no-store"})
 
     async def changes(self, request: Request) -> Response:
-        """Server-sent events: the workspace's version, whenever it changed."""
+        """Serve server-sent events: the workspace's version after every change."""
         return StreamingResponse(
             self._versions(), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
@@ -262,8 +262,8 @@ class Site:
             self.watchers.discard(changed)
 
     async def act(self, request: Request) -> Response:
-        """One action of a person at the page: `{"person", "act", …}`; answers with what became of it."""
-        if request.headers.get("content-type") != "application/json":  # no other site can send this unasked
+        """Perform one action of a person at the page, `{"person", "act", …}`; answers with the outcome."""
+        if request.headers.get("content-type") != "application/json":  # no other site can send this type unasked
             return JSONResponse({"error": "application/json is needed"}, 415)
         wanted = await request.json()
         try:
@@ -299,7 +299,7 @@ class Site:
         return {"error": ack.error, "errors": ack.errors}
 
     async def mail(self, request: Request) -> Response:
-        """A received mail's HTML, for a frame that may do nothing."""
+        """Serve a received mail's HTML, for a frame without any rights."""
         mails = self.mailbox() if self.mailbox else ()
         number = request.path_params["number"]
         if number >= len(mails):
@@ -309,7 +309,7 @@ class Site:
         return Response(content, media_type="text/html", headers={"content-security-policy": _MAIL_POLICY})
 
     def changed(self) -> None:
-        """Tell the pages; callable from any thread."""
+        """Tell the pages of a change; callable from any thread."""
         if self.watchers and self.loop is not None:
             self.loop.call_soon_threadsafe(self._wake)
 
@@ -318,7 +318,7 @@ class Site:
             watcher.set()
 
     async def close(self) -> None:
-        """End the streams, so that the server can."""
+        """End the event streams, so that the server can end."""
         self.closing.set()
         self._wake()
 
@@ -328,7 +328,7 @@ def _refusal(error: str, extra: Mapping[str, Any] | None = None) -> bytes:
 
 
 def _arguments(body: bytes, content_type: str, query: str) -> Json:
-    """A call's arguments: JSON or a form, and the query; absent ones (null) are left out."""
+    """A call's arguments, from JSON or a form and from the query, without nulls."""
     found: Json = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
     if content_type.startswith("application/json"):
         decoded = json.loads(body or b"{}")
@@ -340,7 +340,7 @@ def _arguments(body: bytes, content_type: str, query: str) -> Json:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it serves, and stops when told rather than asking ten times a second."""
+    """uvicorn that signals when it serves, and waits to be stopped instead of polling ten times a second."""
 
     def __init__(self, config: uvicorn.Config, site: Site, ready: threading.Event) -> None:
         super().__init__(config)
@@ -365,14 +365,14 @@ def bound_socket(port: int = 0) -> socket.socket:
 
 
 class ThreadedServer:
-    """A server in a thread of its own, on a port of 127.0.0.1 that is known before it runs."""
+    """A server in its own thread, on a port of 127.0.0.1 that is known before the server runs."""
 
     def __init__(self, *, port: int = 0) -> None:
         self._socket = bound_socket(port)
         self.port: int = self._socket.getsockname()[1]
 
     def start(self, site: Site) -> None:
-        """Return once it serves."""
+        """Start the server; returns once it serves."""
         config = uvicorn.Config(
             site,
             http=protocol(site.call),
@@ -392,7 +392,7 @@ class ThreadedServer:
         ready.wait()
 
     def stop(self) -> None:
-        """Return once it is gone."""
+        """Stop the server; returns once it has ended."""
         loop = self._server.site.loop
         if loop is not None:
             loop.call_soon_threadsafe(self._server.end.set)

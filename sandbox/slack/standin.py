@@ -1,4 +1,4 @@
-"""The stand-in as tests, the demo and benchmarks hold it."""
+"""The stand-in's interface for tests, the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ T = TypeVar("T")
 class SlackStandIn:
     """A Slack workspace on loopback; use it as a context manager.
 
-    With `manifest` (a path or the parsed document) scopes, commands, shortcuts, events and the home tab are as it
-    declares; else `scopes` (None: all) holds and any command may be typed. `request_url` chooses HTTP delivery; without
-    it, interactions go to the open Socket Mode connections. Web API: `api_url`, with `bot_token` or `app_token`.
+    A `manifest` (a path or the parsed document) declares scopes, commands, shortcuts, events and the home tab; without
+    one, `scopes` (None: all) holds and any command may be typed. With `request_url`, interactions are delivered over
+    HTTP, else to the open Socket Mode connections. Web API: `api_url`, with `bot_token` or `app_token`.
 
-    For benchmarks: `any_trigger` accepts any trigger id any number of times, `record=False` keeps no calls, and
+    For benchmarks: `any_trigger` accepts any trigger id any number of times, `record=False` records no calls, and
     `latency` makes every call take that many seconds. Inspections return copies, and every method may be called from
     any thread but the stand-in's own.
     """
@@ -60,7 +60,7 @@ class SlackStandIn:
         self._faults = Faults()
         self._server = ThreadedServer(port=port)
         self.url = f"http://127.0.0.1:{self._server.port}/"
-        """The page."""
+        """The address of the page."""
         self.api_url = f"{self.url}api/"
         """The Web API's base address, for `WebClient(base_url=…)` and SLACK_API_URL."""
         self._courier = Courier(signing_secret=signing_secret, ack_timeout=ack_timeout, changed=self.touch)
@@ -100,7 +100,7 @@ class SlackStandIn:
         self._courier.close()
 
     def reset(self) -> None:
-        """Be as when it was made, at the same address: no message, call, form, order or connection is left."""
+        """Return to the initial state, at the same address: without messages, calls, forms, orders and connections."""
         if self.connections:
             self.drop_connections()
         self.request_url, self.latency = self._as_made
@@ -112,7 +112,7 @@ class SlackStandIn:
     # People and places
 
     def person(self, identity: str = "U01DEMO", *, signature: Signature = "right") -> Person:
-        """Somebody of the workspace; with `signature` forged or stale, the app is told so over HTTP what they do."""
+        """A person of the workspace; `signature` is that of the person's interactions over HTTP."""
         return Person(
             identity,
             workspace=self.workspace,
@@ -125,14 +125,14 @@ class SlackStandIn:
         )
 
     def add_person(self, member: Member, *, channels: Sequence[str] = ("#synapses",)) -> None:
-        """Somebody new, in these channels."""
+        """Add a person to the workspace and to these channels."""
         with self.workspace.change():
             self.workspace.members[member.id] = member
             for name in channels:
                 self.workspace.channel(name).members.add(member.id)
 
     def add_channel(self, channel: Channel) -> None:
-        """A new channel."""
+        """Add a channel."""
         with self.workspace.change():
             self.workspace.channels[channel.id] = channel
 
@@ -151,31 +151,31 @@ class SlackStandIn:
         with self.workspace.change():
             self.workspace.channel(channel).archived = True
 
-    # Bad days
+    # Faults
 
     def rate_limit(self, method: str, *, times: int = 1, retry_after: int = 1) -> None:
         """Answer the next calls with 429 and Retry-After (seconds)."""
         self._faults.order(method, "rate_limit", retry_after, times)
 
     def fail(self, method: str, error: str = "internal_error", *, times: int = 1) -> None:
-        """Answer the next calls with this error, doing nothing."""
+        """Answer the next calls with this error, without performing them."""
         self._faults.order(method, "fail", error, times)
 
     def break_down(self, method: str, *, status: int = 503, times: int = 1) -> None:
-        """Answer the next calls with this HTTP status, doing nothing."""
+        """Answer the next calls with this HTTP status, without performing them."""
         self._faults.order(method, "status", status, times)
 
     def lose_answer(self, method: str, *, times: int = 1) -> None:
-        """Do what the next calls ask, then close the connection instead of answering."""
+        """Perform the next calls, then close the connection instead of answering."""
         self._faults.order(method, "lose", None, times)
 
     def delay(self, method: str, seconds: float) -> None:
-        """Let calls of this method take so much longer, from now on."""
+        """Make every later call of this method take `seconds` longer."""
         self._faults.delays[method] = seconds
 
     @property
     def latency(self) -> float:
-        """Seconds every Web API call takes."""
+        """Seconds that every Web API call takes."""
         return self._site.latency
 
     @latency.setter
@@ -186,7 +186,7 @@ class SlackStandIn:
 
     @property
     def request_url(self) -> str | None:
-        """Where interactions are posted; None: Socket Mode."""
+        """The URL to which interactions are posted; None: Socket Mode."""
         return self._courier.request_url
 
     @request_url.setter
@@ -195,26 +195,26 @@ class SlackStandIn:
 
     @property
     def connections(self) -> int:
-        """Open Socket Mode connections."""
+        """The number of open Socket Mode connections."""
         return len(self._courier.connections)
 
     def wait_for_connection(self, seconds: float = 10.0, *, count: int = 1) -> None:
-        """Wait until the app listens over Socket Mode. Raises TimeoutError."""
+        """Wait until the app has `count` Socket Mode connections. Raises TimeoutError."""
         self.wait_for(lambda: self.connections >= count, seconds, "a Socket Mode connection")
 
     def refresh_connections(self, reason: str = "refresh_requested") -> None:
-        """Tell every Socket Mode connection to come again, as Slack does every few hours."""
+        """Ask the app to renew every Socket Mode connection, as Slack does every few hours."""
         self._server.run(self._courier.disconnect(reason))
 
     def drop_connections(self) -> None:
-        """Close every Socket Mode connection without a word.
+        """Close every Socket Mode connection without notice.
 
-        An app that is about to be closed ends at once after this; its client otherwise waits up to 3 s in a read.
+        After this, an app can be closed at once; otherwise its client waits up to 3 s in a read.
         """
         self._server.run(self._courier.disconnect())
 
     def redeliver(self, ack: Ack, *, retry: int = 1) -> Ack:
-        """Deliver what this acknowledgement answered once more; nothing on the screen changes."""
+        """Deliver the acknowledged envelope once more, as a retry; the screen does not change."""
         if ack.envelope is None:
             raise ValueError("this was never delivered")
         return self._courier.deliver(ack.envelope, retry=retry)
@@ -248,23 +248,23 @@ class SlackStandIn:
             return [replace(file) for file in self.workspace.files.values() if file.content is not None]
 
     def view_of(self, person: Person | str) -> Json | None:
-        """The modal on top of somebody's screen, or None."""
+        """The modal on top of the person's screen, or None."""
         return (self.person(person) if isinstance(person, str) else person).view()
 
     def errors_of(self, person: Person | str) -> dict[str, str]:
-        """The errors shown in that modal, by block id; the key "" stands for one above all fields."""
+        """The errors in the modal on top, by block id; the key "" is for an error above all fields."""
         identity = person if isinstance(person, str) else person.id
         with self.workspace.lock:
             stack = self.workspace.open_views.get(identity)
             return dict(stack[-1].errors) if stack else {}
 
     def home_of(self, person: Person | str) -> Json | None:
-        """Somebody's home tab of the app, or None."""
+        """The person's home tab of the app, or None."""
         with self.workspace.lock:
             return copied(self.workspace.homes.get(person if isinstance(person, str) else person.id))
 
     def messages(self, channel: str) -> list[Json]:
-        """All messages of a channel (id or #name), oldest first, thread replies among them; each tells its channel."""
+        """All messages of a channel (id or #name), oldest first, with thread replies; each has its channel's id."""
         with self.workspace.lock:
             place = self.workspace.channel(channel)
             return [copied(m) | {"channel": place.id} for m in place.messages.values()]
@@ -274,25 +274,25 @@ class SlackStandIn:
         return [m for m in self.messages(channel) if m.get("thread_ts") == ts and m["ts"] != ts]
 
     def ephemerals(self, person: Person | str) -> list[Json]:
-        """What only this person was shown, oldest first; Slackbot's own notices among it (user USLACKBOT)."""
+        """The messages shown only to this person, oldest first, with Slackbot's notices (user USLACKBOT)."""
         with self.workspace.lock:
             return copied(self.workspace.ephemeral.get(person if isinstance(person, str) else person.id, []))
 
     def wait_for(self, predicate: Callable[[], T], seconds: float = 10.0, what: str = "the condition") -> T:
-        """Wait until the predicate is true, asking it at every change of the workspace; returns its value.
+        """Wait until the predicate, called at every change of the workspace, is true; returns its value.
 
-        Raises TimeoutError. What changes elsewhere is noticed if `touch` is called.
+        Raises TimeoutError. Changes elsewhere are noticed if `touch` is called.
         """
         return self.workspace.wait_for(predicate, seconds, what)
 
     def touch(self) -> None:
-        """Something the page or a waiting test looks at has changed, such as the mailbox."""
+        """Tell the page and waiting tests that something outside the workspace has changed, such as the mailbox."""
         with self.workspace.change():
             pass
 
 
 class _Manifest:
-    """What an app manifest says that Slack acts on."""
+    """The parts of an app manifest on which Slack acts."""
 
     def __init__(self, manifest: Path | Mapping[str, Any] | None) -> None:
         found: Mapping[str, Any] = {}

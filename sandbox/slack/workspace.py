@@ -1,4 +1,4 @@
-"""What a workspace holds: people, channels, messages, files, open views, and the triggers it gave out.
+"""The state of a workspace: people, channels, messages, files, open views, and the triggers that were given out.
 
 Everything is guarded by one condition, which is notified of every change; the rest of the package changes the
 workspace only while holding it.
@@ -27,15 +27,15 @@ BOT_USER = "U01NOMADSBOT"
 DOMAIN = "sandbox"
 
 TRIGGER_SECONDS = 3.0
-"""How long a trigger id lives."""
+"""Seconds for which a trigger id is valid."""
 VIEW_STACK = 3
-"""How many modals may lie on one another."""
+"""Modals in a person's stack, at most."""
 RESPONSE_URL_USES = 5
 RESPONSE_URL_SECONDS = 30 * 60.0
 
 
 class SlackError(Exception):
-    """Slack says no: `code` is what stands in the answer's `error`; `extra` is merged into the answer."""
+    """A refusal of Slack's: `code` is the answer's `error`; `extra` is merged into the answer."""
 
     def __init__(self, code: str, **extra: Any) -> None:
         super().__init__(code)
@@ -81,17 +81,17 @@ class Channel:
     members: set[str] = field(default_factory=set)
     archived: bool = False
     direct: str = ""
-    """The person of a direct message with the app."""
+    """The person of a direct message with the app; empty for other channels."""
     messages: dict[str, Json] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """Slack's word for it in scopes: channels, groups or im."""
+        """The channel's kind in scopes: channels, groups or im."""
         return "im" if self.direct else "groups" if self.private else "channels"
 
     @property
     def name_in_payloads(self) -> str:
-        """What slash commands and actions call it: private channels are not named."""
+        """The channel's name in slash commands and actions, which do not name private channels."""
         return "directmessage" if self.direct else "privategroup" if self.private else self.name
 
     def as_json(self) -> Json:
@@ -122,11 +122,11 @@ class Channel:
 
 @dataclass
 class OpenView:
-    """A modal on a person's screen: what the app sent, and what the person has filled in so far (by block id)."""
+    """A modal on a person's screen: the app's view, and what the person has filled in so far (by block id)."""
 
     view: Json
     channel: str | None
-    """The channel the person was in when it opened."""
+    """The channel the person was in when the modal opened."""
     values: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     suggested: dict[str, list[Json]] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class OpenView:
 
 @dataclass
 class Trigger:
-    """Leave to open a view, given with an interaction."""
+    """Permission to open a view, given with an interaction."""
 
     user: str
     channel: str | None
@@ -147,7 +147,7 @@ class Trigger:
 
 @dataclass
 class ResponseUrl:
-    """Leave to answer an interaction for half an hour, at most five times."""
+    """Permission to answer an interaction for half an hour, at most five times."""
 
     user: str
     channel: str
@@ -158,7 +158,7 @@ class ResponseUrl:
 
 @dataclass
 class File:
-    """An uploaded file; `content` is None until it arrived."""
+    """An uploaded file; `content` is None until the upload."""
 
     id: str
     name: str
@@ -199,7 +199,7 @@ def default_members() -> list[Member]:
 
 
 def default_channels(members: Iterable[str]) -> list[Channel]:
-    """A public and a private channel the bot is in, and one of each it is not in."""
+    """A public and a private channel with the bot, and one of each without."""
     people = {m for m in members if m != BOT_USER}
     return [
         Channel("C01SYNAPSES", "synapses", members={*people, BOT_USER}),
@@ -216,9 +216,9 @@ class Workspace:
         self.clock = clock
         self.lock = threading.Condition(threading.RLock())
         self.version = 0
-        """Counts changes."""
+        """The number of changes so far."""
         self.epoch = 0
-        """Counts resets."""
+        """The number of resets so far."""
         self.on_change: Callable[[], None] = lambda: None
         self._last_ts = 0
         self._furnish()
@@ -235,14 +235,14 @@ class Workspace:
         self.response_urls: dict[str, ResponseUrl] = {}
 
     def reset(self) -> None:
-        """Make it as it was when it was new; no timestamp comes twice all the same."""
+        """Return to the initial state, without repeating timestamps."""
         with self.change():
             self.epoch += 1
             self._furnish()
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Hold the workspace, and tell whoever waits that it changed."""
+        """Hold the workspace during the block, and notify waiting threads of a change."""
         with self.lock:
             yield
             self.version += 1
@@ -250,7 +250,7 @@ class Workspace:
         self.on_change()
 
     def wait_for(self, predicate: Callable[[], T], seconds: float, what: str = "the condition") -> T:
-        """Wait until the predicate, asked at every change, is true; returns its value. Raises TimeoutError."""
+        """Wait until the predicate, called at every change, is true; returns its value. Raises TimeoutError."""
         with self.lock:
             value = self.lock.wait_for(predicate, seconds)
             if not value:
@@ -281,7 +281,7 @@ class Workspace:
         return opened
 
     def post(self, channel: Channel, message: Mapping[str, Any]) -> Json:
-        """Add a message; the thread's counts follow."""
+        """Add a message, and update its thread's counts."""
         ts = self.timestamp()
         kept = {"type": "message", "ts": ts, "team": TEAM, **message}
         channel.messages[ts] = kept
@@ -300,7 +300,7 @@ class Workspace:
         return kept
 
     def app_message(self, text: str, content: Mapping[str, Any]) -> Json:
-        """The parts every message of the app has; `content` may bring blocks, metadata, thread_ts."""
+        """A message of the app's; `content` may have blocks, metadata and thread_ts."""
         message: Json = {
             "user": BOT_USER,
             "bot_id": BOT,
@@ -329,7 +329,7 @@ class Workspace:
         return trigger
 
     def use_trigger(self, trigger: str) -> Trigger:
-        """Spend a trigger. Raises SlackError where it is unknown, spent or too old."""
+        """Use up a trigger. Raises SlackError where the trigger is unknown, used or too old."""
         given = self.triggers.get(trigger)
         if given is None:
             raise SlackError("invalid_trigger_id")
@@ -347,7 +347,7 @@ class Workspace:
         return f"{base}response/{name}"
 
     def new_view(self, view: Mapping[str, Any], *, root: str | None = None, previous: str | None = None) -> Json:
-        """The view object Slack keeps and returns for what an app sent."""
+        """The view object that Slack stores and returns for a view sent by an app."""
         identity = "V" + secrets.token_hex(5).upper()
         kept: Json = {
             "id": identity,
@@ -373,7 +373,7 @@ class Workspace:
         return kept
 
     def replace_view(self, opened: OpenView, view: Mapping[str, Any]) -> None:
-        """Bring a modal up to date; what was typed stays where block and action keep their ids."""
+        """Replace a modal's view; typed values stay where the ids of block and action stay."""
         old = opened.view
         new = self.new_view(view, root=old["root_view_id"], previous=old["previous_view_id"])
         opened.view = new | {"id": old["id"]}
@@ -382,7 +382,7 @@ class Workspace:
         opened.errors = {}
 
     def find_view(self, identity: str) -> tuple[str, OpenView] | None:
-        """An open modal and whose it is, by id or external id."""
+        """The person and the open modal of that id or external id; None where there is none."""
         for user, stack in self.open_views.items():
             for opened in stack:
                 if identity in (opened.view["id"], opened.view["external_id"]):

@@ -313,7 +313,8 @@ def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig)
 
 def notes(rig: LocalComputeRig, name: str) -> list[tuple[float, int]]:
     """What the supervisor noted: times and sizes of the log."""
-    lines = (rig.folder / name / "log.times").read_text().splitlines()
+    index = rig.folder / name / "log.times"
+    lines = index.read_text().splitlines() if index.exists() else []
     return [(float(at), int(size)) for at, size in (line.split() for line in lines)]
 
 

@@ -265,6 +265,7 @@ def test_a_log_that_was_closed_is_not_looked_after_any_more(served: Served) -> N
 def test_the_whole_log_is_a_link_without_the_token(served: Served) -> None:
     job = running(served)
     log = served.nomads.core.settings.data / "runs" / job.name / "log"
+    until(lambda: log.read_text().endswith("reading\n"), what="the program's first words")
     with log.open("a") as file:
         file.write("".join(f"line {n} demo-token\n" for n in range(50_000)))
     served.slack.person().click(card(served, job, "nomads_logs"), "nomads_logs")

@@ -29,7 +29,7 @@ _CARD = "card"
 
 
 class CardEffects:
-    """Posts a job's card and keeps it up to date."""
+    """Posts and updates a job's card."""
 
     def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, edit_every: timedelta) -> None:
         """`edit_every` is the least time between two edits of a card."""
