@@ -187,4 +187,13 @@ def serving(
                 until_the_end.enter_context(running(nomads))
             yield Served(nomads=nomads, slack=slack, boss=boss, url=door.url)
     finally:
+        _end_programs(nomads)
         nomads.close()
+
+
+def _end_programs(nomads: Nomads) -> None:
+    """Leave no program behind, also where the test failed before it let its program end."""
+    runs = nomads.core.settings.data / "runs"
+    for run in runs.glob("[!.]*") if runs.exists() else ():
+        if not (run / "exit.json").exists():
+            nomads.core.backend.compute.cancel(run.name, reason="the test is over")
