@@ -20,7 +20,8 @@ pytestmark = pytest.mark.browser
 @contextmanager
 def at_work(browser: Browser, folder: Path, **env: str) -> Iterator[Page]:
     """The workspace in a browser, with the bot in it."""
-    with House() as house, bot_process(house.environment(folder / "data") | env, log=folder / "bot.log"):
+    often = {"NOMADS_WATCH_INTERVAL": "0.1", "NOMADS_EDIT_INTERVAL": "0.1"}
+    with House() as house, bot_process(house.environment(folder / "data") | often | env, log=folder / "bot.log"):
         with_endings(house.boss)
         house.slack.wait_for_connection(30)
         page = browser.new_page()
@@ -28,6 +29,7 @@ def at_work(browser: Browser, folder: Path, **env: str) -> Iterator[Page]:
         page.goto(house.slack.url)
         yield page
         page.close()
+        house.slack.drop_connections()  # the bot, asked to end, would otherwise wait for a word on its connection
 
 
 def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
