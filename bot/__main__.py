@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 the request or the settings are wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bot", description="NOMADS: synapse detection on BOSS volumes.")
+    parser = argparse.ArgumentParser(prog="nomads", description="NOMADS: synapse detection on BOSS volumes.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="serve Slack and carry out jobs, until stopped")
     commands.add_parser("work", help="carry out jobs only, beside processes that serve Slack")

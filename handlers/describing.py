@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from pydantic import SecretStr
 from slack_sdk import WebClient
 
-from bot.application.browsing import Browsing
+from bot.application.browsing import Browsing, Look
 from bot.domain.errors import Unavailable
 from bot.domain.volume import VolumesRefused
 from handlers import modal
@@ -38,15 +38,6 @@ class _Waiting:
     choice: object
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question to BOSS, equal for all forms with the same choice and token."""
-
-    collection: str
-    experiment: str
-    token: SecretStr | None
-
-
 class Describing:
     """Asks once for all forms that wait for the same answer, and shows each form the answer to its latest choice."""
 
@@ -55,15 +46,23 @@ class Describing:
         self._windows = windows
         self._clock = clock
         self._choices: LRUCache[str, object] = LRUCache(FORMS)
-        self._waiting: dict[_Asked, list[_Waiting]] = {}
+        self._waiting: dict[Look, list[_Waiting]] = {}
         self._silent = False
         self._ask_again_at = 0.0
         self._lock = threading.Lock()
 
-    def known(self, values: Mapping[str, str], token: SecretStr | None) -> modal.About | None:
-        """What can be shown without waiting; None: BOSS has to be asked, with `later`."""
-        asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
-        about = self._describe(asked, within=0)
+    def look(self, user: str, values: Mapping[str, str], typed: SecretStr | None = None) -> Look:
+        """The look at what is chosen in a form with these values."""
+        chosen = values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, "")
+        return self._browsing.look(user, *chosen, typed=typed)
+
+    def known(self, look: Look) -> modal.About | None:
+        """What can be shown without waiting; None: BOSS has to be asked."""
+        return self._describe(look, within=0)
+
+    def at_opening(self, look: Look) -> modal.About | None:
+        """As `known`, for a form that is about to open; None: BOSS has to be asked, with `later`, and may answer."""
+        about = self.known(look)
         return modal.About(said=SLOW) if about is None and not self._worth_asking() else about
 
     def _worth_asking(self) -> bool:
@@ -74,39 +73,32 @@ class Describing:
             self._ask_again_at = self._clock() + SILENCE  # while this form asks, the others need not
             return True
 
-    def later(
-        self,
-        client: WebClient,
-        view_id: str,
-        values: Mapping[str, str],
-        token: SecretStr | None,
-        view: Callable[[modal.About], dict[str, Any]],
-    ) -> None:
+    def later(self, client: WebClient, view_id: str, look: Look, view: Callable[[modal.About], dict[str, Any]]) -> None:
         """Show `view` with BOSS's answer once it comes, unless something else was chosen in the form meanwhile."""
-        asked = _Asked(values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, ""), token)
         waiting = _Waiting(client, view_id, view, object())
         with self._lock:
             self._choices[view_id] = waiting.choice
-            first = asked not in self._waiting
-            self._waiting.setdefault(asked, []).append(waiting)
+            first = look not in self._waiting
+            self._waiting.setdefault(look, []).append(waiting)
         if first:
-            self._windows.later(lambda: self._answer(asked))
+            self._windows.later(lambda: self._answer(look))
 
     def drop(self, view_id: str) -> None:
         """Forget the choice in this form, so that no answer of BOSS's is shown there any more."""
         with self._lock:
             self._choices.pop(view_id, None)
 
-    def _answer(self, asked: _Asked) -> None:
+    def _answer(self, look: Look) -> None:
         about: modal.About | None = None
         try:
-            about = self._describe(asked, within=PATIENCE)
+            about = self._describe(look, within=PATIENCE)
+            if look.collection and look.experiment:  # otherwise BOSS was not asked
+                self._silent = about is None
         finally:
             with self._lock:
-                waiting = self._waiting.pop(asked, [])
-                self._silent = about is None
-        for one in waiting:
-            self._windows.later(partial(self._show, one, about or modal.About(said=SLOW)))
+                waiting = self._waiting.pop(look, [])
+            for one in waiting:
+                self._windows.later(partial(self._show, one, about or modal.About(said=SLOW)))
 
     def _show(self, waiting: _Waiting, about: modal.About) -> None:
         with self._lock:
@@ -114,14 +106,13 @@ class Describing:
         if newest:
             update(waiting.client, waiting.view_id, waiting.view(about))
 
-    def _describe(self, asked: _Asked, *, within: float) -> modal.About | None:
+    def _describe(self, look: Look, *, within: float) -> modal.About | None:
         """What BOSS says in time; None where BOSS does not answer."""
-        if not (asked.collection and asked.experiment):
+        if not (look.collection and look.experiment):
             return modal.About()
         try:
-            found = self._browsing.describe(asked.collection, asked.experiment, token=asked.token, within=within)
+            return modal.About(self._browsing.describe(look, within=within))
         except VolumesRefused as refusal:
             return modal.About(said=str(refusal))
         except Unavailable:
             return None
-        return modal.About(found)

@@ -123,8 +123,8 @@ class Look:
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
-        if user == job.actor:  # only the owner sees the address
-            facts.append(f"Mail: {words.mrkdwn(request.email)}")
+        if address := job.mail_for(user):
+            facts.append(f"Mail: {words.mrkdwn(address)}")
         if job.expected:
             facts.append(f"Expected: {words.mrkdwn(words.forecast(job.expected))}")
         if job.reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
@@ -14,6 +15,15 @@ from bot.domain.volume import Experiment, TokenRefused
 from contract.masking import PUBLIC_TOKEN
 
 UNCHECKABLE = "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at an experiment: two people with the same token take the same one."""
+
+    collection: str
+    experiment: str
+    token: SecretStr
 
 
 class Browsing:
@@ -33,9 +43,14 @@ class Browsing:
             return ()
         return self._volumes.experiments(collection, token=self._token(actor, typed), within=within)
 
-    def describe(self, collection: str, experiment: str, *, token: SecretStr | None, within: float) -> Experiment:
-        """The experiment as BOSS describes it to the token; None: to the public one."""
-        return self._volumes.describe(collection, experiment, token=token or SecretStr(PUBLIC_TOKEN), within=within)
+    def look(self, actor: str, collection: str, experiment: str, *, typed: SecretStr | None = None) -> Look:
+        """The look at that experiment that this person would take. No service is asked."""
+        token = typed if typed and typed.get_secret_value() else self._people.profile(actor).token
+        return Look(collection, experiment, token or SecretStr(PUBLIC_TOKEN))
+
+    def describe(self, look: Look, *, within: float) -> Experiment:
+        """What BOSS says of the experiment."""
+        return self._volumes.describe(look.collection, look.experiment, token=look.token, within=within)
 
     def save_token(self, actor: str, typed: SecretStr, *, within: float) -> None:
         """Save the token after BOSS has accepted it.

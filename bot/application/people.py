@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 
@@ -47,14 +47,20 @@ class People:
         self._database = ledger.database
         self._tokens = tokens
         self._known: TTLCache[str, Person] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
+        # Beside what was read: an entry that is set again would begin its lifetime anew.
+        self._asked: TTLCache[str, JobRequest] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
         self._lock = Lock()
 
     def profile(self, person: str) -> Profile:
         """What fills this person's form; changes by other processes show after PERSON_KEPT. Raises Unavailable."""
         known = self._recent(person)
+        with self._lock:
+            asked = self._asked.get(person)
+        if asked is None and known.last_request:
+            asked = JobRequest.model_validate(known.last_request)
         return Profile(
             saved=known.saved_token,
-            last_request=JobRequest.model_validate(known.last_request).typed if known.last_request else {},
+            last_request=asked.typed if asked else {},
             token=self._opened(known.token_ref),
             preferences=known.preferences,
         )
@@ -70,8 +76,7 @@ class People:
     def asked(self, person: str, request: JobRequest) -> None:
         """Replace the cached last request, which fills the person's next form."""
         with self._lock:
-            if known := self._known.get(person):
-                self._known[person] = replace(known, last_request=request.model_dump(mode="json"))
+            self._asked[person] = request
 
     def changed(self, person: str) -> None:
         """Drop the person from the cache."""

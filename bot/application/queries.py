@@ -95,9 +95,7 @@ class Queries:
         """
         job = self.find(job_id)
         values = job.request.typed
-        if actor != job.actor:
-            del values["email"]
-        return values
+        return values if job.mail_for(actor) else {name: value for name, value in values.items() if name != "email"}
 
     def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
         """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job."""

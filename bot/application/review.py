@@ -69,19 +69,10 @@ class Reviewer:
         `values` has JobRequest's fields. No service is asked: a review takes well under a millisecond.
         """
         reading = read(values)
-        name = reading.request.pipeline if reading.request else str(values.get("pipeline") or "").strip()
-        return self._reviewed(reading.request, name, reading.box, token, dict(reading.errors))
-
-    def review_again(self, request: JobRequest, token: SecretStr) -> Reviewed:
-        """Review an accepted request again, by the rules of today. Raises InvalidRequest."""
-        return self._reviewed(request, request.pipeline, request.box, token, {})
-
-    def _reviewed(
-        self, request: JobRequest | None, name: str, box: Box | None, token: SecretStr, errors: dict[str, str]
-    ) -> Reviewed:
+        request, box, errors = reading.request, reading.box, dict(reading.errors)
         if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
-        pipeline = self._catalog.get(name)
+        pipeline = self._catalog.get(request.pipeline if request else str(values.get("pipeline") or "").strip())
         if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
             errors["pipeline"] = problem
         if pipeline and box:
@@ -110,11 +101,8 @@ class Reviewer:
 
     def insist(self, reviewed: Reviewed, *, within: float) -> Answered:
         """As `ask`, but raises Unavailable where BOSS does not tell all that has to be checked."""
-        until = time.monotonic() + within
-        answered = self._answered(reviewed, self._describe(reviewed, within=within), until=until)
-        if not answered.checked:
-            raise Unavailable("BOSS did not tell the data types of all channels.")
-        return answered
+        experiment = self._describe(reviewed, within=within)
+        return self._answered(reviewed, experiment, until=time.monotonic() + within, whole=True)
 
     def _describe(self, reviewed: Reviewed, *, within: float) -> Experiment:
         request = reviewed.request
@@ -123,11 +111,15 @@ class Reviewer:
         except VolumesRefused as refusal:
             raise InvalidRequest({refusal.field: str(refusal)}) from None
 
-    def _answered(self, reviewed: Reviewed, experiment: Experiment | None, *, until: float) -> Answered:
+    def _answered(
+        self, reviewed: Reviewed, experiment: Experiment | None, *, until: float, whole: bool = False
+    ) -> Answered:
         pipeline, voxels = reviewed.pipeline, reviewed.box.voxels
         if experiment and (errors := checks.against(reviewed.box, pipeline, experiment, max_bytes=self._max_bytes)):
             raise InvalidRequest(errors)
         per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
+        if whole and not known:
+            raise Unavailable("BOSS did not tell the data types of all channels.")
         widest = per_voxel if known else checks.WIDEST * pipeline.channels
         return Answered(
             readable=experiment is not None,

@@ -21,7 +21,7 @@ from bot.application.people import People
 from bot.application.ports import Workspace
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
-from bot.domain.errors import InvalidRequest
+from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
 from bot.domain.job import AlreadyRunning, Expected, Job, Transition
 from bot.domain.outbox import Kind, Lane
@@ -116,12 +116,13 @@ class Submission:
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
-            if known := self._by_key(key):  # an accepted request stays accepted
-                return known
-            raise InvalidRequest(error.errors | errors) from None
+            errors = error.errors | errors
+        question = None if errors else self.decide(proposal, agreed=form.agreed)
+        if (errors or question) and (known := self._taken(key)):  # an accepted request stays accepted
+            return known
         if errors:
             raise InvalidRequest(errors)
-        if question := self.decide(proposal, agreed=form.agreed):
+        if question:
             return question
         if form.remember and form.token.get_secret_value() and proposal.answered.readable:
             self._people.save_token(actor, form.token)
@@ -177,11 +178,10 @@ class Submission:
         All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
         """
         key = f"retry:{job.id}"
-        request = job.request.model_copy(update={"email": email})
         try:
-            reviewed = self._reviewer.review_again(request, token)
+            reviewed = self.review({**job.request.typed, "email": email}, token)
         except InvalidRequest:
-            if known := self._by_key(key):
+            if known := self._taken(key):
                 return known
             raise
         size = reviewed.pipeline.channels * reviewed.box.voxels
@@ -246,6 +246,13 @@ class Submission:
             retry_of=retry_of.id if retry_of else None,
             accepted_at=self._ledger.clock(),
         )
+
+    def _taken(self, key: str) -> Job | None:
+        """The job that was accepted under that key, where the database answers."""
+        try:
+            return self._by_key(key)
+        except Unavailable:
+            return None
 
     def _by_key(self, key: str) -> Job | None:
         with self._database.read() as transaction:

@@ -37,11 +37,11 @@ class AwsSecrets:
         known = self._known.get(name)
         if known is not None:
             return known
-        with translated("Secrets Manager did not keep the token", quiet=True):
+        with translated("Secrets Manager did not store the token", quiet=True):
             client = self._clients.secrets
             try:
                 arn = client.create_secret(
-                    Name=name, Description="A BOSS token, kept by NOMADS", SecretString=value.get_secret_value()
+                    Name=name, Description="A BOSS token, stored by NOMADS", SecretString=value.get_secret_value()
                 )["ARN"]
             except (client.exceptions.ResourceExistsException, client.exceptions.InvalidRequestException):
                 # The secret exists; InvalidRequest: it is scheduled for deletion.

@@ -103,6 +103,10 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    def mail_for(self, person: str) -> str:
+        """The address its mails go to, where that may be shown to this person: to its owner. Else empty."""
+        return self.request.email if person == self.actor else ""
+
     @property
     def name(self) -> str:
         """The unique name compute knows the job by."""

@@ -117,28 +117,39 @@ class Database:
         """Whether the database admits one writer at a time (SQLite); readers do not wait for the writer."""
         # SQLite makes other writers poll; a lock of our own lets them queue instead.
         self._writing = FairLock()
+        self._thread = threading.local()
         self._gathering = threading.Lock()
         self._gathered: list[tuple[Callable[[Transaction], Any], Future[Any]]] = []
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A transaction that only reads. Raises Unavailable where the database is locked or cannot be reached."""
+        """A transaction for reading: rolled back at its end, so that nothing written in it stays.
+
+        Raises Unavailable where the database is locked or cannot be reached.
+        """
         with self._connection() as connection:
-            yield Transaction(connection)
+            try:
+                yield Transaction(connection)
+            finally:
+                connection.rollback()
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
         """A transaction that writes: committed where the block ends, rolled back where the block raises.
 
-        Transactions do not nest: one within another of the same thread waits for itself. Raises Unavailable where the
-        database is locked or cannot be reached.
+        Raises Unavailable where the database is locked or cannot be reached, and RuntimeError within another of the
+        same thread: transactions do not nest, and on SQLite the inner one would wait for the outer one.
         """
+        if getattr(self._thread, "writes", False):
+            raise RuntimeError("A transaction was begun within another one.")
         if self.single_writer and not self._writing.acquire(timeout=BUSY_SECONDS):
             raise Unavailable("The database is busy.")
         try:
-            with self._connection(write=True) as connection:
+            with self._connection(write=True) as connection, connection.begin():
+                self._thread.writes = True
                 yield Transaction(connection)
         finally:
+            self._thread.writes = False
             if self.single_writer:
                 self._writing.release()
 
@@ -193,7 +204,7 @@ class Database:
     @contextmanager
     def _connection(self, *, write: bool = False) -> Iterator[Connection]:
         try:
-            with self._engine.connect().execution_options(nomads_write=write) as connection, connection.begin():
+            with self._engine.connect().execution_options(nomads_write=write) as connection:
                 yield connection
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error

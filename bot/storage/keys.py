@@ -42,7 +42,7 @@ def load_key(path: Path, given: SecretStr | None) -> bytes:
         key = b""
     if len(key) != 32:
         raise NomadsError(
-            f"{path} does not hold a key. Put back the one that was there; without it, kept tokens are lost."
+            f"{path} does not hold a key. Put back the one that was there; without it, saved tokens are lost."
         )
     return key
 

@@ -87,13 +87,13 @@ class Outbox:
         if self._connection.execute(_WAITING, values).first() is None:
             self.enqueue_new(job_id, [(kind, subject)], due_at=due_at)
 
-    def enqueue_new(self, job_id: str, wanted: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
+    def enqueue_new(self, job_id: str, kinds: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
         """Enqueue effects, in this order, of a job that has none of their kind and subject yet."""
         self._connection.execute(
             effects.insert(),
             [
                 {"job_id": job_id, "lane": kind.lane.value, "kind": kind.value, "subject": subject, "due_at": due_at}
-                for kind, subject in wanted
+                for kind, subject in kinds
             ],
         )
 

@@ -59,4 +59,4 @@ class Vault:
         return reference.startswith(self._PREFIX)
 
 
-_FORGOTTEN = "The BOSS token of this job is not kept any more."
+_FORGOTTEN = "The BOSS token of this job was erased."

@@ -65,7 +65,8 @@ def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
 
 def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
     """The job to follow: a new one, or one that does or has done the same work."""
-    job = None if again else proposal.twin
+    question = None if again else core.submission.decide(proposal)
+    job = question.proposal.twin if question else None
     if job is None:
         takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)
         print(takes, file=sys.stderr)

@@ -55,6 +55,20 @@ def test_what_a_transaction_wrote_is_gone_where_it_raises(store: Database) -> No
     assert _sealed(store, "r") is None
 
 
+def test_what_is_written_in_a_transaction_for_reading_does_not_stay(store: Database) -> None:
+    with store.read() as transaction:
+        _seal(transaction, "r")
+    assert _sealed(store, "r") is None
+
+
+def test_a_transaction_within_another_is_a_mistake_that_is_told_at_once(store: Database) -> None:
+    with store.begin(), pytest.raises(RuntimeError, match="within another"):
+        store.begin().__enter__()
+    with store.begin() as transaction:
+        _seal(transaction, "afterwards")
+    assert _sealed(store, "afterwards")
+
+
 def test_a_token_is_kept_only_together_with_its_job(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> bool:
         raise RuntimeError

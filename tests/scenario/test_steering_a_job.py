@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from bot.application.people import People
 from bot.application.queries import Which
 from bot.application.steering import Needed, Retried
-from bot.domain.errors import NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
+from bot.domain.errors import InvalidRequest, NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
 from bot.domain.job import AlreadyRunning, Job
 from bot.domain.people import Preferences, Steps
 from bot.domain.states import JobState
@@ -245,6 +245,17 @@ def test_nobody_s_retry_goes_to_the_owner_s_address_but_the_owner_s(world: World
     assert (outcome.token, outcome.email) == (False, True)
     assert world.rows.count() == 1
     assert retried(world, job, actor="cli:somebody").request.email == job.request.email, "which no terminal shows"
+
+
+@pytest.mark.parametrize(
+    "address", ["not an address", "a@example.org\nBcc: b@example.org", "a@example.org, b@example.org"]
+)
+def test_a_retry_s_address_is_checked_as_the_form_s_is(world: World, address: str) -> None:
+    job = failed(world)
+    with pytest.raises(InvalidRequest) as wrong:
+        world.steering.retry(job.id, actor=ADMIN, token=SecretStr(TOKEN), email=address)
+    assert list(wrong.value.errors) == ["email"]
+    assert world.rows.count() == 1
 
 
 def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) -> None:

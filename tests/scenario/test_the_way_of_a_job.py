@@ -15,7 +15,10 @@ from pydantic import SecretStr
 from bot.application.forecast import Confirm
 from bot.application.ledger import LeaseLost
 from bot.application.submission import Proposal
+from bot.application.worker.effects.compute import CheckEffects
+from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import GIVE_UP
+from bot.application.worker.lanes import LaneRunner
 from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
 from bot.domain.errors import InvalidRequest, Refused, TooLate, Unavailable
@@ -842,3 +845,22 @@ def test_what_is_confirmed_is_the_admin_s_to_say(world: World, limit: Confirm, h
     timed = pipeline.model_copy(update={"seconds": 5, "cpu": 2})
     confirming = World(world.store, pipeline=timed, prices=Prices(cpu_hour=1), confirm=limit)
     assert confirming.ask().heavy is heavy
+
+
+def test_a_kind_of_effect_without_a_handler_or_with_two_is_told_at_the_start(world: World) -> None:
+    mail = MailEffects(ledger=world.ledger, mailer=world.mailer, stories=world.stories, domain="nomads.test")
+    with pytest.raises(ValueError, match="Two handlers are registered for mail-accepted, mail-finished"):
+        LaneRunner(database=world.store, effects=[mail, mail])
+    check = CheckEffects(ledger=world.ledger, lifecycle=world.lifecycle)
+    with pytest.raises(ValueError, match="No handler is registered for submit, cancel, collect"):
+        LaneRunner(database=world.store, effects=[check])
+
+
+def test_a_form_that_was_accepted_stays_so_whatever_is_wrong_by_then(world: World) -> None:
+    job = world.submit(key="view:1")
+    assert isinstance(job, Job)
+    world.workspace.trouble = "This channel is archived; choose another one."
+    assert world.submit(key="view:1") == job
+    with pytest.raises(InvalidRequest) as wrong:
+        world.submit(key="view:2", x="0,256")
+    assert list(wrong.value.errors) == ["channel"]

@@ -58,9 +58,7 @@ class LaneRunner:
         Without the chat lane, jobs that belong to a channel are left to other processes too; `Outbox.claim` says which.
         """
         self._database = database
-        self._handlers: dict[Kind, Handler] = {}
-        for some in effects:
-            self._handlers |= some.handlers()
+        self._handlers = _by_kind(effects)
         self._lanes = [lane for lane in Lane if any(kind.lane is lane for kind in self._handlers)]
         self._of_chat = Lane.CHAT in self._lanes
         self._lease = lease
@@ -184,3 +182,16 @@ class LaneRunner:
                 counted=not asked_to,
                 error=error,
             )
+
+
+def _by_kind(effects: Sequence[EffectHandlers]) -> dict[Kind, Handler]:
+    """The handler of each kind. Raises ValueError where a kind has two, or where one of a served lane has none."""
+    found: dict[Kind, Handler] = {}
+    for handlers in (some.handlers() for some in effects):
+        if twice := handlers.keys() & found.keys():
+            raise ValueError(f"Two handlers are registered for {', '.join(sorted(twice))}.")
+        found |= handlers
+    served = {kind.lane for kind in found}
+    if missing := [kind for kind in Kind if kind.lane in served and kind not in found]:
+        raise ValueError(f"No handler is registered for {', '.join(missing)}.")
+    return found
