@@ -189,9 +189,9 @@ def test_of_two_bots_on_one_database_either_may_die_at_any_moment(tmp_path: Path
     key = {"NOMADS_DATABASE_URL": database_url, "NOMADS_SECRET_KEY": "a key for tests only"}
     with House() as house, Lab(house, tmp_path, **key) as lab:
         bots = [lab.launch(), lab.launch()]
-        for collection in ("waits", "demo", "demo"):
+        for number, collection in enumerate(("waits", "demo", "demo")):
             lab.talk_to(bots[0])
-            lab.submit(collection=collection)
+            lab.submit(collection=collection, x=f"0,{512 - number}")  # the same work would not be taken twice
             after_calls(lab, moments.randint(1, 5))
             bots.pop(0).kill()
             bots.append(lab.launch())
