@@ -243,9 +243,10 @@ def mailer(settings: Settings) -> Mailer:
 
 def build(settings: Settings, *, base_url: str = "") -> Nomads:
     """The application with Slack in front: Socket Mode where there is an app token, else HTTP. Raises NomadsError."""
-    from slack_bolt import App, BoltContext
+    from slack_bolt import App
 
     from bot.slack.chat import SlackChat
+    from bot.slack.connection import SharedClient
     from bot.slack.workspace import SlackWorkspace
     from bot.web.site import web
     from handlers import register
@@ -263,13 +264,11 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         request_verification_enabled=False,  # bot.web does that, on the bytes themselves, before Bolt reads them
         process_before_response=True,  # the answer follows the work at once instead of being polled for
         token_verification_enabled=False,  # no call to Slack before the first request
+        ignoring_self_events_enabled=False,  # of events, the app hears of its opened home tab alone
+        attaching_function_token_enabled=False,  # the app has no functions of workflows
     )
 
-    @app.middleware
-    def share_client(context: BoltContext, next: Callable[[], None]) -> None:
-        context["client"] = client  # Bolt makes one for each request, whose connections end with it
-        next()
-
+    app.middleware(SharedClient(client))
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     logs = register(
         app,

@@ -62,8 +62,9 @@ class Describing:
 
     def at_opening(self, look: Look) -> modal.About | None:
         """As `known`, for a form that is about to open; None: BOSS has to be asked, with `later`, and may answer."""
-        about = self.known(look)
-        return modal.About(said=SLOW) if about is None and not self._worth_asking() else about
+        if look.collection and look.experiment and not self._worth_asking():
+            return modal.About(said=SLOW)  # also without a question to BOSS that nobody would wait for
+        return self.known(look)
 
     def _worth_asking(self) -> bool:
         """Whether BOSS may answer: BOSS answered last time, or was not asked for SILENCE."""

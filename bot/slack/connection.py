@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import SecretStr
-from slack_bolt import App
+from slack_bolt import App, BoltRequest, BoltResponse
+from slack_bolt.middleware import Middleware
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.domain.errors import NomadsError, Unavailable
+
+
+class SharedClient(Middleware):
+    """Gives listeners one client: Bolt makes one for each request, whose connections end with the request."""
+
+    def __init__(self, client: WebClient) -> None:
+        self._client = client
+
+    def process(self, *, req: BoltRequest, resp: BoltResponse, next: Callable[[], BoltResponse]) -> BoltResponse:
+        """Put the client in place and go on. A function in its place would be given two dozen arguments."""
+        req.context["client"] = self._client
+        return next()
 
 
 @contextmanager
