@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from slack_sdk import WebClient
 
 from bot.application.browsing import Browsing, Look
+from bot.application.people import Profile
 from bot.domain.errors import Unavailable
 from bot.domain.volume import VolumesRefused
 from handlers import modal
@@ -51,10 +52,17 @@ class Describing:
         self._ask_again_at = 0.0
         self._lock = threading.Lock()
 
-    def look(self, user: str, values: Mapping[str, str], typed: SecretStr | None = None) -> Look:
+    def look(
+        self,
+        user: str,
+        values: Mapping[str, str],
+        *,
+        typed: SecretStr | None = None,
+        profile: Profile | None = None,
+    ) -> Look:
         """The look at what is chosen in a form with these values."""
         chosen = values.get(modal.COLLECTION, ""), values.get(modal.EXPERIMENT, "")
-        return self._browsing.look(user, *chosen, typed=typed)
+        return self._browsing.look(user, *chosen, typed=typed, profile=profile)
 
     def known(self, look: Look) -> modal.About | None:
         """What can be shown without waiting; None: BOSS has to be asked."""

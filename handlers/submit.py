@@ -80,7 +80,7 @@ class Submit:
     def _show(self, client: WebClient, body: Mapping[str, Any], user: str, wish: modal.Wish, profile: Profile) -> None:
         if not wish.values.get("email"):
             wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
-        about = self._describing.at_opening(self._describing.look(user, wish.values))
+        about = self._describing.at_opening(self._describing.look(user, wish.values, profile=profile))
         view_id = self._windows.show(client, body, self._view(wish, profile, about))
         if about is None:
             self._describe_later(client, view_id, user, wish)
@@ -100,7 +100,7 @@ class Submit:
         self, client: WebClient, view_id: str, user: str, wish: modal.Wish, form: modal.Filled | None = None
     ) -> None:
         """Show what BOSS says. Slack preserves what is typed meanwhile, since the blocks' ids stay."""
-        look = self._describing.look(user, wish.values, form.token if form else None)
+        look = self._describing.look(user, wish.values, typed=form.token if form else None)
 
         def view(about: modal.About) -> dict[str, Any]:
             return self._view(wish, self._people.profile(user), about)
@@ -136,7 +136,7 @@ class Submit:
     def _asked(self, view_id: str, user: str, form: modal.Filled, question: Question) -> dict[str, Any]:
         """The view of the form with the question."""
         self._describing.drop(view_id)  # a late answer of BOSS's must not replace the question
-        about = self._describing.known(self._describing.look(user, form.values, form.token))
+        about = self._describing.known(self._describing.look(user, form.values, typed=form.token))
         return self._view(modal.Wish(form.values), self._people.profile(user), about, self._put(question))
 
     def _put(self, question: Question) -> modal.Question:

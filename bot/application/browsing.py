@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from bot.application.people import People
+from bot.application.people import People, Profile
 from bot.application.ports import Volumes
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, Unavailable
@@ -43,9 +43,21 @@ class Browsing:
             return ()
         return self._volumes.experiments(collection, token=self._token(actor, typed), within=within)
 
-    def look(self, actor: str, collection: str, experiment: str, *, typed: SecretStr | None = None) -> Look:
-        """The look at that experiment that this person would take. No service is asked."""
-        token = typed if typed and typed.get_secret_value() else self._people.profile(actor).token
+    def look(
+        self,
+        actor: str,
+        collection: str,
+        experiment: str,
+        *,
+        typed: SecretStr | None = None,
+        profile: Profile | None = None,
+    ) -> Look:
+        """The look at that experiment that this person would take. No service is asked.
+
+        `profile` is the person's, where it is at hand.
+        """
+        saved = profile or self._people.profile(actor)
+        token = typed if typed and typed.get_secret_value() else saved.token
         return Look(collection, experiment, token or SecretStr(PUBLIC_TOKEN))
 
     def describe(self, look: Look, *, within: float) -> Experiment:

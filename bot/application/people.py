@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 
-from cachetools import TTLCache, cachedmethod
+from cachetools import LRUCache, TTLCache, cachedmethod
 from pydantic import SecretStr
 
 from bot.application.ledger import Ledger
@@ -47,8 +47,8 @@ class People:
         self._database = ledger.database
         self._tokens = tokens
         self._known: TTLCache[str, Person] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
-        # Beside what was read: an entry that is set again would begin its lifetime anew.
-        self._asked: TTLCache[str, JobRequest] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
+        # Beside what was read: an entry of _known that is set again would begin its lifetime anew.
+        self._asked: LRUCache[str, JobRequest] = LRUCache(PEOPLE)
         self._lock = Lock()
 
     def profile(self, person: str) -> Profile:
@@ -67,6 +67,8 @@ class People:
 
     @cachedmethod(lambda self: self._known, key=lambda _, name: name, lock=lambda self: self._lock)
     def _recent(self, person: str) -> Person:
+        with self._lock:
+            self._asked.pop(person, None)  # what is read now knows better
         return self._person(person)
 
     def _person(self, person: str) -> Person:

@@ -70,7 +70,15 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     url = public_url(settings, port=port)
     nomads = build(settings, base_url=url)
     nomads.core.announce()
-    server = uvicorn.Server(uvicorn.Config(nomads.web, log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            nomads.web,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # nothing here asks who is in front
+            server_header=False,
+        )
+    )
 
     def end(*_: object) -> None:
         server.should_exit = True

@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bot.domain.errors import NotFound
 from bot.domain.html import template
@@ -54,7 +55,7 @@ def web(
 
     routes = [Route("/health", health), Route("/ready", readiness)]
     if app and signing_secret:
-        routes.append(Route("/slack/events", _slack(app, signing_secret), methods=["POST"]))
+        routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
     if results:
         routes.append(Route("/results/{path:path}", _results(results)))
 
@@ -66,25 +67,32 @@ def web(
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _slack(app: App, signing_secret: SecretStr) -> Callable[[Request], object]:
-    verifier = SignatureVerifier(signing_secret.get_secret_value())
+class _SlackEvents:
+    """Slack's requests as an ASGI application of its own: a function would be wrapped twice by Starlette."""
 
-    async def events(request: Request) -> Response:
+    def __init__(self, app: App, signing_secret: SecretStr) -> None:
+        self._app = app
+        self._verifier = SignatureVerifier(signing_secret.get_secret_value())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         body = b""
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY:
                 return PlainTextResponse("too large\n", status_code=413)
-        if not _is_slack_s(verifier, request.headers, body):
+        if not _is_slack_s(self._verifier, request.headers, body):
             return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
         asked = BoltRequest(
             body=body.decode("utf-8", "replace"), query=str(request.query_params), headers=dict(request.headers)
         )
         # Bolt's own adapter runs the sync app on the event loop, where one slow answer holds up all the others.
-        answer = await run_in_threadpool(app.dispatch, asked)
+        answer = await run_in_threadpool(self._app.dispatch, asked)
         return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
-
-    return events
 
 
 def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
