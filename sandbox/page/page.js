@@ -555,6 +555,7 @@ function draw() {
 }
 
 function drawHints() {
+  if (!state) return; // the first state has not come yet: whoever typed before it gets the hints with it
   const typed = $("line").value;
   $("hints").hidden = !typed.startsWith("/") || typed.includes(" ") || !state.commands.length;
   if (!fresh("hints", state.commands)) return;
@@ -573,6 +574,7 @@ async function send() {
     return;
   }
   say("");
+  if (!state) await refresh(); // which channel it is typed in, the first state says
   const [, command, text] = /^(\S+)\s*([\s\S]*)$/.exec(typed);
   $("line").value = "";
   drawHints();

@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from slack_bolt import Ack
 from slack_sdk import WebClient
 
@@ -120,6 +120,26 @@ def page(request: pytest.FixtureRequest, browser: Browser, slack: SlackStandIn) 
 def type_command(page: Page, text: str) -> None:
     page.get_by_label("Command").fill(text)
     page.get_by_label("Command").press("Enter")
+
+
+def test_a_command_typed_before_the_page_knows_its_channels_is_sent_all_the_same(
+    browser: Browser, slack: SlackStandIn
+) -> None:
+    opened = browser.new_page()
+    opened.set_default_timeout(10_000)
+    complaints: list[str] = []
+    held: list[Route] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.route("**/page/state*", lambda route: held.append(route))
+    with opened.expect_request("**/page/state*"):
+        opened.goto(slack.url)
+    type_command(opened, "/tiny submit")
+    for route in held:
+        route.continue_()
+    opened.unroute("**/page/state*")
+    expect(opened.get_by_role("dialog").get_by_label("Pipeline")).to_be_visible()
+    opened.close()
+    assert complaints == []
 
 
 def test_a_job_is_submitted_from_the_page(page: Page, slack: SlackStandIn) -> None:
