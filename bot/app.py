@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bot.application.addresses import Addresses
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
+from bot.application.links import Links
 from bot.application.output import Output
 from bot.application.people import People
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
@@ -23,6 +25,7 @@ from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Submission
 from bot.application.tokens import TokenKeeper
+from bot.application.visits import Visits
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
@@ -70,6 +73,7 @@ class Core:
     volumes: BossVolumes
     workspace: Workspace
     output: Output
+    visits: Visits
     tokens: TokenKeeper
     people: People
     queries: Queries
@@ -117,7 +121,7 @@ class Nomads:
 def build_core(
     settings: Settings, *, base_url: str = "", chat: Chat | None = None, workspace: Workspace | None = None
 ) -> Core:
-    """Everything but a front end. `base_url` is where local results are served; empty: links are file:// ones.
+    """Everything but a front end. `base_url` is where people reach the bot's web; empty: links lead to the stores.
 
     Without `chat`, jobs that belong to a channel are left to processes that have it. Raises NomadsError in words for
     the admin where the settings do not fit together.
@@ -127,18 +131,19 @@ def build_core(
     key, database = _storage(settings)
     vault = Vault(key=derived(key, "tokens"), database=database)
     catalog = Catalog.read(settings.pipelines, images=settings.images)
-    backend: Backend = load(settings.compute).backend(
-        settings, tokens=vault, key_for=partial(derived, key), base_url=base_url
-    )
+    backend: Backend = load(settings.compute).backend(settings, tokens=vault, key_for=partial(derived, key))
+    links = Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days)
     volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
     workspace = workspace or NoWorkspace()
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
+    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains)
     reviewer = Reviewer(
         catalog=catalog,
         compute=backend.compute,
         volumes=volumes,
+        addresses=addresses,
         max_bytes=settings.max_bytes,
         predictions=settings.predictions_place,
     )
@@ -149,7 +154,13 @@ def build_core(
     )
     queries = Queries(database=database)
     submission = Submission(
-        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, workspace=workspace
+        ledger=ledger,
+        reviewer=reviewer,
+        forecast=forecast,
+        people=people,
+        tokens=tokens,
+        workspace=workspace,
+        addresses=addresses,
     )
     steering = Steering(
         ledger=ledger,
@@ -157,10 +168,11 @@ def build_core(
         submission=submission,
         people=people,
         workspace=workspace,
+        addresses=addresses,
         admins=settings.admins,
     )
     lifecycle = Lifecycle(ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens)
-    output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens)
+    output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens, links=links)
     stories = Stories(catalog=catalog, output=output)
     launcher = Launcher(
         catalog=catalog,
@@ -173,7 +185,16 @@ def build_core(
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
         SubmitEffects(ledger=ledger, lifecycle=lifecycle, compute=backend.compute, tokens=tokens, launcher=launcher),
         CollectEffects(lifecycle=lifecycle, results=backend.results, output=output),
-        MailEffects(ledger=ledger, mailer=mailer(settings), stories=stories, domain=settings.mail_domain),
+        MailEffects(
+            ledger=ledger,
+            mailer=mailer(settings),
+            stories=stories,
+            workspace=workspace,
+            addresses=addresses,
+            links=links,
+            sender=settings.mail_from,
+            domain=settings.mail_domain,
+        ),
     ]
     if chat:
         every = timedelta(seconds=settings.edit_interval)
@@ -202,6 +223,14 @@ def build_core(
         volumes=volumes,
         workspace=workspace,
         output=output,
+        visits=Visits(
+            links=links,
+            queries=queries,
+            catalog=catalog,
+            results=backend.results,
+            addresses=addresses,
+            sees=lambda person, job: True,
+        ),
         tokens=tokens,
         people=people,
         queries=queries,
@@ -297,7 +326,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
     return Nomads(
         core=core,
         app=app,
-        web=web(app=None if socket_mode else app, results=core.backend.served, ready=ready, signing_secret=secret),
+        web=web(app=None if socket_mode else app, shared=core.visits, ready=ready, signing_secret=secret),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
         later=later,

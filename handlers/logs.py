@@ -19,6 +19,7 @@ from bot.application.queries import Queries
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
@@ -95,10 +96,10 @@ class Logs:
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Link the whole log in the same window, later: a long log takes a while to copy."""
-        view_id, job_id = body["view"]["id"], action["value"]
+        view_id, job_id, user = body["view"]["id"], action["value"], body["user"]["id"]
 
         def link() -> str:
-            found = self._output.whole_log(self._queries.find(job_id))
+            found = self._output.whole_log(self._queries.find(job_id), Audience.person(user))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 

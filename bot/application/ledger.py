@@ -155,6 +155,14 @@ class JobChange:
         if reply:
             self._post(reply)
 
+    def remark(self, sentence: str) -> None:
+        """Add the sentence to the last step, in the thread too, where no step of the job says it yet."""
+        story = self.story
+        if any(sentence in step.text for step in story):
+            return
+        last = story[-1]
+        self.tell(last.state, f"{last.text} {sentence}".strip(), reply=last.reply or self.next_reply(separate=True))
+
     def next_reply(self, *, separate: bool) -> int:
         """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from bot.application.addresses import Addresses
 from bot.application.ledger import Ledger
 from bot.application.people import People
 from bot.application.ports import Workspace
@@ -53,6 +54,7 @@ class Steering:
         submission: Submission,
         people: People,
         workspace: Workspace,
+        addresses: Addresses,
         admins: Sequence[str] = (),
     ) -> None:
         """`admins` may cancel and retry anybody's jobs."""
@@ -61,6 +63,7 @@ class Steering:
         self._submission = submission
         self._people = people
         self._workspace = workspace
+        self._addresses = addresses
         self._admins = frozenset(admins)
 
     def may_steer(self, job: Job, actor: str) -> bool:
@@ -110,7 +113,8 @@ class Steering:
         if job.request.channel and (trouble := self._workspace.trouble_with(job.request.channel)):
             raise NomadsError(f"{trouble} “Edit and rerun” lets you choose the channel.")
         token = self._people.token_for(actor, token)
-        email = email or self._mail_for(job, actor)
+        known = "" if email else self._mail_for(job, actor)
+        email = email or ("" if self._addresses.trouble(known) else known)  # an address without mail is asked for anew
         if token is None or not email:
             return Needed(job=job, token=token is None, email=not email)
         again = self._submission.accept_retry(job, actor=actor, token=token, email=email)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.addresses import Addresses
 from bot.application.forecast import Forecast
 from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
@@ -90,6 +91,7 @@ class Submission:
         people: People,
         tokens: TokenKeeper,
         workspace: Workspace,
+        addresses: Addresses,
     ) -> None:
         self._ledger = ledger
         self._database = ledger.database
@@ -98,6 +100,7 @@ class Submission:
         self._people = people
         self._tokens = tokens
         self._workspace = workspace
+        self._addresses = addresses
 
     def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
         """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
@@ -111,6 +114,8 @@ class Submission:
         channel = str(form.values.get("channel") or "")
         trouble = self._workspace.trouble_with(channel) if channel else NO_CHANNEL
         errors = {"channel": trouble} if trouble else {}
+        if unwanted := self._addresses.trouble(str(form.values.get("email") or "").strip()):
+            errors["email"] = unwanted
         try:
             reviewed = self.review(form.values, token)
             within = max(LEAST_SECONDS, until - time.monotonic())
@@ -143,6 +148,8 @@ class Submission:
         A job that was accepted under `key` is no twin: it is this very request. Where BOSS does not show the experiment
         to the actor, only the actor's own jobs count as twins.
         """
+        if unwanted := self._addresses.trouble(reviewed.request.email):
+            raise InvalidRequest({"email": unwanted})
         answered = self._reviewer.ask(reviewed, within=within)
         expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
         with self._database.read() as transaction:  # last: a twin may have begun meanwhile
@@ -180,6 +187,8 @@ class Submission:
         key = f"retry:{job.id}"
         try:
             reviewed = self.review({**job.request.typed, "email": email}, token)
+            if unwanted := self._addresses.trouble(email):
+                raise InvalidRequest({"email": unwanted})
         except InvalidRequest:
             if known := self._taken(key):
                 return known

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Protocol
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER
 
@@ -20,17 +23,45 @@ class ResultFile:
     size: int
 
 
-class ServedResults(Protocol):
-    """Results that the bot serves itself, below addresses that hold a signature of their folder."""
+class Readable(Protocol):
+    """A file that is read from its beginning to its end."""
 
-    def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; compared in constant time."""
+    def read(self, size: int, /) -> bytes:
+        """At most `size` further bytes; none at the end."""
 
-    def list(self, folder: str) -> list[ResultFile]:
-        """The folder's files, by name; empty where there is no such folder."""
+    def close(self) -> None:
+        """Give the file back."""
 
-    def open(self, signature: str, folder: str, name: str) -> Path:
-        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
+
+PIECE = 256 * 1024
+"""Bytes of a file that are held at a time while it is handed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A result that is open for reading, and its size in bytes. Whoever has it exhausts `pieces`, or closes `file`."""
+
+    size: int
+    file: Readable
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content in pieces of at most PIECE bytes; the file is closed with the iteration."""
+        with closing(self.file):
+            while piece := self.file.read(PIECE):
+                yield piece
+
+
+_SHOWN = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def shown_as(name: str) -> str:
+    """The media type in which a browser shows such a file; empty where it should save the file instead."""
+    return _SHOWN.get(PurePosixPath(name).suffix.lower(), "")
 
 
 def _result_name(name: str) -> str:
@@ -52,6 +83,22 @@ class Finding(BaseModel):
     media_type: Annotated[str, Field(max_length=127)] = "application/octet-stream"
 
 
+def _density(value: Any) -> float | None:
+    """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
+    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(value) if fit else None
+
+
+def _version(value: Any) -> str:
+    """The pipeline's own version, of the versions that a program names."""
+    said = value.get("pipeline") if isinstance(value, dict) else value
+    return said if isinstance(said, str) and said.isprintable() and len(said) <= MAX_VERSION else ""
+
+
+MAX_VERSION = 64
+"""Characters of a pipeline's version, at most."""
+
+
 class Summary(BaseModel):
     """What a finished job found: the bounded, checked part of its results.json (data from outside, never trusted)."""
 
@@ -61,6 +108,10 @@ class Summary(BaseModel):
     preview: ResultName | None = None
     viewer: Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$")] | None = None
     notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
+    density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
+    """Synapses per cubic micrometre."""
+    version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
+    """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
-"""Results on this machine: a folder, served by the bot under signed addresses."""
+"""Results on this machine: a folder. People reach it through the bot's web, or on the machine itself."""
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
 import secrets as entropy
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, Opened, ResultFile
 from bot.local.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
@@ -21,27 +20,14 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 
 
 class LocalResults:
-    """Results in a folder of this machine.
+    """The port Results in a folder of this machine."""
 
-    An address under `base_url` holds a signature of its folder: who has the link can read that folder and no other.
-    Without a base URL addresses are `file://` URIs.
-    """
-
-    def __init__(self, *, folder: Path, base_url: str, key: bytes) -> None:
+    def __init__(self, *, folder: Path) -> None:
         self._root = folder.absolute()
-        self._base_url = base_url.rstrip("/")
-        self._key = key
 
     def uri(self, folder: str) -> str:
         """The folder's URI, `file:///…/folder/`, percent-encoded."""
         return self._folder(folder).as_uri() + "/"
-
-    def address(self, folder: str) -> str:
-        """The folder's address, `{base_url}/results/{signature}/{folder}/`, below which relative links work."""
-        if not self._base_url:
-            return self.uri(folder)
-        self._folder(folder)
-        return f"{self._base_url}/results/{self.signature(folder)}/{quote(folder)}/"
 
     def list(self, folder: str) -> list[ResultFile]:
         """The folder's regular files, by name; links are not followed."""
@@ -71,11 +57,24 @@ class LocalResults:
             raise Refused(f"{name} has more than {limit} bytes.")
         return content
 
+    def open(self, folder: str, name: str) -> Opened:
+        """The file, opened for reading. Raises NotFound where it is absent."""
+        path = self._file(folder, name)
+        with disk("The results folder"):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                raise NotFound(f"There is no file {name} in {folder}.") from None
+            return Opened(os.fstat(file.fileno()).st_size, file)
+
     def link(self, folder: str, name: str) -> Link:
-        """The file's address below the folder's. Raises Refused for a name that leads out of the folder."""
+        """The file's `file://` URI. Raises Refused for a name that leads out of the folder."""
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
-        return Link(self.address(folder) + quote(name))
+        return Link(self.uri(folder) + quote(name))
+
+    def redirect(self, folder: str, name: str) -> None:
+        """None: only the bot can read its folder."""
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write the file beside its place, then move it there; a link in its place is replaced, not followed.
@@ -104,20 +103,6 @@ class LocalResults:
                     temporary.unlink(missing_ok=True)
             except (FileExistsError, IsADirectoryError, NotADirectoryError):
                 raise Refused("Another file or folder is in the way of this result.") from None
-
-    def signature(self, folder: str) -> str:
-        """The signature with which anybody may read that folder: 32 hexadecimal digits."""
-        return hmac.digest(self._key, b"results:" + folder.encode(), "sha256").hex()[:32]
-
-    def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; compared in constant time."""
-        return hmac.compare_digest(self.signature(folder).encode(), signature.encode(errors="replace"))
-
-    def open(self, signature: str, folder: str, name: str) -> Path:
-        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
-        if not self.admits(signature, folder):
-            raise NotFound("There is no such file.")
-        return self._file(folder, name)
 
     def _folder(self, folder: str) -> Path:
         if not _stays_inside(folder):

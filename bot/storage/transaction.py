@@ -11,6 +11,7 @@ from bot.storage.jobs import Jobs
 from bot.storage.leader import LeaderLeases
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
+from bot.storage.refusals import MailRefusals
 from bot.storage.sealed import SealedTokens
 from bot.storage.story import Messages, Story
 
@@ -25,6 +26,7 @@ class Transaction:
         self.messages = Messages(connection)
         self.outbox = Outbox(connection)
         self.people = People(connection)
+        self.refusals = MailRefusals(connection)
         self.sealed = SealedTokens(connection)
         self.leader = LeaderLeases(connection)
 

@@ -18,6 +18,7 @@ from bot.domain import words
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, NomadsError, TooLate
 from bot.domain.job import AlreadyRunning, Job
+from bot.domain.links import Audience
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine
 from bot.settings import Settings
@@ -70,7 +71,7 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
             print(f"{step.at:%Y-%m-%d %H:%M:%S} {step.text or words.state(step.state).capitalize() + '.'}")
         if job.compute_id:
             print(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
-        print(f"Results: {core.output.address(job)}")
+        print(f"Results: {core.output.address(job, Audience.person(current_actor()))}")
     core.close()
     return _code(job)
 
@@ -171,7 +172,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "retried_as": job.retried_as,
         "cancelled_by": job.cancelled_by,
         "compute_id": job.compute_id,
-        "results_url": core.output.address(job),
+        "results_url": core.output.address(job, Audience.person(current_actor())),
     }
 
 

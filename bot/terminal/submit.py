@@ -17,6 +17,7 @@ from bot.app import Core, build_core
 from bot.application.submission import Proposal
 from bot.domain import words
 from bot.domain.job import AlreadyRunning, Job, Transition
+from bot.domain.links import Audience
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
@@ -141,13 +142,13 @@ class _Teller:
         if transition.state in FINAL:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
-            said["results_url"] = self._core.output.address(job)
+            said["results_url"] = self._core.output.address(job, Audience.person(current_actor()))
         return json.dumps(said)
 
     def _lines(self, job: Job, transition: Transition) -> str:
         lines = [f"{transition.at:%H:%M:%S} {transition.text or transition.state.value.capitalize() + '.'}"]
         if transition.state is JobState.SUCCEEDED:
-            lines.append(f"Results: {self._core.output.address(job)}")
+            lines.append(f"Results: {self._core.output.address(job, Audience.person(current_actor()))}")
         elif transition.state in FINAL:
             lines += [*(f"  {line}" for line in job.log_tail), job.advice]
         return "\n".join(lines)

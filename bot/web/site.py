@@ -1,11 +1,10 @@
-"""The HTTP side: Slack's requests, health, and the results that the bot serves."""
+"""The HTTP side: Slack's requests, health, and the links that the bot answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 import anyio.to_thread
@@ -16,15 +15,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from bot.domain.errors import NotFound
-from bot.domain.html import template
-from bot.domain.results import ResultFile, ServedResults
+from bot.domain.links import Shared
+from bot.web.shared import shared_routes
 
-_FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
 """Requests answered at once: a request mostly waits, for Slack or the database."""
 MAX_BODY = 2**20
@@ -38,10 +35,8 @@ class Ready(Protocol):
         """The reason, in words for an admin; empty where the process is ready."""
 
 
-def web(
-    *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
-) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
+def web(*, app: App | None, shared: Shared | None, ready: Ready, signing_secret: SecretStr | None = None) -> Starlette:
+    """The routes: Slack's where `app` is given (not in Socket Mode), those of links where `shared` answers them.
 
     `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
@@ -56,8 +51,8 @@ def web(
     routes = [Route("/health", health), Route("/ready", readiness)]
     if app and signing_secret:
         routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
-    if results:
-        routes.append(Route("/results/{path:path}", _results(results)))
+    if shared:
+        routes += shared_routes(shared)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -105,32 +100,3 @@ def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> b
 
 def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
     return {name: ", ".join([values] if isinstance(values, str) else values) for name, values in headers.items()}
-
-
-def _results(results: ServedResults) -> Callable[[Request], object]:
-    def read(request: Request) -> Response:
-        signature, *parts = request.path_params["path"].split("/")
-        folder, name = "/".join(parts[:2]), "/".join(parts[2:])
-        try:
-            if not name:
-                if len(parts) < 3 or not results.admits(signature, folder):
-                    raise NotFound("no such folder")
-                return HTMLResponse(_page(folder, results.list(folder)), headers=_FOLDER)
-            return FileResponse(results.open(signature, folder, name), headers=_FILE)
-        except NotFound:
-            return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
-
-    return read
-
-
-_PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-_FILE = _PLAIN | {
-    # A report is a page that a program wrote: it may be shown, and run nothing in this site's name.
-    "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
-    "style-src 'unsafe-inline'"
-}
-
-
-def _page(folder: str, files: Sequence[ResultFile]) -> str:
-    return template(_FOLDER_PAGE).render(folder=folder, files=files)
