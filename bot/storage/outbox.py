@@ -95,7 +95,7 @@ class Outbox:
         self._connection = connection
 
     def enqueue(self, job_id: str, kind: Kind, *, at: datetime, subject: str = "") -> None:
-        """Enqueue an effect, due at once, unless an equal one waits unclaimed: it will read the job as it is by then."""
+        """Enqueue an effect, due at once, unless an equal one waits unclaimed: that one will read the job anew."""
         values = {"job": job_id, "kind": kind.value, "subject": subject}
         if self._connection.execute(_WAITING, values).first() is None:
             self.enqueue_new(job_id, [(kind, subject)], at=at)
