@@ -33,6 +33,10 @@ class SlackWorkspace:
         """The address in the person's profile; empty where it is not known."""
         return self._once("mail", user, self._ask_mail)
 
+    def name_of(self, user: str) -> str:
+        """The name by which others know the person; empty where it is not known."""
+        return self._once("name", user, self._ask_name)
+
     def trouble_with(self, channel: str) -> str:
         """Why the bot cannot post to the channel, in words for a person; empty where it can, or nothing is known."""
         return self._once("channel", channel, self._ask_channel)
@@ -50,6 +54,11 @@ class SlackWorkspace:
     def _ask_mail(self, user: str) -> str:
         profile = (self._client.users_info(user=user).get("user") or {}).get("profile") or {}
         return str(profile.get("email") or "")
+
+    def _ask_name(self, user: str) -> str:
+        found = self._client.users_info(user=user).get("user") or {}
+        profile = found.get("profile") or {}
+        return str(profile.get("display_name") or profile.get("real_name") or found.get("name") or "")
 
     def _ask_channel(self, channel: str) -> str:
         try:

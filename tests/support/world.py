@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from bot.application.forecast import Confirm, Forecast
+from bot.application.addresses import Addresses
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
+from bot.application.links import Links
 from bot.application.output import Output
 from bot.application.people import People
 from bot.application.ports import NoWorkspace
@@ -90,6 +92,7 @@ class World:
         lease: float = 15,
         edit_every: float = 0,
         admins: Sequence[str] = (),
+        mail_domains: Sequence[str] = (),
         pipeline: Pipeline | None = None,
         prices: Prices | None = None,
         confirm: Confirm | None = None,
@@ -107,7 +110,8 @@ class World:
         vault = Vault(key=b"k" * 32, database=store)
         self.secrets = MemorySecrets() if separate_secrets else None
         self.tokens = TokenKeeper(vault=vault, secrets=self.secrets)
-        self.output = Output(compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens)
+        self.links = Links(base_url="https://nomads.test", key=b"l" * 32, clock=self.clock)
+        self.output = Output(compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens, links=self.links)
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
         roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
@@ -124,10 +128,12 @@ class World:
         self.workspace = _Workspace()
         self.ledger = Ledger(database=store, clock=self.clock)
         self.people = People(ledger=self.ledger, tokens=self.tokens)
+        self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains)
         self.reviewer = Reviewer(
             catalog=self.catalog,
             compute=self.compute,
             volumes=self.volumes,
+            addresses=self.addresses,
             max_bytes=max_bytes,
             predictions="lab/predictions",
         )
@@ -141,6 +147,7 @@ class World:
             people=self.people,
             tokens=self.tokens,
             workspace=self.workspace,
+            addresses=self.addresses,
         )
         self.lifecycle = Lifecycle(
             ledger=self.ledger,
@@ -155,6 +162,7 @@ class World:
             submission=self.submission,
             people=self.people,
             workspace=self.workspace,
+            addresses=self.addresses,
             admins=admins,
         )
         self.viewer = viewer
@@ -177,7 +185,16 @@ class World:
                 ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
             ),
             CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
-            MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
+            MailEffects(
+                ledger=ledger,
+                mailer=self.mailer,
+                stories=stories,
+                workspace=self.workspace,
+                addresses=self.addresses,
+                links=self.links,
+                sender="NOMADS <nomads@nomads.test>",
+                domain="nomads.test",
+            ),
             CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
@@ -253,9 +270,20 @@ class World:
 
 
 class _Workspace(NoWorkspace):
-    """Nothing is known of chat, but for what the test says is wrong with every channel."""
+    """Nothing is known of chat, but for what the test says: of every channel, and of people."""
 
     trouble = ""
+
+    def __init__(self) -> None:
+        self.mails: dict[str, str] = {}
+        """Person to the address in their profile."""
+        self.names: dict[str, str] = {}
+
+    def mail_of(self, user: str) -> str:
+        return self.mails.get(user, "")
+
+    def name_of(self, user: str) -> str:
+        return self.names.get(user, "")
 
     def trouble_with(self, channel: str) -> str:
         return self.trouble
