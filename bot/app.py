@@ -191,7 +191,6 @@ def build_core(
             stories=stories,
             workspace=workspace,
             addresses=addresses,
-            links=links,
             sender=settings.mail_from,
             domain=settings.mail_domain,
         ),

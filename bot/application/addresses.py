@@ -33,6 +33,10 @@ class Addresses:
             return problem
         return NO_MORE if address and self.ended(self._links.digest(address)) else ""
 
+    def to_end_mail(self, address: str) -> str:
+        """The link with which whoever reads mail to the address ends it for good; empty without a web."""
+        return self._links.to_end_mail(address)
+
     def ended(self, digest: str) -> bool:
         """Whether the address of that digest has asked for no more mail. Raises Unavailable."""
         with self._ledger.database.read() as transaction:

@@ -79,15 +79,16 @@ class S3Results:
         )
 
     def _signed(self, key: str, *, seconds: int, **more: str) -> Link:
-        """The signed address. Its end is the truth: the earlier of the signature's and the credentials' own."""
+        """The signed address. Its end is the truth: the signature's own, or that of the credentials where they end before."""
         with translated("S3 could not sign a link"):
-            until = self._clients.credentials_end()
+            before = self._clients.credentials_end()
             # Signed for this second or a later one, so the end told errs on the early side.
             expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds - 1)
             url = self._clients.s3.generate_presigned_url(
                 "get_object", Params={"Bucket": self._bucket, "Key": key, **more}, ExpiresIn=seconds
             )
-        return Link(url=url, expires=min(expires, until) if until else expires)
+            after = self._clients.credentials_end()  # another thread may have renewed them meanwhile
+        return Link(url=url, expires=min(end for end in (expires, before, after) if end))
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write a file, in parts if it is long, with one part in memory at a time. A `.txt` is served as UTF-8."""

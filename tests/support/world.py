@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bot.application.forecast import Confirm, Forecast
 from bot.application.addresses import Addresses
+from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.links import Links
@@ -111,7 +111,9 @@ class World:
         self.secrets = MemorySecrets() if separate_secrets else None
         self.tokens = TokenKeeper(vault=vault, secrets=self.secrets)
         self.links = Links(base_url="https://nomads.test", key=b"l" * 32, clock=self.clock)
-        self.output = Output(compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens, links=self.links)
+        self.output = Output(
+            compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens, links=self.links
+        )
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
         roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
@@ -185,16 +187,7 @@ class World:
                 ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
             ),
             CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
-            MailEffects(
-                ledger=ledger,
-                mailer=self.mailer,
-                stories=stories,
-                workspace=self.workspace,
-                addresses=self.addresses,
-                links=self.links,
-                sender="NOMADS <nomads@nomads.test>",
-                domain="nomads.test",
-            ),
+            self.mail_effects(),
             CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
@@ -211,6 +204,18 @@ class World:
             clock=self.clock,
         )
         return Worker(lanes=lanes, watcher=watcher)
+
+    def mail_effects(self) -> MailEffects:
+        """What sends its mails."""
+        return MailEffects(
+            ledger=self.ledger,
+            mailer=self.mailer,
+            stories=self.stories,
+            workspace=self.workspace,
+            addresses=self.addresses,
+            sender="NOMADS <nomads@nomads.test>",
+            domain="nomads.test",
+        )
 
     def propose(self, *, checked: bool = True, token: str = TOKEN, **changes: Any) -> Proposal:
         """What a person typed, reviewed and checked with BOSS."""

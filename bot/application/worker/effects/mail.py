@@ -5,7 +5,6 @@ from __future__ import annotations
 from bot.application.addresses import Addresses
 from bot.application.ledger import Ledger
 from bot.application.letters import Stranger, acceptance, ending
-from bot.application.links import Links
 from bot.application.ports import Mailer, Workspace
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
@@ -31,7 +30,6 @@ class MailEffects:
         stories: Stories,
         workspace: Workspace,
         addresses: Addresses,
-        links: Links,
         sender: str,
         domain: str,
     ) -> None:
@@ -41,7 +39,6 @@ class MailEffects:
         self._stories = stories
         self._workspace = workspace
         self._addresses = addresses
-        self._links = links
         self._sender = sender
         self._domain = domain
 
@@ -68,10 +65,10 @@ class MailEffects:
         address = job.request.email
         if self._workspace.mail_of(job.actor).casefold() == address.casefold():
             return None
-        return Stranger(asked_by=self._name(job), stop=self._links.to_end_mail(address), otherwise=self._sender)
+        return Stranger(asked_by=self._name(job), stop=self._addresses.to_end_mail(address), otherwise=self._sender)
 
     def _name(self, job: Job) -> str:
         if job.actor.startswith(TERMINAL):
-            return f"{job.actor.removeprefix(TERMINAL)}, at a terminal of NOMADS,"
+            return f"{job.actor.removeprefix(TERMINAL)} (at a terminal of NOMADS)"
         name = words.printable(self._workspace.name_of(job.actor)).strip()
         return words.shortened(name, NAME) or f"somebody in Slack ({job.actor})"
