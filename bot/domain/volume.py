@@ -27,8 +27,8 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """Read `start, stop` or `start:stop`. Raises ValueError in words for the person who typed it."""
-        return cls(*ranges.parse(text))
+        """Read a range as people type it. Raises ValueError in words for the person who typed it."""
+        return cls(*ranges.read(text))
 
     def __len__(self) -> int:
         return self.stop - self.start

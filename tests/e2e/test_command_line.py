@@ -90,6 +90,15 @@ def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(
     assert not (tmp_path / "data" / "nomads.db").exists()
 
 
+@pytest.mark.parametrize("text", ["0-100000", "0..100000", "0:100000", "0 100000", "０，１０００００"])
+def test_a_range_is_read_at_a_terminal_as_in_the_form(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = an_order(x=text, y="0, 100000", z="0,10")
+    assert here(monkeypatch, tmp_path, "submit", *order, BOSS_TOKEN="demo-token") == 2
+    assert capsys.readouterr().err.startswith("x: This box is 100 GB")
+
+
 def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
