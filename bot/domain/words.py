@@ -30,13 +30,15 @@ def count(number: int) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes in decimal units, as `8.4 MB`."""
+    """Bytes in decimal units, as `8.4 MB` or `200,000 TB`."""
     value = float(number)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
+            break
         value /= 1000
-    return f"{value:.3g} TB"
+    else:
+        unit = "TB"
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
 
 
 def duration(span: timedelta) -> str:
