@@ -89,7 +89,7 @@ class Reviewer:
     def _shown(
         self, values: Mapping[str, Any], errors: Mapping[str, str], token: SecretStr, *, within: float
     ) -> tuple[Experiment | None, dict[str, str]]:
-        """The experiment, and what BOSS refuses, by field, of token, collection and experiment as far as these are right."""
+        """The experiment, and what BOSS refuses by field; BOSS is asked as far as token and names are right."""
         collection, experiment = (str(values.get(name) or "").strip() for name in ("collection", "experiment"))
         try:
             if "token" in errors or within <= 0:
@@ -140,7 +140,9 @@ class Reviewer:
         self, reviewed: Reviewed, experiment: Experiment | None, *, until: float, whole: bool = False
     ) -> Answered:
         pipeline, voxels = reviewed.pipeline, reviewed.box.voxels
-        if experiment and (errors := checks.against(reviewed.box.sides, pipeline, experiment, max_bytes=self._max_bytes)):
+        if experiment and (
+            errors := checks.against(reviewed.box.sides, pipeline, experiment, max_bytes=self._max_bytes)
+        ):
             raise InvalidRequest(errors)
         per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
         if whole and not known:

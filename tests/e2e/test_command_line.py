@@ -27,7 +27,6 @@ from tests.support.app import PROGRAMS, RIGHT
 from tests.support.processes import PATIENCE, Lab, an_order
 from tests.support.waiting import until
 
-
 CLOSED = "http://127.0.0.1:1"
 """Where nobody listens."""
 

@@ -59,9 +59,21 @@ def test_a_box_beyond_the_bounds_is_told_them(bounds: object, field: str) -> Non
 @pytest.mark.parametrize(
     ("bounds", "asked", "fits"),
     [
-        (((0, 64), (0, 9000), (0, 9000)), {"z": "0, 3814"}, "The largest box from this corner that fits: x 0, 2795; y 0, 2795; z 0, 64."),
-        (((100, 164), (0, 9000), (0, 9000)), {"z": "0, 3814"}, "A box of this experiment that fits: x 0, 2795; y 0, 2795; z 100, 164."),
-        (((-8, 8), (0, 9000), (0, 9000)), {"z": "2, 3814"}, "The largest box from this corner that fits: x 0, 9000; y 0, 9000; z 2, 8."),
+        (
+            ((0, 64), (0, 9000), (0, 9000)),
+            {"z": "0, 3814"},
+            "The largest box from this corner that fits: x 0, 2795; y 0, 2795; z 0, 64.",
+        ),
+        (
+            ((100, 164), (0, 9000), (0, 9000)),
+            {"z": "0, 3814"},
+            "A box of this experiment that fits: x 0, 2795; y 0, 2795; z 100, 164.",
+        ),
+        (
+            ((-8, 8), (0, 9000), (0, 9000)),
+            {"z": "2, 3814"},
+            "The largest box from this corner that fits: x 0, 9000; y 0, 9000; z 2, 8.",
+        ),
     ],
 )
 def test_a_box_too_large_is_told_one_inside_the_experiment_together_with_its_bounds(
