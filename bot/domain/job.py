@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 
 from pydantic import BaseModel, ConfigDict
 
@@ -183,6 +185,24 @@ class Watched:
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
+
+
+class Steady:
+    """A clock that goes on where another one goes back: what is cached by it does not outlive its time."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._ahead = timedelta()
+        self._lock = Lock()
+
+    def __call__(self) -> datetime:
+        """The time by the other clock, plus all by which that clock went back. Never earlier than the last answer."""
+        with self._lock:
+            at = self._clock()
+            self._ahead += max(self._last - at, timedelta())
+            self._last = at
+            return at + self._ahead
 
 
 class AlreadyRunning(NomadsError):
