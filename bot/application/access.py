@@ -152,7 +152,7 @@ class Access:
         channels = self._workspace.channels_of(person, wanted=channel if anew else "")
         return None if channels is None else channel in channels
 
-    def _begin(self, ask: Callable[[], T]) -> Future[T | None]:
+    def _begin(self, ask: Callable[[], T | None]) -> Future[T | None]:
         """Ask in another thread. An unforeseen error is logged, and is no answer."""
 
         def attempt() -> T | None:

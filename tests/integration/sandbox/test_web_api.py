@@ -410,7 +410,7 @@ def test_waiting_ends_with_the_condition_or_says_what_it_waited_for(slack: Slack
 def test_a_person_s_channels_are_told_page_by_page_and_private_ones_only_where_the_app_is(
     slack: SlackStandIn, client: WebClient
 ) -> None:
-    both = {"user": "U01DEMO", "types": "public_channel,private_channel"}
+    both: dict[str, Any] = {"user": "U01DEMO", "types": "public_channel,private_channel"}
     first = client.users_conversations(**both, limit=2)
     second = client.users_conversations(**both, limit=2, cursor=first["response_metadata"]["next_cursor"])
     found = [channel["id"] for page in (first, second) for channel in page["channels"]]
