@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bot.application.access import Access
 from bot.application.addresses import Addresses
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
@@ -72,6 +73,7 @@ class Core:
     backend: Backend
     volumes: BossVolumes
     workspace: Workspace
+    access: Access
     output: Output
     visits: Visits
     tokens: TokenKeeper
@@ -93,6 +95,7 @@ class Core:
     def close(self) -> None:
         """Close every connection, to the database and to BOSS."""
         self.volumes.close()
+        self.access.close()
         self.database.close()
 
 
@@ -135,6 +138,7 @@ def build_core(
     links = Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days)
     volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
     workspace = workspace or NoWorkspace()
+    access = Access(workspace=workspace, admins=settings.admins)
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
@@ -221,6 +225,7 @@ def build_core(
         backend=backend,
         volumes=volumes,
         workspace=workspace,
+        access=access,
         output=output,
         visits=Visits(
             links=links,
@@ -228,7 +233,7 @@ def build_core(
             catalog=catalog,
             results=backend.results,
             addresses=addresses,
-            sees=lambda person, job: True,
+            sees=lambda person, job: access.judged(person, [job])[0],
         ),
         tokens=tokens,
         people=people,

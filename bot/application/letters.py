@@ -34,9 +34,8 @@ def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = Non
     job = story.job
     said = f"NOMADS has taken a job that {stranger.asked_by} asked for" if stranger else "NOMADS has taken your job"
     lines = [f"{said}. You will hear of its end by mail.", *_facts(story)]
-    return _mail(
-        story, f"NOMADS job {job.id}: accepted", lines, _page("Results will be at", story), message_id, stranger
-    )
+    links = _page("Results will be at", story)
+    return _mail(story, f"NOMADS job {job.id}: accepted", lines, links, message_id, stranger)
 
 
 def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -> Mail:
@@ -51,12 +50,10 @@ def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -
         lines = [f"{whose} has finished.", *_facts(story)]
         lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
         lines += job.summary.notes if job.summary else []
-        links = [(title, link.url) for title, link in story.links]
+        links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
         if until := min((link.expires for _, link in story.links if link.expires), default=None):
             lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
-        return _mail(
-            story, f"NOMADS job {job.id}: finished", lines, [*links, *_page("All files", story)], message_id, stranger
-        )
+        return _mail(story, f"NOMADS job {job.id}: finished", lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
     lines = [f"{whose} {said}.", *_facts(story)]
     if job.reason:
