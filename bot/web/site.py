@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -21,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bot.domain.errors import NotFound
+from bot.domain.health import Health
 from bot.domain.html import template
 from bot.domain.results import ResultFile, ServedResults
 
@@ -31,29 +31,29 @@ MAX_BODY = 2**20
 """Bytes of the largest request; Slack's largest (a view of 250 kB and its state) stay well below."""
 
 
-class Ready(Protocol):
-    """Tells why the process is not ready to work."""
-
-    def __call__(self) -> str:
-        """The reason, in words for an admin; empty where the process is ready."""
-
-
 def web(
-    *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
+    *,
+    app: App | None,
+    results: ServedResults | None,
+    health: Callable[[], Health],
+    signing_secret: SecretStr | None = None,
 ) -> Starlette:
     """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
 
     `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
 
-    async def health(_request: Request) -> Response:
+    async def alive(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readiness(_request: Request) -> Response:
-        problem = await run_in_threadpool(ready)
-        return PlainTextResponse(f"{problem or 'ready'}\n", status_code=503 if problem else 200)
+        found = await run_in_threadpool(health)
+        note = f"; {found.note}" if found.note else ""
+        return PlainTextResponse(
+            f"{found.problem or f'ready{note}'}\n", status_code=503 if found.problem else 200, headers=_FRESH
+        )
 
-    routes = [Route("/health", health), Route("/ready", readiness)]
+    routes = [Route("/health", alive), Route("/ready", readiness)]
     if app and signing_secret:
         routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
     if results:
@@ -123,6 +123,7 @@ def _results(results: ServedResults) -> Callable[[Request], object]:
     return read
 
 
+_FRESH = {"Cache-Control": "no-store"}
 _PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _FILE = _PLAIN | {
