@@ -16,9 +16,6 @@ from bot.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
-"""Connections that may wait to be accepted, as many as uvicorn allows."""
-
 
 @contextlib.contextmanager
 def working(core: Core) -> Iterator[None]:
@@ -64,21 +61,13 @@ def run(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
-    import uvicorn
+    from bot.web.server import BACKLOG, Server
 
     port = listener.getsockname()[1]
     url = public_url(settings, port=port)
     nomads = build(settings, base_url=url)
     nomads.core.announce()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            nomads.web,
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # nothing here asks who is in front
-            server_header=False,
-        )
-    )
+    server = Server(nomads.web)
 
     def end(*_: object) -> None:
         server.should_exit = True

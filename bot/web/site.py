@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,15 +15,18 @@ from slack_sdk.signature import SignatureVerifier
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.domain.errors import NotFound
 from bot.domain.health import Health
 from bot.domain.html import template
 from bot.domain.results import ResultFile, ServedResults
+
+log = logging.getLogger(__name__)
 
 _FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
@@ -64,7 +68,25 @@ def web(
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    site = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(OneLength)])
+    site.router.redirect_slashes = False  # it would redirect to whatever Host the request names
+    return site
+
+
+class OneLength:
+    """Refuses a request that says its length twice, chunked and in bytes: two readers would see two requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        names = [name for name, _ in scope.get("headers", ())]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            answer = PlainTextResponse("chunked, or with a length\n", status_code=400, headers={"Connection": "close"})
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _SlackEvents:
@@ -81,18 +103,29 @@ class _SlackEvents:
 
     async def _answer(self, request: Request) -> Response:
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY:
-                return PlainTextResponse("too large\n", status_code=413)
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY:
+                    return PlainTextResponse("too large\n", status_code=413)
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
         if not _is_slack_s(self._verifier, request.headers, body):
             return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
-        asked = BoltRequest(
-            body=body.decode("utf-8", "replace"), query=str(request.query_params), headers=dict(request.headers)
-        )
+        try:
+            asked = BoltRequest(body=body.decode(), query=str(request.query_params), headers=dict(request.headers))
+        except Exception:  # Bolt reads far into the body, and raises whatever comes of a strange one
+            return _not_slack_s()
+        if not isinstance(asked.body, dict):
+            return _not_slack_s()
         # Bolt's own adapter runs the sync app on the event loop, where one slow answer holds up all the others.
         answer = await run_in_threadpool(self._app.dispatch, asked)
         return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
+
+
+def _not_slack_s() -> Response:
+    log.warning("A request that Slack signed is not one of Slack's: it was refused.")
+    return PlainTextResponse("not a request of Slack's\n", status_code=400)
 
 
 def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
