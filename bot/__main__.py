@@ -101,7 +101,6 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
 
 def _settings() -> Settings:
     from bot.settings import Settings, read
-
     from bot.terminal import log
 
     settings = read(Settings)

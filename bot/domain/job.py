@@ -134,6 +134,23 @@ class Job(BaseModel):
         """How long the program ran; None where it did not run, or has not ended."""
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
+    def left(self, at: datetime) -> timedelta | None:
+        """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
+
+        What the program says of its progress counts for more the further it is; until then what was expected counts.
+        """
+        if self.state is not JobState.RUNNING or self.started_at is None:
+            return None
+        ran = max(0.0, (at - self.started_at).total_seconds())
+        part = self.progress.part if self.progress else 0.0
+        expected = self.expected.seconds - ran if self.expected else None
+        if not part:
+            return timedelta(seconds=expected) if expected is not None and expected > 0 else None
+        projected = ran / part - ran
+        if expected is None:
+            return timedelta(seconds=projected)
+        return timedelta(seconds=part * projected + (1 - part) * max(0.0, expected))
+
     @property
     def folder(self) -> str:
         """The results folder: the results key, and the job's id within it, so that no run overwrites another.

@@ -48,7 +48,9 @@ def begin(level: str) -> None:
     """Log to stderr: our own packages from this level on, others from WARNING on."""
     # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.
     if not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
+        from bot.terminal.screen import StderrHandler
+
+        handler = StderrHandler()
         handler.addFilter(Sparing())
         layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
         logging.basicConfig(level="WARNING", format=layout, handlers=[handler])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -65,7 +66,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
 
     port = listener.getsockname()[1]
     url = public_url(settings, port=port)
-    nomads = build(settings, base_url=url)
+    nomads = _built(settings, base_url=url)
     nomads.core.announce()
     server = Server(nomads.web)
 
@@ -83,6 +84,12 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
             "Socket Mode" if nomads.socket_mode else "HTTP",
         )
         server.run(sockets=[listener])
+
+
+def _built(settings: Settings, *, base_url: str) -> Nomads:
+    # Bolt would read the token from here, and warn at each start that it has no use for it.
+    os.environ.pop("SLACK_BOT_TOKEN", None)
+    return build(settings, base_url=base_url)
 
 
 def public_url(settings: Settings, *, port: int | None) -> str:
@@ -104,7 +111,7 @@ def work(settings: Settings) -> None:
 
     Raises NomadsError with local compute and no public URL, since another process serves the results.
     """
-    nomads = build(settings, base_url=public_url(settings, port=None))
+    nomads = _built(settings, base_url=public_url(settings, port=None))
     nomads.core.announce()
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
