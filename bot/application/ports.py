@@ -136,7 +136,7 @@ class Backend(Protocol):
 
     @property
     def announcement(self) -> str:
-        """A warning that the log gives at start; empty: none."""
+        """A warning that the bot logs at its start, and `doctor`; empty: none."""
 
 
 class Workspace(Protocol):

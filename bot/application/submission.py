@@ -213,7 +213,7 @@ class Submission:
             said = Transition(JobState.ACCEPTED, job.accepted_at, _accepted(job, proposal), 1 if told else None)
             transaction.story.enter(job.id, said)
             effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
-            transaction.outbox.enqueue_new(job.id, effects, due_at=job.accepted_at)
+            transaction.outbox.enqueue_new(job.id, effects, at=job.accepted_at)
             lanes.update(kind.lane for kind, _ in effects)
             transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
             if retry_of:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 from itertools import product
 
 import pytest
@@ -165,3 +166,29 @@ def test_what_is_not_one_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         a_request(email=address)
     assert list(caught.value.errors) == ["email"]
+
+
+@pytest.mark.parametrize(
+    ("ran", "part", "expected", "left"),
+    [
+        (30, 0.0, 100, 70),  # nothing is said yet: as expected
+        (30, 0.5, None, 30),  # nothing was expected: as it goes
+        (60, 0.5, 100, 50),  # half and half
+        (99, 0.99, 1000, 10),  # late: mostly as it goes
+        (150, 0.0, 100, None),  # overdue
+        (150, 0.5, 100, 75),
+        (30, 0.0, None, None),
+    ],
+)
+def test_the_time_left_goes_from_what_was_expected_to_what_the_program_says(
+    ran: float, part: float, expected: float | None, left: float | None
+) -> None:
+    job = a_job(
+        JobState.RUNNING,
+        progress=Progress(part, "reading") if part else None,
+        expected=Expected(expected, expected) if expected else None,
+    )
+    assert job.started_at
+    said = job.left(job.started_at + timedelta(seconds=ran))
+    assert (said and round(said.total_seconds())) == left
+    assert job.model_copy(update={"state": JobState.SUCCEEDED}).left(job.started_at) is None
