@@ -117,7 +117,7 @@ def test_a_hard_link_to_another_file_of_the_machine_is_no_result(results: LocalR
         results.results.open(*parts(results.results.address(FOLDER)), "mine.csv")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.root
 def test_a_file_of_somebody_else_is_no_result_unless_programs_run_as_that_user(tmp_path: Path) -> None:
     rig = LocalResultsRig(tmp_path)
     rig.put(FOLDER, "theirs", b"theirs")
