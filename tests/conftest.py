@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sandbox.house import House
 
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
-_NEEDS = {
+_NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
     "browser": (
         lambda: shutil.which("chromium"),
         "no Chromium on this machine",
