@@ -14,6 +14,7 @@ from bot.application.access import Access
 from bot.application.addresses import Addresses
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
+from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.links import Links
@@ -37,7 +38,7 @@ from bot.application.worker.worker import Worker
 from bot.backends import load
 from bot.domain.catalog import Catalog
 from bot.domain.checks import Prices
-from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
 from bot.storage.keys import derived, load_key
@@ -85,6 +86,7 @@ class Core:
     browsing: Browsing
     first_choice: Callable[[], str]
     """The name of the pipeline that the form offers first."""
+    readiness: Readiness
     worker: Worker
 
     def announce(self) -> None:
@@ -243,6 +245,7 @@ def build_core(
         steering=steering,
         browsing=Browsing(volumes=volumes, people=people),
         first_choice=reviewer.first_choice,
+        readiness=Readiness(ledger=ledger, folder=settings.data),
         worker=Worker(lanes=lanes, watcher=watcher),
     )
 
@@ -318,19 +321,16 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    def ready() -> str:
-        try:
-            with core.database.read() as transaction:
-                transaction.outbox.open()
-        except Unavailable as error:
-            return str(error)
-        return ""
-
     secret = settings.slack_signing_secret
     return Nomads(
         core=core,
         app=app,
-        web=web(app=None if socket_mode else app, shared=core.visits, ready=ready, signing_secret=secret),
+        web=web(
+            app=None if socket_mode else app,
+            shared=core.visits,
+            health=core.readiness.now,
+            signing_secret=secret,
+        ),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
         later=later,

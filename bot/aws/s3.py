@@ -79,7 +79,7 @@ class S3Results:
         )
 
     def _signed(self, key: str, *, seconds: int, **more: str) -> Link:
-        """The signed address. Its end is the truth: the signature's own, or that of the credentials where they end before."""
+        """The signed address. It ends with the signature, or with the credentials where they end before."""
         with translated("S3 could not sign a link"):
             before = self._clients.credentials_end()
             # Signed for this second or a later one, so the end told errs on the early side.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,10 +40,13 @@ PIECE = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A result that is open for reading, and its size in bytes. Whoever has it exhausts `pieces`, or closes `file`."""
+    """A result that is open for reading, whatever becomes of its name. Its owner exhausts `pieces`, or closes it."""
 
     size: int
+    """Bytes."""
     file: Readable
+    status: os.stat_result | None = None
+    """What the file was when it was opened, where it is one of this machine; `file` then has a descriptor."""
 
     def pieces(self) -> Iterator[bytes]:
         """The content in pieces of at most PIECE bytes; the file is closed with the iteration."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bot.domain import words
 from bot.domain.errors import NotFound, Refused, Unavailable
@@ -90,14 +93,31 @@ def _file(shared: Shared, request: Request, signed: str, name: str) -> Response:
     if not isinstance(found, Opened):
         return RedirectResponse(found.url, status_code=307, headers=_PLAIN)
     kind = shown_as(name)
-    headers = _FILE | {"Content-Length": str(found.size)}
-    if not kind:
-        headers |= _saved(name.rpartition("/")[2])
+    headers = _FILE | ({} if kind else _saved(name.rpartition("/")[2]))
     kind = kind or "application/octet-stream"
+    if isinstance(found.file, BufferedReader):
+        return _OnThisMachine(found.file, found.status, headers, kind)
+    headers |= {"Content-Length": str(found.size)}
     if request.method == "HEAD":
         found.file.close()
         return Response(headers=headers, media_type=kind)
     return StreamingResponse(found.pieces(), headers=headers, media_type=kind)
+
+
+class _OnThisMachine(FileResponse):
+    """An open file, read through its descriptor: another file may have taken its name since it was opened."""
+
+    def __init__(
+        self, file: BufferedReader, status: os.stat_result | None, headers: Mapping[str, str], kind: str
+    ) -> None:
+        # /dev/fd/N is the open file itself, so that ranges, HEAD and ETags stay Starlette's.
+        super().__init__(f"/dev/fd/{file.fileno()}", headers=headers, media_type=kind, stat_result=status)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, and close it."""
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 def _archive(shared: Shared, request: Request, signed: str) -> Response:
