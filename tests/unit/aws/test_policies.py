@@ -39,6 +39,7 @@ ACTIONS = {
     "s3.PutPublicAccessBlock": {"s3:PutBucketPublicAccessBlock"},
     "s3.GetBucketEncryption": {"s3:GetEncryptionConfiguration"},
     "s3.PutBucketEncryption": {"s3:PutEncryptionConfiguration"},
+    "s3.HeadObject": {"s3:GetObject"},
     "sesv2.SendEmail": {"ses:SendEmail", "ses:SendRawEmail"},
 }
 """What a call needs where it is not simply the action of the same name (AWS's Service Authorization Reference)."""
@@ -121,7 +122,7 @@ def test_provisioning_may_do_exactly_what_it_does() -> None:
 def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
     assert {"batch.SubmitJob", "batch.ListJobs"} <= calls("batch.py")
     assert "logs.GetLogEvents" in calls("logs.py")
-    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject"} | TRANSFER
+    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject", "s3.HeadObject"} | TRANSFER
 
 
 @pytest.mark.parametrize("heading", ["The bot", "Provisioning", "Execution role", "Job role"])
