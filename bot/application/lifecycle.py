@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from bot.application.access import Access
 from bot.application.forecast import Forecast
 from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.review import Reviewed, Reviewer
@@ -33,8 +34,16 @@ class Lifecycle:
     """Records the steps of jobs."""
 
     def __init__(
-        self, *, ledger: Ledger, catalog: Catalog, reviewer: Reviewer, forecast: Forecast, tokens: TokenKeeper
+        self,
+        *,
+        ledger: Ledger,
+        catalog: Catalog,
+        reviewer: Reviewer,
+        forecast: Forecast,
+        tokens: TokenKeeper,
+        access: Access,
     ) -> None:
+        self._access = access
         self._ledger = ledger
         self._catalog = catalog
         self._reviewer = reviewer
@@ -44,13 +53,19 @@ class Lifecycle:
     # Before compute has it
 
     def check(self, effect: Effect, job: Job, *, within: float) -> None:
-        """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
+        """Ask what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
 
-        Raises Unavailable where BOSS does not answer within `within` seconds, and Refused where the pipeline is gone.
+        Raises Unavailable where chat does not answer, or BOSS within `within` seconds, and Refused where the pipeline
+        is gone.
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
             raise Refused("This pipeline is no longer on offer.")
+        try:
+            self._access.insist(job)
+        except Refused as refusal:
+            self.refuse(effect, str(refusal))
+            return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
         try:

@@ -873,7 +873,7 @@ def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: 
     world.settle(patience=3 * 3600)
     ended = world.job(job)
     assert (ended.state, ended.turned_down) == (JobState.FAILED, True)
-    assert "BOSS could not be asked, time and again: BOSS answered with status 503." in ended.reason
+    assert "The request could not be checked, time and again: BOSS answered with status 503." in ended.reason
 
 
 def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(world: World) -> None:

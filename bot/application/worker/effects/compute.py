@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 """Seconds that BOSS is given for a check: nobody waits for the answer."""
 CHECKS = 20
-"""Attempts at a check, about an hour with back-off, after which the person is told that BOSS could not be asked."""
+"""Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 MAX_SUMMARY = 2**20
 """Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
-    """Asks BOSS what there was no time to ask at acceptance."""
+    """Asks BOSS and chat what there was no time to ask at acceptance."""
 
     def __init__(self, *, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._ledger = ledger
@@ -41,7 +41,7 @@ class CheckEffects:
 
     def handlers(self) -> Handlers:
         """The handler of CHECK."""
-        refuse, said = self._lifecycle.refuse, "BOSS could not be asked, time and again:"
+        refuse, said = self._lifecycle.refuse, "The request could not be checked, time and again:"
         return {Kind.CHECK: Handler(perform=self._check, give_up=refuse, attempts=CHECKS, exhausted=said)}
 
     def _check(self, effect: Effect, job: Job) -> None:
