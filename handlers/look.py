@@ -63,7 +63,8 @@ class Look:
         wanted = Which(which)
         page = self._queries.page(wanted, actor=user, before=before[-1] if before else None)
         title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
-        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
+        none = [] if page.more or page.doubtful else [cards.section("There are none.")]
+        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or none)]
         turns = []
         if before:
             turns.append(_turn("newer", "Newer", f"{which}:{','.join(before[:-1])}"))

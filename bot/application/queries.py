@@ -114,7 +114,8 @@ class Queries:
         beginning = wanted if len(wanted) >= BEGINNING else ""
         with self._database.read() as transaction:
             alike = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=ALIKE)
-        return [job.id for job in self._seen(alike, actor)][:NEAR]
+        others = [job for job in alike if job.id != wanted]  # chat may have answered just now
+        return [job.id for job in self._seen(others, actor)][:NEAR]
 
     def _seen(self, jobs: Sequence[Job], actor: str) -> list[Job]:
         return [job for job, sees in zip(jobs, self._access.judged(actor, jobs), strict=True) if sees]

@@ -137,7 +137,7 @@ class Submission:
         try:
             return self.accept(proposal, actor=actor, key=key)
         except AlreadyRunning as found:  # a job of the same work has begun this moment
-            if not self._access.may_see(actor, found.job):
+            if not self._access.judged(actor, [found.job], within=LEAST_SECONDS)[0]:
                 raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
             return _question(replace(proposal, twin=found.job))
 
@@ -211,6 +211,7 @@ class Submission:
         work = self._work(proposal.reviewed)
         wishes = self._people.preferences(actor)
         told = wishes.tells(JobState.ACCEPTED)
+        own = retry_of is None or retry_of.actor == actor  # somebody else's channel and address fill nobody's next form
         home = self._people.looks_at_home(actor)  # as cached: a submission should not wait for one more query
 
         lanes: set[Lane] = set()
@@ -230,7 +231,8 @@ class Submission:
             effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
             transaction.outbox.enqueue_new(job.id, effects, at=job.accepted_at)
             lanes.update(kind.lane for kind, _ in effects)
-            transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
+            if own:
+                transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
             if retry_of:
                 before = JobChange(transaction, retry_of, at=job.accepted_at)
                 before.set(retried_as=job.id)
@@ -240,7 +242,8 @@ class Submission:
 
         job = self._database.write(take) or self._by_key(key)
         assert job  # the key is taken, and jobs are never deleted
-        self._people.asked(actor, job.request)
+        if own:
+            self._people.asked(actor, job.request)
         self._ledger.committed(lanes)
         return job
 

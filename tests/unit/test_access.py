@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from bot.application.ports import NoWorkspace
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.people import NO_SUCH_CHANNEL, Privacy, Standing
+from bot.settings import ROOT
 from tests.support.stories import a_job
 
 OWNER, MEMBER, OUTSIDER, GUEST, STRANGER, ADMIN = "U01DEMO", "U02IN", "U03OUT", "U04GUEST", "U05STRANGER", "U06ADMIN"
@@ -170,3 +172,9 @@ def test_no_answer_is_neither_leave_nor_refusal(access: Access, facts: Facts, si
     assert not access.posting(person, channel)(10).confirmed
     with pytest.raises(Unavailable):
         access.insist(a_job(channel=channel, actor=person))
+
+
+def test_handlers_ask_only_for_jobs_as_a_person_sees_them() -> None:
+    for path in sorted((ROOT / "handlers").glob("*.py")):
+        unfiltered = re.findall(r"queries\.(?:find|page_of)\(", path.read_text())
+        assert not unfiltered, f"{path.name} shows jobs whoever looks"
