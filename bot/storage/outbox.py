@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from bot.domain import words
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import TERMINAL
 from bot.storage.tables import Utc, effects, jobs
@@ -32,6 +33,7 @@ _CLAIMABLE = (
         effects.c.subject,
         effects.c.attempts,
         effects.c.in_doubt,
+        effects.c.faults,
     )
     .where(
         effects.c.done_at.is_(None),
@@ -156,7 +158,9 @@ class Outbox:
             _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
         )
         rows = sorted(rows, key=lambda row: row.id)
-        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
+        return [
+            Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, r.faults, lease) for r in rows
+        ]
 
     def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
         """Extend the leases of effects that are under way."""
@@ -171,8 +175,13 @@ class Outbox:
                 .values(leased_until=until)
             )
 
-    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str) -> None:
-        """Release the lease; the effect is due again at `due_at`. Unless `counted`, the attempt is not counted."""
+    def postpone(
+        self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str, fault: bool = False
+    ) -> None:
+        """Release the lease; the effect is due again at `due_at`. Unless `counted`, the attempt is not counted.
+
+        `fault` counts an unforeseen failure.
+        """
         self._connection.execute(
             effects.update()
             .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
@@ -182,13 +191,14 @@ class Outbox:
                 due_at=due_at,
                 in_doubt=in_doubt,
                 attempts=effect.attempts if counted else effect.attempts - 1,
-                error=error[:MAX_ERROR],
+                faults=effect.faults + fault,
+                error=words.printable(error)[:MAX_ERROR],
             )
         )
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
-        note = error[:MAX_ERROR] if error else None
+        note = words.printable(error)[:MAX_ERROR] if error else None
         values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
         return bool(self._connection.execute(_FINISH, values).rowcount)
 
