@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import LogLine
+from bot.domain.work import Cause, LogLine
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
