@@ -158,14 +158,14 @@ def build_core(
         prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
     )
-    queries = Queries(database=database)
+    queries = Queries(database=database, access=access)
     submission = Submission(
         ledger=ledger,
         reviewer=reviewer,
         forecast=forecast,
         people=people,
         tokens=tokens,
-        workspace=workspace,
+        access=access,
         addresses=addresses,
     )
     steering = Steering(
@@ -175,9 +175,11 @@ def build_core(
         people=people,
         workspace=workspace,
         addresses=addresses,
-        admins=settings.admins,
+        access=access,
     )
-    lifecycle = Lifecycle(ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens)
+    lifecycle = Lifecycle(
+        ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
+    )
     output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens, links=links)
     stories = Stories(catalog=catalog, output=output)
     launcher = Launcher(
@@ -190,7 +192,7 @@ def build_core(
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
         SubmitEffects(ledger=ledger, lifecycle=lifecycle, compute=backend.compute, tokens=tokens, launcher=launcher),
-        CollectEffects(lifecycle=lifecycle, results=backend.results, output=output),
+        CollectEffects(ledger=ledger, lifecycle=lifecycle, catalog=catalog, results=backend.results, output=output),
         MailEffects(
             ledger=ledger,
             mailer=mailer(settings),
@@ -204,7 +206,7 @@ def build_core(
     if chat:
         every = timedelta(seconds=settings.edit_interval)
         effects += [
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]

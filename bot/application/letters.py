@@ -47,13 +47,15 @@ def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -
     whose = f"The NOMADS job that {stranger.asked_by} asked for" if stranger else "Your NOMADS job"
     if job.state is JobState.SUCCEEDED:
         counts = job.summary.counts if job.summary else {}
-        lines = [f"{whose} has finished.", *_facts(story)]
+        said = f"{whose} has {'ended' if job.unread else 'finished'}."
+        lines = [said, *([job.reason] if job.unread else []), *_facts(story)]
         lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
         lines += job.summary.notes if job.summary else []
         links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
         if until := min((link.expires for _, link in story.links if link.expires), default=None):
             lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
-        return _mail(story, f"NOMADS job {job.id}: finished", lines, links, message_id, stranger)
+        subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
+        return _mail(story, subject, lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
     lines = [f"{whose} {said}.", *_facts(story)]
     if job.reason:

@@ -109,10 +109,13 @@ def test_a_request_with_such_an_address_is_told_so_under_the_field_with_all_its_
         world.submission.submit(form, actor="U01DEMO", key="view:2", within=0.01)
     with pytest.raises(InvalidRequest) as at_a_terminal:
         world.ask(email=GUEST)
+    with pytest.raises(InvalidRequest) as unknown:
+        world.ask(email=GUEST, experiment="corteks")
 
     assert alone.value.errors == {"email": "This address has asked for no more mail; write another one."}
     assert set(among.value.errors) == {"email", "z"}
     assert at_a_terminal.value.errors == alone.value.errors
+    assert set(unknown.value.errors) == {"email", "experiment"}
 
 
 def test_a_retry_asks_for_another_address_in_place_of_such_a_one(world: World) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.access import Access
 from bot.application.addresses import Addresses
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
@@ -33,6 +34,7 @@ from bot.application.worker.worker import Worker
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.checks import Prices
 from bot.domain.job import Job
+from bot.domain.people import Privacy, Standing
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
@@ -140,7 +142,8 @@ class World:
             predictions="lab/predictions",
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
-        self.queries = Queries(database=store)
+        self.access = Access(workspace=self.workspace, admins=admins)
+        self.queries = Queries(database=store, access=self.access)
         self.stories = Stories(catalog=self.catalog, output=self.output)
         self.submission = Submission(
             ledger=self.ledger,
@@ -148,7 +151,7 @@ class World:
             forecast=self.forecast,
             people=self.people,
             tokens=self.tokens,
-            workspace=self.workspace,
+            access=self.access,
             addresses=self.addresses,
         )
         self.lifecycle = Lifecycle(
@@ -157,6 +160,7 @@ class World:
             reviewer=self.reviewer,
             forecast=self.forecast,
             tokens=self.tokens,
+            access=self.access,
         )
         self.steering = Steering(
             ledger=self.ledger,
@@ -165,7 +169,7 @@ class World:
             people=self.people,
             workspace=self.workspace,
             addresses=self.addresses,
-            admins=admins,
+            access=self.access,
         )
         self.viewer = viewer
         self.worker = self.another_worker()
@@ -186,9 +190,11 @@ class World:
             SubmitEffects(
                 ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
             ),
-            CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
+            CollectEffects(
+                ledger=ledger, lifecycle=lifecycle, catalog=self.catalog, results=self.results, output=self.output
+            ),
             self.mail_effects(),
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
         ]
@@ -275,14 +281,19 @@ class World:
 
 
 class _Workspace(NoWorkspace):
-    """Nothing is known of chat, but for what the test says: of every channel, and of people."""
-
-    trouble = ""
+    """All people are full members, and all channels public, unless the test says otherwise."""
 
     def __init__(self) -> None:
+        self.trouble = ""
+        """What is wrong with every channel."""
+        self.private: dict[str, set[str]] = {}
+        """Private channels, and who is in them."""
+        self.standings: dict[str, Standing] = {}
         self.mails: dict[str, str] = {}
         """Person to the address in their profile."""
         self.names: dict[str, str] = {}
+        self.silent = False
+        """Whether chat tells nothing."""
 
     def mail_of(self, user: str) -> str:
         return self.mails.get(user, "")
@@ -292,3 +303,13 @@ class _Workspace(NoWorkspace):
 
     def trouble_with(self, channel: str) -> str:
         return self.trouble
+
+    def standing_of(self, user: str) -> Standing | None:
+        return None if self.silent else self.standings.get(user, Standing.MEMBER)
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        return None if self.silent else Privacy.PRIVATE if channel in self.private else Privacy.PUBLIC
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        inside = {channel for channel, people in self.private.items() if user in people}
+        return None if self.silent else inside | {"C01GENERAL"} - set(self.private)
