@@ -37,7 +37,7 @@ _PLAIN = {
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
 _PAGE = _PLAIN | {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; base-uri 'none'; form-action 'self'; "
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     f"frame-ancestors 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'"
 }
 _FILE = _PLAIN | {

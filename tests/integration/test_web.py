@@ -165,7 +165,7 @@ def test_a_page_runs_nothing_is_in_no_index_and_gives_its_address_to_nobody(clie
     headers = client.get(lab.path()).headers
 
     policy = headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; img-src 'self'; base-uri 'none'")
+    assert policy.startswith("default-src 'none'; img-src 'self' data:; base-uri 'none'")
     assert "unsafe" not in policy
     assert "script" not in policy
     assert headers["referrer-policy"] == "no-referrer"
