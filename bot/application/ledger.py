@@ -196,7 +196,7 @@ class JobChange:
         if any(sentence in step.text for step in story):
             return
         last = story[-1]
-        self.tell(last.state, f"{last.text} {sentence}".strip(), reply=last.reply or self.next_reply(separate=True))
+        self.tell(last, f"{last.text} {sentence}".strip(), reply=last.reply or self.next_reply(separate=True))
 
     def next_reply(self, *, separate: bool) -> int:
         """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.

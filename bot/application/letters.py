@@ -23,7 +23,7 @@ class Stranger:
     stop: str
     """Where whoever reads the mail ends such mail for good; empty: nowhere."""
     otherwise: str
-    """The address to write to where there is no such place."""
+    """The address to write to, also where the place cannot be reached from the reader's machine."""
 
 
 def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = None) -> Mail:
@@ -91,9 +91,9 @@ def _mail(
     why = how = stop = ""
     if stranger:
         why = f"You get this mail because {stranger.asked_by} named your address."
-        how = "" if stranger.stop else f"To end such mail, tell {stranger.asked_by}, or write to {stranger.otherwise}."
+        how = f"To end such mail you can tell {stranger.asked_by}, or write to {stranger.otherwise}."
         stop = stranger.stop
-        text += "\n".join(["", why, *([how] if how else []), *([f"{NO_MORE}: {stop}"] if stop else [])]) + "\n"
+        text += "\n".join(["", why, how, *([f"{NO_MORE}: {stop}"] if stop else [])]) + "\n"
     html = template(_HTML).render(lines=lines, links=links, why=why, how=how, stop=stop, no_more=NO_MORE)
     to = story.job.request.email
     return Mail(to=to, subject=subject, text=text, html=html, message_id=message_id, unsubscribe=stop)

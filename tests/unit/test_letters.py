@@ -67,7 +67,7 @@ def test_without_a_web_a_stranger_is_told_whom_to_write_to_and_no_link_is_promis
         ending(a_story(a_job(JobState.FAILED)), message_id="<5@test>", stranger=stranger),
     ):
         assert "that Ada asked for" in mail.text
-        assert "To end such mail, tell Ada, or write to NOMADS <nomads@lab.test>." in mail.text
+        assert "To end such mail you can tell Ada, or write to NOMADS <nomads@lab.test>." in mail.text
         assert "NOMADS &lt;nomads@lab.test&gt;" in mail.html
         assert mail.unsubscribe == ""
         assert "whoever asks" not in mail.text
