@@ -80,6 +80,7 @@ def register(
     app.options(modal.EXPERIMENT)(options.experiments)
     app.action(modal.COLLECTION)(submit.chosen)
     app.action(modal.EXPERIMENT)(submit.chosen)
+    app.action(modal.REMEMBER)(submit.ticked)
     app.view(modal.CALLBACK)(submit.take)
     app.view(token.CALLBACK)(tokens.take)
     # a job's buttons

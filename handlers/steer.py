@@ -72,7 +72,7 @@ class Steer:
             errors = {"token": str(error)}
         if errors:
             shown = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
-            ack(response_action="errors", errors=modal.errors(_placed(errors, shown)))
+            ack(response_action="errors", errors=modal.errors(_placed(errors, shown), view))
         else:
             ack(response_action="clear")
 

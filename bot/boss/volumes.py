@@ -19,7 +19,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
@@ -27,6 +26,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from bot.domain import words
 from bot.domain.errors import NomadsError, Refused, Unavailable
 from bot.domain.volume import (
     Channel,
@@ -61,8 +61,6 @@ MAX_KEPT = 4096
 """Answers in the cache; the least recently used are dropped first."""
 MAX_KEPT_BYTES = 32 * 2**20
 """Bytes, as received, of all answers in the cache."""
-NEAR = 200
-"""Names that are compared for likeness: each comparison costs up to a millisecond."""
 LATE = 1.0
 """Seconds: an answer that takes longer makes BOSS late, until the first quicker answer."""
 SHORTLY = 0.05
@@ -394,12 +392,12 @@ class BossVolumes:
             return error
         except Unavailable:
             names = ()
-        return UnknownExperiment(collection, experiment, near=_near(experiment, names))
+        return UnknownExperiment(collection, experiment, near=words.alike(experiment, names))
 
     def _near_collections(self, collection: str, token: SecretStr) -> list[str]:
         """Names of collections that resemble it, where the list is in the cache."""
         known = self._known(_COLLECTIONS, token)
-        return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
+        return words.alike(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
 
     def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
         """The data types that are in the cache or arrive in time, by path.
@@ -592,15 +590,6 @@ def _path(collection: str, *within: str) -> str:
     for kind, name in zip(("experiment", "channel"), within, strict=False):
         parts += [kind, name]
     return "/".join([parts[0], *(quote(part, safe="") for part in parts[1:])])
-
-
-def _near(name: str, names: Sequence[str]) -> list[str]:
-    """Up to three of the names that a person who wrote `name` may have meant."""
-    meant: dict[str, str] = {}
-    for other in names:
-        if abs(len(other) - len(name)) <= 3 and len(meant) < NEAR:
-            meant.setdefault(other.lower(), other)
-    return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
 
 
 def _origin(host: str) -> str:
