@@ -124,7 +124,7 @@ def test_a_trigger_that_expired_is_told_to_the_person_in_words(served: Served) -
     served.slack.fail("views.open", "expired_trigger_id")
     ack = served.slack.person().slash("/nomads", "submit")
     assert ack.status == 200
-    assert "try once more" in served.slack.ephemerals("U01DEMO")[0]["text"]
+    assert "Slack was slow; try again." in served.slack.ephemerals("U01DEMO")[0]["text"]
 
 
 def test_the_form_stays_within_slack_s_limits_with_the_longest_presets(served: Served) -> None:
