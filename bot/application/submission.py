@@ -179,7 +179,9 @@ class Submission:
         """Accept a new attempt at a job that ended without success; BOSS is asked before the attempt is submitted.
 
         With `within`, BOSS is asked for so many seconds before the attempt is accepted as well, so that a token that
-        BOSS refuses spends no retry. All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
+        BOSS refuses spends no retry. All calls for one job return one new job.
+
+        Raises InvalidRequest, AlreadyRunning and Unavailable.
         """
         key = f"retry:{job.id}"
         try:

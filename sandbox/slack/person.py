@@ -100,7 +100,7 @@ class Person:
         return self._noticed(self._deliver(Envelope("interactive", payload)))
 
     def fill(self, view: Mapping[str, Any] | str, values: Mapping[str, Any]) -> None:
-        """Fill fields of the open modal, by block id or action id. Raises ValueError for what a field does not offer."""
+        """Fill fields of the open modal, by block or action id. Raises ValueError for what a field does not offer."""
         opened = self._opened(view)
         values = {_block_id(opened.view["blocks"], name): value for name, value in values.items()}
         unknown = values.keys() - {b["block_id"] for b in opened.view["blocks"]}
@@ -122,9 +122,9 @@ class Person:
 
     def _look_up(self, opened: OpenView, element: Json, given: Any) -> None:
         """Type what is to be chosen into an external_select that does not offer it yet."""
-        if element["type"] == "external_select" and isinstance(given, str) and given:
-            if given not in [option["value"] for option in opened.suggested.get(element["action_id"], [])]:
-                self.suggest(opened.view, element["action_id"], given)
+        offered = [option["value"] for option in opened.suggested.get(element["action_id"], [])]
+        if element["type"] == "external_select" and isinstance(given, str) and given and given not in offered:
+            self.suggest(opened.view, element["action_id"], given)
 
     def submit(
         self, view: Mapping[str, Any] | str, values: Mapping[str, Any] | None = None, *, checked: bool = True
