@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.config import AwsConfig
-from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable, patience
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -216,14 +216,10 @@ def _answer(response: Any, what: str, *, quiet: bool) -> NomadsError:
     status = int(metadata.get("HTTPStatusCode", 400))
     text = f"{what}: {code}" if quiet or not said else f"{what}: {said[:500]} ({code})"
     if code in _PATIENCE or status == 429:
-        return Unavailable(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+        return Unavailable(text, retry_after=patience(metadata.get("HTTPHeaders", {}).get("retry-after")))
     if status >= 500:
-        return Unanswered(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+        return Unanswered(text, retry_after=patience(metadata.get("HTTPHeaders", {}).get("retry-after")))
     if code in _ABSENT or status == 404:
         return NotFound(text)
     return Refused(text)
 
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After header in seconds; a date, which AWS does not send, counts as none."""
-    return float(header) if header and header.isdecimal() else None

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from bot.domain.errors import Unavailable
+from bot.domain.errors import Unavailable, patience
 
 IDLE_SECONDS = 30.0
 """Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
@@ -76,7 +76,7 @@ class BossHttp:
         try:
             with self._client.stream("GET", path, headers={"Authorization": f"Token {token}"}) as response:
                 if response.status_code != 200:
-                    return Answer(response.status_code, retry_after=_seconds(response.headers.get("retry-after")))
+                    return Answer(response.status_code, retry_after=patience(response.headers.get("retry-after")))
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise Unavailable("BOSS compresses its answer although it was asked not to.")
                 return Answer(200, _read(response, limit))
@@ -107,11 +107,6 @@ def _read(response: httpx.Response, limit: int) -> bytes:
         if len(body) > limit:
             raise too_large
     return bytes(body)
-
-
-def _seconds(header: str | None) -> float | None:
-    """Seconds that a Retry-After asks for, 60 at most; None for none and for a date."""
-    return float(min(int(header), 60)) if header and header.isascii() and header.isdigit() and len(header) < 9 else None
 
 
 class _Transport(httpx.BaseTransport):

@@ -69,6 +69,8 @@ SHORTLY = 0.05
 """Seconds that a form waits while BOSS is late. The request goes on; so a slow BOSS delays one form, not every form."""
 PATIENT = 2.5
 """Seconds: a caller that waits so long or longer is no form, and is not cut to SHORTLY."""
+LONGEST_TROUBLE = 60.0
+"""Seconds for which a failure is cached at most, whatever Retry-After asks for: forms would stay without names."""
 _CLOSING_SECONDS = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -545,7 +547,7 @@ class BossVolumes:
         if outcome.said is not None:
             lifetime = lifetimes.metadata
         elif outcome.failure == "unavailable":
-            lifetime = max(lifetimes.trouble, outcome.retry_after or 0)
+            lifetime = max(lifetimes.trouble, min(outcome.retry_after or 0, LONGEST_TROUBLE))
         else:
             lifetime = lifetimes.refusal
         with self._lock:
