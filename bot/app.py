@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bot.application.access import Access
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
@@ -69,6 +70,7 @@ class Core:
     backend: Backend
     volumes: BossVolumes
     workspace: Workspace
+    access: Access
     output: Output
     tokens: TokenKeeper
     people: People
@@ -89,6 +91,7 @@ class Core:
     def close(self) -> None:
         """Close every connection, to the database and to BOSS."""
         self.volumes.close()
+        self.access.close()
         self.database.close()
 
 
@@ -132,6 +135,7 @@ def build_core(
     )
     volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
     workspace = workspace or NoWorkspace()
+    access = Access(workspace=workspace, admins=settings.admins)
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
@@ -201,6 +205,7 @@ def build_core(
         backend=backend,
         volumes=volumes,
         workspace=workspace,
+        access=access,
         output=output,
         tokens=tokens,
         people=people,

@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
-from bot.domain.job import Job, Transition, now
+from bot.domain.job import Job, Steady, Transition, now
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import Preferences
 from bot.domain.states import FINAL, JobState
@@ -33,6 +33,8 @@ class Ledger:
     def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
         self.database = database
         self.clock = clock
+        self.steady = Steady(clock)
+        """For lifetimes in this process."""
         self._listeners: list[Callable[[Collection[Lane]], None]] = []
 
     def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:
@@ -94,7 +96,7 @@ class JobChange:
 
     def enqueue(self, kind: Kind, subject: str = "") -> None:
         """Enqueue an effect, due at once; an equal effect that waits unclaimed serves for both."""
-        self.transaction.outbox.enqueue(self.job.id, kind, due_at=self.at, subject=subject)
+        self.transaction.outbox.enqueue(self.job.id, kind, at=self.at, subject=subject)
         self.lanes.add(kind.lane)
 
     @property
@@ -164,7 +166,8 @@ class JobChange:
         if not told:
             return 1
         last = max(step.reply or 0 for step in told)
-        return last + (0 if self.at - told[-1].at <= TOGETHER and not separate else 1)
+        # The clock may have gone back since: a step that seems to lie ahead is not fresh.
+        return last + (0 if abs(self.at - told[-1].at) <= TOGETHER and not separate else 1)
 
     def _post(self, reply: int) -> None:
         if self.job.request.channel:

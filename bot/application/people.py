@@ -46,7 +46,7 @@ class People:
         self._ledger = ledger
         self._database = ledger.database
         self._tokens = tokens
-        self._known: TTLCache[str, Person] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
+        self._known: TTLCache[str, Person] = TTLCache(PEOPLE, PERSON_KEPT, timer=ledger.steady)  # type: ignore[arg-type]
         # Beside what was read: an entry of _known that is set again would begin its lifetime anew.
         self._asked: LRUCache[str, JobRequest] = LRUCache(PEOPLE)
         self._lock = Lock()

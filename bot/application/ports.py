@@ -6,12 +6,13 @@ errors, and puts no secret into either. Ports are safe to call from several thre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from bot.domain.messages import Home, Mail, Step, Story
+from bot.domain.people import Privacy, Standing
 from bot.domain.results import Link, ResultFile, ServedResults
 from bot.domain.volume import Experiment
 from bot.domain.work import LogLine, Observation, Work
@@ -136,7 +137,7 @@ class Backend(Protocol):
 
     @property
     def announcement(self) -> str:
-        """A warning that the log gives at start; empty: none."""
+        """A warning that the bot logs at its start, and `doctor`; empty: none."""
 
 
 class Workspace(Protocol):
@@ -147,6 +148,18 @@ class Workspace(Protocol):
 
     def trouble_with(self, channel: str) -> str:
         """Why NOMADS cannot post to the channel, in words for the person who chose it; empty where it can."""
+
+    def standing_of(self, user: str) -> Standing | None:
+        """Who the person is in the workspace; None where chat does not tell now."""
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        """For whom the channel is; None where chat does not tell now."""
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        """The public and private channels that the person is in, among those that chat tells NOMADS of.
+
+        None where chat does not tell now. An older answer without the channel `wanted` is asked for anew.
+        """
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
         """The address of a message; empty where it is not known."""
@@ -162,6 +175,18 @@ class NoWorkspace:
     def trouble_with(self, channel: str) -> str:
         """Empty: a process with chat will find out."""
         return ""
+
+    def standing_of(self, user: str) -> Standing | None:
+        """None: people are not known."""
+        return None
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        """None: channels are not known."""
+        return None
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        """None: channels are not known."""
+        return None
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
         """Empty: addresses of messages are not known."""

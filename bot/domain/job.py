@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 
 from pydantic import BaseModel, ConfigDict
 
@@ -132,6 +134,23 @@ class Job(BaseModel):
         """How long the program ran; None where it did not run, or has not ended."""
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
+    def left(self, at: datetime) -> timedelta | None:
+        """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
+
+        What the program says of its progress counts for more the further it is; until then what was expected counts.
+        """
+        if self.state is not JobState.RUNNING or self.started_at is None:
+            return None
+        ran = max(0.0, (at - self.started_at).total_seconds())
+        part = self.progress.part if self.progress else 0.0
+        expected = self.expected.seconds - ran if self.expected else None
+        if not part:
+            return timedelta(seconds=expected) if expected is not None and expected > 0 else None
+        projected = ran / part - ran
+        if expected is None:
+            return timedelta(seconds=projected)
+        return timedelta(seconds=part * projected + (1 - part) * max(0.0, expected))
+
     @property
     def folder(self) -> str:
         """The results folder: the results key, and the job's id within it, so that no run overwrites another.
@@ -183,6 +202,24 @@ class Watched:
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
+
+
+class Steady:
+    """A clock that goes on where another one goes back: what is cached by it does not outlive its time."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._ahead = timedelta()
+        self._lock = Lock()
+
+    def __call__(self) -> datetime:
+        """The time by the other clock, plus all by which that clock went back. Never earlier than the last answer."""
+        with self._lock:
+            at = self._clock()
+            self._ahead += max(self._last - at, timedelta())
+            self._last = at
+            return at + self._ahead
 
 
 class AlreadyRunning(NomadsError):

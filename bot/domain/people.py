@@ -15,6 +15,34 @@ HOME_OPEN = timedelta(hours=12)
 """Time after its opening in which a home tab counts as open: Slack does not say when a tab is closed."""
 
 
+NO_SUCH_CHANNEL = (
+    "You and NOMADS both have to be in a private channel: choose one that you are in, bring NOMADS there with "
+    "/invite @NOMADS, then submit again."
+)
+"""What a person hears of a channel that NOMADS or the person is not in: it does not tell which, nor what exists."""
+
+
+class Standing(StrEnum):
+    """Who a person is in the workspace."""
+
+    MEMBER = "member"
+    """A full member."""
+    GUEST = "guest"
+    """Invited to some channels only."""
+    STRANGER = "stranger"
+    """Of another organisation, gone, unknown, or no person."""
+
+
+class Privacy(StrEnum):
+    """For whom a channel is."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    """Also a channel that NOMADS is not told of."""
+    DIRECT = "direct"
+    """A direct message, of two or more."""
+
+
 class Steps(StrEnum):
     """Which steps of their jobs a person wants to be told in the thread."""
 

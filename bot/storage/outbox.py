@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import TERMINAL
-from bot.storage.tables import Utc, effects, jobs
+from bot.storage.tables import SKEW, Utc, effects, jobs
 
 MAX_ERROR = 500
 """Characters of an error that are stored with an effect."""
@@ -50,6 +50,7 @@ _LEASE = (
     .values(
         lease=sa.bindparam("lease"),
         leased_until=sa.bindparam("leased_until"),
+        as_of=sa.bindparam("at", type_=Utc),
         attempts=effects.c.attempts + 1,
         in_doubt=True,
     )
@@ -60,6 +61,18 @@ _FINISH = (
         effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"), effects.c.done_at.is_(None)
     )
     .values(done_at=sa.bindparam("at", type_=Utc), error=sa.bindparam("note"))
+)
+_AHEAD = sa.select(effects.c.id, effects.c.due_at, effects.c.leased_until, effects.c.as_of).where(
+    effects.c.done_at.is_(None), effects.c.as_of > sa.bindparam("latest", type_=Utc)
+)
+_REWIND = (
+    effects.update()
+    .where(effects.c.id == sa.bindparam("ahead"))
+    .values(
+        due_at=sa.bindparam("due", type_=Utc),
+        leased_until=sa.bindparam("until", type_=Utc),
+        as_of=sa.bindparam("at", type_=Utc),
+    )
 )
 _WAITING = (
     sa.select(effects.c.id)
@@ -81,18 +94,26 @@ class Outbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def enqueue(self, job_id: str, kind: Kind, *, due_at: datetime, subject: str = "") -> None:
-        """Enqueue an effect, unless an equal one waits unclaimed: that one will read the job as it then stands."""
+    def enqueue(self, job_id: str, kind: Kind, *, at: datetime, subject: str = "") -> None:
+        """Enqueue an effect, due at once, unless an equal one waits unclaimed: that one will read the job anew."""
         values = {"job": job_id, "kind": kind.value, "subject": subject}
         if self._connection.execute(_WAITING, values).first() is None:
-            self.enqueue_new(job_id, [(kind, subject)], due_at=due_at)
+            self.enqueue_new(job_id, [(kind, subject)], at=at)
 
-    def enqueue_new(self, job_id: str, kinds: Iterable[tuple[Kind, str]], *, due_at: datetime) -> None:
-        """Enqueue effects, in this order, of a job that has none of their kind and subject yet."""
+    def enqueue_new(self, job_id: str, kinds: Iterable[tuple[Kind, str]], *, at: datetime) -> None:
+        """Enqueue effects, due at once and in this order, of a job that has none of their kind and subject yet."""
         self._connection.execute(
             effects.insert(),
             [
-                {"job_id": job_id, "lane": kind.lane.value, "kind": kind.value, "subject": subject, "due_at": due_at}
+                {
+                    "job_id": job_id,
+                    "lane": kind.lane.value,
+                    "kind": kind.value,
+                    "subject": subject,
+                    "due_at": at,
+                    "enqueued_at": at,
+                    "as_of": at,
+                }
                 for kind, subject in kinds
             ],
         )
@@ -153,13 +174,13 @@ class Outbox:
             return []
         lease = entropy.token_hex(8)
         self._connection.execute(
-            _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for} for row in rows]
+            _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for, "at": at} for row in rows]
         )
         rows = sorted(rows, key=lambda row: row.id)
         return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
 
-    def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
-        """Extend the leases of effects that are under way."""
+    def renew(self, held: Sequence[Effect], *, lease_for: timedelta, at: datetime) -> None:
+        """Extend the leases of effects that are under way: they end at `at + lease_for`."""
         if held:
             self._connection.execute(
                 effects.update()
@@ -168,23 +189,58 @@ class Outbox:
                     effects.c.lease.in_({e.lease for e in held}),
                     effects.c.done_at.is_(None),
                 )
-                .values(leased_until=until)
+                .values(leased_until=at + lease_for, as_of=at)
             )
 
-    def postpone(self, effect: Effect, *, due_at: datetime, in_doubt: bool, counted: bool, error: str) -> None:
-        """Release the lease; the effect is due again at `due_at`. Unless `counted`, the attempt is not counted."""
+    def postpone(
+        self, effect: Effect, *, delay: timedelta, in_doubt: bool, counted: bool, error: str, at: datetime
+    ) -> None:
+        """Release the lease; the effect is due again at `at + delay`. Unless `counted`, the attempt is not counted."""
         self._connection.execute(
             effects.update()
             .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
             .values(
                 lease=None,
                 leased_until=None,
-                due_at=due_at,
+                due_at=at + delay,
+                as_of=at,
                 in_doubt=in_doubt,
                 attempts=effect.attempts if counted else effect.attempts - 1,
                 error=error[:MAX_ERROR],
             )
         )
+
+    def set_ahead_of(self, at: datetime) -> bool:
+        """Whether `rewind` would find an effect; locks nothing."""
+        return self._connection.execute(_AHEAD.limit(1), {"latest": at + SKEW}).first() is not None
+
+    def rewind(self, *, at: datetime) -> int:
+        """Set the times of open effects anew that were set by a clock that has gone back since; returns their number.
+
+        Such times were set, by more than SKEW, after `at`. Each stays as far ahead of `at` as it was of the clock that
+        set it: a lease still lasts for its length, and what was due is due. Without this, a clock that goes back an
+        hour would keep effects from being claimed for an hour.
+        """
+        ahead = self._connection.execute(_AHEAD.with_for_update(), {"latest": at + SKEW}).all()
+        if ahead:
+            anew = [
+                {
+                    "ahead": row.id,
+                    "due": at + max(row.due_at - row.as_of, timedelta()),
+                    "until": row.leased_until and at + max(row.leased_until - row.as_of, timedelta()),
+                    "at": at,
+                }
+                for row in ahead
+            ]
+            self._connection.execute(_REWIND, anew)
+        return len(ahead)
+
+    def oldest(self) -> tuple[int, datetime] | None:
+        """How many effects are open, and since when the oldest of them is; None where none is open."""
+        opened = sa.func.min(sa.func.coalesce(effects.c.enqueued_at, effects.c.due_at), type_=Utc)
+        query = sa.select(sa.func.count(), opened).where(effects.c.done_at.is_(None))
+        number, since = self._connection.execute(query).one()
+        return (number, since) if number else None
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""

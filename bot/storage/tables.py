@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration."""
+
+
+SKEW = timedelta(seconds=15)
+"""Difference between two readings of the clock, on two machines, that is no sign of a clock that went back."""
 
 
 class Utc(sa.TypeDecorator[datetime]):
@@ -124,6 +128,8 @@ effects = sa.Table(
     sa.Column("leased_until", Utc),
     sa.Column("done_at", Utc),
     sa.Column("error", sa.Text),
+    sa.Column("enqueued_at", Utc),  # null: enqueued before this column was
+    sa.Column("as_of", Utc),  # the clock when due_at and leased_until were set
     sa.Index(
         "ix_effects_open",
         "lane",

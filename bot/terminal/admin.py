@@ -22,6 +22,7 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)
+    core.announce()
     core.database.migrate()
     checks: dict[str, Callable[[], object]] = {
         "database": lambda: _open_effects(core),

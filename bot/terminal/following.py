@@ -17,10 +17,11 @@ from bot.application.steering import Needed
 from bot.domain import words
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, NomadsError, TooLate
-from bot.domain.job import AlreadyRunning, Job
+from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine
 from bot.settings import Settings
+from bot.terminal.screen import Screen, how_far, screen
 from bot.terminal.serve import working
 from bot.terminal.submit import LOOK, current_actor, follow, token
 from contract.masking import MASK
@@ -43,8 +44,12 @@ def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
         raise InvalidRequest({"state": f"There is no state {arguments.state}; there is {known}."}) from None
     before = core.queries.named(arguments.before).id if arguments.before else None
     page = core.queries.page_of(states, before=before, most=arguments.limit)
-    for job in page.jobs:
-        print(json.dumps(_said(core, job)) if arguments.json else _line(job))
+    if arguments.json:
+        for job in page.jobs:
+            print(json.dumps(_said(core, job)))
+    else:
+        with screen() as shown:
+            shown.table(page.jobs)
     if page.more:
         print(f"There are older ones: --before {page.jobs[-1].id}", file=sys.stderr)
     core.close()
@@ -60,19 +65,27 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
         told = [{"state": step.state.value, "at": step.at.isoformat(), "text": step.text} for step in steps]
         print(json.dumps(_said(core, job) | {"transitions": told}))
     else:
-        request = job.request
-        print(f"Job {job.id}: {words.state(job.state)}")
-        print(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
-        for one in core.queries.attempts(job):
-            if one.id != job.id:
-                print(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}")
-        for step in steps:
-            print(f"{step.at:%Y-%m-%d %H:%M:%S} {step.text or words.state(step.state).capitalize() + '.'}")
-        if job.compute_id:
-            print(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
-        print(f"Results: {core.output.address(job)}")
+        with screen() as shown:
+            _tell(core, job, steps, shown)
     core.close()
     return _code(job)
+
+
+def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> None:
+    request = job.request
+    shown.say(f"Job {job.id}: {words.state(job.state)}", job.state)
+    shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
+    for one in core.queries.attempts(job):
+        if one.id != job.id:
+            shown.say(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}", one.state)
+    for step in steps:
+        text = step.text or words.state(step.state).capitalize() + "."
+        shown.say(f"{step.at:%Y-%m-%d %H:%M:%S} {text}", step.state)
+    if far := how_far(job):
+        shown.say(f"Now: {far}", job.state)
+    if job.compute_id:
+        shown.say(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
+    shown.say(f"Results: {core.output.address(job)}")
 
 
 def logs(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -83,11 +96,12 @@ def logs(settings: Settings, arguments: argparse.Namespace) -> int:
     core = _core(settings)
     job = core.queries.named(arguments.job)
     if not arguments.follow or job.ended:
-        _print(core.output.tail(job, lines=arguments.lines))
+        with screen() as shown:
+            _print(core.output.tail(job, lines=arguments.lines), shown)
         core.close()
         return 0
-    with working(core):
-        return _code(_follow_log(core, job, arguments.lines))
+    with working(core), screen(progress=False) as shown:  # the log has the program's own lines of progress
+        return _code(_follow_log(core, job, arguments.lines, shown))
 
 
 def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -104,7 +118,8 @@ def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
         while not job.ended and time.monotonic() < until:
             threading.Event().wait(LOOK)
             job = core.queries.find(job_id)
-        print(f"Job {job.id}: {words.state(job.state) if job.ended else 'being cancelled'}.")
+        with screen() as shown:
+            shown.say(f"Job {job.id}: {words.state(job.state) if job.ended else 'being cancelled'}.", job.state)
         return 0 if job.state is JobState.CANCELLED else 1
 
 
@@ -113,8 +128,6 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     core = _core(settings)
     try:
         job = core.steering.retryable(core.queries.named(arguments.job).id, actor=current_actor())
-        if job.retried_as is None:
-            core.announce()
     except TooLate as error:
         print(error, file=sys.stderr)
         core.close()
@@ -142,15 +155,6 @@ def _code(job: Job) -> int:
     return 1 if job.state in FINAL - {JobState.SUCCEEDED} else 0
 
 
-def _line(job: Job) -> str:
-    request = job.request
-    progress = f" {job.progress.part * 100:.0f} %" if job.progress and job.state is JobState.RUNNING else ""
-    return (
-        f"{job.id}  {job.accepted_at:%Y-%m-%d %H:%M}  {words.state(job.state) + progress:<16}  "
-        f"{request.pipeline}  {request.collection}/{request.experiment}  {request.box}  {job.actor}"
-    )
-
-
 def _said(core: Core, job: Job) -> dict[str, Any]:
     """The job as JSON for programs, without its token and mail address, which are private."""
     request = job.request
@@ -175,7 +179,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
     }
 
 
-def _follow_log(core: Core, job: Job, lines: int) -> Job:
+def _follow_log(core: Core, job: Job, lines: int, on: Screen) -> Job:
     """Print the log as it grows, until the job ends; returns the ended job."""
     seen: list[LogLine] = []
     shown = 0
@@ -185,7 +189,7 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
         try:
             found = core.output.tail(job, lines=TAIL)
         except NomadsError as error:
-            print(error, file=sys.stderr)
+            on.note(str(error))
             found = seen
         known = overlap(seen, found)
         shown = max(0, shown - (len(seen) - known)) if seen else max(0, len(found) - lines)
@@ -193,10 +197,11 @@ def _follow_log(core: Core, job: Job, lines: int) -> Job:
         whole = (
             len(found) if job.ended or [line.text for line in found] == [line.text for line in seen] else len(found) - 1
         )
-        _print(found[shown:whole])
+        _print(found[shown:whole], on)
+        on.show(job)
         shown, seen = max(shown, whole), found
         if job.ended:
-            print(f"Job {job.id}: {words.state(job.state)}.", file=sys.stderr)
+            on.note(f"Job {job.id}: {words.state(job.state)}.", job.state)
             return job
         pause.wait(LOOK)
 
@@ -215,6 +220,6 @@ def overlap(seen: Sequence[LogLine], found: Sequence[LogLine]) -> int:
     return 0
 
 
-def _print(lines: Sequence[LogLine]) -> None:
+def _print(lines: Sequence[LogLine], on: Screen) -> None:
     for line in log_lines(lines):
-        print(line, flush=True)
+        on.say(line)

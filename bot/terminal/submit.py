@@ -20,6 +20,7 @@ from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
+from bot.terminal.screen import Screen, screen
 from bot.terminal.serve import working
 from contract.program import TOKEN_VARIABLE
 
@@ -40,10 +41,9 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    reviewed = core.submission.review(values, token())  # before anything is made on this machine
+    reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
     core.database.migrate()
     proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)
-    core.announce()
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
         job = _taken(core, proposal, actor=actor, again=arguments.again)
         return follow(core, job, wait=arguments.wait, as_json=arguments.json)
@@ -55,9 +55,13 @@ def current_actor() -> str:
 
 
 def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
-    """Print a job's steps until compute has the job, or with `wait` until its end. Returns 1 where it failed."""
+    """Print a job's steps until compute has the job, or with `wait` until its end. Returns 1 where it failed.
+
+    A terminal shows a bar below the steps; elsewhere notable progress goes to stderr, or with `as_json` nowhere.
+    """
     try:
-        return _follow(core, _Teller(core, job, as_json=as_json), wait=wait)
+        with screen(plain=as_json, progress=not as_json) as shown:
+            return _follow(core, _Teller(core, job, shown, as_json=as_json), shown, wait=wait)
     except KeyboardInterrupt:
         print(f"Job {job.id} was submitted and is not cancelled.", file=sys.stderr)
         raise
@@ -85,11 +89,12 @@ def token() -> SecretStr:
     return SecretStr(given.strip())
 
 
-def _follow(core: Core, teller: _Teller, *, wait: bool) -> int:
+def _follow(core: Core, teller: _Teller, shown: Screen, *, wait: bool) -> int:
     pause = threading.Event()
     patience, looks = LOOKS_AFTER, 0
     while True:
         job = teller.tell()
+        shown.show(job)
         taken = job.state in FINAL if wait else job.state is not JobState.ACCEPTED
         if not wait and not job.checked:  # BOSS does not answer: any worker of this database will submit the job
             looks += 1
@@ -111,8 +116,9 @@ def _open_effects(core: Core, job: Job) -> int:
 class _Teller:
     """Prints each transition once."""
 
-    def __init__(self, core: Core, job: Job, *, as_json: bool) -> None:
+    def __init__(self, core: Core, job: Job, shown: Screen, *, as_json: bool) -> None:
         self._core = core
+        self._screen = shown
         self._id = job.id
         self._json = as_json
         self._told: set[JobState] = set()
@@ -128,7 +134,8 @@ class _Teller:
         for transition in transitions:
             if transition.state not in self._told and (transition.text or transition.state not in FINAL):
                 self._told.add(transition.state)
-                print(self._json_line(job, transition) if self._json else self._lines(job, transition), flush=True)
+                said = self._json_line(job, transition) if self._json else self._lines(job, transition)
+                self._screen.say(said, transition.state)
         return job
 
     def _json_line(self, job: Job, transition: Transition) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from bot.domain.errors import NotFound
 from bot.domain.html import template
-from bot.domain.results import ResultFile, ServedResults
+from bot.domain.results import OpenedFile, ResultFile, ServedResults
 
 _FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
@@ -116,11 +117,30 @@ def _results(results: ServedResults) -> Callable[[Request], object]:
                 if len(parts) < 3 or not results.admits(signature, folder):
                     raise NotFound("no such folder")
                 return HTMLResponse(_page(folder, results.list(folder)), headers=_FOLDER)
-            return FileResponse(results.open(signature, folder, name), headers=_FILE)
+            return _Served(results.open(signature, folder, name), name)
         except NotFound:
             return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
 
     return read
+
+
+class _Served(FileResponse):
+    """An open file, read through its descriptor: another file may have taken its name since it was opened."""
+
+    def __init__(self, opened: OpenedFile, name: str) -> None:
+        # /dev/fd/N is the open file itself, so that ranges, HEAD and ETags stay Starlette's.
+        super().__init__(
+            f"/dev/fd/{opened.file.fileno()}",
+            headers=_FILE,
+            media_type=guess_type(name)[0] or "application/octet-stream",
+            stat_result=opened.status,
+        )
+        self._file = opened.file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, and close it."""
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 _PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}

@@ -402,6 +402,43 @@ def _user(api: WebApi, arguments: Json) -> Json:
     return {"user": member.as_json(with_email=api.has("users:read.email"))}
 
 
+@_method("users.conversations", "channels:read", "groups:read", "im:read", "mpim:read")
+def _user_channels(api: WebApi, arguments: Json) -> Json:
+    """A person's channels; of those that are not public, the ones that the app is in too."""
+    wanted = str(arguments.get("types") or "public_channel").replace(" ", "").split(",")
+    needed = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
+    if not set(wanted) <= set(needed):
+        raise SlackError("invalid_types")
+    for kind in wanted:
+        api.need(needed[kind])
+    user = str(arguments.get("user") or BOT_USER)
+    if user not in api.workspace.members or api.workspace.members[user].deleted:
+        raise SlackError("user_not_found")
+    try:
+        limit = int(arguments.get("limit") or 100)
+    except ValueError:
+        raise SlackError("invalid_limit") from None
+    if not 0 < limit <= 999:
+        raise SlackError("invalid_limit")
+    kinds = {"channels": "public_channel", "groups": "private_channel", "im": "im"}
+    found = [
+        c
+        for c in api.workspace.channels.values()
+        if user in c.members and kinds[c.kind] in wanted and (c.kind == "channels" or BOT_USER in c.members)
+    ]
+    cursor = str(arguments.get("cursor") or "")
+    if cursor:
+        start = next((i for i, c in enumerate(found) if f"next:{c.id}" == cursor), None)
+        if start is None:
+            raise SlackError("invalid_cursor")
+        found = found[start:]
+    page, rest = found[:limit], found[limit:]
+    return {
+        "channels": [c.as_json() for c in page],
+        "response_metadata": {"next_cursor": f"next:{rest[0].id}" if rest else ""},
+    }
+
+
 @_method("views.open")
 def _views_open(api: WebApi, arguments: Json) -> Json:
     view = api.view(arguments)

@@ -52,22 +52,30 @@ class Member:
     real_name: str
     email: str = ""
     is_bot: bool = False
+    guest: bool = False
+    """Whether the person was invited to some channels only."""
+    deleted: bool = False
+    team: str = TEAM
+    """The person's own workspace: another one for a stranger in a shared channel."""
 
     def as_json(self, *, with_email: bool) -> Json:
         """The user object of users.info."""
-        profile = {"real_name": self.real_name, "display_name": self.name, "team": TEAM}
+        profile = {"real_name": self.real_name, "display_name": self.name, "team": self.team}
         if with_email and self.email:
             profile["email"] = self.email
         return {
             "id": self.id,
-            "team_id": TEAM,
+            "team_id": self.team,
             "name": self.name,
-            "deleted": False,
+            "deleted": self.deleted,
             "real_name": self.real_name,
             "tz": "Europe/London",
             "profile": profile,
             "is_bot": self.is_bot,
             "is_app_user": False,
+            "is_restricted": self.guest,
+            "is_ultra_restricted": False,
+            "is_stranger": False,  # Slack says so only of those who share no channel with the app
         }
 
 

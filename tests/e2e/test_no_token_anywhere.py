@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sandbox.boss import Access
 from sandbox.house import House
 from sandbox.slack import SlackStandIn
 from tests.support.aws import aws_server, set_state, write_log, write_result
-from tests.support.processes import PATIENCE, Lab, an_order
+from tests.support.processes import PATIENCE, Lab, an_order, read_terminal
 from tests.support.waiting import until
 
 
@@ -153,9 +152,9 @@ def test_the_command_line_asks_for_the_token_and_repeats_it_nowhere(house: House
         wanted = an_order(collection="prints")
         with lab.command("submit", *wanted, "--wait", "--json", token="", terminal=theirs) as process:
             os.close(theirs)
-            asked = read(ours, until_it_says="BOSS token: ")
+            asked = read_terminal(ours, until_it_says="BOSS token: ")
             os.write(ours, f"{canary}\n".encode())
-            said = asked + read(ours)
+            said = asked + read_terminal(ours)
         os.close(ours)
         assert process.returncode == 1, said
         assert "token ***" in said
@@ -163,18 +162,3 @@ def test_the_command_line_asks_for_the_token_and_repeats_it_nowhere(house: House
         places = dict(files_of(tmp_path))
         assert holding("cli:", places)
         assert holding(canary, places) == []
-
-
-def read(terminal: int, *, until_it_says: str = "") -> str:
-    """What comes out of a terminal, up to these words or to its end."""
-    said = ""
-    while not until_it_says or until_it_says not in said:
-        assert select.select([terminal], [], [], PATIENCE)[0], said
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # how Linux says that the other side has closed it
-            break
-        if not piece:
-            break
-        said += piece.decode()
-    return said

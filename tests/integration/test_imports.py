@@ -15,3 +15,13 @@ def test_importing_the_module_imports_no_sdk() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_draws_with_a_library_that_only_a_terminal_imports() -> None:
+    program = (
+        "import sys, bot.__main__, bot.terminal.following, bot.terminal.submit, bot.terminal.admin;"
+        "print([name for name in ('rich', 'pygments') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

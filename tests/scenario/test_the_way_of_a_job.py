@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from bot.application.forecast import Confirm
 from bot.application.ledger import LeaseLost
+from bot.application.people import People
 from bot.application.submission import Proposal
 from bot.application.worker.effects.compute import CheckEffects
 from bot.application.worker.effects.mail import MailEffects
@@ -547,9 +548,9 @@ def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
 def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fits(store: Database) -> None:
     world = World(store, max_bytes=2_000_000)
     with pytest.raises(InvalidRequest) as caught:
-        world.accept(x="100,1124", y="0,512", z="0,16")
+        world.submit(key="k", x="100,1024", y="0,512", z="0,16")
     assert caught.value.errors == {
-        "x": "This box is 16.8 MB: 8,388,608 voxels in 2 channels; a job may read 2 MB. "
+        "x": "This box is 15.1 MB: 7,569,408 voxels in 2 channels; a job may read 2 MB. "
         "The largest box from this corner that fits: x 100, 350; y 0, 250; z 0, 16."
     }
     assert world.accept(x="100,350", y="0,250", z="0,16")
@@ -562,7 +563,7 @@ def test_a_pipeline_s_own_limit_counts_where_it_is_smaller(world: World) -> None
     limiting = World(world.store, pipeline=limited)
     with pytest.raises(InvalidRequest) as caught:
         limiting.accept()
-    assert "this pipeline takes 1,000 voxels at most. The largest box" in caught.value.errors["x"]
+    assert "this pipeline takes 1,000 voxels at most. Choose a box" in caught.value.errors["x"]
 
 
 def test_a_job_without_a_channel_is_told_by_mail_alone(world: World) -> None:
@@ -599,12 +600,100 @@ def test_a_lease_that_is_renewed_is_not_given_away(world: World) -> None:
     world.accept()
     held = world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(10)
-    world.rows.renew(held, until=world.clock.now + timedelta(seconds=15))
+    world.rows.renew(held, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(10)
     assert not world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     world.clock.advance(6)
     (again,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     assert again.in_doubt
+
+
+# A clock that goes back
+
+AN_HOUR = 3600.0
+
+
+def test_effects_that_were_due_before_the_clock_went_back_are_performed_at_once(world: World) -> None:
+    world.chat.fail_next(Unavailable("no answer"), call="post_card")
+    job = world.accept()
+    world.worker.lanes.drain()  # the card is put off, and everything else is done
+    world.clock.advance(-AN_HOUR)
+    world.worker.lanes.keep_leases()
+    world.clock.advance(1)
+    world.worker.lanes.drain()
+    assert [m.story.job.id for m in world.chat.messages if m.thread is None] == [job.id]
+    world.settle()
+    assert world.rows.open_effects() == 0
+
+
+def test_what_asked_for_patience_is_not_asked_sooner_because_the_clock_went_back(world: World) -> None:
+    world.chat.fail_next(Unavailable("patience", retry_after=60), call="post_card")
+    world.accept()
+    world.worker.lanes.drain()
+    world.clock.advance(-AN_HOUR)
+    world.worker.lanes.keep_leases()
+    world.clock.advance(50)
+    world.worker.lanes.drain()
+    assert not world.chat.messages
+    world.clock.advance(11)
+    world.worker.lanes.drain()
+    assert world.chat.messages
+
+
+def test_the_lease_of_a_worker_that_died_ends_in_time_although_the_clock_went_back(world: World) -> None:
+    world.accept()
+    lease = timedelta(seconds=15)
+    (dead,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)
+    world.clock.advance(-AN_HOUR)
+    world.worker.lanes.keep_leases()
+    world.clock.advance(14)
+    assert not world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)  # it may be alive
+    world.clock.advance(2)
+    (taken,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)
+    assert taken.id == dead.id
+    assert taken.in_doubt
+
+
+def test_watching_goes_on_although_the_leader_died_and_the_clock_went_back(world: World) -> None:
+    lasting = timedelta(seconds=5)
+    assert world.rows.lead("watch", holder="a", at=world.clock.now, lasting=lasting)
+    world.clock.advance(-AN_HOUR)
+    assert not world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)  # it may be alive
+    world.clock.advance(6)
+    assert world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)
+
+
+def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> None:
+    world.edit_every = timedelta(seconds=3)
+    world.worker = world.another_worker()
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNING)
+    for fraction in ("0.10", "0.20"):
+        world.compute.print(job.name, f"progress {fraction} reading")
+        world.clock.advance(4)
+        world.worker.watcher.watch_once()
+        world.worker.lanes.drain()
+    world.clock.advance(-AN_HOUR)
+    world.worker.lanes.keep_leases()
+    world.compute.print(job.name, "progress 0.90 reading")
+    for _ in range(2):
+        world.worker.watcher.watch_once()
+        world.worker.lanes.drain()
+        world.clock.advance(4)
+    (card,) = world.chat.cards
+    progress = card.story.job.progress
+    assert progress is not None
+    assert progress.part == 0.9
+
+
+def test_what_is_cached_for_a_moment_is_read_again_although_the_clock_went_back(world: World) -> None:
+    assert not world.people.preferences("U01DEMO").mention
+    world.clock.advance(-AN_HOUR)
+    another = People(ledger=world.ledger, tokens=world.tokens)
+    another.prefer("U01DEMO", mention=True)
+    world.clock.advance(3)
+    assert world.people.preferences("U01DEMO").mention
 
 
 def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(world: World) -> None:

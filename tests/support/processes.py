@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import re
+import select
 import subprocess
 import sys
 import termios
@@ -297,3 +298,18 @@ def command(*arguments: str, settings: Mapping[str, str], terminal: int | None =
         start_new_session=terminal is not None,
         preexec_fn=None if terminal is None else take_the_terminal,
     )
+
+
+def read_terminal(terminal: int, *, until_it_says: str = "") -> str:
+    """What comes out of a terminal, up to these words or to its end."""
+    said = ""
+    while not until_it_says or until_it_says not in said:
+        assert select.select([terminal], [], [], PATIENCE)[0], said
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # how Linux says that the other side has closed it
+            break
+        if not piece:
+            break
+        said += piece.decode(errors="replace")
+    return said

@@ -93,10 +93,10 @@ class Rows:
         with self._database.begin() as transaction:
             return transaction.outbox.claim(lane, limit=limit, lease_for=lease_for, at=at)
 
-    def renew(self, held: Sequence[Effect], *, until: datetime) -> None:
+    def renew(self, held: Sequence[Effect], *, lease_for: timedelta, at: datetime) -> None:
         """Keep their leases."""
         with self._database.begin() as transaction:
-            transaction.outbox.renew(held, until=until)
+            transaction.outbox.renew(held, lease_for=lease_for, at=at)
 
     def lead(self, name: str, *, holder: str, at: datetime, lasting: timedelta) -> bool:
         """Whether the holder has that leader lease now."""

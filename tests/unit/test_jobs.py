@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 from itertools import product
 
 import pytest
@@ -54,7 +55,14 @@ def test_the_results_key_is_2018_s() -> None:
     assert request.results_key == "nomads-unsupervised_collman_M247514_Rorb_1_light_z_40_45_y_6500_7000_x_6500_7000"
 
 
-@pytest.mark.parametrize("text", ["0,512", "0, 512", "0:512", " 0 ,\t512 ", "0 : 512"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0,512", "0, 512", "0:512", " 0 ,\t512 ", "0 : 512"),
+        *("0-512", "0 - 512", "0–512", "0..512", "0 .. 512", "0…512", "0 512", "0 \t 512", "0; 512"),
+        *("０，５１２", "０、５１２", "０：５１２", "０－５１２", "0，512", "０\u3000５１２", "０．．５１２"),
+    ],
+)
 def test_a_range_is_read_as_people_write_it(text: str) -> None:
     assert Range.parse(text) == Range(start=0, stop=512)
 
@@ -62,11 +70,20 @@ def test_a_range_is_read_as_people_write_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "two whole numbers"),
+        ("", "^Write start, stop with a comma, such as 0, 512.$"),
         ("five, six", "two whole numbers"),
         ("1.5, 2", "two whole numbers"),
         ("1_0, 20", "two whole numbers"),
-        ("0 512", "two whole numbers"),
+        ("5", "two whole numbers.* with a comma, such as 0, 512"),
+        ("1,000, 2,000", "two whole numbers.* with a comma"),
+        ("1 000 2 000", "two whole numbers.* with a comma"),
+        ("0.512", "two whole numbers.* with a comma"),
+        ("0--5", "two whole numbers.* with a comma"),
+        ("0 … ", "with a comma"),
+        ("0, -5", "negative"),
+        ("−1, 4", "negative"),
+        ("-1-4", "with a comma"),
+        ("９－３", "smaller than stop"),
         ("٣, ٤", "two whole numbers"),
         ("-1, 4", "negative"),
         ("5, 5", "smaller than stop"),
@@ -165,3 +182,29 @@ def test_what_is_not_one_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         a_request(email=address)
     assert list(caught.value.errors) == ["email"]
+
+
+@pytest.mark.parametrize(
+    ("ran", "part", "expected", "left"),
+    [
+        (30, 0.0, 100, 70),  # nothing is said yet: as expected
+        (30, 0.5, None, 30),  # nothing was expected: as it goes
+        (60, 0.5, 100, 50),  # half and half
+        (99, 0.99, 1000, 10),  # late: mostly as it goes
+        (150, 0.0, 100, None),  # overdue
+        (150, 0.5, 100, 75),
+        (30, 0.0, None, None),
+    ],
+)
+def test_the_time_left_goes_from_what_was_expected_to_what_the_program_says(
+    ran: float, part: float, expected: float | None, left: float | None
+) -> None:
+    job = a_job(
+        JobState.RUNNING,
+        progress=Progress(part, "reading") if part else None,
+        expected=Expected(expected, expected) if expected else None,
+    )
+    assert job.started_at
+    said = job.left(job.started_at + timedelta(seconds=ran))
+    assert (said and round(said.total_seconds())) == left
+    assert job.model_copy(update={"state": JobState.SUCCEEDED}).left(job.started_at) is None

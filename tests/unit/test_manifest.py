@@ -21,6 +21,7 @@ SCOPES = {
     "conversations.replies": "groups:history",
     "conversations.join": "channels:join",
     "files.upload.v2": "files:write",
+    "users.conversations": "groups:read",
     "users.info": "users:read.email",
     "views.open": "commands",
     "views.publish": "commands",

@@ -135,12 +135,21 @@ class LaneRunner:
 
     def _keep_leases(self) -> None:
         while not self._over.wait(self._lease.total_seconds() / 3):
-            attempt(self._renew, list(self._held.values()))
+            attempt(self.keep_leases)
 
-    def _renew(self, held: Sequence[Effect]) -> None:
+    def keep_leases(self) -> None:
+        """Renew the leases of effects under way, and see to it that a clock that went back stalls nothing."""
+        held, at = list(self._held.values()), self._clock()
         if held:
             with self._database.begin() as transaction:
-                transaction.outbox.renew(held, until=self._clock() + self._lease)
+                transaction.outbox.renew(held, lease_for=self._lease, at=at)
+        with self._database.read() as transaction:
+            ahead = transaction.outbox.set_ahead_of(at)
+        if ahead:
+            with self._database.begin() as transaction:
+                number = transaction.outbox.rewind(at=at)
+            log.warning("The clock has gone back; the times of %d effects were set anew.", number)
+            self.wake()
 
     def _perform(self, effect: Effect) -> None:
         handler = self._handlers[effect.kind]
@@ -176,11 +185,12 @@ class LaneRunner:
         with self._database.begin() as transaction:
             transaction.outbox.postpone(
                 effect,
-                due_at=self._clock() + timedelta(seconds=delay),
+                delay=timedelta(seconds=delay),
                 # A service that asks for patience has done nothing; any other failure may have done something.
                 in_doubt=effect.in_doubt or not asked_to,
                 counted=not asked_to,
                 error=error,
+                at=self._clock(),
             )
 
 

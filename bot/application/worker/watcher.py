@@ -137,9 +137,10 @@ class Watcher:
         """Read the progress of running programs, first of those that were not looked at for longest."""
         at = self._clock()
         self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
-        self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * (at - self._looks_at).total_seconds())
+        self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * max(0.0, (at - self._looks_at).total_seconds()))
         self._looks_at = at
-        due = [(job, where) for job, where in running if at - self._looked[job.id] >= PROGRESS_EVERY]
+        # A look that seems to lie ahead was made before the clock went back.
+        due = [(job, where) for job, where in running if not at - PROGRESS_EVERY < self._looked[job.id] <= at]
         for job, where in sorted(due, key=lambda one: self._looked[one[0].id])[: int(self._looks)]:
             self._looks -= 1
             self._looked[job.id] = at

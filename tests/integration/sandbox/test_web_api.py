@@ -14,6 +14,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from sandbox.slack import SlackStandIn
+from sandbox.slack.workspace import Member
 from tests.integration.sandbox.conftest import MANIFEST, modal, new_client, plain, question
 
 BOT_IS_IN, BOT_IS_OUT = "C01SYNAPSES", "C01GENERAL"
@@ -404,3 +405,34 @@ def test_waiting_ends_with_the_condition_or_says_what_it_waited_for(slack: Slack
     assert slack.wait_for(lambda: slack.messages(BOT_IS_IN), 5)[0]["text"] == "hello"
     with pytest.raises(TimeoutError, match="a second message"):
         slack.wait_for(lambda: len(slack.messages(BOT_IS_IN)) > 1, 0.01, "a second message")
+
+
+def test_a_person_s_channels_are_told_page_by_page_and_private_ones_only_where_the_app_is(
+    slack: SlackStandIn, client: WebClient
+) -> None:
+    both: dict[str, Any] = {"user": "U01DEMO", "types": "public_channel,private_channel"}
+    first = client.users_conversations(**both, limit=2)
+    second = client.users_conversations(**both, limit=2, cursor=first["response_metadata"]["next_cursor"])
+    found = [channel["id"] for page in (first, second) for channel in page["channels"]]
+
+    assert found == [BOT_IS_IN, BOT_IS_OUT, PRIVATE]
+    assert not second["response_metadata"]["next_cursor"]
+    public = client.users_conversations(user="U01DEMO")
+    assert [channel["id"] for channel in public["channels"]] == [BOT_IS_IN, BOT_IS_OUT]
+
+
+def test_what_slack_refuses_of_a_question_for_a_person_s_channels(client: WebClient, limited: WebClient) -> None:
+    ask = client.users_conversations
+    assert refusal(ask, user="U404") == "user_not_found"
+    assert refusal(ask, user="U01DEMO", types="secret_channel") == "invalid_types"
+    assert refusal(ask, user="U01DEMO", limit=1000) == "invalid_limit"
+    assert refusal(ask, user="U01DEMO", cursor="made-up") == "invalid_cursor"
+    assert refusal(limited.users_conversations, user="U01DEMO", types="im") == "missing_scope"
+
+
+def test_guests_and_people_of_other_workspaces_are_told_apart(slack: SlackStandIn, client: WebClient) -> None:
+    slack.add_person(Member("U02GUEST", "visitor", "Visitor", guest=True))
+    slack.add_person(Member("U02OUT", "partner", "Partner", team="T02PARTNER"))
+
+    assert client.users_info(user="U02GUEST")["user"]["is_restricted"]
+    assert client.users_info(user="U02OUT")["user"]["team_id"] != client.auth_test()["team_id"]

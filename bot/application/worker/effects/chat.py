@@ -179,6 +179,7 @@ def _thread(transaction: Transaction, job: Job) -> str:
 
 
 def _not_too_often(last: datetime | None, every: timedelta, *, now: datetime) -> None:
-    wait = last + every - now if last else timedelta()
+    # Where `last` lies ahead, the clock has gone back since, and nobody knows how long ago it was.
+    wait = last + every - now if last and last <= now else timedelta()
     if wait > timedelta():
         raise Unavailable("It was shown a moment ago.", retry_after=wait.total_seconds())
