@@ -27,12 +27,14 @@ IDLE_SECONDS = 30.0
 """Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
 POOL_SECONDS = 1.0
 """Seconds to wait for a connection: there are as many as threads, so a longer wait means a fault."""
+READ = frozenset({200, 401, 403, 404})
+"""Statuses with which the body is read."""
 _AGAIN = "Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of BOSS. `body` is empty unless the status is 200."""
+    """An answer of BOSS, or of whatever answers in BOSS's place. `body` is empty unless the status is one of READ."""
 
     status: int
     body: bytes = b""
@@ -75,11 +77,11 @@ class BossHttp:
         self._backend.until(deadline)
         try:
             with self._client.stream("GET", path, headers={"Authorization": f"Token {token}"}) as response:
-                if response.status_code != 200:
+                if response.status_code not in READ:
                     return Answer(response.status_code, retry_after=patience(response.headers.get("retry-after")))
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise Unavailable("BOSS compresses its answer although it was asked not to.")
-                return Answer(200, _read(response, limit))
+                return Answer(response.status_code, _read(response, limit))
         except (httpcore.TimeoutException, httpx.TimeoutException):
             raise Unavailable(f"BOSS did not answer in time. {_AGAIN}") from None
         except httpcore.ConnectError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import re
@@ -233,7 +234,11 @@ class _Task:
 
 
 class BossVolumes:
-    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call."""
+    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call.
+
+    A refusal is a 401, 403 or 404 of BOSS's own: a JSON object with `detail`, or with `status`, `code` and `message`. The
+    same statuses with anything else come from a proxy on the way. They and everything else are no refusal: Unavailable.
+    """
 
     def __init__(
         self,
@@ -517,6 +522,11 @@ class BossVolumes:
                     if an_experiment:
                         return _Outcome(failure="unusable"), 0
                     raise Unavailable(_STRANGE) from None
+            case 401 | 403 | 404 if not _is_refusal(answer.body):
+                raise Unavailable(
+                    f"An answer with status {answer.status} was not BOSS's own. Try again in a moment; if it stays so, "
+                    "whoever runs NOMADS looks at what lies between it and BOSS."
+                )
             case 401:
                 return _Outcome(failure="token"), 0
             case 403:
@@ -566,6 +576,15 @@ _STRANGE = "BOSS's answer cannot be understood. Try again in a moment."
 _STRANGE_EXPERIMENT = (
     "BOSS describes this experiment in a way NOMADS does not understand; tell whoever looks after it in BOSS."
 )
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether BOSS itself said no: its errors are JSON objects of these fields, a proxy's are pages."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and ("detail" in said or {"status", "code", "message"} <= said.keys())
 
 
 def _done(outcome: _Outcome) -> Future[_Outcome]:
