@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
-CLOCK_SKEW = 60
-"""Seconds by which Slack's clock and ours may differ."""
+CLOCK_SKEW = 2 * 3600
+"""Seconds by which Slack's clock and ours may differ: a card that is not found is posted a second time."""
 
 _GONE = {"channel_not_found", "is_archived", "is_inactive", "not_in_channel"}
 _MALFORMED = {"invalid_arg_name", "invalid_arguments", "invalid_array_arg"}
