@@ -61,8 +61,8 @@ _CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Error codes of credentials or a clock that are not right just now: AWS did nothing, and the call may succeed once they
-are renewed or set."""
+"""Error codes of credentials or a clock that are not right just now: AWS did nothing, and the call may succeed once
+they are renewed or set."""
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 _REFUSALS = _DENIED | {
     # common to AWS's services

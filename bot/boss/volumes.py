@@ -236,8 +236,8 @@ class _Task:
 class BossVolumes:
     """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call.
 
-    A refusal is a 401, 403 or 404 of BOSS's own: a JSON object with `detail`, or with `status`, `code` and `message`. The
-    same statuses with anything else come from a proxy on the way. They and everything else are no refusal: Unavailable.
+    A refusal is a 401, 403 or 404 of BOSS's own: a JSON object with `detail`, or with `status`, `code` and `message`.
+    With anything else they come from a proxy on the way. That and all the rest are no refusal: Unavailable.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-
 SHORTEST_PATIENCE, LONGEST_PATIENCE = 1.0, 600.0
 """Seconds between which a service's call for patience is believed."""
 

@@ -26,7 +26,7 @@ _PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
 _NO_SUCH_RECIPIENT = frozenset({550, 551, 553, 556})
 """Replies that refuse a recipient for good (RFC 5321, 4.2.3; RFC 7504). A 552 is a mailbox that is full just now."""
 _NO_SUCH_MESSAGE = frozenset({550, 552, 554})
-"""Replies that refuse a message for good (RFC 5321, 4.2.3). Other codes from 500 on are about the protocol or a login."""
+"""Replies that refuse a message for good (RFC 5321, 4.2.3). Others from 500 on are about the protocol or a login."""
 _TOO_BIG = 552
 """The reply to MAIL FROM that refuses the message's size, not its sender (RFC 1870, 6.1)."""
 _MAX_MESSAGE_ID = 900
@@ -133,8 +133,8 @@ class SmtpMailer:
     """Hands each mail to an SMTP server over a connection of its own.
 
     A refusal is a reply of _NO_SUCH_RECIPIENT to the recipient, of _NO_SUCH_MESSAGE to the message, or 552 to its size,
-    and an address that is none. Everything else is in doubt: 4xx, other 5xx, a sender or a login that is not taken, what
-    is no SMTP, and a connection that is lost, also after the message went over: the server may have taken it.
+    and an address that is none. Everything else is in doubt: 4xx, other 5xx, a sender or a login that is not taken,
+    what is no SMTP, and a connection that is lost, also after the message went over: the server may have taken it.
     """
 
     def __init__(self, *, server: MailServer, sender: str, timeout: float = 20) -> None:

@@ -63,8 +63,8 @@ _REFUSALS = {
     "files.completeUploadExternal": _GONE | {"invalid_channel", "posting_to_channel_denied", "thread_not_found"},
     "views.publish": {"not_enabled", "user_not_found", "view_too_large"},
 }
-"""For each method the errors that Slack documents and would answer again, besides _MALFORMED. Whatever is not listed may
-pass, or an admin can mend it (a token, a scope, a migration), so it is no refusal."""
+"""For each method the errors that Slack documents and would answer again, besides _MALFORMED. Whatever is not listed
+may pass, or an admin can mend it (a token, a scope, a migration), so it is no refusal."""
 _WORDS = {
     "channel_not_found": "The channel is gone, or NOMADS is not in it",
     "invalid_channel": "The channel is gone, or NOMADS is not in it",
@@ -206,7 +206,7 @@ class SlackChat:
         try:
             answer = call()
             if answer.get("ok") is not True:
-                raise SlackApiError("This is no answer of Slack's.", answer)
+                raise SlackApiError("This is no answer of Slack's.", answer)  # type: ignore[no-untyped-call]
             return answer
         except SlackApiError as error:
             code = refusal(error.response)

@@ -164,8 +164,18 @@ def test_what_slack_asked_to_wait_for_is_not_asked_again_before_its_time(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("1000000000", 600), ("1e15", 600), ("inf", 600), ("0", 1), ("-5", 1), ("nan", 1), ("soon", 1), ("", 1)]
-    + [("Fri, 31 Dec 9999 23:59:59 GMT", 600), ("Sun, 01 Mar 2020 12:00:00 GMT", 1)],
+    [
+        ("1000000000", 600),
+        ("1e15", 600),
+        ("inf", 600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 600),
+        ("0", 1),
+        ("-5", 1),
+        ("nan", 1),
+        ("soon", 1),
+        ("", 1),
+        ("Sun, 01 Mar 2020 12:00:00 GMT", 1),
+    ],
 )
 def test_slack_is_asked_again_between_a_second_and_ten_minutes_after_any_retry_after(
     slack: SlackStandIn, chat: SlackChat, clock: Clock, header: str, seconds: float
@@ -184,7 +194,8 @@ def test_slack_is_asked_again_between_a_second_and_ten_minutes_after_any_retry_a
 
 
 @pytest.mark.parametrize(
-    "code", ["internal_error", "service_unavailable", "invalid_auth", "token_revoked", "missing_scope", "never_heard_of"]
+    "code",
+    ["internal_error", "service_unavailable", "invalid_auth", "token_revoked", "missing_scope", "never_heard_of"],
 )
 def test_what_may_pass_or_an_admin_can_mend_is_tried_again(slack: SlackStandIn, chat: SlackChat, code: str) -> None:
     slack.fail("chat.postMessage", code)
@@ -231,7 +242,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 def test_an_answer_that_is_not_slacks_own_is_no_refusal(
     slack: SlackStandIn, clock: Clock, answer: dict[str, Any], pooled: bool
 ) -> None:
-    made = {"token": slack.bot_token, "base_url": slack.api_url, "timeout": 5}
+    made: dict[str, Any] = {"token": slack.bot_token, "base_url": slack.api_url, "timeout": 5}
     client = PooledWebClient(**made) if pooled else WebClient(**made, retry_handlers=[])
     chat = SlackChat(client=client, clock=clock)
     story = a_story(a_job(channel=home(slack)))
@@ -251,7 +262,7 @@ def test_an_answer_that_is_not_slacks_own_is_no_refusal(
         with pytest.raises(Unavailable) as caught:
             call()
         assert caught.value.retry_after is None, method
-    if pooled:
+    if isinstance(client, PooledWebClient):
         client.close()
 
 

@@ -194,7 +194,9 @@ def test_a_connection_that_is_lost_after_the_message_leaves_it_in_doubt(server: 
     assert len(server.taken) == 1
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 403 Forbidden\r\n\r\n<h1>no</h1>\r\n", b"554 no\r\n", b"<h1>no</h1>\r\n", b""])
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 403 Forbidden\r\n\r\n<h1>no</h1>\r\n", b"554 no\r\n", b"<h1>no</h1>\r\n", b""]
+)
 def test_what_is_no_mail_server_refuses_no_mail(said: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -458,7 +458,7 @@ def answer_otherwise(client: Any, operation: str, *, status: int, content: bytes
     """Let every further call of that operation get exactly this over HTTP, as a proxy on the way may answer."""
 
     def reply(request: Any, **_: Any) -> AWSResponse:
-        headers = {"content-type": kind, "content-length": str(len(content))}
+        headers: Any = {"content-type": kind, "content-length": str(len(content))}
         return AWSResponse(request.url, status, headers, HTTPResponse(io.BytesIO(content), preload_content=False))
 
     client.meta.events.register_first(f"before-send.{_event(operation)}", reply)
