@@ -62,6 +62,8 @@ AWS's own words in place of `{said}`."""
 _TAKEN_BACK = "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
 MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
+_QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
+"""States in which no attempt is under way: all that a job has had are over."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -331,9 +333,10 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
-            _part(attempt, "statusReason") | {"container": _container(attempt)}
-            for attempt in job.get("attempts", ())[-1:]
+            _part(attempt, "statusReason", "stoppedAt") | {"container": _container(attempt)}
+            for attempt in job.get("attempts", ())
         ]
+        kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
         jobs.append(kept)
     response_dict["body"] = json.dumps({"jobs": jobs}).encode()
 
@@ -348,9 +351,11 @@ def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _observation(job: Mapping[str, Any]) -> Observation:
     """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say."""
-    attempt: Mapping[str, Any] = (job.get("attempts") or [{}])[-1]
+    attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
+    attempt: Mapping[str, Any] = attempts[-1] if attempts else {}
     container = {**attempt.get("container", {}), **job.get("container", {})}
     state = JobState(job["status"])
+    over = [one for one in attempts if state in _QUEUED or one.get("stoppedAt") or one.get("statusReason")]
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
     exit_code = container.get("exitCode") if state in FINAL else None
     cause: Cause | None = None
@@ -370,7 +375,21 @@ def _observation(job: Mapping[str, Any]) -> Observation:
         started_at=_time(job.get("startedAt")),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
+        attempt=None if state in FINAL else len(over) + 1,  # an end is an end, whichever attempt it was
+        attempts=(job.get("retryStrategy") or {}).get("attempts"),
+        again=_again(over[-1], state) if over and state not in FINAL else "",
     )
+
+
+def _again(attempt: Mapping[str, Any], state: JobState) -> str:
+    """Why a job begins another attempt, and for what, by the attempt that is over."""
+    reason = str(attempt.get("statusReason") or "")
+    if reason.startswith("Host EC2"):
+        waits = "running again on another" if state is JobState.RUNNING else "waiting for another"
+        return f"Its machine was taken back; {waits}"
+    words, _ = _words(reason, str(attempt.get("container", {}).get("reason", "")), None)
+    said = f" ({words.rstrip('.')})" if words else ""
+    return f"It could not be run{said}; {'running' if state is JobState.RUNNING else 'waiting to run'} again"
 
 
 def _waiting(status_reason: str) -> str:
