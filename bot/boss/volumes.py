@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import re
@@ -67,6 +68,8 @@ SHORTLY = 0.05
 """Seconds that a form waits while BOSS is late. The request goes on; so a slow BOSS delays one form, not every form."""
 PATIENT = 2.5
 """Seconds: a caller that waits so long or longer is no form, and is not cut to SHORTLY."""
+LONGEST_TROUBLE = 60.0
+"""Seconds for which a failure is cached at most, whatever Retry-After asks for: forms would stay without names."""
 _CLOSING_SECONDS = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -229,7 +232,11 @@ class _Task:
 
 
 class BossVolumes:
-    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call."""
+    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call.
+
+    A refusal is a 401, 403 or 404 of BOSS's own: a JSON object with `detail`, or with `status`, `code` and `message`.
+    With anything else they come from a proxy on the way. That and all the rest are no refusal: Unavailable.
+    """
 
     def __init__(
         self,
@@ -513,6 +520,11 @@ class BossVolumes:
                     if an_experiment:
                         return _Outcome(failure="unusable"), 0
                     raise Unavailable(_STRANGE) from None
+            case 401 | 403 | 404 if not _is_refusal(answer.body):
+                raise Unavailable(
+                    f"An answer with status {answer.status} was not BOSS's own. Try again in a moment; if it stays so, "
+                    "whoever runs NOMADS looks at what lies between it and BOSS."
+                )
             case 401:
                 return _Outcome(failure="token"), 0
             case 403:
@@ -543,7 +555,7 @@ class BossVolumes:
         if outcome.said is not None:
             lifetime = lifetimes.metadata
         elif outcome.failure == "unavailable":
-            lifetime = max(lifetimes.trouble, outcome.retry_after or 0)
+            lifetime = max(lifetimes.trouble, min(outcome.retry_after or 0, LONGEST_TROUBLE))
         else:
             lifetime = lifetimes.refusal
         with self._lock:
@@ -562,6 +574,15 @@ _STRANGE = "BOSS's answer cannot be understood. Try again in a moment."
 _STRANGE_EXPERIMENT = (
     "BOSS describes this experiment in a way NOMADS does not understand; tell whoever looks after it in BOSS."
 )
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether BOSS itself said no: its errors are JSON objects of these fields, a proxy's are pages."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and ("detail" in said or {"status", "code", "message"} <= said.keys())
 
 
 def _done(outcome: _Outcome) -> Future[_Outcome]:
