@@ -190,6 +190,13 @@ class JobChange:
         if reply:
             self._post(reply)
 
+    def note(self, text: str) -> None:
+        """Tell something of the state in which the job is, in a reply of its own where its owner wants all steps."""
+        reply = self.next_reply(separate=True) if self.preferences.tells(JobState.RUNNABLE) else None
+        self.transaction.story.enter(self.job.id, Transition(self.job.state, self.at, text, reply, note=True))
+        if reply:
+            self._post(reply)
+
     def next_reply(self, *, separate: bool) -> int:
         """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.
 

@@ -215,6 +215,8 @@ def _answer(response: Any, what: str, *, quiet: bool) -> NomadsError:
     metadata = response.get("ResponseMetadata", {})
     status = int(metadata.get("HTTPStatusCode", 400))
     text = f"{what}: {code}" if quiet or not said else f"{what}: {said[:500]} ({code})"
+    if code.startswith("ExpiredToken"):
+        text = f"{what}: AWS does not take NOMADS's credentials (expired)."
     if code in _PATIENCE or status == 429:
         return Unavailable(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
     if status >= 500:

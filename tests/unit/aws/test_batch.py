@@ -255,6 +255,14 @@ def test_throttling_is_unavailable_and_says_for_how_long(world: World) -> None:
     assert caught.value.retry_after == 7
 
 
+def test_credentials_that_have_expired_are_told_in_words(world: World) -> None:
+    code, said = "ExpiredTokenException", "The security token included in the request is expired"
+    answer(world.clients.submitter, "batch.SubmitJob", status=403, code=code, message=said)
+    with pytest.raises(Unavailable) as caught:
+        world.compute().submit(WORK)
+    assert str(caught.value) == "AWS Batch did not take the job: AWS does not take NOMADS's credentials (expired)."
+
+
 def test_a_refusal_is_refused_with_aws_s_words(world: World) -> None:
     answer(world.clients.submitter, "batch.SubmitJob", code="ClientException", message="the queue is disabled")
     with pytest.raises(Refused, match=r"did not take the job: the queue is disabled \(ClientException\)") as caught:

@@ -97,7 +97,9 @@ def test_answers_of_aws_become_the_domain_s(code: str, status: int, meaning: typ
     with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
         raise exceptions.ClientError(response, "Operation")
     assert type(caught.value) is meaning
-    assert str(caught.value) == f"X did not do Y: in AWS's words ({code})"
+    expired = "AWS does not take NOMADS's credentials (expired)."
+    words = expired if code == "ExpiredToken" else f"in AWS's words ({code})"
+    assert str(caught.value) == f"X did not do Y: {words}"
 
 
 def test_a_mistake_of_ours_stays_what_it_is() -> None:
