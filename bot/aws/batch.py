@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bot.aws.clients import Clients, Unanswered, translated
+from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
@@ -114,7 +114,12 @@ def definition(
 
 
 class BatchCompute:
-    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call."""
+    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call.
+
+    A refusal to submit, describe or terminate is an answer of AWS's own with ClientException, or with a code that all
+    AWS services use for a mistake of the caller's (see `translated`). Everything else is in doubt: a submission is then
+    looked for by its name, a job is not taken for unknown, and a termination is asked for again.
+    """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
@@ -189,7 +194,7 @@ class BatchCompute:
                 timeout={"attemptDurationSeconds": max(SHORTEST, math.ceil(work.timeout.total_seconds()))},
                 tags=clean_tags(work.tags),
             )
-        return answer["jobId"]
+            return str(wanted(answer, "jobId"))
 
     def ensure(self, request: Mapping[str, Any]) -> str:
         """The ARN of an active job definition with exactly this content (see `definition`), registered if need be."""
@@ -207,7 +212,7 @@ class BatchCompute:
             same = [
                 found
                 for page in pages
-                for found in page["jobDefinitions"]
+                for found in wanted(page, "jobDefinitions")
                 if found.get("tags", {}).get(CONTENT_TAG) == mark
             ]
         return max(same, key=lambda found: found["revision"])["jobDefinitionArn"] if same else None
@@ -217,7 +222,7 @@ class BatchCompute:
             answer = self._clients.batch.register_job_definition(
                 **{**request, "tags": {**request["tags"], CONTENT_TAG: mark}}
             )
-        return answer["jobDefinitionArn"]
+            return str(wanted(answer, "jobDefinitionArn"))
 
     def find(self, name: str) -> str | None:
         """The id of the newest job of that name on the queue, whatever its state; None where there is none.
@@ -230,7 +235,7 @@ class BatchCompute:
                 jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
             )
             # AWS's filter knows no upper and lower case, so the name is compared again.
-            same = [job for page in pages for job in page["jobSummaryList"] if job["jobName"] == name]
+            same = [job for page in pages for job in wanted(page, "jobSummaryList") if job["jobName"] == name]
         return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
@@ -247,7 +252,8 @@ class BatchCompute:
     def _describe(self, ids: list[str]) -> list[tuple[str, Observation]]:
         with translated("AWS Batch did not say how its jobs are"):
             answer = self._describer.describe_jobs(jobs=ids)
-        return [(job["jobId"], _observation(job)) for job in answer["jobs"]]
+            # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
+            return [(job["jobId"], _observation(job)) for job in wanted(answer, "jobs")]
 
     @cached_property
     def _describer(self) -> BatchClient:
@@ -315,8 +321,15 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
     """
     if response_dict["status_code"] != 200:
         return
+    try:
+        said = json.loads(response_dict["body"])
+    except (ValueError, RecursionError):
+        said = None
+    described = said.get("jobs") if isinstance(said, dict) else None
+    if not isinstance(described, list):
+        raise Unanswered("AWS Batch's answer does not say how its jobs are.")
     jobs = []
-    for job in json.loads(response_dict["body"]).get("jobs", ()):
+    for job in described:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
