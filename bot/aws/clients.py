@@ -14,6 +14,7 @@ from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 if TYPE_CHECKING:
     from boto3.session import Session
     from types_boto3_batch import BatchClient
+    from types_boto3_iam import IAMClient
     from types_boto3_logs import CloudWatchLogsClient
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -35,7 +36,6 @@ _PATIENCE = frozenset(
         "RequestThrottledException",
         "RequestTimeout",
         "RequestTimeoutException",
-        "SendingPausedException",
         "SlowDown",
         "ThrottledException",
         "Throttling",
@@ -47,10 +47,15 @@ _PATIENCE = frozenset(
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 """Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
 _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNotFoundException"})
+_DENIED = frozenset({"403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 
 
 class Unanswered(Unavailable):
     """The request may have reached AWS, but no answer came back: whether AWS performed it is not known."""
+
+
+class Denied(Refused):
+    """These credentials may not make the call."""
 
 
 class Clients:
@@ -122,12 +127,21 @@ class Clients:
         return cast("CloudWatchLogsClient", self._client("logs"))
 
     @property
+    def iam(self) -> IAMClient:
+        """The client of Identity and Access Management."""
+        return cast("IAMClient", self._client("iam"))
+
+    def ecr(self, region: str) -> Any:
+        """The client of the container registry of a region, which need not be ours."""
+        return self._client("ecr", region=region)
+
+    @property
     def sts(self) -> STSClient:
         """The client of the Security Token Service, which tells whose credentials are in use."""
         return cast("STSClient", self._client("sts"))
 
-    def _client(self, service: str, *, tries: int | None = None) -> Any:
-        key = f"{service}/{tries or ''}"
+    def _client(self, service: str, *, tries: int | None = None, region: str = "") -> Any:
+        key = f"{service}/{tries or ''}/{region}"
         made = self._made.get(key)
         if made is not None:
             return made
@@ -147,7 +161,7 @@ class Clients:
                 "us_east_1_regional_endpoint": "regional",
             }
             options = options.merge(Config(signature_version="s3v4", s3=style))
-        region = self.region
+        region = region or self.region
         with self._lock:
             if key not in self._made:
                 session = cast("Any", self.session)
@@ -221,7 +235,7 @@ def _answer(response: Any, what: str, *, quiet: bool) -> NomadsError:
         return Unanswered(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
     if code in _ABSENT or status == 404:
         return NotFound(text)
-    return Refused(text)
+    return Denied(text) if code in _DENIED else Refused(text)
 
 
 def _seconds(header: str | None) -> float | None:
