@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bot.application.access import Access
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
+from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import Output
@@ -34,7 +35,7 @@ from bot.application.worker.worker import Worker
 from bot.backends import load
 from bot.domain.catalog import Catalog
 from bot.domain.checks import Prices
-from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
 from bot.storage.keys import derived, load_key
@@ -81,6 +82,7 @@ class Core:
     browsing: Browsing
     first_choice: Callable[[], str]
     """The name of the pipeline that the form offers first."""
+    readiness: Readiness
     worker: Worker
 
     def announce(self) -> None:
@@ -215,6 +217,7 @@ def build_core(
         steering=steering,
         browsing=Browsing(volumes=volumes, people=people),
         first_choice=reviewer.first_choice,
+        readiness=Readiness(ledger=ledger, folder=settings.data),
         worker=Worker(lanes=lanes, watcher=watcher),
     )
 
@@ -290,19 +293,16 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    def ready() -> str:
-        try:
-            with core.database.read() as transaction:
-                transaction.outbox.open()
-        except Unavailable as error:
-            return str(error)
-        return ""
-
     secret = settings.slack_signing_secret
     return Nomads(
         core=core,
         app=app,
-        web=web(app=None if socket_mode else app, results=core.backend.served, ready=ready, signing_secret=secret),
+        web=web(
+            app=None if socket_mode else app,
+            results=core.backend.served,
+            health=core.readiness.now,
+            signing_secret=secret,
+        ),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
         later=later,

@@ -8,8 +8,13 @@ from contract.names import short
 
 MAX_COORDINATE = 2**31 - 1
 """The largest coordinate taken, in voxels; no BOSS coordinate frame comes near it."""
+TYPED = r"[0-9０-９]+(?:\s*(?:[,:;，：；、…‐‑‒–—－-]|[.．]{2,3})\s*|\s+)[0-9０-９]+"
+"""A regular expression of a range as people type it."""
 _RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
 _SIGNED = re.compile(r"[-+0-9]+\s*[,:]\s*[-+0-9]+")
+_EXAMPLE = "Write start, stop with a comma, such as 0, 512."
+_PLAIN = str.maketrans("０１２３４５６７８９，：；、－−．\u3000", "0123456789,:;,--. ")
+"""Full-width characters, as keyboards for Chinese and Japanese type them, and the minus sign; as ASCII has them."""
 
 
 class TooLarge(ValueError):
@@ -28,6 +33,16 @@ class NotAscending(ValueError):
         self.stop = stop
 
 
+def read(text: str) -> tuple[int, int]:
+    """Start and stop, in voxels, of what a person typed: as `parse`, but also `0-512`, `0..512`, `0 512`, `０，５１２`.
+
+    Raises ValueError as `parse` does.
+    """
+    if re.fullmatch(TYPED, text.strip()):
+        text = ", ".join(re.findall(r"[0-9]+", text.translate(_PLAIN)))
+    return parse(text.translate(_PLAIN))
+
+
 def parse(text: str) -> tuple[int, int]:
     """Start and stop, in voxels, of a text `start, stop` or `start:stop`, spaces allowed.
 
@@ -36,12 +51,12 @@ def parse(text: str) -> tuple[int, int]:
     """
     text = text.strip()
     if not text:
-        raise ValueError("Write two whole numbers, start and stop, such as 0, 512.")
+        raise ValueError(_EXAMPLE)
     if _SIGNED.fullmatch(text) and "-" in text:
         raise ValueError(f"{short(text)} has a negative number; coordinates count from 0.")
     found = _RANGE.fullmatch(text)
     if not found:
-        raise ValueError(f"“{short(text)}” is not two whole numbers; write start and stop, such as 0, 512.")
+        raise ValueError(f"“{short(text)}” is not two whole numbers. {_EXAMPLE}")
     for digits in found.groups():
         if len(digits) > 19:  # int() of a very long string is slow, and the answer is known
             raise TooLarge(digits)

@@ -37,6 +37,7 @@ from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.request import JobRequest
 from bot.domain.volume import Experiment
+from contract import ranges
 from contract.names import MAX_NAME
 
 CALLBACK = "nomads_submit_view"
@@ -62,7 +63,7 @@ SECTION = 3000
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
 )
-_RANGE = re.compile(r"\b([xyz])\s*=\s*([0-9]+\s*[,:]\s*[0-9]+)(?![\w.,:])", re.IGNORECASE)
+_RANGE = re.compile(rf"\b([xyz])\s*=\s*({ranges.TYPED})(?![\w.,:/-])", re.IGNORECASE)
 _LINK = re.compile(r"<(#(?P<channel>[A-Z0-9]+)|mailto:(?P<email>[^|>]+))(\|[^>]*)?>")
 """How Slack writes a channel and an address in a command's words."""
 _AGREE = "agree-"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,35 +20,52 @@ from tests.support.databases import Postgres, new_sqlite, postgres
 if TYPE_CHECKING:
     from sandbox.house import House
 
-_LEFT_OUT = pytest.StashKey[int]()
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
+_NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
+    "browser": (
+        lambda: shutil.which("chromium"),
+        "no Chromium on this machine",
+        "{} browser tests were not run. Install it: apt-get install chromium",
+    ),
+    "root": (
+        lambda: os.geteuid() == 0,
+        "not root",
+        "{} tests of programs that run as another user were not run. They need root, as in a container of the CI's.",
+    ),
+}
+"""Marks of tests that cannot run everywhere: whether they can here, and what the end of the output says if not."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a browser its tests cannot run; `.ci/run` installs one."""
-    browser = [item for item in items if item.get_closest_marker("browser")]
-    if browser and not shutil.which("chromium"):
-        items[:] = [item for item in items if item not in browser]
-        config.hook.pytest_deselected(items=browser)
-        config.stash[_LEFT_OUT] = len(browser)
+    """Leave out what cannot run here; `.ci/run` has all that is needed."""
+    left_out: dict[str, int] = {}
+    for mark, (is_there, _, _) in _NEEDS.items():
+        needing = [item for item in items if item.get_closest_marker(mark)]
+        if needing and not is_there():
+            items[:] = [item for item in items if item not in needing]
+            config.hook.pytest_deselected(items=needing)
+            left_out[mark] = len(needing)
+    config.stash[_LEFT_OUT] = left_out
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist collects, and another process tells."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["browser tests left out"] = session.config.stash.get(_LEFT_OUT, 0)
+        output["tests left out"] = session.config.stash.get(_LEFT_OUT, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Every worker collects the same, so any of them will do."""
-    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("browser tests left out", 0)
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("tests left out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say so plainly."""
-    if left_out := config.stash.get(_LEFT_OUT, 0):
-        terminalreporter.section("no Chromium on this machine")
-        terminalreporter.line(f"{left_out} browser tests were not run. Install it: apt-get install chromium")
+    for mark, count in config.stash.get(_LEFT_OUT, {}).items():
+        _, title, text = _NEEDS[mark]
+        terminalreporter.section(title)
+        terminalreporter.line(text.format(count))
 
 
 @pytest.fixture(autouse=True)

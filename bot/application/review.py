@@ -63,10 +63,11 @@ class Reviewer:
         able = [p for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command)]
         return min(able, key=lambda pipeline: pipeline.channels).name if able else ""
 
-    def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
+    def review(self, values: Mapping[str, Any], token: SecretStr, *, within: float = 0) -> Reviewed:
         """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 
-        `values` has JobRequest's fields. No service is asked: a review takes well under a millisecond.
+        `values` has JobRequest's fields. No service is asked, and a review takes well under a millisecond; only where
+        there are mistakes, BOSS is asked about the other fields, for `within` seconds at most.
         """
         reading = read(values)
         request, box, errors = reading.request, reading.box, dict(reading.errors)
@@ -75,11 +76,35 @@ class Reviewer:
         pipeline = self._catalog.get(request.pipeline if request else str(values.get("pipeline") or "").strip())
         if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
             errors["pipeline"] = problem
+        large = {}
         if pipeline and box:
-            errors |= checks.too_large(pipeline, box, per_voxel=pipeline.channels, max_bytes=self._max_bytes)
-        if errors or request is None or pipeline is None or box is None:
-            raise InvalidRequest(errors)
+            large = checks.too_large(pipeline, box, per_voxel=pipeline.channels, max_bytes=self._max_bytes)
+        if errors or large or request is None or pipeline is None or box is None:
+            shown, refused = self._shown(values, errors, token, within=within)
+            if shown:  # it knows better than `large`
+                large = checks.against(reading.sides, pipeline, shown, max_bytes=self._max_bytes)
+            raise InvalidRequest(errors | refused | large)
         return Reviewed(request=request, pipeline=pipeline, box=box, token=token)
+
+    def _shown(
+        self, values: Mapping[str, Any], errors: Mapping[str, str], token: SecretStr, *, within: float
+    ) -> tuple[Experiment | None, dict[str, str]]:
+        """The experiment, and what BOSS refuses by field; BOSS is asked as far as token and names are right."""
+        collection, experiment = (str(values.get(name) or "").strip() for name in ("collection", "experiment"))
+        try:
+            if "token" in errors or within <= 0:
+                pass
+            elif "collection" in errors:
+                self._volumes.collections(token=token, within=within)
+            elif "experiment" in errors:
+                self._volumes.experiments(collection, token=token, within=within)
+            else:
+                return self._volumes.describe(collection, experiment, token=token, within=within), {}
+        except VolumesRefused as refusal:
+            return None, {refusal.field: str(refusal)}
+        except Unavailable:
+            pass  # what BOSS does not say is said when the other mistakes are mended
+        return None, {}
 
     def _pipeline_problem(self, pipeline: Pipeline | None) -> str:
         if pipeline is None:
@@ -115,7 +140,9 @@ class Reviewer:
         self, reviewed: Reviewed, experiment: Experiment | None, *, until: float, whole: bool = False
     ) -> Answered:
         pipeline, voxels = reviewed.pipeline, reviewed.box.voxels
-        if experiment and (errors := checks.against(reviewed.box, pipeline, experiment, max_bytes=self._max_bytes)):
+        if experiment and (
+            errors := checks.against(reviewed.box.sides, pipeline, experiment, max_bytes=self._max_bytes)
+        ):
             raise InvalidRequest(errors)
         per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
         if whole and not known:

@@ -112,7 +112,7 @@ class Submission:
         trouble = self._workspace.trouble_with(channel) if channel else NO_CHANNEL
         errors = {"channel": trouble} if trouble else {}
         try:
-            reviewed = self.review(form.values, token)
+            reviewed = self.review(form.values, token, within=max(LEAST_SECONDS, until - time.monotonic()))
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
@@ -133,9 +133,12 @@ class Submission:
                 raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
             return _question(replace(proposal, twin=found.job))
 
-    def review(self, values: Mapping[str, Any], token: SecretStr) -> Reviewed:
-        """Review what a person typed, asking no service. Raises InvalidRequest with every mistake, by field."""
-        return self._reviewer.review(values, token)
+    def review(self, values: Mapping[str, Any], token: SecretStr, *, within: float = 0) -> Reviewed:
+        """Review what a person typed. Raises InvalidRequest with every mistake, by field.
+
+        Where there are mistakes, BOSS is asked about the other fields, for `within` seconds at most.
+        """
+        return self._reviewer.review(values, token, within=within)
 
     def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
         """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.

@@ -6,7 +6,7 @@ Pure functions. Axes are z, y, x; ranges are half-open, in voxels at resolution 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bot.domain import words
@@ -43,24 +43,37 @@ def token_problem(token: str) -> str:
     return ""
 
 
-def too_large(pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int) -> dict[str, str]:
+def too_large(
+    pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int, experiment: Experiment | None = None
+) -> dict[str, str]:
     """The error of a box that is larger than a job may read, at `per_voxel` bytes a voxel, by field; empty if it fits.
 
-    The error's field is the longest side; its text names the largest box from the same corner that fits.
+    The error's field is the longest side. Where the experiment is known, the text names the largest box inside it that
+    fits, from the same corner if that lies inside.
     """
     readable = max_bytes // per_voxel
     most = min(readable, pipeline.limits.voxels or readable)
     if box.voxels <= most:
         return {}
-    fits, limit = box.largest_within(most), f"a job may read {words.size(max_bytes)}"
+    limit = f"a job may read {words.size(max_bytes)}"
     if most == pipeline.limits.voxels:
         limit = f"this pipeline takes {words.count(pipeline.limits.voxels)} voxels at most"
     longest = max("xyz", key=lambda axis: len(getattr(box, axis)))
     return {
         longest: f"This box is {words.size(box.voxels * per_voxel)}:"
         f" {words.count(box.voxels)} voxels in {pipeline.channels} channels; {limit}."
-        f" The largest box from this corner that fits: x {fits.x}; y {fits.y}; z {fits.z}."
+        f" {_fitting(box, most, experiment)}"
     }
+
+
+def _fitting(box: Box, most: int, experiment: Experiment | None) -> str:
+    inside = box.inside(experiment.bounds) if experiment else None
+    if inside is None:
+        return f"Choose a box of {words.count(most)} voxels at most."
+    fits = inside.largest_within(most)
+    same = all(inside.sides[axis].start == side.start for axis, side in box.sides.items())
+    which = "The largest box from this corner that fits" if same else "A box of this experiment that fits"
+    return f"{which}: x {fits.x}; y {fits.y}; z {fits.z}."
 
 
 def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[int, bool]:
@@ -71,17 +84,27 @@ def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[
     return max(1, sum(size or 1 for size in types)), all(types)
 
 
-def against(box: Box, pipeline: Pipeline, experiment: Experiment, *, max_bytes: int) -> dict[str, str]:
-    """Every mistake that the experiment shows, by field; empty where a run on the box fits it."""
+def against(
+    sides: Mapping[str, Range], pipeline: Pipeline | None, experiment: Experiment, *, max_bytes: int
+) -> dict[str, str]:
+    """Every mistake that the experiment shows, by field; empty where a run on the box of these sides fits it.
+
+    `sides` are the ranges by axis, as far as they are known, and `pipeline` is None where it is not known: what is not
+    known is not checked.
+    """
     errors: dict[str, str] = {}
     for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True):
-        side: Range = getattr(box, axis)
-        if side.start < start or side.stop > stop:
+        if (side := sides.get(axis)) and (side.start < start or side.stop > stop):
             errors[axis] = f"This experiment has {axis} {start}, {stop}; choose a range within that."
+    if pipeline is None:
+        return errors
     if problem := _channels_problem(pipeline, experiment):
         errors["experiment"] = problem
-    per_voxel, _ = bytes_per_voxel(pipeline, experiment)
-    return too_large(pipeline, box, per_voxel=per_voxel, max_bytes=max_bytes) | errors
+    if len(sides) == len(experiment.bounds):
+        per_voxel, _ = bytes_per_voxel(pipeline, experiment)
+        found = too_large(pipeline, Box(**sides), per_voxel=per_voxel, max_bytes=max_bytes, experiment=experiment)
+        errors |= {axis: f"{errors[axis]} {text}" if axis in errors else text for axis, text in found.items()}
+    return errors
 
 
 def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:

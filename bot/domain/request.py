@@ -129,8 +129,13 @@ class Reading:
     """None where something is wrong."""
     errors: Mapping[str, str]
     """Every mistake, by field."""
-    box: Box | None
-    """None where one of the three ranges is wrong."""
+    sides: Mapping[str, Range]
+    """The ranges that are right, by axis."""
+
+    @property
+    def box(self) -> Box | None:
+        """None where one of the three ranges is wrong."""
+        return Box(**self.sides) if self.sides.keys() == set("zyx") else None
 
 
 def read(values: Mapping[str, Any]) -> Reading:
@@ -139,9 +144,8 @@ def read(values: Mapping[str, Any]) -> Reading:
     try:
         request = JobRequest.model_validate(dict(values), context=ranges)
     except ValidationError as error:
-        box = Box(ranges["z"], ranges["y"], ranges["x"]) if ranges.keys() == set("zyx") else None
-        return Reading(None, _by_field(error), box)
-    return Reading(request, {}, request.box)
+        return Reading(None, _by_field(error), ranges)
+    return Reading(request, {}, ranges)
 
 
 def _by_field(error: ValidationError) -> dict[str, str]:

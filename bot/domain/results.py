@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, BinaryIO, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -20,6 +20,15 @@ class ResultFile:
     size: int
 
 
+@dataclass(frozen=True)
+class OpenedFile:
+    """A result that is open for reading, whatever becomes of its name meanwhile; whoever asked for it closes it."""
+
+    file: BinaryIO
+    status: os.stat_result
+    """What the file was when it was opened: its size in bytes, and when it was last changed."""
+
+
 class ServedResults(Protocol):
     """Results that the bot serves itself, below addresses that hold a signature of their folder."""
 
@@ -29,8 +38,8 @@ class ServedResults(Protocol):
     def list(self, folder: str) -> list[ResultFile]:
         """The folder's files, by name; empty where there is no such folder."""
 
-    def open(self, signature: str, folder: str, name: str) -> Path:
-        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
+    def open(self, signature: str, folder: str, name: str) -> OpenedFile:
+        """The file behind an address, open. Raises NotFound alike for a missing file and for a wrong signature."""
 
 
 def _result_name(name: str) -> str:

@@ -27,8 +27,8 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """Read `start, stop` or `start:stop`. Raises ValueError in words for the person who typed it."""
-        return cls(*ranges.parse(text))
+        """Read a range as people type it. Raises ValueError in words for the person who typed it."""
+        return cls(*ranges.read(text))
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -44,6 +44,11 @@ class Box:
     z: Range
     y: Range
     x: Range
+
+    @property
+    def sides(self) -> dict[str, Range]:
+        """The ranges by axis, in the order z, y, x."""
+        return {"z": self.z, "y": self.y, "x": self.x}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,6 +77,21 @@ class Box:
             sides[axis] = max(1, min(whole, voxels // others))
         corner = (self.z.start, self.y.start, self.x.start)
         return Box(*(Range(start, start + side) for start, side in zip(corner, sides, strict=True)))
+
+    def inside(self, bounds: Sequence[tuple[int, int]]) -> Box | None:
+        """The part of the box inside the bounds of z, y and x; None where the bounds have no voxel from 0 up.
+
+        A side that lies outside altogether begins where the bounds do, and is no longer than before.
+        """
+        sides = []
+        for side, (low, high) in zip(self.sides.values(), bounds, strict=True):
+            low, high = max(0, low), min(high, ranges.MAX_COORDINATE)
+            if low >= high:
+                return None
+            start = side.start if low <= side.start < high else low
+            stop = side.stop if side.stop > start else start + len(side)
+            sides.append(Range(start, min(stop, high)))
+        return Box(*sides)
 
     def _cut(self, side: int) -> Box:
         z, y, x = (Range(r.start, min(r.stop, r.start + side)) for r in (self.z, self.y, self.x))

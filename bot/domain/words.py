@@ -30,13 +30,13 @@ def count(number: int) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes in decimal units, as `8.4 MB`."""
-    value = float(number)
-    for unit in ("bytes", "kB", "MB", "GB"):
+    """Bytes in decimal units, as `8.4 MB` or `200,000 TB`."""
+    value, unit = float(number), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
+            break
+        value, unit = value / 1000, larger
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
 
 
 def duration(span: timedelta) -> str:

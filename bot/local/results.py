@@ -1,23 +1,35 @@
-"""Results on this machine: a folder, served by the bot under signed addresses."""
+"""Results on this machine: a folder, served by the bot under signed addresses.
+
+Programs write the folders, and a program is not trusted. So every part of a path is opened below the one before it and
+no link is followed: what was checked is what is read, whatever a program puts in its place meanwhile.
+"""
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import re
 import secrets as entropy
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, OpenedFile, ResultFile
 from bot.local.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 """Name of a file that is being written, or whose writer was killed: no result yet."""
+FILE_MODE = 0o640
+"""Who may read a result, whatever the umask: its owner, and the owner's group."""
+FOLDER_MODE = 0o750
+"""The same for a folder of results."""
+_ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 class LocalResults:
@@ -27,8 +39,10 @@ class LocalResults:
     Without a base URL addresses are `file://` URIs.
     """
 
-    def __init__(self, *, folder: Path, base_url: str, key: bytes) -> None:
+    def __init__(self, *, folder: Path, base_url: str, key: bytes, owners: Collection[int] = ()) -> None:
+        """`owners` are the ids of users whose files are results too, beside those of the bot's own user."""
         self._root = folder.absolute()
+        self._owners = owners
         self._base_url = base_url.rstrip("/")
         self._key = key
 
@@ -44,29 +58,21 @@ class LocalResults:
         return f"{self._base_url}/results/{self.signature(folder)}/{quote(folder)}/"
 
     def list(self, folder: str) -> list[ResultFile]:
-        """The folder's regular files, by name; links are not followed."""
-        top = self._folder(folder)
+        """The folder's files that can be opened, by name."""
         found: list[ResultFile] = []
-        with disk("The results folder"):
-            if top.resolve() != self._root.resolve() / folder:  # a program has replaced its folder by a link
-                return found
-            for directory, _, names in os.walk(top):
-                for path in (Path(directory, name) for name in names if not _UNFINISHED.fullmatch(name)):
+        with disk("The results folder"), suppress(*_ABSENT), self._directory(_parts(folder)) as top:
+            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top):
+                for name in (name for name in names if not _UNFINISHED.fullmatch(name)):
                     with suppress(FileNotFoundError):  # the program may still be at work
-                        status = path.lstat()
-                        if stat.S_ISREG(status.st_mode):
-                            found.append(ResultFile(path.relative_to(top).as_posix(), status.st_size))
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        if self._is_result(status):
+                            found.append(ResultFile(Path(directory, name).as_posix(), status.st_size))
         return sorted(found, key=lambda file: file.name)
 
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """The file's content. Raises NotFound where it is absent, Refused where it has more than `limit` bytes."""
-        path = self._file(folder, name)
-        with disk("The results folder"):
-            try:
-                with path.open("rb") as file:
-                    content = file.read(limit + 1)
-            except FileNotFoundError:
-                raise NotFound(f"There is no file {name} in {folder}.") from None
+        with disk("The results folder"), self.open_file(folder, name).file as file:
+            content = file.read(limit + 1)
         if len(content) > limit:
             raise Refused(f"{name} has more than {limit} bytes.")
         return content
@@ -84,26 +90,15 @@ class LocalResults:
         """
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
-        path = self._folder(folder) / name
+        *parents, last = [*_parts(folder), *_parts(name)]
         with disk("The results folder"):
-            if any(
-                step.is_symlink() for step in path.parents if step != self._root and step.is_relative_to(self._root)
-            ):
-                raise Refused("A link lies in the place of a results folder; nothing is written there.")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{entropy.token_hex(8)}.unfinished")
-                try:
-                    with temporary.open("xb") as file:
-                        for piece in content:
-                            file.write(piece)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
-            except (FileExistsError, IsADirectoryError, NotADirectoryError):
-                raise Refused("Another file or folder is in the way of this result.") from None
+                with self._directory(parents, make=True) as directory:
+                    _write(directory, last, content)
+            except OSError as error:
+                if error.errno in _IN_THE_WAY:
+                    raise Refused("Another file, folder or link is in the way of this result.") from None
+                raise
 
     def signature(self, folder: str) -> str:
         """The signature with which anybody may read that folder: 32 hexadecimal digits."""
@@ -113,30 +108,90 @@ class LocalResults:
         """Whether that is the folder's signature; compared in constant time."""
         return hmac.compare_digest(self.signature(folder).encode(), signature.encode(errors="replace"))
 
-    def open(self, signature: str, folder: str, name: str) -> Path:
+    def open(self, signature: str, folder: str, name: str) -> OpenedFile:
         """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
         if not self.admits(signature, folder):
             raise NotFound("There is no such file.")
-        return self._file(folder, name)
+        return self.open_file(folder, name)
 
-    def _folder(self, folder: str) -> Path:
-        if not _stays_inside(folder):
-            raise Refused("A results folder stays within the folder of all results.")
-        return self._root / folder
+    def open_file(self, folder: str, name: str) -> OpenedFile:
+        """Open a result, which its caller closes. Raises NotFound for all that is no result.
 
-    def _file(self, folder: str, name: str) -> Path:
-        """The regular file of that name; links are followed inside the folder. Raises NotFound."""
+        A result is a regular file without other hard links, reached through no symbolic link, that belongs to the
+        bot's user or to one that programs run as.
+        """
         missing = NotFound(f"There is no file {name!r} in {folder!r}.")
         if not _stays_inside(folder) or not _stays_inside(name):
             raise missing
+        *parents, last = [*_parts(folder), *_parts(name)]
         try:
-            top = self._root.resolve() / folder
-            path = (top / name).resolve(strict=True)
-        except (OSError, RuntimeError):  # absent, too long, or links in a circle
+            with self._directory(parents) as directory:
+                # O_NONBLOCK: opening a pipe would wait for its writer.
+                descriptor = os.open(last, os.O_RDONLY | os.O_NONBLOCK | _ITSELF, dir_fd=directory)
+        except OSError:  # absent, too long, a link, or not to be read
             raise missing from None
-        if not path.is_relative_to(top) or not path.is_file():
+        status = os.fstat(descriptor)
+        if not self._is_result(status):
+            os.close(descriptor)
             raise missing
-        return path
+        return OpenedFile(os.fdopen(descriptor, "rb"), status)
+
+    def _is_result(self, status: os.stat_result) -> bool:
+        # A hard link may be to any file of the disk, such as the bot's key.
+        ours = status.st_uid == os.geteuid() or status.st_uid in self._owners
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and ours
+
+    @contextmanager
+    def _directory(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+        """The descriptor of a folder below the root, whose parts are opened one by one. Raises OSError."""
+        if make:
+            self._root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                made = make and _make(part, descriptor)
+                within = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _ITSELF, dir_fd=descriptor)
+                if made:
+                    os.fchmod(within, FOLDER_MODE)  # the umask has its say in mkdir
+                os.close(descriptor)
+                descriptor = within
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _folder(self, folder: str) -> Path:
+        return self._root.joinpath(*_parts(folder))
+
+
+def _make(name: str, directory: int) -> bool:
+    try:
+        os.mkdir(name, FOLDER_MODE, dir_fd=directory)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(directory: int, name: str, content: Iterable[bytes]) -> None:
+    temporary = f".{entropy.token_hex(8)}.unfinished"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ITSELF, FILE_MODE, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, FILE_MODE)
+            for piece in content:
+                file.write(piece)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+
+
+def _parts(folder: str) -> list[str]:
+    """The parts of a folder's name or a file's. Raises Refused where it leads out of the folder that it is in."""
+    if not _stays_inside(folder):
+        raise Refused("A results folder stays within the folder of all results.")
+    return folder.split("/")
 
 
 def _stays_inside(name: str) -> bool:

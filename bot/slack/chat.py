@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
-CLOCK_SKEW = 60
-"""Seconds by which Slack's clock and ours may differ."""
+CLOCK_SKEW = 2 * 3600
+"""Seconds by which Slack's clock and ours may differ: a card that is not found is posted a second time."""
 
 _PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 _FOR_AN_ADMIN = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}

@@ -235,12 +235,11 @@ class Outbox:
             self._connection.execute(_REWIND, anew)
         return len(ahead)
 
-    def oldest(self) -> tuple[int, datetime] | None:
-        """How many effects are open, and since when the oldest of them is; None where none is open."""
+    def oldest(self) -> datetime | None:
+        """Since when the oldest open effect is open; None where none is."""
         opened = sa.func.min(sa.func.coalesce(effects.c.enqueued_at, effects.c.due_at), type_=Utc)
-        query = sa.select(sa.func.count(), opened).where(effects.c.done_at.is_(None))
-        number, since = self._connection.execute(query).one()
-        return (number, since) if number else None
+        since: datetime | None = self._connection.scalar(sa.select(opened).where(effects.c.done_at.is_(None)))
+        return since
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""

@@ -41,7 +41,7 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    reviewed = core.submission.review(values, token())  # before anything is made on this machine
+    reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
     core.database.migrate()
     proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart

@@ -230,6 +230,10 @@ class SlackStandIn:
         body, kind = self._courier.encode(envelope)
         return body, {"Content-Type": kind} | self._courier.sign(body, signature=signature)
 
+    def sign(self, body: bytes) -> dict[str, str]:
+        """The headers with which Slack would sign these bytes, whatever they are."""
+        return self._courier.sign(body)
+
     # Looking
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from slack_sdk import WebClient
@@ -74,6 +75,12 @@ def test_a_card_is_found_by_its_key_and_no_other(rig: Rig) -> None:
     timestamp = rig.chat.post_card(story, key="one")
     assert rig.chat.find(story, thread=None, key="one") == timestamp
     assert rig.chat.find(story, thread=None, key="two") is None
+
+
+def test_a_card_is_found_although_the_clock_was_an_hour_ahead_when_its_job_was_accepted(rig: Rig) -> None:
+    job = a_job(channel=rig.channel, accepted_at=datetime.now(UTC) + timedelta(hours=1))
+    timestamp = rig.chat.post_card(a_story(job), key="one")
+    assert rig.chat.find(a_story(job), thread=None, key="one") == timestamp
 
 
 def test_a_reply_is_found_in_its_thread_by_its_key(rig: Rig) -> None:

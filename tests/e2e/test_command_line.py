@@ -27,6 +27,9 @@ from tests.support.app import PROGRAMS, RIGHT
 from tests.support.processes import PATIENCE, Lab, an_order
 from tests.support.waiting import until
 
+CLOSED = "http://127.0.0.1:1"
+"""Where nobody listens."""
+
 
 @pytest.fixture
 def lab(house: House, tmp_path: Path) -> Iterator[Lab]:
@@ -90,14 +93,25 @@ def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(
     assert not (tmp_path / "data" / "nomads.db").exists()
 
 
+@pytest.mark.parametrize("text", ["0-100000", "0..100000", "0:100000", "0 100000", "０，１０００００"])
+def test_a_range_is_read_at_a_terminal_as_in_the_form(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = an_order(x=text, y="0, 100000", z="0,10")
+    assert here(monkeypatch, tmp_path, "submit", *order, BOSS_TOKEN="demo-token", NOMADS_BOSS_HOST=CLOSED) == 2
+    assert capsys.readouterr().err.startswith("x: This box is 100 GB")
+
+
 def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order = an_order(x="0,100000", y="0,100000", z="0,10")
-    assert here(monkeypatch, tmp_path, "submit", *order, BOSS_TOKEN="demo-token") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("x: This box is 100 GB")
-    assert "The largest box from this corner that fits" in said
+    env = {"BOSS_TOKEN": "demo-token", "NOMADS_BOSS_HOST": house.boss.url}
+    assert here(monkeypatch, tmp_path, "submit", *order, **env) == 2
+    y, x = capsys.readouterr().err.splitlines()
+    assert x.startswith("x: This experiment has x 0, 1024; choose a range within that. This box is 100 GB")
+    assert x.endswith("The largest box from this corner that fits: x 0, 1024; y 0, 1024; z 0, 10.")
+    assert y.startswith("y: This experiment has y 0, 1024;")
 
 
 # Jobs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from starlette.applications import Starlette
 
+from bot.domain.health import Health
 from bot.local.results import LocalResults
 from bot.web.site import web
 from tests.support.app import Door
+from tests.support.waiting import until
 
 FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/abcd1234"
 BASE = "http://testserver"
@@ -38,11 +40,11 @@ class Client:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def get(self, path: str, *, method: str = "GET") -> Answer:
+    def get(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
         """One request on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers=headers or {})
             answer = connection.getresponse()
             return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
         finally:
@@ -67,7 +69,7 @@ def serving(site: Starlette) -> Iterator[Client]:
 
 @pytest.fixture
 def client(results: LocalResults) -> Iterator[Client]:
-    with serving(web(app=None, results=results, ready=lambda: "")) as client:
+    with serving(web(app=None, results=results, health=Health)) as client:
         yield client
 
 
@@ -102,6 +104,47 @@ def test_a_page_that_a_program_wrote_runs_nothing(client: Client, results: Local
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_part_of_a_file_and_its_head_are_sent_as_asked(client: Client, results: LocalResults) -> None:
+    path = results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)
+
+    part = client.get(path, headers={"Range": "bytes=3-4"})
+    head = client.get(path, method="HEAD")
+
+    assert (part.status, part.text, part.headers["content-range"]) == (206, "z,", "bytes 3-4/9")
+    assert (head.status, head.text, head.headers["content-length"]) == (200, "", "9")
+
+
+def test_every_file_that_was_sent_is_closed(client: Client, results: LocalResults) -> None:
+    path = results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)
+
+    for method in ("GET", "HEAD"):
+        assert client.get(path, method=method).status == 200
+    assert client.get(path, headers={"Range": "bytes=100-"}).status == 416
+
+    until(lambda: not _is_open("synapses.csv"), what="the files to be closed")
+
+
+def _is_open(name: str) -> bool:
+    """Whether this process has a file of that name open."""
+    found = []
+    for descriptor in Path("/dev/fd").iterdir():
+        with suppress(OSError):  # the listing's own is gone by now
+            found.append(descriptor.readlink().name)
+    return name in found
+
+
+def test_a_hard_link_to_the_bots_key_is_not_served(client: Client, results: LocalResults, tmp_path: Path) -> None:
+    """Seen: a program that ran as the bot's user linked `secret.key` into its results and read it over HTTP."""
+    (tmp_path / "secret.key").write_text("a key")
+    (tmp_path / "results" / FOLDER / "innocent.csv").hardlink_to(tmp_path / "secret.key")
+
+    answer = client.get(results.link(FOLDER, "innocent.csv").url.removeprefix(BASE))
+
+    assert answer.status == 404
+    assert "a key" not in answer.text
+    assert "innocent.csv" not in client.get(results.address(FOLDER).removeprefix(BASE)).text
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -125,7 +168,7 @@ def test_no_other_path_leads_anywhere(client: Client, results: LocalResults, pat
 
 
 def test_a_process_whose_database_is_away_is_not_ready() -> None:
-    with serving(web(app=None, results=None, ready=lambda: "The database does not answer.")) as client:
+    with serving(web(app=None, results=None, health=lambda: Health("The database does not answer."))) as client:
         answer = client.get("/ready")
         assert (answer.status, answer.text) == (503, "The database does not answer.\n")
         assert client.get("/health").status == 200

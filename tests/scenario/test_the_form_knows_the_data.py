@@ -14,7 +14,7 @@ from bot.domain.states import JobState
 from sandbox.boss import DEMO_TOKEN, Access
 from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
-from sandbox.slack.workspace import Member
+from sandbox.slack.workspace import BOT_USER, Member
 from sandbox.volumes import Bricks
 from tests.support.app import PROGRAMS, RIGHT, Serve, Served
 from tests.support.waiting import until
@@ -227,9 +227,36 @@ def test_what_boss_knows_to_be_wrong_is_an_error_under_its_field(
 
 def test_everything_that_boss_knows_is_said_at_once(served: Served) -> None:
     ack = served.submit(pipeline="nomads-classifier", x="0, 2000", y="-5, 5", z="60, 70")
-    assert list(ack.errors) == ["y"], "what was typed comes first"
+    assert set(ack.errors) == {"x", "y", "z"}
     ack = served.slack.person().submit(shown(served), {"y": "0, 2000"})
     assert set(ack.errors) == {"x", "y", "z"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "fields"),
+    [
+        ({"token": "nobody-s-token"}, {"email", "x", "token"}),
+        ({"token": "nobody-s-token", "collection": "a b"}, {"email", "x", "token", "collection"}),
+        ({"collection": "nowhere", "experiment": ""}, {"email", "x", "collection", "experiment"}),
+        ({"collection": "nowhere"}, {"email", "x", "collection"}),
+        ({"experiment": "nothing", "token": ""}, {"email", "x", "token"}),
+        ({"experiment": "nothing", "z": "0, 100"}, {"email", "x", "experiment"}),
+        ({"z": "0, 100"}, {"email", "x", "z"}),
+    ],
+)
+def test_what_boss_knows_is_said_together_with_what_was_typed_wrong(
+    served: Served, typed: dict[str, str], fields: set[str]
+) -> None:
+    private = next(c for c in served.slack.workspace.channels.values() if c.private and BOT_USER not in c.members)
+    ack = served.submit(x="5", email="nobody", channel=private.id, **typed)
+    assert set(ack.errors) == fields | {"channel"}
+
+
+def test_a_box_that_is_too_large_is_suggested_one_inside_the_experiment(served: Served) -> None:
+    ack = served.submit(x="0, 200000", y="0, 200000", z="0, 3814")
+    assert set(ack.errors) == {"x", "y", "z"}
+    assert ack.errors["z"] == "This experiment has z 0, 64; choose a range within that."
+    assert ack.errors["x"].endswith("from this corner that fits: x 0, 1024; y 0, 1024; z 0, 64.")
 
 
 def test_a_stop_that_is_the_extent_is_right_and_offsets_count(served: Served) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
@@ -56,6 +58,13 @@ def test_words_after_the_command_fill_the_form_in(served: Served) -> None:
     assert (fields["collection"], fields["experiment"]) == ("demo", "cortex")
     assert (fields["x"], fields["y"], fields["z"]) == ("0,512", "0, 512", "0:16")
     assert fields["email"] == "other@example.org"
+
+
+@pytest.mark.parametrize("text", ["0-512", "0..512", "0 512", "０，５１２", "0 - 512"])
+def test_a_command_takes_ranges_as_the_form_does(served: Served, text: str) -> None:
+    view = served.open_form(f"submit demo/cortex x={text} y=0,512")
+    assert (typed(view)["x"], typed(view)["y"]) == (text, "0,512")
+    assert "Not understood" not in str(view["blocks"])
 
 
 @pytest.mark.parametrize("words", ["Submit demo/cortex", "submit\tdemo/cortex", "SUBMIT\ndemo/cortex X=0,9"])
@@ -123,7 +132,7 @@ WRONG = [
         for text in ("", "5", "a,b", "5,5", "9,3", "-1,4", "0,1.5", "0,99999999999999999999", "0,5,9", "٣,٤")
     ],
     ("y", "1" * 5000 + ",2"),
-    ("z", "0 16"),
+    ("z", "0.16"),
     *[("collection", text) for text in ("", "a b", "a/b", "../etc", "näme", "$(reboot)", "<!channel>")],
     ("experiment", "x;rm -rf"),
     *[("email", text) for text in ("", "nobody", "a@b@c", "a@b.org,c@d.org", "a@b.org\nBcc: c@d.org", "a @b.org")],
@@ -145,7 +154,7 @@ def test_all_mistakes_are_shown_at_once(served: Served) -> None:
     assert set(ack.errors) == {"token", "collection", "experiment", "x", "y", "z", "email"}
 
 
-@pytest.mark.parametrize("text", ["0,512", "0, 512", "0:512", " 0 , 512 ", "0 : 512"])
+@pytest.mark.parametrize("text", ["0,512", " 0 , 512 ", "0-512", "0..512", "0 512", "０，５１２"])
 def test_a_range_is_understood_in_every_way_people_write_it(served: Served, text: str) -> None:
     assert served.submit(x=text).ok
     assert served.jobs == 1
@@ -257,6 +266,62 @@ def test_headers_that_slack_never_sends_get_401(served: Served, header: str, val
 def test_a_body_nobody_signed_is_not_read(served: Served, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     assert httpx.post(f"{served.url}/slack/events", content=body).status_code == 401
     assert "Traceback" not in caplog.text
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+STRANGE = {
+    "not JSON": b"{bad",
+    "a list": b"[1, 2]",
+    "nothing": b"null",
+    "a number": b"7",
+    "a text": b'"text"',
+    "a deep list": b"[" * 100_000,
+    "a deep object": b'{"a":' * 50_000,
+    "no UTF-8": b"\xff\xfe",
+    "no UTF-8 in a text": b'{"type": "\xff"}',
+    "a person that is a number": b'{"type": "block_actions", "user": 3, "team": [], "actions": {}}',
+    "no view": b'{"type": "view_submission", "view": null}',
+    "a view of other types": b'{"type": "view_submission", "view": {"state": {"values": []}, "callback_id": 5}}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", [FORM, "application/json"], ids=["form", "json"])
+@pytest.mark.parametrize("payload", STRANGE.values(), ids=STRANGE)
+def test_what_slack_signed_but_never_sends_is_400_without_a_traceback(
+    served: Served, payload: bytes, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = payload if b"\xff" in payload else quote_plus(payload).encode()
+    body = payload if kind != FORM else b"payload=" + written
+    headers = {"Content-Type": kind} | served.slack.sign(body)
+    answer = httpx.post(f"{served.url}/slack/events", content=body, headers=headers)
+    assert (answer.status_code, answer.text) == (400, "not a request of Slack's\n")
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+    assert served.jobs == 0
+
+
+def test_a_request_that_says_its_length_twice_is_refused(served: Served) -> None:
+    body, headers = served.slack.request(served.submit())
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    lines += ["Host: test", f"Content-Length: {len(body)}", "Transfer-Encoding: chunked"]
+    chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    asked = "\r\n".join(["POST /slack/events HTTP/1.1", *lines]).encode() + b"\r\n\r\n" + chunk
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(asked)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # the connection is closed, too
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert served.jobs == 1
+
+
+def test_no_address_redirects_to_the_host_that_a_request_names(served: Served) -> None:
+    for path in ("/health/", "/ready/", "/slack/events/", "//example.org/health"):
+        answer = httpx.get(f"{served.url}{path}", headers={"Host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
 
 
 def test_a_body_without_end_is_refused(served: Served) -> None:

@@ -578,9 +578,9 @@ def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
 def test_a_box_beyond_the_limit_is_refused_with_its_size_and_the_largest_that_fits(store: Database) -> None:
     world = World(store, max_bytes=2_000_000)
     with pytest.raises(InvalidRequest) as caught:
-        world.accept(x="100,1124", y="0,512", z="0,16")
+        world.submit(key="k", x="100,1024", y="0,512", z="0,16")
     assert caught.value.errors == {
-        "x": "This box is 16.8 MB: 8,388,608 voxels in 2 channels; a job may read 2 MB. "
+        "x": "This box is 15.1 MB: 7,569,408 voxels in 2 channels; a job may read 2 MB. "
         "The largest box from this corner that fits: x 100, 350; y 0, 250; z 0, 16."
     }
     assert world.accept(x="100,350", y="0,250", z="0,16")
@@ -593,7 +593,7 @@ def test_a_pipeline_s_own_limit_counts_where_it_is_smaller(world: World) -> None
     limiting = World(world.store, pipeline=limited)
     with pytest.raises(InvalidRequest) as caught:
         limiting.accept()
-    assert "this pipeline takes 1,000 voxels at most. The largest box" in caught.value.errors["x"]
+    assert "this pipeline takes 1,000 voxels at most. Choose a box" in caught.value.errors["x"]
 
 
 def test_a_job_without_a_channel_is_told_by_mail_alone(world: World) -> None:

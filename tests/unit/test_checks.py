@@ -32,7 +32,7 @@ def an_experiment(bounds: object = None, **channels: str) -> Experiment:
 
 
 def wrong(experiment: Experiment, **changes: object) -> dict[str, str]:
-    return against(a_request(**changes).box, a_pipeline(), experiment, max_bytes=10**9)
+    return against(a_request(**changes).box.sides, a_pipeline(), experiment, max_bytes=10**9)
 
 
 def test_a_box_that_ends_where_the_experiment_does_is_right() -> None:
@@ -54,6 +54,56 @@ def test_a_box_beyond_the_bounds_is_told_them(bounds: object, field: str) -> Non
     assert list(errors) == [field]
     start, stop = bounds["zyx".index(field)]  # type: ignore[index]
     assert f"has {field} {start}, {stop};" in errors[field]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "asked", "fits"),
+    [
+        (
+            ((0, 64), (0, 9000), (0, 9000)),
+            {"z": "0, 3814"},
+            "The largest box from this corner that fits: x 0, 2795; y 0, 2795; z 0, 64.",
+        ),
+        (
+            ((100, 164), (0, 9000), (0, 9000)),
+            {"z": "0, 3814"},
+            "A box of this experiment that fits: x 0, 2795; y 0, 2795; z 100, 164.",
+        ),
+        (
+            ((-8, 8), (0, 9000), (0, 9000)),
+            {"z": "2, 3814"},
+            "The largest box from this corner that fits: x 0, 9000; y 0, 9000; z 2, 8.",
+        ),
+    ],
+)
+def test_a_box_too_large_is_told_one_inside_the_experiment_together_with_its_bounds(
+    bounds: tuple[tuple[int, int], ...], asked: dict[str, str], fits: str
+) -> None:
+    errors = wrong(an_experiment(bounds), x="0, 9000", y="0, 9000", **asked)
+
+    start, stop = bounds[0]
+    assert errors["z"] == f"This experiment has z {start}, {stop}; choose a range within that."
+    assert errors["x"].partition("a job may read 1 GB. ")[2] == fits
+
+
+def test_a_side_that_is_too_long_and_outside_hears_both() -> None:
+    errors = wrong(an_experiment(), x="0, 100000", y="0, 10000", z="0, 16")
+    assert errors["x"].startswith("This experiment has x 0, 512; choose a range within that. This box is 32 GB:")
+    assert errors["x"].endswith("that fits: x 0, 512; y 0, 512; z 0, 16.")
+    assert list(errors) == ["y", "x"]
+
+
+def test_a_volume_without_a_voxel_from_0_up_suggests_no_box() -> None:
+    errors = wrong(an_experiment(((-64, 0), (0, 9000), (0, 9000))), x="0, 9000", y="0, 9000", z="0, 64")
+    assert errors["x"].endswith("a job may read 1 GB. Choose a box of 500,000,000 voxels at most.")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(2 * 10**17, "200,000 TB"), (2 * 10**12, "2 TB"), (9_990_000, "9.99 MB"), (250 * 10**6, "250 MB"), (8, "8 bytes")],
+)
+def test_a_size_is_read_by_people(number: int, said: str) -> None:
+    assert words.size(number) == said
 
 
 def test_negative_bounds_include_the_box_that_counts_from_0() -> None:

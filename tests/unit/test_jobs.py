@@ -55,7 +55,14 @@ def test_the_results_key_is_2018_s() -> None:
     assert request.results_key == "nomads-unsupervised_collman_M247514_Rorb_1_light_z_40_45_y_6500_7000_x_6500_7000"
 
 
-@pytest.mark.parametrize("text", ["0,512", "0, 512", "0:512", " 0 ,\t512 ", "0 : 512"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0,512", "0, 512", "0:512", " 0 ,\t512 ", "0 : 512"),
+        *("0-512", "0 - 512", "0–512", "0..512", "0 .. 512", "0…512", "0 512", "0 \t 512", "0; 512"),
+        *("０，５１２", "０、５１２", "０：５１２", "０－５１２", "0，512", "０\u3000５１２", "０．．５１２"),
+    ],
+)
 def test_a_range_is_read_as_people_write_it(text: str) -> None:
     assert Range.parse(text) == Range(start=0, stop=512)
 
@@ -63,11 +70,20 @@ def test_a_range_is_read_as_people_write_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "two whole numbers"),
+        ("", "^Write start, stop with a comma, such as 0, 512.$"),
         ("five, six", "two whole numbers"),
         ("1.5, 2", "two whole numbers"),
         ("1_0, 20", "two whole numbers"),
-        ("0 512", "two whole numbers"),
+        ("5", "two whole numbers.* with a comma, such as 0, 512"),
+        ("1,000, 2,000", "two whole numbers.* with a comma"),
+        ("1 000 2 000", "two whole numbers.* with a comma"),
+        ("0.512", "two whole numbers.* with a comma"),
+        ("0--5", "two whole numbers.* with a comma"),
+        ("0 … ", "with a comma"),
+        ("0, -5", "negative"),
+        ("−1, 4", "negative"),
+        ("-1-4", "with a comma"),
+        ("９－３", "smaller than stop"),
         ("٣, ٤", "two whole numbers"),
         ("-1, 4", "negative"),
         ("5, 5", "smaller than stop"),

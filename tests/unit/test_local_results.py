@@ -40,7 +40,8 @@ def test_whoever_has_the_address_can_open_the_folders_files(results: LocalResult
 
     assert folder == FOLDER
     assert results.results.admits(signature, folder)
-    assert results.results.open(signature, folder, "synapses.csv").read_bytes() == b"z,y,x\n"
+    with results.results.open(signature, folder, "synapses.csv").file as file:
+        assert file.read() == b"z,y,x\n"
 
 
 def test_a_link_is_the_address_and_the_name(results: LocalResultsRig) -> None:
@@ -104,11 +105,69 @@ def test_a_link_in_the_folders_own_place_leads_nowhere(results: LocalResultsRig)
         results.results.read(f"{FOLDER}0", "secret", limit=100)
 
 
-def test_a_written_file_is_readable_as_those_that_programs_write(results: LocalResultsRig) -> None:
-    results.results.write(FOLDER, "deep/log.txt", [b"done\n"])
+def test_a_hard_link_to_another_file_of_the_machine_is_no_result(results: LocalResultsRig, tmp_path: Path) -> None:
+    """It looks like a file of the folder's own: only its number of links tells."""
+    (tmp_path / "secret.key").write_text("a key")
+    (results.folder / FOLDER / "mine.csv").hardlink_to(tmp_path / "secret.key")
 
-    written, theirs = (results.folder / FOLDER / name for name in ("deep/log.txt", "synapses.csv"))
-    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
+    assert results.results.list(FOLDER) == [ResultFile("synapses.csv", 6)]
+    with pytest.raises(NotFound):
+        results.results.read(FOLDER, "mine.csv", limit=100)
+    with pytest.raises(NotFound):
+        results.results.open(*parts(results.results.address(FOLDER)), "mine.csv")
+
+
+@pytest.mark.root
+def test_a_file_of_somebody_else_is_no_result_unless_programs_run_as_that_user(tmp_path: Path) -> None:
+    rig = LocalResultsRig(tmp_path)
+    rig.put(FOLDER, "theirs", b"theirs")
+    os.chown(rig.folder / FOLDER / "theirs", 61001, -1)
+    others = LocalResults(folder=rig.folder, base_url="", key=b"k" * 32, owners=range(61000, 61002))
+
+    assert rig.results.list(FOLDER) == []
+    with pytest.raises(NotFound):
+        rig.results.read(FOLDER, "theirs", limit=10)
+    assert others.list(FOLDER) == [ResultFile("theirs", 6)]
+    assert others.read(FOLDER, "theirs", limit=10) == b"theirs"
+
+
+def test_what_was_opened_is_what_is_read_whatever_takes_its_name(results: LocalResultsRig, tmp_path: Path) -> None:
+    """A program may swap a file for a link between the look at it and its reading."""
+    (tmp_path / "secret.key").write_text("a key")
+    opened = results.results.open(*parts(results.results.address(FOLDER)), "synapses.csv")
+    (results.folder / FOLDER / "synapses.csv").unlink()
+    (results.folder / FOLDER / "synapses.csv").symlink_to(tmp_path / "secret.key")
+
+    with opened.file as file:
+        assert file.read() == b"z,y,x\n"
+    assert opened.status.st_size == 6
+
+
+def test_links_within_the_folder_are_not_followed_either(results: LocalResultsRig) -> None:
+    """A link that is looked at and one that is followed a moment later need not be the same."""
+    folder = results.folder / FOLDER
+    results.put(FOLDER, "deep/there", b"there")
+    (folder / "link").symlink_to("synapses.csv")
+    (folder / "way").symlink_to("deep")
+
+    for name in ("link", "way/there"):
+        with pytest.raises(NotFound):
+            results.results.read(FOLDER, name, limit=10)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_written_file_is_readable_by_its_owner_and_group_whatever_the_umask(
+    results: LocalResultsRig, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        results.results.write(FOLDER, "deep/log.txt", [b"done\n"])
+    finally:
+        os.umask(before)
+
+    written = results.folder / FOLDER / "deep/log.txt"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o640
+    assert stat.S_IMODE(written.parent.stat().st_mode) == 0o750
     assert [path.name for path in written.parent.iterdir()] == ["log.txt"]
 
 

@@ -145,6 +145,7 @@ class LaneRunner:
                 transaction.outbox.renew(held, lease_for=self._lease, at=at)
         with self._database.read() as transaction:
             ahead = transaction.outbox.set_ahead_of(at)
+        self._database.scrub()
         if ahead:
             with self._database.begin() as transaction:
                 number = transaction.outbox.rewind(at=at)
