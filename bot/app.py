@@ -178,7 +178,7 @@ def build_core(
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
         SubmitEffects(ledger=ledger, lifecycle=lifecycle, compute=backend.compute, tokens=tokens, launcher=launcher),
-        CollectEffects(lifecycle=lifecycle, results=backend.results, output=output),
+        CollectEffects(ledger=ledger, lifecycle=lifecycle, catalog=catalog, results=backend.results, output=output),
         MailEffects(ledger=ledger, mailer=mailer(settings), stories=stories, domain=settings.mail_domain),
     ]
     if chat:

@@ -95,6 +95,7 @@ class Look:
         links = self._output.links(job)
         lines = [
             f"*Job `{job.id}`*",
+            *([words.mrkdwn(job.reason)] if job.unread else []),
             *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items()),
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
@@ -148,7 +149,7 @@ class Look:
     def _story(self, job: Job) -> list[str]:
         """A line for every transition, with its time."""
         steps = self._queries.transitions(job.id)
-        told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
+        told = [f": {words.shortened(cards.step_text(step, job), 1000)}" if step.text else "" for step in steps]
         return [
             f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"
             for step, text in zip(steps, told, strict=True)

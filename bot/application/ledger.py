@@ -125,8 +125,10 @@ class JobChange:
             state=state.value,
             reason=words.shortened(words.printable(seen.reason), MAX_REASON),
             exit_code=seen.exit_code,
+            cause=seen.why.value,
             started_at=started,
             finished_at=(seen.stopped_at or self.at) if state in FINAL else None,
+            timed=seen.stopped_at is not None or state not in FINAL,
             log=seen.log or job.log,
         )
         if state is JobState.RUNNABLE:

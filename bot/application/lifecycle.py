@@ -16,12 +16,13 @@ from bot.application.review import Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
 from bot.domain import words
 from bot.domain.catalog import Catalog
-from bot.domain.errors import InvalidRequest, Refused
+from bot.domain.errors import InvalidRequest
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import CANCELLED, Observation, Progress
+from bot.domain.work import CANCELLED, Cause, Observation, Progress
+from contract.program import read_progress
 
 NOT_CANCELLED = "It could not be cancelled:"
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
@@ -46,17 +47,18 @@ class Lifecycle:
     def check(self, effect: Effect, job: Job, *, within: float) -> None:
         """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
 
-        Raises Unavailable where BOSS does not answer within `within` seconds, and Refused where the pipeline is gone.
+        Raises Unavailable where BOSS does not answer within `within` seconds.
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
-            raise Refused("This pipeline is no longer on offer.")
+            self.refuse(effect, "This pipeline is no longer on offer.", cause=Cause.REQUEST)
+            return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
         try:
             answered = self._reviewer.insist(reviewed, within=within)
         except InvalidRequest as refusal:
-            self.refuse(effect, _by_axis(refusal.errors))
+            self.refuse(effect, _by_axis(refusal.errors), cause=Cause.REQUEST)
             return
         with self._ledger.finish(effect) as change:
             if change.job.state in FINAL:
@@ -82,10 +84,10 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
-    def refuse(self, effect: Effect, reason: str) -> None:
+    def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
         """Fail a job that can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
-            change.follow(Observation(JobState.FAILED, reason))
+            change.follow(Observation(JobState.FAILED, reason, cause=cause))
 
     # While compute has it
 
@@ -138,21 +140,31 @@ class Lifecycle:
 
     # At its end
 
-    def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> None:
+    def conclude(
+        self,
+        effect: Effect,
+        *,
+        summary: Summary | None,
+        log_tail: Sequence[str],
+        trouble: str = "",
+        note: str = "",
+        masked: bool = True,
+    ) -> None:
         """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
 
-        `note` is stored with the effect, where collecting was given up.
+        `trouble` says what is wrong with the results of a job that SUCCEEDED. `note` is stored with the effect, where
+        collecting was given up. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
         tail = [words.printable(line) for line in log_tail]
         with self._ledger.finish(effect, error=note or None) as change:
-            reason = _reason(change.job, tail)
+            reason = words.shortened(words.printable(trouble), MAX_REASON) or _reason(change.job, tail)
             job = change.job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(tail)})
             erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
             change.set(
                 summary=summary.model_dump(mode="json") if summary else None,
                 reason=reason,
                 log_tail=tail,
-                token_ref=None if erased else job.token_ref,
+                token_ref=None if erased and masked else job.token_ref,
             )
             last = change.story[-1]
             change.tell(job.state, _ending(job), reply=last.reply)
@@ -173,9 +185,13 @@ def _warn(change: JobChange, warnings: Sequence[str]) -> None:
 
 
 def _reason(job: Job, tail: Sequence[str]) -> str:
-    """Why the job failed: by the pipelines' contract the last line that a failed program prints says so, in words."""
+    """Why the job failed: compute's words, unless the program ended by itself.
+
+    By the pipelines' contract the last line that a failed program prints says why, in words. How far a program says it
+    is (`progress 0.42 reading`) is no reason.
+    """
     said = [line for line in tail if line.strip()]
-    if job.state is JobState.FAILED and job.exit_code and said:
+    if job.state is JobState.FAILED and job.cause.own and said and read_progress(said[-1]) is None:
         return words.shortened(said[-1].strip(), MAX_REASON)
     return job.reason
 
@@ -188,13 +204,15 @@ def _by_axis(errors: Mapping[str, str]) -> str:
 def _ending(job: Job) -> str:
     took = f" after {words.duration(job.took)}" if job.took is not None else ""
     match job.state:
+        case JobState.SUCCEEDED if job.unread:
+            ran = "" if job.took is None else f" It ran for {words.duration(job.took)}."
+            return f"{job.reason}{ran}"
         case JobState.SUCCEEDED:
             counts = job.summary.counts if job.summary else {}
             found = words.listed([f"{words.count(n)} {what}" for what, n in counts.items()])
             return f"Finished{took}: {found}." if counts else f"Finished{took}."
         case JobState.CANCELLED:
-            whom = "by whoever asked for it" if job.cancelled_by == job.actor else "by an admin"
-            return f"Cancelled {whom}{took}."
+            return f"Cancelled{f' by {job.cancelled_by}' if job.cancelled_by else ''}{took}."
         case JobState.LOST:
             return f"Lost: {job.reason}"
         case _:

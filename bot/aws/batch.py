@@ -19,7 +19,7 @@ from bot.aws.config import AwsConfig
 from bot.aws.guards import differences
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import Observation, Work
+from bot.domain.work import Cause, Observation, Work
 from contract.program import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ _WAITS = {
 }
 """Why a job waits, by AWS Batch's code (user guide, “Jobs stuck in a RUNNABLE status”) or by the code's family, with
 AWS's own words in place of `{said}`."""
+_TAKEN_BACK = "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
 MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
@@ -348,18 +349,21 @@ def _observation(job: Mapping[str, Any]) -> Observation:
     state = JobState(job["status"])
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
     exit_code = container.get("exitCode") if state in FINAL else None
+    cause: Cause | None = None
     if state is JobState.SUCCEEDED:
         words = ""
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
     elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
-        words = _given_up(reason) or reason  # whoever ended it said why; the container's reason says nothing more
+        # Whoever ended it said why; the container's reason says nothing more.
+        words, cause = _given_up(reason) or reason, Cause.UNKNOWN
     else:
-        words = _words(reason, str(container.get("reason", "")), exit_code)
+        words, cause = _words(reason, str(container.get("reason", "")), exit_code)
     return Observation(
         state=state,
         reason=words,
         exit_code=exit_code,
+        cause=cause,
         started_at=_time(job.get("startedAt")),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
@@ -369,7 +373,7 @@ def _observation(job: Mapping[str, Any]) -> Observation:
 def _waiting(status_reason: str) -> str:
     """Why a job waits, and who can help; empty where AWS Batch gives no cause, as while a job waits its turn."""
     if status_reason.startswith("Host EC2"):
-        return f"{_words(status_reason, '', None)} It starts again by itself on another one."
+        return f"{_TAKEN_BACK} It starts again by itself on another one."
     said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split())
     said = said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + "…"
     code = re.match(r"([A-Z_]+)(?::[A-Z0-9_]+)?", said)
@@ -385,23 +389,34 @@ def _given_up(status_reason: str) -> str:
     return f"It could not start, and the queue gave it up after the time that it allows ({said}): ask {_ADMIN}."
 
 
-def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:
-    """Why a job is in its state, in words for a person; AWS's own words where ours would say less."""
+def _words(status_reason: str, container_reason: str, exit_code: int | None) -> tuple[str, Cause | None]:
+    """Why a job is in its state, in words for a person (AWS's own where ours would say less), and the cause.
+
+    The cause is None where the program ended by itself: its exit code says more.
+    """
     both = f"{status_reason} {container_reason}"
+    said = container_reason or status_reason
     itself = not status_reason or status_reason.startswith("Essential container")  # nobody else ended it
     if status_reason.startswith("Host EC2"):
-        return "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
+        return _TAKEN_BACK, Cause.MACHINE
     if "OutOfMemory" in both or (exit_code == 137 and itself and not container_reason):
-        return "It needed more memory than it was given and was stopped; a smaller box needs less."
+        return "It needed more memory than it was given and was stopped; a smaller box needs less.", Cause.MEMORY
     if "exceeded timeout" in both:
-        return "It ran longer than its pipeline allows and was stopped; a smaller box takes less time."
-    if "CannotPullContainer" in both:
-        return f"Its container image could not be fetched: {container_reason or status_reason}"
+        return (
+            "It ran longer than its pipeline allows and was stopped; a smaller box takes less time.",
+            Cause.TIME_LIMIT,
+        )
+    if re.search(r"assume (the )?role", both):
+        return f"AWS could not use the role that it is to run with: {said}", Cause.ROLE
+    if "CannotPull" in both or "registry auth from" in both:
+        return f"Its container image could not be fetched: {said}", Cause.IMAGE
+    if "CannotStartContainer" in both or "CannotCreateContainer" in both:
+        return f"The program in its container image could not be started: {said}", Cause.IMAGE
     if "ResourceInitializationError" in both and "secret" in both:
-        return f"AWS could not hand it the token: {container_reason or status_reason}"
+        return f"AWS could not hand it the token: {said}", Cause.SECRET
     if exit_code and itself and not container_reason:
-        return f"The program ended with exit code {exit_code}."
-    return " — ".join(part for part in (status_reason, container_reason) if part)
+        return f"The program ended with exit code {exit_code}.", None
+    return " — ".join(part for part in (status_reason, container_reason) if part), Cause.UNKNOWN
 
 
 def _time(milliseconds: int | None) -> datetime | None:

@@ -65,5 +65,7 @@ class Effect:
     """How often the effect was claimed, this time included."""
     in_doubt: bool
     """Whether an earlier attempt may have gone through: look for its outcome before repeating the effect."""
+    faults: int
+    """How many attempts failed in a way that nobody foresaw."""
     lease: str
     """Random; another worker that claims the effect gets another one."""

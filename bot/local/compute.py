@@ -22,7 +22,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.work import Observation, Work
+from bot.domain.work import Cause, Observation, Work
 from bot.local import supervise
 from bot.local.runs import NAME, disk, is_held, lock, look
 from contract.program import TOKEN_VARIABLE
@@ -165,7 +165,7 @@ class LocalCompute:
             try:
                 token = self._tokens.get(spec["token"])
             except Refused as error:
-                supervise.write_exit(run, code=None, reason=str(error))
+                supervise.write_exit(run, code=None, reason=str(error), cause=Cause.SECRET.value)
                 return True
             except Unavailable:
                 return False  # the run stays queued until the token can be read

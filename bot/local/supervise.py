@@ -13,7 +13,8 @@ The files in the folder are the whole state of a run:
 | `log`       | the program | its output; at the end, the token is struck out of it                  |
 | `log.times` | supervisor  | a line each time the log was seen to have grown: seconds since 1970,   |
 |             |             | its size in bytes; so a line's time is the first one that covers it    |
-| `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
+| `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure,|
+|             |             | and its `cause`                                                        |
 
 The token reaches the program in the environment this process was given, and nothing here writes it anywhere.
 """
@@ -39,7 +40,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[2]))
 
 from contract import masking
-from contract.program import MEANINGS, TOKEN_VARIABLE, dies_with
+from contract.program import MEANINGS, TOKEN_VARIABLE, dies_with, read_progress
 
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
@@ -142,9 +143,14 @@ def write(path: Path, content: str) -> None:
     temporary.replace(path)
 
 
-def write_exit(run: Path, *, code: int | None, reason: str, started: float | None = None) -> None:
-    """Record how the run ended: with success where the code is 0 and the reason is empty."""
-    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason}
+def write_exit(
+    run: Path, *, code: int | None, reason: str, started: float | None = None, cause: str | None = None
+) -> None:
+    """Record how the run ended: with success where the code is 0 and the reason is empty.
+
+    `cause` is one of `bot.domain.work.Cause`, where it was not the program that failed.
+    """
+    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason, "cause": cause}
     write(run / "exit.json", json.dumps(ended))
 
 
@@ -157,7 +163,7 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
     last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
-    last = masking.hidden(last, secret, mask=masking.SHORT_MASK)
+    last = "" if read_progress(last) else masking.hidden(last, secret, mask=masking.SHORT_MASK)
     return last[:MAX_REASON] or MEANINGS.get(code, f"The program ended with exit code {code}.")
 
 
@@ -228,19 +234,28 @@ def _run(run: Path, lock: int) -> None:
                 preexec_fn=dies_with(os.getpid()),
             )
         except OSError as error:
-            write_exit(run, code=None, reason=f"The program could not be started: {error.strerror}.", started=started)
+            write_exit(
+                run,
+                code=None,
+                reason=f"The program could not be started: {error.strerror}.",
+                started=started,
+                cause="setup",
+            )
             return
 
-    reason = ""
+    reason, cause = "", None
     times = _Times(run)
     while child.poll() is None and not reason:
         times.note()
         if reason := cancelled(run):
+            cause = "unknown"
             continue
         if time.monotonic() >= deadline:
             reason = f"The program was ended: it ran longer than its limit of {_words(spec['timeout'])}."
+            cause = "time-limit"
         elif signals.asked_to_end:
             reason = "The program was ended with the machine or the service it ran under."
+            cause = "machine"
         else:
             signals.wait(min(LOOKS, deadline - time.monotonic()))
     if reason:
@@ -256,7 +271,7 @@ def _run(run: Path, lock: int) -> None:
     reason = reason or explain(code, run / "log", secret=token)
     with contextlib.suppress(OSError):  # a bad disk must not hide how the program ended
         masking.strike_out(run / "log", token)
-    write_exit(run, code=code, reason=reason, started=started)
+    write_exit(run, code=code, reason=reason, started=started, cause=cause)
 
 
 def main(arguments: list[str]) -> int:

@@ -128,7 +128,10 @@ class Jobs:
         query = (
             sa.select(jobs.c.voxels, jobs.c.started_at, jobs.c.finished_at)
             .where(
-                jobs.c.pipeline == pipeline, jobs.c.state == JobState.SUCCEEDED.value, jobs.c.started_at.is_not(None)
+                jobs.c.pipeline == pipeline,
+                jobs.c.state == JobState.SUCCEEDED.value,
+                jobs.c.started_at.is_not(None),
+                jobs.c.timed,
             )
             .order_by(jobs.c.finished_at.desc())
             .limit(most)

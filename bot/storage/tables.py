@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration."""
 
 
@@ -49,6 +49,7 @@ jobs = sa.Table(
     sa.Column("actor", sa.String(255), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("cause", sa.String(16), nullable=False, server_default="unknown"),
     sa.Column("compute_id", sa.String(255)),
     sa.Column("token_ref", sa.String(2048)),
     sa.Column("log", sa.String(1024)),
@@ -67,6 +68,7 @@ jobs = sa.Table(
     sa.Column("submitted_at", Utc),
     sa.Column("started_at", Utc),
     sa.Column("finished_at", Utc),
+    sa.Column("timed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("pipeline", sa.String(255), nullable=False),  # pipeline and voxels repeat the request, for queries
     sa.Column("voxels", sa.BigInteger, nullable=False),
     sa.Column("work", sa.String(64), nullable=False),
@@ -124,6 +126,7 @@ effects = sa.Table(
     sa.Column("due_at", Utc, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
+    sa.Column("faults", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lease", sa.String(32)),
     sa.Column("leased_until", Utc),
     sa.Column("done_at", Utc),

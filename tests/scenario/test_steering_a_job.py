@@ -55,7 +55,7 @@ def test_a_cancelled_job_says_who_ended_it_and_when(world: World) -> None:
     world.settle()
     ended = world.job(job)
     assert (ended.state, ended.cancelled_by) == (JobState.CANCELLED, ADMIN)
-    assert world.thread[-1].startswith("Cancelled by an admin after")
+    assert world.thread[-1].startswith(f"Cancelled by {ADMIN} after")
     assert card.story.job.state is JobState.CANCELLED
 
 
@@ -121,7 +121,7 @@ def test_a_job_that_failed_by_itself_before_it_could_be_cancelled_has_failed(wor
     world.worker.watcher.watch_once()
     world.settle()
     assert world.job(job).state is JobState.FAILED
-    assert world.thread[-1].startswith("Failed after")
+    assert world.thread[-1] == "Failed: BOSS refused."
 
 
 def test_a_cancellation_that_compute_refuses_is_told_and_the_job_goes_on(world: World) -> None:
@@ -309,6 +309,7 @@ def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
     world.see(job, JobState.RUNNING, started_at=world.clock.now)
     world.settle()
     world.clock.advance(60)
+    world.results.put(job.folder, "results.json", b"{}")
     world.see(job, end, stopped_at=world.clock.now, exit_code=1 if end is JobState.FAILED else None)
     world.settle()
     return job

@@ -99,6 +99,7 @@ def test_a_program_too_quick_to_be_seen_running_is_told_to_have_run(world: World
     world.settle()
     world.clock.advance(10)
     started = world.clock.now - timedelta(seconds=4)
+    world.results.put(job.folder, "results.json", b"{}")
     world.see(job, JobState.SUCCEEDED, started_at=started, stopped_at=world.clock.now)
     world.settle()
     assert world.thread[1:] == ["Running, after waiting 6 s.", "Finished after 4 s."]
@@ -156,7 +157,7 @@ def test_a_file_named_outside_its_folder_silences_nothing(world: World, lie: str
     world.results.put(job.folder, "results.json", json.dumps({"files": [{"name": lie}]}).encode())
     world.see(job, JobState.SUCCEEDED)
     world.settle()
-    assert world.thread[-1] == "Finished."
+    assert world.thread[-1].startswith("The results could not be read: results.json cannot be used: “files.0.name”")
     assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
     assert len(world.mailer.sent) == 2
 
@@ -379,7 +380,9 @@ def test_a_mail_that_is_refused_at_the_end_alone_is_told_with_the_end(world: Wor
     world.mailer.refused.add(job.request.email)
     world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
     world.settle()
-    assert world.thread[-1].startswith("Finished. Its mail could not be sent: The mail server does not take")
+    (told,) = [step for step in world.thread if "Its mail could not be sent: The mail server does not take" in step]
+    assert told == world.thread[-1]
+    assert job.request.email not in told
 
 
 def test_a_dead_mail_server_holds_back_nothing_else(world: World) -> None:
@@ -902,7 +905,7 @@ def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: 
         world.volumes.fail_next(Unavailable("BOSS answered with status 503."), call="describe")
     world.settle(patience=3 * 3600)
     ended = world.job(job)
-    assert (ended.state, ended.turned_down) == (JobState.FAILED, True)
+    assert (ended.state, ended.turned_down, ended.retryable) == (JobState.FAILED, False, True)
     assert "BOSS could not be asked, time and again: BOSS answered with status 503." in ended.reason
 
 

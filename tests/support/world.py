@@ -176,7 +176,9 @@ class World:
             SubmitEffects(
                 ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
             ),
-            CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
+            CollectEffects(
+                ledger=ledger, lifecycle=lifecycle, catalog=self.catalog, results=self.results, output=self.output
+            ),
             MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
             CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import LogLine, Work
+from bot.domain.work import Cause, LogLine, Work
 from tests.contract.rigs import texts
 from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
 
@@ -399,6 +399,12 @@ def test_what_the_job_itself_does_not_say_its_last_attempt_does(world: World) ->
     [
         ("Host EC2 (instance i-0123456789) terminated.", "", None, "machine it ran on was taken back"),
         (
+            "Task failed to start",
+            "ECS was unable to assume the role 'arn:aws:iam::123456789012:role/nomads-job' that was provided.",
+            None,
+            "could not use the role that it is to run with",
+        ),
+        (
             "Essential container in task exited",
             "OutOfMemoryError: Container killed due to memory usage",
             137,
@@ -431,6 +437,34 @@ def test_reasons_are_worded_for_people(
     assert words in seen.reason
     assert bool(words) == bool(seen.reason)
     assert seen.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("reason", "container_reason", "exit_code", "cause"),
+    [
+        ("Host EC2 (instance i-0) terminated.", "", 137, Cause.MACHINE),
+        ("Essential container in task exited", "OutOfMemoryError: killed", 137, Cause.MEMORY),
+        ("Essential container in task exited", "", 137, Cause.MEMORY),
+        ("Job attempt duration exceeded timeout", "", 137, Cause.TIME_LIMIT),
+        ("Task failed to start", "CannotPullContainerError: no such image", None, Cause.IMAGE),
+        ("Task failed to start", "CannotStartContainerError: exec: python4: not found", None, Cause.IMAGE),
+        ("Task failed to start", "ResourceInitializationError: unable to retrieve secret from asm", None, Cause.SECRET),
+        ("Task failed to start", "ECS was unable to assume the role 'arn:aws:iam::1:role/x'.", None, Cause.ROLE),
+        ("Essential container in task exited", "", 1, Cause.PROGRAM),
+        ("Essential container in task exited", "", 2, Cause.REQUEST),
+        ("Essential container in task exited", "", 3, Cause.VOLUME),
+        ("Ended by an admin", "", 1, Cause.UNKNOWN),
+        ("Task failed to start", "Something new", None, Cause.UNKNOWN),
+    ],
+)
+def test_what_made_a_job_fail_is_told_apart(
+    world: World, reason: str, container_reason: str, exit_code: int | None, cause: Cause
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, JobState.FAILED, reason=reason, container_reason=container_reason, exit_code=exit_code)
+
+    assert compute.observe([job])[job].why is cause
 
 
 @pytest.mark.parametrize(
