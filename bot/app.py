@@ -153,9 +153,9 @@ def build_core(
         prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
     )
-    queries = Queries(database=database)
+    queries = Queries(database=database, access=access)
     submission = Submission(
-        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, workspace=workspace
+        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, access=access
     )
     steering = Steering(
         ledger=ledger,
@@ -163,9 +163,11 @@ def build_core(
         submission=submission,
         people=people,
         workspace=workspace,
-        admins=settings.admins,
+        access=access,
     )
-    lifecycle = Lifecycle(ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens)
+    lifecycle = Lifecycle(
+        ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
+    )
     output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens)
     stories = Stories(catalog=catalog, output=output)
     launcher = Launcher(
@@ -184,7 +186,7 @@ def build_core(
     if chat:
         every = timedelta(seconds=settings.edit_interval)
         effects += [
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     mail_from: str = "nomads@localhost"
 
     admins: list[str] = []
-    """JSON: Slack user ids of people who may cancel and retry every job, and are mentioned where a job waits long."""
+    """JSON: Slack user ids of people who may see, cancel and retry every job; mentioned where one waits long."""
     edit_interval: Annotated[float, Field(ge=0)] = 3
     """Least seconds between two edits of a card, and between two updates of a home tab."""
     explain_after: Annotated[float, Field(gt=0)] = 600

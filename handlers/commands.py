@@ -113,7 +113,8 @@ class Commands:
         return self._look.page(f"{wanted}:", command["user_id"])
 
     def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
-        self._logs.open(client, command, self._queries.named(_named(rest, "logs")).id)
+        user = command["user_id"]
+        self._logs.open(client, command, self._queries.named(_named(rest, "logs"), actor=user).id, user)
         return ""
 
     def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:

@@ -46,7 +46,7 @@ class Look:
     def status(self, name: str, user: str) -> list[Block]:
         """One job with its buttons; without a name, this person's jobs that have not ended, or their last one."""
         if name:
-            job = self._queries.named(name)
+            job = self._queries.named(name, actor=user)
             buttons = cards.buttons(job, steers=self._steering.may_steer(job, user))
             return [cards.section(cards.row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons)]
         if self._queries.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
@@ -63,12 +63,15 @@ class Look:
         wanted = Which(which)
         page = self._queries.page(wanted, actor=user, before=before[-1] if before else None)
         title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
-        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
+        none = [] if page.more or page.doubtful else [cards.section("There are none.")]
+        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or none)]
         turns = []
         if before:
             turns.append(_turn("newer", "Newer", f"{which}:{','.join(before[:-1])}"))
-        if page.more:
-            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id][-TURNS:])}"))
+        if page.doubtful:
+            blocks.append(cards.context("Slack does not tell now who may see some jobs, so they are left out."))
+        if page.last and page.more:
+            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.last][-TURNS:])}"))
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
     def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
@@ -87,7 +90,8 @@ class Look:
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show the job's results in a window, with links made anew, since they may expire."""
-        self._windows.open(client, body, "Results", lambda: self._results(self._queries.find(action["value"])))
+        user, job_id = body["user"]["id"], action["value"]
+        self._windows.open(client, body, "Results", lambda: self._results(self._queries.seen(job_id, actor=user)))
         ack()
 
     def _results(self, job: Job) -> list[Block]:
@@ -108,8 +112,8 @@ class Look:
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show everything about the job in a window."""
-        user = body["user"]["id"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._queries.find(action["value"]), user))
+        user, job_id = body["user"]["id"], action["value"]
+        self._windows.open(client, body, "Job", lambda: self._details(self._queries.seen(job_id, actor=user), user))
         ack()
 
     def _details(self, job: Job, user: str) -> list[Block]:
@@ -135,7 +139,7 @@ class Look:
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
         blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
         blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
-        attempts = self._queries.attempts(job)
+        attempts = self._queries.attempts(job, actor=user)
         if len(attempts) > 1:
             tried = [f"{one.attempt}: `{one.id}` {cards.state(one)}" for one in attempts]
             blocks += [cards.section(text) for text in cards.packed(["*Attempts*", *tried])]

@@ -37,7 +37,7 @@ class Steer:
 
     def cancelled(self, name: str, user: str) -> str:
         """Cancel the job of that name; returns what to tell the person. Raises NomadsError."""
-        job = self._steering.cancel(self._queries.named(name).id, actor=user)
+        job = self._steering.cancel(self._queries.named(name, actor=user).id, actor=user)
         done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
         return f"Job {job.id} {done}."
 
@@ -51,7 +51,7 @@ class Steer:
 
     def retried(self, client: WebClient, body: Mapping[str, Any], name: str, user: str) -> str:
         """Retry the job of that name; returns what to tell the person, or no text where a form asks for more."""
-        outcome = self._steering.retry(self._queries.named(name).id, actor=user)
+        outcome = self._steering.retry(self._queries.named(name, actor=user).id, actor=user)
         if isinstance(outcome, Retried):
             return _again(outcome)
         self._windows.show(client, body, _form(outcome))

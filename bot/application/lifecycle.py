@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from bot.application.access import Access
 from bot.application.forecast import Forecast
 from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.review import Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
 from bot.domain import words
 from bot.domain.catalog import Catalog
-from bot.domain.errors import InvalidRequest
+from bot.domain.errors import InvalidRequest, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary
@@ -34,8 +35,16 @@ class Lifecycle:
     """Records the steps of jobs."""
 
     def __init__(
-        self, *, ledger: Ledger, catalog: Catalog, reviewer: Reviewer, forecast: Forecast, tokens: TokenKeeper
+        self,
+        *,
+        ledger: Ledger,
+        catalog: Catalog,
+        reviewer: Reviewer,
+        forecast: Forecast,
+        tokens: TokenKeeper,
+        access: Access,
     ) -> None:
+        self._access = access
         self._ledger = ledger
         self._catalog = catalog
         self._reviewer = reviewer
@@ -45,13 +54,18 @@ class Lifecycle:
     # Before compute has it
 
     def check(self, effect: Effect, job: Job, *, within: float) -> None:
-        """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
+        """Ask what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
 
-        Raises Unavailable where BOSS does not answer within `within` seconds.
+        Raises Unavailable where chat does not answer, or BOSS within `within` seconds.
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
             self.refuse(effect, "This pipeline is no longer on offer.", cause=Cause.REQUEST)
+            return
+        try:
+            self._access.insist(job)
+        except Refused as refusal:
+            self.refuse(effect, str(refusal), cause=Cause.REQUEST)
             return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)

@@ -18,7 +18,14 @@ class InvalidRequest(NomadsError):
 
 
 class UnknownJob(NomadsError):
-    """No job has that id."""
+    """No job has that id, or none that the person may see: the words are the same."""
+
+    def __init__(self, message: str = "There is no job of that name.") -> None:
+        super().__init__(message)
+
+
+class InDoubt(UnknownJob):
+    """Chat does not tell now whether the person may see the job. The words are those of an unknown one."""
 
 
 class NotYours(NomadsError):

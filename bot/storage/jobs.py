@@ -74,7 +74,7 @@ class Jobs:
     def _one(self, query: sa.Select[Any], job_id: str) -> Job:
         row = self._connection.execute(query, {"wanted": job_id}).one_or_none()
         if row is None:
-            raise UnknownJob("There is no job of that name.")
+            raise UnknownJob
         return _to_job(row)
 
     # Lists of jobs
@@ -114,14 +114,14 @@ class Jobs:
         )
         return self._connection.scalar(query) or 0
 
-    def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[str]:
-        """At most `most` ids of jobs that are among `names` or begin with `beginning` (if not empty), newest first."""
+    def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[Job]:
+        """At most `most` jobs whose ids are among `names` or begin with `beginning` (if not empty), newest first."""
         among: sa.ColumnElement[bool] = jobs.c.id.in_(names)
         if beginning:  # a range of the primary key: neither database needs another index
             # "z", since in most languages' order, unlike ASCII's, marks such as "~" stand before the letters
             among |= jobs.c.id.between(beginning, beginning.ljust(LONGEST_ID, "z"))
-        query = sa.select(jobs.c.id).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
-        return list(self._connection.scalars(query))
+        query = sa.select(jobs).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
+        return [_to_job(row) for row in self._connection.execute(query)]
 
     def runs(self, pipeline: str, *, most: int) -> list[tuple[int, float]]:
         """Voxels and seconds of the pipeline's last successful runs, `most` at most, newest first."""

@@ -845,11 +845,22 @@ def test_another_release_of_the_pipeline_is_other_work(world: World) -> None:
     assert proposal(world).twin is None
 
 
-def test_nothing_is_said_of_other_people_s_work_unless_boss_lets_one_read_the_data(world: World) -> None:
-    accepted(world, proposal(world))
-    with world.volumes.hanging("describe"):
-        unchecked = world.ask(actor="U02OTHER")
-    assert unchecked.twin is None
+@pytest.mark.parametrize("ended", [False, True])
+def test_nothing_is_said_of_other_people_s_work_that_one_may_not_see(world: World, ended: bool) -> None:
+    world.workspace.private["C01PILOT"] = {"U01DEMO", "U02MEMBER"}
+    job = accepted(world, proposal(world, channel="C01PILOT"))
+    if ended:
+        world.settle()
+        world.see(job, JobState.SUCCEEDED)
+
+    assert world.ask(actor="U02OTHER").twin is None, "though BOSS shows the data"
+    told = world.ask(actor="U02MEMBER").twin
+    assert told is not None
+    assert told.id == job.id
+    if not ended:
+        with pytest.raises(InvalidRequest) as refused:
+            world.submit(key="view:other", actor="U02OTHER")
+        assert job.id not in str(refused.value)
 
 
 def test_what_runs_take_is_learned_from_five_of_them(world: World) -> None:
@@ -906,7 +917,7 @@ def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: 
     world.settle(patience=3 * 3600)
     ended = world.job(job)
     assert (ended.state, ended.turned_down, ended.retryable) == (JobState.FAILED, False, True)
-    assert "BOSS could not be asked, time and again: BOSS answered with status 503." in ended.reason
+    assert "The request could not be checked, time and again: BOSS answered with status 503." in ended.reason
 
 
 def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(world: World) -> None:

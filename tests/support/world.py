@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.access import Access
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
@@ -31,6 +32,7 @@ from bot.application.worker.worker import Worker
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.checks import Prices
 from bot.domain.job import Job
+from bot.domain.people import Privacy, Standing
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
@@ -132,7 +134,8 @@ class World:
             predictions="lab/predictions",
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
-        self.queries = Queries(database=store)
+        self.access = Access(workspace=self.workspace, admins=admins)
+        self.queries = Queries(database=store, access=self.access)
         self.stories = Stories(catalog=self.catalog, output=self.output)
         self.submission = Submission(
             ledger=self.ledger,
@@ -140,7 +143,7 @@ class World:
             forecast=self.forecast,
             people=self.people,
             tokens=self.tokens,
-            workspace=self.workspace,
+            access=self.access,
         )
         self.lifecycle = Lifecycle(
             ledger=self.ledger,
@@ -148,6 +151,7 @@ class World:
             reviewer=self.reviewer,
             forecast=self.forecast,
             tokens=self.tokens,
+            access=self.access,
         )
         self.steering = Steering(
             ledger=self.ledger,
@@ -155,7 +159,7 @@ class World:
             submission=self.submission,
             people=self.people,
             workspace=self.workspace,
-            admins=admins,
+            access=self.access,
         )
         self.viewer = viewer
         self.worker = self.another_worker()
@@ -180,7 +184,7 @@ class World:
                 ledger=ledger, lifecycle=lifecycle, catalog=self.catalog, results=self.results, output=self.output
             ),
             MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
         ]
@@ -255,9 +259,26 @@ class World:
 
 
 class _Workspace(NoWorkspace):
-    """Nothing is known of chat, but for what the test says is wrong with every channel."""
+    """All people are full members, and all channels public, unless the test says otherwise."""
 
-    trouble = ""
+    def __init__(self) -> None:
+        self.trouble = ""
+        """What is wrong with every channel."""
+        self.private: dict[str, set[str]] = {}
+        """Private channels, and who is in them."""
+        self.standings: dict[str, Standing] = {}
+        self.silent = False
+        """Whether chat tells nothing."""
 
     def trouble_with(self, channel: str) -> str:
         return self.trouble
+
+    def standing_of(self, user: str) -> Standing | None:
+        return None if self.silent else self.standings.get(user, Standing.MEMBER)
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        return None if self.silent else Privacy.PRIVATE if channel in self.private else Privacy.PUBLIC
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        inside = {channel for channel, people in self.private.items() if user in people}
+        return None if self.silent else inside | {"C01GENERAL"} - set(self.private)

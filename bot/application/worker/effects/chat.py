@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from bot.application.access import Access
 from bot.application.ledger import Ledger
 from bot.application.ports import Chat, Results
 from bot.application.queries import Queries
@@ -31,8 +32,9 @@ _CARD = "card"
 class CardEffects:
     """Posts and updates a job's card."""
 
-    def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, edit_every: timedelta) -> None:
+    def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, access: Access, edit_every: timedelta) -> None:
         """`edit_every` is the least time between two edits of a card."""
+        self._access = access
         self._ledger = ledger
         self._database = ledger.database
         self._chat = chat
@@ -48,6 +50,8 @@ class CardEffects:
 
     def _post(self, effect: Effect, job: Job) -> None:
         story, key = _listened_to(self._stories, job), f"{job.id}-card"
+        if not job.checked:  # chat may not have said in time that the owner is in this channel
+            self._access.insist(job)
         if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):
             self._chat.edit_card(story, timestamp)
         else:

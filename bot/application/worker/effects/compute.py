@@ -6,6 +6,7 @@ import logging
 
 from pydantic import ValidationError
 
+from bot.application.access import UNTOLD
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
@@ -27,15 +28,15 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 """Seconds that BOSS is given for a check: nobody waits for the answer."""
 CHECKS = 20
-"""Attempts at a check, about an hour with back-off, after which the person is told that BOSS could not be asked."""
-SILENT = "BOSS could not be asked, time and again:"
+"""Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
+SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
 MAX_SUMMARY = 2**20
 """Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
-    """Asks BOSS what there was no time to ask at acceptance."""
+    """Asks BOSS and chat what there was no time to ask at acceptance."""
 
     def __init__(self, *, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._ledger = ledger
@@ -56,7 +57,7 @@ class CheckEffects:
             self._lifecycle.check(effect, job, within=CHECK_SECONDS)
 
     def _give_up(self, effect: Effect, error: str) -> None:
-        cause = Cause.VOLUME if error.startswith(SILENT) else Cause.UNKNOWN
+        cause = Cause.VOLUME if error.startswith(SILENT) and UNTOLD not in error else Cause.UNKNOWN
         self._lifecycle.refuse(effect, error, cause=cause)
 
 
