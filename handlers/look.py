@@ -17,6 +17,8 @@ from bot.domain.job import Job
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
+DETAILS = "Job"
+"""Title of the window of details."""
 TURNS = 150
 """Pages that can be turned back: a button's value holds 2,000 characters."""
 _TITLES = {
@@ -113,8 +115,12 @@ class Look:
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show everything about the job in a window."""
         user, job_id = body["user"]["id"], action["value"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._queries.seen(job_id, actor=user), user))
+        self._windows.open(client, body, DETAILS, lambda: self._details(self._queries.seen(job_id, actor=user), user))
         ack()
+
+    def details_of(self, job_id: str, user: str) -> dict[str, Any]:
+        """The window of details of the job as it stands now. Raises UnknownJob and Unavailable."""
+        return window(DETAILS, self._details(self._queries.seen(job_id, actor=user), user))
 
     def _details(self, job: Job, user: str) -> list[Block]:
         request = job.request

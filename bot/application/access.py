@@ -98,12 +98,15 @@ class Access:
 
     # Posting
 
-    def is_in(self, person: str, channel: str) -> bool:
-        """Whether the person is in the channel; False also where chat does not tell. Whoever has a terminal is."""
+    def is_in(self, person: str, channel: str, *, within: float = PATIENCE) -> bool:
+        """Whether the person is in the channel; False also where chat does not tell within `within` seconds.
+
+        Whoever has a terminal is in all of them.
+        """
         if person.startswith(TERMINAL):
             return True
         answer = self._begin(lambda: self._is_in(person, channel))
-        wait([answer], timeout=PATIENCE)
+        wait([answer], timeout=within)
         return answer.done() and answer.result() is True
 
     def posting(self, person: str, channel: str, *, again: bool = False) -> Callable[[float], Posting]:
@@ -135,10 +138,10 @@ class Access:
             raise Refused(NO_SUCH_CHANNEL)
 
     def _posting(self, person: str, channel: str, again: bool) -> Posting:
-        if trouble := self._workspace.trouble_with(channel):
-            return Posting(trouble)
         may = self._may_post(person, channel, again=again)
-        return Posting(NO_SUCH_CHANNEL if may is False else "", may is True)
+        if not may:  # first, since not even that a channel is archived is told to whoever is not in it
+            return Posting(NO_SUCH_CHANNEL if may is False else "")
+        return Posting(self._workspace.trouble_with(channel), confirmed=True)
 
     def _may_post(self, person: str, channel: str, *, again: bool) -> bool | None:
         if person.startswith(TERMINAL) or (again and person in self._admins):

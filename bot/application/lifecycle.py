@@ -130,12 +130,12 @@ class Lifecycle:
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNABLE or change.job.waiting:
                 return False
-            since = next(step.at for step in change.story if step.state is JobState.RUNNABLE)
+            step = change.entered(JobState.RUNNABLE)
             cause = words.shortened(words.printable(cause), MAX_REASON) or NO_CAUSE
             change.set(waiting=cause)
             if change.preferences.tells(JobState.RUNNABLE):
-                told = f"Waiting to run for {words.duration(change.at - since)}. {cause}"
-                change.tell(JobState.RUNNABLE, told, reply=change.next_reply(separate=True))
+                told = f"{step.text} Waiting to run for {words.duration(change.at - step.at)}. {cause}".lstrip()
+                change.tell(step, told, reply=change.next_reply(separate=True))
             change.show()
             return True
 
@@ -145,11 +145,11 @@ class Lifecycle:
             if change.job.state in FINAL:
                 return
             change.set(cancelled_by=None, cancelled_at=None)
-            last = change.story[-1]
+            last = change.entered(change.job.state)
             before, _, _ = last.text.partition(NOT_CANCELLED)  # the latest refusal is enough
             said = words.shortened(words.printable(reason), MAX_REFUSAL)
             reply = last.reply or change.next_reply(separate=True)
-            change.tell(last.state, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
+            change.tell(last, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
             change.show()
 
     # At its end
@@ -180,8 +180,8 @@ class Lifecycle:
                 log_tail=tail,
                 token_ref=None if erased and masked else job.token_ref,
             )
-            last = change.story[-1]
-            change.tell(job.state, _ending(job), reply=last.reply)
+            last = change.entered(job.state)
+            change.tell(last, _ending(job), reply=last.reply)
             change.show()
             if job.request.channel and last.reply and summary and summary.preview:
                 change.enqueue(Kind.PREVIEW)
@@ -193,8 +193,8 @@ class Lifecycle:
 def _warn(change: JobChange, warnings: Sequence[str]) -> None:
     """Add the warnings to the text of the acceptance."""
     if warnings:
-        (accepted,) = (step for step in change.story if step.state is JobState.ACCEPTED)
-        change.tell(JobState.ACCEPTED, " ".join([accepted.text, *warnings]), reply=accepted.reply)
+        accepted = change.entered(JobState.ACCEPTED)
+        change.tell(accepted, " ".join([accepted.text, *warnings]), reply=accepted.reply)
     change.show()
 
 

@@ -84,10 +84,13 @@ class Queries:
         self._database = database
         self._access = access
 
-    def seen(self, job_id: str, *, actor: str) -> Job:
-        """The job of that id, for this person. Raises UnknownJob, and of that InDoubt, where they may not see it."""
+    def seen(self, job_id: str, *, actor: str, within: float = PATIENCE) -> Job:
+        """The job of that id, for this person. Raises UnknownJob, and of that InDoubt, where they may not see it.
+
+        Chat has `within` seconds.
+        """
         job = self.find(job_id)
-        (sees,) = self._access.judged(actor, [job])
+        (sees,) = self._access.judged(actor, [job], within=within)
         if sees:
             return job
         raise InDoubt if sees is None else UnknownJob
@@ -99,37 +102,39 @@ class Queries:
 
     def named(self, name: str, *, actor: str) -> Job:
         """The job whose id this person typed, in letters of any case. Raises UnknownJob, which suggests similar ids."""
+        until = time.monotonic() + PATIENCE
         wanted = name.strip().strip("`").casefold()
         near: list[str] = []
         if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
             try:
                 return self.seen(wanted, actor=actor)
             except UnknownJob:
-                near = self._near(wanted, actor)
+                near = self._near(wanted, actor, until=until)
         shown = words.shortened(words.printable(name.strip()), SHOWN_NAME)
         hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
         raise UnknownJob(f"There is no job “{shown}”; {hint}")
 
-    def _near(self, wanted: str, actor: str) -> list[str]:
+    def _near(self, wanted: str, actor: str, *, until: float) -> list[str]:
         beginning = wanted if len(wanted) >= BEGINNING else ""
         with self._database.read() as transaction:
             alike = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=ALIKE)
         others = [job for job in alike if job.id != wanted]  # chat may have answered just now
-        return [job.id for job in self._seen(others, actor)][:NEAR]
+        return [job.id for job in self._seen(others, actor, within=_left(until))][:NEAR]
 
-    def _seen(self, jobs: Sequence[Job], actor: str) -> list[Job]:
-        return [job for job, sees in zip(jobs, self._access.judged(actor, jobs), strict=True) if sees]
+    def _seen(self, jobs: Sequence[Job], actor: str, *, within: float = PATIENCE) -> list[Job]:
+        return [job for job, sees in zip(jobs, self._access.judged(actor, jobs, within=within), strict=True) if sees]
 
     def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
         """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
 
         Neither somebody else's mail address nor a channel that the person is not in is part of it.
         """
+        until = time.monotonic() + PATIENCE
         job = self.seen(job_id, actor=actor)
         values = dict(job.request.typed)
         if not job.mail_for(actor):
             values.pop("email", None)
-        if job.request.channel and not self._access.is_in(actor, job.request.channel):
+        if job.request.channel and not self._access.is_in(actor, job.request.channel, within=_left(until)):
             values.pop("channel", None)
         return values
 
@@ -146,8 +151,7 @@ class Queries:
         doubtful = False
         for read in range(READS):
             page = self.page_of(_SHOWN[which], before=before, most=CHUNK if read else most + 1)
-            within = max(0.0, until - time.monotonic())
-            sights = self._access.judged(actor, page.jobs, within=within)
+            sights = self._access.judged(actor, page.jobs, within=_left(until))
             doubtful |= None in sights
             found += [job for job, sees in zip(page.jobs, sights, strict=True) if sees]
             if len(found) > most:
@@ -199,6 +203,11 @@ class Queries:
         """The timestamp of the job's card; None until the card is posted."""
         with self._database.read() as transaction:
             return transaction.messages.timestamp(job_id, "card")
+
+
+def _left(until: float) -> float:
+    """Seconds until that moment; 0 where it has passed."""
+    return max(0.0, until - time.monotonic())
 
 
 def _page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -11,7 +12,7 @@ from bot.application.ledger import Ledger
 from bot.application.people import People
 from bot.application.ports import Workspace
 from bot.application.queries import Queries
-from bot.application.submission import ANOTHER_RUNS, Submission
+from bot.application.submission import ANOTHER_RUNS, LEAST_SECONDS, Submission
 from bot.domain import words
 from bot.domain.errors import NomadsError, NotYours, TooLate
 from bot.domain.job import AlreadyRunning, Job
@@ -96,14 +97,18 @@ class Steering:
             raise TooLate(f"Job {job.id} has succeeded; “Edit and rerun” runs it again.")
         return job
 
-    def retry(self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "") -> Retried | Needed:
+    def retry(
+        self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "", within: float = 0
+    ) -> Retried | Needed:
         """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
 
         The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
-        actor's own. Returns Needed where either is missing. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
+        actor's own. Returns Needed where either is missing. BOSS is asked about a typed token for `within` seconds at
+        most; a token that BOSS refuses spends no retry. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
         InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to, or the actor is not in
         it, or another job that the actor may not see does the same.
         """
+        until, typed = time.monotonic() + within, bool(token and token.get_secret_value())
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:
             return Retried(job=self._queries.find(job.retried_as), before=job, already=True)
@@ -115,8 +120,9 @@ class Steering:
         email = email or self._mail_for(job, actor)
         if token is None or not email:
             return Needed(job=job, token=token is None, email=not email)
+        left = max(LEAST_SECONDS, until - time.monotonic()) if typed and within else 0
         try:
-            again = self._submission.accept_retry(job, actor=actor, token=token, email=email)
+            again = self._submission.accept_retry(job, actor=actor, token=token, email=email, within=left)
         except AlreadyRunning as found:
             if self._access.may_see(actor, found.job):
                 raise

@@ -187,14 +187,19 @@ class Submission:
         """
         return self._take(proposal, actor=actor, key=key, again=again)
 
-    def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str) -> Job:
+    def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str, within: float = 0) -> Job:
         """Accept a new attempt at a job that ended without success; BOSS is asked before the attempt is submitted.
 
-        All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
+        With `within`, BOSS is asked for so many seconds before the attempt is accepted as well, so that a token that
+        BOSS refuses spends no retry. All calls for one job return one new job.
+
+        Raises InvalidRequest, AlreadyRunning and Unavailable.
         """
         key = f"retry:{job.id}"
         try:
-            reviewed = self.review({**job.request.typed, "email": email}, token)
+            reviewed = self.review({**job.request.typed, "email": email}, token, within=within)
+            if within:
+                self._reviewer.ask(reviewed, within=within)
         except InvalidRequest:
             if known := self._taken(key):
                 return known

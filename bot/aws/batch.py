@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bot.aws.clients import Clients, Unanswered, translated
+from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.aws.guards import differences
 from bot.domain.errors import Refused
@@ -64,6 +64,8 @@ AWS's own words in place of `{said}`."""
 _TAKEN_BACK = "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
 MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
+_QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
+"""States in which no attempt is under way: all that a job has had are over."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -118,7 +120,12 @@ def definition(
 
 
 class BatchCompute:
-    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call."""
+    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call.
+
+    A refusal to submit, describe or terminate is an answer of AWS's own with ClientException, or with a code that all
+    AWS services use for a mistake of the caller's (see `translated`). Everything else is in doubt: a submission is then
+    looked for by its name, a job is not taken for unknown, and a termination is asked for again.
+    """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
@@ -193,7 +200,7 @@ class BatchCompute:
                 timeout={"attemptDurationSeconds": max(SHORTEST, math.ceil(work.timeout.total_seconds()))},
                 tags=clean_tags(work.tags),
             )
-        return answer["jobId"]
+            return str(wanted(answer, "jobId"))
 
     def ensure(self, request: Mapping[str, Any]) -> str:
         """The ARN of an active job definition with exactly this content (see `definition`), registered if need be."""
@@ -216,7 +223,7 @@ class BatchCompute:
             pages = self._clients.batch.get_paginator("describe_job_definitions").paginate(
                 jobDefinitionName=name, status="ACTIVE"
             )
-            found: list[Mapping[str, Any]] = [one for page in pages for one in page["jobDefinitions"]]
+            found: list[Mapping[str, Any]] = [one for page in pages for one in wanted(page, "jobDefinitions")]
         return sorted(found, key=lambda one: one["revision"], reverse=True)
 
     def _register(self, request: Mapping[str, Any], mark: str) -> str:
@@ -224,7 +231,7 @@ class BatchCompute:
             answer = self._clients.batch.register_job_definition(
                 **{**request, "tags": {**request["tags"], CONTENT_TAG: mark}}
             )
-        return answer["jobDefinitionArn"]
+            return str(wanted(answer, "jobDefinitionArn"))
 
     def find(self, name: str) -> str | None:
         """The id of the newest job of that name on the queue, whatever its state; None where there is none.
@@ -237,7 +244,7 @@ class BatchCompute:
                 jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
             )
             # AWS's filter knows no upper and lower case, so the name is compared again.
-            same = [job for page in pages for job in page["jobSummaryList"] if job["jobName"] == name]
+            same = [job for page in pages for job in wanted(page, "jobSummaryList") if job["jobName"] == name]
         return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
@@ -254,7 +261,8 @@ class BatchCompute:
     def _describe(self, ids: list[str]) -> list[tuple[str, Observation]]:
         with translated("AWS Batch did not say how its jobs are"):
             answer = self._describer.describe_jobs(jobs=ids)
-        return [(job["jobId"], _observation(job)) for job in answer["jobs"]]
+            # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
+            return [(job["jobId"], _observation(job)) for job in wanted(answer, "jobs")]
 
     @cached_property
     def _describer(self) -> BatchClient:
@@ -322,14 +330,22 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
     """
     if response_dict["status_code"] != 200:
         return
+    try:
+        said = json.loads(response_dict["body"])
+    except (ValueError, RecursionError):
+        said = None
+    described = said.get("jobs") if isinstance(said, dict) else None
+    if not isinstance(described, list):
+        raise Unanswered("AWS Batch's answer does not say how its jobs are.")
     jobs = []
-    for job in json.loads(response_dict["body"]).get("jobs", ()):
+    for job in described:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
-            _part(attempt, "statusReason") | {"container": _container(attempt)}
-            for attempt in job.get("attempts", ())[-1:]
+            _part(attempt, "statusReason", "stoppedAt") | {"container": _container(attempt)}
+            for attempt in job.get("attempts", ())
         ]
+        kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
         jobs.append(kept)
     response_dict["body"] = json.dumps({"jobs": jobs}).encode()
 
@@ -344,9 +360,11 @@ def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _observation(job: Mapping[str, Any]) -> Observation:
     """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say."""
-    attempt: Mapping[str, Any] = (job.get("attempts") or [{}])[-1]
+    attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
+    attempt: Mapping[str, Any] = attempts[-1] if attempts else {}
     container = {**attempt.get("container", {}), **job.get("container", {})}
     state = JobState(job["status"])
+    over = [one for one in attempts if state in _QUEUED or one.get("stoppedAt") or one.get("statusReason")]
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
     exit_code = container.get("exitCode") if state in FINAL else None
     cause: Cause | None = None
@@ -367,7 +385,21 @@ def _observation(job: Mapping[str, Any]) -> Observation:
         started_at=_time(job.get("startedAt")),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
+        attempt=None if state in FINAL else len(over) + 1,  # an end is an end, whichever attempt it was
+        attempts=(job.get("retryStrategy") or {}).get("attempts"),
+        again=_again(over[-1], state) if over and state not in FINAL else "",
     )
+
+
+def _again(attempt: Mapping[str, Any], state: JobState) -> str:
+    """Why a job begins another attempt, and for what, by the attempt that is over."""
+    reason = str(attempt.get("statusReason") or "")
+    if reason.startswith("Host EC2"):
+        waits = "running again on another" if state is JobState.RUNNING else "waiting for another"
+        return f"Its machine was taken back; {waits}"
+    words, _ = _words(reason, str(attempt.get("container", {}).get("reason", "")), None)
+    said = f" ({words.rstrip('.')})" if words else ""
+    return f"It could not be run{said}; {'running' if state is JobState.RUNNING else 'waiting to run'} again"
 
 
 def _waiting(status_reason: str) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bot.aws.clients import Clients, translated
+from bot.aws.clients import wanted as field_of
 from bot.aws.config import AwsConfig
 
 UPLOAD_DAYS = 1
@@ -192,7 +193,10 @@ class Guards:
         name, logs = self._config.log_group, self._clients.logs
         with translated(f"The log group {name} could not be looked for"):
             pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
-            return next((group for page in pages for group in page["logGroups"] if group["logGroupName"] == name), None)
+            return next(
+                (group for page in pages for group in field_of(page, "logGroups") if group["logGroupName"] == name),
+                None,
+            )
 
     def retention(self, group: Mapping[str, Any]) -> Guard:
         """The group retains its lines for as long as the settings say."""
@@ -216,15 +220,16 @@ class Guards:
     def machines(self) -> Any:
         """The compute environment as AWS Batch describes it; None where there is none."""
         with translated("AWS Batch did not show its compute environments"):
-            found = self._clients.batch.describe_compute_environments(
+            answer = self._clients.batch.describe_compute_environments(
                 computeEnvironments=[self._config.compute_environment]
-            )["computeEnvironments"]
+            )
+            found = field_of(answer, "computeEnvironments")
         return found[0] if found else None
 
     def queue(self) -> Any:
         """The queue as AWS Batch describes it; None where there is none."""
         with translated("AWS Batch did not show its queues"):
-            found = self._clients.batch.describe_job_queues(jobQueues=[self._config.queue])["jobQueues"]
+            found = field_of(self._clients.batch.describe_job_queues(jobQueues=[self._config.queue]), "jobQueues")
         return found[0] if found else None
 
     def machines_state(self, found: Mapping[str, Any]) -> Guard:

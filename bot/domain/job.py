@@ -92,6 +92,9 @@ class Job(BaseModel):
     """Who asked for the job's end."""
     cancelled_at: datetime | None = None
     attempt: int = 1
+    """Which attempt of people's at the request the job is: one more than the job that it tries again."""
+    compute_attempt: int = 1
+    """Which of compute's own attempts at the job this is: one more each time that a machine was taken back."""
     retry_of: str | None = None
     """The job that this one tries again."""
     retried_as: str | None = None
@@ -201,13 +204,17 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A state a job entered, when, and what is told of it."""
+    """A state a job entered, or a note while it was there; when, and what is told of it."""
 
     state: JobState
     at: datetime
     text: str
     reply: int | None
     """Number of the reply that tells the step; None: no reply does."""
+    note: bool = False
+    """Whether the job did not enter the state then: it was there, and something was told."""
+    number: int = 0
+    """The step's place in the job's story, from 1; the database gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +224,7 @@ class Watched:
     id: str
     compute_id: str
     state: JobState
+    compute_attempt: int
     submitted_at: datetime
     runnable_at: datetime | None
     """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""

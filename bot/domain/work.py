@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.domain.states import JobState
+from bot.domain.states import FINAL, JobState
 from contract.program import BOSS_FAILED, WRONG, read_progress
 
 
@@ -63,6 +63,22 @@ class Observation:
     stopped_at: datetime | None = None
     log: str | None = None
     """Where compute stores the program's output, in a form that only compute understands."""
+    attempt: int | None = None
+    """Which of compute's attempts at the job this is, from 1; None: the one that is known, whichever that is."""
+    attempts: int | None = None
+    """How many attempts compute makes at most; None: not known."""
+    again: str = ""
+    """In an attempt after the first: why, and for what, as the beginning of a sentence; empty: not known."""
+
+    def follows(self, state: JobState, attempt: int) -> bool:
+        """Whether a job in that state of that attempt moves by this observation.
+
+        A job moves forwards within an attempt, and to a later attempt, whatever the state there; never to an earlier
+        one, and never from its end.
+        """
+        if self.attempt is None or self.attempt == attempt:
+            return self.state.follows(state)
+        return self.attempt > attempt and state not in FINAL
 
     @property
     def why(self) -> Cause:

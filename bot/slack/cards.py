@@ -236,6 +236,8 @@ def state(job: Job) -> str:
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
+    if job.compute_attempt > 1 and job.state in WAITING:
+        return f"⏳ Waiting again to run, attempt {job.compute_attempt}{why}"
     return f"{_STATES[job.state]}{why}"
 
 
@@ -278,6 +280,8 @@ def _since(job: Job) -> str:
     when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
     if job.ended:
         return f"\n{moment(job.finished_at)}" if job.finished_at and job.state is not JobState.CANCELLED else ""
+    if job.compute_attempt > 1 and job.state in WAITING:
+        return ""  # its first submission would mislead
     return f"\nsince {moment(when)}" if when else ""
 
 
@@ -312,7 +316,7 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     texts = packed([_named(story) + told[0], *told[1:]] if told else [])
     if story.helpers:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
-    ended = bool(steps) and steps[-1].state in FINAL
+    ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note
     if ended and job.state is JobState.SUCCEEDED:
         folder = words.link(story.address, "All files")
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]

@@ -145,13 +145,14 @@ class Jobs:
                 jobs.c.id,
                 jobs.c.compute_id,
                 jobs.c.state,
+                jobs.c.compute_attempt,
                 jobs.c.submitted_at,
                 sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
             )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)
         )
-        return [Watched(i, c, JobState(s), t, r) for i, c, s, t, r in self._connection.execute(query)]
+        return [Watched(i, c, JobState(s), *more) for i, c, s, *more in self._connection.execute(query)]
 
 
 @lru_cache

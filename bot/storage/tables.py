@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration."""
 
 
@@ -60,6 +60,7 @@ jobs = sa.Table(
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("cancelled_at", Utc),
     sa.Column("attempt", sa.Integer, nullable=False, default=1),
+    sa.Column("compute_attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_of", sa.String(16)),
     sa.Column("retried_as", sa.String(16)),
     sa.Column("runnable_at", Utc),
@@ -100,10 +101,12 @@ transitions = sa.Table(
     "transitions",
     metadata,
     sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("state", sa.String(16), primary_key=True),  # a job enters a state once
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # in the order of the story
+    sa.Column("state", sa.String(16), nullable=False),
     sa.Column("at", Utc, nullable=False),
     sa.Column("text", sa.Text, nullable=False, default=""),
     sa.Column("reply", sa.Integer),  # which reply tells it; null: none does
+    sa.Column("note", sa.Boolean, nullable=False, server_default=sa.false()),  # told in the state, not entered then
 )
 
 messages = sa.Table(

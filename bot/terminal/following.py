@@ -23,7 +23,7 @@ from bot.domain.work import LogLine
 from bot.settings import Settings
 from bot.terminal.screen import Screen, how_far, screen
 from bot.terminal.serve import working
-from bot.terminal.submit import LOOK, current_actor, follow, token
+from bot.terminal.submit import LOOK, PATIENCE, current_actor, follow, token
 from contract.masking import MASK
 
 TAIL = 1000
@@ -137,7 +137,7 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     given = token()
     with working(core):
         try:
-            outcome = core.steering.retry(job.id, actor=current_actor(), token=given)
+            outcome = core.steering.retry(job.id, actor=current_actor(), token=given, within=PATIENCE)
             if isinstance(outcome, Needed):
                 raise InvalidRequest({"token": token_problem("")})
             again = outcome.job

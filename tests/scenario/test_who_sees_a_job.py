@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from bot.app import Nomads
 from bot.application import queries
+from bot.application.access import PATIENCE
 from bot.application.queries import Which
 from bot.application.steering import Retried
 from bot.application.submission import Form
@@ -256,6 +258,12 @@ def test_a_submission_into_a_channel_one_is_not_in_is_refused_like_one_that_is_n
     assert served.jobs == 0
 
 
+def test_that_a_private_channel_is_archived_is_told_to_those_who_are_in_it(served: Served) -> None:
+    served.slack.archive("#pilot-data")
+    assert crafted(served, OUTSIDER, PRIVATE) == {"channel": NO_SUCH_CHANNEL}
+    assert crafted(served, MEMBER, PRIVATE) == {"channel": "This channel is archived; choose another one."}
+
+
 def test_a_submission_into_a_private_channel_one_is_in_is_taken(served: Served) -> None:
     assert crafted(served, MEMBER, PRIVATE) == {}
     assert served.jobs == 1
@@ -334,6 +342,22 @@ def test_similar_ids_are_suggested_of_jobs_that_one_may_see(world: World) -> Non
         with pytest.raises(UnknownJob) as unknown:
             world.queries.named(typed, actor=OUTSIDER)
         assert str(unknown.value) == f"There is no job “{typed}”; a job's id stands on its card and in lists."
+
+
+def test_a_name_is_answered_in_the_time_of_one_question(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = world.accept(channel=PRIVATE)
+    now, given = [0.0], list[float]()
+
+    def silent(_person: str, jobs: Sequence[Job], *, within: float) -> list[bool | None]:
+        now[0] += within
+        given.append(within)
+        return [None] * len(jobs)
+
+    monkeypatch.setattr(world.access, "judged", silent)
+    monkeypatch.setattr(queries, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(UnknownJob):
+        world.queries.named(job.id, actor=MEMBER)
+    assert given == [PATIENCE, 0], "Slack waits three seconds for the answer to a command"
 
 
 def test_a_job_in_doubt_is_told_as_an_unknown_one(world: World) -> None:

@@ -28,6 +28,7 @@ from unittest.mock import patch
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSResponse
 from botocore.loaders import Loader
 from moto import mock_aws
 from moto.backends import get_backend
@@ -38,6 +39,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 from moto.ses.models import ses_backends
+from urllib3 import HTTPResponse
 
 from bot.application.ports import Compute, Mailer, Results, Secrets
 from bot.aws.batch import BatchCompute
@@ -491,3 +493,13 @@ def mailer() -> Iterator[tuple[Mailer, Callable[[], list[EmailMessage]]]]:
             return [message_from_string(mail.raw_data, policy=policy.SMTP) for mail in kept]
 
         yield SesMailer(config=world.config, mime=partial(mime, sender=SENDER), clients=world.clients), sent
+
+
+def answer_otherwise(client: Any, operation: str, *, status: int, content: bytes, kind: str = "text/html") -> None:
+    """Let every further call of that operation get exactly this over HTTP, as a proxy on the way may answer."""
+
+    def reply(request: Any, **_: Any) -> AWSResponse:
+        headers: Any = {"content-type": kind, "content-length": str(len(content))}
+        return AWSResponse(request.url, status, headers, HTTPResponse(io.BytesIO(content), preload_content=False))
+
+    client.meta.events.register_first(f"before-send.{_event(operation)}", reply)

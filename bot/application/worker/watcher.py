@@ -107,7 +107,7 @@ class Watcher:
                 observation = self._observed(job, seen.get(job.compute_id))
                 if observation is None:
                     continue
-                if observation.state.follows(job.state):
+                if observation.follows(job.state, job.compute_attempt):
                     moved += bool(attempt(self._lifecycle.observe, job.id, observation))
                 if observation.state is JobState.RUNNING:
                     running.append((job, observation.log))

@@ -394,6 +394,46 @@ def test_what_the_job_itself_does_not_say_its_last_attempt_does(world: World) ->
     assert "taken back" in seen.reason
 
 
+TAKEN_BACK = {"statusReason": "Host EC2 (instance i-0) terminated.", "startedAt": 1, "stoppedAt": 2, "container": {}}
+NOT_STARTED = {"statusReason": "Task failed to start", "container": {"reason": "CannotPullContainerError: timed out"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "attempt", "again"),
+    [
+        ("RUNNABLE", [], 1, ""),
+        ("RUNNING", [], 1, ""),
+        ("RUNNING", [{"startedAt": 1, "container": {}}], 1, ""),
+        ("RUNNABLE", [TAKEN_BACK], 2, "Its machine was taken back; waiting for another"),
+        ("STARTING", [TAKEN_BACK], 2, "Its machine was taken back; waiting for another"),
+        ("RUNNING", [TAKEN_BACK], 2, "Its machine was taken back; running again on another"),
+        ("RUNNING", [TAKEN_BACK, {"container": {}}], 2, "Its machine was taken back; running again on another"),
+        ("RUNNABLE", [TAKEN_BACK, TAKEN_BACK], 3, "Its machine was taken back; waiting for another"),
+        (
+            "RUNNABLE",
+            [NOT_STARTED],
+            2,
+            "It could not be run (Its container image could not be fetched: CannotPullContainerError: timed out); "
+            "waiting to run again",
+        ),
+        ("FAILED", [TAKEN_BACK, TAKEN_BACK, TAKEN_BACK], None, ""),
+        ("SUCCEEDED", [TAKEN_BACK, {"container": {}}], None, ""),
+    ],
+)
+def test_attempts_are_counted_by_those_that_are_over(
+    world: World, status: str, attempts: list[dict[str, Any]], attempt: int | None, again: str
+) -> None:
+    """moto knows of no attempts, so these are answers as AWS documents them."""
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = _described(job) | {"status": status, "statusReason": "", "attempts": attempts}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.attempt, seen.attempts, seen.again) == (attempt, 3, again)
+
+
 @pytest.mark.parametrize(
     ("reason", "container_reason", "exit_code", "words"),
     [

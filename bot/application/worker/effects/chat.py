@@ -102,7 +102,7 @@ class ThreadEffects:
             thread = _thread(transaction, job)
             told = [t for t in transaction.story.of(job.id) if t.reply == int(effect.subject) and t.text]
             timestamp = transaction.messages.timestamp(job.id, name)
-        steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
+        steps = [Step(text=t.text, at=t.at, state=t.state, note=t.note) for t in told]
         story = self._named(story, steps)
         key = f"{job.id}-{name}"
         posted = timestamp is not None
@@ -118,7 +118,7 @@ class ThreadEffects:
 
     def _named(self, story: Story, steps: Sequence[Step]) -> Story:
         """The story with its mentions: at the end the owner, if they want that; where the job waits long, admins."""
-        last = steps[-1].state if steps else None
+        last = steps[-1].state if steps and not steps[-1].note else None
         if last is JobState.RUNNABLE:
             return replace(story, helpers=self._admins)
         if last in FINAL:

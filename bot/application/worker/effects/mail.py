@@ -53,5 +53,5 @@ class MailEffects:
             step = story[0] if effect.kind is Kind.MAIL_ACCEPTED else story[-1]
             said = words.shortened(words.printable(_ADDRESS.sub("the address", error)).strip().rstrip("."), MAX_CAUSE)
             reply = step.reply or change.next_reply(separate=True)
-            change.tell(step.state, f"{step.text} {NOT_MAILED} {said}. {ADVICE}".strip(), reply=reply)
+            change.tell(step, f"{step.text} {NOT_MAILED} {said}. {ADVICE}".strip(), reply=reply)
             change.show()
