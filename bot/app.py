@@ -23,12 +23,13 @@ from bot.application.people import People
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
 from bot.application.queries import Queries
 from bot.application.review import Reviewer
+from bot.application.stalls import Stalls
 from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Submission
 from bot.application.tokens import TokenKeeper
 from bot.application.visits import Visits
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
+from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import EffectHandlers
@@ -182,6 +183,7 @@ def build_core(
     )
     output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens, links=links)
     stories = Stories(catalog=catalog, output=output)
+    stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(
         catalog=catalog,
         results=backend.results,
@@ -191,8 +193,22 @@ def build_core(
     )
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
-        SubmitEffects(ledger=ledger, lifecycle=lifecycle, compute=backend.compute, tokens=tokens, launcher=launcher),
-        CollectEffects(ledger=ledger, lifecycle=lifecycle, catalog=catalog, results=backend.results, output=output),
+        SubmitEffects(
+            ledger=ledger,
+            lifecycle=lifecycle,
+            stalls=stalls,
+            compute=backend.compute,
+            tokens=tokens,
+            launcher=launcher,
+        ),
+        CollectEffects(
+            ledger=ledger,
+            lifecycle=lifecycle,
+            stalls=stalls,
+            catalog=catalog,
+            results=backend.results,
+            output=output,
+        ),
         MailEffects(
             ledger=ledger,
             mailer=mailer(settings),
@@ -208,6 +224,7 @@ def build_core(
         effects += [
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
+            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]
     lease = timedelta(seconds=settings.lease_seconds)
@@ -220,7 +237,12 @@ def build_core(
         leadership=lease / 3,
     )
     watcher = Watcher(
-        database=database, lifecycle=lifecycle, compute=backend.compute, logs=backend.logs, patience=patience
+        database=database,
+        lifecycle=lifecycle,
+        stalls=stalls,
+        compute=backend.compute,
+        logs=backend.logs,
+        patience=patience,
     )
     return Core(
         settings=settings,

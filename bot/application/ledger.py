@@ -190,13 +190,12 @@ class JobChange:
         if reply:
             self._post(reply)
 
-    def remark(self, sentence: str) -> None:
-        """Add the sentence to the last step, in the thread too, where no step of the job says it yet."""
-        story = self.story
-        if any(sentence in step.text for step in story):
-            return
-        last = story[-1]
-        self.tell(last, f"{last.text} {sentence}".strip(), reply=last.reply or self.next_reply(separate=True))
+    def note(self, text: str) -> None:
+        """Tell something of the state in which the job is, in a reply of its own where its owner wants all steps."""
+        reply = self.next_reply(separate=True) if self.preferences.tells(JobState.RUNNABLE) else None
+        self.transaction.story.enter(self.job.id, Transition(self.job.state, self.at, text, reply, note=True))
+        if reply:
+            self._post(reply)
 
     def next_reply(self, *, separate: bool) -> int:
         """The number of the reply that tells a step taken now: the last one, if its last step is fresh, else a new one.

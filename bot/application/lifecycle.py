@@ -179,6 +179,9 @@ class Lifecycle:
                 reason=reason,
                 log_tail=tail,
                 token_ref=None if erased and masked else job.token_ref,
+                stalled_since=None,
+                stalled="",
+                stalled_told=False,
             )
             last = change.entered(job.state)
             change.tell(last, _ending(job), reply=last.reply)

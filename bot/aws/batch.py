@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
+from bot.aws.guards import differences
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, Observation, Work
@@ -39,6 +40,7 @@ CONTENT_TAG = "nomads-content"
 
 _TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
 """Passes the token to a program that takes it as an argument only, without the token in any request to AWS."""
+_NO_IMAGE = "CannotPullContainerError"
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
     "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
@@ -100,9 +102,13 @@ def definition(
         "containerProperties": container,
         "retryStrategy": {
             "attempts": config.attempts,
-            # A spot machine that was taken back is no fault of the program; any other failure is final.
+            # A machine that was taken back, a container that did not start and an image that did not come are no fault
+            # of the program. An image that is not there will not come; any other failure is final too.
             "evaluateOnExit": [
                 {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onReason": f"{_NO_IMAGE}: Error response from daemon: manifest*", "action": "EXIT"},
+                {"onReason": f"{_NO_IMAGE}*", "action": "RETRY"},
+                {"onStatusReason": "Task failed to start*", "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
             ],
         },
@@ -205,17 +211,20 @@ class BatchCompute:
             return self._definitions[mark]
 
     def _look_up(self, request: Mapping[str, Any], mark: str) -> str | None:
+        for found in self.active(request["jobDefinitionName"]):
+            # A revision that somebody made from ours by hand has our tag, but not our content.
+            if found.get("tags", {}).get(CONTENT_TAG) == mark and not differences(found, request):
+                return str(found["jobDefinitionArn"])
+        return None
+
+    def active(self, name: str) -> list[Mapping[str, Any]]:
+        """The active job definitions of that name, the newest first."""
         with translated("AWS Batch did not show its job definitions"):
             pages = self._clients.batch.get_paginator("describe_job_definitions").paginate(
-                jobDefinitionName=request["jobDefinitionName"], status="ACTIVE"
+                jobDefinitionName=name, status="ACTIVE"
             )
-            same = [
-                found
-                for page in pages
-                for found in wanted(page, "jobDefinitions")
-                if found.get("tags", {}).get(CONTENT_TAG) == mark
-            ]
-        return max(same, key=lambda found: found["revision"])["jobDefinitionArn"] if same else None
+            found: list[Mapping[str, Any]] = [one for page in pages for one in wanted(page, "jobDefinitions")]
+        return sorted(found, key=lambda one: one["revision"], reverse=True)
 
     def _register(self, request: Mapping[str, Any], mark: str) -> str:
         with translated("AWS Batch did not take the job definition"):
@@ -364,7 +373,8 @@ def _observation(job: Mapping[str, Any]) -> Observation:
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
     elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
-        words, cause = reason, Cause.UNKNOWN  # whoever ended it said why; the container's reason says nothing more
+        # Whoever ended it said why; the container's reason says nothing more.
+        words, cause = _given_up(reason) or reason, Cause.UNKNOWN
     else:
         words, cause = _words(reason, str(container.get("reason", "")), exit_code)
     return Observation(
@@ -401,6 +411,14 @@ def _waiting(status_reason: str) -> str:
     code = re.match(r"([A-Z_]+)(?::[A-Z0-9_]+)?", said)
     known = code and (_WAITS.get(code[0]) or _WAITS.get(code[1]))
     return known.format(said=said.rstrip(".")) if known else said
+
+
+def _given_up(status_reason: str) -> str:
+    """What is told where the queue's own limit ended a job that could not start; empty for any other end."""
+    if not status_reason.startswith(("CAPACITY:", "MISCONFIGURATION:")):
+        return ""
+    said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split()).rstrip(".")[:MAX_WORDS]
+    return f"It could not start, and the queue gave it up after the time that it allows ({said}): ask {_ADMIN}."
 
 
 def _words(status_reason: str, container_reason: str, exit_code: int | None) -> tuple[str, Cause | None]:

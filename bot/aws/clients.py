@@ -16,6 +16,7 @@ from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable, patie
 if TYPE_CHECKING:
     from boto3.session import Session
     from types_boto3_batch import BatchClient
+    from types_boto3_iam import IAMClient
     from types_boto3_logs import CloudWatchLogsClient
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -38,7 +39,6 @@ _PATIENCE = frozenset(
         "RequestThrottledException",
         "RequestTimeout",
         "RequestTimeoutException",
-        "SendingPausedException",
         "SlowDown",
         "ThrottledException",
         "Throttling",
@@ -95,26 +95,34 @@ _REFUSALS = _DENIED | {
     "EntityTooLarge",
     "IllegalLocationConstraintException",
     "InvalidArgument",
+    "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
     "InvalidObjectState",
     "InvalidRequest",
     "KeyTooLongError",
-    # SES
+    "MalformedPolicy",
+    # SES; an account that is paused or suspended needs an admin, so that people should hear of it at once
+    "AccountSuspendedException",
     "BadRequestException",
     "MailFromDomainNotVerifiedException",
     "MessageRejected",
     "NotFoundException",
+    "SendingPausedException",
 }
 """Error codes with which AWS's documentation says that the request is the caller's mistake."""
 _BAD_TIMES = ("expired", "clock", "request time", "current time", "signature")
 """Words in AWS's text by which access is denied for the time or the signature of a request, not for a missing right."""
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 """Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
-_ABSENT = frozenset({"NoSuchBucket", "NoSuchKey", "NoSuchUpload", "ResourceNotFoundException"})
+_ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NoSuchUpload", "ResourceNotFoundException"})
 
 
 class Unanswered(Unavailable):
     """The request may have reached AWS, but no answer came back: whether AWS performed it is not known."""
+
+
+class Denied(Refused):
+    """These credentials may not make the call."""
 
 
 class Clients:
@@ -202,12 +210,21 @@ class Clients:
         return cast("CloudWatchLogsClient", self._client("logs"))
 
     @property
+    def iam(self) -> IAMClient:
+        """The client of Identity and Access Management."""
+        return cast("IAMClient", self._client("iam"))
+
+    def ecr(self, region: str) -> Any:
+        """The client of the container registry of a region, which need not be ours."""
+        return self._client("ecr", region=region)
+
+    @property
     def sts(self) -> STSClient:
         """The client of the Security Token Service, which tells whose credentials are in use."""
         return cast("STSClient", self._client("sts"))
 
-    def _client(self, service: str, *, tries: int | None = None) -> Any:
-        key = f"{service}/{tries or ''}"
+    def _client(self, service: str, *, tries: int | None = None, region: str = "") -> Any:
+        key = f"{service}/{tries or ''}/{region}"
         made = self._made.get(key)
         if made is not None:
             return made
@@ -227,7 +244,7 @@ class Clients:
                 "us_east_1_regional_endpoint": "regional",
             }
             options = options.merge(Config(signature_version="s3v4", s3=style))
-        region = self.region
+        region = region or self.region
         with self._lock:
             if key not in self._made:
                 session = cast("Any", self.session)
@@ -322,6 +339,8 @@ def _answer(response: Any, what: str, *, quiet: bool, operation: str) -> NomadsE
     status = int(metadata.get("HTTPStatusCode", 400))
     text = f"{what}: {code or status}" if quiet or not said else f"{what}: {said[:500]} ({code or status})"
     wait = patience(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    if code.startswith("ExpiredToken"):
+        text = f"{what}: AWS does not take NOMADS's credentials (expired)."
     if code in _PATIENCE or status == 429:
         return Unavailable(text, retry_after=wait)
     if status >= 500:
@@ -332,6 +351,8 @@ def _answer(response: Any, what: str, *, quiet: bool, operation: str) -> NomadsE
         return NotFound(text) if status == 404 else Refused(text)
     if code in _ABSENT:
         return NotFound(text)
+    if code in _DENIED:
+        return Denied(text)
     return Refused(text) if code in _REFUSALS else Unanswered(text)
 
 

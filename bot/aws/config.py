@@ -25,6 +25,12 @@ RoleArn = Annotated[
     ),
 ]
 
+LOG_DAYS = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
+    *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
+"""Days for which CloudWatch can retain lines (API reference, PutRetentionPolicy)."""
+
 
 class AwsConfig(BaseSettings):
     """Names and places in the AWS account; credentials come from boto3's usual chain."""
@@ -73,7 +79,9 @@ class AwsConfig(BaseSettings):
     """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Starts of a job before the loss of its machine counts as the job's failure."""
+    """Starts of a job before the loss of its machine, or a container that could not be started, is its failure."""
+    stuck_seconds: Annotated[int, Field(ge=600, le=86_400)] = 86_400
+    """Seconds that a job which cannot start may block the queue; AWS takes ten minutes to a day."""
     log_group: Annotated[
         str,
         Field(
@@ -82,7 +90,7 @@ class AwsConfig(BaseSettings):
         ),
     ] = "/aws/batch/job"
     log_days: Annotated[int, Field(ge=1)] = 90
-    """Days that a log group made by `provision` retains its lines; one of the numbers that CloudWatch offers."""
+    """Days that the log group retains its lines; one of LOG_DAYS."""
     link_lifetime: Annotated[int, Field(ge=60, le=604_800)] = 604_800
     """Seconds a link to a result works; AWS takes at most seven days."""
 
@@ -101,6 +109,16 @@ class AwsConfig(BaseSettings):
         """The environment names of settings without which nothing can be provisioned; empty if there are none."""
         return self._unset(
             "bucket", "execution_role", "job_role", "instance_role", "subnets", "security_groups", "instance_types"
+        )
+
+    def log_days_problem(self) -> str:
+        """Why CloudWatch would not take the number of days, with the nearest that it takes; empty where it would."""
+        if self.log_days in LOG_DAYS:
+            return ""
+        nearest = min(LOG_DAYS, key=lambda days: abs(days - self.log_days))
+        return (
+            f"NOMADS_AWS_LOG_DAYS is {self.log_days}, which CloudWatch does not offer; the nearest that it offers is"
+            f" {nearest}. It offers {', '.join(map(str, LOG_DAYS))}."
         )
 
     def _unset(self, *names: str) -> list[str]:

@@ -16,9 +16,9 @@ class SesMailer:
 
     SES replaces our Message-ID by its own, so a second sending shows as a second mail.
 
-    A refusal is an answer of SES's own with MessageRejected, MailFromDomainNotVerifiedException, BadRequestException or
-    NotFoundException, or a code of all AWS services for a mistake of the caller's (see `translated`). Everything else
-    is in doubt, also an answer without a MessageId.
+    A refusal is an answer of SES's own with MessageRejected, MailFromDomainNotVerifiedException, BadRequestException,
+    NotFoundException, AccountSuspendedException or SendingPausedException, or a code of all AWS services for a mistake
+    of the caller's (see `translated`). Everything else is in doubt, also an answer without a MessageId.
     """
 
     def __init__(

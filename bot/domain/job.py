@@ -101,6 +101,12 @@ class Job(BaseModel):
     """The job that tries this one again."""
     waiting: str = ""
     """Why the job waits to run, once it has waited for long."""
+    stalled_since: datetime | None = None
+    """Since when compute has not answered for the job; None: it answers."""
+    stalled: str = ""
+    """Why compute does not answer, in words."""
+    stalled_told: bool = False
+    """Whether the job's thread was told of that."""
     work: str = ""
     """Digest of results key, pipeline release and place of write-back: jobs with the same digest do the same."""
     size: int | None = None
@@ -228,6 +234,20 @@ class Watched:
     submitted_at: datetime
     runnable_at: datetime | None
     """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""
+    stalled: bool
+    """Whether compute did not answer for it last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which compute did not answer for at least one job, as admins are told of it."""
+
+    number: int
+    job_id: str
+    """The job that was told of it first."""
+    began_at: datetime
+    why: str
+    over_at: datetime | None
 
 
 def now() -> datetime:

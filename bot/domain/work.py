@@ -57,12 +57,12 @@ class Observation:
     reason: str = ""
     """Why a job failed; why a RUNNABLE job waits, and who can help; in words for a person; empty: not known."""
     exit_code: int | None = None
-    cause: Cause | None = None
-    """What made a job fail, where that was not the program; None: what the exit code says."""
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     log: str | None = None
     """Where compute stores the program's output, in a form that only compute understands."""
+    cause: Cause | None = None
+    """What made a job fail, where that was not the program; None: what the exit code says."""
     attempt: int | None = None
     """Which of compute's attempts at the job this is, from 1; None: the one that is known, whichever that is."""
     attempts: int | None = None

@@ -235,6 +235,8 @@ def state(job: Job) -> str:
         return f"{_UNREAD}\n{words.mrkdwn(job.reason)}"
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
+    if not job.ended and job.stalled_told:
+        return f"{_STATES[job.state]}\n⏸️ {words.mrkdwn(job.stalled)}"
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
     if job.compute_attempt > 1 and job.state in WAITING:
         return f"⏳ Waiting again to run, attempt {job.compute_attempt}{why}"

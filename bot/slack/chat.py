@@ -15,6 +15,7 @@ from slack_sdk.models.blocks import Block
 from slack_sdk.models.metadata import Metadata
 from slack_sdk.web import SlackResponse
 
+from bot.domain import words
 from bot.domain.errors import SHORTEST_PATIENCE, Refused, Unavailable, patience
 from bot.domain.messages import Home, Step, Story
 from bot.slack import cards
@@ -125,6 +126,10 @@ class SlackChat:
                 raise Unavailable("An answer to the upload of a file was not Slack's own.") from None
 
         self._call("files.completeUploadExternal", upload, join=channel)
+
+    def tell(self, person: str, text: str) -> None:
+        """Send a direct message. An answer that is lost lets it be sent twice: the app reads no direct messages."""
+        self._call("chat.postMessage", lambda: self._client.chat_postMessage(channel=person, text=words.mrkdwn(text)))
 
     def show_home(self, person: str, home: Home) -> None:
         """Publish the home tab. Raises Refused for a person who has left the workspace."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -148,11 +149,31 @@ class Jobs:
                 jobs.c.compute_attempt,
                 jobs.c.submitted_at,
                 sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
+                jobs.c.stalled_since.is_not(None),
             )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)
         )
         return [Watched(i, c, JobState(s), *more) for i, c, s, *more in self._connection.execute(query)]
+
+    def stall(self, ids: Sequence[str], *, at: datetime, why: str) -> None:
+        """Record that compute does not answer for these jobs, and why, where nobody was told of that yet."""
+        news = sa.or_(jobs.c.stalled_since.is_(None), sa.and_(~jobs.c.stalled_told, jobs.c.stalled != why))
+        self._connection.execute(
+            jobs.update()
+            .where(jobs.c.id.in_(ids), news)
+            .values(stalled_since=sa.func.coalesce(jobs.c.stalled_since, sa.literal(at, Utc)), stalled=why)
+        )
+
+    def stalled(self, *, before: datetime) -> list[str]:
+        """The jobs for which compute has not answered since then or longer, and whose threads were not told."""
+        query = sa.select(jobs.c.id).where(jobs.c.stalled_since <= before, ~jobs.c.stalled_told).order_by(jobs.c.id)
+        return list(self._connection.scalars(query))
+
+    def any_told_to_be_stalled(self) -> bool:
+        """Whether there is a job whose thread was told that compute does not answer, and not yet that it does."""
+        query = sa.select(jobs.c.id).where(jobs.c.stalled_since.is_not(None), jobs.c.stalled_told).limit(1)
+        return self._connection.execute(query).first() is not None
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration."""
 
 
@@ -65,6 +65,9 @@ jobs = sa.Table(
     sa.Column("retried_as", sa.String(16)),
     sa.Column("runnable_at", Utc),
     sa.Column("waiting", sa.Text, nullable=False, default=""),
+    sa.Column("stalled_since", Utc),
+    sa.Column("stalled", sa.Text, nullable=False, default=""),
+    sa.Column("stalled_told", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("accepted_at", Utc, nullable=False),
     sa.Column("submitted_at", Utc),
     sa.Column("started_at", Utc),
@@ -78,6 +81,12 @@ jobs = sa.Table(
     sa.Column("expected", sa.JSON(none_as_null=True)),
     sa.Index("ix_jobs_state", "state", "accepted_at", "id"),
     sa.Index("ix_jobs_actor", "actor", "state", "accepted_at", "id"),
+    sa.Index(
+        "ix_jobs_stalled",
+        "stalled_since",
+        sqlite_where=sa.text("stalled_since IS NOT NULL"),
+        postgresql_where=sa.text("stalled_since IS NOT NULL"),
+    ),
     sa.Index("ix_jobs_work", "work", "accepted_at"),
     sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
 )
@@ -160,6 +169,16 @@ secrets = sa.Table(
     sa.Column("owner", sa.String(255), nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
+)
+
+outages = sa.Table(
+    "outages",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("began_at", Utc, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("over_at", Utc),  # null: it lasts
 )
 
 leader_leases = sa.Table(

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from bot.storage.jobs import Jobs
 from bot.storage.leader import LeaderLeases
+from bot.storage.outages import Outages
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
 from bot.storage.refusals import MailRefusals
@@ -28,6 +29,7 @@ class Transaction:
         self.people = People(connection)
         self.refusals = MailRefusals(connection)
         self.sealed = SealedTokens(connection)
+        self.outages = Outages(connection)
         self.leader = LeaderLeases(connection)
 
     def advisory_lock(self, what: str) -> None:

@@ -159,10 +159,14 @@ def test_a_machine_that_restarted_is_not_told_to_have_run_all_the_while(world: W
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_kind_of_effect_has_a_last_resort(world: World, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever kind fails in a way that nobody foresaw: its effect ends, and its job does, and the token is gone."""
 
+    world, asked = World(store, admins=["U08ADMIN"]), 0
+
     def fails(_effect: Effect, _job: Job) -> None:
+        nonlocal asked
+        asked += 1
         raise RuntimeError("unforeseen")
 
     monkeypatch.setitem(world.worker.lanes._handlers, kind, _with(world.handlers[kind], fails))
@@ -176,6 +180,14 @@ def test_every_kind_of_effect_has_a_last_resort(world: World, kind: Kind, monkey
         world.steering.cancel(job.id, actor=OWNER)
         world.settle()
         assert "could not be cancelled: Something that nobody foresaw" in world.thread[-1]
+    if kind is Kind.NOTICE:
+        world.compute.fail_next(Unavailable("away"), call="observe", times=8)
+        for _ in range(8):
+            world.worker.watcher.watch_once()
+            world.clock.advance(10)
+        world.settle()
+    if kind is Kind.HOME:
+        world.people.opened_home(OWNER)
     world.results.put(job.folder, "results.json", b'{"preview": "p.png"}')
     world.results.put(job.folder, "p.png", b"PNG")
     if world.job(job).state not in FINAL:
@@ -183,6 +195,7 @@ def test_every_kind_of_effect_has_a_last_resort(world: World, kind: Kind, monkey
     world.settle()
 
     ended = world.job(job)
+    assert asked == FAULTS * (asked // FAULTS) > 0, "each effect is given up after so many faults"
     assert ended.state in FINAL
     assert (ended.token_ref, world.rows.tokens) == (None, 0)
     assert world.rows.open_effects() == 0

@@ -352,6 +352,38 @@ def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
     assert len(world.chat.cards) == 1
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "SES did not take the mail: Email address is not verified: demo@example.org (MessageRejected)",
+        "SES did not take the mail: The domain is not verified (MailFromDomainNotVerifiedException)",
+        "SES did not take the mail: Email sending is paused for this account. (SendingPausedException)",
+    ],
+)
+def test_a_refused_mail_is_told_in_the_thread_once_and_without_the_address(world: World, refusal: str) -> None:
+    world.mailer.fail_next(Refused(refusal), call="send", times=2)
+    job = world.accept(email="demo@example.org")
+    world.settle()
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    said = "\n".join(world.thread)
+    assert said.count("Its mail could not be sent: SES did not take the mail") == 1
+    assert refusal.rpartition(" ")[2].strip("()") in said
+    assert "example.org" not in said
+    assert world.rows.open_effects(job.id) == 0
+
+
+def test_a_mail_that_is_refused_at_the_end_alone_is_told_with_the_end(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.mailer.refused.add(job.request.email)
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    (told,) = [step for step in world.thread if "Its mail could not be sent: The mail server does not take" in step]
+    assert told == world.thread[-1]
+    assert job.request.email not in told
+
+
 def test_a_dead_mail_server_holds_back_nothing_else(world: World) -> None:
     world.mailer.fail_next(Unavailable("connection refused"), call="send", times=20)
     job = world.accept()

@@ -20,11 +20,12 @@ from bot.application.people import People
 from bot.application.ports import NoWorkspace
 from bot.application.queries import Queries
 from bot.application.review import Answered, Reviewer
+from bot.application.stalls import Stalls
 from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Form, Proposal, Question, Submission
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
+from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import EffectHandlers
@@ -185,17 +186,29 @@ class World:
             viewer=self.viewer,
         )
         ledger, lifecycle, chat, every = self.ledger, self.lifecycle, self.chat, self.edit_every
+        stalls = Stalls(ledger=ledger, admins=self.admins)
         effects: list[EffectHandlers] = [
             CheckEffects(ledger=ledger, lifecycle=lifecycle),
             SubmitEffects(
-                ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
+                ledger=ledger,
+                lifecycle=lifecycle,
+                stalls=stalls,
+                compute=self.compute,
+                tokens=self.tokens,
+                launcher=launcher,
             ),
             CollectEffects(
-                ledger=ledger, lifecycle=lifecycle, catalog=self.catalog, results=self.results, output=self.output
+                ledger=ledger,
+                lifecycle=lifecycle,
+                stalls=stalls,
+                catalog=self.catalog,
+                results=self.results,
+                output=self.output,
             ),
             self.mail_effects(),
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
+            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
         ]
         lanes = LaneRunner(database=self.store, effects=effects, lease=self.lease, clock=self.clock)
@@ -204,6 +217,7 @@ class World:
         watcher = Watcher(
             database=self.store,
             lifecycle=lifecycle,
+            stalls=stalls,
             compute=self.compute,
             logs=self.logs,
             patience=Patience(interval=1, leadership=self.lease / 3),

@@ -82,7 +82,7 @@ def test_what_is_not_an_answer_of_aws_leaves_the_call_in_doubt(operation: str) -
         ("batch.DescribeJobs", "UnrecognizedClientException", 403, Unavailable),
         ("batch.TerminateJob", "ServerException", 500, Unavailable),
         ("s3.GetObject", "RequestTimeTooSkewed", 403, Unavailable),
-        ("sesv2.SendEmail", "AccountSuspendedException", 400, Unavailable),
+        ("sesv2.SendEmail", "AccountSuspendedException", 400, Refused),
         ("sesv2.SendEmail", "LimitExceededException", 400, Unavailable),
     ],
 )

@@ -80,7 +80,13 @@ def test_the_job_definition_carries_secret_roles_log_and_spot_aware_retries(worl
     }
     assert asked["retryStrategy"] == {
         "attempts": 3,
-        "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}, {"onReason": "*", "action": "EXIT"}],
+        "evaluateOnExit": [
+            {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onReason": "CannotPullContainerError: Error response from daemon: manifest*", "action": "EXIT"},
+            {"onReason": "CannotPullContainerError*", "action": "RETRY"},
+            {"onStatusReason": "Task failed to start*", "action": "RETRY"},
+            {"onReason": "*", "action": "EXIT"},
+        ],
     }
     assert asked["propagateTags"] is True
     assert asked["tags"]["pipeline"] == "nomads-unsupervised"
@@ -253,6 +259,14 @@ def test_throttling_is_unavailable_and_says_for_how_long(world: World) -> None:
     with pytest.raises(Unavailable, match="slow down") as caught:
         world.compute().submit(WORK)
     assert caught.value.retry_after == 7
+
+
+def test_credentials_that_have_expired_are_told_in_words(world: World) -> None:
+    code, said = "ExpiredTokenException", "The security token included in the request is expired"
+    answer(world.clients.submitter, "batch.SubmitJob", status=403, code=code, message=said)
+    with pytest.raises(Unavailable) as caught:
+        world.compute().submit(WORK)
+    assert str(caught.value) == "AWS Batch did not take the job: AWS does not take NOMADS's credentials (expired)."
 
 
 def test_a_refusal_is_refused_with_aws_s_words(world: World) -> None:
@@ -562,6 +576,32 @@ def test_a_job_that_waits_says_why_and_who_can_help(world: World, status_reason:
     assert bool(seen.reason) == bool(words)
     assert seen.reason.isprintable()
     assert len(seen.reason) < 500
+
+
+def test_a_job_that_the_queue_s_limit_ended_says_that_it_could_not_start(world: World) -> None:
+    job = world.compute().submit(WORK)
+    set_state(job, JobState.FAILED, reason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - no machines.")
+    moto_job(job).how_ended = "isCancelled"
+    seen = world.compute().observe([job])[job]
+    assert seen.state is JobState.FAILED
+    assert seen.reason == (
+        "It could not start, and the queue gave it up after the time that it allows "
+        "(CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - no machines): ask whoever looks after the AWS account."
+    )
+
+
+def test_a_revision_that_somebody_made_by_hand_from_ours_is_not_taken_for_ours(world: World) -> None:
+    """The console copies tags, so our fingerprint stands on content that is not ours."""
+    world.compute().submit(WORK)
+    [ours] = world.asked("batch.RegisterJobDefinition")
+    client = boto3.client("batch", region_name="eu-west-2")
+    client.register_job_definition(**{**ours, "retryStrategy": {"attempts": 1}})
+
+    world.compute().submit(replace(WORK, name="another-name"))
+
+    first, second = world.asked("batch.SubmitJob")
+    assert first["jobDefinition"] == second["jobDefinition"], "the right revision is still there"
+    assert len(world.asked("batch.RegisterJobDefinition")) == 1
 
 
 @pytest.mark.parametrize("flag", ["isTerminated", "isCancelled"])

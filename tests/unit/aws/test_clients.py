@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from botocore import exceptions
 
-from bot.aws.clients import CONNECTIONS, Clients, Unanswered, translated
+from bot.aws.clients import CONNECTIONS, Clients, Denied, Unanswered, translated
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 from tests.support.aws import World, aws_world
@@ -98,7 +98,8 @@ def test_botocore_s_own_errors_become_the_domain_s_without_their_texts(
         ("SignatureDoesNotMatch", 403, Unavailable),
         ("InvalidSignatureException", 403, Unavailable),
         ("ServiceUnavailable", 503, Unanswered),
-        ("AccessDeniedException", 403, Refused),
+        ("AccessDeniedException", 403, Denied),
+        ("NoSuchEntity", 404, NotFound),
         ("ClientException", 400, Refused),
     ],
 )
@@ -110,7 +111,9 @@ def test_answers_of_aws_become_the_domain_s(code: str, status: int, meaning: typ
     with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
         raise exceptions.ClientError(response, "Operation")
     assert type(caught.value) is meaning
-    assert str(caught.value) == f"X did not do Y: in AWS's words ({code})"
+    expired = "AWS does not take NOMADS's credentials (expired)."
+    words = expired if code.startswith("ExpiredToken") else f"in AWS's words ({code})"
+    assert str(caught.value) == f"X did not do Y: {words}"
 
 
 @pytest.mark.parametrize(

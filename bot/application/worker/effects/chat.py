@@ -13,6 +13,7 @@ from bot.application.access import Access
 from bot.application.ledger import Ledger
 from bot.application.ports import Chat, Results
 from bot.application.queries import Queries
+from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain.errors import Refused, Unavailable
@@ -137,6 +138,25 @@ class ThreadEffects:
         if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
             content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
             self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
+        with self._ledger.done(effect):
+            pass
+
+
+class NoticeEffects:
+    """Tells admins of outages, in direct messages."""
+
+    def __init__(self, *, ledger: Ledger, chat: Chat, stalls: Stalls) -> None:
+        self._ledger = ledger
+        self._chat = chat
+        self._stalls = stalls
+
+    def handlers(self) -> Handlers:
+        """The handler of NOTICE."""
+        return {Kind.NOTICE: telling(self._ledger, self._tell)}
+
+    def _tell(self, effect: Effect, _job: Job) -> None:
+        admin, text = self._stalls.notice(effect)
+        self._chat.tell(admin, text)
         with self._ledger.done(effect):
             pass
 

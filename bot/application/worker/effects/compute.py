@@ -11,6 +11,7 @@ from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
+from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
@@ -114,9 +115,17 @@ class SubmitEffects:
     """Submits jobs to compute and cancels them there. A submission in doubt is looked for by the job's unique name."""
 
     def __init__(
-        self, *, ledger: Ledger, lifecycle: Lifecycle, compute: Compute, tokens: TokenKeeper, launcher: Launcher
+        self,
+        *,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        stalls: Stalls,
+        compute: Compute,
+        tokens: TokenKeeper,
+        launcher: Launcher,
     ) -> None:
         self._ledger = ledger
+        self._stalls = stalls
         self._lifecycle = lifecycle
         self._compute = compute
         self._tokens = tokens
@@ -134,13 +143,17 @@ class SubmitEffects:
         if job.state in FINAL or reference is None:
             with self._ledger.done(effect):
                 return
-        compute_id = self._compute.find(job.name) if effect.in_doubt else None
-        if compute_id is None and job.cancelled_by:
+        if job.cancelled_by and not effect.in_doubt:
             self._lifecycle.withdraw(effect)
             return
+        with self._stalls.noticed(job):
+            compute_id = self._compute.find(job.name) if effect.in_doubt else None
+            if compute_id is None and not job.cancelled_by:
+                reference = self._tokens.hand_over(job.actor, reference)
+                compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
         if compute_id is None:
-            reference = self._tokens.hand_over(job.actor, reference)
-            compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
+            self._lifecycle.withdraw(effect)
+            return
         self._lifecycle.submitted(effect, compute_id, token_ref=reference)
 
     def _give_up(self, effect: Effect, error: str) -> None:
@@ -165,9 +178,17 @@ class CollectEffects:
     """Reads what an ended job has left: its results, or the end of its log."""
 
     def __init__(
-        self, *, ledger: Ledger, lifecycle: Lifecycle, catalog: Catalog, results: Results, output: Output
+        self,
+        *,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        stalls: Stalls,
+        catalog: Catalog,
+        results: Results,
+        output: Output,
     ) -> None:
         self._ledger = ledger
+        self._stalls = stalls
         self._lifecycle = lifecycle
         self._catalog = catalog
         self._results = results
@@ -179,12 +200,13 @@ class CollectEffects:
 
     def _collect(self, effect: Effect, job: Job) -> None:
         summary, trouble, tail = None, "", list[str]()
-        if job.state is JobState.SUCCEEDED:
-            summary, trouble = self._found(job)
-        elif job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
-            tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-        if job.exit_code is None:  # no orderly end: the token may still be in the log
-            self._output.redact(job)
+        with self._stalls.noticed(job):
+            if job.state is JobState.SUCCEEDED:
+                summary, trouble = self._found(job)
+            elif job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
+                tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+            if job.exit_code is None:  # no orderly end: the token may still be in the log
+                self._output.redact(job)
         self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble)
 
     def _give_up(self, effect: Effect, error: str) -> None:

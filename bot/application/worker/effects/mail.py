@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from bot.application.addresses import Addresses
-from bot.application.ledger import Ledger
+from bot.application.ledger import JobChange, Ledger
 from bot.application.letters import Stranger, acceptance, ending
 from bot.application.ports import Mailer, Workspace
 from bot.application.stories import Stories
@@ -14,9 +17,15 @@ from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
 from bot.domain.people import TERMINAL
 
-NOT_SENT = "No mail is sent to its address, which has asked for no more mail."
+NOT_SENT = "No mail is sent to its address, which"
 NAME = 80
 """Characters of a person's name that a mail shows."""
+
+NOT_MAILED = "Its mail could not be sent:"
+ADVICE = "Whoever runs NOMADS can find out more with nomads doctor."
+MAX_CAUSE = 300
+"""Characters of the mailer's words that are told."""
+_ADDRESS = re.compile(r"[^\s<>(),;:\"]+@[^\s<>(),;:\"]*[^\s<>(),;:\".]")
 
 
 class MailEffects:
@@ -44,14 +53,15 @@ class MailEffects:
 
     def handlers(self) -> Handlers:
         """The handlers of MAIL_ACCEPTED and MAIL_FINISHED."""
-        handler = telling(self._ledger, self._send)
+        handler = replace(telling(self._ledger, self._send), give_up=self._tell)
         return {Kind.MAIL_ACCEPTED: handler, Kind.MAIL_FINISHED: handler}
 
     def _send(self, effect: Effect, job: Job) -> None:
         address = job.request.email
         if self._addresses.trouble(address):
             with self._ledger.finish(effect) as change:
-                change.remark(NOT_SENT)
+                why = "is not one of the lab's" if self._addresses.outside(address) else "has asked for no more mail"
+                _say(change, effect, NOT_SENT, f"{NOT_SENT} {why}.")
             return
         letter = acceptance if effect.kind is Kind.MAIL_ACCEPTED else ending
         message_id = f"<{job.id}.{effect.kind}@{self._domain}>"
@@ -72,3 +82,20 @@ class MailEffects:
             return f"{job.actor.removeprefix(TERMINAL)} (at a terminal of NOMADS)"
         name = words.printable(self._workspace.name_of(job.actor)).strip()
         return words.shortened(name, NAME) or f"somebody in Slack ({job.actor})"
+
+    def _tell(self, effect: Effect, error: str) -> None:
+        """Give the mail up; the job's thread says so once, without the address, which is its owner's alone."""
+        said = words.shortened(words.printable(_ADDRESS.sub("the address", error)).strip().rstrip("."), MAX_CAUSE)
+        with self._ledger.finish(effect, error=error) as change:
+            _say(change, effect, NOT_MAILED, f"{NOT_MAILED} {said}. {ADVICE}")
+
+
+def _say(change: JobChange, effect: Effect, beginning: str, text: str) -> None:
+    """Add the text to the step that the mail was to tell of, where no step says something with that beginning yet."""
+    story = change.story
+    if any(beginning in step.text for step in story):
+        return
+    # The end's text is written with the results, so what is said of an earlier mail is told with the acceptance.
+    step = story[0] if effect.kind is Kind.MAIL_ACCEPTED else story[-1]
+    change.tell(step, f"{step.text} {text}".strip(), reply=step.reply or change.next_reply(separate=True))
+    change.show()
