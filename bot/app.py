@@ -68,6 +68,7 @@ class Core:
 
     settings: Settings
     database: Database
+    ledger: Ledger
     catalog: Catalog
     backend: Backend
     volumes: BossVolumes
@@ -227,6 +228,7 @@ def build_core(
     return Core(
         settings=settings,
         database=database,
+        ledger=ledger,
         catalog=catalog,
         backend=backend,
         volumes=volumes,
