@@ -195,7 +195,7 @@ def _given_up(shown: Home) -> list[Block]:
     if not shown.given_up:
         return []
     lines = [
-        f"• `{one.job_id}` {words.mrkdwn(one.meaning)}, {moment(one.at)}: {words.mrkdwn(words.shortened(one.error, 300))}"
+        f"• `{one.job_id}` {one.meaning}, {moment(one.at)}: {words.mrkdwn(words.shortened(one.error, 300))}"
         for one in shown.given_up
     ]
     more = shown.given_up_in_all - len(shown.given_up)

@@ -296,7 +296,7 @@ class Outbox:
         return self._connection.scalar(sa.select(sa.func.count()).select_from(effects).where(effects.c.given_up)) or 0
 
     def replay(self, job_id: str | None = None, *, at: datetime) -> list[GivenUp]:
-        """Make effects that were given up (of that job, where named) due again, in doubt; returns them in their order."""
+        """Make effects that were given up (of that job, where named) due again, in doubt; returns them in order."""
         rows = self._connection.execute(_given_up(job_id).order_by(effects.c.id).with_for_update()).all()
         if rows:
             self._connection.execute(_REPLAY, [{"again": row.id, "at": at} for row in rows])

@@ -59,7 +59,7 @@ jobs = sa.Table(
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("cancelled_at", Utc),
-    sa.Column("unposted", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("unposted", sa.Text, nullable=False, default="", server_default=sa.text("''")),
     sa.Column("attempt", sa.Integer, nullable=False, default=1),
     sa.Column("compute_attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_of", sa.String(16)),

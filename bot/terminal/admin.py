@@ -11,6 +11,7 @@ from bot.domain.catalog import Catalog
 from bot.domain.errors import NomadsError
 from bot.domain.outbox import GivenUp
 from bot.settings import Settings
+from bot.terminal.submit import current_actor
 
 NEWEST = 5
 """Effects that were given up which `doctor` shows."""
@@ -66,7 +67,6 @@ def _say_given_up(core: Core, say: Callable[[str], None]) -> None:
         say(f"given up: {error}")
         return
     if not number:
-        say("given up: nothing")
         return
     say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again. The newest:")
     for one in newest:
@@ -85,7 +85,7 @@ def replay(settings: Settings, job_name: str | None, *, say: Callable[[str], Non
     core = build_core(settings)
     core.database.migrate()
     try:
-        again = core.ledger.replay(core.queries.named(job_name).id if job_name else None)
+        again = core.ledger.replay(core.queries.named(job_name, actor=current_actor()).id if job_name else None)
     finally:
         core.close()
     for one in again:

@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("effects", sa.Column("given_up", sa.Boolean(), nullable=False, server_default=sa.false()))
-    op.add_column("jobs", sa.Column("unposted", sa.Text(), nullable=False, server_default=""))
+    op.add_column("jobs", sa.Column("unposted", sa.Text(), nullable=False, server_default=sa.text("''")))
     op.execute(
         "UPDATE effects SET given_up = true WHERE done_at IS NOT NULL AND error IS NOT NULL "
         "AND kind NOT IN ('check', 'submit', 'cancel')"
