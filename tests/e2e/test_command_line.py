@@ -394,7 +394,7 @@ def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab
     until(lambda: "✅ Finished" in lab.card(job), within=PATIENCE, what="the card")
     lab.ended(job)
     assert "Finished" in lab.thread(job)[-1]
-    assert len(lab.replies(job)) == len(set(lab.replies(job))) == len(replies)
+    assert len(lab.replies(job)) == len(set(lab.replies(job))) == len({line.split(",")[1] for line in replies})
     assert "given up" not in lab.here("doctor").out
     assert lab.here("replay", "--all").out == "Nothing was given up.\n"
     assert lab.here("replay", job.id).out == f"Nothing was given up of job {job.id}.\n"
