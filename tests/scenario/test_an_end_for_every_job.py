@@ -207,7 +207,9 @@ def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, mon
         )
     elif kind is Kind.COLLECT:
         assert world.thread[-1].startswith("The results could not be read: Something that nobody foresaw")
-    heard = world.thread if kind not in (Kind.CARD, Kind.REPLY, Kind.DIRECT) else [mail.text for mail in world.mailer.sent]
+    heard = (
+        world.thread if kind not in (Kind.CARD, Kind.REPLY, Kind.DIRECT) else [mail.text for mail in world.mailer.sent]
+    )
     assert heard, "a person hears of the end"
 
 
