@@ -23,6 +23,8 @@ class Mail:
     html: str
     message_id: str
     """`<unique@domain>`, with the angle brackets."""
+    unsubscribe: str = ""
+    """The address at which whoever reads the mail ends such mail: GET asks, POST does it. Empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class Story:
     links: Sequence[tuple[str, Link]] = ()
     """Title and address of each result."""
     address: str = ""
-    """Where the results folder is looked at."""
+    """Where the results folder is looked at; empty: in no browser."""
     mention: str | None = None
     """The user id of the person a reply mentions, so that chat notifies them; None: nobody."""
     helpers: Sequence[str] = ()

@@ -22,21 +22,18 @@ class LocalBackend:
     compute: LocalCompute
     logs: LocalLogs
     results: LocalResults
-    served: LocalResults
     secrets: None = None
     watch_interval: float = WATCH_INTERVAL
     announcement: str
 
 
-def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes], base_url: str) -> LocalBackend:
-    """This machine's adapters. `tokens` opens sealed rows; results have addresses below `base_url`, or file:// ones."""
+def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes]) -> LocalBackend:
+    """This machine's adapters. `tokens` opens sealed rows."""
     data = settings.data.resolve()
-    results = LocalResults(folder=data / "results", base_url=base_url, key=key_for("results"))
     return LocalBackend(
         compute=LocalCompute(folder=data / "runs", tokens=tokens, root=ROOT, slots=settings.local_slots),
         logs=LocalLogs(folder=data / "runs"),
-        results=results,
-        served=results,
+        results=LocalResults(folder=data / "results"),
         announcement=(
             f"Programs run on this machine itself, at most {settings.local_slots} at once; they share its memory and "
             "processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch."

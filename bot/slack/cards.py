@@ -89,7 +89,7 @@ def card(story: Story) -> list[Block]:
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        context(" · ".join([f"Job `{job.id}`", *_attempts(job), f"results: {words.link(story.address, 'folder')}"])),
+        context(" · ".join([f"Job `{job.id}`", *_attempts(job), *_folder(story)])),
         ActionsBlock(elements=buttons(job)),
     ]
 
@@ -271,6 +271,10 @@ def _at(when: datetime | None) -> str:
     return f", {moment(when)}" if when else ""
 
 
+def _folder(story: Story) -> list[str]:
+    return [f"results: {words.link(story.address, 'folder')}"] if story.address else []
+
+
 def _attempts(job: Job) -> list[str]:
     """Which attempt the job is, and which attempt followed it."""
     found = [f"attempt {job.attempt}, after job `{job.retry_of}`"] if job.retry_of else []
@@ -344,10 +348,10 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
     ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note
     if ended and job.state is JobState.SUCCEEDED:
-        folder = words.link(story.address, "All files")
+        folder = [words.link(story.address, "All files")] if story.address else []
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
-        texts += packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + packed([folder])
+        texts += packed(_fitting(lines, BLOCKS - sum(map(len, [*folder, *texts])))) + packed(folder)
     elif ended:
         if job.log_tail:
             texts += log(job.log_tail)

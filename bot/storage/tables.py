@@ -198,3 +198,10 @@ leader_leases = sa.Table(
     sa.Column("holder", sa.String(32), nullable=False),
     sa.Column("until", Utc, nullable=False),
 )
+
+mail_refusals = sa.Table(
+    "mail_refusals",
+    metadata,
+    sa.Column("digest", sa.String(32), primary_key=True),  # of an address; the address itself is not stored
+    sa.Column("at", Utc, nullable=False),
+)

@@ -10,6 +10,7 @@ from bot.application.worker.handling import FAULTS, Handler
 from bot.application.worker.lanes import LaneRunner
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary, Unreadable
 from bot.domain.states import FINAL, JobState
@@ -273,7 +274,7 @@ def test_a_log_whose_token_cannot_be_struck_out_is_shown_to_nobody(world: World)
     assert (ended.state, world.rows.tokens, ended.log_tail) == (JobState.FAILED, 0, ())
     assert world.output.tail(ended, lines=10) == []
     with pytest.raises(Refused):
-        world.output.whole_log(ended)
+        world.output.whole_log(ended, Audience.person(OWNER))
     assert world.thread[-1] == "Failed: The program vanished."
 
 

@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from io import BytesIO
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, Opened, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
 from bot.domain.work import LogLine, Observation, Work
@@ -188,9 +189,6 @@ class MemoryResults(Faulty):
     def uri(self, folder: str) -> str:
         return f"file:///memory/{folder}/"
 
-    def address(self, folder: str) -> str:
-        return f"https://results.test/{folder}/"
-
     def list(self, folder: str) -> list[ResultFile]:
         with self._call("list"):
             return [ResultFile(name, len(content)) for name, content in sorted(self.files.get(folder, {}).items())]
@@ -207,7 +205,14 @@ class MemoryResults(Faulty):
     def link(self, folder: str, name: str) -> Link:
         if any(part in ("", "..") for part in name.split("/")):
             raise Refused("A result's name stays within its folder.")
-        return Link(f"{self.address(folder)}{quote(name)}")
+        return Link(f"{self.uri(folder)}{quote(name)}")
+
+    def open(self, folder: str, name: str) -> Opened:
+        content = self.read(folder, name, limit=2**40)
+        return Opened(len(content), BytesIO(content))
+
+    def redirect(self, folder: str, name: str) -> None:
+        """None: nobody else can read a dictionary."""
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         self.link(folder, name)  # refuses what leads out of the folder

@@ -19,6 +19,7 @@ from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.messages import Step, Story
 from bot.domain.outbox import Effect, Kind
 from bot.domain.states import FINAL, JobState
@@ -229,7 +230,7 @@ def _listened_to(stories: Stories, job: Job) -> Story:
     """The job's story. Raises Refused where the job has no channel."""
     if job.request.channel is None:
         raise Refused("Nobody listens to this job in chat.")
-    return stories.of(job)
+    return stories.of(job, Audience.channel(job.request.channel))
 
 
 def _thread(transaction: Transaction, job: Job) -> str:
