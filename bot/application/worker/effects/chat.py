@@ -149,7 +149,7 @@ class ThreadEffects:
 
     def _direct(self, effect: Effect, job: Job) -> None:
         """Tell the owner alone, and once, what could not be told in the channel."""
-        story, name = self._stories.of(job), f"direct-{effect.subject}"
+        story, name = self._stories.of(job, Audience.person(job.actor)), f"direct-{effect.subject}"
         with self._database.read() as transaction:
             told = transaction.messages.timestamp(job.id, name) is not None
             ends = [t for t in transaction.story.of(job.id) if t.state in FINAL and effect.subject == DIRECT_END]
