@@ -1,9 +1,9 @@
 """The form: its ids, its blocks and how it is read, in one file so that they cannot drift.
 
 A block's id is the name of the request's field, so an error by field is an error by block. The experiment's id has a
-number behind it once another collection was chosen: Slack keeps what was chosen in a block for as long as a block of that
-id is there, and another collection has other experiments. No view is filled with a token, nor holds one in its metadata. Slack preserves
-what a person typed while a view is replaced.
+number behind it once another collection was chosen: Slack keeps what was chosen in a block for as long as a block of
+that id is there, and another collection has other experiments. No view is filled with a token, nor holds one in its
+metadata. Slack preserves what a person typed while a view is replaced.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pipelines.common.results import Results
 
 
 class Outputs(Results):
-    """As Results, and names the model in each file: a column `model` in tables, a line in pictures, all descriptions."""
+    """As Results, and names the model in each file: a column in tables, a line in pictures, all descriptions."""
 
     def __init__(self, uri: str, *, model: str) -> None:
         super().__init__(uri)
