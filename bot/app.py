@@ -71,6 +71,7 @@ class Core:
 
     settings: Settings
     database: Database
+    ledger: Ledger
     catalog: Catalog
     backend: Backend
     volumes: BossVolumes
@@ -247,6 +248,7 @@ def build_core(
     return Core(
         settings=settings,
         database=database,
+        ledger=ledger,
         catalog=catalog,
         backend=backend,
         volumes=volumes,

@@ -135,6 +135,8 @@ class Look:
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
+        if job.unposted:
+            facts.append(cards.unposted(job))
         if address := job.mail_for(user):
             facts.append(f"Mail: {words.mrkdwn(address)}")
         if job.expected:

@@ -236,6 +236,15 @@ class Chat(Protocol):
     def show_home(self, person: str, home: Home) -> None:
         """Show this person that home tab."""
 
+    def post_direct(self, story: Story, steps: Sequence[Step], *, key: str) -> str:
+        """Tell the job's owner alone these steps; without any, that the job's card could not be posted.
+
+        Returns the message's timestamp.
+        """
+
+    def find_direct(self, story: Story, *, key: str) -> str | None:
+        """The timestamp of the message to the job's owner with that key, if it was posted."""
+
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bot.domain.job import Job
+from bot.domain.outbox import GivenUp
 from bot.domain.people import Preferences, SavedToken
 from bot.domain.results import Link
 from bot.domain.states import JobState
@@ -47,6 +48,9 @@ class Home:
     recent: Sequence[Job]
     saved: SavedToken | None
     preferences: Preferences
+    given_up: Sequence[GivenUp] = ()
+    """For an admin: the newest of the effects that were given up."""
+    given_up_in_all: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,8 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
         shown.say(f"{step.at:%Y-%m-%d %H:%M:%S} {text}", step.state)
     if far := how_far(job):
         shown.say(f"Now: {far}", job.state)
+    if job.unposted:
+        shown.say(f"Slack: its card could not be posted. {job.unposted}", job.state)
     if job.compute_id:
         shown.say(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
     shown.say(f"Results: {results_of(core, job)}")

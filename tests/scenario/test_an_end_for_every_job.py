@@ -170,6 +170,8 @@ def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, mon
         raise RuntimeError("unforeseen")
 
     monkeypatch.setitem(world.worker.lanes._handlers, kind, _with(world.handlers[kind], fails))
+    if kind is Kind.DIRECT:
+        world.chat.fail_next(Refused("The channel is archived."), call="post_card")
     if kind is Kind.CHECK:
         world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=100)
         job = world.accept(checked=False)
@@ -206,7 +208,9 @@ def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, mon
         )
     elif kind is Kind.COLLECT:
         assert world.thread[-1].startswith("The results could not be read: Something that nobody foresaw")
-    heard = world.thread if kind not in (Kind.CARD, Kind.REPLY) else [mail.text for mail in world.mailer.sent]
+    heard = (
+        world.thread if kind not in (Kind.CARD, Kind.REPLY, Kind.DIRECT) else [mail.text for mail in world.mailer.sent]
+    )
     assert heard, "a person hears of the end"
 
 

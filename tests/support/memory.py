@@ -317,7 +317,12 @@ class MemoryChat(Faulty):
     @property
     def cards(self) -> list[Message]:
         """The cards."""
-        return [m for m in self.messages if m.thread is None]
+        return [m for m in self.messages if m.thread is None and m.channel == m.story.job.request.channel]
+
+    @property
+    def directs(self) -> list[Message]:
+        """The direct messages to owners of jobs."""
+        return [m for m in self.messages if m.channel == m.story.job.actor]
 
     @property
     def replies(self) -> list[Message]:
@@ -360,6 +365,16 @@ class MemoryChat(Faulty):
         with self._call("tell"):
             self.told.append((person, text))
 
+    def post_direct(self, story: Story, steps: Sequence[Step], *, key: str) -> str:
+        with self._call("post_direct"):
+            message = self._post(story, None, key, channel=story.job.actor)
+            message.steps = tuple(steps)
+            return message.timestamp
+
+    def find_direct(self, story: Story, *, key: str) -> str | None:
+        with self._call("find_direct"):
+            return next((m.timestamp for m in self.directs if (m.channel, m.key) == (story.job.actor, key)), None)
+
     def show_home(self, person: str, home: Home) -> None:
         with self._call("show_home"):
             self.homes.setdefault(person, []).append(home)
@@ -372,8 +387,8 @@ class MemoryChat(Faulty):
                     return message.timestamp
             return None
 
-    def _post(self, story: Story, thread: str | None, key: str) -> Message:
-        channel = story.job.request.channel
+    def _post(self, story: Story, thread: str | None, key: str, *, channel: str | None = None) -> Message:
+        channel = channel or story.job.request.channel
         if channel is None:
             raise Refused("This job has no channel.")
         now = self._clock()
