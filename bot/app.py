@@ -146,7 +146,7 @@ def build_core(
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
-    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains)
+    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains, on=_mails(settings))
     reviewer = Reviewer(
         catalog=catalog,
         compute=backend.compute,
@@ -160,7 +160,7 @@ def build_core(
         prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
     )
-    queries = Queries(database=database, access=access)
+    queries = Queries(database=database, access=access, mails=addresses.on)
     submission = Submission(
         ledger=ledger,
         reviewer=reviewer,
@@ -223,6 +223,7 @@ def build_core(
             stories=stories,
             workspace=workspace,
             addresses=addresses,
+            access=access,
             sender=settings.mail_from,
             domain=settings.mail_domain,
         ),
@@ -293,6 +294,12 @@ def _storage(settings: Settings) -> tuple[bytes, Database]:
         raise NomadsError(f"NOMADS_DATA: {settings.data} cannot be used: {error.strerror}.") from None
     key = load_key(settings.data / "secret.key", settings.secret_key)
     return key, Database(connect(settings.database_url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
+
+
+def _mails(settings: Settings) -> bool:
+    from bot.mail.smtp import parse_mail_url
+
+    return parse_mail_url(settings.mail).kind != "off"
 
 
 def mailer(settings: Settings) -> Mailer:

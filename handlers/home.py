@@ -85,9 +85,9 @@ class HomeTab:
         ack()
 
     def hear(self, ack: Ack, body: dict[str, Any], action: dict[str, Any]) -> None:
-        """Save whether the end mentions the person, and whether mail is sent."""
+        """Save whether the end mentions the person, and whether mail is sent where that is offered."""
         user = body["user"]["id"]
         ticked = {option["value"] for option in action["selected_options"]}
-        self._people.prefer(user, mention="mention" in ticked, mail="mail" in ticked)
+        self._people.prefer(user, mention="mention" in ticked, mail="mail" in ticked if self._queries.mails else None)
         self.refresh(user)
         ack()

@@ -120,6 +120,8 @@ class Question:
     """The question in Slack's mark-up."""
     agree: str
     digest: str
+    instead: bool = False
+    """Whether the box asks for something else than the submission."""
 
 
 def wish(text: str, catalog: Catalog) -> Wish:
@@ -163,8 +165,12 @@ def view(
     saved: str | None = None,
     about: About | None = None,
     question: Question | None = None,
+    mails: bool = True,
 ) -> dict[str, Any]:
-    """The form as Slack takes it, filled with the wish. `saved` describes the saved token; None: none is saved."""
+    """The form as Slack takes it, filled with the wish. `saved` describes the saved token; None: none is saved.
+
+    Without `mails` no address is asked for.
+    """
     form, about = _form(catalog), about or About()
     blocks: list[dict[str, Any]] = []
     if wish.not_understood:
@@ -176,6 +182,8 @@ def view(
         name = block["block_id"]
         if block["type"] != "input":
             blocks.append(block)
+            continue
+        if name == "email" and not mails:
             continue
         initial = wish.values.get(name, "")
         if name in (COLLECTION, EXPERIMENT) and len(initial) > OPTION_VALUE:
@@ -191,7 +199,8 @@ def view(
             blocks.append(_context(said))
     if question and question.agree:
         name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
-        blocks.append(_box(name, "Before it is submitted", question.agree))
+        label = "In its place" if question.instead else "Before it is submitted"
+        blocks.append(_box(name, label, question.agree, optional=question.instead))
     meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
 
@@ -241,9 +250,9 @@ def _token(saved: str) -> dict[str, Any]:
     return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
 
 
-def _box(name: str, label: str, text: str) -> dict[str, Any]:
+def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
     element = CheckboxesElement(action_id=ACTION, options=[Option(value="yes", text=text)])
-    return InputBlock(block_id=name, label=label, element=element, optional=False).to_dict()
+    return InputBlock(block_id=name, label=label, element=element, optional=optional).to_dict()
 
 
 def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:

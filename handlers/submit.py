@@ -12,19 +12,21 @@ from bot.application.output import Output
 from bot.application.people import People, Profile
 from bot.application.ports import Workspace
 from bot.application.queries import Queries
-from bot.application.submission import Question, Submission
+from bot.application.submission import Followed, Question, Submission
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.people import SavedToken
+from bot.slack.cards import section
 from handlers import modal
 from handlers.describing import Describing
-from handlers.windows import Windows
+from handlers.windows import Windows, window
 
 CHECK = 1.5
 """Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""
+TELL_ME_TOO = "Tell me too when it ends"
 BUSY = "NOMADS cannot write to its database just now. Nothing was submitted; try again."
 
 
@@ -79,7 +81,7 @@ class Submit:
         ack()
 
     def _show(self, client: WebClient, body: Mapping[str, Any], user: str, wish: modal.Wish, profile: Profile) -> None:
-        if not wish.values.get("email"):
+        if self._queries.mails and not wish.values.get("email"):
             wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
         about = self._describing.at_opening(self._describing.look(user, wish.values, profile=profile))
         view_id = self._windows.show(client, body, self._view(wish, profile, about))
@@ -121,7 +123,8 @@ class Submit:
         about: modal.About | None,
         question: modal.Question | None = None,
     ) -> dict[str, Any]:
-        return modal.view(self._catalog, wish, saved=_saved(profile.saved), about=about, question=question)
+        mails = self._queries.mails
+        return modal.view(self._catalog, wish, saved=_saved(profile.saved), about=about, question=question, mails=mails)
 
     # Submitting
 
@@ -137,8 +140,14 @@ class Submit:
         else:
             if isinstance(outcome, Question):
                 ack(response_action="update", view=self._asked(view["id"], user, form, outcome))
+            elif isinstance(outcome, Followed):
+                ack(response_action="update", view=self._told(outcome.job))
             else:
                 ack()
+
+    def _told(self, job: Job) -> dict[str, Any]:
+        how = "you are mentioned in its thread" + (" and get a mail, if you want any" if self._queries.mails else "")
+        return window("You will be told", [section(f"When {self._named(job)}, ends, {how}.")])
 
     def _asked(self, view_id: str, user: str, form: modal.Filled, question: Question) -> dict[str, Any]:
         """The view of the form with the question."""
@@ -151,7 +160,8 @@ class Submit:
         """The question in the words of the form."""
         proposal, twin, digest = question.proposal, question.proposal.twin, question.digest
         if twin and question.twin_runs:
-            return modal.Question(f"*This is being done already*: {self._named(twin)}.", "", digest)
+            text = f"*This is being done already*: {self._named(twin)}."
+            return modal.Question(text, TELL_ME_TOO if twin.actor != user else "", digest, instead=True)
         texts, agree = [], "Yes, submit it"
         if twin:
             page = self._output.page(twin, Audience.person(user))

@@ -8,17 +8,27 @@ from bot.application.ledger import Ledger
 from bot.application.links import Links
 from bot.domain import words
 
+NO_ADDRESS = "Write the address the results should be mailed to."
 NO_MORE = "This address has asked for no more mail; write another one."
 
 
 class Addresses:
     """The lab's own addresses, where the settings name its domains, and those that have asked for no more mail."""
 
-    def __init__(self, *, ledger: Ledger, links: Links, domains: Sequence[str] = ()) -> None:
-        """`domains` are the only ones that mail goes to, with those below them; none: every one."""
+    def __init__(self, *, ledger: Ledger, links: Links, domains: Sequence[str] = (), on: bool = True) -> None:
+        """`domains` are the only ones that mail goes to, with those below them; none: every one.
+
+        `on` says whether NOMADS sends mail at all.
+        """
         self._ledger = ledger
         self._links = links
+        self.on = on
+        """Whether NOMADS sends mail at all."""
         self._domains = [domain.strip().lstrip("@").casefold() for domain in domains]
+
+    def missing(self, address: str) -> str:
+        """What to do about an address that was left out, in words; empty where none is missing, or mail is off."""
+        return NO_ADDRESS if self.on and not address else ""
 
     def outside(self, address: str) -> str:
         """Why the address is not one of the lab's, in words for whoever typed it; empty where it is. No I/O."""

@@ -129,6 +129,11 @@ class JobChange:
         """The job's latest step into that state, which it has entered."""
         return next(step for step in reversed(self.story) if step.state is state and not step.note)
 
+    @property
+    def followers(self) -> list[str]:
+        """Who else wants to be told of the job's end."""
+        return self.transaction.followers.of(self.job.id)
+
     # The job moves on
 
     def follow(self, seen: Observation) -> bool:
@@ -185,9 +190,10 @@ class JobChange:
 
     def _enter(self, state: JobState, text: str) -> None:
         wishes, reply = self.preferences, None
-        if wishes.tells(state):
+        heard = state in FINAL and bool(self.followers)
+        if wishes.tells(state) or heard:
             # A message that is edited notifies nobody.
-            reply = self.next_reply(separate=state in FINAL and wishes.mention)
+            reply = self.next_reply(separate=heard or (state in FINAL and wishes.mention))
         self.transaction.story.enter(self.job.id, Transition(state, self.at, text, reply))
         if text and reply:
             self._post(reply)

@@ -38,13 +38,15 @@ def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = Non
     return _mail(story, f"NOMADS job {job.id}: accepted", lines, links, message_id, stranger)
 
 
-def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -> Mail:
+def ending(story: Story, *, message_id: str, stranger: Stranger | None = None, asked_by: str = "") -> Mail:
     """The mail of a job's end: counts and addresses of its results, or why it failed and what to do.
 
-    `stranger` is given where the address may be somebody else's than the submitter's.
+    `stranger` is given where the address may be somebody else's than the submitter's; `asked_by` names the submitter to
+    somebody who follows the job.
     """
     job = story.job
-    whose = f"The NOMADS job that {stranger.asked_by} asked for" if stranger else "Your NOMADS job"
+    asked_by = stranger.asked_by if stranger else asked_by
+    whose = f"The NOMADS job that {asked_by} asked for" if asked_by else "Your NOMADS job"
     if job.state is JobState.SUCCEEDED:
         said = f"{whose} has {'ended' if job.unread else 'finished'}."
         lines = [said, *([job.reason] if job.unread else []), *_facts(story)]

@@ -188,8 +188,10 @@ class Lifecycle:
             change.show()
             if job.request.channel and last.reply and summary and summary.preview:
                 change.enqueue(Kind.PREVIEW)
-            if change.preferences.mail:
+            if change.preferences.mail and job.request.email:
                 change.enqueue(Kind.MAIL_FINISHED)
+            for person in change.followers:
+                change.enqueue(Kind.MAIL_FINISHED, person)
         self._forecast.ended(job.request.pipeline)
 
 

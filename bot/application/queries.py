@@ -83,7 +83,9 @@ class Page:
 class Queries:
     """Reads jobs. Every method raises Unavailable where the database does not answer."""
 
-    def __init__(self, *, database: Database, access: Access) -> None:
+    def __init__(self, *, database: Database, access: Access, mails: bool = True) -> None:
+        """`mails` says whether NOMADS sends mail at all."""
+        self.mails = mails
         self._database = database
         self._access = access
 
@@ -188,6 +190,7 @@ class Queries:
             recent=[job for job in recent if job.id not in shown],
             saved=known.saved_token,
             preferences=known.preferences,
+            mails=self.mails,
             given_up=given_up,
             given_up_in_all=given_up_in_all,
         )

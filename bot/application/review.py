@@ -82,7 +82,9 @@ class Reviewer:
         request, box, errors = reading.request, reading.box, dict(reading.errors)
         if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
-        if "email" not in errors and (problem := self._addresses.outside(str(values.get("email") or "").strip())):
+        address = str(values.get("email") or "").strip()
+        problem = self._addresses.missing(address) or self._addresses.outside(address)
+        if "email" not in errors and problem:
             errors["email"] = problem
         pipeline = self._catalog.get(request.pipeline if request else str(values.get("pipeline") or "").strip())
         if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):

@@ -122,8 +122,9 @@ class Steering:
         token = self._people.token_for(actor, token)
         known = "" if email else self._mail_for(job, actor)
         email = email or ("" if self._addresses.trouble(known) else known)  # an address without mail is asked for anew
-        if token is None or not email:
-            return Needed(job=job, token=token is None, email=not email)
+        addressed = bool(email) or not self._addresses.on
+        if token is None or not addressed:
+            return Needed(job=job, token=token is None, email=not addressed)
         left = max(LEAST_SECONDS, until - time.monotonic()) if typed and within else 0
         try:
             again = self._submission.accept_retry(job, actor=actor, token=token, email=email, within=left)

@@ -82,6 +82,13 @@ class Question:
         return twin is not None and twin.state not in FINAL
 
 
+@dataclass(frozen=True)
+class Followed:
+    """A job whose end the person will be told, though it is somebody else's."""
+
+    job: Job
+
+
 class Submission:
     """Accepts requests as jobs."""
 
@@ -105,8 +112,10 @@ class Submission:
         self._access = access
         self._addresses = addresses
 
-    def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
+    def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question | Followed:
         """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
+
+        Where a job does the same work now, and the person asked to be told of its end, that job is what is Followed.
 
         A second call with the same `key` returns the same job. BOSS and chat have `within` seconds. Where the person
         wants it, a typed token to which BOSS has shown the experiment is saved before the job is accepted; if saving
@@ -130,6 +139,8 @@ class Submission:
         if not errors:
             proposal = replace(proposal, confirmed=said.confirmed)
         question = None if errors else self.decide(proposal, agreed=form.agreed)
+        if question and question.twin_runs and question.digest == form.agreed:
+            return Followed(self._follow(question, actor))
         if (errors or question) and (known := self._taken(key)):  # an accepted request stays accepted
             return known
         if errors:
@@ -180,6 +191,17 @@ class Submission:
             twin=twin,
             heavy=self._forecast.heavy(answered.largest, expected),
         )
+
+    def _follow(self, question: Question, actor: str) -> Job:
+        """Let the actor hear of the end of the job that does the same work; its owner does in any case."""
+        twin = question.proposal.twin
+        assert twin is not None
+        if twin.actor != actor:
+            with self._ledger.change(twin.id) as change:  # locked, so that the end is told before or after
+                if change.job.ended:
+                    raise InvalidRequest({"pipeline": f"Job {twin.id} has ended meanwhile; submit the form again."})
+                change.transaction.followers.add(twin.id, actor)
+        return twin
 
     def decide(self, proposal: Proposal, *, agreed: str = "") -> Question | None:
         """The question to answer before the proposal is accepted; None: there is none, or the person agreed."""
@@ -245,7 +267,7 @@ class Submission:
                 return None
             said = Transition(JobState.ACCEPTED, job.accepted_at, _accepted(job, proposal), 1 if told else None)
             transaction.story.enter(job.id, said)
-            effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
+            effects = _first_effects(job, told=told, mail=wishes.mail and bool(job.request.email), home=home)
             transaction.outbox.enqueue_new(job.id, effects, at=job.accepted_at)
             lanes.update(kind.lane for kind, _ in effects)
             if own:

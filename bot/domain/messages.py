@@ -48,6 +48,8 @@ class Home:
     recent: Sequence[Job]
     saved: SavedToken | None
     preferences: Preferences
+    mails: bool = True
+    """Whether NOMADS sends mail at all."""
     given_up: Sequence[GivenUp] = ()
     """For an admin: the newest of the effects that were given up."""
     given_up_in_all: int = 0
@@ -65,7 +67,7 @@ class Story:
     """Title and address of each result."""
     address: str = ""
     """Where the results folder is looked at; empty: in no browser."""
-    mention: str | None = None
-    """The user id of the person a reply mentions, so that chat notifies them; None: nobody."""
+    mentions: Sequence[str] = ()
+    """The user ids of those whom a reply mentions, so that chat notifies them."""
     helpers: Sequence[str] = ()
     """The user ids of those a reply about a long wait mentions, since they can help."""

@@ -56,7 +56,7 @@ class Preferences:
     """How a person wants to hear of their jobs."""
 
     steps: Steps = Steps.ALL
-    mention: bool = False
+    mention: bool = True
     """Whether the reply about a job's end mentions its owner, so that Slack notifies them."""
     mail: bool = True
 

@@ -49,8 +49,8 @@ def _pipeline(value: str) -> str:
 
 
 def _email(value: str) -> str:
-    if not value:
-        raise ValueError("Write the address the results should be mailed to.")
+    if not value:  # whether one is needed, is not known here
+        return value
     if not value.isprintable():
         raise ValueError("The address has a line break or another invisible character in it; write one plain address.")
     if value.count("@") != 1 or any(c in value for c in ",; "):
@@ -101,7 +101,8 @@ class JobRequest(BaseModel):
     x: RangeField
     y: RangeField
     z: RangeField
-    email: Annotated[str, AfterValidator(_email), Trim]
+    email: Annotated[str, AfterValidator(_email), Trim] = ""
+    """Empty: no mail is sent."""
     channel: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,32}$")] | None = None
 
     @classmethod

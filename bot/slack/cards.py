@@ -215,7 +215,9 @@ def _wishes(shown: Home) -> list[Block]:
         Option(value=Steps.END, text="the end only"),
         Option(value=Steps.FAILURES, text="failures only"),
     ]
-    hear = [Option(value="mention", text="Mention me at the end"), Option(value="mail", text="Send me mail")]
+    hear = [Option(value="mention", text="Mention me at the end")]
+    if shown.mails:
+        hear.append(Option(value="mail", text="Send me mail"))
     ticked = [option for option in hear if getattr(wishes, str(option.value))]
     return [
         HeaderBlock(text="Your BOSS token"),
@@ -336,7 +338,7 @@ def step_text(step: Step | Transition, job: Job) -> str:
 
 
 def _named(story: Story) -> str:
-    return f" {who(story.mention)}" if story.mention and _SLACK_USER.fullmatch(story.mention) else ""
+    return "".join(f" {who(person)}" for person in story.mentions if _SLACK_USER.fullmatch(person))
 
 
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:

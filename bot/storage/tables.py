@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration."""
 
 
@@ -101,10 +101,17 @@ people = sa.Table(
     sa.Column("token_at", Utc),
     sa.Column("last_request", sa.JSON(none_as_null=True)),
     sa.Column("steps", sa.String(16), nullable=False, server_default="all"),
-    sa.Column("mention", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("mention", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("mail", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("home_opened_at", Utc),
     sa.Column("home_shown_at", Utc),
+)
+
+followers = sa.Table(
+    "followers",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("person", sa.String(255), primary_key=True),
 )
 
 transitions = sa.Table(

@@ -7,6 +7,7 @@ import hashlib
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from bot.storage.followers import Followers
 from bot.storage.jobs import Jobs
 from bot.storage.leader import LeaderLeases
 from bot.storage.outages import Outages
@@ -27,6 +28,7 @@ class Transaction:
         self.messages = Messages(connection)
         self.outbox = Outbox(connection)
         self.people = People(connection)
+        self.followers = Followers(connection)
         self.refusals = MailRefusals(connection)
         self.sealed = SealedTokens(connection)
         self.outages = Outages(connection)

@@ -42,6 +42,8 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
+    if values["email"] and not core.queries.mails:
+        print("Mail is off (NOMADS_MAIL), so none is sent to this address.", file=sys.stderr)
     reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
     core.database.migrate()
     proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)

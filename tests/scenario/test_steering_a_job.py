@@ -12,13 +12,14 @@ from pydantic import SecretStr
 from bot.application.people import People
 from bot.application.queries import Which
 from bot.application.steering import Needed, Retried
+from bot.application.submission import Followed, Form, Question
 from bot.domain.errors import InvalidRequest, NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
 from bot.domain.job import AlreadyRunning, Job
-from bot.domain.people import Preferences, Steps
+from bot.domain.people import Preferences, Standing, Steps
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress
 from bot.storage.engine import Database
-from tests.support.world import TOKEN, World
+from tests.support.world import TOKEN, World, a_request
 
 OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"
 
@@ -333,15 +334,14 @@ def test_who_wants_failures_only_hears_nothing_of_a_success(world: World) -> Non
     assert world.thread[0].startswith("Failed after 1 min 0 s")
 
 
-def test_who_wants_to_be_named_is_named_at_the_end_in_a_message_of_its_own(world: World) -> None:
-    prefer(world, mention=True)
+def test_the_owner_is_named_at_the_end_in_a_message_of_its_own(world: World) -> None:
     job = world.accept()
     world.settle()
     world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
     world.settle()
     *before, end = world.chat.replies
-    assert end.story.mention == OWNER
-    assert [reply.story.mention for reply in before] == [None]
+    assert end.story.mentions == [OWNER]
+    assert [list(reply.story.mentions) for reply in before] == [[]]
     assert not end.history, "an edit notifies nobody"
 
 
@@ -351,9 +351,10 @@ def test_who_wants_no_mail_gets_none(world: World) -> None:
     assert not world.mailer.sent
 
 
-def test_nobody_is_named_who_did_not_ask_for_it(world: World) -> None:
+def test_who_does_not_want_to_be_named_is_not(world: World) -> None:
+    prefer(world, mention=False)
     the_whole_way(world)
-    assert {reply.story.mention for reply in world.chat.replies} == {None}
+    assert [m for reply in world.chat.replies for m in reply.story.mentions] == []
     assert len(world.mailer.sent) == 2
 
 
@@ -597,3 +598,90 @@ def test_five_hundred_jobs_of_one_person_are_all_followed(store: Database) -> No
     assert (len(home.running), home.running_in_all) == (10, 500)
     assert {world.job(job).state for job in jobs} == {JobState.RUNNING}
     assert [card.story.job.state for card in world.chat.cards] == [JobState.RUNNING] * 25
+
+
+# Followers
+
+FOLLOWER = "U07FOLLOWER"
+
+
+def follow(world: World, person: str = FOLLOWER) -> Followed:
+    """Submit the work that is being done already, twice, and ask to be told of its end."""
+    asked = world.submit(key=f"view:{person}", actor=person)
+    assert isinstance(asked, Question)
+    assert asked.twin_runs
+    form = Form(values=a_request().typed, token=SecretStr(TOKEN), agreed=asked.digest)
+    first, again = (world.submission.submit(form, actor=person, key=f"view:{person}", within=0.01) for _ in range(2))
+    assert isinstance(first, Followed)
+    assert first == again
+    return first
+
+
+def finish(world: World, job: Job) -> None:
+    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle()
+
+
+def test_who_asked_to_be_told_of_the_same_work_is_named_at_its_end_and_gets_a_mail(world: World) -> None:
+    world.workspace.mails[FOLLOWER] = "follower@example.org"
+    world.workspace.names[OWNER] = "Dana Demo"
+    job = world.accept()
+    world.settle()
+    assert follow(world).job.id == job.id
+    assert world.rows.count() == 1
+    finish(world, job)
+    assert list(world.chat.replies[-1].story.mentions) == [OWNER, FOLLOWER]
+    (mail,) = [mail for mail in world.mailer.sent if mail.to == "follower@example.org"]
+    assert "The NOMADS job that Dana Demo asked for has ended." in mail.text
+    assert len(world.mailer.sent) == 3
+
+
+def test_a_follower_is_told_though_the_owner_wants_to_hear_of_failures_only(world: World) -> None:
+    prefer(world, steps=Steps.FAILURES, mention=False, mail=False)
+    job = world.accept()
+    world.settle()
+    follow(world)
+    finish(world, job)
+    (end,) = world.chat.replies
+    assert list(end.story.mentions) == [FOLLOWER]
+
+
+def test_a_follower_who_may_not_see_the_job_any_more_gets_no_mail(world: World) -> None:
+    world.workspace.mails[FOLLOWER] = "follower@example.org"
+    job = world.accept()
+    world.settle()
+    follow(world)
+    world.workspace.standings[FOLLOWER] = Standing.GUEST
+    finish(world, job)
+    assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
+
+
+def test_a_follower_who_wants_no_mail_is_only_named(world: World) -> None:
+    world.workspace.mails[FOLLOWER] = "follower@example.org"
+    world.people.prefer(FOLLOWER, mail=False)
+    job = world.accept()
+    world.settle()
+    follow(world)
+    finish(world, job)
+    assert FOLLOWER in world.chat.replies[-1].story.mentions
+    assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
+
+
+def test_one_s_own_work_needs_no_follower(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    follow(world, OWNER)
+    finish(world, job)
+    assert list(world.chat.replies[-1].story.mentions) == [OWNER]
+
+
+def test_where_mail_is_off_no_address_is_asked_for(store: Database) -> None:
+    world = World(store, mails=False)
+    job = world.submit(key="view:V", email="")
+    assert isinstance(job, Job)
+    world.settle()
+    finish(world, job)
+    assert not world.mailer.sent
+    assert not world.queries.home(OWNER).mails
+    with pytest.raises(InvalidRequest, match="Write the address the results should be mailed to"):
+        World(store).submit(key="view:W", email="")

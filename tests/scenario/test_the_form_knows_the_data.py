@@ -551,6 +551,49 @@ def test_work_that_was_done_offers_its_results_or_to_run_again(
         assert served.jobs == 2
 
 
+def test_who_submits_what_somebody_else_s_job_does_now_can_be_told_of_its_end(
+    serve: Serve, slack: SlackStandIn, tmp_path: Path
+) -> None:
+    with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+        assert served.submit(pipeline="quick", collection="waits").ok
+        until(lambda: slack.messages("#synapses"), what="the card")
+        (job,) = jobs(served)
+        until(lambda: served.nomads.core.queries.card_of(job.id))
+        other = slack.person(OTHER)
+        other.slash("/nomads", "submit", channel="#synapses")
+        view = slack.view_of(OTHER)
+        assert view
+        typed = RIGHT | {"pipeline": "quick", "collection": "waits", "email": "other@example.org"}
+        assert other.submit(view, typed).body["response_action"] == "update"
+        asked = slack.view_of(OTHER)
+        assert asked
+        (box,) = [b for b in asked["blocks"] if b["block_id"].startswith("agree-")]
+        assert box["element"]["options"][0]["text"]["text"] == "Tell me too when it ends"
+        other.submit(asked, {"token": DEMO_TOKEN, box["block_id"]: ["yes"]})
+        told = slack.view_of(OTHER)
+        assert told
+        assert f"When job `{job.id}`, <https://sandbox.slack.com/archives/" in str(told["blocks"])
+        folder = tmp_path / "results" / job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "go").touch()
+        until(lambda: f"<@{OTHER}>" in str(slack.thread("#synapses", slack.messages("#synapses")[0]["ts"])), within=30)
+        assert served.jobs == 1
+
+
+def test_where_mail_is_off_the_form_has_no_mail_field_and_the_home_tab_no_switch(
+    serve: Serve, slack: SlackStandIn, tmp_path: Path
+) -> None:
+    with serve(tmp_path, mail="off") as served:
+        view = served.open_form()
+        assert "'block_id': 'email'" not in str(view["blocks"])
+        assert slack.person().submit(view, RIGHT).ok
+        assert served.jobs == 1
+        slack.person().open_home()
+        shown_at_home = until(lambda: slack.home_of("U01DEMO"), what="the home tab")
+        assert "Mention me at the end" in str(shown_at_home)
+        assert "Send me mail" not in str(shown_at_home)
+
+
 def agreement(served: Served) -> str:
     """The box to tick."""
     return str(next(b["block_id"] for b in shown(served)["blocks"] if b["block_id"].startswith("agree-")))

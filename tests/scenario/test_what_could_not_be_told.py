@@ -101,7 +101,7 @@ def test_the_end_reaches_the_owner_in_a_direct_message_where_there_is_no_thread(
     job = unposted(world)
     finish(world, job)
 
-    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert told_alone(world) == [[], ["12 synapses. Finished after 1 min 0 s."]]
     assert not world.chat.cards
     assert not world.chat.replies
     assert world.mailer.sent[-1].subject == f"NOMADS job {job.id}: finished"
@@ -120,7 +120,7 @@ def test_an_end_that_its_thread_no_longer_takes_reaches_the_owner_in_a_direct_me
     world.clock.advance(30)
     world.chat.fail_next(Refused(ARCHIVED), call="post_reply")
     finish(world, job)
-    assert told_alone(world) == [["Finished after 2 min 0 s: 12 synapses."]]
+    assert told_alone(world) == [["12 synapses. Finished after 2 min 0 s."]]
     assert world.job(job).unposted == ""
 
 
@@ -165,11 +165,11 @@ def test_a_replay_posts_the_card_and_the_whole_thread_in_order_and_says_what_it_
     assert world.thread == [
         f"Accepted as job {job.id}.",
         "Running, after waiting 30 s.",
-        "Finished after 1 min 0 s: 12 synapses.",
+        "12 synapses. Finished after 1 min 0 s.",
     ]
     assert world.job(job).unposted == ""
     assert given_up(world) == []
-    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert told_alone(world) == [[], ["12 synapses. Finished after 1 min 0 s."]]
     assert world.ledger.replay() == []
 
 
@@ -198,7 +198,7 @@ def test_a_replay_of_what_is_refused_again_tells_the_owner_nothing_twice(world: 
     world.chat.fail_next(Refused(ARCHIVED), call="post_card")
     world.ledger.replay()
     world.settle()
-    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert told_alone(world) == [[], ["12 synapses. Finished after 1 min 0 s."]]
     assert world.job(job).unposted == ARCHIVED
     assert len(given_up(world)) == 4
 

@@ -173,6 +173,7 @@ def serving(
         "data": str(data),
         "boss_host": boss.url,
         "edit_interval": "0.1",
+        "mail": f"smtp://127.0.0.1:{house.mail.port}",
         **env,
     }
     nomads = build(Settings.model_validate(values), base_url=door.url)

@@ -23,7 +23,7 @@ from bot.application.review import Answered, Reviewer
 from bot.application.stalls import Stalls
 from bot.application.steering import Steering
 from bot.application.stories import Stories
-from bot.application.submission import Form, Proposal, Question, Submission
+from bot.application.submission import Followed, Form, Proposal, Question, Submission
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
@@ -95,6 +95,7 @@ class World:
         lease: float = 15,
         edit_every: float = 0,
         admins: Sequence[str] = (),
+        mails: bool = True,
         mail_domains: Sequence[str] = (),
         pipeline: Pipeline | None = None,
         prices: Prices | None = None,
@@ -133,7 +134,7 @@ class World:
         self.workspace = _Workspace()
         self.ledger = Ledger(database=store, clock=self.clock)
         self.people = People(ledger=self.ledger, tokens=self.tokens)
-        self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains)
+        self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains, on=mails)
         self.reviewer = Reviewer(
             catalog=self.catalog,
             compute=self.compute,
@@ -144,7 +145,7 @@ class World:
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
         self.access = Access(workspace=self.workspace, admins=admins)
-        self.queries = Queries(database=store, access=self.access)
+        self.queries = Queries(database=store, access=self.access, mails=mails)
         self.stories = Stories(catalog=self.catalog, output=self.output)
         self.submission = Submission(
             ledger=self.ledger,
@@ -233,6 +234,7 @@ class World:
             stories=self.stories,
             workspace=self.workspace,
             addresses=self.addresses,
+            access=self.access,
             sender="NOMADS <nomads@nomads.test>",
             domain="nomads.test",
         )
@@ -252,7 +254,9 @@ class World:
         reviewed = self.submission.review(a_request(**changes).typed, SecretStr(token))
         return self.submission.ask(reviewed, actor=actor, within=0.01)
 
-    def submit(self, *, key: str, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Job | Question:
+    def submit(
+        self, *, key: str, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any
+    ) -> Job | Question | Followed:
         """Submit the form as a person does in Slack."""
         form = Form(values=a_request(**changes).typed, token=SecretStr(token))
         return self.submission.submit(form, actor=actor, key=key, within=0.01)

@@ -125,14 +125,17 @@ class ThreadEffects:
                 transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
 
     def _named(self, story: Story, steps: Sequence[Step]) -> Story:
-        """The story with its mentions: at the end the owner, if they want that; where the job waits long, admins."""
+        """The story with its mentions: at the end the owner, unless they said no, and followers.
+
+        Where the job waits for long, admins.
+        """
         last = steps[-1].state if steps and not steps[-1].note else None
         if last is JobState.RUNNABLE:
             return replace(story, helpers=self._admins)
         if last in FINAL:
             with self._database.read() as transaction:
-                if transaction.people.get(story.job.actor).preferences.mention:
-                    return replace(story, mention=story.job.actor)
+                owner = [story.job.actor] if transaction.people.get(story.job.actor).preferences.mention else []
+                return replace(story, mentions=[*owner, *transaction.followers.of(story.job.id)])
         return story
 
     def _preview(self, effect: Effect, job: Job) -> None:

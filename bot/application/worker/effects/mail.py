@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from bot.application.access import Access
 from bot.application.addresses import Addresses
 from bot.application.ledger import JobChange, Ledger
 from bot.application.letters import Stranger, acceptance, ending
@@ -12,6 +13,7 @@ from bot.application.ports import Mailer, Workspace
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
+from bot.domain.errors import Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
@@ -39,6 +41,7 @@ class MailEffects:
         stories: Stories,
         workspace: Workspace,
         addresses: Addresses,
+        access: Access,
         sender: str,
         domain: str,
     ) -> None:
@@ -48,6 +51,7 @@ class MailEffects:
         self._stories = stories
         self._workspace = workspace
         self._addresses = addresses
+        self._access = access
         self._sender = sender
         self._domain = domain
 
@@ -57,6 +61,9 @@ class MailEffects:
         return {Kind.MAIL_ACCEPTED: handler, Kind.MAIL_FINISHED: handler}
 
     def _send(self, effect: Effect, job: Job) -> None:
+        if effect.subject:
+            self._send_to_follower(effect, job)
+            return
         address = job.request.email
         if self._addresses.trouble(address):
             with self._ledger.finish(effect) as change:
@@ -67,6 +74,25 @@ class MailEffects:
         message_id = f"<{job.id}.{effect.kind}@{self._domain}>"
         story = self._stories.of(job, Audience.mail(address))
         self._mailer.send(letter(story, message_id=message_id, stranger=self._stranger(job)))
+        with self._ledger.done(effect):
+            pass
+
+    def _send_to_follower(self, effect: Effect, job: Job) -> None:
+        """Tell the end to somebody else who asked for that, unless they want no mail or may not see the job (any more).
+
+        Raises Unavailable where chat does not tell.
+        """
+        person = effect.subject
+        with self._ledger.database.read() as transaction:
+            wanted = transaction.people.get(person).preferences.mail
+        address = self._workspace.mail_of(person) if wanted else ""
+        (sees,) = self._access.judged(person, [job]) if address else (False,)
+        if sees is None:
+            raise Unavailable("Slack does not tell now whether a follower may see the job.")
+        if sees and not self._addresses.trouble(address):
+            story = self._stories.of(job, Audience.person(person))
+            message_id = f"<{job.id}.{effect.kind}.{person}@{self._domain}>"
+            self._mailer.send(replace(ending(story, message_id=message_id, asked_by=self._name(job)), to=address))
         with self._ledger.done(effect):
             pass
 
