@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -30,6 +32,7 @@ def connect(url: str) -> Engine:
     """
     if not url.startswith("sqlite"):
         return _connect_to_server(url)
+    _keep_private(sa.make_url(url).database)
     engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
@@ -44,6 +47,17 @@ def connect(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _keep_private(path: str | None) -> None:
+    """Make an SQLite file and its companions readable by their owner alone, whatever the umask says."""
+    if not path or path == ":memory:" or path.startswith("file:"):
+        return
+    with suppress(OSError):  # what cannot be opened is told by the first question
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's -wal and -shm follow it
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):
+            Path(file).chmod(0o600)
 
 
 def _connect_to_server(url: str) -> Engine:
