@@ -250,6 +250,6 @@ def _row(number: int, job: str, count: int, request: JobRequest, at: datetime) -
 
 def _story(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"job_id": row["id"], "state": state, "at": at, "text": "", "reply": None}
-        for state, at in {JobState.ACCEPTED.value: row["accepted_at"], row["state"]: row["accepted_at"]}.items()
+        {"job_id": row["id"], "number": number, "state": state, "at": row["accepted_at"], "text": "", "reply": None}
+        for number, state in enumerate(dict.fromkeys([JobState.ACCEPTED.value, row["state"]]), start=1)
     ]

@@ -101,18 +101,10 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
 
 def _settings() -> Settings:
     from bot.settings import Settings, read
+    from bot.terminal import log
 
     settings = read(Settings)
-    import logging
-
-    from bot.terminal.screen import StderrHandler
-
-    # Slack's and AWS's libraries log whole requests at DEBUG, a submitted form's token among them.
-    logging.basicConfig(
-        level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[StderrHandler()]
-    )
-    for ours in ("bot", "handlers"):
-        logging.getLogger(ours).setLevel(settings.log_level)
+    log.begin(settings.log_level)
     return settings
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bot.application.access import Access
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
+from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import Output
@@ -20,11 +21,12 @@ from bot.application.people import People
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
 from bot.application.queries import Queries
 from bot.application.review import Reviewer
+from bot.application.stalls import Stalls
 from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Submission
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
+from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import EffectHandlers
@@ -34,7 +36,7 @@ from bot.application.worker.worker import Worker
 from bot.backends import load
 from bot.domain.catalog import Catalog
 from bot.domain.checks import Prices
-from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
 from bot.storage.keys import derived, load_key
@@ -81,6 +83,7 @@ class Core:
     browsing: Browsing
     first_choice: Callable[[], str]
     """The name of the pipeline that the form offers first."""
+    readiness: Readiness
     worker: Worker
 
     def announce(self) -> None:
@@ -151,9 +154,9 @@ def build_core(
         prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
         confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
     )
-    queries = Queries(database=database)
+    queries = Queries(database=database, access=access)
     submission = Submission(
-        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, workspace=workspace
+        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, access=access
     )
     steering = Steering(
         ledger=ledger,
@@ -161,11 +164,14 @@ def build_core(
         submission=submission,
         people=people,
         workspace=workspace,
-        admins=settings.admins,
+        access=access,
     )
-    lifecycle = Lifecycle(ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens)
+    lifecycle = Lifecycle(
+        ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
+    )
     output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens)
     stories = Stories(catalog=catalog, output=output)
+    stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(
         catalog=catalog,
         results=backend.results,
@@ -175,15 +181,30 @@ def build_core(
     )
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
-        SubmitEffects(ledger=ledger, lifecycle=lifecycle, compute=backend.compute, tokens=tokens, launcher=launcher),
-        CollectEffects(lifecycle=lifecycle, results=backend.results, output=output),
+        SubmitEffects(
+            ledger=ledger,
+            lifecycle=lifecycle,
+            stalls=stalls,
+            compute=backend.compute,
+            tokens=tokens,
+            launcher=launcher,
+        ),
+        CollectEffects(
+            ledger=ledger,
+            lifecycle=lifecycle,
+            stalls=stalls,
+            catalog=catalog,
+            results=backend.results,
+            output=output,
+        ),
         MailEffects(ledger=ledger, mailer=mailer(settings), stories=stories, domain=settings.mail_domain),
     ]
     if chat:
         every = timedelta(seconds=settings.edit_interval)
         effects += [
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
+            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]
     lease = timedelta(seconds=settings.lease_seconds)
@@ -196,7 +217,12 @@ def build_core(
         leadership=lease / 3,
     )
     watcher = Watcher(
-        database=database, lifecycle=lifecycle, compute=backend.compute, logs=backend.logs, patience=patience
+        database=database,
+        lifecycle=lifecycle,
+        stalls=stalls,
+        compute=backend.compute,
+        logs=backend.logs,
+        patience=patience,
     )
     return Core(
         settings=settings,
@@ -215,6 +241,7 @@ def build_core(
         steering=steering,
         browsing=Browsing(volumes=volumes, people=people),
         first_choice=reviewer.first_choice,
+        readiness=Readiness(ledger=ledger, folder=settings.data),
         worker=Worker(lanes=lanes, watcher=watcher),
     )
 
@@ -290,19 +317,16 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    def ready() -> str:
-        try:
-            with core.database.read() as transaction:
-                transaction.outbox.open()
-        except Unavailable as error:
-            return str(error)
-        return ""
-
     secret = settings.slack_signing_secret
     return Nomads(
         core=core,
         app=app,
-        web=web(app=None if socket_mode else app, results=core.backend.served, ready=ready, signing_secret=secret),
+        web=web(
+            app=None if socket_mode else app,
+            results=core.backend.served,
+            health=core.readiness.now,
+            signing_secret=secret,
+        ),
         socket_mode=socket_mode,
         clients=(client, quick, patient),
         later=later,

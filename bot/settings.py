@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from bot.backends import BACKENDS
 from bot.domain.errors import NomadsError
+from bot.domain.mistakes import mistakes
 from contract.names import PATTERN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +32,12 @@ class Settings(BaseSettings):
     slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
     """Set: Socket Mode. Unset: HTTP."""
     slack_api_url: Annotated[
-        str, Field(validation_alias=AliasChoices("SLACK_API_URL"), pattern=r"^https?://[^\s]+$")
+        str,
+        Field(
+            validation_alias=AliasChoices("SLACK_API_URL"),
+            pattern=r"^https?://[^\s]+$",
+            description="an address that begins with http:// or https://",
+        ),
     ] = "https://slack.com/api/"
 
     host: str = "127.0.0.1"
@@ -55,9 +62,13 @@ class Settings(BaseSettings):
     """The BOSS that programs read: a host name, or a URL where it is not https."""
     boss_hosts: list[str] = []
     """JSON: the hosts to which NOMADS itself may send a person's token; empty: NOMADS_BOSS_HOST only."""
-    predictions: Annotated[str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$")] = "collman_nomads/nomads_predictions"
+    predictions: Annotated[
+        str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$", description="off, or collection/experiment in BOSS")
+    ] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
-    viewer: Annotated[str, Field(pattern=r"^$|^https?://\S+$")] = ""
+    viewer: Annotated[
+        str, Field(pattern=r"^$|^https?://\S+$", description="an address that begins with http:// or https://")
+    ] = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
     max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
     """The most data one job may read, in bytes."""
@@ -78,7 +89,7 @@ class Settings(BaseSettings):
     mail_from: str = "nomads@localhost"
 
     admins: list[str] = []
-    """JSON: Slack user ids of people who may cancel and retry every job, and are mentioned where a job waits long."""
+    """JSON: Slack user ids of people who may see, cancel and retry every job; mentioned where one waits long."""
     edit_interval: Annotated[float, Field(ge=0)] = 3
     """Least seconds between two edits of a card, and between two updates of a home tab."""
     explain_after: Annotated[float, Field(gt=0)] = 600
@@ -128,16 +139,13 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def read(kind: type[S]) -> S:
-    """Read settings from the environment. Raises NomadsError, which names each unusable setting and why."""
+    """Read settings from the environment. Raises NomadsError, which names each unusable setting and what it may be."""
+    prefix = str(kind.model_config.get("env_prefix", ""))
     try:
         return kind()
     except ValidationError as error:
-        prefix = str(kind.model_config.get("env_prefix", ""))
-        wrong = "\n".join(
-            f"{name if name.isupper() else prefix + name.upper()}: {found['msg'].removeprefix('Value error, ')}"
-            for found in error.errors(include_input=False, include_url=False)
-            for name in [".".join(str(part) for part in found["loc"])]
-        )
-        raise NomadsError(f"These settings cannot be used:\n{wrong}") from None
+        wrong = [f"{name if name.isupper() else prefix + name.upper()}: {said}" for name, said in mistakes(error, kind)]
     except SettingsError as error:  # the error's text names only the field
-        raise NomadsError(f"These settings cannot be used:\n{error}; it has to be JSON.") from None
+        name = next(iter(re.findall(r'field "(\w+)"', str(error))), "")
+        wrong = [f"{prefix}{name.upper()}: this cannot be read; it has to be JSON, as docs/settings.md shows."]
+    raise NomadsError("\n".join(["These settings cannot be used:", *wrong]))

@@ -66,11 +66,18 @@ def register(
     options = Options(browsing=browsing)
     look = Look(queries=queries, steering=steering, output=output, workspace=workspace, windows=windows)
     open_logs = Logs(queries=queries, output=output, windows=windows)
-    steering_ = Steer(steering=steering, queries=queries, windows=windows)
+    steering_ = Steer(steering=steering, queries=queries, look=look, windows=windows)
     home = HomeTab(people=people, queries=queries, submit=submit, windows=windows, publish=show_home)
     tokens = Token(browsing=browsing, people=people, changed=home.refresh)
     commands = Commands(
-        queries=queries, catalog=catalog, submit=submit, token=tokens, look=look, logs=open_logs, steer=steering_
+        queries=queries,
+        catalog=catalog,
+        first_choice=first_choice,
+        submit=submit,
+        token=tokens,
+        look=look,
+        logs=open_logs,
+        steer=steering_,
     )
 
     app.command(COMMAND)(commands.run)
@@ -80,6 +87,7 @@ def register(
     app.options(modal.EXPERIMENT)(options.experiments)
     app.action(modal.COLLECTION)(submit.chosen)
     app.action(modal.EXPERIMENT)(submit.chosen)
+    app.action(modal.REMEMBER)(submit.ticked)
     app.view(modal.CALLBACK)(submit.take)
     app.view(token.CALLBACK)(tokens.take)
     # a job's buttons

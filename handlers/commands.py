@@ -22,7 +22,7 @@ from handlers.token import Token
 
 HELP = (
     ("/nomads submit", "opens the form"),
-    ("/nomads submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
+    ("/nomads submit {pipeline}demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
     ("/nomads status", "shows your jobs that have not ended"),
     ("/nomads status 7k2m9x4q", "shows one job, with its buttons"),
     ("/nomads list running", "shows jobs: mine, all, running, failed, mine running or mine failed"),
@@ -33,7 +33,7 @@ HELP = (
     ("/nomads token", "shows, replaces or forgets your saved BOSS token"),
     ("/nomads help", "shows this"),
 )
-"""An example of each command, and what it does."""
+"""An example of each command, and what it does; `{pipeline}` is one that can run here, with a space."""
 
 
 class Commands:
@@ -44,6 +44,7 @@ class Commands:
         *,
         queries: Queries,
         catalog: Catalog,
+        first_choice: Callable[[], str],
         submit: Submit,
         token: Token,
         look: Look,
@@ -52,6 +53,7 @@ class Commands:
     ) -> None:
         self._queries = queries
         self._catalog = catalog
+        self._first_choice = first_choice
         self._submit = submit
         self._token = token
         self._look = look
@@ -59,7 +61,7 @@ class Commands:
         self._steer = steer
         self._words: Mapping[str, Callable[[WebClient, dict[str, Any], str], str | list[Block]]] = {
             "submit": self._open_form,
-            "status": lambda _, command, rest: self._look.status(rest, command["user_id"]),
+            "status": lambda _, command, rest: self._look.status(_first(rest), command["user_id"]),
             "list": self._list,
             "logs": self._log,
             "cancel": lambda _, command, rest: self._steer.cancelled(_named(rest, "cancel"), command["user_id"]),
@@ -113,7 +115,8 @@ class Commands:
         return self._look.page(f"{wanted}:", command["user_id"])
 
     def _log(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
-        self._logs.open(client, command, self._queries.named(_named(rest, "logs")).id)
+        user = command["user_id"]
+        self._logs.open(client, command, self._queries.named(_named(rest, "logs"), actor=user).id, user)
         return ""
 
     def _retry(self, client: WebClient, command: dict[str, Any], rest: str) -> str:
@@ -121,7 +124,9 @@ class Commands:
 
     def usage(self) -> list[Block]:
         """What can be typed, and which pipelines there are."""
-        lines = "\n".join(f"• `{example}` {what}" for example, what in HELP)
+        pipeline = self._first_choice()
+        named = f"{pipeline} " if pipeline else ""
+        lines = "\n".join(f"• `{example.replace('{pipeline}', named)}` {what}" for example, what in HELP)
         return [cards.section(f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"), *self._pipelines()]
 
     def _pipelines(self) -> list[Block]:
@@ -132,4 +137,9 @@ class Commands:
 def _named(rest: str, word: str) -> str:
     if not rest:
         raise NomadsError(f"Name a job: /nomads {word} and its id, which stands on its card; /nomads list shows them.")
-    return rest
+    return _first(rest)
+
+
+def _first(rest: str) -> str:
+    """The first word: what people write behind an id, such as “please”, is no part of it."""
+    return next(iter(rest.split()), "")

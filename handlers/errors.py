@@ -20,9 +20,14 @@ from handlers.windows import window
 
 log = logging.getLogger(__name__)
 
-TOO_SLOW = "Slack gave up waiting before the form could open. Please try once more."
+TOO_SLOW = "Slack was slow; try again."
 UNFORESEEN = "Something went wrong inside NOMADS. Please try once more, or tell whoever runs it."
-_LATE = {"expired_trigger_id", "trigger_exchanged", "exchanged_trigger_id", "invalid_trigger_id"}
+_LATE = {
+    *("expired_trigger_id", "trigger_expired", "invalid_trigger_id"),
+    *("exchanged_trigger_id", "trigger_exchanged"),
+    *("ratelimited", "rate_limited"),
+}
+"""What Slack answers where nothing can be opened any more, or not now."""
 
 
 def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: Respond) -> BoltResponse:
@@ -31,12 +36,17 @@ def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: R
         return _told(body, client, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""
     kind = body.get("type") or ("command" if "command" in body else "request")
+    if code in _LATE:
+        log.warning("A %s could not be answered in time: Slack says %s.", kind, code)
+        return _told(body, client, respond, TOO_SLOW, opening=False)
     log.error("A %s failed %s: %s", kind, code, words.where(error))
-    text = TOO_SLOW if code in _LATE else UNFORESEEN
-    return _told(body, client, respond, text)
+    return _told(body, client, respond, UNFORESEEN)
 
 
-def _told(body: dict[str, Any], client: WebClient, respond: Respond, text: str) -> BoltResponse:
+def _told(
+    body: dict[str, Any], client: WebClient, respond: Respond, text: str, *, opening: bool = True
+) -> BoltResponse:
+    """Tell the person: beside what was clicked, in a window (unless not `opening`), or in a direct message."""
     if body.get("type") == "view_submission":
         text = f"{text} Nothing was submitted."
         first = next(iter(body["view"]["state"]["values"]), "pipeline")
@@ -44,8 +54,10 @@ def _told(body: dict[str, Any], client: WebClient, respond: Respond, text: str) 
     with suppress(OSError, SlackClientError):  # there is no other way to tell the person
         if body.get("response_url") and "command" not in body:
             respond(text=text, response_type="ephemeral", replace_original=False)
-        elif body.get("type") == "block_actions":  # in the home tab or a window
+        elif opening and body.get("type") == "block_actions":  # in the home tab or a window
             over = (body.get("view") or {}).get("type") == "modal"
-            opening = client.views_push if over else client.views_open
-            opening(trigger_id=body["trigger_id"], view=window("NOMADS", [cards.section(text)]))
+            show = client.views_push if over else client.views_open
+            show(trigger_id=body["trigger_id"], view=window("NOMADS", [cards.section(text)]))
+        elif body.get("type") in ("block_actions", "shortcut"):
+            client.chat_postMessage(channel=body["user"]["id"], text=text)
     return BoltResponse(status=200, body={"response_type": "ephemeral", "text": text} if "command" in body else "")

@@ -17,10 +17,10 @@ from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 from bot.application.output import Output, log_lines
 from bot.application.queries import Queries
 from bot.domain import words
-from bot.domain.errors import NomadsError
+from bot.domain.errors import InDoubt, NomadsError, UnknownJob
 from bot.domain.job import Job
 from bot.slack import cards
-from handlers.windows import Windows, update, window
+from handlers.windows import Windows, said, update, window
 
 CALLBACK = "nomads_logs_view"
 WHOLE = "nomads_whole_log"
@@ -44,6 +44,7 @@ class _Open:
 
     client: WebClient
     job_id: str
+    user: str
     until: float
     shown: str = ""
 
@@ -73,21 +74,21 @@ class Logs:
 
     def show(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Open the log of the job whose button was clicked."""
-        self.open(client, body, action["value"])
+        self.open(client, body, action["value"], body["user"]["id"])
         ack()
 
-    def open(self, client: WebClient, body: dict[str, Any], job_id: str) -> None:
-        """Open the window of that job's log."""
+    def open(self, client: WebClient, body: dict[str, Any], job_id: str, user: str) -> None:
+        """Open the window of that job's log for this person."""
 
         def follow(view_id: str) -> None:
-            if not self._queries.find(job_id).ended:
-                self._follow(view_id, _Open(client, job_id, self._clock() + FOLLOWED))
+            if not self._queries.seen(job_id, actor=user).ended:
+                self._follow(view_id, _Open(client, job_id, user, self._clock() + FOLLOWED))
 
         self._windows.open(
             client,
             body,
             f"Log of {job_id}",
-            lambda: self._blocks(self._queries.find(job_id)),
+            lambda: self._blocks(self._queries.seen(job_id, actor=user)),
             callback=CALLBACK,
             meta=job_id,
             then=follow,
@@ -95,10 +96,10 @@ class Logs:
 
     def whole(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Link the whole log in the same window, later: a long log takes a while to copy."""
-        view_id, job_id = body["view"]["id"], action["value"]
+        view_id, job_id, user = body["view"]["id"], action["value"], body["user"]["id"]
 
         def link() -> str:
-            found = self._output.whole_log(self._queries.find(job_id))
+            found = self._output.whole_log(self._queries.seen(job_id, actor=user))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 
@@ -108,7 +109,7 @@ class Logs:
             except NomadsError as error:
                 note = words.mrkdwn(str(error))
             self._note(view_id, note)
-            update(client, view_id, self._view(job_id, note))
+            update(client, view_id, self._view(job_id, user, note))
 
         self._windows.later(show)
         ack()
@@ -136,8 +137,8 @@ class Logs:
             while len(self._notes) > NOTES:
                 self._notes.popitem(last=False)
 
-    def _view(self, job_id: str, note: str = "", *, over: bool = False) -> dict[str, Any]:
-        job = self._queries.find(job_id)
+    def _view(self, job_id: str, user: str, note: str = "", *, over: bool = False) -> dict[str, Any]:
+        job = self._queries.seen(job_id, actor=user)
         return window(f"Log of {job.id}", self._blocks(job, note, over=over), callback=CALLBACK, meta=job.id)
 
     def _blocks(self, job: Job, note: str = "", *, over: bool = False) -> list[Block]:
@@ -176,14 +177,22 @@ class Logs:
             self._over.wait(max(self._every, EACH * len(opened)))
 
     def _brought_up_to_date(self, view_id: str, one: _Open) -> bool:
-        """Update the window if its content has changed. Returns whether to go on updating it."""
+        """Update the window if its content has changed. Returns whether to go on updating it.
+
+        Whoever may not see the job any more is shown its log no longer.
+        """
         over = self._clock() > one.until
         try:
-            ended = self._queries.find(one.job_id).ended
-            view = self._view(one.job_id, self._notes.get(view_id, ""), over=over)
+            ended = self._queries.seen(one.job_id, actor=one.user).ended
+            view = self._view(one.job_id, one.user, self._notes.get(view_id, ""), over=over)
             if str(view) == one.shown:
                 return not over
             shown = update(one.client, view_id, view)
+        except InDoubt:
+            return not over
+        except UnknownJob as error:
+            gone = window(f"Log of {one.job_id}", [said(str(error))], callback=CALLBACK, meta=one.job_id)
+            return update(one.client, view_id, gone) == "later"
         except (NomadsError, SlackClientError, OSError):
             return not over
         if shown == "shown":

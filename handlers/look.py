@@ -17,6 +17,8 @@ from bot.domain.job import Job
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
+DETAILS = "Job"
+"""Title of the window of details."""
 TURNS = 150
 """Pages that can be turned back: a button's value holds 2,000 characters."""
 _TITLES = {
@@ -46,7 +48,7 @@ class Look:
     def status(self, name: str, user: str) -> list[Block]:
         """One job with its buttons; without a name, this person's jobs that have not ended, or their last one."""
         if name:
-            job = self._queries.named(name)
+            job = self._queries.named(name, actor=user)
             buttons = cards.buttons(job, steers=self._steering.may_steer(job, user))
             return [cards.section(cards.row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons)]
         if self._queries.page(Which.MINE_RUNNING, actor=user, most=1).jobs:
@@ -63,12 +65,15 @@ class Look:
         wanted = Which(which)
         page = self._queries.page(wanted, actor=user, before=before[-1] if before else None)
         title = f"*{_TITLES[wanted]}*" + (f", page {len(before) + 1}" if before else "")
-        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or [cards.section("There are none.")])]
+        none = [] if page.more or page.doubtful else [cards.section("There are none.")]
+        blocks: list[Block] = [cards.section(title), *(cards.listed(page.jobs) or none)]
         turns = []
         if before:
             turns.append(_turn("newer", "Newer", f"{which}:{','.join(before[:-1])}"))
-        if page.more:
-            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.jobs[-1].id][-TURNS:])}"))
+        if page.doubtful:
+            blocks.append(cards.context("Slack does not tell now who may see some jobs, so they are left out."))
+        if page.last and page.more:
+            turns.append(_turn("older", "Older", f"{which}:{','.join([*before, page.last][-TURNS:])}"))
         return [*blocks, ActionsBlock(block_id="pages", elements=turns)] if turns else blocks
 
     def turn(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
@@ -87,7 +92,8 @@ class Look:
 
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show the job's results in a window, with links made anew, since they may expire."""
-        self._windows.open(client, body, "Results", lambda: self._results(self._queries.find(action["value"])))
+        user, job_id = body["user"]["id"], action["value"]
+        self._windows.open(client, body, "Results", lambda: self._results(self._queries.seen(job_id, actor=user)))
         ack()
 
     def _results(self, job: Job) -> list[Block]:
@@ -95,6 +101,7 @@ class Look:
         links = self._output.links(job)
         lines = [
             f"*Job `{job.id}`*",
+            *([words.mrkdwn(job.reason)] if job.unread else []),
             *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items()),
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
@@ -107,9 +114,13 @@ class Look:
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show everything about the job in a window."""
-        user = body["user"]["id"]
-        self._windows.open(client, body, "Job", lambda: self._details(self._queries.find(action["value"]), user))
+        user, job_id = body["user"]["id"], action["value"]
+        self._windows.open(client, body, DETAILS, lambda: self._details(self._queries.seen(job_id, actor=user), user))
         ack()
+
+    def details_of(self, job_id: str, user: str) -> dict[str, Any]:
+        """The window of details of the job as it stands now. Raises UnknownJob and Unavailable."""
+        return window(DETAILS, self._details(self._queries.seen(job_id, actor=user), user))
 
     def _details(self, job: Job, user: str) -> list[Block]:
         request = job.request
@@ -134,7 +145,7 @@ class Look:
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
         blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
         blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
-        attempts = self._queries.attempts(job)
+        attempts = self._queries.attempts(job, actor=user)
         if len(attempts) > 1:
             tried = [f"{one.attempt}: `{one.id}` {cards.state(one)}" for one in attempts]
             blocks += [cards.section(text) for text in cards.packed(["*Attempts*", *tried])]
@@ -148,7 +159,7 @@ class Look:
     def _story(self, job: Job) -> list[str]:
         """A line for every transition, with its time."""
         steps = self._queries.transitions(job.id)
-        told = [f": {words.mrkdwn(words.shortened(step.text, 1000))}" if step.text else "" for step in steps]
+        told = [f": {words.shortened(cards.step_text(step, job), 1000)}" if step.text else "" for step in steps]
         return [
             f"{cards.moment(step.at, seconds=True)} {step.state.value}{text}"
             for step, text in zip(steps, told, strict=True)

@@ -1,11 +1,14 @@
 """The form: its ids, its blocks and how it is read, in one file so that they cannot drift.
 
-A block's id is the name of the request's field, so an error by field is an error by block. No view is filled with a
-token, nor holds one in its metadata. Slack preserves what a person typed while a view is replaced.
+A block's id is the name of the request's field, so an error by field is an error by block. The experiment's id has a
+mark of the collection behind it: Slack keeps what was chosen in a block for as long as a block of that id is there, and
+another collection has other experiments. No view is filled with a token, nor holds one in its metadata. Slack preserves
+what a person typed while a view is replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from slack_sdk.models.blocks import (
+    ActionsBlock,
     Block,
     CheckboxesElement,
     ContextBlock,
@@ -46,7 +50,11 @@ ACTION = "value"
 COLLECTION = "collection"
 """Block id and action id of the collection."""
 EXPERIMENT = "experiment"
-"""Block id and action id of the experiment."""
+"""Action id of the experiment, and the beginning of its block's id."""
+REMEMBER = "remember"
+"""Block id and action id of the box that lets NOMADS keep the token."""
+NO_COLLECTION = "Choose a collection first"
+"""The one option of the experiment where no collection is chosen. It is no name, and counts as no choice."""
 OPTION_TEXT = 75
 """Slack's limit on an option's text, in characters."""
 OPTION_VALUE = 150
@@ -162,6 +170,9 @@ def view(
         blocks.append(SectionBlock(text=text).to_dict())
     for block in form["blocks"]:
         name = block["block_id"]
+        if block["type"] != "input":
+            blocks.append(block)
+            continue
         initial = wish.values.get(name, "")
         if name in (COLLECTION, EXPERIMENT) and len(initial) > OPTION_VALUE:
             block = _plain(name)
@@ -169,12 +180,14 @@ def view(
             block = _token(saved)
         if name in "xyz" and about.experiment:
             block = _bounded(block, about.experiment)
+        if name == EXPERIMENT:
+            block = {**block, "block_id": _experiment_block(wish.values.get(COLLECTION, ""))}
         blocks.append(_filled(block, initial))
         if name == EXPERIMENT and (said := _described(about)):
             blocks.append(_context(said))
     if question and question.agree:
         name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
-        blocks.append(_box(name, "Before it is submitted", question.agree, "yes", optional=False))
+        blocks.append(_box(name, "Before it is submitted", question.agree))
     meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
 
@@ -195,8 +208,15 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     form: dict[str, Any] = View(
         type="modal", callback_id=CALLBACK, title="Detect synapses", submit="Submit", close="Cancel", blocks=blocks
     ).to_dict()
-    form["blocks"].insert(2, _box("remember", "Token", "Remember this token, for me alone", "yes"))
+    box = CheckboxesElement(action_id=REMEMBER, options=[Option(value="yes", text="Remember this token, for me alone")])
+    under_the_token = [block["block_id"] for block in form["blocks"]].index("token") + 1
+    form["blocks"].insert(under_the_token, ActionsBlock(block_id=REMEMBER, elements=[box]).to_dict())
     return form
+
+
+def _experiment_block(collection: str) -> str:
+    """The id of the experiment's block: another one for each collection."""
+    return f"{EXPERIMENT}-{hashlib.sha256(collection.encode()).hexdigest()[:8]}" if collection else EXPERIMENT
 
 
 def _plain(name: str) -> dict[str, Any]:
@@ -211,9 +231,9 @@ def _token(saved: str) -> dict[str, Any]:
     return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
 
 
-def _box(name: str, label: str, text: str, value: str, *, optional: bool = True) -> dict[str, Any]:
-    element = CheckboxesElement(action_id=ACTION, options=[Option(value=value, text=text)])
-    return InputBlock(block_id=name, label=label, element=element, optional=optional).to_dict()
+def _box(name: str, label: str, text: str) -> dict[str, Any]:
+    element = CheckboxesElement(action_id=ACTION, options=[Option(value="yes", text=text)])
+    return InputBlock(block_id=name, label=label, element=element, optional=False).to_dict()
 
 
 def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
@@ -257,6 +277,11 @@ def option(name: str, said: str = "") -> dict[str, Any]:
     return {"text": {"type": "plain_text", "text": text, "emoji": False}, "value": name}
 
 
+def no_collection() -> list[dict[str, Any]]:
+    """The options of an experiment without a collection."""
+    return [option(NO_COLLECTION)]
+
+
 def options(names: Sequence[str], typed: str, *, unchecked: str = "") -> list[dict[str, Any]]:
     """The options for a typed text: names that begin with the text, names that contain it, then the text itself.
 
@@ -295,12 +320,14 @@ def _input(
 def parse(view: Mapping[str, Any]) -> Filled:
     """Read a view, submitted or not. The application checks whether the values make sense."""
     values = (view.get("state") or {}).get("values") or {}
-    typed = {block: _typed(element or {}) for block, state in values.items() for element in state.values()}
+    typed = {_field(block): _typed(element or {}) for block, state in values.items() for element in state.values()}
+    if typed.get(EXPERIMENT) == NO_COLLECTION:
+        typed[EXPERIMENT] = ""
     meta = _meta(str(view.get("private_metadata") or ""))
     return Filled(
         values={name: value for name, value in typed.items() if name in JobRequest.model_fields},
         token=SecretStr(typed.get("token", "").strip()),
-        remember=bool(typed.get("remember")),
+        remember=bool(typed.get(REMEMBER)),
         agreed=next((name.removeprefix(_AGREE) for name, tick in typed.items() if tick and _AGREE in name), ""),
         meta=meta,
     )
@@ -318,6 +345,12 @@ def _typed(element: Mapping[str, Any]) -> str:
     return str(element.get("value") or option.get("value") or element.get("selected_conversation") or "")
 
 
-def errors(found: Mapping[str, str]) -> dict[str, str]:
-    """Errors by field as Slack takes them: by block, and cut to ERROR characters."""
-    return {block: words.shortened(text, ERROR) for block, text in found.items()}
+def _field(block: str) -> str:
+    """The field of the block of that id."""
+    return EXPERIMENT if block.startswith(EXPERIMENT) else block
+
+
+def errors(found: Mapping[str, str], view: Mapping[str, Any]) -> dict[str, str]:
+    """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters."""
+    blocks = {_field(block["block_id"]): block["block_id"] for block in view["blocks"] if block["type"] == "input"}
+    return {blocks.get(field, field): words.shortened(text, ERROR) for field, text in found.items()}

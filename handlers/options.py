@@ -32,6 +32,9 @@ class Options:
         """Offer the experiments of the chosen collection that fit the typed text."""
         form = modal.parse(body["view"])
         user, collection = body["user"]["id"], form.values.get(modal.COLLECTION) or form.meta.collection
+        if not collection:
+            ack(options=modal.no_collection())
+            return
         self._offer(ack, body, lambda: self._browsing.experiments(user, form.token, collection, within=WITHIN))
 
     def _offer(self, ack: Ack, body: dict[str, Any], names: Callable[[], Sequence[str]]) -> None:

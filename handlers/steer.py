@@ -16,7 +16,9 @@ from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, NomadsError
 from bot.domain.states import JobState
 from handlers import modal
-from handlers.windows import Windows, said
+from handlers.look import Look
+from handlers.submit import CHECK
+from handlers.windows import Windows, said, update
 
 CALLBACK = "nomads_retry_view"
 
@@ -24,8 +26,9 @@ CALLBACK = "nomads_retry_view"
 class Steer:
     """Cancels and retries jobs for the person who clicks or types."""
 
-    def __init__(self, *, steering: Steering, queries: Queries, windows: Windows) -> None:
+    def __init__(self, *, steering: Steering, queries: Queries, look: Look, windows: Windows) -> None:
         self._steering = steering
+        self._look = look
         self._queries = queries
         self._windows = windows
 
@@ -33,11 +36,12 @@ class Steer:
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
         """Cancel the job whose button was clicked; Slack has asked whether the person is sure."""
-        self._answer(ack, body, client, respond, lambda: self.cancelled(action["value"], body["user"]["id"]))
+        name, user = action["value"], body["user"]["id"]
+        self._answer(ack, body, client, respond, lambda: self.cancelled(name, user), shown=name)
 
     def cancelled(self, name: str, user: str) -> str:
         """Cancel the job of that name; returns what to tell the person. Raises NomadsError."""
-        job = self._steering.cancel(self._queries.named(name).id, actor=user)
+        job = self._steering.cancel(self._queries.named(name, actor=user).id, actor=user)
         done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
         return f"Job {job.id} {done}."
 
@@ -45,13 +49,12 @@ class Steer:
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:
         """Retry the job whose button was clicked."""
-        self._answer(
-            ack, body, client, respond, lambda: self.retried(client, body, action["value"], body["user"]["id"])
-        )
+        name, user = action["value"], body["user"]["id"]
+        self._answer(ack, body, client, respond, lambda: self.retried(client, body, name, user))
 
     def retried(self, client: WebClient, body: Mapping[str, Any], name: str, user: str) -> str:
         """Retry the job of that name; returns what to tell the person, or no text where a form asks for more."""
-        outcome = self._steering.retry(self._queries.named(name).id, actor=user)
+        outcome = self._steering.retry(self._queries.named(name, actor=user).id, actor=user)
         if isinstance(outcome, Retried):
             return _again(outcome)
         self._windows.show(client, body, _form(outcome))
@@ -63,7 +66,9 @@ class Steer:
         errors: dict[str, str] = {}
         try:
             email = form.values.get("email", "")
-            outcome = self._steering.retry(view["private_metadata"], actor=user, token=form.token, email=email)
+            outcome = self._steering.retry(
+                view["private_metadata"], actor=user, token=form.token, email=email, within=CHECK
+            )
             if isinstance(outcome, Needed):
                 errors = _missing(outcome)
         except InvalidRequest as error:
@@ -72,21 +77,36 @@ class Steer:
             errors = {"token": str(error)}
         if errors:
             shown = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
-            ack(response_action="errors", errors=modal.errors(_placed(errors, shown)))
+            ack(response_action="errors", errors=modal.errors(_placed(errors, shown), view))
         else:
             ack(response_action="clear")
 
     def _answer(
-        self, ack: Ack, body: dict[str, Any], client: WebClient, respond: Respond, act: Callable[[], str]
+        self,
+        ack: Ack,
+        body: dict[str, Any],
+        client: WebClient,
+        respond: Respond,
+        act: Callable[[], str],
+        *,
+        shown: str = "",
     ) -> None:
+        """Act, and tell the person what came of it; a view that shows the job itself tells its new state.
+
+        `shown` names the job that the clicked window, if it was one, shows.
+        """
+        view = body.get("view") or {}
         try:
             text = act()
-            if (body.get("view") or {}).get("type") == "home":
-                text = ""  # the tab itself shows the job's new state
+            if view.get("type") == "home" or (view and shown):
+                text = ""
         except NomadsError as error:
             text = str(error)
         if text:
             self._windows.tell(client, body, respond, text)
+        if shown and view.get("type") == "modal":
+            user = body["user"]["id"]
+            self._windows.later(lambda: update(client, view["id"], self._look.details_of(shown, user)))
         ack()
 
 

@@ -91,9 +91,14 @@ class Submit:
         """A collection or an experiment was chosen: show what BOSS says of the experiment, a moment later."""
         form, user = modal.parse(body["view"]), body["user"]["id"]
         values = dict(form.values)
-        if body["actions"][0]["action_id"] == modal.COLLECTION:  # the typed experiment belongs to another collection
-            values.pop(modal.EXPERIMENT, None)
+        chosen = body["actions"][0]["action_id"]
+        if chosen == modal.COLLECTION and values.get(chosen) != form.meta.collection:
+            values.pop(modal.EXPERIMENT, None)  # it is one of another collection
         self._describe_later(client, body["view"]["id"], user, modal.Wish(values), form)
+        ack()
+
+    def ticked(self, ack: Ack) -> None:
+        """A box outside an input block was ticked: Slack tells it at once, and the form has it when it is submitted."""
         ack()
 
     def _describe_later(
@@ -124,9 +129,9 @@ class Submit:
         try:
             outcome = self._submission.submit(form, actor=user, key=f"view:{view['id']}", within=CHECK)
         except InvalidRequest as error:
-            ack(response_action="errors", errors=modal.errors(error.errors))
+            ack(response_action="errors", errors=modal.errors(error.errors, view))
         except Unavailable:
-            ack(response_action="errors", errors=modal.errors({"pipeline": BUSY}))
+            ack(response_action="errors", errors=modal.errors({"pipeline": BUSY}, view))
         else:
             if isinstance(outcome, Question):
                 ack(response_action="update", view=self._asked(view["id"], user, form, outcome))

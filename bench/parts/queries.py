@@ -10,7 +10,11 @@ from bench.processes import questions, say
 from bot.app import build_core
 from bot.application.queries import Queries, Which
 from bot.domain.errors import UnknownJob
+from bot.domain.people import TERMINAL
 from bot.settings import Settings
+
+ADMIN = f"{TERMINAL}bench"
+"""Somebody who may see every job, without a question to chat."""
 
 
 def main() -> None:
@@ -37,18 +41,18 @@ def main() -> None:
 def _looks(queries: Queries, *, actor: str, job: str, down: str, wrong: str) -> dict[str, Any]:
     def unknown() -> None:
         try:
-            queries.named(wrong)
+            queries.named(wrong, actor=ADMIN)
         except UnknownJob:
             return
         raise RuntimeError(f"there is a job {wrong}")
 
     return {
-        "a page of 1": lambda: queries.page(Which.ALL, actor=actor, most=1),
-        "a page": lambda: queries.page(Which.ALL, actor=actor),
+        "a page of 1": lambda: queries.page(Which.ALL, actor=ADMIN, most=1),
+        "a page": lambda: queries.page(Which.ALL, actor=ADMIN),
         "a page of one's own": lambda: queries.page(Which.MINE, actor=actor),
-        "a page far down": lambda: queries.page(Which.ALL, actor=actor, before=down),
+        "a page far down": lambda: queries.page(Which.ALL, actor=ADMIN, before=down),
         "home": lambda: queries.home(actor),
-        "status": lambda: queries.named(job),
+        "status": lambda: queries.named(job, actor=ADMIN),
         "a wrong name": unknown,
     }
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from bot.application.ports import Workspace
 from bot.domain import words
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.people import NO_SUCH_CHANNEL, TERMINAL, Privacy, Standing
 
@@ -22,6 +23,7 @@ PATIENCE = 1.5
 """Seconds that chat is given to say whether a person may see a job: Slack waits three for an answer."""
 AT_ONCE = 16
 """Questions to chat at once."""
+UNTOLD = "Slack does not tell now whether whoever asked for the job may have it told in its channel."
 DIRECT = "D"
 """First letter of a direct message's id."""
 
@@ -96,12 +98,15 @@ class Access:
 
     # Posting
 
-    def is_in(self, person: str, channel: str) -> bool:
-        """Whether the person is in the channel; False also where chat does not tell. Whoever has a terminal is."""
+    def is_in(self, person: str, channel: str, *, within: float = PATIENCE) -> bool:
+        """Whether the person is in the channel; False also where chat does not tell within `within` seconds.
+
+        Whoever has a terminal is in all of them.
+        """
         if person.startswith(TERMINAL):
             return True
         answer = self._begin(lambda: self._is_in(person, channel))
-        wait([answer], timeout=PATIENCE)
+        wait([answer], timeout=within)
         return answer.done() and answer.result() is True
 
     def posting(self, person: str, channel: str, *, again: bool = False) -> Callable[[float], Posting]:
@@ -119,20 +124,24 @@ class Access:
 
         return answer
 
-    def confirmed(self, job: Job) -> bool | None:
-        """Whether the job's owner may have it told in its channel; None where chat does not tell.
+    def insist(self, job: Job) -> None:
+        """Ask whether the job's owner may have it told in its channel; nobody waits for the answer.
 
-        Chat is given its own time: nobody waits for the answer.
+        Raises Unavailable where chat does not tell, and Refused where the owner may not.
         """
         if job.request.channel is None:
-            return True
-        return self._may_post(job.actor, job.request.channel, again=job.retry_of is not None)
+            return
+        may = self._may_post(job.actor, job.request.channel, again=job.retry_of is not None)
+        if may is None:
+            raise Unavailable(UNTOLD)
+        if not may:
+            raise Refused(NO_SUCH_CHANNEL)
 
     def _posting(self, person: str, channel: str, again: bool) -> Posting:
-        if trouble := self._workspace.trouble_with(channel):
-            return Posting(trouble)
         may = self._may_post(person, channel, again=again)
-        return Posting(NO_SUCH_CHANNEL if may is False else "", may is True)
+        if not may:  # first, since not even that a channel is archived is told to whoever is not in it
+            return Posting(NO_SUCH_CHANNEL if may is False else "")
+        return Posting(self._workspace.trouble_with(channel), confirmed=True)
 
     def _may_post(self, person: str, channel: str, *, again: bool) -> bool | None:
         if person.startswith(TERMINAL) or (again and person in self._admins):

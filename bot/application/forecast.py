@@ -38,7 +38,7 @@ class Forecast:
         self._database = ledger.database
         self._prices = prices or checks.Prices()
         self._confirm = confirm or Confirm()
-        self._known: TTLCache[str, list[tuple[int, float]]] = TTLCache(PIPELINES, RUNS_KEPT, timer=ledger.clock)  # type: ignore[arg-type]
+        self._known: TTLCache[str, list[tuple[int, float]]] = TTLCache(PIPELINES, RUNS_KEPT, timer=ledger.steady)  # type: ignore[arg-type]
         self._lock = Lock()
 
     def expected(self, pipeline: Pipeline, box: Box) -> Expected | None:

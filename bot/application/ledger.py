@@ -12,7 +12,7 @@ from bot.domain.errors import NomadsError
 from bot.domain.job import Job, Steady, Transition, now
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import Preferences
-from bot.domain.states import FINAL, JobState
+from bot.domain.states import FINAL, WAITING, JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
 from bot.storage.transaction import Transaction
@@ -79,6 +79,12 @@ class Ledger:
             raise LeaseLost(f"Job {effect.job_id}: another worker has taken over {effect.kind}.")
 
 
+def _again(seen: Observation) -> str:
+    """What is told of an attempt of compute's after the first."""
+    of = f" of {seen.attempts}" if seen.attempts else ""
+    return f"{words.printable(seen.again) or 'Begun again'}, attempt {seen.attempt}{of}."
+
+
 class JobChange:
     """A job, and what one transaction changes of it."""
 
@@ -109,36 +115,63 @@ class JobChange:
         """How the job's owner wants to be told of it."""
         return self.transaction.people.get(self.job.actor).preferences
 
+    def entered(self, state: JobState) -> Transition:
+        """The job's latest step into that state, which it has entered."""
+        return next(step for step in reversed(self.story) if step.state is state and not step.note)
+
     # The job moves on
 
     def follow(self, seen: Observation) -> bool:
         """Move the job to the observed state if that may follow its present one. Returns whether it moved."""
-        if not seen.state.follows(self.job.state):
+        if not seen.follows(self.job.state, self.job.compute_attempt):
             return False
         self._move(seen)
         return True
 
     def _move(self, seen: Observation) -> None:
         job, state = self.job, seen.state
-        started = job.started_at or seen.started_at or (self.at if state is JobState.RUNNING else None)
+        again = seen.attempt is not None and seen.attempt > job.compute_attempt
+        started = self._started(seen, again=again)
         self.set(
             state=state.value,
             reason=words.shortened(words.printable(seen.reason), MAX_REASON),
             exit_code=seen.exit_code,
+            cause=seen.why.value,
             started_at=started,
             finished_at=(seen.stopped_at or self.at) if state in FINAL else None,
+            timed=seen.stopped_at is not None or state not in FINAL,
             log=seen.log or job.log,
         )
+        if again:
+            self.set(compute_attempt=seen.attempt, waiting="", progress=None)
         if state is JobState.RUNNABLE:
             self.set(runnable_at=self.at)
-        if started and not job.started_at:  # also where RUNNING itself was too short to be seen
-            self._enter(JobState.RUNNING, f"Running, after waiting {words.duration(started - job.accepted_at)}.")
+        if again and state not in FINAL:
+            self._enter(state, _again(seen))
+        elif started and not job.started_at:  # also where RUNNING itself was too short to be seen
+            self._enter(JobState.RUNNING, self._running(started))
         if state in FINAL:
             self._enter(state, "")  # Lifecycle.conclude writes the text, with results or log
             self.enqueue(Kind.COLLECT)
-        elif state is not JobState.RUNNING:
+        elif state is not JobState.RUNNING and not again:
             self.transaction.story.enter(job.id, Transition(state, self.at, "", None))
         self.show()
+
+    def _started(self, seen: Observation, *, again: bool) -> datetime | None:
+        """When the program started in the attempt that was seen; None where it has not."""
+        if self.job.started_at and not again:
+            return self.job.started_at
+        if seen.state is JobState.RUNNING:
+            return seen.started_at or self.at
+        # Of an attempt after the first, compute's time may be that of the one before.
+        first = self.job.compute_attempt == 1 and not again
+        return seen.started_at if first or (seen.state in FINAL and again) else None
+
+    def _running(self, started: datetime) -> str:
+        if self.job.compute_attempt == 1:
+            return f"Running, after waiting {words.duration(started - self.job.accepted_at)}."
+        waits = [step.at for step in self.story if step.state in WAITING and not step.note and step.text]
+        return f"Running again, after waiting {words.duration(started - waits[-1])}." if waits else "Running again."
 
     def _enter(self, state: JobState, text: str) -> None:
         wishes, reply = self.preferences, None
@@ -151,9 +184,16 @@ class JobChange:
 
     # What people are told
 
-    def tell(self, state: JobState, text: str, *, reply: int | None) -> None:
-        """Set the text of a state that the job has entered, and tell it in the reply of that number; None: in none."""
-        self.transaction.story.tell(self.job.id, state, text, reply=reply)
+    def tell(self, step: Transition, text: str, *, reply: int | None) -> None:
+        """Set the text of a step of the job, and tell it in the reply of that number; None: in none."""
+        self.transaction.story.tell(self.job.id, step.number, text, reply=reply)
+        if reply:
+            self._post(reply)
+
+    def note(self, text: str) -> None:
+        """Tell something of the state in which the job is, in a reply of its own where its owner wants all steps."""
+        reply = self.next_reply(separate=True) if self.preferences.tells(JobState.RUNNABLE) else None
+        self.transaction.story.enter(self.job.id, Transition(self.job.state, self.at, text, reply, note=True))
         if reply:
             self._post(reply)
 

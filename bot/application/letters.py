@@ -24,13 +24,15 @@ def ending(story: Story, *, message_id: str) -> Mail:
     job = story.job
     if job.state is JobState.SUCCEEDED:
         counts = job.summary.counts if job.summary else {}
-        lines = ["Your NOMADS job has finished.", *_facts(story)]
+        said = f"Your NOMADS job has {'ended' if job.unread else 'finished'}."
+        lines = [said, *([job.reason] if job.unread else []), *_facts(story)]
         lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
         lines += job.summary.notes if job.summary else []
         links = [(title, link.url) for title, link in story.links]
         if until := min((link.expires for _, link in story.links if link.expires), default=None):
             lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
-        return _mail(story, f"NOMADS job {job.id}: finished", lines, [*links, ("All files", story.address)], message_id)
+        subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
+        return _mail(story, subject, lines, [*links, ("All files", story.address)], message_id)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
     lines = [f"Your NOMADS job {said}.", *_facts(story)]
     if job.reason:

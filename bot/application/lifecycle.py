@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from bot.application.access import Access
 from bot.application.forecast import Forecast
 from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.review import Reviewed, Reviewer
@@ -21,7 +22,8 @@ from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import CANCELLED, Observation, Progress
+from bot.domain.work import CANCELLED, Cause, Observation, Progress
+from contract.program import read_progress
 
 NOT_CANCELLED = "It could not be cancelled:"
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
@@ -33,8 +35,16 @@ class Lifecycle:
     """Records the steps of jobs."""
 
     def __init__(
-        self, *, ledger: Ledger, catalog: Catalog, reviewer: Reviewer, forecast: Forecast, tokens: TokenKeeper
+        self,
+        *,
+        ledger: Ledger,
+        catalog: Catalog,
+        reviewer: Reviewer,
+        forecast: Forecast,
+        tokens: TokenKeeper,
+        access: Access,
     ) -> None:
+        self._access = access
         self._ledger = ledger
         self._catalog = catalog
         self._reviewer = reviewer
@@ -44,19 +54,25 @@ class Lifecycle:
     # Before compute has it
 
     def check(self, effect: Effect, job: Job, *, within: float) -> None:
-        """Ask BOSS what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
+        """Ask what the acceptance left open, then enqueue the submission, or fail the job with the reasons.
 
-        Raises Unavailable where BOSS does not answer within `within` seconds, and Refused where the pipeline is gone.
+        Raises Unavailable where chat does not answer, or BOSS within `within` seconds.
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
-            raise Refused("This pipeline is no longer on offer.")
+            self.refuse(effect, "This pipeline is no longer on offer.", cause=Cause.REQUEST)
+            return
+        try:
+            self._access.insist(job)
+        except Refused as refusal:
+            self.refuse(effect, str(refusal), cause=Cause.REQUEST)
+            return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
         try:
             answered = self._reviewer.insist(reviewed, within=within)
         except InvalidRequest as refusal:
-            self.refuse(effect, _by_axis(refusal.errors))
+            self.refuse(effect, _by_axis(refusal.errors), cause=Cause.REQUEST)
             return
         with self._ledger.finish(effect) as change:
             if change.job.state in FINAL:
@@ -82,10 +98,10 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
-    def refuse(self, effect: Effect, reason: str) -> None:
+    def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
         """Fail a job that can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
-            change.follow(Observation(JobState.FAILED, reason))
+            change.follow(Observation(JobState.FAILED, reason, cause=cause))
 
     # While compute has it
 
@@ -114,12 +130,12 @@ class Lifecycle:
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNABLE or change.job.waiting:
                 return False
-            since = next(step.at for step in change.story if step.state is JobState.RUNNABLE)
+            step = change.entered(JobState.RUNNABLE)
             cause = words.shortened(words.printable(cause), MAX_REASON) or NO_CAUSE
             change.set(waiting=cause)
             if change.preferences.tells(JobState.RUNNABLE):
-                told = f"Waiting to run for {words.duration(change.at - since)}. {cause}"
-                change.tell(JobState.RUNNABLE, told, reply=change.next_reply(separate=True))
+                told = f"{step.text} Waiting to run for {words.duration(change.at - step.at)}. {cause}".lstrip()
+                change.tell(step, told, reply=change.next_reply(separate=True))
             change.show()
             return True
 
@@ -129,33 +145,46 @@ class Lifecycle:
             if change.job.state in FINAL:
                 return
             change.set(cancelled_by=None, cancelled_at=None)
-            last = change.story[-1]
+            last = change.entered(change.job.state)
             before, _, _ = last.text.partition(NOT_CANCELLED)  # the latest refusal is enough
             said = words.shortened(words.printable(reason), MAX_REFUSAL)
             reply = last.reply or change.next_reply(separate=True)
-            change.tell(last.state, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
+            change.tell(last, f"{before.strip()} {NOT_CANCELLED} {said}".strip(), reply=reply)
             change.show()
 
     # At its end
 
-    def conclude(self, effect: Effect, *, summary: Summary | None, log_tail: Sequence[str], note: str = "") -> None:
+    def conclude(
+        self,
+        effect: Effect,
+        *,
+        summary: Summary | None,
+        log_tail: Sequence[str],
+        trouble: str = "",
+        note: str = "",
+        masked: bool = True,
+    ) -> None:
         """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
 
-        `note` is stored with the effect, where collecting was given up.
+        `trouble` says what is wrong with the results of a job that SUCCEEDED. `note` is stored with the effect, where
+        collecting was given up. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
         tail = [words.printable(line) for line in log_tail]
         with self._ledger.finish(effect, error=note or None) as change:
-            reason = _reason(change.job, tail)
+            reason = words.shortened(words.printable(trouble), MAX_REASON) or _reason(change.job, tail)
             job = change.job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(tail)})
             erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
             change.set(
                 summary=summary.model_dump(mode="json") if summary else None,
                 reason=reason,
                 log_tail=tail,
-                token_ref=None if erased else job.token_ref,
+                token_ref=None if erased and masked else job.token_ref,
+                stalled_since=None,
+                stalled="",
+                stalled_told=False,
             )
-            last = change.story[-1]
-            change.tell(job.state, _ending(job), reply=last.reply)
+            last = change.entered(job.state)
+            change.tell(last, _ending(job), reply=last.reply)
             change.show()
             if job.request.channel and last.reply and summary and summary.preview:
                 change.enqueue(Kind.PREVIEW)
@@ -167,15 +196,19 @@ class Lifecycle:
 def _warn(change: JobChange, warnings: Sequence[str]) -> None:
     """Add the warnings to the text of the acceptance."""
     if warnings:
-        (accepted,) = (step for step in change.story if step.state is JobState.ACCEPTED)
-        change.tell(JobState.ACCEPTED, " ".join([accepted.text, *warnings]), reply=accepted.reply)
+        accepted = change.entered(JobState.ACCEPTED)
+        change.tell(accepted, " ".join([accepted.text, *warnings]), reply=accepted.reply)
     change.show()
 
 
 def _reason(job: Job, tail: Sequence[str]) -> str:
-    """Why the job failed: by the pipelines' contract the last line that a failed program prints says so, in words."""
+    """Why the job failed: compute's words, unless the program ended by itself.
+
+    By the pipelines' contract the last line that a failed program prints says why, in words. How far a program says it
+    is (`progress 0.42 reading`) is no reason.
+    """
     said = [line for line in tail if line.strip()]
-    if job.state is JobState.FAILED and job.exit_code and said:
+    if job.state is JobState.FAILED and job.cause.own and said and read_progress(said[-1]) is None:
         return words.shortened(said[-1].strip(), MAX_REASON)
     return job.reason
 
@@ -188,13 +221,15 @@ def _by_axis(errors: Mapping[str, str]) -> str:
 def _ending(job: Job) -> str:
     took = f" after {words.duration(job.took)}" if job.took is not None else ""
     match job.state:
+        case JobState.SUCCEEDED if job.unread:
+            ran = "" if job.took is None else f" It ran for {words.duration(job.took)}."
+            return f"{job.reason}{ran}"
         case JobState.SUCCEEDED:
             counts = job.summary.counts if job.summary else {}
             found = words.listed([f"{words.count(n)} {what}" for what, n in counts.items()])
             return f"Finished{took}: {found}." if counts else f"Finished{took}."
         case JobState.CANCELLED:
-            whom = "by whoever asked for it" if job.cancelled_by == job.actor else "by an admin"
-            return f"Cancelled {whom}{took}."
+            return f"Cancelled{f' by {job.cancelled_by}' if job.cancelled_by else ''}{took}."
         case JobState.LOST:
             return f"Lost: {job.reason}"
         case _:

@@ -218,6 +218,9 @@ class Chat(Protocol):
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread. The caller names it uniquely."""
 
+    def tell(self, person: str, text: str) -> None:
+        """Send this person a direct message of plain words. Raises Refused for somebody who has left."""
+
     def show_home(self, person: str, home: Home) -> None:
         """Show this person that home tab."""
 

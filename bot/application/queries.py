@@ -1,14 +1,19 @@
-"""What people look up: jobs, lists of jobs, a job's story. Nothing here changes anything."""
+"""What people look up: jobs, lists of jobs, a job's story. Nothing here changes anything.
+
+Whatever names an `actor` tells that person of the jobs that Access lets them see, and of no others.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bot.application.access import PATIENCE, Access
 from bot.domain import words
-from bot.domain.errors import UnknownJob
+from bot.domain.errors import InDoubt, UnknownJob
 from bot.domain.ids import misspelt
 from bot.domain.job import Job, Transition
 from bot.domain.messages import Home
@@ -30,6 +35,12 @@ BEGINNING = 3
 """Characters that a name must have to be taken for the beginning of an id."""
 NEAR = 3
 """Similar ids that an error suggests."""
+ALIKE = 20
+"""Similar ids among which those are looked for that the person may see."""
+CHUNK = 100
+"""Jobs that are read at a time for a page, where the person may not see all of the first ones."""
+READS = 10
+"""Times that jobs are read for one page."""
 
 
 class Which(StrEnum):
@@ -60,51 +71,100 @@ class Page:
 
     jobs: Sequence[Job]
     more: bool
+    last: str | None = None
+    """The job before which the next page begins: the last one shown, or read in vain."""
+    doubtful: bool = False
+    """Whether jobs were left out because chat does not tell now whether the person may see them."""
 
 
 class Queries:
     """Reads jobs. Every method raises Unavailable where the database does not answer."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, access: Access) -> None:
         self._database = database
+        self._access = access
+
+    def seen(self, job_id: str, *, actor: str, within: float = PATIENCE) -> Job:
+        """The job of that id, for this person. Raises UnknownJob, and of that InDoubt, where they may not see it.
+
+        Chat has `within` seconds.
+        """
+        job = self.find(job_id)
+        (sees,) = self._access.judged(actor, [job], within=within)
+        if sees:
+            return job
+        raise InDoubt if sees is None else UnknownJob
 
     def find(self, job_id: str) -> Job:
-        """The job of that id. Raises UnknownJob."""
+        """The job of that id, for the application itself and for nobody's eyes. Raises UnknownJob."""
         with self._database.read() as transaction:
             return transaction.jobs.get(job_id)
 
-    def named(self, name: str) -> Job:
-        """The job whose id a person typed, in letters of any case. Raises UnknownJob, which suggests similar ids."""
+    def named(self, name: str, *, actor: str) -> Job:
+        """The job whose id this person typed, in letters of any case. Raises UnknownJob, which suggests similar ids."""
+        until = time.monotonic() + PATIENCE
         wanted = name.strip().strip("`").casefold()
         near: list[str] = []
         if re.fullmatch(r"[0-9a-z]{1,16}", wanted):
-            with self._database.read() as transaction:
-                try:
-                    return transaction.jobs.get(wanted)
-                except UnknownJob:
-                    beginning = wanted if len(wanted) >= BEGINNING else ""
-                    near = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=NEAR)
+            try:
+                return self.seen(wanted, actor=actor)
+            except UnknownJob:
+                near = self._near(wanted, actor, until=until)
         shown = words.shortened(words.printable(name.strip()), SHOWN_NAME)
         hint = f"did you mean {' or '.join(near)}?" if near else "a job's id stands on its card and in lists."
         raise UnknownJob(f"There is no job “{shown}”; {hint}")
 
+    def _near(self, wanted: str, actor: str, *, until: float) -> list[str]:
+        beginning = wanted if len(wanted) >= BEGINNING else ""
+        with self._database.read() as transaction:
+            alike = transaction.jobs.near(misspelt(wanted), beginning=beginning, most=ALIKE)
+        others = [job for job in alike if job.id != wanted]  # chat may have answered just now
+        return [job.id for job in self._seen(others, actor, within=_left(until))][:NEAR]
+
+    def _seen(self, jobs: Sequence[Job], actor: str, *, within: float = PATIENCE) -> list[Job]:
+        return [job for job, sees in zip(jobs, self._access.judged(actor, jobs, within=within), strict=True) if sees]
+
     def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
         """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
 
-        Somebody else's mail address is not part of it.
+        Neither somebody else's mail address nor a channel that the person is not in is part of it.
         """
-        job = self.find(job_id)
-        values = job.request.typed
-        return values if job.mail_for(actor) else {name: value for name, value in values.items() if name != "email"}
+        until = time.monotonic() + PATIENCE
+        job = self.seen(job_id, actor=actor)
+        values = dict(job.request.typed)
+        if not job.mail_for(actor):
+            values.pop("email", None)
+        if job.request.channel and not self._access.is_in(actor, job.request.channel, within=_left(until)):
+            values.pop("channel", None)
+        return values
 
     def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
-        """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job."""
-        return self.page_of(_SHOWN[which], actor=actor if which in _MINE else None, before=before, most=most)
+        """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job.
+
+        Jobs that the person may not see are left out. A page has fewer jobs, though there are more, only where very
+        many are left out.
+        """
+        if which in _MINE:
+            return self.page_of(_SHOWN[which], actor=actor, before=before, most=most)
+        until = time.monotonic() + PATIENCE
+        found: list[Job] = []
+        doubtful = False
+        for read in range(READS):
+            page = self.page_of(_SHOWN[which], before=before, most=CHUNK if read else most + 1)
+            sights = self._access.judged(actor, page.jobs, within=_left(until))
+            doubtful |= None in sights
+            found += [job for job, sees in zip(page.jobs, sights, strict=True) if sees]
+            if len(found) > most:
+                return Page(found[:most], more=True, last=found[most - 1].id, doubtful=doubtful)
+            if not page.more:
+                return Page(found, more=False, doubtful=doubtful)
+            before = page.last
+        return Page(found, more=True, last=before, doubtful=doubtful)
 
     def page_of(
         self, states: Collection[JobState], *, actor: str | None = None, before: str | None = None, most: int
     ) -> Page:
-        """As `page`, for jobs in these states, of `actor` only where named."""
+        """As `page`, for jobs in these states, of `actor` only where named; nothing is left out."""
         with self._database.read() as transaction:
             return _page(transaction, states, actor=actor, before=before, most=most)
 
@@ -124,7 +184,7 @@ class Queries:
             preferences=known.preferences,
         )
 
-    def attempts(self, job: Job) -> list[Job]:
+    def attempts(self, job: Job, *, actor: str) -> list[Job]:
         """The attempts that this job is one of, oldest first; at most ATTEMPTS up to the job, 2 * ATTEMPTS in all."""
         chain = [job]
         with self._database.read() as transaction:
@@ -132,7 +192,7 @@ class Queries:
                 chain.insert(0, transaction.jobs.get(before))
             while (after := chain[-1].retried_as) and len(chain) < 2 * ATTEMPTS:
                 chain.append(transaction.jobs.get(after))
-        return chain
+        return self._seen(chain, actor)
 
     def transitions(self, job_id: str) -> list[Transition]:
         """The states that the job has entered, oldest first."""
@@ -145,6 +205,11 @@ class Queries:
             return transaction.messages.timestamp(job_id, "card")
 
 
+def _left(until: float) -> float:
+    """Seconds until that moment; 0 where it has passed."""
+    return max(0.0, until - time.monotonic())
+
+
 def _page(
     transaction: Transaction,
     states: Collection[JobState],
@@ -154,4 +219,4 @@ def _page(
     most: int,
 ) -> Page:
     found = transaction.jobs.page(states, actor=actor, before=before, most=most + 1)
-    return Page(jobs=found[:most], more=len(found) > most)
+    return Page(jobs=found[:most], more=len(found) > most, last=found[:most][-1].id if found else None)

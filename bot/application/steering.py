@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from bot.application.access import PATIENCE, Access
 from bot.application.ledger import Ledger
 from bot.application.people import People
 from bot.application.ports import Workspace
 from bot.application.queries import Queries
-from bot.application.submission import Submission
+from bot.application.submission import ANOTHER_RUNS, LEAST_SECONDS, Submission
 from bot.domain import words
 from bot.domain.errors import NomadsError, NotYours, TooLate
-from bot.domain.job import Job
+from bot.domain.job import AlreadyRunning, Job
 from bot.domain.outbox import Kind
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
@@ -53,28 +54,27 @@ class Steering:
         submission: Submission,
         people: People,
         workspace: Workspace,
-        admins: Sequence[str] = (),
+        access: Access,
     ) -> None:
-        """`admins` may cancel and retry anybody's jobs."""
         self._ledger = ledger
         self._queries = queries
         self._submission = submission
         self._people = people
         self._workspace = workspace
-        self._admins = frozenset(admins)
+        self._access = access
 
     def may_steer(self, job: Job, actor: str) -> bool:
         """Whether this person may cancel and retry the job: its owner, an admin, or whoever has a terminal here."""
-        return actor == job.actor or actor in self._admins or actor.startswith(TERMINAL)
+        return actor == job.actor or self._access.commands(actor)
 
     def cancel(self, job_id: str, *, actor: str) -> Job:
         """Cancel the job, whatever its state; asking twice is asking once. Returns the job after that.
 
         Raises UnknownJob, NotYours, Unavailable, and TooLate where the job has ended already.
         """
+        self._only_for(self._queries.seen(job_id, actor=actor), actor, "cancel")
         with self._ledger.change(job_id) as change:
             job = change.job
-            self._only_for(job, actor, "cancel")
             if job.state in FINAL:
                 raise TooLate(f"Job {job.id} has ended already: {words.state(job.state)}. Nothing was cancelled.")
             if job.cancelled_by is None:
@@ -89,7 +89,7 @@ class Steering:
 
     def retryable(self, job_id: str, *, actor: str) -> Job:
         """The job, if this person may retry it; somebody may have done so. Raises UnknownJob, NotYours or TooLate."""
-        job = self._queries.find(job_id)
+        job = self._queries.seen(job_id, actor=actor)
         self._only_for(job, actor, "retry")
         if job.state not in FINAL:
             raise TooLate(f"Job {job.id} has not ended: {words.state(job.state)}. Cancel it first, or wait.")
@@ -97,23 +97,36 @@ class Steering:
             raise TooLate(f"Job {job.id} has succeeded; “Edit and rerun” runs it again.")
         return job
 
-    def retry(self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "") -> Retried | Needed:
+    def retry(
+        self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "", within: float = 0
+    ) -> Retried | Needed:
         """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
 
         The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
-        actor's own. Returns Needed where either is missing. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
-        InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to.
+        actor's own. Returns Needed where either is missing. BOSS is asked about a typed token for `within` seconds at
+        most; a token that BOSS refuses spends no retry. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
+        InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to, or the actor is not in
+        it, or another job that the actor may not see does the same.
         """
+        until, typed = time.monotonic() + within, bool(token and token.get_secret_value())
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:
             return Retried(job=self._queries.find(job.retried_as), before=job, already=True)
-        if job.request.channel and (trouble := self._workspace.trouble_with(job.request.channel)):
-            raise NomadsError(f"{trouble} “Edit and rerun” lets you choose the channel.")
+        if job.request.channel:
+            said = self._access.posting(actor, job.request.channel, again=True)(PATIENCE)
+            if said.trouble:
+                raise NomadsError(f"{said.trouble} “Edit and rerun” lets you choose the channel.")
         token = self._people.token_for(actor, token)
         email = email or self._mail_for(job, actor)
         if token is None or not email:
             return Needed(job=job, token=token is None, email=not email)
-        again = self._submission.accept_retry(job, actor=actor, token=token, email=email)
+        left = max(LEAST_SECONDS, until - time.monotonic()) if typed and within else 0
+        try:
+            again = self._submission.accept_retry(job, actor=actor, token=token, email=email, within=left)
+        except AlreadyRunning as found:
+            if self._access.may_see(actor, found.job):
+                raise
+            raise NomadsError(ANOTHER_RUNS) from None
         return Retried(job=again, before=job, already=False)
 
     def _mail_for(self, job: Job, actor: str) -> str:

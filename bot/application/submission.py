@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.access import Access, Posting
 from bot.application.forecast import Forecast
 from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
-from bot.application.ports import Workspace
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
 from bot.domain.errors import InvalidRequest, Unavailable
@@ -31,6 +31,7 @@ from bot.storage.transaction import Transaction
 LEAST_SECONDS = 0.2
 """Seconds that BOSS is given at least, however long other questions took."""
 UNCHECKED = "BOSS did not answer in time, so the request is checked before it is submitted."
+UNCONFIRMED = "Slack did not answer in time, so it is asked about this channel before the job is submitted."
 RECHECKED = "BOSS is asked first whether it can work now."
 NO_CHANNEL = "Choose the channel that hears of the results."
 ANOTHER_RUNS = "A job does the same now; nothing was submitted."
@@ -61,6 +62,8 @@ class Proposal:
     """A job that does the same work now, or has done it, where this person may hear of it."""
     heavy: bool = False
     """Whether the person confirms the run first."""
+    confirmed: bool = True
+    """Whether the person may have the job told in its channel; if not, chat is asked again before anything is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class Submission:
         forecast: Forecast,
         people: People,
         tokens: TokenKeeper,
-        workspace: Workspace,
+        access: Access,
     ) -> None:
         self._ledger = ledger
         self._database = ledger.database
@@ -97,7 +100,7 @@ class Submission:
         self._forecast = forecast
         self._people = people
         self._tokens = tokens
-        self._workspace = workspace
+        self._access = access
 
     def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
         """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
@@ -109,14 +112,19 @@ class Submission:
         until = time.monotonic() + within
         token = self._people.token_for(actor, form.token) or form.token
         channel = str(form.values.get("channel") or "")
-        trouble = self._workspace.trouble_with(channel) if channel else NO_CHANNEL
-        errors = {"channel": trouble} if trouble else {}
+        posting = self._access.posting(actor, channel) if channel else lambda _: Posting(NO_CHANNEL)
+        errors: dict[str, str] = {}
         try:
             reviewed = self.review(form.values, token, within=max(LEAST_SECONDS, until - time.monotonic()))
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
-            errors = error.errors | errors
+            errors = error.errors
+        said = posting(max(LEAST_SECONDS, until - time.monotonic()))  # asked while BOSS was
+        if said.trouble:
+            errors["channel"] = said.trouble
+        if not errors:
+            proposal = replace(proposal, confirmed=said.confirmed)
         question = None if errors else self.decide(proposal, agreed=form.agreed)
         if (errors or question) and (known := self._taken(key)):  # an accepted request stays accepted
             return known
@@ -129,7 +137,7 @@ class Submission:
         try:
             return self.accept(proposal, actor=actor, key=key)
         except AlreadyRunning as found:  # a job of the same work has begun this moment
-            if not (proposal.answered.readable or found.job.actor == actor):
+            if not self._access.judged(actor, [found.job], within=LEAST_SECONDS)[0]:
                 raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
             return _question(replace(proposal, twin=found.job))
 
@@ -143,19 +151,23 @@ class Submission:
     def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
         """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.
 
-        A job that was accepted under `key` is no twin: it is this very request. Where BOSS does not show the experiment
-        to the actor, only the actor's own jobs count as twins.
+        A job that was accepted under `key` is no twin: it is this very request. A job that the actor may not see is
+        none either.
         """
+        until = time.monotonic() + within
         answered = self._reviewer.ask(reviewed, within=within)
         expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
         with self._database.read() as transaction:  # last: a twin may have begun meanwhile
             twin = transaction.jobs.same_work(self._work(reviewed))
-        known = twin and twin.key != key and (answered.readable or twin.actor == actor)
+        if twin:
+            left = max(LEAST_SECONDS, until - time.monotonic())
+            if twin.key == key or not self._access.judged(actor, [twin], within=left)[0]:
+                twin = None
         return Proposal(
             reviewed=reviewed,
             answered=answered,
             expected=expected,
-            twin=twin if known else None,
+            twin=twin,
             heavy=self._forecast.heavy(answered.largest, expected),
         )
 
@@ -169,20 +181,25 @@ class Submission:
     def accept(self, proposal: Proposal, *, actor: str, key: str, again: bool = False) -> Job:
         """Accept the proposal: on return, the job is in the database with its first effects.
 
-        A second call with the same key changes nothing and returns the same job. A proposal that BOSS did not answer in
-        full is checked before it is submitted. Raises AlreadyRunning where a job does the same work now (unless
-        `again`), and Unavailable, with nothing accepted, where the database cannot be written.
+        A second call with the same key changes nothing and returns the same job. A proposal that BOSS or chat did not
+        answer in full is checked before it is submitted. Raises AlreadyRunning where a job does the same work now
+        (unless `again`), and Unavailable, with nothing accepted, where the database cannot be written.
         """
         return self._take(proposal, actor=actor, key=key, again=again)
 
-    def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str) -> Job:
+    def accept_retry(self, job: Job, *, actor: str, token: SecretStr, email: str, within: float = 0) -> Job:
         """Accept a new attempt at a job that ended without success; BOSS is asked before the attempt is submitted.
 
-        All calls for one job return one new job. Raises InvalidRequest, AlreadyRunning and Unavailable.
+        With `within`, BOSS is asked for so many seconds before the attempt is accepted as well, so that a token that
+        BOSS refuses spends no retry. All calls for one job return one new job.
+
+        Raises InvalidRequest, AlreadyRunning and Unavailable.
         """
         key = f"retry:{job.id}"
         try:
-            reviewed = self.review({**job.request.typed, "email": email}, token)
+            reviewed = self.review({**job.request.typed, "email": email}, token, within=within)
+            if within:
+                self._reviewer.ask(reviewed, within=within)
         except InvalidRequest:
             if known := self._taken(key):
                 return known
@@ -199,6 +216,7 @@ class Submission:
         work = self._work(proposal.reviewed)
         wishes = self._people.preferences(actor)
         told = wishes.tells(JobState.ACCEPTED)
+        own = retry_of is None or retry_of.actor == actor  # somebody else's channel and address fill nobody's next form
         home = self._people.looks_at_home(actor)  # as cached: a submission should not wait for one more query
 
         lanes: set[Lane] = set()
@@ -218,7 +236,8 @@ class Submission:
             effects = _first_effects(job, told=told, mail=wishes.mail, home=home)
             transaction.outbox.enqueue_new(job.id, effects, at=job.accepted_at)
             lanes.update(kind.lane for kind, _ in effects)
-            transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
+            if own:
+                transaction.people.change(actor, last_request=job.request.model_dump(mode="json"))
             if retry_of:
                 before = JobChange(transaction, retry_of, at=job.accepted_at)
                 before.set(retried_as=job.id)
@@ -228,7 +247,8 @@ class Submission:
 
         job = self._database.write(take) or self._by_key(key)
         assert job  # the key is taken, and jobs are never deleted
-        self._people.asked(actor, job.request)
+        if own:
+            self._people.asked(actor, job.request)
         self._ledger.committed(lanes)
         return job
 
@@ -242,7 +262,7 @@ class Submission:
             state=JobState.ACCEPTED,
             token_ref=token_ref,
             work=work,
-            checked=checked,
+            checked=checked and proposal.confirmed,
             size=proposal.answered.size if checked else None,
             expected=proposal.expected,
             attempt=retry_of.attempt + 1 if retry_of else 1,
@@ -288,5 +308,6 @@ def _first_effects(job: Job, *, told: bool, mail: bool, home: bool) -> list[tupl
 def _accepted(job: Job, proposal: Proposal) -> str:
     if job.retry_of:
         return f"Accepted as job {job.id}: attempt {job.attempt}, after job {job.retry_of}. {RECHECKED}"
-    unchecked = [] if job.checked else [UNCHECKED]
+    unchecked = [] if proposal.answered.checked else [UNCHECKED]
+    unchecked += [] if proposal.confirmed else [UNCONFIRMED]
     return " ".join([f"Accepted as job {job.id}.", *unchecked, *proposal.answered.warnings])

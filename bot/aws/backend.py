@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bot.aws.batch import BatchCompute
@@ -31,6 +31,8 @@ class AwsBackend:
     served: None = None
     watch_interval: float = WATCH_INTERVAL
     announcement: str = ""
+    config: AwsConfig
+    clients: Clients
 
 
 def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], bytes], base_url: str) -> AwsBackend:
@@ -48,7 +50,23 @@ def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], byt
         logs=CloudWatchLogs(config=config, stream_of=compute.stream_of, clients=clients),
         results=S3Results(config=config, clients=clients),
         secrets=AwsSecrets(config=config, clients=clients, key=key_for("fingerprints")),
+        config=config,
+        clients=clients,
     )
+
+
+def checks(made: AwsBackend, pipelines: Iterable[Program]) -> Mapping[str, Callable[[], str]]:
+    """What `doctor` tries of this backend: see `Doctor`."""
+    from bot.aws.doctor import Doctor
+
+    return Doctor(made.config, made.clients, secrets=made.secrets, pipelines=pipelines).checks
+
+
+def check_ses(sender: str) -> str:
+    """What `doctor` tries of SES: see `bot.aws.doctor.check_ses`."""
+    from bot.aws.doctor import check_ses as check
+
+    return check(read(AwsConfig), sender)
 
 
 def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> None:

@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bot.aws.clients import Clients, Unanswered, translated
+from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
+from bot.aws.guards import differences
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import Observation, Work
+from bot.domain.work import Cause, Observation, Work
 from contract.program import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ CONTENT_TAG = "nomads-content"
 
 _TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
 """Passes the token to a program that takes it as an argument only, without the token in any request to AWS."""
+_NO_IMAGE = "CannotPullContainerError"
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
     "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
@@ -59,8 +61,11 @@ _WAITS = {
 }
 """Why a job waits, by AWS Batch's code (user guide, “Jobs stuck in a RUNNABLE status”) or by the code's family, with
 AWS's own words in place of `{said}`."""
+_TAKEN_BACK = "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
 MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
+_QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
+"""States in which no attempt is under way: all that a job has had are over."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -97,9 +102,13 @@ def definition(
         "containerProperties": container,
         "retryStrategy": {
             "attempts": config.attempts,
-            # A spot machine that was taken back is no fault of the program; any other failure is final.
+            # A machine that was taken back, a container that did not start and an image that did not come are no fault
+            # of the program. An image that is not there will not come; any other failure is final too.
             "evaluateOnExit": [
                 {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onReason": f"{_NO_IMAGE}: Error response from daemon: manifest*", "action": "EXIT"},
+                {"onReason": f"{_NO_IMAGE}*", "action": "RETRY"},
+                {"onStatusReason": "Task failed to start*", "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
             ],
         },
@@ -111,7 +120,12 @@ def definition(
 
 
 class BatchCompute:
-    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call."""
+    """The port Compute on one queue of AWS Batch. After a definition's first use, a submission is one call.
+
+    A refusal to submit, describe or terminate is an answer of AWS's own with ClientException, or with a code that all
+    AWS services use for a mistake of the caller's (see `translated`). Everything else is in doubt: a submission is then
+    looked for by its name, a job is not taken for unknown, and a termination is asked for again.
+    """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
@@ -186,7 +200,7 @@ class BatchCompute:
                 timeout={"attemptDurationSeconds": max(SHORTEST, math.ceil(work.timeout.total_seconds()))},
                 tags=clean_tags(work.tags),
             )
-        return answer["jobId"]
+            return str(wanted(answer, "jobId"))
 
     def ensure(self, request: Mapping[str, Any]) -> str:
         """The ARN of an active job definition with exactly this content (see `definition`), registered if need be."""
@@ -197,24 +211,27 @@ class BatchCompute:
             return self._definitions[mark]
 
     def _look_up(self, request: Mapping[str, Any], mark: str) -> str | None:
+        for found in self.active(request["jobDefinitionName"]):
+            # A revision that somebody made from ours by hand has our tag, but not our content.
+            if found.get("tags", {}).get(CONTENT_TAG) == mark and not differences(found, request):
+                return str(found["jobDefinitionArn"])
+        return None
+
+    def active(self, name: str) -> list[Mapping[str, Any]]:
+        """The active job definitions of that name, the newest first."""
         with translated("AWS Batch did not show its job definitions"):
             pages = self._clients.batch.get_paginator("describe_job_definitions").paginate(
-                jobDefinitionName=request["jobDefinitionName"], status="ACTIVE"
+                jobDefinitionName=name, status="ACTIVE"
             )
-            same = [
-                found
-                for page in pages
-                for found in page["jobDefinitions"]
-                if found.get("tags", {}).get(CONTENT_TAG) == mark
-            ]
-        return max(same, key=lambda found: found["revision"])["jobDefinitionArn"] if same else None
+            found: list[Mapping[str, Any]] = [one for page in pages for one in wanted(page, "jobDefinitions")]
+        return sorted(found, key=lambda one: one["revision"], reverse=True)
 
     def _register(self, request: Mapping[str, Any], mark: str) -> str:
         with translated("AWS Batch did not take the job definition"):
             answer = self._clients.batch.register_job_definition(
                 **{**request, "tags": {**request["tags"], CONTENT_TAG: mark}}
             )
-        return answer["jobDefinitionArn"]
+            return str(wanted(answer, "jobDefinitionArn"))
 
     def find(self, name: str) -> str | None:
         """The id of the newest job of that name on the queue, whatever its state; None where there is none.
@@ -227,7 +244,7 @@ class BatchCompute:
                 jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
             )
             # AWS's filter knows no upper and lower case, so the name is compared again.
-            same = [job for page in pages for job in page["jobSummaryList"] if job["jobName"] == name]
+            same = [job for page in pages for job in wanted(page, "jobSummaryList") if job["jobName"] == name]
         return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
@@ -244,7 +261,8 @@ class BatchCompute:
     def _describe(self, ids: list[str]) -> list[tuple[str, Observation]]:
         with translated("AWS Batch did not say how its jobs are"):
             answer = self._describer.describe_jobs(jobs=ids)
-        return [(job["jobId"], _observation(job)) for job in answer["jobs"]]
+            # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
+            return [(job["jobId"], _observation(job)) for job in wanted(answer, "jobs")]
 
     @cached_property
     def _describer(self) -> BatchClient:
@@ -312,14 +330,22 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
     """
     if response_dict["status_code"] != 200:
         return
+    try:
+        said = json.loads(response_dict["body"])
+    except (ValueError, RecursionError):
+        said = None
+    described = said.get("jobs") if isinstance(said, dict) else None
+    if not isinstance(described, list):
+        raise Unanswered("AWS Batch's answer does not say how its jobs are.")
     jobs = []
-    for job in json.loads(response_dict["body"]).get("jobs", ()):
+    for job in described:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
-            _part(attempt, "statusReason") | {"container": _container(attempt)}
-            for attempt in job.get("attempts", ())[-1:]
+            _part(attempt, "statusReason", "stoppedAt") | {"container": _container(attempt)}
+            for attempt in job.get("attempts", ())
         ]
+        kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
         jobs.append(kept)
     response_dict["body"] = json.dumps({"jobs": jobs}).encode()
 
@@ -334,33 +360,52 @@ def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _observation(job: Mapping[str, Any]) -> Observation:
     """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say."""
-    attempt: Mapping[str, Any] = (job.get("attempts") or [{}])[-1]
+    attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
+    attempt: Mapping[str, Any] = attempts[-1] if attempts else {}
     container = {**attempt.get("container", {}), **job.get("container", {})}
     state = JobState(job["status"])
+    over = [one for one in attempts if state in _QUEUED or one.get("stoppedAt") or one.get("statusReason")]
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
     exit_code = container.get("exitCode") if state in FINAL else None
+    cause: Cause | None = None
     if state is JobState.SUCCEEDED:
         words = ""
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
     elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
-        words = reason  # whoever ended it said why; the container's reason says nothing more
+        # Whoever ended it said why; the container's reason says nothing more.
+        words, cause = _given_up(reason) or reason, Cause.UNKNOWN
     else:
-        words = _words(reason, str(container.get("reason", "")), exit_code)
+        words, cause = _words(reason, str(container.get("reason", "")), exit_code)
     return Observation(
         state=state,
         reason=words,
         exit_code=exit_code,
+        cause=cause,
         started_at=_time(job.get("startedAt")),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
+        attempt=None if state in FINAL else len(over) + 1,  # an end is an end, whichever attempt it was
+        attempts=(job.get("retryStrategy") or {}).get("attempts"),
+        again=_again(over[-1], state) if over and state not in FINAL else "",
     )
+
+
+def _again(attempt: Mapping[str, Any], state: JobState) -> str:
+    """Why a job begins another attempt, and for what, by the attempt that is over."""
+    reason = str(attempt.get("statusReason") or "")
+    if reason.startswith("Host EC2"):
+        waits = "running again on another" if state is JobState.RUNNING else "waiting for another"
+        return f"Its machine was taken back; {waits}"
+    words, _ = _words(reason, str(attempt.get("container", {}).get("reason", "")), None)
+    said = f" ({words.rstrip('.')})" if words else ""
+    return f"It could not be run{said}; {'running' if state is JobState.RUNNING else 'waiting to run'} again"
 
 
 def _waiting(status_reason: str) -> str:
     """Why a job waits, and who can help; empty where AWS Batch gives no cause, as while a job waits its turn."""
     if status_reason.startswith("Host EC2"):
-        return f"{_words(status_reason, '', None)} It starts again by itself on another one."
+        return f"{_TAKEN_BACK} It starts again by itself on another one."
     said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split())
     said = said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + "…"
     code = re.match(r"([A-Z_]+)(?::[A-Z0-9_]+)?", said)
@@ -368,23 +413,42 @@ def _waiting(status_reason: str) -> str:
     return known.format(said=said.rstrip(".")) if known else said
 
 
-def _words(status_reason: str, container_reason: str, exit_code: int | None) -> str:
-    """Why a job is in its state, in words for a person; AWS's own words where ours would say less."""
+def _given_up(status_reason: str) -> str:
+    """What is told where the queue's own limit ended a job that could not start; empty for any other end."""
+    if not status_reason.startswith(("CAPACITY:", "MISCONFIGURATION:")):
+        return ""
+    said = " ".join("".join(c if c.isprintable() else " " for c in status_reason).split()).rstrip(".")[:MAX_WORDS]
+    return f"It could not start, and the queue gave it up after the time that it allows ({said}): ask {_ADMIN}."
+
+
+def _words(status_reason: str, container_reason: str, exit_code: int | None) -> tuple[str, Cause | None]:
+    """Why a job is in its state, in words for a person (AWS's own where ours would say less), and the cause.
+
+    The cause is None where the program ended by itself: its exit code says more.
+    """
     both = f"{status_reason} {container_reason}"
+    said = container_reason or status_reason
     itself = not status_reason or status_reason.startswith("Essential container")  # nobody else ended it
     if status_reason.startswith("Host EC2"):
-        return "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
+        return _TAKEN_BACK, Cause.MACHINE
     if "OutOfMemory" in both or (exit_code == 137 and itself and not container_reason):
-        return "It needed more memory than it was given and was stopped; a smaller box needs less."
+        return "It needed more memory than it was given and was stopped; a smaller box needs less.", Cause.MEMORY
     if "exceeded timeout" in both:
-        return "It ran longer than its pipeline allows and was stopped; a smaller box takes less time."
-    if "CannotPullContainer" in both:
-        return f"Its container image could not be fetched: {container_reason or status_reason}"
+        return (
+            "It ran longer than its pipeline allows and was stopped; a smaller box takes less time.",
+            Cause.TIME_LIMIT,
+        )
+    if re.search(r"assume (the )?role", both):
+        return f"AWS could not use the role that it is to run with: {said}", Cause.ROLE
+    if "CannotPull" in both or "registry auth from" in both:
+        return f"Its container image could not be fetched: {said}", Cause.IMAGE
+    if "CannotStartContainer" in both or "CannotCreateContainer" in both:
+        return f"The program in its container image could not be started: {said}", Cause.IMAGE
     if "ResourceInitializationError" in both and "secret" in both:
-        return f"AWS could not hand it the token: {container_reason or status_reason}"
+        return f"AWS could not hand it the token: {said}", Cause.SECRET
     if exit_code and itself and not container_reason:
-        return f"The program ended with exit code {exit_code}."
-    return " — ".join(part for part in (status_reason, container_reason) if part)
+        return f"The program ended with exit code {exit_code}.", None
+    return " — ".join(part for part in (status_reason, container_reason) if part), Cause.UNKNOWN
 
 
 def _time(milliseconds: int | None) -> datetime | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.config import AwsConfig
-from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable, patience
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from types_boto3_batch import BatchClient
+    from types_boto3_iam import IAMClient
     from types_boto3_logs import CloudWatchLogsClient
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -27,15 +28,12 @@ _PATIENCE = frozenset(
     {
         "BandwidthLimitExceeded",
         "EC2ThrottledException",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "PriorRequestNotComplete",
         "RequestLimitExceeded",
         "RequestThrottled",
         "RequestThrottledException",
         "RequestTimeout",
         "RequestTimeoutException",
-        "SendingPausedException",
         "SlowDown",
         "ThrottledException",
         "Throttling",
@@ -43,14 +41,83 @@ _PATIENCE = frozenset(
         "TooManyRequestsException",
     }
 )
-"""Error codes after which the same call may succeed; credentials that ran out are renewed by their provider."""
+"""Error codes after which the same call may succeed, and with which AWS says that it did nothing."""
+_CREDENTIALS = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
+"""Error codes of credentials or a clock that are not right just now: AWS did nothing, and the call may succeed once
+they are renewed or set."""
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
+_REFUSALS = _DENIED | {
+    # common to AWS's services
+    "InvalidAction",
+    "InvalidParameterCombination",
+    "InvalidParameterValue",
+    "MissingParameter",
+    "NotAuthorized",
+    "OptInRequired",
+    "UnknownOperationException",
+    "ValidationError",
+    "ValidationException",
+    # AWS Batch, CloudWatch Logs, Secrets Manager
+    "ClientException",
+    "DecryptionFailure",
+    "EncryptionFailure",
+    "InvalidParameterException",
+    "InvalidRequestException",
+    "ResourceAlreadyExistsException",
+    "ResourceExistsException",
+    # S3
+    "AllAccessDisabled",
+    "BucketAlreadyExists",
+    "BucketAlreadyOwnedByYou",
+    "EntityTooLarge",
+    "IllegalLocationConstraintException",
+    "InvalidArgument",
+    "InvalidBucketAclWithObjectOwnership",
+    "InvalidBucketName",
+    "InvalidObjectState",
+    "InvalidRequest",
+    "KeyTooLongError",
+    "MalformedPolicy",
+    # SES; an account that is paused or suspended needs an admin, so that people should hear of it at once
+    "AccountSuspendedException",
+    "BadRequestException",
+    "MailFromDomainNotVerifiedException",
+    "MessageRejected",
+    "NotFoundException",
+    "SendingPausedException",
+}
+"""Error codes with which AWS's documentation says that the request is the caller's mistake."""
+_BAD_TIMES = ("expired", "clock", "request time", "current time", "signature")
+"""Words in AWS's text by which access is denied for the time or the signature of a request, not for a missing right."""
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 """Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
-_ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNotFoundException"})
+_ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NoSuchUpload", "ResourceNotFoundException"})
 
 
 class Unanswered(Unavailable):
     """The request may have reached AWS, but no answer came back: whether AWS performed it is not known."""
+
+
+class Denied(Refused):
+    """These credentials may not make the call."""
 
 
 class Clients:
@@ -122,12 +189,21 @@ class Clients:
         return cast("CloudWatchLogsClient", self._client("logs"))
 
     @property
+    def iam(self) -> IAMClient:
+        """The client of Identity and Access Management."""
+        return cast("IAMClient", self._client("iam"))
+
+    def ecr(self, region: str) -> Any:
+        """The client of the container registry of a region, which need not be ours."""
+        return self._client("ecr", region=region)
+
+    @property
     def sts(self) -> STSClient:
         """The client of the Security Token Service, which tells whose credentials are in use."""
         return cast("STSClient", self._client("sts"))
 
-    def _client(self, service: str, *, tries: int | None = None) -> Any:
-        key = f"{service}/{tries or ''}"
+    def _client(self, service: str, *, tries: int | None = None, region: str = "") -> Any:
+        key = f"{service}/{tries or ''}/{region}"
         made = self._made.get(key)
         if made is not None:
             return made
@@ -147,13 +223,24 @@ class Clients:
                 "us_east_1_regional_endpoint": "regional",
             }
             options = options.merge(Config(signature_version="s3v4", s3=style))
-        region = self.region
+        region = region or self.region
         with self._lock:
             if key not in self._made:
                 session = cast("Any", self.session)
                 with translated("AWS settings cannot be read"):
-                    self._made[key] = session.client(service, region_name=region, config=options)
+                    made = session.client(service, region_name=region, config=options)
+                if "json" in made.meta.service_model.metadata["protocol"]:
+                    made.meta.events.register("before-parse", _expect_json, unique_id="nomads-json")
+                self._made[key] = made
             return self._made[key]
+
+
+def wanted(answer: Mapping[str, Any], field: str) -> Any:
+    """A field that AWS's answer always has. Raises Unanswered where it is missing: the answer is not AWS's own."""
+    found = answer.get(field)
+    if found is None:
+        raise Unanswered(f"An answer of AWS lacks {field}, so it may not be AWS's own.")
+    return found
 
 
 @contextmanager
@@ -161,6 +248,10 @@ def translated(what: str, *, quiet: bool = False) -> Iterator[None]:
     """Turn botocore's errors into Unavailable, Refused or NotFound; `what` begins the text, as in "X did not do Y".
 
     AWS's own words follow unless `quiet`, which calls with a secret set, since AWS might quote the secret.
+
+    A refusal (Refused, NotFound) is an error answer with a code of _REFUSALS or _ABSENT, or a request that botocore
+    itself refuses to send. Everything else is in doubt: unknown codes, credentials or a clock that are wrong just now,
+    throttling, 5xx, what a proxy answers, and no answer. Of these, Unanswered says that AWS may have done its work.
     """
     try:
         yield
@@ -179,7 +270,7 @@ def _meaning(error: Exception, what: str, *, quiet: bool) -> NomadsError | None:
 
     name = type(error).__name__
     if isinstance(error, exceptions.ClientError):
-        return _answer(error.response, what, quiet=quiet)
+        return _answer(error.response, what, quiet=quiet, operation=error.operation_name)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         # Not a refusal: an instance's credentials may be missing for moments, and a forgotten setting may be set.
         return Unavailable(f"{what}: no AWS credentials were found.")
@@ -203,27 +294,52 @@ def _meaning(error: Exception, what: str, *, quiet: bool) -> NomadsError | None:
         | ResponseParserError,
     ):
         return Unanswered(f"{what}: the connection to AWS broke ({name}).")
-    if isinstance(error, exceptions.BotoCoreError):
+    if isinstance(
+        error,
+        exceptions.ConfigNotFound
+        | exceptions.ConfigParseError
+        | exceptions.InvalidRegionError
+        | exceptions.NoRegionError
+        | exceptions.ParamValidationError
+        | exceptions.ProfileNotFound
+        | exceptions.ValidationError,
+    ):
         return Refused(f"{what}: the request or the AWS settings are wrong ({name}).")
+    if isinstance(error, exceptions.BotoCoreError):
+        return Unavailable(f"{what}: AWS could not be asked ({name}).")
     return None
 
 
-def _answer(response: Any, what: str, *, quiet: bool) -> NomadsError:
+def _answer(response: Any, what: str, *, quiet: bool, operation: str) -> NomadsError:
     """The domain error that an error answer of AWS means."""
     code = str(response.get("Error", {}).get("Code", ""))
     said = " ".join(str(response.get("Error", {}).get("Message", "")).split())
     metadata = response.get("ResponseMetadata", {})
     status = int(metadata.get("HTTPStatusCode", 400))
-    text = f"{what}: {code}" if quiet or not said else f"{what}: {said[:500]} ({code})"
+    text = f"{what}: {code or status}" if quiet or not said else f"{what}: {said[:500]} ({code or status})"
+    wait = patience(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    if code.startswith("ExpiredToken"):
+        text = f"{what}: AWS does not take NOMADS's credentials (expired)."
     if code in _PATIENCE or status == 429:
-        return Unavailable(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
+        return Unavailable(text, retry_after=wait)
     if status >= 500:
-        return Unanswered(text, retry_after=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")))
-    if code in _ABSENT or status == 404:
+        return Unanswered(text, retry_after=wait)
+    if code in _CREDENTIALS or (code in _DENIED and any(word in said.lower() for word in _BAD_TIMES)):
+        return Unavailable(text)
+    if operation.startswith("Head") and status in (403, 404):  # such an answer has no body, and so no code
+        return NotFound(text) if status == 404 else Refused(text)
+    if code in _ABSENT:
         return NotFound(text)
-    return Refused(text)
+    if code in _DENIED:
+        return Denied(text)
+    return Refused(text) if code in _REFUSALS else Unanswered(text)
 
 
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After header in seconds; a date, which AWS does not send, counts as none."""
-    return float(header) if header and header.isdecimal() else None
+def _expect_json(response_dict: dict[str, Any], **_: Any) -> None:
+    """Raise Unanswered where an answer is no JSON object: botocore takes HTML for an answer without any fields.
+
+    An answer in XML, as of S3, is checked by botocore's parser.
+    """
+    body = response_dict["body"]
+    if isinstance(body, bytes) and body.strip()[:1] not in (b"", b"{"):
+        raise Unanswered(f"An answer was not AWS's own (HTTP status {response_dict['status_code']}).")

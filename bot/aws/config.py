@@ -10,8 +10,26 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-BatchName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,127}$")]
-RoleArn = Annotated[str, Field(pattern=r"^$|^arn:[a-z-]+:iam::[0-9]{12}:(role|instance-profile)/.+$")]
+BatchName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,127}$",
+        description="3 to 128 letters, digits, - and _, that begin with a letter or digit",
+    ),
+]
+RoleArn = Annotated[
+    str,
+    Field(
+        pattern=r"^$|^arn:[a-z-]+:iam::[0-9]{12}:(role|instance-profile)/.+$",
+        description="the ARN of a role, such as arn:aws:iam::123456789012:role/nomads",
+    ),
+]
+
+LOG_DAYS = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
+    *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
+"""Days for which CloudWatch can retain lines (API reference, PutRetentionPolicy)."""
 
 
 class AwsConfig(BaseSettings):
@@ -25,9 +43,21 @@ class AwsConfig(BaseSettings):
     """Empty: boto3's usual chain decides."""
     queue: BatchName = "nomads-queue"
     compute_environment: BatchName = "nomads-ce"
-    bucket: Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = ""
+    bucket: Annotated[
+        str,
+        Field(
+            pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes",
+        ),
+    ] = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}$")] = "nomads"
+    prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}$",
+            description="1 to 32 letters, digits and dashes, that begin with a letter or digit",
+        ),
+    ] = "nomads"
     """Begins the names of job definitions (`nomads_…`) and secrets (`nomads/…`); the IAM policies rely on that."""
 
     execution_role: RoleArn = ""
@@ -49,10 +79,18 @@ class AwsConfig(BaseSettings):
     """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Starts of a job before the loss of its machine counts as the job's failure."""
-    log_group: Annotated[str, Field(pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$")] = "/aws/batch/job"
+    """Starts of a job before the loss of its machine, or a container that could not be started, is its failure."""
+    stuck_seconds: Annotated[int, Field(ge=600, le=86_400)] = 86_400
+    """Seconds that a job which cannot start may block the queue; AWS takes ten minutes to a day."""
+    log_group: Annotated[
+        str,
+        Field(
+            pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$",
+            description="the name of a log group: letters, digits and . - _ / #, 512 at most",
+        ),
+    ] = "/aws/batch/job"
     log_days: Annotated[int, Field(ge=1)] = 90
-    """Days that a log group made by `provision` retains its lines; one of the numbers that CloudWatch offers."""
+    """Days that the log group retains its lines; one of LOG_DAYS."""
     link_lifetime: Annotated[int, Field(ge=60, le=604_800)] = 604_800
     """Seconds a link to a result works; AWS takes at most seven days."""
 
@@ -71,6 +109,16 @@ class AwsConfig(BaseSettings):
         """The environment names of settings without which nothing can be provisioned; empty if there are none."""
         return self._unset(
             "bucket", "execution_role", "job_role", "instance_role", "subnets", "security_groups", "instance_types"
+        )
+
+    def log_days_problem(self) -> str:
+        """Why CloudWatch would not take the number of days, with the nearest that it takes; empty where it would."""
+        if self.log_days in LOG_DAYS:
+            return ""
+        nearest = min(LOG_DAYS, key=lambda days: abs(days - self.log_days))
+        return (
+            f"NOMADS_AWS_LOG_DAYS is {self.log_days}, which CloudWatch does not offer; the nearest that it offers is"
+            f" {nearest}. It offers {', '.join(map(str, LOG_DAYS))}."
         )
 
     def _unset(self, *names: str) -> list[str]:

@@ -1,15 +1,18 @@
-"""Creates what the bot needs in an AWS account and does not find there; deletes and changes nothing."""
+"""Creates what the bot needs in an AWS account and does not find there, and mends guards that are not right.
+
+Nothing is deleted. What might lose something, or might be meant so, is told and left to an admin.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from bot.aws.batch import BatchCompute, definition
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
+from bot.aws.guards import Guard, Guards, differences
 from bot.domain.errors import NotFound, Refused, Unavailable
 
 POLL = 5.0
@@ -42,8 +45,9 @@ def provision(
 ) -> None:
     """Make bucket, log group, compute environment, queue and job definitions where they are missing.
 
-    Provisioning may be repeated at any time. `say` gets a line for each resource found or made; `wait` sleeps some
-    seconds. Raises Refused, which names all missing settings, and where something stands in the way.
+    Provisioning may be repeated at any time. `say` gets a line for each resource found or made, for each guard that is
+    not as it should be, and for what was done about it; `wait` sleeps some seconds. Raises Refused, which names all
+    missing and wrong settings, and where something stands in the way.
     """
     clients = clients or Clients(config)
     missing = config.missing_to_provision()
@@ -51,8 +55,9 @@ def provision(
         _ = clients.region
     except Refused:  # told with the other settings
         missing.insert(0, "NOMADS_AWS_REGION")
-    if missing:
-        raise Refused(f"These settings are missing: {', '.join(missing)}. docs/aws.md says what each of them is.")
+    problems = [f"These settings are missing: {', '.join(missing)}. docs/aws.md says what each of them is."]
+    if said := " ".join([*(problems if missing else []), *filter(None, [config.log_days_problem()])]):
+        raise Refused(said)
     work = _Provision(config, clients, say, wait)
     work.bucket()
     work.log_group()
@@ -69,6 +74,7 @@ class _Provision:
         self._clients = clients
         self._say = say
         self._wait = wait
+        self._guards = Guards(config, clients)
 
     def bucket(self) -> None:
         """Make the bucket: private, encrypted, its objects its owner's, reached over TLS only."""
@@ -88,7 +94,8 @@ class _Provision:
             if where != region:
                 raise Refused(f"The bucket {name} is in {where}, not in {region}: choose another name or region.")
             self._say(f"bucket {name}: is there")
-        self._guard_bucket(name)
+        for look in self._guards.bucket.values():
+            self._right(look())
 
     def _make_bucket(self, name: str, region: str) -> None:
         place: Any = {}
@@ -101,85 +108,23 @@ class _Provision:
             raise Refused(f"{error}. {_SHARED_NAMES}") from None
         self._say(f"bucket {name}: made in {region}")
 
-    def _guard_bucket(self, name: str) -> None:
-        """Set each guard that is missing, so that the next run completes one that broke off half way."""
-        s3 = self._clients.s3
-        partition = self._clients.session.get_partition_for_region(self._clients.region)
-        arn = f"arn:{partition}:s3:::{name}"
-        block: Any = {
-            "BlockPublicAcls": True,
-            "IgnorePublicAcls": True,
-            "BlockPublicPolicy": True,
-            "RestrictPublicBuckets": True,
-        }
-        encryption: Any = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-        ownership: Any = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        tls_only = {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Sid": "TlsOnly",
-                    "Effect": "Deny",
-                    "Principal": "*",
-                    "Action": "s3:*",
-                    "Resource": [arn, f"{arn}/*"],
-                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-                }
-            ],
-        }
-        guards: list[tuple[str, str, Callable[[], object], Callable[[], object]]] = [
-            (
-                "public access is blocked",
-                "NoSuchPublicAccessBlockConfiguration",
-                lambda: s3.get_public_access_block(Bucket=name),
-                lambda: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block),
-            ),
-            (
-                "objects are encrypted",
-                "ServerSideEncryptionConfigurationNotFoundError",
-                lambda: s3.get_bucket_encryption(Bucket=name),
-                lambda: s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=encryption),
-            ),
-            (
-                "objects belong to the bucket's owner",
-                "OwnershipControlsNotFoundError",
-                lambda: s3.get_bucket_ownership_controls(Bucket=name),
-                lambda: s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership),
-            ),
-            (
-                "only TLS is let in",
-                "NoSuchBucketPolicy",
-                lambda: s3.get_bucket_policy(Bucket=name),
-                lambda: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(tls_only)),
-            ),
-        ]
-        for what, absent, look, make in guards:
-            with translated(f"The bucket {name} could not be guarded ({what})"):
-                try:
-                    look()
-                except s3.exceptions.ClientError as error:
-                    if error.response["Error"]["Code"] != absent:
-                        raise
-                    make()
-                    self._say(f"bucket {name}: {what}")
-
     def log_group(self) -> None:
-        """Make the log group that the containers write to."""
-        name, logs = self._config.log_group, self._clients.logs
-        with translated(f"The log group {name} could not be made"):
-            pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
-            if any(group["logGroupName"] == name for page in pages for group in page["logGroups"]):
-                self._say(f"log group {name}: is there")
-                return
-            logs.create_log_group(logGroupName=name)
-            logs.put_retention_policy(logGroupName=name, retentionInDays=self._config.log_days)
-        self._say(f"log group {name}: made, keeps {self._config.log_days} days")
+        """Make the log group that the containers write to, or lengthen its retention."""
+        name = self._config.log_group
+        if (found := self._guards.log_group()) is None:
+            with translated(f"The log group {name} could not be made"):
+                self._clients.logs.create_log_group(logGroupName=name)
+                self._clients.logs.put_retention_policy(logGroupName=name, retentionInDays=self._config.log_days)
+            self._say(f"log group {name}: made, keeps {self._config.log_days} days")
+            return
+        self._say(f"log group {name}: is there")
+        self._right(self._guards.retention(found))
 
     def compute_environment(self) -> None:
         """Make the compute environment: machines managed by AWS Batch, from none up to `max_vcpus`."""
         config, name = self._config, self._config.compute_environment
         what = f"compute environment {name}"
-        if self._environment() is None:
+        if self._guards.machines() is None:
             request: dict[str, Any] = {"serviceRole": config.service_role} if config.service_role else {}
             with translated(f"The {what} could not be made"):
                 self._clients.batch.create_compute_environment(
@@ -205,12 +150,12 @@ class _Provision:
             )
         else:
             self._say(f"{what}: is there")
-        self._until_valid(what, self._environment)
+        self._right(self._guards.machines_state(self._until_valid(what, self._guards.machines)))
 
     def queue(self) -> None:
         """Make the queue, which AWS Batch does only on a valid compute environment."""
         config, what = self._config, f"queue {self._config.queue}"
-        found = self._queue()
+        found = self._guards.queue()
         if found is None:
             with translated(f"The {what} could not be made"):
                 self._clients.batch.create_job_queue(
@@ -218,14 +163,14 @@ class _Provision:
                     state="ENABLED",
                     priority=1,
                     computeEnvironmentOrder=[{"order": 1, "computeEnvironment": config.compute_environment}],
+                    jobStateTimeLimitActions=cast("Any", self._guards.limits),
                 )
             self._say(f"{what}: made")
         else:
             self._say(f"{what}: is there")
-            served = [str(item["computeEnvironment"]) for item in found["computeEnvironmentOrder"]]
-            if not any(arn.rpartition("/")[2] == config.compute_environment for arn in served):
-                self._say(f"{what}: note that {config.compute_environment} does not serve it")
-        self._until_valid(what, self._queue)
+            self._right(self._guards.queue_state(found))
+            self._right(self._guards.queue_limits(found))
+        self._until_valid(what, self._guards.queue)
 
     def definitions(self, pipelines: Iterable[Program]) -> None:
         """Make a job definition without a token for each pipeline with an image; the bot makes those with tokens."""
@@ -237,29 +182,34 @@ class _Provision:
             request = definition(
                 self._config, region=self._clients.region, pipeline=pipeline.name, image=pipeline.image
             )
+            for found in compute.active(request["jobDefinitionName"])[:1]:
+                for text in differences(found, request):
+                    self._say(f"pipeline {pipeline.name}: revision {found['revision']} is left, but {text}")
             arn = compute.ensure(request)
             self._say(f"pipeline {pipeline.name}: job definition {arn.rpartition('/')[2]}")
 
-    def _environment(self) -> Any:
-        with translated("AWS Batch did not show its compute environments"):
-            found = self._clients.batch.describe_compute_environments(
-                computeEnvironments=[self._config.compute_environment]
-            )["computeEnvironments"]
-        return found[0] if found else None
+    def _right(self, guard: Guard) -> None:
+        """Say how the guard differs from what it should be, and mend it where that loses nothing."""
+        for text in guard.wrong:
+            self._say(f"{guard.of}: {text}")
+        for text in guard.notes:
+            self._say(f"{guard.of}: note that {text}")
+        if not guard.wrong:
+            return
+        if guard.mend is None:
+            self._say(f"{guard.of}: left as it is. {guard.advice}")
+            return
+        with translated(f"The {guard.of} could not be mended"):
+            guard.mend()
+        self._say(f"{guard.of}: {guard.mended}")
 
-    def _queue(self) -> Any:
-        with translated("AWS Batch did not show its queues"):
-            found = self._clients.batch.describe_job_queues(jobQueues=[self._config.queue])["jobQueues"]
-        return found[0] if found else None
-
-    def _until_valid(self, what: str, look: Callable[[], Any]) -> None:
+    def _until_valid(self, what: str, look: Callable[[], Any]) -> Any:
+        """What `look` finds, once AWS is done with making or changing it."""
         for _ in range(POLLS):
             found = look()
             status = found["status"] if found else "CREATING"  # a new resource may not show yet
             if status == "VALID":
-                if found["state"] != "ENABLED":
-                    self._say(f"{what}: note that it is disabled")
-                return
+                return found
             if status in ("INVALID", "DELETING", "DELETED"):
                 raise Refused(f"The {what} is {status}: {found.get('statusReason') or 'AWS gives no reason'}")
             self._wait(POLL)

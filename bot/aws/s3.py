@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from bot.aws.clients import Clients, translated
+from bot.aws.clients import Clients, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NotFound, Refused
 from bot.domain.results import Link, ResultFile
@@ -17,7 +17,12 @@ PART = 8 * 2**20
 
 
 class S3Results:
-    """The port Results in one bucket. Links are signed: whoever has one may read one file until the link expires."""
+    """The port Results in one bucket. Links are signed: whoever has one may read one file until the link expires.
+
+    A file is absent where S3 answers NoSuchKey; a refusal is any other code that S3 documents as the caller's mistake
+    (see `translated`). A 404 or 403 without such a code, a list or a file that does not come as S3 sends it, and no
+    answer are in doubt.
+    """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
@@ -40,6 +45,7 @@ class S3Results:
             files = [
                 ResultFile(name=item["Key"].removeprefix(prefix), size=item["Size"])
                 for page in pages
+                if wanted(page, "KeyCount") is not None  # so that no other answer passes for an empty folder
                 for item in page.get("Contents", ())
                 if not item["Key"].endswith("/")  # the S3 console makes such keys to show empty folders
             ]
@@ -51,6 +57,7 @@ class S3Results:
         with translated(f"S3 did not give the result {name}"):
             answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
             with answer["Body"] as body:
+                wanted(answer, "ETag")  # which no proxy's page has
                 if answer["ContentLength"] > limit:
                     raise Refused(f"{name} has {answer['ContentLength']} bytes; at most {limit} are read.")
                 return body.read()

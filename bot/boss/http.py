@@ -21,18 +21,20 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from bot.domain.errors import Unavailable
+from bot.domain.errors import Unavailable, patience
 
 IDLE_SECONDS = 30.0
 """Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
 POOL_SECONDS = 1.0
 """Seconds to wait for a connection: there are as many as threads, so a longer wait means a fault."""
+READ = frozenset({200, 401, 403, 404})
+"""Statuses with which the body is read."""
 _AGAIN = "Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of BOSS. `body` is empty unless the status is 200."""
+    """An answer of BOSS, or of whatever answers in BOSS's place. `body` is empty unless the status is one of READ."""
 
     status: int
     body: bytes = b""
@@ -75,11 +77,11 @@ class BossHttp:
         self._backend.until(deadline)
         try:
             with self._client.stream("GET", path, headers={"Authorization": f"Token {token}"}) as response:
-                if response.status_code != 200:
-                    return Answer(response.status_code, retry_after=_seconds(response.headers.get("retry-after")))
+                if response.status_code not in READ:
+                    return Answer(response.status_code, retry_after=patience(response.headers.get("retry-after")))
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise Unavailable("BOSS compresses its answer although it was asked not to.")
-                return Answer(200, _read(response, limit))
+                return Answer(response.status_code, _read(response, limit))
         except (httpcore.TimeoutException, httpx.TimeoutException):
             raise Unavailable(f"BOSS did not answer in time. {_AGAIN}") from None
         except httpcore.ConnectError:
@@ -107,11 +109,6 @@ def _read(response: httpx.Response, limit: int) -> bytes:
         if len(body) > limit:
             raise too_large
     return bytes(body)
-
-
-def _seconds(header: str | None) -> float | None:
-    """Seconds that a Retry-After asks for, 60 at most; None for none and for a date."""
-    return float(min(int(header), 60)) if header and header.isascii() and header.isdigit() and len(header) < 9 else None
 
 
 class _Transport(httpx.BaseTransport):

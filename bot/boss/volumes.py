@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import re
@@ -19,7 +20,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
@@ -27,6 +27,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from bot.domain import words
 from bot.domain.errors import NomadsError, Refused, Unavailable
 from bot.domain.volume import (
     Channel,
@@ -61,14 +62,14 @@ MAX_KEPT = 4096
 """Answers in the cache; the least recently used are dropped first."""
 MAX_KEPT_BYTES = 32 * 2**20
 """Bytes, as received, of all answers in the cache."""
-NEAR = 200
-"""Names that are compared for likeness: each comparison costs up to a millisecond."""
 LATE = 1.0
 """Seconds: an answer that takes longer makes BOSS late, until the first quicker answer."""
 SHORTLY = 0.05
 """Seconds that a form waits while BOSS is late. The request goes on; so a slow BOSS delays one form, not every form."""
 PATIENT = 2.5
 """Seconds: a caller that waits so long or longer is no form, and is not cut to SHORTLY."""
+LONGEST_TROUBLE = 60.0
+"""Seconds for which a failure is cached at most, whatever Retry-After asks for: forms would stay without names."""
 _CLOSING_SECONDS = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -231,7 +232,11 @@ class _Task:
 
 
 class BossVolumes:
-    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call."""
+    """The Volumes of one BOSS. Threads, connections and httpx itself wait for the first call.
+
+    A refusal is a 401, 403 or 404 of BOSS's own: a JSON object with `detail`, or with `status`, `code` and `message`.
+    With anything else they come from a proxy on the way. That and all the rest are no refusal: Unavailable.
+    """
 
     def __init__(
         self,
@@ -394,12 +399,12 @@ class BossVolumes:
             return error
         except Unavailable:
             names = ()
-        return UnknownExperiment(collection, experiment, near=_near(experiment, names))
+        return UnknownExperiment(collection, experiment, near=words.alike(experiment, names))
 
     def _near_collections(self, collection: str, token: SecretStr) -> list[str]:
         """Names of collections that resemble it, where the list is in the cache."""
         known = self._known(_COLLECTIONS, token)
-        return _near(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
+        return words.alike(collection, known.said.collections) if known and isinstance(known.said, _Collections) else []
 
     def _datatypes(self, paths: Sequence[str], token: SecretStr, deadline: Deadline) -> dict[str, str]:
         """The data types that are in the cache or arrive in time, by path.
@@ -515,6 +520,11 @@ class BossVolumes:
                     if an_experiment:
                         return _Outcome(failure="unusable"), 0
                     raise Unavailable(_STRANGE) from None
+            case 401 | 403 | 404 if not _is_refusal(answer.body):
+                raise Unavailable(
+                    f"An answer with status {answer.status} was not BOSS's own. Try again in a moment; if it stays so, "
+                    "whoever runs NOMADS looks at what lies between it and BOSS."
+                )
             case 401:
                 return _Outcome(failure="token"), 0
             case 403:
@@ -545,7 +555,7 @@ class BossVolumes:
         if outcome.said is not None:
             lifetime = lifetimes.metadata
         elif outcome.failure == "unavailable":
-            lifetime = max(lifetimes.trouble, outcome.retry_after or 0)
+            lifetime = max(lifetimes.trouble, min(outcome.retry_after or 0, LONGEST_TROUBLE))
         else:
             lifetime = lifetimes.refusal
         with self._lock:
@@ -564,6 +574,15 @@ _STRANGE = "BOSS's answer cannot be understood. Try again in a moment."
 _STRANGE_EXPERIMENT = (
     "BOSS describes this experiment in a way NOMADS does not understand; tell whoever looks after it in BOSS."
 )
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether BOSS itself said no: its errors are JSON objects of these fields, a proxy's are pages."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and ("detail" in said or {"status", "code", "message"} <= said.keys())
 
 
 def _done(outcome: _Outcome) -> Future[_Outcome]:
@@ -592,15 +611,6 @@ def _path(collection: str, *within: str) -> str:
     for kind, name in zip(("experiment", "channel"), within, strict=False):
         parts += [kind, name]
     return "/".join([parts[0], *(quote(part, safe="") for part in parts[1:])])
-
-
-def _near(name: str, names: Sequence[str]) -> list[str]:
-    """Up to three of the names that a person who wrote `name` may have meant."""
-    meant: dict[str, str] = {}
-    for other in names:
-        if abs(len(other) - len(name)) <= 3 and len(meant) < NEAR:
-            meant.setdefault(other.lower(), other)
-    return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
 
 
 def _origin(host: str) -> str:

@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.domain.errors import NomadsError
+from bot.domain.mistakes import mistakes
 from bot.domain.volume import Box
 from contract import channels
 
 MIB = 2**20
+_NAME = "lower-case letters, digits and dashes, 63 at most, that begin with a letter or digit"
 
 
 class Limits(BaseModel):
@@ -22,7 +24,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    voxels: Annotated[int, Field(gt=0)] | None = None
+    voxels: Annotated[int | None, Field(gt=0)] = None
     """Voxels of the largest box; None: only the installation's limit in bytes holds."""
 
 
@@ -31,7 +33,7 @@ class Pipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description=_NAME)]
     title: Annotated[str, Field(max_length=75)]
     description: Annotated[str, Field(max_length=300)]
     version: str = "1"
@@ -52,7 +54,9 @@ class Pipeline(BaseModel):
     """Estimated seconds on top for every 10^9 voxels."""
     timeout: Annotated[int, Field(ge=60)] = 3600
     """Seconds; AWS Batch takes no less than 60."""
-    roles: dict[str, tuple[str, ...]] = {}
+    roles: Annotated[
+        dict[str, tuple[str, ...]], Field(description='a table of lists of text, such as postsynaptic = ["psd"]')
+    ] = {}
     """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
     limits: Limits = Limits()
 
@@ -93,17 +97,23 @@ class Catalog:
     def read(cls, folder: Path, *, images: Mapping[str, str] | None = None) -> Catalog:
         """Read every `*/pipeline.toml` under the folder; `images` overrides images by pipeline name.
 
-        Raises NomadsError that names the file and the mistake.
+        Raises NomadsError that names the file, from the folder on, and every mistake in it by field.
         """
         images = images or {}
         found: dict[str, Pipeline] = {}
         for path in sorted(folder.glob("*/pipeline.toml")):
+            where = path.relative_to(folder.parent)
             try:
                 entry = Pipeline.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-            except (tomllib.TOMLDecodeError, ValidationError) as error:
-                raise NomadsError(f"{path}: {error}") from None
+            except ValidationError as error:
+                wrong = [f"{where}: {field}: {said}" for field, said in mistakes(error, Pipeline)]
+                raise NomadsError("\n".join(wrong)) from None
+            except tomllib.TOMLDecodeError as error:
+                raise NomadsError(f"{where}: this is no TOML: {error}.") from None
+            except (OSError, UnicodeDecodeError):
+                raise NomadsError(f"{where}: this file cannot be read, or is no text in UTF-8.") from None
             if entry.name in found:
-                raise NomadsError(f"{path}: there is already a pipeline named {entry.name}")
+                raise NomadsError(f"{where}: name: there is already a pipeline named {entry.name}.")
             image = images.get(entry.name)
             found[entry.name] = entry.model_copy(update={"image": image}) if image else entry
         return cls(found)

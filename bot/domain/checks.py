@@ -5,6 +5,7 @@ Pure functions. Axes are z, y, x; ranges are half-open, in voxels at resolution 
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from bot.domain.job import Expected
 from bot.domain.volume import Box, Channel, Experiment, Range
 from contract import channels
 from contract.masking import is_token
+from contract.names import short
 from contract.units import READABLE
 
 WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
 """Runs of this installation from which estimates are learned; with fewer, the catalogue estimates."""
-NAMES = 12
-"""Channels that an error names."""
+NAMES = 6
+"""Channels that an error names, whatever they are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +112,28 @@ def against(
 def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
     names = [channel.name for channel in experiment.channels]
     chosen = pipeline.choose(names)
-    there = words.listed(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
     if missing := [role for role in pipeline.roles if role not in chosen]:
         wanted = words.listed([channels.wanted(role, pipeline.roles[role]) for role in missing])
+        there = _there(names, [part for role in missing for part in pipeline.roles[role]])
         return f"{pipeline.name} needs a {wanted}; this experiment has {there}."
     if channels.shared(chosen):
-        return f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}; there is {there}."
+        there = _there(names, [part for parts in pipeline.roles.values() for part in parts])
+        own = f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}"
+        return f"{own}; this experiment has {there}."
     for channel in _read(pipeline, experiment):
         if channel.datatype and channel.bytes is None:
             return f"The channel {channel.name} is {channel.datatype}; {READABLE}."
     return ""
+
+
+def _there(names: Sequence[str], parts: Sequence[str]) -> str:
+    """The channels in words: all where they are few, else those that are like the parts that a role's channel has."""
+    if len(names) <= NAMES:
+        return words.listed([short(name) for name in names])
+    spelled = {word: name for name in names for word in (name, *re.split("[_-]", name))}
+    alike = list(dict.fromkeys(spelled[word] for part in parts for word in words.alike(part, spelled)))
+    like = f"the most similar: {words.listed([short(name) for name in alike])}" if alike else "none of a similar name"
+    return f"{words.count(len(names))} channels, {like}"
 
 
 def _read(pipeline: Pipeline, experiment: Experiment) -> list[Channel]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+SHORTEST_PATIENCE, LONGEST_PATIENCE = 1.0, 600.0
+"""Seconds between which a service's call for patience is believed."""
 
 
 class NomadsError(Exception):
@@ -18,7 +25,14 @@ class InvalidRequest(NomadsError):
 
 
 class UnknownJob(NomadsError):
-    """No job has that id."""
+    """No job has that id, or none that the person may see: the words are the same."""
+
+    def __init__(self, message: str = "There is no job of that name.") -> None:
+        super().__init__(message)
+
+
+class InDoubt(UnknownJob):
+    """Chat does not tell now whether the person may see the job. The words are those of an unknown one."""
 
 
 class NotYours(NomadsError):
@@ -38,6 +52,26 @@ class Unavailable(NomadsError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+def patience(header: str | None, *, at: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or as an HTTP date seen at `at` (now).
+
+    A time is brought between SHORTEST_PATIENCE and LONGEST_PATIENCE, whatever the service says: a wrong header must
+    neither put work off for years nor have the service asked without a pause. None where the header says no time.
+    """
+    text = (header or "").strip()
+    seconds = math.nan
+    with suppress(ValueError):
+        seconds = float(text)
+    if math.isnan(seconds):
+        try:
+            until = parsedate_to_datetime(text)
+        except (ValueError, OverflowError):
+            return None
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        seconds = (until - (at or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, SHORTEST_PATIENCE), LONGEST_PATIENCE)
 
 
 class Refused(NomadsError):

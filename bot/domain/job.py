@@ -15,8 +15,7 @@ from bot.domain.errors import NomadsError
 from bot.domain.request import JobRequest
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import Progress
-from contract.program import BOSS_FAILED, WRONG
+from bot.domain.work import Cause, Progress
 
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
@@ -72,9 +71,15 @@ class Job(BaseModel):
     """Who asked: a Slack user id, or `cli:` and a login name."""
     state: JobState
     reason: str = ""
+    """Why it failed or was lost; of a job that SUCCEEDED: what is wrong with its results."""
+    cause: Cause = Cause.UNKNOWN
+    """What made it fail."""
     compute_id: str | None = None
     token_ref: str | None = None
-    """The TokenKeeper's reference of the BOSS token, never the token; None: the token is erased."""
+    """The TokenKeeper's reference of the BOSS token, never the token. None: the token is erased, and in no log.
+
+    A reference to a token that is erased hides the log of an ended job from people: the token may stand in the log.
+    """
     log: str | None = None
     """Where compute stores the program's output (`Observation.log`)."""
     log_tail: tuple[str, ...] = ()
@@ -87,12 +92,21 @@ class Job(BaseModel):
     """Who asked for the job's end."""
     cancelled_at: datetime | None = None
     attempt: int = 1
+    """Which attempt of people's at the request the job is: one more than the job that it tries again."""
+    compute_attempt: int = 1
+    """Which of compute's own attempts at the job this is: one more each time that a machine was taken back."""
     retry_of: str | None = None
     """The job that this one tries again."""
     retried_as: str | None = None
     """The job that tries this one again."""
     waiting: str = ""
     """Why the job waits to run, once it has waited for long."""
+    stalled_since: datetime | None = None
+    """Since when compute has not answered for the job; None: it answers."""
+    stalled: str = ""
+    """Why compute does not answer, in words."""
+    stalled_told: bool = False
+    """Whether the job's thread was told of that."""
     work: str = ""
     """Digest of results key, pipeline release and place of write-back: jobs with the same digest do the same."""
     size: int | None = None
@@ -104,6 +118,8 @@ class Job(BaseModel):
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    timed: bool = True
+    """Whether compute said when the program ended; otherwise `finished_at` is when that was noticed."""
 
     def mail_for(self, person: str) -> str:
         """The address its mails go to, where that may be shown to this person: to its owner. Else empty."""
@@ -121,18 +137,25 @@ class Job(BaseModel):
 
     @property
     def retryable(self) -> bool:
-        """Whether a retry makes sense: the job ended without success, and was not retried yet."""
-        return self.ended and self.state is not JobState.SUCCEEDED and self.retried_as is None
+        """Whether a retry makes sense: the job ended without success, for a cause that may pass, and once."""
+        missed = self.ended and self.state is not JobState.SUCCEEDED
+        return missed and self.retried_as is None and (self.state is not JobState.FAILED or self.cause.passing)
 
     @property
     def turned_down(self) -> bool:
         """Whether the request itself was wrong: BOSS said so before the submission, or the program did (exit 2)."""
-        return self.state is JobState.FAILED and (not self.checked or self.exit_code == WRONG)
+        return self.state is JobState.FAILED and self.cause is Cause.REQUEST
+
+    @property
+    def unread(self) -> bool:
+        """Whether the program succeeded, and left no results that can be read; `reason` says more."""
+        return self.state is JobState.SUCCEEDED and bool(self.reason)
 
     @property
     def took(self) -> timedelta | None:
-        """How long the program ran; None where it did not run, or has not ended."""
-        return self.finished_at - self.started_at if self.started_at and self.finished_at else None
+        """How long the program ran; None where it did not run, has not ended, or compute does not know."""
+        known = self.timed and self.started_at and self.finished_at
+        return self.finished_at - self.started_at if known and self.started_at and self.finished_at else None
 
     def left(self, at: datetime) -> timedelta | None:
         """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
@@ -166,25 +189,38 @@ class Job(BaseModel):
             return "Retry it, or submit it again, whenever you like."
         if self.state is JobState.LOST:
             return "Look at the results folder; submit it again if it is empty."
-        return _ADVICE.get(self.exit_code or 0, "Retry it; if it fails again, show this to whoever runs NOMADS.")
+        return _ADVICE[self.cause]
 
 
 _ADVICE = {
-    WRONG: "Correct the request and submit it again.",
-    BOSS_FAILED: "If it is the token or its permissions, mend that; otherwise try again later.",
+    Cause.TIME_LIMIT: "Submit a smaller box, or ask whoever runs NOMADS to raise the pipeline's time limit.",
+    Cause.MEMORY: "Submit a smaller box, or ask whoever runs NOMADS to give the pipeline more memory.",
+    Cause.IMAGE: "Ask whoever runs NOMADS to mend the pipeline's image or its program, and show them this.",
+    Cause.SECRET: "Submit it again with your token; if that fails too, show this to whoever runs NOMADS.",
+    Cause.ROLE: "Ask whoever runs NOMADS to mend the role that programs run with, and show them this.",
+    Cause.SETUP: "Show this to whoever runs NOMADS: as NOMADS is set up, the job cannot be run.",
+    Cause.MACHINE: "Retry it: nothing was wrong with the job.",
+    Cause.REQUEST: "Correct the request and submit it again.",
+    Cause.VOLUME: "If it is the token or its permissions, mend that; otherwise try again later.",
+    Cause.PROGRAM: "Retry it; if it fails again, show this to whoever runs NOMADS.",
+    Cause.UNKNOWN: "Retry it; if it fails again, show this to whoever runs NOMADS.",
 }
-"""What to do next, by the program's exit code (the pipelines' contract, version 1)."""
+"""What to do next, by what made the job fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A state a job entered, when, and what is told of it."""
+    """A state a job entered, or a note while it was there; when, and what is told of it."""
 
     state: JobState
     at: datetime
     text: str
     reply: int | None
     """Number of the reply that tells the step; None: no reply does."""
+    note: bool = False
+    """Whether the job did not enter the state then: it was there, and something was told."""
+    number: int = 0
+    """The step's place in the job's story, from 1; the database gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +230,24 @@ class Watched:
     id: str
     compute_id: str
     state: JobState
+    compute_attempt: int
     submitted_at: datetime
     runnable_at: datetime | None
     """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""
+    stalled: bool
+    """Whether compute did not answer for it last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which compute did not answer for at least one job, as admins are told of it."""
+
+    number: int
+    job_id: str
+    """The job that was told of it first."""
+    began_at: datetime
+    why: str
+    over_at: datetime | None
 
 
 def now() -> datetime:

@@ -31,6 +31,8 @@ class Step:
     text: str
     at: datetime
     state: JobState
+    note: bool = False
+    """Whether the job was in the state already, and something was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

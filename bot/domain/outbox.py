@@ -28,6 +28,7 @@ class Kind(StrEnum):
     PREVIEW = "preview"
     EDIT = "edit"
     HOME = "home"
+    NOTICE = "notice"
     MAIL_ACCEPTED = "mail-accepted"
     MAIL_FINISHED = "mail-finished"
 
@@ -47,6 +48,7 @@ _LANES = {
     Kind.PREVIEW: Lane.CHAT,
     Kind.EDIT: Lane.EDIT,
     Kind.HOME: Lane.HOME,
+    Kind.NOTICE: Lane.HOME,  # a job whose card cannot be posted must not hold up what admins are told
     Kind.MAIL_ACCEPTED: Lane.MAIL,
     Kind.MAIL_FINISHED: Lane.MAIL,
 }
@@ -60,10 +62,12 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
-    """Number of a REPLY; empty for other kinds."""
+    """Number of a REPLY; of a NOTICE what `Stalls` makes it; empty for other kinds."""
     attempts: int
     """How often the effect was claimed, this time included."""
     in_doubt: bool
     """Whether an earlier attempt may have gone through: look for its outcome before repeating the effect."""
+    faults: int
+    """How many attempts failed in a way that nobody foresaw."""
     lease: str
     """Random; another worker that claims the effect gets another one."""

@@ -40,6 +40,14 @@ def _name(what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _pipeline(value: str) -> str:
+    if not value:
+        raise ValueError("Choose a pipeline.")
+    if not names.is_name(value):
+        raise ValueError(f"“{short(value)}” is not the name of a pipeline.")
+    return value
+
+
 def _email(value: str) -> str:
     if not value:
         raise ValueError("Write the address the results should be mailed to.")
@@ -87,7 +95,7 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pipeline: Annotated[str, _name("pipeline"), Trim]
+    pipeline: Annotated[str, AfterValidator(_pipeline), Trim]
     collection: Annotated[str, _name("collection"), Trim]
     experiment: Annotated[str, _name("experiment"), Trim]
     x: RangeField

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from bot.domain.job import Expected
 
-
+COMPARED = 200
+"""Names with which a name is compared, at most: each comparison costs up to a millisecond."""
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -71,6 +74,15 @@ def forecast(expected: Expected) -> str:
 def listed(items: list[str]) -> str:
     """Items as `a, b and c`; `none` where there are none."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+
+
+def alike(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of the names that a person who wrote `name` may have meant, the most similar first."""
+    meant: dict[str, str] = {}
+    for other in names:
+        if abs(len(other) - len(name)) <= 3 and len(meant) < COMPARED:
+            meant.setdefault(other.lower(), other)
+    return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
 
 
 def shortened(text: str, limit: int) -> str:

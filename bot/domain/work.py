@@ -5,9 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
-from bot.domain.states import JobState
-from contract.program import read_progress
+from bot.domain.states import FINAL, JobState
+from contract.program import BOSS_FAILED, WRONG, read_progress
+
+
+class Cause(StrEnum):
+    """What made a job fail: it decides what the person is advised to do next, and whether a retry can help."""
+
+    TIME_LIMIT = "time-limit"
+    MEMORY = "memory"
+    IMAGE = "image"
+    """The container image, or the program in it, cannot be started."""
+    SECRET = "secret"  # noqa: S105  a word, not a secret
+    """The token could not be handed to the program."""
+    ROLE = "role"
+    """The role that the program is to run with cannot be used."""
+    SETUP = "setup"
+    """Compute will not take such a job as NOMADS is set up."""
+    MACHINE = "machine"
+    """The machine was taken back, broke down, or restarted."""
+    REQUEST = "request"
+    """The request itself is wrong: BOSS said so before the submission, or the program did (exit 2)."""
+    VOLUME = "volume"
+    """The volume's server refused or failed (exit 3)."""
+    PROGRAM = "program"
+    """The program failed in any other way."""
+    UNKNOWN = "unknown"
+
+    @property
+    def own(self) -> bool:
+        """Whether the program itself ended so, and said why in the last line that it printed."""
+        return self in (Cause.REQUEST, Cause.VOLUME, Cause.PROGRAM)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same job, tried again, may succeed with nothing changed."""
+        return self in (Cause.MACHINE, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
+
+
+SIGNALLED = 128
+"""From here on an exit code is a shell's word for a signal that ended the program, and not the program's own."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +61,33 @@ class Observation:
     stopped_at: datetime | None = None
     log: str | None = None
     """Where compute stores the program's output, in a form that only compute understands."""
+    cause: Cause | None = None
+    """What made a job fail, where that was not the program; None: what the exit code says."""
+    attempt: int | None = None
+    """Which of compute's attempts at the job this is, from 1; None: the one that is known, whichever that is."""
+    attempts: int | None = None
+    """How many attempts compute makes at most; None: not known."""
+    again: str = ""
+    """In an attempt after the first: why, and for what, as the beginning of a sentence; empty: not known."""
+
+    def follows(self, state: JobState, attempt: int) -> bool:
+        """Whether a job in that state of that attempt moves by this observation.
+
+        A job moves forwards within an attempt, and to a later attempt, whatever the state there; never to an earlier
+        one, and never from its end.
+        """
+        if self.attempt is None or self.attempt == attempt:
+            return self.state.follows(state)
+        return self.attempt > attempt and state not in FINAL
+
+    @property
+    def why(self) -> Cause:
+        """What made the job fail: what compute says, or else what the exit code says by the pipelines' contract."""
+        if self.cause is not None:
+            return self.cause
+        if self.exit_code is None or not 0 < self.exit_code < SIGNALLED:
+            return Cause.UNKNOWN
+        return {WRONG: Cause.REQUEST, BOSS_FAILED: Cause.VOLUME}.get(self.exit_code, Cause.PROGRAM)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.work import Observation, Work
+from bot.domain.work import Cause, Observation, Work
 from bot.local import supervise
 from bot.local.confinement import Confinement, Limits, User
 from bot.local.runs import NAME, VANISHED, disk, has_vanished, is_held, lock, look
@@ -191,7 +191,7 @@ class LocalCompute:
                 confinement = Confinement.read(json.loads(told))
         supervise.end_leftovers(run, confinement)
         started = (run / "started").stat().st_mtime
-        supervise.write_exit(run, code=None, reason=VANISHED, started=started)
+        supervise.write_exit(run, code=None, reason=VANISHED, started=started, cause=Cause.MACHINE.value)
 
     def _start(self, run: Path, lock: int) -> bool:
         """Start the run's supervisor; False: no other run should be tried now."""
@@ -204,7 +204,7 @@ class LocalCompute:
             try:
                 token = self._tokens.get(spec["token"])
             except Refused as error:
-                supervise.write_exit(run, code=None, reason=str(error))
+                supervise.write_exit(run, code=None, reason=str(error), cause=Cause.SECRET.value)
                 return True
             except Unavailable:
                 return False  # the run stays queued until the token can be read

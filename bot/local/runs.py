@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bot.domain.errors import Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Observation
+from bot.domain.work import Cause, Observation
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """A run's name, which cannot lead out of the folder of all runs."""
@@ -80,7 +80,9 @@ def look(run: Path, why_it_waits: str = "") -> Observation:
         return Observation(JobState.STARTING) if alive else Observation(JobState.RUNNABLE, why_it_waits)
     if alive:
         return Observation(JobState.RUNNING, started_at=started)
-    return _ended(run) or Observation(JobState.FAILED, VANISHED, started_at=started)  # it may have ended meanwhile
+    return _ended(run) or Observation(  # the run may have ended between the two looks
+        JobState.FAILED, VANISHED, cause=Cause.MACHINE, started_at=started
+    )
 
 
 def _time(seconds: float) -> datetime:
@@ -101,6 +103,7 @@ def _ended(run: Path) -> Observation | None:
         JobState.SUCCEEDED if ended["code"] == 0 and not ended["reason"] else JobState.FAILED,
         ended["reason"],
         exit_code=ended["code"],
+        cause=Cause(ended["cause"]) if ended.get("cause") else None,  # runs of older releases name none
         started_at=moment(ended["started"]),
         stopped_at=_time(ended["stopped"]),
     )

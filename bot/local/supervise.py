@@ -17,7 +17,8 @@ The files in the folder are the whole state of a run:
 | `log`       | the program | its output; at the end, the token is struck out of it                  |
 | `log.times` | supervisor  | a line each time the log was seen to have grown: seconds since 1970,   |
 |             |             | its size in bytes; so a line's time is the first one that covers it    |
-| `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure |
+| `exit.json` | supervisor  | `code`, `started`, `stopped` (seconds since 1970), `reason` of failure,|
+|             |             | and its `cause`                                                        |
 
 The token reaches the program in the environment this process was given, and nothing here writes it anywhere.
 """
@@ -47,7 +48,7 @@ if __name__ == "__main__":
 from bot.local import processes
 from bot.local.confinement import Confinement, close_folder, open_folder, used
 from contract import masking
-from contract.program import MEANINGS, TOKEN_VARIABLE
+from contract.program import MEANINGS, TOKEN_VARIABLE, read_progress
 
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
@@ -159,9 +160,14 @@ def write(path: Path, content: str) -> None:
     temporary.replace(path)
 
 
-def write_exit(run: Path, *, code: int | None, reason: str, started: float | None = None) -> None:
-    """Record how the run ended: with success where the code is 0 and the reason is empty."""
-    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason}
+def write_exit(
+    run: Path, *, code: int | None, reason: str, started: float | None = None, cause: str | None = None
+) -> None:
+    """Record how the run ended: with success where the code is 0 and the reason is empty.
+
+    `cause` is one of `bot.domain.work.Cause`, where it was not the program that failed.
+    """
+    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason, "cause": cause}
     write(run / "exit.json", json.dumps(ended))
 
 
@@ -174,7 +180,7 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
     last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
-    last = masking.hidden(last, secret, mask=masking.SHORT_MASK)
+    last = "" if read_progress(last) else masking.hidden(last, secret, mask=masking.SHORT_MASK)
     return last[:MAX_REASON] or MEANINGS.get(code, f"The program ended with exit code {code}.")
 
 
@@ -283,20 +289,28 @@ def _run(run: Path, confinement: Confinement) -> None:
             )
         except (OSError, subprocess.SubprocessError) as error:
             why = error.strerror if isinstance(error, OSError) else "its user or its limits cannot be set"
-            write_exit(run, code=None, reason=f"The program could not be started: {why}.", started=started)
+            reason = f"The program could not be started: {why}."
+            write_exit(run, code=None, reason=reason, started=started, cause="setup")
             return
 
-    reason = ""
+    reason, cause = "", None
     times, use = _Times(run), _Use(run, [folder for folder in (results, scratch) if folder], confinement)
     while child.poll() is None and not reason:
         times.note()
         processes.reap_orphans(but=child.pid)
-        if reason := cancelled(run) or use.too_much():
+        if reason := cancelled(run):
+            cause = "unknown"
+            continue
+        if reason := use.too_much():
+            cause = "setup"
+            continue
             continue
         if time.monotonic() >= deadline:
             reason = f"The program was ended: it ran longer than its limit of {_words(spec['timeout'])}."
+            cause = "time-limit"
         elif signals.asked_to_end:
             reason = "The program was ended with the machine or the service it ran under."
+            cause = "machine"
         else:
             signals.wait(min(LOOKS, deadline - time.monotonic()))
     if reason:
@@ -314,7 +328,7 @@ def _run(run: Path, confinement: Confinement) -> None:
     end_leftovers(run, confinement, wait=signals.wait)
     with contextlib.suppress(OSError):  # a bad disk must not hide how the program ended
         masking.strike_out(run / "log", token)
-    write_exit(run, code=code, reason=reason, started=started)
+    write_exit(run, code=code, reason=reason, started=started, cause=cause)
 
 
 def end_leftovers(run: Path, confinement: Confinement, *, wait: Callable[[float], None] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +23,10 @@ from bot.domain.messages import Mail
 
 Security = Literal["none", "starttls", "tls"]
 _PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
-_PERMANENT = 500
-"""SMTP replies from this code on are permanent (RFC 5321, 4.2.1)."""
+_NO_SUCH_RECIPIENT = frozenset({550, 551, 553, 556})
+"""Replies that refuse a recipient for good (RFC 5321, 4.2.3; RFC 7504). A 552 is a mailbox that is full just now."""
+_NO_SUCH_MESSAGE = frozenset({550, 552, 554})
+"""Replies that refuse a message for good (RFC 5321, 4.2.3). Others from 500 on are about the protocol or a login."""
 _TOO_BIG = 552
 """The reply to MAIL FROM that refuses the message's size, not its sender (RFC 1870, 6.1)."""
 _MAX_MESSAGE_ID = 900
@@ -128,7 +130,12 @@ def _message_id(text: str) -> str:
 
 
 class SmtpMailer:
-    """Hands each mail to an SMTP server over a connection of its own."""
+    """Hands each mail to an SMTP server over a connection of its own.
+
+    A refusal is a reply of _NO_SUCH_RECIPIENT to the recipient, of _NO_SUCH_MESSAGE to the message, or 552 to its size,
+    and an address that is none. Everything else is in doubt: 4xx, other 5xx, a sender or a login that is not taken,
+    what is no SMTP, and a connection that is lost, also after the message went over: the server may have taken it.
+    """
 
     def __init__(self, *, server: MailServer, sender: str, timeout: float = 20) -> None:
         self._server = server
@@ -162,15 +169,15 @@ class SmtpMailer:
                     connection.quit()
         except smtplib.SMTPRecipientsRefused as error:
             code, reply = next(iter(error.recipients.values()))
-            raise _refusal("the recipient", code, reply) from None
+            raise _refusal("the recipient", code, reply, final=_NO_SUCH_RECIPIENT) from None
         except smtplib.SMTPAuthenticationError as error:  # the error's text may repeat the login
             raise Unavailable(f"The mail server does not accept the login (SMTP {error.smtp_code}).") from None
         except smtplib.SMTPSenderRefused as error:
             if error.smtp_code != _TOO_BIG:  # the sender's address and the login are settings, so they may be mended
                 raise Unavailable(f"The mail server does not accept the sender (SMTP {error.smtp_code}).") from None
-            raise _refusal("the message", error.smtp_code, error.smtp_error) from None
+            raise _refusal("the message", error.smtp_code, error.smtp_error, final=_NO_SUCH_MESSAGE) from None
         except smtplib.SMTPDataError as error:
-            raise _refusal("the message", error.smtp_code, error.smtp_error) from None
+            raise _refusal("the message", error.smtp_code, error.smtp_error, final=_NO_SUCH_MESSAGE) from None
         except smtplib.SMTPNotSupportedError:
             raise Unavailable(
                 "The mail server does not offer what NOMADS_MAIL asks for (STARTTLS or a login)."
@@ -196,10 +203,10 @@ class SmtpMailer:
         return connection
 
 
-def _refusal(what: str, code: int, reply: bytes | str) -> NomadsError:
+def _refusal(what: str, code: int, reply: bytes | str, *, final: Collection[int]) -> NomadsError:
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
-    kind = Refused if code >= _PERMANENT else Unavailable
+    kind = Refused if code in final else Unavailable
     return kind(f"The mail server does not take {what} (SMTP {code}: {words}).")
 
 

@@ -28,7 +28,7 @@ from slack_sdk.models.blocks import (
 from slack_sdk.models.views import View
 
 from bot.domain import words
-from bot.domain.job import Job
+from bot.domain.job import Job, Transition
 from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
 from bot.domain.states import FINAL, WAITING, JobState
@@ -65,14 +65,14 @@ _STATES = {
     JobState.CANCELLED: "🚫 Cancelled",
     JobState.LOST: "❓ Lost",
 } | dict.fromkeys(WAITING, "⏳ Waiting to run")
+_UNREAD = "⚠️ Ended without results that can be read"
 
 
 def summary(job: Job) -> str:
     """The card in one line, for notifications and screen readers."""
     request = job.request
-    return words.mrkdwn(
-        f"{request.pipeline} on {request.collection}/{request.experiment}: {_STATES[job.state][2:].strip()}"
-    )
+    stands = (_UNREAD if job.unread else _STATES[job.state])[2:].strip()
+    return words.mrkdwn(f"{request.pipeline} on {request.collection}/{request.experiment}: {stands}")
 
 
 def card(story: Story) -> list[Block]:
@@ -139,9 +139,9 @@ def context(text: str) -> ContextBlock:
     return ContextBlock(elements=[MarkdownTextObject(text=words.shortened(text, 2000))])
 
 
-def section(text: str, **more: Any) -> SectionBlock:
-    """A paragraph, in Slack's mark-up."""
-    return SectionBlock(text=MarkdownTextObject(text=words.shortened(text, SECTION)), **more)
+def section(text: str, *, verbatim: bool = False, **more: Any) -> SectionBlock:
+    """A paragraph, in Slack's mark-up; `verbatim`: of which Slack links no more than is marked as a link."""
+    return SectionBlock(text=MarkdownTextObject(text=words.shortened(text, SECTION), verbatim=verbatim), **more)
 
 
 def listed(jobs: Sequence[Job]) -> list[Block]:
@@ -231,9 +231,15 @@ def state(job: Job) -> str:
         return f"🛑 Being cancelled, asked by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
     if job.state is JobState.CANCELLED and job.cancelled_by:
         return f"{_STATES[job.state]} by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
+    if job.unread:
+        return f"{_UNREAD}\n{words.mrkdwn(job.reason)}"
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
+    if not job.ended and job.stalled_told:
+        return f"{_STATES[job.state]}\n⏸️ {words.mrkdwn(job.stalled)}"
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
+    if job.compute_attempt > 1 and job.state in WAITING:
+        return f"⏳ Waiting again to run, attempt {job.compute_attempt}{why}"
     return f"{_STATES[job.state]}{why}"
 
 
@@ -276,6 +282,8 @@ def _since(job: Job) -> str:
     when = {JobState.ACCEPTED: job.accepted_at, JobState.RUNNING: job.started_at}.get(job.state, job.submitted_at)
     if job.ended:
         return f"\n{moment(job.finished_at)}" if job.finished_at and job.state is not JobState.CANCELLED else ""
+    if job.compute_attempt > 1 and job.state in WAITING:
+        return ""  # its first submission would mislead
     return f"\nsince {moment(when)}" if when else ""
 
 
@@ -287,7 +295,16 @@ def moment(when: datetime, *, seconds: bool = False) -> str:
 
 def spoken(story: Story, steps: Sequence[Step]) -> str:
     """A reply in one line, for notifications and screen readers."""
-    return words.shortened(_named(story) + words.mrkdwn(" ".join(step.text for step in steps)), SECTION)
+    return words.shortened(_named(story) + " ".join(step_text(step, story.job) for step in steps), SECTION)
+
+
+def step_text(step: Step | Transition, job: Job) -> str:
+    """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
+    text = words.mrkdwn(step.text)
+    if step.state is JobState.CANCELLED and job.cancelled_by:
+        by = f"by {words.mrkdwn(job.cancelled_by)}"
+        text = text.replace(by, f"by {who(job.cancelled_by)}", 1)
+    return text
 
 
 def _named(story: Story) -> str:
@@ -297,11 +314,11 @@ def _named(story: Story) -> str:
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     """A reply in the thread: the steps; at the job's end, result links, or the last log lines and what to do next."""
     job = story.job
-    told = [words.mrkdwn(step.text) for step in steps]
+    told = [step_text(step, job) for step in steps]
     texts = packed([_named(story) + told[0], *told[1:]] if told else [])
     if story.helpers:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
-    ended = bool(steps) and steps[-1].state in FINAL
+    ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note
     if ended and job.state is JobState.SUCCEEDED:
         folder = words.link(story.address, "All files")
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
@@ -311,7 +328,8 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         if job.log_tail:
             texts += log(job.log_tail)
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
-    blocks: list[Block] = [section(text) for text in texts]
+    # Verbatim: Slack makes no mention or channel of what a program or a person wrote.
+    blocks: list[Block] = [section(text, verbatim=True) for text in texts]
     if ended and job.turned_down:
         button = _button(EDIT, "Edit and resubmit", job)
         blocks += [context(f"For {who(job.actor)}"), ActionsBlock(elements=[button])]

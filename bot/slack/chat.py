@@ -6,34 +6,90 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.error import URLError
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.metadata import Metadata
 from slack_sdk.web import SlackResponse
 
-from bot.domain.errors import Refused, Unavailable
+from bot.domain import words
+from bot.domain.errors import SHORTEST_PATIENCE, Refused, Unavailable, patience
 from bot.domain.messages import Home, Step, Story
 from bot.slack import cards
+from bot.slack.client import refusal
 
 log = logging.getLogger(__name__)
 
 EVENT_TYPE = "nomads_message"
 """The metadata event that marks this app's messages."""
-CLOCK_SKEW = 60
-"""Seconds by which Slack's clock and ours may differ."""
+CLOCK_SKEW = 2 * 3600
+"""Seconds by which Slack's clock and ours may differ: a card that is not found is posted a second time."""
 
-_PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
-_FOR_AN_ADMIN = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}
-_OUTSIDE = {"not_in_channel", "channel_not_found"}
-T = TypeVar("T")
+_GONE = {"channel_not_found", "is_archived", "is_inactive", "not_in_channel"}
+_MALFORMED = {"invalid_arg_name", "invalid_arguments", "invalid_array_arg"}
+_CONTENT = {
+    "invalid_blocks",
+    "invalid_blocks_format",
+    "invalid_metadata_format",
+    "invalid_metadata_schema",
+    "metadata_too_large",
+    "msg_blocks_too_long",
+    "msg_too_long",
+    "no_text",
+}
+_HISTORY = _GONE | {"method_not_supported_for_channel_type", "missing_scope", "no_permission", "thread_not_found"}
+_REFUSALS = {
+    "chat.postMessage": _GONE
+    | _CONTENT
+    | {
+        "cannot_reply_to_message",
+        "messages_tab_disabled",
+        "restricted_action",
+        "restricted_action_non_threadable_channel",
+        "restricted_action_read_only_channel",
+        "restricted_action_thread_only_channel",
+        "thread_not_found",
+        "user_not_found",
+    },
+    "chat.update": _GONE
+    | _CONTENT
+    | {"block_mismatch", "cant_update_message", "edit_window_closed", "message_not_found"},
+    "conversations.history": _HISTORY,
+    "conversations.replies": _HISTORY,
+    "conversations.join": _GONE | {"method_not_supported_for_channel_type", "missing_scope", "no_permission"},
+    "conversations.open": {"cannot_dm_bot", "missing_scope", "user_disabled", "user_not_found", "user_not_visible"},
+    "files.completeUploadExternal": _GONE | {"invalid_channel", "posting_to_channel_denied", "thread_not_found"},
+    "views.publish": {"not_enabled", "user_not_found", "view_too_large"},
+}
+"""For each method the errors that Slack documents and would answer again, besides _MALFORMED. Whatever is not listed
+may pass, or an admin can mend it (a token, a scope, a migration), so it is no refusal."""
+_WORDS = {
+    "channel_not_found": "The channel is gone, or NOMADS is not in it",
+    "invalid_channel": "The channel is gone, or NOMADS is not in it",
+    "is_archived": "The channel is archived",
+    "is_inactive": "The channel is archived",
+    "message_not_found": "The message is gone",
+    "messages_tab_disabled": "The app's manifest does not allow direct messages",
+    "missing_scope": "The app lacks a scope that its manifest names",
+    "not_in_channel": "NOMADS is not in the channel",
+    "posting_to_channel_denied": "NOMADS may not post to the channel",
+    "restricted_action": "The workspace does not let NOMADS post to the channel",
+    "thread_not_found": "The thread is gone",
+    "user_not_found": "This person is not in the workspace",
+}
+_OUTSIDE = {"not_in_channel", "channel_not_found", "invalid_channel"}
 
 
 class SlackChat:
-    """Chat as the app. A Retry-After holds for every later call of the same method."""
+    """Chat as the app. A Retry-After holds for every later call of the same method.
+
+    A refusal is an answer of Slack's own (status 200, `"ok": false`) with an error that _REFUSALS lists for the method.
+    Everything else is in doubt and raises Unavailable: other errors, other statuses, an answer that is not Slack's, an
+    answer without what was asked for, and no answer.
+    """
 
     def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -60,13 +116,20 @@ class SlackChat:
     def post_file(self, story: Story, *, thread: str, name: str, title: str, content: bytes) -> None:
         """Show a file in the thread."""
         channel = story.job.request.channel
-        self._call(
-            "files.completeUploadExternal",
-            lambda: self._client.files_upload_v2(
-                channel=channel, thread_ts=thread, filename=name, title=title, content=content
-            ),
-            join=channel,
-        )
+
+        def upload() -> SlackResponse:
+            try:
+                return self._client.files_upload_v2(
+                    channel=channel, thread_ts=thread, filename=name, title=title, content=content
+                )
+            except (TypeError, AttributeError, ValueError):  # slack_sdk stumbles over what an answer lacks
+                raise Unavailable("An answer to the upload of a file was not Slack's own.") from None
+
+        self._call("files.completeUploadExternal", upload, join=channel)
+
+    def tell(self, person: str, text: str) -> None:
+        """Send a direct message. An answer that is lost lets it be sent twice: the app reads no direct messages."""
+        self._call("chat.postMessage", lambda: self._client.chat_postMessage(channel=person, text=words.mrkdwn(text)))
 
     def show_home(self, person: str, home: Home) -> None:
         """Publish the home tab. Raises Refused for a person who has left the workspace."""
@@ -104,7 +167,10 @@ class SlackChat:
                     lambda: self._client.conversations_replies(channel=channel, ts=thread, **more),
                     join=channel,
                 )
-            yield from answer.get("messages") or []
+            messages = answer.get("messages")
+            if not isinstance(messages, list):
+                raise Unavailable("Slack answered without the messages that it was asked for.")
+            yield from messages
             cursor = (answer.get("response_metadata") or {}).get("next_cursor")
             if not cursor:
                 return
@@ -124,7 +190,10 @@ class SlackChat:
                 unfurl_media=False,
             ),
         )
-        return str(answer["ts"])
+        timestamp = answer.get("ts")
+        if not isinstance(timestamp, str) or not timestamp:
+            raise Unavailable("Slack took a message without saying which one it is.")
+        return timestamp
 
     def _edit(self, story: Story, blocks: Sequence[Block], text: str, timestamp: str) -> None:
         channel = story.job.request.channel or ""
@@ -140,28 +209,36 @@ class SlackChat:
         if wait > 0:
             raise Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
         try:
-            return call()
+            answer = call()
+            if answer.get("ok") is not True:
+                raise SlackApiError("This is no answer of Slack's.", answer)  # type: ignore[no-untyped-call]
+            return answer
         except SlackApiError as error:
-            code = str(error.response.get("error", ""))
+            code = refusal(error.response)
             if join and code in _OUTSIDE and self._join(join):
                 return self._call(method, call)
             raise self._domain_error(method, code, error.response) from None
-        except (URLError, OSError, TimeoutError) as error:
+        except (URLError, OSError, TimeoutError, SlackRequestError, RecursionError) as error:
             raise Unavailable(f"Slack does not answer ({type(error).__name__}).") from None
 
     def _join(self, channel: str) -> bool:
+        """Whether the app has joined the channel. Raises Unavailable where that is not known."""
         try:
-            self._client.conversations_join(channel=channel)
-        except SlackApiError:
+            self._call("conversations.join", lambda: self._client.conversations_join(channel=channel))
+        except Refused:
             return False
         return True
 
     def _domain_error(self, method: str, code: str, answer: SlackResponse | Any) -> Unavailable | Refused:
-        if answer.status_code == 429 or code == "ratelimited":
-            wait = float(answer.headers.get("Retry-After") or answer.headers.get("retry-after") or 1)
+        status = getattr(answer, "status_code", 0)
+        if status == 429 or code in ("ratelimited", "rate_limited"):
+            headers = {name.lower(): value for name, value in (getattr(answer, "headers", None) or {}).items()}
+            wait = patience(headers.get("retry-after")) or SHORTEST_PATIENCE
             with self._lock:
                 self._until[method] = self._clock() + wait
             return Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
-        if code in _PASSING or code in _FOR_AN_ADMIN or answer.status_code >= 500:
-            return Unavailable(f"Slack answered {code or answer.status_code} to {method}.")
-        return Refused(f"Slack answered {code} to {method}.")
+        if code in _REFUSALS.get(method, set()) | _MALFORMED:
+            return Refused(f"{_WORDS.get(code, 'Slack does not take it')} (Slack answered {code} to {method}).")
+        if code:
+            return Unavailable(f"Slack answered {code} to {method}.")
+        return Unavailable(f"An answer to {method} was not Slack's own (HTTP status {status or 'unknown'}).")

@@ -23,8 +23,8 @@ from slack_sdk.web import SlackResponse
 
 IDLE_SECONDS = 30.0
 """Idle connections older than this are not used: a gateway on the way may have dropped them silently."""
-NOT_JSON = "answer_is_not_json"
-"""The error code of an answer that is not a JSON object: a proxy's, or that of a server that fails."""
+NOT_SLACKS = "answer_is_not_slacks"
+"""The error code of an answer that is no JSON object with a boolean `ok`: a proxy's, or that of a failing server."""
 _FORM = "application/x-www-form-urlencoded;charset=utf-8"
 
 
@@ -167,9 +167,23 @@ def _plain(value: Any) -> Any:
 
 
 def _read(content: bytes) -> dict[str, Any]:
-    """Slack's answer; the error NOT_JSON where the content is no JSON object."""
+    """Slack's answer; the error NOT_SLACKS where the content is none."""
     try:
         found = jsonlib.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {"ok": False, "error": NOT_JSON}
+    said = isinstance(found, dict) and isinstance(found.get("ok"), bool)
+    return found if said else {"ok": False, "error": NOT_SLACKS}
+
+
+def refusal(answer: Any) -> str:
+    """The error code of an answer of a SlackApiError, if Slack itself said no; empty for any other answer.
+
+    Slack says no with status 200, `"ok": false` and an `error`. A proxy on the way, or a server that fails, may send
+    anything else, also instead of an answer to a call that Slack has performed.
+    """
+    data = getattr(answer, "data", None)  # where WebClient's own connections are used, the answer may be a mere dict
+    if getattr(answer, "status_code", 0) != 200 or not isinstance(data, dict) or data.get("ok") is not False:
+        return ""
+    code = data.get("error")
+    return code if isinstance(code, str) and code != NOT_SLACKS else ""

@@ -20,9 +20,9 @@ KEEP = 60.0
 """Seconds for which an answer is cached."""
 MOST = 10_000
 """Answers that are cached at most."""
-EACH = 999
-"""Channels that are asked for at a time: Slack's limit."""
-PAGES = 20
+EACH = 200
+"""Channels that are asked for at a time: as Slack recommends, so that each answer comes in time."""
+PAGES = 50
 """Pages of a person's channels that are read; with more the person's channels are not known."""
 ARCHIVED = "This channel is archived; choose another one."
 _ABSENT = {"channel_not_found", "not_in_channel", "is_archived", "method_not_supported_for_channel_type"}

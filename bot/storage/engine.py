@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
+from bot.domain import words
 from bot.domain.errors import NomadsError, Unavailable
 from bot.storage.migrate import is_current, upgrade, upgrade_sqlite
 from bot.storage.transaction import Transaction
@@ -38,7 +40,7 @@ def connect(url: str) -> Engine:
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # this module says BEGIN itself
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
@@ -53,8 +55,10 @@ def _keep_private(path: str | None) -> None:
     """Make an SQLite file and its companions readable by their owner alone, whatever the umask says."""
     if not path or path == ":memory:" or path.startswith("file:"):
         return
-    with suppress(OSError):  # what cannot be opened is told by the first question
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's -wal and -shm follow it
+    # Made here, so that it has its mode from the start, as SQLite's -wal and -shm then do. One that is there is not
+    # opened: to close it again would give up the locks that SQLite holds on it in this process.
+    with suppress(OSError):  # what cannot be made is told by the first question
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     for file in (path, f"{path}-wal", f"{path}-shm"):
         with suppress(OSError):
             Path(file).chmod(0o600)
@@ -81,6 +85,42 @@ def _connect_to_server(url: str) -> Engine:
 
 def _patience(url: sa.URL) -> dict[str, Any]:
     return {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {}
+
+
+class SqliteFile:
+    """The file of a SQLite database: whether it is still the one that was opened.
+
+    SQLite goes on writing to a file that was deleted or replaced, and what it writes is lost with the process.
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        name = url.database or ""
+        self.path = Path(name) if name and not name.startswith((":memory:", "file:")) else None
+        """None: the database lies in memory, or in another server."""
+        self._opened: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Raise Unavailable where the file is gone or another one; the first call says which one it is."""
+        if self.path is None:
+            return
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            if self._opened is None:  # it is about to be made
+                return
+            raise Unavailable(_GONE) from None
+        except OSError as error:
+            raise Unavailable(f"The database file cannot be read: {error.strerror}.") from None
+        found = (status.st_dev, status.st_ino)
+        if self._opened is None:
+            self._opened = found
+        elif found != self._opened:
+            raise Unavailable(_GONE)
+
+
+_GONE = "The database file was deleted or replaced while NOMADS runs. Put it back, and start NOMADS anew."
+CHECKED_AT_START = 256 * 2**20
+"""Bytes of the largest SQLite file that is checked for damage at the start: it is read whole."""
 
 
 class FairLock:
@@ -127,11 +167,13 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         """`engine` comes from `connect()`."""
         self._engine = engine
+        self._file = SqliteFile(engine.url)
         self.single_writer = engine.dialect.name == "sqlite"
         """Whether the database admits one writer at a time (SQLite); readers do not wait for the writer."""
         # SQLite makes other writers poll; a lock of our own lets them queue instead.
         self._writing = FairLock()
         self._thread = threading.local()
+        self._to_scrub = False
         self._gathering = threading.Lock()
         self._gathered: list[tuple[Callable[[Transaction], Any], Future[Any]]] = []
 
@@ -159,9 +201,15 @@ class Database:
         if self.single_writer and not self._writing.acquire(timeout=BUSY_SECONDS):
             raise Unavailable("The database is busy.")
         try:
-            with self._connection(write=True) as connection, connection.begin():
-                self._thread.writes = True
-                yield Transaction(connection)
+            with self._connection(write=True) as connection:
+                with connection.begin():
+                    self._thread.writes = True
+                    transaction = Transaction(connection)
+                    yield transaction
+                self._file.check()
+                self._to_scrub |= transaction.sealed.erased
+                if self._to_scrub:
+                    self._scrub(connection)
         finally:
             self._thread.writes = False
             if self.single_writer:
@@ -217,20 +265,74 @@ class Database:
 
     @contextmanager
     def _connection(self, *, write: bool = False) -> Iterator[Connection]:
+        self._file.check()
         try:
             with self._engine.connect().execution_options(nomads_write=write) as connection:
+                self._file.check()  # the first connection makes the file
                 yield connection
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
+        except DatabaseError as error:
+            if type(error) is not DatabaseError:  # a constraint, say, of which the caller may know
+                raise
+            raise Unavailable("The database is damaged, or is no database.") from error
         except sa.exc.TimeoutError as error:  # every connection is in use
             raise Unavailable("The database is busy.") from error
+
+    def _check_file(self) -> None:
+        path = self._file.path
+        try:
+            if path is None or not path.exists() or path.stat().st_size > CHECKED_AT_START:
+                return
+            with self._connection() as connection:
+                found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        except Unavailable as error:
+            if not isinstance(error.__cause__, DatabaseError) or isinstance(error.__cause__, OperationalError):
+                raise
+            found = str(error.__cause__.orig)
+        if found != "ok":
+            raise NomadsError(
+                f"The database {path} is damaged ({words.shortened(words.printable(found), 100)}). Restore it from a "
+                "backup; or move it away, with the files beside it, and NOMADS begins with an empty one."
+            )
+
+    def probe(self, *, at: datetime) -> datetime | None:
+        """Commit a small change. Returns since when the oldest open effect is open; None where none is.
+
+        Raises Unavailable where the change cannot be committed.
+        """
+        with self.begin() as transaction:
+            transaction.leader.acquire("ready", holder="ready", at=at, lasting=timedelta())
+            return transaction.outbox.oldest()
+
+    def scrub(self) -> None:
+        """Where the content of an erased token may still lie in SQLite's write-ahead log, empty the log now.
+
+        Raises Unavailable.
+        """
+        if self._to_scrub:
+            with self.begin():
+                pass
+
+    def _scrub(self, connection: Connection) -> None:
+        """Empty the write-ahead log. `secure_delete` overwrites erased rows in the file, but not in the log."""
+        if self.single_writer:
+            raw: Any = connection.connection.dbapi_connection  # a checkpoint is impossible within a transaction
+            busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._to_scrub = bool(busy)  # somebody still reads what was there before: at the next write, then
+        else:
+            self._to_scrub = False
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
     def migrate(self) -> None:
-        """Bring the tables up to date; where they are, this costs two queries. Raises Unavailable and NomadsError."""
+        """Bring the tables up to date; where they are, this costs two queries. Raises Unavailable and NomadsError.
+
+        A SQLite file is checked for damage first, unless it is larger than CHECKED_AT_START.
+        """
+        self._check_file()
         with self.begin() as transaction:
             if is_current(transaction.connection):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class Jobs:
     def _one(self, query: sa.Select[Any], job_id: str) -> Job:
         row = self._connection.execute(query, {"wanted": job_id}).one_or_none()
         if row is None:
-            raise UnknownJob("There is no job of that name.")
+            raise UnknownJob
         return _to_job(row)
 
     # Lists of jobs
@@ -114,21 +115,24 @@ class Jobs:
         )
         return self._connection.scalar(query) or 0
 
-    def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[str]:
-        """At most `most` ids of jobs that are among `names` or begin with `beginning` (if not empty), newest first."""
+    def near(self, names: Sequence[str], *, beginning: str, most: int) -> list[Job]:
+        """At most `most` jobs whose ids are among `names` or begin with `beginning` (if not empty), newest first."""
         among: sa.ColumnElement[bool] = jobs.c.id.in_(names)
         if beginning:  # a range of the primary key: neither database needs another index
             # "z", since in most languages' order, unlike ASCII's, marks such as "~" stand before the letters
             among |= jobs.c.id.between(beginning, beginning.ljust(LONGEST_ID, "z"))
-        query = sa.select(jobs.c.id).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
-        return list(self._connection.scalars(query))
+        query = sa.select(jobs).where(among).order_by(jobs.c.accepted_at.desc()).limit(most)
+        return [_to_job(row) for row in self._connection.execute(query)]
 
     def runs(self, pipeline: str, *, most: int) -> list[tuple[int, float]]:
         """Voxels and seconds of the pipeline's last successful runs, `most` at most, newest first."""
         query = (
             sa.select(jobs.c.voxels, jobs.c.started_at, jobs.c.finished_at)
             .where(
-                jobs.c.pipeline == pipeline, jobs.c.state == JobState.SUCCEEDED.value, jobs.c.started_at.is_not(None)
+                jobs.c.pipeline == pipeline,
+                jobs.c.state == JobState.SUCCEEDED.value,
+                jobs.c.started_at.is_not(None),
+                jobs.c.timed,
             )
             .order_by(jobs.c.finished_at.desc())
             .limit(most)
@@ -142,13 +146,34 @@ class Jobs:
                 jobs.c.id,
                 jobs.c.compute_id,
                 jobs.c.state,
+                jobs.c.compute_attempt,
                 jobs.c.submitted_at,
                 sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
+                jobs.c.stalled_since.is_not(None),
             )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)
         )
-        return [Watched(i, c, JobState(s), t, r) for i, c, s, t, r in self._connection.execute(query)]
+        return [Watched(i, c, JobState(s), *more) for i, c, s, *more in self._connection.execute(query)]
+
+    def stall(self, ids: Sequence[str], *, at: datetime, why: str) -> None:
+        """Record that compute does not answer for these jobs, and why, where nobody was told of that yet."""
+        news = sa.or_(jobs.c.stalled_since.is_(None), sa.and_(~jobs.c.stalled_told, jobs.c.stalled != why))
+        self._connection.execute(
+            jobs.update()
+            .where(jobs.c.id.in_(ids), news)
+            .values(stalled_since=sa.func.coalesce(jobs.c.stalled_since, sa.literal(at, Utc)), stalled=why)
+        )
+
+    def stalled(self, *, before: datetime) -> list[str]:
+        """The jobs for which compute has not answered since then or longer, and whose threads were not told."""
+        query = sa.select(jobs.c.id).where(jobs.c.stalled_since <= before, ~jobs.c.stalled_told).order_by(jobs.c.id)
+        return list(self._connection.scalars(query))
+
+    def any_told_to_be_stalled(self) -> bool:
+        """Whether there is a job whose thread was told that compute does not answer, and not yet that it does."""
+        query = sa.select(jobs.c.id).where(jobs.c.stalled_since.is_not(None), jobs.c.stalled_told).limit(1)
+        return self._connection.execute(query).first() is not None
 
 
 @lru_cache

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from bot.domain import words
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import TERMINAL
 from bot.storage.tables import SKEW, Utc, effects, jobs
@@ -32,6 +33,7 @@ _CLAIMABLE = (
         effects.c.subject,
         effects.c.attempts,
         effects.c.in_doubt,
+        effects.c.faults,
     )
     .where(
         effects.c.done_at.is_(None),
@@ -177,7 +179,9 @@ class Outbox:
             _LEASE, [{"claimed": row.id, "lease": lease, "leased_until": at + lease_for, "at": at} for row in rows]
         )
         rows = sorted(rows, key=lambda row: row.id)
-        return [Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, lease) for r in rows]
+        return [
+            Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, r.faults, lease) for r in rows
+        ]
 
     def renew(self, held: Sequence[Effect], *, lease_for: timedelta, at: datetime) -> None:
         """Extend the leases of effects that are under way: they end at `at + lease_for`."""
@@ -193,9 +197,20 @@ class Outbox:
             )
 
     def postpone(
-        self, effect: Effect, *, delay: timedelta, in_doubt: bool, counted: bool, error: str, at: datetime
+        self,
+        effect: Effect,
+        *,
+        delay: timedelta,
+        in_doubt: bool,
+        counted: bool,
+        error: str,
+        at: datetime,
+        fault: bool = False,
     ) -> None:
-        """Release the lease; the effect is due again at `at + delay`. Unless `counted`, the attempt is not counted."""
+        """Release the lease; the effect is due again at `at + delay`. Unless `counted`, the attempt is not counted.
+
+        `fault` counts an unforeseen failure.
+        """
         self._connection.execute(
             effects.update()
             .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
@@ -206,7 +221,8 @@ class Outbox:
                 as_of=at,
                 in_doubt=in_doubt,
                 attempts=effect.attempts if counted else effect.attempts - 1,
-                error=error[:MAX_ERROR],
+                faults=effect.faults + fault,
+                error=words.printable(error)[:MAX_ERROR],
             )
         )
 
@@ -235,16 +251,15 @@ class Outbox:
             self._connection.execute(_REWIND, anew)
         return len(ahead)
 
-    def oldest(self) -> tuple[int, datetime] | None:
-        """How many effects are open, and since when the oldest of them is; None where none is open."""
+    def oldest(self) -> datetime | None:
+        """Since when the oldest open effect is open; None where none is."""
         opened = sa.func.min(sa.func.coalesce(effects.c.enqueued_at, effects.c.due_at), type_=Utc)
-        query = sa.select(sa.func.count(), opened).where(effects.c.done_at.is_(None))
-        number, since = self._connection.execute(query).one()
-        return (number, since) if number else None
+        since: datetime | None = self._connection.scalar(sa.select(opened).where(effects.c.done_at.is_(None)))
+        return since
 
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
-        note = error[:MAX_ERROR] if error else None
+        note = words.printable(error)[:MAX_ERROR] if error else None
         values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
         return bool(self._connection.execute(_FINISH, values).rowcount)
 

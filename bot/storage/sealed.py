@@ -15,6 +15,8 @@ class SealedTokens:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.erased = False
+        """Whether a row was erased in this transaction."""
 
     def add(self, reference: str, owner: str, sealed: bytes, *, at: datetime) -> None:
         """Keep a new row."""
@@ -31,4 +33,5 @@ class SealedTokens:
 
     def delete(self, reference: str) -> None:
         """Erase the row, if there is one."""
-        self._connection.execute(secrets.delete().where(secrets.c.reference == reference))
+        gone = self._connection.execute(secrets.delete().where(secrets.c.reference == reference))
+        self.erased |= bool(gone.rowcount)

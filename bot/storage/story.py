@@ -9,12 +9,34 @@ from sqlalchemy.engine import Connection
 
 from bot.domain.job import Transition
 from bot.domain.states import JobState
-from bot.storage.tables import messages, transitions
+from bot.storage.tables import Utc, messages, transitions
 
 _TRANSITIONS = (
-    sa.select(transitions.c.state, transitions.c.at, transitions.c.text, transitions.c.reply)
+    sa.select(
+        transitions.c.state,
+        transitions.c.at,
+        transitions.c.text,
+        transitions.c.reply,
+        transitions.c.note,
+        transitions.c.number,
+    )
     .where(transitions.c.job_id == sa.bindparam("job"))
-    .order_by(transitions.c.at)
+    .order_by(transitions.c.number)
+)
+_theirs = transitions.alias("theirs")
+_NEXT = (
+    sa.select(sa.func.coalesce(sa.func.max(_theirs.c.number), 0) + 1)
+    .where(_theirs.c.job_id == sa.bindparam("job"))
+    .scalar_subquery()
+)
+_ENTER = transitions.insert().values(
+    job_id=sa.bindparam("job"),
+    number=_NEXT,
+    state=sa.bindparam("entered"),
+    at=sa.bindparam("when", type_=Utc),
+    text=sa.bindparam("words"),
+    reply=sa.bindparam("told_in"),
+    note=sa.bindparam("noted"),
 )
 _MESSAGE = sa.select(messages.c.timestamp, messages.c.edited_at).where(
     messages.c.job_id == sa.bindparam("job"), messages.c.subject == sa.bindparam("what")
@@ -23,7 +45,7 @@ _MESSAGE = sa.select(messages.c.timestamp, messages.c.edited_at).where(
 
 
 class Story:
-    """Transitions within one transaction. A job enters each state once."""
+    """Transitions within one transaction. Whoever writes holds the job's lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -31,30 +53,27 @@ class Story:
     def of(self, job_id: str) -> list[Transition]:
         """The job's transitions, oldest first."""
         rows = self._connection.execute(_TRANSITIONS, {"job": job_id})
-        found = [Transition(JobState(s), at, text, reply) for s, at, text, reply in rows]
-        order = list(JobState)
-        return sorted(found, key=lambda t: (t.at, order.index(t.state)))
+        return [Transition(JobState(state), *rest) for state, *rest in rows]
 
     def enter(self, job_id: str, transition: Transition) -> None:
-        """Record a transition."""
+        """Record a transition after all others of the job."""
         self._connection.execute(
-            transitions.insert(),
+            _ENTER,
             {
-                "job_id": job_id,
-                "state": transition.state.value,
-                "at": transition.at,
-                "text": transition.text,
-                "reply": transition.reply,
+                "job": job_id,
+                "entered": transition.state.value,
+                "when": transition.at,
+                "words": transition.text,
+                "told_in": transition.reply,
+                "noted": transition.note,
             },
         )
 
-    def tell(self, job_id: str, state: JobState, text: str, *, reply: int | None = None) -> None:
+    def tell(self, job_id: str, number: int, text: str, *, reply: int | None = None) -> None:
         """Change a transition's text and, where `reply` is given, the number of the reply that tells it."""
         values = {"text": text} | ({} if reply is None else {"reply": reply})
         self._connection.execute(
-            transitions.update()
-            .where(transitions.c.job_id == job_id, transitions.c.state == state.value)
-            .values(**values)
+            transitions.update().where(transitions.c.job_id == job_id, transitions.c.number == number).values(**values)
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0006"
+REVISION = "0009"
 """The newest migration."""
 
 
@@ -49,6 +49,7 @@ jobs = sa.Table(
     sa.Column("actor", sa.String(255), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("cause", sa.String(16), nullable=False, server_default="unknown"),
     sa.Column("compute_id", sa.String(255)),
     sa.Column("token_ref", sa.String(2048)),
     sa.Column("log", sa.String(1024)),
@@ -59,14 +60,19 @@ jobs = sa.Table(
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("cancelled_at", Utc),
     sa.Column("attempt", sa.Integer, nullable=False, default=1),
+    sa.Column("compute_attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_of", sa.String(16)),
     sa.Column("retried_as", sa.String(16)),
     sa.Column("runnable_at", Utc),
     sa.Column("waiting", sa.Text, nullable=False, default=""),
+    sa.Column("stalled_since", Utc),
+    sa.Column("stalled", sa.Text, nullable=False, default=""),
+    sa.Column("stalled_told", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("accepted_at", Utc, nullable=False),
     sa.Column("submitted_at", Utc),
     sa.Column("started_at", Utc),
     sa.Column("finished_at", Utc),
+    sa.Column("timed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("pipeline", sa.String(255), nullable=False),  # pipeline and voxels repeat the request, for queries
     sa.Column("voxels", sa.BigInteger, nullable=False),
     sa.Column("work", sa.String(64), nullable=False),
@@ -75,6 +81,12 @@ jobs = sa.Table(
     sa.Column("expected", sa.JSON(none_as_null=True)),
     sa.Index("ix_jobs_state", "state", "accepted_at", "id"),
     sa.Index("ix_jobs_actor", "actor", "state", "accepted_at", "id"),
+    sa.Index(
+        "ix_jobs_stalled",
+        "stalled_since",
+        sqlite_where=sa.text("stalled_since IS NOT NULL"),
+        postgresql_where=sa.text("stalled_since IS NOT NULL"),
+    ),
     sa.Index("ix_jobs_work", "work", "accepted_at"),
     sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
 )
@@ -98,10 +110,12 @@ transitions = sa.Table(
     "transitions",
     metadata,
     sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("state", sa.String(16), primary_key=True),  # a job enters a state once
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # in the order of the story
+    sa.Column("state", sa.String(16), nullable=False),
     sa.Column("at", Utc, nullable=False),
     sa.Column("text", sa.Text, nullable=False, default=""),
     sa.Column("reply", sa.Integer),  # which reply tells it; null: none does
+    sa.Column("note", sa.Boolean, nullable=False, server_default=sa.false()),  # told in the state, not entered then
 )
 
 messages = sa.Table(
@@ -124,6 +138,7 @@ effects = sa.Table(
     sa.Column("due_at", Utc, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
+    sa.Column("faults", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lease", sa.String(32)),
     sa.Column("leased_until", Utc),
     sa.Column("done_at", Utc),
@@ -154,6 +169,16 @@ secrets = sa.Table(
     sa.Column("owner", sa.String(255), nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
+)
+
+outages = sa.Table(
+    "outages",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("began_at", Utc, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("over_at", Utc),  # null: it lasts
 )
 
 leader_leases = sa.Table(

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from bot.storage.jobs import Jobs
 from bot.storage.leader import LeaderLeases
+from bot.storage.outages import Outages
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
 from bot.storage.sealed import SealedTokens
@@ -26,6 +27,7 @@ class Transaction:
         self.outbox = Outbox(connection)
         self.people = People(connection)
         self.sealed = SealedTokens(connection)
+        self.outages = Outages(connection)
         self.leader = LeaderLeases(connection)
 
     def advisory_lock(self, what: str) -> None:

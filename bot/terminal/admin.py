@@ -13,12 +13,16 @@ from bot.settings import Settings
 
 
 def provision(settings: Settings) -> None:
-    """Create in AWS what is missing. Raises Refused, which names every missing setting."""
+    """Create in AWS what is missing, and mend guards. Raises Refused, which names every missing or wrong setting."""
     load("aws").provision(Catalog.read(settings.pipelines, images=settings.images), say=print)
 
 
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
-    """Test each part once, starting nothing, and say what is wrong. Returns whether everything is right."""
+    """Test each part once, starting nothing, and say what is wrong. Returns whether everything is right.
+
+    What may not be looked at is said, and counts as right.
+    """
+    from bot.aws.ses import SesMailer
     from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)
@@ -30,14 +34,18 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         "results": lambda: core.backend.results.list("nomads/doctor"),
         "pipelines": lambda: _runnable(core),
     }
+    if further := getattr(load(settings.compute), "checks", None):
+        checks |= further(core.backend, core.catalog)
     checks["slack"] = lambda: _greet(settings)
     if isinstance(mail := mailer(settings), SmtpMailer):
         checks["mail"] = mail.check
+    elif isinstance(mail, SesMailer):
+        checks["mail"] = lambda: load("aws").check_ses(settings.mail_from)
     sound = True
     for name, check in checks.items():
         try:
-            check()
-            say(f"{name}: ok")
+            said = check()
+            say(f"{name}: {said if said and isinstance(said, str) else 'ok'}")
         except NomadsError as error:
             sound = False
             say(f"{name}: {error}")

@@ -23,7 +23,7 @@ from bot.domain.work import LogLine
 from bot.settings import Settings
 from bot.terminal.screen import Screen, how_far, screen
 from bot.terminal.serve import working
-from bot.terminal.submit import LOOK, current_actor, follow, token
+from bot.terminal.submit import LOOK, PATIENCE, current_actor, follow, token
 from contract.masking import MASK
 
 TAIL = 1000
@@ -42,7 +42,7 @@ def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
     except ValueError:
         known = ", ".join(state.lower() for state in JobState)
         raise InvalidRequest({"state": f"There is no state {arguments.state}; there is {known}."}) from None
-    before = core.queries.named(arguments.before).id if arguments.before else None
+    before = core.queries.named(arguments.before, actor=current_actor()).id if arguments.before else None
     page = core.queries.page_of(states, before=before, most=arguments.limit)
     if arguments.json:
         for job in page.jobs:
@@ -59,7 +59,7 @@ def jobs(settings: Settings, arguments: argparse.Namespace) -> int:
 def status(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print everything of a job. Returns 0, or 1 where the job ended without success. Raises UnknownJob."""
     core = _core(settings)
-    job = core.queries.named(arguments.job)
+    job = core.queries.named(arguments.job, actor=current_actor())
     steps = core.queries.transitions(job.id)
     if arguments.json:
         told = [{"state": step.state.value, "at": step.at.isoformat(), "text": step.text} for step in steps]
@@ -75,7 +75,7 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
     request = job.request
     shown.say(f"Job {job.id}: {words.state(job.state)}", job.state)
     shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
-    for one in core.queries.attempts(job):
+    for one in core.queries.attempts(job, actor=current_actor()):
         if one.id != job.id:
             shown.say(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}", one.state)
     for step in steps:
@@ -94,7 +94,7 @@ def logs(settings: Settings, arguments: argparse.Namespace) -> int:
     Returns 0, or 1 where a followed job ended without success. Raises UnknownJob.
     """
     core = _core(settings)
-    job = core.queries.named(arguments.job)
+    job = core.queries.named(arguments.job, actor=current_actor())
     if not arguments.follow or job.ended:
         with screen() as shown:
             _print(core.output.tail(job, lines=arguments.lines), shown)
@@ -107,7 +107,7 @@ def logs(settings: Settings, arguments: argparse.Namespace) -> int:
 def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
     """Cancel a job and wait for its end. Returns 0, or 1 where the job had ended, or goes on. Raises UnknownJob."""
     core = _core(settings)
-    job_id = core.queries.named(arguments.job).id
+    job_id = core.queries.named(arguments.job, actor=current_actor()).id
     with working(core):
         try:
             job = core.steering.cancel(job_id, actor=current_actor())
@@ -127,7 +127,9 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does."""
     core = _core(settings)
     try:
-        job = core.steering.retryable(core.queries.named(arguments.job).id, actor=current_actor())
+        job = core.steering.retryable(
+            core.queries.named(arguments.job, actor=current_actor()).id, actor=current_actor()
+        )
     except TooLate as error:
         print(error, file=sys.stderr)
         core.close()
@@ -135,7 +137,7 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     given = token()
     with working(core):
         try:
-            outcome = core.steering.retry(job.id, actor=current_actor(), token=given)
+            outcome = core.steering.retry(job.id, actor=current_actor(), token=given, within=PATIENCE)
             if isinstance(outcome, Needed):
                 raise InvalidRequest({"token": token_problem("")})
             again = outcome.job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -15,9 +16,6 @@ from bot.domain.errors import NomadsError
 from bot.settings import Settings
 
 log = logging.getLogger(__name__)
-
-BACKLOG = 2048
-"""Connections that may wait to be accepted, as many as uvicorn allows."""
 
 
 @contextlib.contextmanager
@@ -64,21 +62,13 @@ def run(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
-    import uvicorn
+    from bot.web.server import BACKLOG, Server
 
     port = listener.getsockname()[1]
     url = public_url(settings, port=port)
-    nomads = build(settings, base_url=url)
+    nomads = _built(settings, base_url=url)
     nomads.core.announce()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            nomads.web,
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # nothing here asks who is in front
-            server_header=False,
-        )
-    )
+    server = Server(nomads.web)
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -94,6 +84,12 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
             "Socket Mode" if nomads.socket_mode else "HTTP",
         )
         server.run(sockets=[listener])
+
+
+def _built(settings: Settings, *, base_url: str) -> Nomads:
+    # Bolt would read the token from here, and warn at each start that it has no use for it.
+    os.environ.pop("SLACK_BOT_TOKEN", None)
+    return build(settings, base_url=base_url)
 
 
 def public_url(settings: Settings, *, port: int | None) -> str:
@@ -115,7 +111,7 @@ def work(settings: Settings) -> None:
 
     Raises NomadsError with local compute and no public URL, since another process serves the results.
     """
-    nomads = build(settings, base_url=public_url(settings, port=None))
+    nomads = _built(settings, base_url=public_url(settings, port=None))
     nomads.core.announce()
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

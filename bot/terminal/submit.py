@@ -121,19 +121,19 @@ class _Teller:
         self._screen = shown
         self._id = job.id
         self._json = as_json
-        self._told: set[JobState] = set()
+        self._told: dict[int, Transition] = {}
 
     def told(self, state: JobState) -> bool:
-        """Whether that transition was printed."""
-        return state in self._told
+        """Whether the transition into that state was printed."""
+        return any(step.state is state and not step.note for step in self._told.values())
 
     def tell(self) -> Job:
         """Print new transitions; returns the job as it stands. An end is printed once its results are collected."""
         transitions = self._core.queries.transitions(self._id)
         job = self._core.queries.find(self._id)
         for transition in transitions:
-            if transition.state not in self._told and (transition.text or transition.state not in FINAL):
-                self._told.add(transition.state)
+            if transition.number not in self._told and (transition.text or transition.state not in FINAL):
+                self._told[transition.number] = transition
                 said = self._json_line(job, transition) if self._json else self._lines(job, transition)
                 self._screen.say(said, transition.state)
         return job
@@ -145,7 +145,7 @@ class _Teller:
             "at": transition.at.isoformat(),
             "text": transition.text,
         }
-        if transition.state in FINAL:
+        if transition.state in FINAL and not transition.note:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
             said["results_url"] = self._core.output.address(job)
@@ -153,6 +153,8 @@ class _Teller:
 
     def _lines(self, job: Job, transition: Transition) -> str:
         lines = [f"{transition.at:%H:%M:%S} {transition.text or transition.state.value.capitalize() + '.'}"]
+        if transition.note:
+            return lines[0]
         if transition.state is JobState.SUCCEEDED:
             lines.append(f"Results: {self._core.output.address(job)}")
         elif transition.state in FINAL:

@@ -2,59 +2,66 @@
 
 from __future__ import annotations
 
+import hmac
+import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Protocol
 
 import anyio.to_thread
 from pydantic import SecretStr
 from slack_bolt import App, BoltRequest
-from slack_sdk.signature import SignatureVerifier
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.domain.errors import NotFound
+from bot.domain.health import Health
 from bot.domain.html import template
 from bot.domain.results import OpenedFile, ResultFile, ServedResults
+
+log = logging.getLogger(__name__)
 
 _FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
 """Requests answered at once: a request mostly waits, for Slack or the database."""
+SIGNED_WITHIN = 300
+"""Seconds for which a signature of Slack's holds (Slack's guide to verifying requests)."""
 MAX_BODY = 2**20
 """Bytes of the largest request; Slack's largest (a view of 250 kB and its state) stay well below."""
 
 
-class Ready(Protocol):
-    """Tells why the process is not ready to work."""
-
-    def __call__(self) -> str:
-        """The reason, in words for an admin; empty where the process is ready."""
-
-
 def web(
-    *, app: App | None, results: ServedResults | None, ready: Ready, signing_secret: SecretStr | None = None
+    *,
+    app: App | None,
+    results: ServedResults | None,
+    health: Callable[[], Health],
+    signing_secret: SecretStr | None = None,
 ) -> Starlette:
     """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
 
     `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
 
-    async def health(_request: Request) -> Response:
+    async def alive(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readiness(_request: Request) -> Response:
-        problem = await run_in_threadpool(ready)
-        return PlainTextResponse(f"{problem or 'ready'}\n", status_code=503 if problem else 200)
+        found = await run_in_threadpool(health)
+        note = f"; {found.note}" if found.note else ""
+        return PlainTextResponse(
+            f"{found.problem or f'ready{note}'}\n", status_code=503 if found.problem else 200, headers=_FRESH
+        )
 
-    routes = [Route("/health", health), Route("/ready", readiness)]
+    routes = [Route("/health", alive), Route("/ready", readiness)]
     if app and signing_secret:
         routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
     if results:
@@ -65,7 +72,25 @@ def web(
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    site = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(OneLength)])
+    site.router.redirect_slashes = False  # it would redirect to whatever Host the request names
+    return site
+
+
+class OneLength:
+    """Refuses a request that says its length twice, chunked and in bytes: two readers would see two requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        names = [name for name, _ in scope.get("headers", ())]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            answer = PlainTextResponse("chunked, or with a length\n", status_code=400, headers={"Connection": "close"})
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _SlackEvents:
@@ -73,7 +98,7 @@ class _SlackEvents:
 
     def __init__(self, app: App, signing_secret: SecretStr) -> None:
         self._app = app
-        self._verifier = SignatureVerifier(signing_secret.get_secret_value())
+        self._secret = signing_secret.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,26 +107,40 @@ class _SlackEvents:
 
     async def _answer(self, request: Request) -> Response:
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY:
-                return PlainTextResponse("too large\n", status_code=413)
-        if not _is_slack_s(self._verifier, request.headers, body):
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY:
+                    return PlainTextResponse("too large\n", status_code=413)
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
+        if not _is_slack_s(self._secret, request.headers, body):
             return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
-        asked = BoltRequest(
-            body=body.decode("utf-8", "replace"), query=str(request.query_params), headers=dict(request.headers)
-        )
-        # Bolt's own adapter runs the sync app on the event loop, where one slow answer holds up all the others.
-        answer = await run_in_threadpool(self._app.dispatch, asked)
+        return await run_in_threadpool(self._dispatched, body, str(request.query_params), dict(request.headers))
+
+    def _dispatched(self, body: bytes, query: str, headers: dict[str, str | Sequence[str]]) -> Response:
+        """Bolt's answer, found in a thread of its own: Bolt's adapter would hold up all others with a slow one."""
+        try:
+            asked = BoltRequest(body=body.decode(), query=query, headers=headers)
+            if not isinstance(asked.body, dict) or not asked.body:
+                raise TypeError("not an object")
+            answer = self._app.dispatch(asked)
+        except Exception as error:  # listeners' errors are Bolt's; what is raised here comes of a strange body
+            log.warning("A request is signed by Slack, and is none of Slack's (%s).", type(error).__name__)
+            return PlainTextResponse("not a request of Slack's\n", status_code=400)
         return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
 
 
-def _is_slack_s(verifier: SignatureVerifier, headers: Headers, body: bytes) -> bool:
-    """Whether Slack signed these bytes within the last five minutes. Malformed headers give False."""
+def _is_slack_s(secret: bytes, headers: Headers, body: bytes) -> bool:
+    """Whether Slack signed these bytes within the last five minutes. Malformed headers give False.
+
+    Slack's own SDK decodes the bytes first, and raises where they are no text.
+    """
     timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
-    if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or not signature.isascii():
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII) or abs(time.time() - int(timestamp)) > SIGNED_WITHIN:
         return False
-    return verifier.is_valid(body=body, timestamp=timestamp, signature=signature)
+    right = "v0=" + hmac.digest(secret, b"v0:" + timestamp.encode() + b":" + body, "sha256").hex()
+    return hmac.compare_digest(right.encode(), signature.encode())
 
 
 def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
@@ -122,6 +161,9 @@ def _results(results: ServedResults) -> Callable[[Request], object]:
             return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
 
     return read
+
+
+_FRESH = {"Cache-Control": "no-store"}
 
 
 class _Served(FileResponse):

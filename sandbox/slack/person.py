@@ -100,26 +100,31 @@ class Person:
         return self._noticed(self._deliver(Envelope("interactive", payload)))
 
     def fill(self, view: Mapping[str, Any] | str, values: Mapping[str, Any]) -> None:
-        """Fill fields of the open modal, by block id. Raises ValueError for what a field does not offer."""
+        """Fill fields of the open modal, by block or action id. Raises ValueError for what a field does not offer."""
         opened = self._opened(view)
+        values = {_block_id(opened.view["blocks"], name): value for name, value in values.items()}
         unknown = values.keys() - {b["block_id"] for b in opened.view["blocks"]}
         if unknown:
             raise ValueError(f"the modal has no blocks {sorted(unknown)}")
-        for block in opened.view["blocks"]:
-            for element in blocks.elements_of(block):
-                given = values.get(block["block_id"])
-                if element["type"] == "external_select" and isinstance(given, str) and given:
-                    known = [o["value"] for o in opened.suggested.get(element["action_id"], [])]
-                    if given not in known:
-                        self.suggest(opened.view, element["action_id"], given)
-        with self._workspace.change():
-            before = dict(opened.values)
-            opened.values |= values
-            try:
-                self._forms.state(opened)
-            except ValueError:
+        before = dict(opened.values)
+        try:
+            for block in opened.view["blocks"]:  # one after the other: what one field offers may follow from another
+                if (name := block["block_id"]) in values:
+                    for element in blocks.elements_of(block):
+                        self._look_up(opened, element, values[name])
+                    with self._workspace.change():
+                        opened.values[name] = values[name]
+                        self._forms.state(opened)
+        except ValueError:
+            with self._workspace.change():
                 opened.values = before
-                raise
+            raise
+
+    def _look_up(self, opened: OpenView, element: Json, given: Any) -> None:
+        """Type what is to be chosen into an external_select that does not offer it yet."""
+        offered = [option["value"] for option in opened.suggested.get(element["action_id"], [])]
+        if element["type"] == "external_select" and isinstance(given, str) and given and given not in offered:
+            self.suggest(opened.view, element["action_id"], given)
 
     def submit(
         self, view: Mapping[str, Any] | str, values: Mapping[str, Any] | None = None, *, checked: bool = True
@@ -430,6 +435,13 @@ def _amend(space: Workspace, user: str, channel: str, body: Json, original: str)
     else:
         message |= {"text": body.get("text") or "", "blocks": blocks.with_ids(body.get("blocks") or [])}
     return True
+
+
+def _block_id(found: list[Json], name: str) -> str:
+    """The id of the block that has that id, or an element of that action id; the name itself where there is none."""
+    if any(block.get("block_id") == name for block in found):
+        return name
+    return next((b["block_id"] for b in found for e in blocks.elements_of(b) if e.get("action_id") == name), name)
 
 
 def _find(found: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json]:

@@ -46,7 +46,7 @@ _MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: cid
 class Call:
     """One call of a Web API method: arguments and headers without the token, and the time on the stand-in's clock.
 
-    `error` is the error of the answer: a code of Slack's, `ratelimited`, `lost`, or empty.
+    `error` is the error of the answer: a code of Slack's, `ratelimited`, `lost`, `answered otherwise`, or empty.
     """
 
     method: str
@@ -162,7 +162,8 @@ class Site:
         if self.calls is not None:
             with self.workspace.change():
                 self.calls.append(Call(method, arguments, headers, self.workspace.clock(), error))
-        return None if error == "lost" else (status, more + _JSON, payload)
+        kinds = [] if any(name == "content-type" for name, _ in more) else _JSON
+        return None if error == "lost" else (status, more + kinds, payload)
 
     def _perform(
         self, method: str, arguments: Json, token: str, kind: str, detail: Any
@@ -175,6 +176,8 @@ class Site:
                 return detail, [], _refusal("internal_error"), "internal_error"
             case "fail":
                 return 200, [], _refusal(detail), detail
+            case "say":
+                return (*detail, "answered otherwise")
         try:
             with self.workspace.change():
                 # serialized while the workspace is held
@@ -182,6 +185,8 @@ class Site:
         except SlackError as refusal:
             return 200, [], _refusal(refusal.code, refusal.extra), refusal.code
         scopes = [("x-oauth-scopes", ",".join(sorted(self.api.scopes)))] if self.api.scopes else []
+        if kind == "garble":
+            return (*detail, "answered otherwise")
         return 200, scopes, payload.encode(), "lost" if kind == "lose" else ""
 
     async def upload(self, request: Request) -> Response:

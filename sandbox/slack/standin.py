@@ -153,8 +153,8 @@ class SlackStandIn:
 
     # Faults
 
-    def rate_limit(self, method: str, *, times: int = 1, retry_after: int = 1) -> None:
-        """Answer the next calls with 429 and Retry-After (seconds)."""
+    def rate_limit(self, method: str, *, times: int = 1, retry_after: object = 1) -> None:
+        """Answer the next calls with 429 and this Retry-After, in seconds unless a test wants it otherwise."""
         self._faults.order(method, "rate_limit", retry_after, times)
 
     def fail(self, method: str, error: str = "internal_error", *, times: int = 1) -> None:
@@ -168,6 +168,20 @@ class SlackStandIn:
     def lose_answer(self, method: str, *, times: int = 1) -> None:
         """Perform the next calls, then close the connection instead of answering."""
         self._faults.order(method, "lose", None, times)
+
+    def answer_otherwise(
+        self,
+        method: str,
+        content: bytes = b"",
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        performed: bool = False,
+        times: int = 1,
+    ) -> None:
+        """Answer the next calls with exactly this, as a proxy on the way may; `performed`: after performing them."""
+        named = [(name.lower(), value) for name, value in (headers or {}).items()]
+        self._faults.order(method, "garble" if performed else "say", (status, named, content), times)
 
     def delay(self, method: str, seconds: float) -> None:
         """Make every later call of this method take `seconds` longer."""
@@ -229,6 +243,10 @@ class SlackStandIn:
         """Body and headers of an envelope as Slack posts it."""
         body, kind = self._courier.encode(envelope)
         return body, {"Content-Type": kind} | self._courier.sign(body, signature=signature)
+
+    def sign(self, body: bytes) -> dict[str, str]:
+        """The headers with which Slack would sign these bytes, whatever they are."""
+        return self._courier.sign(body)
 
     # Looking
 

@@ -346,6 +346,8 @@ class SmtpServer:
         self.taken: list[tuple[list[str], EmailMessage]] = []
         self.answers: dict[str, str] = {}
         """Recipient, or `MAIL`, `DATA` or `QUIT`, to the answer given instead of yes."""
+        self.hangs_up = False
+        """Whether it takes a mail and closes the connection instead of saying so."""
         self.logins: list[str] = []
         self.secured: list[bool] = []
         """Whether each mail came over TLS."""
@@ -382,6 +384,8 @@ class SmtpServer:
             return self.answers["DATA"]
         self.taken.append((list(envelope.rcpt_tos), message_from_bytes(envelope.content, policy=SMTP)))
         self.secured.append(server.transport.get_extra_info("ssl_object") is not None)
+        if self.hangs_up:
+            server.transport.abort()
         return "250 OK"
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from slack_sdk import WebClient
@@ -30,6 +32,8 @@ class Rig:
     """Let the next card be answered with: come back in 30 seconds."""
     count: Callable[[], int]
     """How many messages there are."""
+    told: Callable[[], list[str]]
+    """The direct messages to U01DEMO."""
 
 
 class MemoryRig(Rig):
@@ -39,6 +43,7 @@ class MemoryRig(Rig):
         self.lose_answer = lambda what: memory.fail_after(Unavailable("lost"), call=f"post_{what}")
         self.throttle = lambda: memory.fail_next(Unavailable("429", retry_after=30), call="post_card")
         self.count = lambda: len(memory.messages)
+        self.told = lambda: [text for person, text in memory.told if person == "U01DEMO"]
 
 
 class SlackRig(Rig):
@@ -51,6 +56,9 @@ class SlackRig(Rig):
         self.lose_answer = lambda what: slack.lose_answer(methods[what], times=1 if inside or what != "file" else 2)
         self.throttle = lambda: slack.rate_limit("chat.postMessage", retry_after=30)
         self.count = lambda: len(slack.messages(channel))
+        self.told = lambda: [
+            html.unescape(message["text"]) for message in slack.workspace.direct("U01DEMO").messages.values()
+        ]
 
 
 def _public_without_the_bot(slack: SlackStandIn) -> str:
@@ -74,6 +82,12 @@ def test_a_card_is_found_by_its_key_and_no_other(rig: Rig) -> None:
     timestamp = rig.chat.post_card(story, key="one")
     assert rig.chat.find(story, thread=None, key="one") == timestamp
     assert rig.chat.find(story, thread=None, key="two") is None
+
+
+def test_a_card_is_found_although_the_clock_was_an_hour_ahead_when_its_job_was_accepted(rig: Rig) -> None:
+    job = a_job(channel=rig.channel, accepted_at=datetime.now(UTC) + timedelta(hours=1))
+    timestamp = rig.chat.post_card(a_story(job), key="one")
+    assert rig.chat.find(a_story(job), thread=None, key="one") == timestamp
 
 
 def test_a_reply_is_found_in_its_thread_by_its_key(rig: Rig) -> None:
@@ -131,3 +145,10 @@ def test_being_told_to_wait_names_the_seconds_and_posts_nothing(rig: Rig) -> Non
 def test_a_job_without_a_channel_is_refused(rig: Rig) -> None:
     with pytest.raises(Refused):
         rig.chat.post_card(a_story(a_job(channel=None)), key="card")
+
+
+def test_a_person_can_be_told_something_directly(rig: Rig) -> None:
+    before = rig.count()
+    rig.chat.tell("U01DEMO", "AWS does not answer: <!channel> & more.")
+    assert rig.count() == before, "nobody else sees it"
+    assert rig.told() == ["AWS does not answer: <!channel> & more."]

@@ -104,7 +104,7 @@ class Hostile(socketserver.ThreadingTCPServer):
         self.say(f"{EXPERIMENT}/channel/EM", {"datatype": "uint8"})
 
     def behaviour(self, path: str) -> Behaviour:
-        return self._behaviours.get(path, sends(answer(b"{}", status=404)))
+        return self._behaviours.get(path, sends(refusal(404)))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections += 1
@@ -138,6 +138,13 @@ def answer(body: bytes, *, status: int = 200, **headers: str) -> bytes:
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
     return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode() + body
+
+
+def refusal(status: int) -> bytes:
+    """A refusal as BOSS words it."""
+    if status == 401:
+        return answer(b'{"detail": "Invalid token."}', status=status)
+    return answer(json.dumps({"status": status, "code": 4000, "message": "no"}).encode(), status=status)
 
 
 def sends(content: bytes) -> Behaviour:
@@ -488,7 +495,7 @@ def test_whoever_may_add_to_the_experiment_may_write(
 @pytest.mark.parametrize(
     "behaviour",
     [
-        sends(answer(b"{}", status=403)),
+        sends(refusal(403)),
         sends(answer(b"{}", status=500)),
         sends(answer(b'{"permission-sets": "all"}')),
         sends(answer(b'{"permission-sets": [{"permissions": 7}]}')),
@@ -525,6 +532,49 @@ def test_refusals_are_told_apart(server: Hostile, volumes: BossVolumes) -> None:
     assert "evil" not in f"{collection.value} {experiment.value}"
 
 
+PAGES = [b"<h1>Forbidden</h1>", b"", b"null", b"[]", b"{}", b'{"error": "no"}', b"[" * 100_000, b"\xff"]
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 407, 503])
+def test_what_a_proxy_answers_in_boss_s_place_is_no_refusal(
+    server: Hostile, make: Callable[..., BossVolumes], status: int
+) -> None:
+    """A person is not told that their token, collection or experiment is wrong, and a job is not turned down."""
+    for page in PAGES:
+        server.on(COLLECTION, sends(answer(page, status=status)))
+        server.on(EXPERIMENT, sends(answer(page, status=status)))
+        server.on(PERMISSIONS, sends(answer(page, status=status)))
+        server.on(COLLECTIONS, sends(answer(page, status=status)))
+        volumes = make()
+        with pytest.raises(Unavailable):
+            volumes.collections(token=TOKEN, within=AMPLE)
+        with pytest.raises(Unavailable):
+            volumes.experiments("lab", token=TOKEN, within=AMPLE)
+        if status != 200 or page == b"<h1>Forbidden</h1>":  # the rest of 200 is an experiment that makes no sense
+            with pytest.raises(Unavailable):
+                volumes.describe("lab", "deep", token=TOKEN, within=AMPLE)
+        assert volumes.may_write("lab", "deep", token=TOKEN, within=AMPLE) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("1000000000", 600), ("1e15", 600), ("inf", 600), ("0", 1), ("-5", 1), ("nan", None), ("soon", None)],
+)
+def test_a_call_for_patience_is_believed_between_a_second_and_ten_minutes_and_forms_wait_a_minute_at_most(
+    server: Hostile, make: Callable[..., BossVolumes], header: str, seconds: float | None
+) -> None:
+    clock = Clock()
+    volumes = make(clock=clock)
+    server.on(COLLECTIONS, sends(answer(b"", status=503, Retry_After=header)))
+    with pytest.raises(Unavailable) as trouble:
+        volumes.collections(token=TOKEN, within=AMPLE)
+    assert trouble.value.retry_after == seconds
+
+    clock.now += 61
+    server.say(COLLECTIONS, {"collections": []})
+    assert volumes.collections(token=TOKEN, within=AMPLE) == ()
+
+
 def test_an_experiment_is_unknown_also_where_its_collection_cannot_be_asked(
     server: Hostile, volumes: BossVolumes
 ) -> None:
@@ -538,7 +588,8 @@ BOMB = gzip.compress(b'{"collections": ["' + b"a" * 10**7 + b'"]}')
 CHUNK = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
 BAD_DAYS: dict[str, tuple[Behaviour, str]] = {
     "a 500 with an HTML body": (sends(answer(b"<h1>Server Error (500)</h1>", status=500)), "status 500"),
-    "a 404 for the list": (sends(answer(b"<h1>Not Found</h1>", status=404)), "lists no collections"),
+    "a 404 for the list": (sends(refusal(404)), "lists no collections"),
+    "a proxy's 404": (sends(answer(b"<h1>Not Found</h1>", status=404)), "status 404 was not BOSS's own"),
     "a 418": (sends(answer(b"", status=418)), "status 418"),
     "no content": (sends(answer(b"", status=204, Content_Length="")), "status 204"),
     "HTML where JSON should be": (sends(answer(b"<h1>Welcome</h1>")), "cannot be understood"),
@@ -724,7 +775,8 @@ def test_each_kind_of_answer_has_its_lifetime(
 ) -> None:
     clock = Clock()
     volumes = make(clock=clock)
-    server.on(COLLECTION, sends(answer(b'{"experiments": []}', status=status)))
+    said = refusal(status) if status in (401, 403, 404) else answer(b'{"experiments": []}', status=status)
+    server.on(COLLECTION, sends(said))
 
     def ask() -> str:
         try:

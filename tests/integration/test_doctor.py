@@ -1,12 +1,15 @@
-"""`doctor` and Slack."""
+"""`doctor`: Slack's tokens, and an account of AWS."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bot.settings import Settings
 from bot.terminal.admin import doctor
 from sandbox.slack import SlackStandIn
+from tests.support.aws import aws_server
 
 
 def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
@@ -17,3 +20,30 @@ def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
         assert "slack: Slack did not take SLACK_APP_TOKEN (invalid_auth)." in said
         tokens["SLACK_APP_TOKEN"] = slack.app_token
         assert doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
+
+
+def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SlackStandIn() as slack, aws_server() as aws:
+        for name, value in (aws.environment | {"NOMADS_MAIL": "ses://"}).items():
+            monkeypatch.setenv(name, value)
+        tokens = {
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": slack.app_token,
+            "SLACK_API_URL": slack.api_url,
+        }
+        said: list[str] = []
+        assert not doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
+    parts = dict(line.split(": ", 1) for line in said)
+    assert list(parts) == [
+        *("database", "compute", "results", "pipelines"),
+        *("roles", "images", "secrets", "logs", "bucket", "queue", "job definitions"),
+        *("slack", "mail"),
+    ]
+    assert parts["secrets"] == parts["slack"] == "ok"
+    assert "NOMADS_AWS_JOB_ROLE: there is no role nomads-job." in parts["roles"]
+    assert "BlockPublicPolicy is off; it should be on. Run nomads provision." in parts["bucket"]
+    assert "has no limit for CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in parts["queue"]
+    assert parts["logs"] == "There is no log group /aws/batch/job. Run nomads provision."
+    assert "SES does not know nomads@localhost." in parts["mail"]

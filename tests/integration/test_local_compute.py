@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import LogLine
+from bot.domain.work import Cause, LogLine
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
@@ -192,7 +192,9 @@ def test_the_token_of_public_data_is_a_word_that_logs_may_hold(rig: LocalCompute
 def test_a_program_that_cannot_be_started_fails_with_the_reason(rig: LocalComputeRig) -> None:
     rig.compute.submit(a_work("job", token=rig.secrets.put("U1", SecretStr(TOKEN)), command=("no-such-program",)))
 
-    assert rig.wait("job").reason == "The program could not be started: No such file or directory."
+    seen = rig.wait("job")
+    assert seen.reason == "The program could not be started: No such file or directory."
+    assert seen.why is Cause.SETUP
 
 
 def test_a_program_that_takes_too_long_is_ended_and_says_so(rig: LocalComputeRig) -> None:
@@ -202,6 +204,7 @@ def test_a_program_that_takes_too_long_is_ended_and_says_so(rig: LocalComputeRig
 
     assert seen.state is JobState.FAILED
     assert seen.reason == "The program was ended: it ran longer than its limit of 0.3 seconds."
+    assert seen.why is Cause.TIME_LIMIT
 
 
 FAMILY = """
@@ -290,6 +293,7 @@ def test_a_program_whose_supervisor_was_killed_has_vanished_and_runs_no_more(rig
     seen = rig.wait("job")
     assert seen.state is JobState.FAILED
     assert "vanished" in seen.reason
+    assert seen.why is Cause.MACHINE
     assert not is_alive(int(program))
 
 

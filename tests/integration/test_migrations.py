@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bot.domain.people import Preferences
+from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata
 from tests.support.rows import Rows
@@ -46,6 +47,7 @@ BEFORE = (
     "INSERT INTO jobs (id, key, request, actor, state, reason, log_tail, accepted_at, pipeline, voxels, work, checked) "
     "VALUES ('abcd1234', 'k', '{}', 'U01DEMO', 'RUNNABLE', '', '[]', '2026-01-01 12:00:00', 'quick', 1, '', true)",
     "INSERT INTO transitions (job_id, state, at, text) VALUES ('abcd1234', 'RUNNABLE', '2026-01-01 12:01:00', '')",
+    "INSERT INTO transitions (job_id, state, at, text) VALUES ('abcd1234', 'ACCEPTED', '2026-01-01 12:01:00', '')",
     "INSERT INTO messages (job_id, subject, timestamp) VALUES ('abcd1234', 'card', '1.2')",
     "INSERT INTO effects (job_id, lane, kind, subject, due_at, attempts, in_doubt) "
     "VALUES ('abcd1234', 'chat', 'card', '', '2026-01-01 12:00:00', 0, false)",
@@ -78,7 +80,8 @@ def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url:
         if engine.dialect.name == "sqlite":
             assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
     assert Rows(store).person("U01DEMO").preferences == Preferences()
-    assert Rows(store).transitions("abcd1234")
+    steps = [(step.number, step.state) for step in Rows(store).transitions("abcd1234")]
+    assert steps == [(1, JobState.ACCEPTED), (2, JobState.RUNNABLE)]
     assert Rows(store).message("abcd1234", "card") == "1.2"
     engine.dispose()
 

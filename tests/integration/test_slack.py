@@ -12,10 +12,13 @@ from slack_sdk import WebClient
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.messages import Home
+from bot.domain.people import Preferences
 from bot.domain.results import Link
 from bot.domain.states import JobState
 from bot.domain.work import Progress
 from bot.slack.chat import SlackChat
+from bot.slack.client import PooledWebClient
 from sandbox.slack import SlackStandIn
 from tests.support.stories import a_job, a_step, a_story, a_summary
 
@@ -46,6 +49,11 @@ def chat(slack: SlackStandIn, clock: Clock) -> SlackChat:
 
 def home(slack: SlackStandIn) -> str:
     return slack.workspace.channel("#synapses").id
+
+
+def a_home() -> Home:
+    """The home tab of a person without jobs."""
+    return Home(running=(), running_in_all=0, recent=(), saved=None, preferences=Preferences())
 
 
 def said(slack: SlackStandIn) -> list[dict[str, Any]]:
@@ -154,14 +162,48 @@ def test_what_slack_asked_to_wait_for_is_not_asked_again_before_its_time(
     assert chat.post_card(story, key="card")
 
 
-@pytest.mark.parametrize("code", ["internal_error", "service_unavailable", "invalid_auth", "token_revoked"])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("1000000000", 600),
+        ("1e15", 600),
+        ("inf", 600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 600),
+        ("0", 1),
+        ("-5", 1),
+        ("nan", 1),
+        ("soon", 1),
+        ("", 1),
+        ("Sun, 01 Mar 2020 12:00:00 GMT", 1),
+    ],
+)
+def test_slack_is_asked_again_between_a_second_and_ten_minutes_after_any_retry_after(
+    slack: SlackStandIn, chat: SlackChat, clock: Clock, header: str, seconds: float
+) -> None:
+    story = a_story(a_job(channel=home(slack)))
+    slack.rate_limit("chat.postMessage", retry_after=header)
+    with pytest.raises(Unavailable) as caught:
+        chat.post_card(story, key="card")
+    assert caught.value.retry_after == seconds
+    clock.now += seconds - 0.5
+    with pytest.raises(Unavailable):
+        chat.post_card(story, key="card")
+    assert len(slack.calls) == 1
+    clock.now += 1
+    assert chat.post_card(story, key="card")
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["internal_error", "service_unavailable", "invalid_auth", "token_revoked", "missing_scope", "never_heard_of"],
+)
 def test_what_may_pass_or_an_admin_can_mend_is_tried_again(slack: SlackStandIn, chat: SlackChat, code: str) -> None:
     slack.fail("chat.postMessage", code)
     with pytest.raises(Unavailable, match=code):
         chat.post_card(a_story(a_job(channel=home(slack))), key="card")
 
 
-@pytest.mark.parametrize("code", ["is_archived", "invalid_blocks", "msg_too_long", "missing_scope"])
+@pytest.mark.parametrize("code", ["is_archived", "invalid_blocks", "msg_too_long", "channel_not_found"])
 def test_what_slack_would_refuse_again_is_refused(slack: SlackStandIn, chat: SlackChat, code: str) -> None:
     slack.fail("chat.postMessage", code)
     with pytest.raises(Refused, match=code):
@@ -172,6 +214,66 @@ def test_a_broken_slack_is_unavailable(slack: SlackStandIn, chat: SlackChat) -> 
     slack.break_down("chat.postMessage", status=503)
     with pytest.raises(Unavailable):
         chat.post_card(a_story(a_job(channel=home(slack))), key="card")
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "HTML": {"content": b"<h1>Welcome</h1>", "headers": {"Content-Type": "text/html"}},
+    "nothing": {"content": b""},
+    "null": {"content": b"null"},
+    "a list": {"content": b"[]"},
+    "great depth": {"content": b"[" * 100_000},
+    "a redirect": {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}},
+    "403": {"status": 403, "content": b"<h1>Forbidden</h1>", "headers": {"Content-Type": "text/html"}},
+    "404": {"status": 404, "content": b"not found"},
+    "407": {"status": 407, "content": b"<h1>Proxy</h1>"},
+    "502": {"status": 502, "content": b"<h1>Bad gateway</h1>"},
+    "a refusal in a 403": {"status": 403, "content": b'{"ok": false, "error": "is_archived"}'},
+    "a refusal without ok": {"content": b'{"error": "is_archived"}'},
+    "ok that is no boolean": {"content": b'{"ok": "yes"}'},
+    "no ok": {"content": b"{}"},
+    "ok without more": {"content": b'{"ok": true}'},
+    "an error that is no text": {"content": b'{"ok": false, "error": ["is_archived"]}'},
+}
+"""Answers that are not Slack's own, or do not say what was asked for."""
+
+
+@pytest.mark.parametrize("answer", OTHERWISE.values(), ids=OTHERWISE.keys())
+@pytest.mark.parametrize("pooled", [True, False], ids=["kept connections", "slack_sdk's own connections"])
+def test_an_answer_that_is_not_slacks_own_is_no_refusal(
+    slack: SlackStandIn, clock: Clock, answer: dict[str, Any], pooled: bool
+) -> None:
+    made: dict[str, Any] = {"token": slack.bot_token, "base_url": slack.api_url, "timeout": 5}
+    client = PooledWebClient(**made) if pooled else WebClient(**made, retry_handlers=[])
+    chat = SlackChat(client=client, clock=clock)
+    story = a_story(a_job(channel=home(slack)))
+    card = chat.post_card(story, key="card")
+    calls: dict[str, Any] = {
+        "chat.postMessage": lambda: chat.post_card(story, key="another"),
+        "conversations.history": lambda: chat.find(story, thread=None, key="none"),
+        "conversations.replies": lambda: chat.find(story, thread=card, key="none"),
+        "files.getUploadURLExternal": lambda: chat.post_file(story, thread=card, name="n", title="t", content=b"c"),
+        "files.completeUploadExternal": lambda: chat.post_file(story, thread=card, name="n", title="t", content=b"c"),
+    }
+    if answer != OTHERWISE["ok without more"]:  # that is all that these two would say
+        calls["chat.update"] = lambda: chat.edit_card(story, card)
+        calls["views.publish"] = lambda: chat.show_home("U01DEMO", a_home())
+    for method, call in calls.items():
+        slack.answer_otherwise(method, **answer)
+        with pytest.raises(Unavailable) as caught:
+            call()
+        assert caught.value.retry_after is None, method
+    if isinstance(client, PooledWebClient):
+        client.close()
+
+
+def test_a_channel_that_could_not_be_joined_just_now_is_not_taken_for_one_that_cannot_be_read(
+    slack: SlackStandIn, chat: SlackChat
+) -> None:
+    """Otherwise a message that stands there would be posted again."""
+    job = a_job(channel=slack.workspace.channel("#general").id)
+    slack.answer_otherwise("conversations.join", b"<h1>Forbidden</h1>", status=403)
+    with pytest.raises(Unavailable):
+        chat.find(a_story(job), thread=None, key="card")
 
 
 def test_a_thread_of_hundreds_is_searched_to_its_end(slack: SlackStandIn, chat: SlackChat) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -148,7 +149,15 @@ def test_a_server_that_wants_a_login_and_gets_none_may_be_mended(tls: ssl.SSLCon
     [
         ("lab@example.org", "550 5.1.1 No such user", Refused),
         ("lab@example.org", "450 4.2.0 Greylisted, come back later", Unavailable),
+        ("lab@example.org", "553 5.1.3 Not allowed", Refused),
+        ("lab@example.org", "552 5.2.2 Mailbox full", Unavailable),
+        ("lab@example.org", "503 5.5.1 Bad sequence", Unavailable),
+        ("lab@example.org", "530 5.7.0 Must issue STARTTLS first", Unavailable),
+        ("lab@example.org", "999 What is this", Unavailable),
         ("DATA", "554 5.7.1 Looks like spam", Refused),
+        ("DATA", "552 5.3.4 Too big", Refused),
+        ("DATA", "501 5.5.4 Syntax", Unavailable),
+        ("DATA", "535 5.7.8 Login first", Unavailable),
         ("DATA", "451 4.3.0 Try again", Unavailable),
         ("MAIL", "552 5.3.4 Too big", Refused),
         ("MAIL", "550 5.7.1 Sender not allowed", Unavailable),
@@ -174,6 +183,34 @@ def test_a_mail_that_was_taken_is_sent_however_the_server_says_goodbye(server: S
     mailer(server).send(MAIL)
 
     assert len(server.taken) == 1
+
+
+def test_a_connection_that_is_lost_after_the_message_leaves_it_in_doubt(server: SmtpServer) -> None:
+    server.hangs_up = True
+
+    with pytest.raises(Unavailable, match="does not answer"):
+        mailer(server).send(MAIL)
+
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 403 Forbidden\r\n\r\n<h1>no</h1>\r\n", b"554 no\r\n", b"<h1>no</h1>\r\n", b""]
+)
+def test_what_is_no_mail_server_refuses_no_mail(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(said)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = MailServer(kind="smtp", host="127.0.0.1", port=listener.getsockname()[1])
+        with pytest.raises(Unavailable):
+            SmtpMailer(server=address, sender=SENDER, timeout=5).send(MAIL)
+        thread.join()
 
 
 def test_nobody_listening_is_unavailable() -> None:

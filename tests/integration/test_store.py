@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +13,19 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
-from bot.domain.errors import InvalidRequest, Unavailable
+from bot.application.health import Readiness
+from bot.application.ledger import Ledger
+from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
+from bot.domain.health import Health
+from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from bot.storage.jobs import Jobs
 from bot.storage.tables import jobs, secrets
 from bot.storage.transaction import Transaction
+from tests.support.databases import new_sqlite
+from tests.support.rows import Rows
 from tests.support.waiting import until
 from tests.support.world import World
 
@@ -171,3 +180,152 @@ def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
         journal = transaction.connection.exec_driver_sql("PRAGMA journal_mode").scalar()
     store.close()
     assert (mode, journal) == (2, "wal")
+
+
+# The file of a SQLite database
+
+
+def _accept(store: Database) -> object:
+    return World(store).accept()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_acknowledged_on_a_database_file_that_was_deleted_or_replaced(
+    sqlite_store: Database, tmp_path: Path, replaced: bool
+) -> None:
+    world = World(sqlite_store)
+    world.accept()
+    file = tmp_path / "nomads.db"
+    content = file.read_bytes()
+    file.unlink()
+    if replaced:
+        file.with_suffix(".new").write_bytes(content)
+        file.with_suffix(".new").rename(file)
+    with pytest.raises(
+        Unavailable, match=r"deleted or replaced while NOMADS runs\. Put it back, and start NOMADS anew"
+    ):
+        world.accept()
+    assert file.exists() is replaced  # nor is an empty one made in its place
+    assert "deleted or replaced" in Readiness(ledger=world.ledger, folder=tmp_path).now().problem
+
+
+def test_a_file_that_disappears_while_a_transaction_writes_acknowledges_nothing(
+    sqlite_store: Database, tmp_path: Path
+) -> None:
+    def delete(transaction: Transaction) -> None:
+        _seal(transaction, "r")
+        (tmp_path / "nomads.db").unlink()
+
+    with pytest.raises(Unavailable, match="deleted or replaced"):
+        sqlite_store.write(delete)
+
+
+@pytest.mark.parametrize("damage", ["no database", "its first page", "a page within"])
+def test_a_damaged_database_is_a_sentence_at_the_start(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "nomads.db"
+    new_sqlite(file)
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "no database":
+            content = bytearray(b"hello, this is a text file\n" * 400)
+        case "its first page":
+            content[100:4096] = bytes(range(256)) * 15 + bytes(156)
+        case _:
+            content[4096:8192] = b"\xff" * 4096
+    file.write_bytes(content)
+    store = Database(connect(f"sqlite:///{file}"))
+    with pytest.raises(NomadsError, match=r"nomads\.db is damaged \(.+\)\. Restore it from a backup; or move it away"):
+        store.migrate()
+    store.close()
+
+
+# Tokens that were forgotten
+
+
+def _on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("nomads.db*")))
+
+
+def test_a_forgotten_token_is_gone_from_file_log_and_free_pages_at_once(sqlite_store: Database, tmp_path: Path) -> None:
+    world = World(sqlite_store)
+    world.people.save_token("U01DEMO", SecretStr("a-token-of-some-length-WXYZ"))
+    reference = Rows(sqlite_store).person("U01DEMO").token_ref
+    assert reference
+    sealed = _sealed(sqlite_store, reference)
+    assert sealed
+    assert sealed in _on_disk(tmp_path)
+    world.people.forget_token("U01DEMO")
+    left = _on_disk(tmp_path)
+    assert sealed not in left
+    assert sealed[20:40] not in left  # nor a part
+    assert reference.encode() not in left
+
+
+def test_the_tokens_of_many_jobs_are_gone_once_they_have_ended(sqlite_store: Database, tmp_path: Path) -> None:
+    world = World(sqlite_store)
+    jobs = [world.accept() for _ in range(40)]
+    with sqlite_store.read() as transaction:
+        sealed = [bytes(row) for row in transaction.connection.scalars(sa.select(secrets.c.sealed))]
+    assert len(sealed) == 40
+    for job in jobs:
+        world.settle()
+        world.see(job, JobState.FAILED)
+    world.settle()
+    left = _on_disk(tmp_path)
+    assert not [one for one in sealed if one in left]
+
+
+def test_a_token_that_somebody_still_reads_is_gone_as_soon_as_they_have_read(
+    sqlite_store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = sa.create_engine(f"sqlite:///{tmp_path / 'nomads.db'}")
+    world = World(sqlite_store)
+    world.people.save_token("U01DEMO", SecretStr("a-token-of-some-length-WXYZ"))
+    reference = Rows(sqlite_store).person("U01DEMO").token_ref
+    assert reference
+    sealed = _sealed(sqlite_store, reference)
+    assert sealed
+    with another.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT count(*) FROM secrets").scalar()
+        world.people.forget_token("U01DEMO")
+        reader.rollback()
+    world.worker.lanes.keep_leases()
+    assert sealed not in _on_disk(tmp_path)
+    another.dispose()
+
+
+# Whether the process can work
+
+
+def test_a_database_that_takes_no_write_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("bot.application.health.KEPT", 3600)
+    url = new_sqlite(tmp_path / "nomads.db")
+    store, another = Database(connect(url)), Database(connect(url))
+    ready = Readiness(ledger=Ledger(database=store), folder=tmp_path)
+    with another.begin():
+        assert ready.now().problem == "The database does not answer (OperationalError)."
+    assert ready.now().problem  # whoever asks too often causes no more writes
+    assert Readiness(ledger=Ledger(database=store), folder=tmp_path).now() == Health()
+    for opened in (store, another):
+        opened.close()
+
+
+def test_a_full_disk_is_not_ready(sqlite_store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.application.health.LEAST_FREE", shutil.disk_usage(tmp_path).total + 1)
+    found = Readiness(ledger=Ledger(database=sqlite_store), folder=tmp_path).now()
+    assert re.fullmatch(r"The disk of the data folder is nearly full: [0-9.,]+ [kMGT]B are left\.", found.problem)
+
+
+def test_an_effect_that_is_open_for_more_than_five_minutes_is_told(store: Database, tmp_path: Path) -> None:
+    world = World(store)
+    world.chat.fail_next(Unavailable("no answer"), call="post_card", times=100)
+    world.accept()
+    world.worker.lanes.drain()
+    world.clock.advance(299)
+    assert Readiness(ledger=world.ledger, folder=tmp_path).now() == Health()
+    world.worker.lanes.drain()  # it was tried again, and put off again
+    world.clock.advance(32)
+    found = Readiness(ledger=world.ledger, folder=tmp_path).now()
+    assert found == Health(note="the oldest open effect has waited 5 min 31 s; `nomads doctor` says more")

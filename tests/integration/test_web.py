@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.applications import Starlette
 
+from bot.domain.health import Health
 from bot.local.results import LocalResults
 from bot.web.site import web
 from tests.support.app import Door
@@ -68,7 +69,7 @@ def serving(site: Starlette) -> Iterator[Client]:
 
 @pytest.fixture
 def client(results: LocalResults) -> Iterator[Client]:
-    with serving(web(app=None, results=results, ready=lambda: "")) as client:
+    with serving(web(app=None, results=results, health=Health)) as client:
         yield client
 
 
@@ -167,7 +168,7 @@ def test_no_other_path_leads_anywhere(client: Client, results: LocalResults, pat
 
 
 def test_a_process_whose_database_is_away_is_not_ready() -> None:
-    with serving(web(app=None, results=None, ready=lambda: "The database does not answer.")) as client:
+    with serving(web(app=None, results=None, health=lambda: Health("The database does not answer."))) as client:
         answer = client.get("/ready")
         assert (answer.status, answer.text) == (503, "The database does not answer.\n")
         assert client.get("/health").status == 200

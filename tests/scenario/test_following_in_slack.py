@@ -198,6 +198,62 @@ def test_an_admin_who_retries_types_a_token_and_never_sees_the_owner_s_address(s
     assert served.nomads.core.queries.find(again).request.email == "admin@example.org"
 
 
+def test_a_token_that_boss_refuses_is_an_error_in_the_retry_form_and_spends_nothing(served: Served) -> None:
+    job = finished(served, collection="fails")
+    served.slack.person().click(card(served, job, "nomads_retry"), "nomads_retry")
+    form = opened(served, "attempt 2")
+    ack = served.slack.person().submit(form, {"token": "nobody-s-token"})
+    assert ack.errors == {
+        "token": "BOSS refuses this token. Copy it again from BOSS's token page, or make a new one there."
+    }
+    assert now(served, job).retried_as is None
+    assert served.jobs == 1
+    assert served.slack.person().submit(form, {"token": "demo-token"}).ok
+    assert now(served, job).retried_as
+
+
+def test_a_retry_while_boss_is_silent_is_accepted_and_checked_later(served: Served) -> None:
+    job = finished(served, collection="fails")
+    served.slack.person().click(card(served, job, "nomads_retry"), "nomads_retry")
+    form = opened(served, "attempt 2")
+    with served.boss.hanging():
+        ack = served.slack.person().submit(form, {"token": "another-token"})
+    assert ack.ok
+    assert ack.seconds < 2.5
+    assert now(served, job).retried_as
+
+
+SLOW = "Slack was slow; try again."
+
+
+def test_slack_was_slow_is_told_whatever_should_have_opened(served: Served) -> None:
+    failed, done = finished(served, collection="fails"), finished(served)
+    buttons = [("nomads_results", done), *((f"nomads_{name}", failed) for name in ("details", "logs", "edit", "retry"))]
+    for code in ("expired_trigger_id", "trigger_expired", "exchanged_trigger_id", "ratelimited"):
+        for action, job in buttons:
+            served.slack.fail("views.open", code)
+            before = len(served.slack.ephemerals(OWNER))
+            assert served.slack.person().click(card(served, job, action), action).ok
+            assert [m["text"] for m in served.slack.ephemerals(OWNER)[before:]] == [SLOW]
+        for words in ("submit", "token", f"logs {failed.id}", f"retry {failed.id}"):
+            served.slack.fail("views.open", code)
+            assert said(served, words)["text"] == SLOW
+    assert served.slack.view_of(OWNER) is None
+
+
+def test_slack_was_slow_is_told_in_a_direct_message_where_there_is_no_other_place(served: Served) -> None:
+    job = finished(served, collection="fails")
+    person = served.slack.person()
+    person.open_home()
+    tab = home(served, job.id)
+    for action in ("nomads_new", "nomads_list", "nomads_token"):
+        served.slack.fail("views.open", "expired_trigger_id")
+        person.click(tab, action)
+    served.slack.fail("views.open", "expired_trigger_id")
+    person.shortcut("nomads_submit")
+    assert [message["text"] for message in served.slack.messages(f"D{OWNER[1:]}")] == [SLOW] * 4
+
+
 def test_results_are_links_made_for_the_click(served: Served) -> None:
     job = finished(served)
     assert served.slack.person(OTHER).click(card(served, job, "nomads_results"), "nomads_results").ok
@@ -222,6 +278,44 @@ def test_details_tell_the_request_every_transition_the_attempts_and_the_compute_
     assert not {"nomads_retry", "nomads_cancel"} & set(actions(others)), "only what this person may use"
     served.slack.person().click(shown, "nomads_retry")
     assert opened(served, "attempt 2"), "a window over the first one"
+
+
+def test_a_window_of_details_changes_after_cancel(served: Served) -> None:
+    job = running(served)
+    served.slack.person().click(card(served, job, "nomads_cancel"), "nomads_details")
+    shown = opened(served, "What happened")
+    assert "nomads_cancel" in actions(shown)
+    served.slack.person().click(shown, "nomads_cancel")
+    changed = opened(served, "ancelled")
+    assert changed["id"] == shown["id"], "no window over the first one"
+    assert "nomads_cancel" not in actions(changed)
+
+
+def test_a_window_of_details_that_is_too_late_to_cancel_says_so_and_changes(served: Served) -> None:
+    job = running(served)
+    served.slack.person().click(card(served, job, "nomads_cancel"), "nomads_details")
+    shown = opened(served, "What happened")
+    go(served, job)
+    reaches(served, job, JobState.SUCCEEDED)
+    served.slack.person().click(shown, "nomads_cancel")
+    over = opened(served, "has ended already")
+    served.slack.person().close(over)
+    assert "nomads_cancel" not in actions(opened(served, "Finished"))
+
+
+def test_a_command_takes_the_first_word_as_the_job(served: Served) -> None:
+    job = finished(served, collection="fails")
+    assert f"`{job.id}`" in text(said(served, f"status {job.id} please"))
+    assert said(served, f"cancel {job.id} please")["text"].startswith(f"Job {job.id} has ended already")
+    assert said(served, f"logs {job.id} thank you")["text"] == ""
+    assert opened(served, "BOSS refused")
+    assert said(served, f"retry {job.id} now")["text"] == ""
+    assert opened(served, "attempt 2")
+
+
+def test_the_help_has_an_example_of_a_pipeline_that_is_there(served: Served) -> None:
+    assert "`/nomads submit quick demo/cortex x=0,512" in text(said(served, "help"))
+    assert "nomads-unsupervised" not in text(said(served, "help"))
 
 
 def test_edit_and_rerun_opens_the_form_as_it_was(served: Served) -> None:

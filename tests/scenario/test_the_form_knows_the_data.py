@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.domain.states import JobState
+from handlers import modal
 from sandbox.boss import DEMO_TOKEN, Access
 from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
@@ -30,7 +31,7 @@ def _tokens(house: House) -> None:
 
 
 def block(view: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return next(b for b in view["blocks"] if b["block_id"] == name)
+    return next(b for b in view["blocks"] if name in (b["block_id"], b.get("element", {}).get("action_id")))
 
 
 def texts(view: Mapping[str, Any]) -> str:
@@ -61,7 +62,7 @@ def choose(served: Served, collection: str = "demo", experiment: str = "cortex",
 
     def described() -> dict[str, Any] | None:
         view = shown(served)
-        below = [b["block_id"] for b in view["blocks"]].index("experiment") + 1
+        below = view["blocks"].index(block(view, "experiment")) + 1
         return view if view["blocks"][below]["type"] == "context" else None
 
     return until(described, what="the experiment in the form") or {}
@@ -100,6 +101,59 @@ def test_collections_are_offered_as_they_are_typed_with_what_was_typed_last(serv
     assert offered[-1]["text"]["text"] == "de (not listed)"
     assert "demo" in names(served.slack.person().suggest(view, "collection", ""))
     assert names(served.slack.person().suggest(view, "collection", "demo")) == ["demo"]
+
+
+def test_another_collection_takes_the_chosen_experiment_away(served: Served) -> None:
+    served.boss.add("lab", "other", shape=(4, 64, 64), channels={"psd": Bricks("uint8")})
+    served.open_form()
+    before = choose(served, token=DEMO_TOKEN)
+    person = served.slack.person()
+    person.suggest(before, "collection", "lab")
+    person.click(before, "collection", "lab")
+
+    def another() -> dict[str, Any] | None:
+        view = shown(served)
+        return view if block(view, "experiment")["block_id"] != block(before, "experiment")["block_id"] else None
+
+    view = until(another, what="another block for the experiment")
+    assert view
+    assert modal.parse(view).values["experiment"] == ""
+    assert modal.parse(view).values["collection"] == "lab"
+    assert modal.parse(view).token.get_secret_value() == DEMO_TOKEN
+    ack = person.submit(view, RIGHT | {"collection": "lab", "experiment": "othr"}, checked=False)
+    assert ack.errors == {
+        block(view, "experiment")[
+            "block_id"
+        ]: "BOSS has no experiment “othr” in the collection “lab”; did you mean “other”?"
+    }
+
+
+def test_the_same_collection_chosen_again_leaves_the_experiment_as_it_is(served: Served) -> None:
+    served.open_form()
+    before = choose(served, token=DEMO_TOKEN)
+    served.slack.person().click(before, "collection", "demo")
+    served.nomads.later.submit(lambda: None).result(10)
+    assert modal.parse(shown(served)).values["experiment"] == "cortex"
+    assert "PSD95 (uint8)" in texts(shown(served))
+
+
+def test_without_a_collection_the_list_of_experiments_says_what_to_do(served: Served) -> None:
+    view = served.open_form()
+    person = served.slack.person()
+    person.fill(view, {"token": DEMO_TOKEN})
+    for query in ("", "cor"):
+        (offered,) = person.suggest(view, "experiment", query)
+        assert offered["text"]["text"] == "Choose a collection first"
+    person.click(view, "experiment", "Choose a collection first")
+    ack = person.submit(view, RIGHT | {"collection": "", "experiment": "Choose a collection first"}, checked=False)
+    assert ack.errors == {
+        "collection": "Write the collection's name, as BOSS spells it.",
+        "experiment": "Write the experiment's name, as BOSS spells it.",
+    }
+
+
+def test_a_missing_pipeline_is_to_be_chosen(served: Served) -> None:
+    assert served.submit(pipeline="").errors == {"pipeline": "Choose a pipeline."}
 
 
 def test_experiments_are_those_of_the_collection_that_was_chosen(served: Served) -> None:
@@ -163,7 +217,7 @@ def test_choosing_an_experiment_shows_what_it_has_and_keeps_what_was_typed(serve
     assert "PSD95 (uint8)" in said
     assert block(view, "x")["hint"]["text"].startswith("This experiment has 0, 1024; start, stop in voxels")
     assert block(view, "z")["hint"]["text"].startswith("This experiment has 0, 64;")
-    state = {name: next(iter(values.values())) for name, values in view["state"]["values"].items()}
+    state = {name.partition("-")[0]: next(iter(values.values())) for name, values in view["state"]["values"].items()}
     assert state["x"]["value"] == "5, 9"
     assert state["email"]["value"] == "else@example.org"
     assert state["token"]["value"] == DEMO_TOKEN
@@ -320,8 +374,12 @@ def test_what_the_worker_finds_wrong_goes_to_the_person_who_can_edit_and_resubmi
     serve: Serve, slack: SlackStandIn, tmp_path: Path
 ) -> None:
     with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+        view, person = served.open_form(), slack.person()
+        person.fill(
+            view, RIGHT | {"pipeline": "quick", "collection": "waits", "x": "0,2000", "email": "else@example.org"}
+        )
         served.boss.fail_next(2, status=503)  # the form's questions; the worker's first look gets the same answer
-        assert served.submit(pipeline="quick", collection="waits", x="0,2000", email="else@example.org").ok
+        assert person.submit(view).ok
         messages = until(lambda: offers_to_edit(slack), what="the refusal", within=30)
         (job,) = jobs(served)
         assert job.turned_down
@@ -349,8 +407,10 @@ def offers_to_edit(slack: SlackStandIn) -> list[dict[str, Any]]:
 
 def test_what_the_worker_finds_right_is_submitted(serve: Serve, tmp_path: Path) -> None:
     with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
+        view, person = served.open_form(), served.slack.person()
+        person.fill(view, RIGHT | {"pipeline": "quick"})
         served.boss.fail_next(2, status=503)  # the form's questions; the worker's first look gets the same answer
-        assert served.submit(pipeline="quick").ok
+        assert person.submit(view).ok
         (job,) = jobs(served)
         until(lambda: jobs(served)[0].state is JobState.SUCCEEDED, within=30)
         (job,) = jobs(served)

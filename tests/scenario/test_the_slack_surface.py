@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
@@ -24,7 +26,9 @@ def typed(view: object) -> dict[str, str]:
         if block["type"] == "input":
             element = block["element"]
             chosen = element.get("initial_option", {}).get("value")
-            found[block["block_id"]] = element.get("initial_value") or element.get("initial_conversation") or chosen
+            found[block["block_id"].partition("-")[0]] = (
+                element.get("initial_value") or element.get("initial_conversation") or chosen
+            )
     return found
 
 
@@ -35,10 +39,18 @@ def test_the_command_opens_a_form_with_the_channel_and_the_profile_s_address(ser
     view = served.open_form()
     fields = typed(view)
     assert list(fields) == [
-        "pipeline", "token", "remember", "collection", "experiment", "x", "y", "z", "channel", "email",
+        "pipeline", "token", "collection", "experiment", "x", "y", "z", "channel", "email",
     ]  # fmt: skip
     assert fields["channel"] == served.slack.workspace.channel("#synapses").id
     assert fields["email"] == "demo@example.org"
+
+
+def test_the_box_to_remember_the_token_is_under_the_token_without_a_label_of_its_own(served: Served) -> None:
+    view = served.open_form()
+    blocks = [block for block in view["blocks"] if block["block_id"] in ("token", "remember")]  # type: ignore[attr-defined]
+    assert view["blocks"].index(blocks[1]) == view["blocks"].index(blocks[0]) + 1  # type: ignore[attr-defined]
+    assert (blocks[1]["type"], "label" in blocks[1]) == ("actions", False)
+    assert served.slack.person().click(view, "remember", ["yes"]).ok
 
 
 def test_a_channel_and_an_address_among_the_words_are_understood_as_slack_writes_them(served: Served) -> None:
@@ -114,7 +126,7 @@ def test_a_trigger_that_expired_is_told_to_the_person_in_words(served: Served) -
     served.slack.fail("views.open", "expired_trigger_id")
     ack = served.slack.person().slash("/nomads", "submit")
     assert ack.status == 200
-    assert "try once more" in served.slack.ephemerals("U01DEMO")[0]["text"]
+    assert "Slack was slow; try again." in served.slack.ephemerals("U01DEMO")[0]["text"]
 
 
 def test_the_form_stays_within_slack_s_limits_with_the_longest_presets(served: Served) -> None:
@@ -131,7 +143,7 @@ WRONG = [
     ],
     ("y", "1" * 5000 + ",2"),
     ("z", "0.16"),
-    *[("collection", text) for text in ("", "a b", "a/b", "../etc", "näme", "$(reboot)", "<!channel>")],
+    *[("collection", text) for text in ("a b", "a/b", "../etc", "näme", "$(reboot)", "<!channel>")],
     ("experiment", "x;rm -rf"),
     *[("email", text) for text in ("", "nobody", "a@b@c", "a@b.org,c@d.org", "a@b.org\nBcc: c@d.org", "a @b.org")],
     *[("token", text) for text in ("", "two words", "t" * 513)],
@@ -264,6 +276,62 @@ def test_headers_that_slack_never_sends_get_401(served: Served, header: str, val
 def test_a_body_nobody_signed_is_not_read(served: Served, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     assert httpx.post(f"{served.url}/slack/events", content=body).status_code == 401
     assert "Traceback" not in caplog.text
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+STRANGE = {
+    "not JSON": b"{bad",
+    "a list": b"[1, 2]",
+    "nothing": b"null",
+    "a number": b"7",
+    "a text": b'"text"',
+    "a deep list": b"[" * 100_000,
+    "a deep object": b'{"a":' * 50_000,
+    "no UTF-8": b"\xff\xfe",
+    "no UTF-8 in a text": b'{"type": "\xff"}',
+    "a person that is a number": b'{"type": "block_actions", "user": 3, "team": [], "actions": {}}',
+    "no view": b'{"type": "view_submission", "view": null}',
+    "a view of other types": b'{"type": "view_submission", "view": {"state": {"values": []}, "callback_id": 5}}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", [FORM, "application/json"], ids=["form", "json"])
+@pytest.mark.parametrize("payload", STRANGE.values(), ids=STRANGE)
+def test_what_slack_signed_but_never_sends_is_400_without_a_traceback(
+    served: Served, payload: bytes, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = payload if b"\xff" in payload else quote_plus(payload).encode()
+    body = payload if kind != FORM else b"payload=" + written
+    headers = {"Content-Type": kind} | served.slack.sign(body)
+    answer = httpx.post(f"{served.url}/slack/events", content=body, headers=headers)
+    assert (answer.status_code, answer.text) == (400, "not a request of Slack's\n")
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+    assert served.jobs == 0
+
+
+def test_a_request_that_says_its_length_twice_is_refused(served: Served) -> None:
+    body, headers = served.slack.request(served.submit())
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    lines += ["Host: test", f"Content-Length: {len(body)}", "Transfer-Encoding: chunked"]
+    chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    asked = "\r\n".join(["POST /slack/events HTTP/1.1", *lines]).encode() + b"\r\n\r\n" + chunk
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(asked)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # the connection is closed, too
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert served.jobs == 1
+
+
+def test_no_address_redirects_to_the_host_that_a_request_names(served: Served) -> None:
+    for path in ("/health/", "/ready/", "/slack/events/", "//example.org/health"):
+        answer = httpx.get(f"{served.url}{path}", headers={"Host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
 
 
 def test_a_body_without_end_is_refused(served: Served) -> None:

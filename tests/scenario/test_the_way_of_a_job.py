@@ -99,6 +99,7 @@ def test_a_program_too_quick_to_be_seen_running_is_told_to_have_run(world: World
     world.settle()
     world.clock.advance(10)
     started = world.clock.now - timedelta(seconds=4)
+    world.results.put(job.folder, "results.json", b"{}")
     world.see(job, JobState.SUCCEEDED, started_at=started, stopped_at=world.clock.now)
     world.settle()
     assert world.thread[1:] == ["Running, after waiting 6 s.", "Finished after 4 s."]
@@ -156,7 +157,7 @@ def test_a_file_named_outside_its_folder_silences_nothing(world: World, lie: str
     world.results.put(job.folder, "results.json", json.dumps({"files": [{"name": lie}]}).encode())
     world.see(job, JobState.SUCCEEDED)
     world.settle()
-    assert world.thread[-1] == "Finished."
+    assert world.thread[-1].startswith("The results could not be read: results.json cannot be used: “files.0.name”")
     assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
     assert len(world.mailer.sent) == 2
 
@@ -350,6 +351,38 @@ def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
     world.clock.advance(1)
     world.worker.lanes.drain()
     assert len(world.chat.cards) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "SES did not take the mail: Email address is not verified: demo@example.org (MessageRejected)",
+        "SES did not take the mail: The domain is not verified (MailFromDomainNotVerifiedException)",
+        "SES did not take the mail: Email sending is paused for this account. (SendingPausedException)",
+    ],
+)
+def test_a_refused_mail_is_told_in_the_thread_once_and_without_the_address(world: World, refusal: str) -> None:
+    world.mailer.fail_next(Refused(refusal), call="send", times=2)
+    job = world.accept(email="demo@example.org")
+    world.settle()
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    said = "\n".join(world.thread)
+    assert said.count("Its mail could not be sent: SES did not take the mail") == 1
+    assert refusal.rpartition(" ")[2].strip("()") in said
+    assert "example.org" not in said
+    assert world.rows.open_effects(job.id) == 0
+
+
+def test_a_mail_that_is_refused_at_the_end_alone_is_told_with_the_end(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.mailer.refused.add(job.request.email)
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    (told,) = [step for step in world.thread if "Its mail could not be sent: The mail server does not take" in step]
+    assert told == world.thread[-1]
+    assert job.request.email not in told
 
 
 def test_a_dead_mail_server_holds_back_nothing_else(world: World) -> None:
@@ -812,11 +845,22 @@ def test_another_release_of_the_pipeline_is_other_work(world: World) -> None:
     assert proposal(world).twin is None
 
 
-def test_nothing_is_said_of_other_people_s_work_unless_boss_lets_one_read_the_data(world: World) -> None:
-    accepted(world, proposal(world))
-    with world.volumes.hanging("describe"):
-        unchecked = world.ask(actor="U02OTHER")
-    assert unchecked.twin is None
+@pytest.mark.parametrize("ended", [False, True])
+def test_nothing_is_said_of_other_people_s_work_that_one_may_not_see(world: World, ended: bool) -> None:
+    world.workspace.private["C01PILOT"] = {"U01DEMO", "U02MEMBER"}
+    job = accepted(world, proposal(world, channel="C01PILOT"))
+    if ended:
+        world.settle()
+        world.see(job, JobState.SUCCEEDED)
+
+    assert world.ask(actor="U02OTHER").twin is None, "though BOSS shows the data"
+    told = world.ask(actor="U02MEMBER").twin
+    assert told is not None
+    assert told.id == job.id
+    if not ended:
+        with pytest.raises(InvalidRequest) as refused:
+            world.submit(key="view:other", actor="U02OTHER")
+        assert job.id not in str(refused.value)
 
 
 def test_what_runs_take_is_learned_from_five_of_them(world: World) -> None:
@@ -872,8 +916,8 @@ def test_a_check_that_boss_never_answers_ends_and_the_person_hears_of_it(world: 
         world.volumes.fail_next(Unavailable("BOSS answered with status 503."), call="describe")
     world.settle(patience=3 * 3600)
     ended = world.job(job)
-    assert (ended.state, ended.turned_down) == (JobState.FAILED, True)
-    assert "BOSS could not be asked, time and again: BOSS answered with status 503." in ended.reason
+    assert (ended.state, ended.turned_down, ended.retryable) == (JobState.FAILED, False, True)
+    assert "The request could not be checked, time and again: BOSS answered with status 503." in ended.reason
 
 
 def test_a_job_whose_data_types_boss_does_not_tell_is_not_submitted_by_guess(world: World) -> None:

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bot.app import Nomads, build
 from bot.settings import Settings
 from bot.terminal.serve import running
+from bot.web.server import Server
 from sandbox.boss import BossStandIn
 from sandbox.house import House
 from sandbox.slack import Ack, SlackStandIn
@@ -87,8 +87,7 @@ class Door:
         self._inside: ASGIApp = _nobody
         self._asked: set[asyncio.Task[object]] = set()
         self._loop = asyncio.new_event_loop()
-        config = uvicorn.Config(self, lifespan="off", log_config=None, access_log=False)
-        self._server = _Server(config)
+        self._server = _Server(self, lifespan=False)
         self._thread = threading.Thread(target=self._serve)
 
     def _serve(self) -> None:
@@ -138,11 +137,11 @@ class Door:
 _nobody = PlainTextResponse("nobody is here", 503)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says when it serves and is told when to end, instead of asking ten times a second."""
+class _Server(Server):
+    """The server, which says when it serves and is told when to end, instead of asking ten times a second."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, *, lifespan: bool) -> None:
+        super().__init__(app, lifespan=lifespan)
         self.ready = threading.Event()
         self.end = asyncio.Event()
 

@@ -28,6 +28,7 @@ from unittest.mock import patch
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSResponse
 from botocore.loaders import Loader
 from moto import mock_aws
 from moto.backends import get_backend
@@ -38,6 +39,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 from moto.ses.models import ses_backends
+from urllib3 import HTTPResponse
 
 from bot.application.ports import Compute, Mailer, Results, Secrets
 from bot.aws.batch import BatchCompute
@@ -86,6 +88,8 @@ class World:
     config: AwsConfig
     clients: Clients
     sent: list[Sent] = field(default_factory=list)
+    limits: dict[str, Any] = field(default_factory=dict)
+    """`jobStateTimeLimitActions` of each queue, which moto takes and does not show."""
 
     @property
     def operations(self) -> list[str]:
@@ -138,6 +142,7 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         config = AwsConfig(_env_file=None, **(values | settings))
         world = World(config, Clients(config))
         world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
+        world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
         if not empty:
             _furnish(config)
         yield world
@@ -242,8 +247,30 @@ def _recorder(world: World) -> Callable[..., None]:
         if check:
             check(params)
         world.sent.append(Sent(operation, json.loads(json.dumps(params, default=repr))))
+        if "jobStateTimeLimitActions" in params:
+            world.limits[params.get("jobQueueName") or params["jobQueue"]] = params["jobStateTimeLimitActions"]
 
     return record
+
+
+def _limited(world: World) -> Callable[..., None]:
+    """What moto leaves out of DescribeJobQueues' queue."""
+
+    def add(response_dict: dict[str, Any], **_: Any) -> None:
+        body = json.loads(response_dict["body"])
+        for queue in body.get("jobQueues", ()):
+            queue["jobStateTimeLimitActions"] = world.limits.get(queue["jobQueueName"], [])
+        response_dict["body"] = json.dumps(body).encode()
+
+    return add
+
+
+def _check_queue(params: dict[str, Any]) -> None:
+    for limit in params.get("jobStateTimeLimitActions", ()):
+        assert set(limit) == {"reason", "state", "maxTimeSeconds", "action"}
+        assert limit["state"] == "RUNNABLE"
+        assert limit["action"] == "CANCEL"
+        assert 600 <= limit["maxTimeSeconds"] <= 86_400
 
 
 def _check_submission(params: dict[str, Any]) -> None:
@@ -262,6 +289,11 @@ def _check_definition(params: dict[str, Any]) -> None:
     assert not container.get("secrets") or container.get("executionRoleArn"), "secrets need an execution role"
     assert params["timeout"]["attemptDurationSeconds"] >= 60
     assert 1 <= params["retryStrategy"]["attempts"] <= 10
+    retries = params["retryStrategy"]["evaluateOnExit"]
+    assert len(retries) <= 5
+    for retry in retries:
+        for name in {"onReason", "onStatusReason"} & set(retry):
+            assert re.fullmatch(r"[A-Za-z0-9.:\s]{0,511}\*?", retry[name]), retry
     _check_tags(params["tags"])
 
 
@@ -280,6 +312,8 @@ def _check_description(params: dict[str, Any]) -> None:
 _LIMITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "batch.SubmitJob": _check_submission,
     "batch.RegisterJobDefinition": _check_definition,
+    "batch.CreateJobQueue": _check_queue,
+    "batch.UpdateJobQueue": _check_queue,
     "batch.DescribeJobs": _check_description,
 }
 
@@ -390,6 +424,15 @@ def write_result(folder: str, name: str, content: bytes) -> None:
     _client("s3").put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
 
 
+def give(client: Any, operation: str, parsed: dict[str, Any]) -> None:
+    """Let AWS answer every further call of that operation with this, as botocore gives it to the caller."""
+
+    def reply(**_: Any) -> tuple[SimpleNamespace, dict[str, Any]]:
+        return SimpleNamespace(status_code=200), parsed
+
+    client.meta.events.register_first(f"before-call.{_event(operation)}", reply)
+
+
 def answer(
     client: Any, operation: str, *, status: int = 400, code: str = "", message: str = "", retry_after: str = ""
 ) -> None:
@@ -450,3 +493,13 @@ def mailer() -> Iterator[tuple[Mailer, Callable[[], list[EmailMessage]]]]:
             return [message_from_string(mail.raw_data, policy=policy.SMTP) for mail in kept]
 
         yield SesMailer(config=world.config, mime=partial(mime, sender=SENDER), clients=world.clients), sent
+
+
+def answer_otherwise(client: Any, operation: str, *, status: int, content: bytes, kind: str = "text/html") -> None:
+    """Let every further call of that operation get exactly this over HTTP, as a proxy on the way may answer."""
+
+    def reply(request: Any, **_: Any) -> AWSResponse:
+        headers: Any = {"content-type": kind, "content-length": str(len(content))}
+        return AWSResponse(request.url, status, headers, HTTPResponse(io.BytesIO(content), preload_content=False))
+
+    client.meta.events.register_first(f"before-send.{_event(operation)}", reply)

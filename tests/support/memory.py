@@ -304,6 +304,8 @@ class MemoryChat(Faulty):
         """Cards, replies and files, in the order they were posted."""
         self.homes: dict[str, list[Home]] = {}
         """What each person's home tab showed, one after the other."""
+        self.told: list[tuple[str, str]] = []
+        """Direct messages: the person and the text."""
         self._clock = clock
         self._numbers = itertools.count(1)
 
@@ -348,6 +350,10 @@ class MemoryChat(Faulty):
         with self._call("post_file"):
             message = self._post(story, thread, name)
             message.title, message.content = title, content
+
+    def tell(self, person: str, text: str) -> None:
+        with self._call("tell"):
+            self.told.append((person, text))
 
     def show_home(self, person: str, home: Home) -> None:
         with self._call("show_home"):

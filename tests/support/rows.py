@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -64,6 +64,15 @@ class Rows:
         """How many effects are still to be done."""
         with self._database.read() as transaction:
             return transaction.outbox.open(job_id, kind=kind)
+
+    def put_off(self, job_id: str, kind: str) -> float:
+        """Seconds from now until the job's open effect of that kind is due; 0 where it is due, done or leased."""
+        query = sa.select(effects.c.due_at).where(
+            effects.c.job_id == job_id, effects.c.kind == kind, effects.c.done_at.is_(None), effects.c.lease.is_(None)
+        )
+        with self._database.read() as transaction:
+            due = transaction.connection.scalar(query)
+        return max(0.0, (due - datetime.now(UTC)).total_seconds()) if due else 0.0
 
     def next_due(self) -> datetime | None:
         """When the earliest effect that nothing holds back is due or its lease ends; None: nothing is open."""

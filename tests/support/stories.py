@@ -9,6 +9,7 @@ from bot.domain.job import Job
 from bot.domain.messages import Step, Story
 from bot.domain.results import Link, Summary
 from bot.domain.states import JobState
+from bot.domain.work import Observation
 from tests.support.world import a_request
 
 
@@ -27,6 +28,7 @@ def a_job(state: JobState = JobState.ACCEPTED, *, channel: str | None = "C01SYNA
         "started_at": at + timedelta(seconds=2),
         "finished_at": at + timedelta(seconds=63),
     }
+    values["cause"] = Observation(state, exit_code=more.get("exit_code")).why
     return Job(**(values | more))
 
 

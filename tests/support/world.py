@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.access import Access
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
@@ -17,11 +18,12 @@ from bot.application.people import People
 from bot.application.ports import NoWorkspace
 from bot.application.queries import Queries
 from bot.application.review import Answered, Reviewer
+from bot.application.stalls import Stalls
 from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Form, Proposal, Question, Submission
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, ThreadEffects
+from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import EffectHandlers
@@ -31,6 +33,7 @@ from bot.application.worker.worker import Worker
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.checks import Prices
 from bot.domain.job import Job
+from bot.domain.people import Privacy, Standing
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
@@ -132,7 +135,8 @@ class World:
             predictions="lab/predictions",
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
-        self.queries = Queries(database=store)
+        self.access = Access(workspace=self.workspace, admins=admins)
+        self.queries = Queries(database=store, access=self.access)
         self.stories = Stories(catalog=self.catalog, output=self.output)
         self.submission = Submission(
             ledger=self.ledger,
@@ -140,7 +144,7 @@ class World:
             forecast=self.forecast,
             people=self.people,
             tokens=self.tokens,
-            workspace=self.workspace,
+            access=self.access,
         )
         self.lifecycle = Lifecycle(
             ledger=self.ledger,
@@ -148,6 +152,7 @@ class World:
             reviewer=self.reviewer,
             forecast=self.forecast,
             tokens=self.tokens,
+            access=self.access,
         )
         self.steering = Steering(
             ledger=self.ledger,
@@ -155,7 +160,7 @@ class World:
             submission=self.submission,
             people=self.people,
             workspace=self.workspace,
-            admins=admins,
+            access=self.access,
         )
         self.viewer = viewer
         self.worker = self.another_worker()
@@ -171,15 +176,29 @@ class World:
             viewer=self.viewer,
         )
         ledger, lifecycle, chat, every = self.ledger, self.lifecycle, self.chat, self.edit_every
+        stalls = Stalls(ledger=ledger, admins=self.admins)
         effects: list[EffectHandlers] = [
             CheckEffects(ledger=ledger, lifecycle=lifecycle),
             SubmitEffects(
-                ledger=ledger, lifecycle=lifecycle, compute=self.compute, tokens=self.tokens, launcher=launcher
+                ledger=ledger,
+                lifecycle=lifecycle,
+                stalls=stalls,
+                compute=self.compute,
+                tokens=self.tokens,
+                launcher=launcher,
             ),
-            CollectEffects(lifecycle=lifecycle, results=self.results, output=self.output),
+            CollectEffects(
+                ledger=ledger,
+                lifecycle=lifecycle,
+                stalls=stalls,
+                catalog=self.catalog,
+                results=self.results,
+                output=self.output,
+            ),
             MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
-            CardEffects(ledger=ledger, chat=chat, stories=stories, edit_every=every),
+            CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
+            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
         ]
         lanes = LaneRunner(database=self.store, effects=effects, lease=self.lease, clock=self.clock)
@@ -188,6 +207,7 @@ class World:
         watcher = Watcher(
             database=self.store,
             lifecycle=lifecycle,
+            stalls=stalls,
             compute=self.compute,
             logs=self.logs,
             patience=Patience(interval=1, leadership=self.lease / 3),
@@ -253,9 +273,26 @@ class World:
 
 
 class _Workspace(NoWorkspace):
-    """Nothing is known of chat, but for what the test says is wrong with every channel."""
+    """All people are full members, and all channels public, unless the test says otherwise."""
 
-    trouble = ""
+    def __init__(self) -> None:
+        self.trouble = ""
+        """What is wrong with every channel."""
+        self.private: dict[str, set[str]] = {}
+        """Private channels, and who is in them."""
+        self.standings: dict[str, Standing] = {}
+        self.silent = False
+        """Whether chat tells nothing."""
 
     def trouble_with(self, channel: str) -> str:
         return self.trouble
+
+    def standing_of(self, user: str) -> Standing | None:
+        return None if self.silent else self.standings.get(user, Standing.MEMBER)
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        return None if self.silent else Privacy.PRIVATE if channel in self.private else Privacy.PUBLIC
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        inside = {channel for channel, people in self.private.items() if user in people}
+        return None if self.silent else inside | {"C01GENERAL"} - set(self.private)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from bot.application.access import Access
 from bot.application.ports import NoWorkspace
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.people import NO_SUCH_CHANNEL, Privacy, Standing
+from bot.settings import ROOT
 from tests.support.stories import a_job
 
 OWNER, MEMBER, OUTSIDER, GUEST, STRANGER, ADMIN = "U01DEMO", "U02IN", "U03OUT", "U04GUEST", "U05STRANGER", "U06ADMIN"
@@ -155,6 +159,8 @@ def test_a_job_is_told_only_where_whoever_asked_for_it_may_be(
     said = access.posting(person, channel, again=again)(10)
 
     assert (said.confirmed, said.trouble) == (may, "" if may else NO_SUCH_CHANNEL)
+    with nullcontext() if may else pytest.raises(Refused, match="choose one that you are in"):
+        access.insist(a_job(channel=channel, actor=person, retry_of="efgh5678" if again else None))
 
 
 @pytest.mark.parametrize("silent", ["standing", "channels"])
@@ -164,4 +170,11 @@ def test_no_answer_is_neither_leave_nor_refusal(access: Access, facts: Facts, si
 
     assert access.posting(person, channel)(10).trouble == ""
     assert not access.posting(person, channel)(10).confirmed
-    assert access.confirmed(a_job(channel=channel, actor=person)) is None
+    with pytest.raises(Unavailable):
+        access.insist(a_job(channel=channel, actor=person))
+
+
+def test_handlers_ask_only_for_jobs_as_a_person_sees_them() -> None:
+    for path in sorted((ROOT / "handlers").glob("*.py")):
+        unfiltered = re.findall(r"queries\.(?:find|page_of)\(", path.read_text())
+        assert not unfiltered, f"{path.name} shows jobs whoever looks"

@@ -17,6 +17,7 @@ def write(folder: Path, name: str, text: str) -> None:
     (folder / name / "pipeline.toml").write_text(text)
 
 
+ROLES = 'a table of lists of text, such as postsynaptic = ["psd"]'
 ENTRY = 'name = "one"\ntitle = "One"\ndescription = "The first."\n'
 
 
@@ -40,18 +41,51 @@ def test_settings_put_another_image_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "name = ",
-        ENTRY + "colour = 1",
-        ENTRY + "timeout = 5",
-        ENTRY + "[limits]\nvoxels = 0",
-        ENTRY.replace("one", "One Two"),
+        ("name = ", "this is no TOML: Invalid value (at end of document)."),
+        (ENTRY + "colour = 1", "colour: there is no such field."),
+        (ENTRY + "timeout = 5", "timeout: “5” cannot be used; it has to be a whole number, 60 at least."),
+        (ENTRY + 'timeout = "soon"', "timeout: “soon” cannot be used; it has to be a whole number, 60 at least."),
+        (ENTRY + "cpu = 0", "cpu: “0” cannot be used; it has to be a number above 0."),
+        (ENTRY + 'contract = "3"', "contract: “3” cannot be used; it has to be 2018 or 1."),
+        (ENTRY + "[limits]\nvoxels = 0", "limits.voxels: “0” cannot be used; it has to be a whole number above 0."),
+        (ENTRY + "[limits]\npixels = 1", "limits.pixels: there is no such field."),
+        (ENTRY + 'roles = "psd"', f"roles: “psd” cannot be used; it has to be {ROLES}."),
+        (ENTRY + "roles = { post = 1 }", f"roles.post: “1” cannot be used; it has to be {ROLES}."),
+        (
+            ENTRY.replace("One", "n" * 76),
+            f"title: “{'n' * 59}…” cannot be used; it has to be text of 75 characters at most.",
+        ),
+        (
+            ENTRY.replace("one", "One Two"),
+            "name: “One Two” cannot be used; it has to be lower-case letters, digits and dashes, 63 at most, "
+            "that begin with a letter or digit.",
+        ),
+        (ENTRY.replace('title = "One"', ""), "title: this is needed; it has to be text of 75 characters at most."),
     ],
 )
-def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str) -> None:
-    write(tmp_path, "a", text)
-    with pytest.raises(NomadsError, match=r"a/pipeline\.toml"):
+def test_a_wrong_entry_is_told_with_file_and_field_and_what_is_allowed(tmp_path: Path, text: str, says: str) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    write(folder, "a", text)
+    with pytest.raises(NomadsError) as caught:
+        Catalog.read(folder)
+    assert str(caught.value) == f"pipelines/a/pipeline.toml: {says}"
+
+
+def test_all_mistakes_of_an_entry_are_told_at_once_a_line_each(tmp_path: Path) -> None:
+    write(tmp_path, "a", "timeout = 5\n")
+    with pytest.raises(NomadsError) as caught:
+        Catalog.read(tmp_path)
+    told = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert told == ["name", "title", "description", "timeout"]
+
+
+def test_an_entry_that_is_no_text_is_told_with_its_file(tmp_path: Path) -> None:
+    write(tmp_path, "a", "")
+    (tmp_path / "a" / "pipeline.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(NomadsError, match=r"a/pipeline\.toml: this file cannot be read, or is no text in UTF-8\.$"):
         Catalog.read(tmp_path)
 
 

@@ -116,6 +116,17 @@ def test_a_missing_role_names_what_there_is() -> None:
     assert errors == {"experiment": f"{wanted}; this experiment has PSD95 and GABA."}
 
 
+def test_of_many_channels_an_error_names_those_that_are_alike() -> None:
+    many = {f"marker{n}": "uint8" for n in range(40)}
+    errors = wrong(an_experiment(**many, PSD95="uint8", Synpasin_647="uint8", VGlt="uint8"))
+    assert errors["experiment"].endswith("this experiment has 43 channels, the most similar: Synpasin_647 and VGlt.")
+    errors = wrong(an_experiment(**many, PSD95="uint8"))
+    assert errors["experiment"].endswith("this experiment has 41 channels, none of a similar name.")
+    errors = wrong(an_experiment(**many, psd_synapsin="uint8"))
+    assert "a channel of its own" in errors["experiment"]
+    assert errors["experiment"].endswith("this experiment has 41 channels, the most similar: psd_synapsin.")
+
+
 def test_an_alias_fills_a_role() -> None:
     assert wrong(an_experiment(PSD95="uint8", VGluT1="uint8")) == {}
 

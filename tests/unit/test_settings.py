@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings
 
 from bot.app import build
+from bot.aws.config import AwsConfig
+from bot.domain.catalog import Pipeline
 from bot.domain.errors import NomadsError
-from bot.settings import ROOT, Settings
+from bot.domain.mistakes import mistakes
+from bot.settings import ROOT, Settings, read
 from bot.terminal.admin import doctor
 from bot.terminal.serve import public_url
 
@@ -40,6 +45,58 @@ def test_every_setting_is_documented_and_no_other() -> None:
 def test_documented_defaults_are_the_code_s(name: str) -> None:
     default = named()[name]
     assert documented()[name].strip("`") == (f"{default:g}" if isinstance(default, float) else str(default))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "says"),
+    [
+        (Settings, "NOMADS_PORT", "99999", "“99999” cannot be used; it has to be a whole number from 0 to 65535."),
+        (Settings, "NOMADS_PORT", "web", "“web” cannot be used; it has to be a whole number from 0 to 65535."),
+        (Settings, "NOMADS_MAX_BYTES", "0", "“0” cannot be used; it has to be a whole number above 0."),
+        (Settings, "NOMADS_CONFIRM_COST", "-1", "“-1” cannot be used; it has to be a number, 0 at least."),
+        (Settings, "NOMADS_LOG_LEVEL", "loud", "“loud” cannot be used; it has to be DEBUG, INFO, WARNING or ERROR."),
+        (Settings, "NOMADS_PREDICTIONS", "lab",
+         "“lab” cannot be used; it has to be off, or collection/experiment in BOSS."),
+        (Settings, "NOMADS_VIEWER", "ng.test",
+         "“ng.test” cannot be used; it has to be an address that begins with http:// or https://."),
+        (Settings, "SLACK_API_URL", "nonsense",
+         "“nonsense” cannot be used; it has to be an address that begins with http:// or https://."),
+        (Settings, "NOMADS_CURRENCY", "thalers and groats",
+         "“thalers and groats” cannot be used; it has to be text of 8 characters at most."),
+        (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, as docs/settings.md shows."),
+        (Settings, "NOMADS_ADMINS", '"U0123"', "“U0123” cannot be used; it has to be a list."),
+        (AwsConfig, "NOMADS_AWS_ATTEMPTS", "0", "“0” cannot be used; it has to be a whole number from 1 to 10."),
+        (AwsConfig, "NOMADS_AWS_SPOT", "perhaps", "“perhaps” cannot be used; it has to be true or false."),
+        (AwsConfig, "NOMADS_AWS_JOB_ROLE", "me",
+         "“me” cannot be used; it has to be the ARN of a role, such as arn:aws:iam::123456789012:role/nomads."),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_told_by_its_name_in_the_environment_with_its_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Settings | AwsConfig], name: str, value: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(NomadsError) as caught:
+        read(kind)
+    assert str(caught.value) == f"These settings cannot be used:\n{name}: {says}"
+
+
+def test_every_setting_with_a_pattern_says_in_words_what_it_takes() -> None:
+    for kind in (Settings, AwsConfig, Pipeline):
+        patterned = [
+            field for field in kind.model_fields.values() if any(hasattr(one, "pattern") for one in field.metadata)
+        ]
+        assert patterned
+        assert all(field.description for field in patterned)
+
+
+def test_a_wrong_secret_is_told_without_its_value() -> None:
+    class Secretive(BaseSettings):
+        key: Annotated[SecretStr, Field(min_length=100)]
+
+    with pytest.raises(ValidationError) as caught:
+        Secretive.model_validate({"key": "canary-value"})
+    assert mistakes(caught.value, Secretive) == [("key", "this cannot be used; it has to be a value.")]
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
+GIVE_UP = 900
+"""Attempts, about three days of back-off, after which an effect is given up."""
+FAULTS = 6
+"""Unforeseen failures of one effect, half a minute of back-off, after which the effect is given up: they are mistakes
+of NOMADS's, or of data that nobody foresaw, and time alone mends neither."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Handler:
@@ -25,25 +31,31 @@ class Handler:
     perform: Callable[[Effect, Job], None]
     """Performs the effect. Raises Unavailable (try again), Refused (never possible) or LeaseLost."""
     give_up: Callable[[Effect, str], None]
-    """Records, with the reason in words for a person, that the effect will never be performed."""
-    attempts: int | None = None
-    """Failed attempts after which the effect is given up; None: no limit."""
+    """The last resort: records, with the reason in words for a person, that the effect will never be performed.
+
+    Where the effect is all that a job waits for, the job ends, its person hears of that, and its token is erased.
+    """
+    attempts: int = GIVE_UP
+    """Attempts after which the effect is given up, where the last one had no answer."""
+    faults: int = FAULTS
+    """Unforeseen failures after which the effect is given up."""
     exhausted: str = ""
     """The reason then given to people, before the last attempt's error."""
 
-
-GIVE_UP = 900
-"""Attempts, about three days of back-off, after which effects of chat and mail are given up."""
+    def __post_init__(self) -> None:
+        """Raises ValueError where effects of this kind would have no end."""
+        if not callable(self.give_up) or self.attempts < 1 or self.faults < 1:
+            raise ValueError("A handler has a last resort, and a number of attempts and faults after which it is due.")
 
 
 def telling(ledger: Ledger, perform: Callable[[Effect, Job], None]) -> Handler:
-    """The handler of an effect that tells people: after GIVE_UP attempts it is given up, and the job goes on."""
+    """The handler of an effect that tells people: where it is given up, the job goes on."""
 
     def give_up(effect: Effect, error: str) -> None:
         with ledger.done(effect, error=error):
             pass
 
-    return Handler(perform=perform, give_up=give_up, attempts=GIVE_UP)
+    return Handler(perform=perform, give_up=give_up)
 
 
 Handlers = Mapping[Kind, Handler]

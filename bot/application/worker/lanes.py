@@ -33,6 +33,8 @@ IDLE = 0.5
 """Seconds between two looks at an outbox in which nothing is due: other processes enqueue effects too."""
 AT_ONCE = 20
 """Effects of a lane that `drain` claims at once; it performs them one after the other."""
+UNFORESEEN = "Something that nobody foresaw went wrong inside NOMADS ({error}); the log of NOMADS says where."
+"""Why an effect is given up after unforeseen failures, in words for a person."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects performed at once in each lane, so that a dead mail server holds back nothing but mail."""
 
@@ -145,6 +147,7 @@ class LaneRunner:
                 transaction.outbox.renew(held, lease_for=self._lease, at=at)
         with self._database.read() as transaction:
             ahead = transaction.outbox.set_ahead_of(at)
+        self._database.scrub()
         if ahead:
             with self._database.begin() as transaction:
                 number = transaction.outbox.rewind(at=at)
@@ -163,25 +166,46 @@ class LaneRunner:
             self._put_off(handler, effect, str(error), error.retry_after)
         except Refused as error:
             log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
-            attempt(handler.give_up, effect, str(error))
+            self._give_up(handler, effect, str(error))
         except Exception as error:
             log.error("Job %s: %s failed: %s", effect.job_id, effect.kind, words.where(error))
-            self._put_off(handler, effect, type(error).__name__, None)
+            said = UNFORESEEN.format(error=type(error).__name__)
+            if effect.faults + 1 >= handler.faults:
+                log.error("Job %s: %s is given up after %d faults", effect.job_id, effect.kind, effect.faults + 1)
+                self._give_up(handler, effect, said)
+            else:
+                self._postpone_by(back_off(effect.faults + 1), effect, said, fault=True)
         finally:
             self._held.pop(effect.id, None)
 
     def _put_off(self, handler: Handler, effect: Effect, error: str, retry_after: float | None) -> None:
-        if handler.attempts is not None and effect.attempts >= handler.attempts:
+        if effect.attempts >= handler.attempts:
             log.error(
                 "Job %s: %s is given up after %d attempts: %s", effect.job_id, effect.kind, effect.attempts, error
             )
-            attempt(handler.give_up, effect, f"{handler.exhausted} {error}".strip())
-            return
-        delay = back_off(effect.attempts) if retry_after is None else retry_after
-        log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
-        attempt(self._postpone, effect, error, delay=delay, asked_to=retry_after is not None)
+            self._give_up(handler, effect, f"{handler.exhausted} {error}".strip())
+        elif retry_after is None:
+            self._postpone_by(back_off(effect.attempts), effect, error)
+        else:
+            self._postpone_by(retry_after, effect, error, asked_to=True)
 
-    def _postpone(self, effect: Effect, error: str, *, delay: float, asked_to: bool) -> None:
+    def _give_up(self, handler: Handler, effect: Effect, error: str) -> None:
+        """The last resort; where even that fails, it is tried again later, as often as it takes."""
+        try:
+            handler.give_up(effect, words.printable(error))
+        except LeaseLost as lost:
+            log.info("%s", lost)
+        except Exception as fault:
+            log.error("Job %s: %s could not be given up: %s", effect.job_id, effect.kind, words.where(fault))
+            self._postpone_by(back_off(effect.attempts), effect, error, fault=not isinstance(fault, Unavailable))
+
+    def _postpone_by(
+        self, delay: float, effect: Effect, error: str, *, asked_to: bool = False, fault: bool = False
+    ) -> None:
+        log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
+        attempt(self._postpone, effect, error, delay=delay, asked_to=asked_to, fault=fault)
+
+    def _postpone(self, effect: Effect, error: str, *, delay: float, asked_to: bool, fault: bool) -> None:
         with self._database.begin() as transaction:
             transaction.outbox.postpone(
                 effect,
@@ -189,6 +213,7 @@ class LaneRunner:
                 # A service that asks for patience has done nothing; any other failure may have done something.
                 in_doubt=effect.in_doubt or not asked_to,
                 counted=not asked_to,
+                fault=fault,
                 error=error,
                 at=self._clock(),
             )

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LOG_LINES
 from bot.application.ports import Compute, Logs
+from bot.application.stalls import Stalls
 from bot.application.worker.handling import attempt
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Watched, now
@@ -54,6 +55,7 @@ class Watcher:
         *,
         database: Database,
         lifecycle: Lifecycle,
+        stalls: Stalls,
         compute: Compute,
         logs: Logs,
         patience: Patience,
@@ -61,6 +63,7 @@ class Watcher:
     ) -> None:
         self._database = database
         self._lifecycle = lifecycle
+        self._stalls = stalls
         self._compute = compute
         self._logs = logs
         self._patience = patience
@@ -100,20 +103,23 @@ class Watcher:
             some = watched[first : first + ASKED]
             try:
                 seen = self._compute.observe([job.compute_id for job in some])
-            except Unavailable as error:
+            except (Unavailable, Refused) as error:
                 log.warning("Compute cannot be asked about %d jobs now: %s", len(some), error)
+                attempt(self._stalls.failed, [job.id for job in some], str(error))
                 continue
+            attempt(self._stalls.answered, [job.id for job in some if job.stalled])
             for job in some:
                 observation = self._observed(job, seen.get(job.compute_id))
                 if observation is None:
                     continue
-                if observation.state.follows(job.state):
+                if observation.follows(job.state, job.compute_attempt):
                     moved += bool(attempt(self._lifecycle.observe, job.id, observation))
                 if observation.state is JobState.RUNNING:
                     running.append((job, observation.log))
                 elif observation.state is JobState.RUNNABLE and self._waits_long(job):
                     attempt(self._lifecycle.waits, job.id, observation.reason)
         self._follow(running)
+        attempt(self._stalls.look)
         return moved
 
     def _observed(self, job: Watched, seen: Observation | None) -> Observation | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
+from slack_sdk.signature import SignatureVerifier
 from slack_sdk.webhook import WebhookClient
 
 from sandbox.slack import SlackStandIn
@@ -380,3 +381,10 @@ def test_a_bolt_app_starts_against_the_stand_in_unchanged(slack: SlackStandIn) -
     App(client=new_client(slack), signing_secret=slack.signing_secret, token_verification_enabled=True)
 
     assert [call.error for call in slack.calls_of("auth.test")] == [""]
+
+
+def test_what_the_stand_in_signs_slack_s_own_sdk_accepts(slack: SlackStandIn) -> None:
+    headers = slack.sign(b"command=%2Fnomads")
+    verifier = SignatureVerifier(slack.signing_secret)
+    assert verifier.is_valid_request(b"command=%2Fnomads", headers)
+    assert not verifier.is_valid_request(b"command=%2Fother", headers)

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import LogLine, Work
+from bot.domain.work import Cause, LogLine, Work
 from tests.contract.rigs import texts
 from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
 
@@ -80,7 +80,13 @@ def test_the_job_definition_carries_secret_roles_log_and_spot_aware_retries(worl
     }
     assert asked["retryStrategy"] == {
         "attempts": 3,
-        "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}, {"onReason": "*", "action": "EXIT"}],
+        "evaluateOnExit": [
+            {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onReason": "CannotPullContainerError: Error response from daemon: manifest*", "action": "EXIT"},
+            {"onReason": "CannotPullContainerError*", "action": "RETRY"},
+            {"onStatusReason": "Task failed to start*", "action": "RETRY"},
+            {"onReason": "*", "action": "EXIT"},
+        ],
     }
     assert asked["propagateTags"] is True
     assert asked["tags"]["pipeline"] == "nomads-unsupervised"
@@ -255,6 +261,14 @@ def test_throttling_is_unavailable_and_says_for_how_long(world: World) -> None:
     assert caught.value.retry_after == 7
 
 
+def test_credentials_that_have_expired_are_told_in_words(world: World) -> None:
+    code, said = "ExpiredTokenException", "The security token included in the request is expired"
+    answer(world.clients.submitter, "batch.SubmitJob", status=403, code=code, message=said)
+    with pytest.raises(Unavailable) as caught:
+        world.compute().submit(WORK)
+    assert str(caught.value) == "AWS Batch did not take the job: AWS does not take NOMADS's credentials (expired)."
+
+
 def test_a_refusal_is_refused_with_aws_s_words(world: World) -> None:
     answer(world.clients.submitter, "batch.SubmitJob", code="ClientException", message="the queue is disabled")
     with pytest.raises(Refused, match=r"did not take the job: the queue is disabled \(ClientException\)") as caught:
@@ -388,10 +402,56 @@ def test_what_the_job_itself_does_not_say_its_last_attempt_does(world: World) ->
     assert "taken back" in seen.reason
 
 
+TAKEN_BACK = {"statusReason": "Host EC2 (instance i-0) terminated.", "startedAt": 1, "stoppedAt": 2, "container": {}}
+NOT_STARTED = {"statusReason": "Task failed to start", "container": {"reason": "CannotPullContainerError: timed out"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "attempt", "again"),
+    [
+        ("RUNNABLE", [], 1, ""),
+        ("RUNNING", [], 1, ""),
+        ("RUNNING", [{"startedAt": 1, "container": {}}], 1, ""),
+        ("RUNNABLE", [TAKEN_BACK], 2, "Its machine was taken back; waiting for another"),
+        ("STARTING", [TAKEN_BACK], 2, "Its machine was taken back; waiting for another"),
+        ("RUNNING", [TAKEN_BACK], 2, "Its machine was taken back; running again on another"),
+        ("RUNNING", [TAKEN_BACK, {"container": {}}], 2, "Its machine was taken back; running again on another"),
+        ("RUNNABLE", [TAKEN_BACK, TAKEN_BACK], 3, "Its machine was taken back; waiting for another"),
+        (
+            "RUNNABLE",
+            [NOT_STARTED],
+            2,
+            "It could not be run (Its container image could not be fetched: CannotPullContainerError: timed out); "
+            "waiting to run again",
+        ),
+        ("FAILED", [TAKEN_BACK, TAKEN_BACK, TAKEN_BACK], None, ""),
+        ("SUCCEEDED", [TAKEN_BACK, {"container": {}}], None, ""),
+    ],
+)
+def test_attempts_are_counted_by_those_that_are_over(
+    world: World, status: str, attempts: list[dict[str, Any]], attempt: int | None, again: str
+) -> None:
+    """moto knows of no attempts, so these are answers as AWS documents them."""
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = _described(job) | {"status": status, "statusReason": "", "attempts": attempts}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.attempt, seen.attempts, seen.again) == (attempt, 3, again)
+
+
 @pytest.mark.parametrize(
     ("reason", "container_reason", "exit_code", "words"),
     [
         ("Host EC2 (instance i-0123456789) terminated.", "", None, "machine it ran on was taken back"),
+        (
+            "Task failed to start",
+            "ECS was unable to assume the role 'arn:aws:iam::123456789012:role/nomads-job' that was provided.",
+            None,
+            "could not use the role that it is to run with",
+        ),
         (
             "Essential container in task exited",
             "OutOfMemoryError: Container killed due to memory usage",
@@ -425,6 +485,34 @@ def test_reasons_are_worded_for_people(
     assert words in seen.reason
     assert bool(words) == bool(seen.reason)
     assert seen.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("reason", "container_reason", "exit_code", "cause"),
+    [
+        ("Host EC2 (instance i-0) terminated.", "", 137, Cause.MACHINE),
+        ("Essential container in task exited", "OutOfMemoryError: killed", 137, Cause.MEMORY),
+        ("Essential container in task exited", "", 137, Cause.MEMORY),
+        ("Job attempt duration exceeded timeout", "", 137, Cause.TIME_LIMIT),
+        ("Task failed to start", "CannotPullContainerError: no such image", None, Cause.IMAGE),
+        ("Task failed to start", "CannotStartContainerError: exec: python4: not found", None, Cause.IMAGE),
+        ("Task failed to start", "ResourceInitializationError: unable to retrieve secret from asm", None, Cause.SECRET),
+        ("Task failed to start", "ECS was unable to assume the role 'arn:aws:iam::1:role/x'.", None, Cause.ROLE),
+        ("Essential container in task exited", "", 1, Cause.PROGRAM),
+        ("Essential container in task exited", "", 2, Cause.REQUEST),
+        ("Essential container in task exited", "", 3, Cause.VOLUME),
+        ("Ended by an admin", "", 1, Cause.UNKNOWN),
+        ("Task failed to start", "Something new", None, Cause.UNKNOWN),
+    ],
+)
+def test_what_made_a_job_fail_is_told_apart(
+    world: World, reason: str, container_reason: str, exit_code: int | None, cause: Cause
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    set_state(job, JobState.FAILED, reason=reason, container_reason=container_reason, exit_code=exit_code)
+
+    assert compute.observe([job])[job].why is cause
 
 
 @pytest.mark.parametrize(
@@ -488,6 +576,32 @@ def test_a_job_that_waits_says_why_and_who_can_help(world: World, status_reason:
     assert bool(seen.reason) == bool(words)
     assert seen.reason.isprintable()
     assert len(seen.reason) < 500
+
+
+def test_a_job_that_the_queue_s_limit_ended_says_that_it_could_not_start(world: World) -> None:
+    job = world.compute().submit(WORK)
+    set_state(job, JobState.FAILED, reason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - no machines.")
+    moto_job(job).how_ended = "isCancelled"
+    seen = world.compute().observe([job])[job]
+    assert seen.state is JobState.FAILED
+    assert seen.reason == (
+        "It could not start, and the queue gave it up after the time that it allows "
+        "(CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - no machines): ask whoever looks after the AWS account."
+    )
+
+
+def test_a_revision_that_somebody_made_by_hand_from_ours_is_not_taken_for_ours(world: World) -> None:
+    """The console copies tags, so our fingerprint stands on content that is not ours."""
+    world.compute().submit(WORK)
+    [ours] = world.asked("batch.RegisterJobDefinition")
+    client = boto3.client("batch", region_name="eu-west-2")
+    client.register_job_definition(**{**ours, "retryStrategy": {"attempts": 1}})
+
+    world.compute().submit(replace(WORK, name="another-name"))
+
+    first, second = world.asked("batch.SubmitJob")
+    assert first["jobDefinition"] == second["jobDefinition"], "the right revision is still there"
+    assert len(world.asked("batch.RegisterJobDefinition")) == 1
 
 
 @pytest.mark.parametrize("flag", ["isTerminated", "isCancelled"])

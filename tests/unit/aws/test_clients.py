@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from botocore import exceptions
 
-from bot.aws.clients import CONNECTIONS, Clients, Unanswered, translated
+from bot.aws.clients import CONNECTIONS, Clients, Denied, Unanswered, translated
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 from tests.support.aws import World, aws_world
@@ -63,6 +63,8 @@ def test_an_unknown_profile_is_a_wrong_setting(world: World) -> None:
         (exceptions.ConnectionClosedError(endpoint_url="canary"), Unanswered),
         (exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), Unanswered),
         (exceptions.ParamValidationError(report="SecretString: canary"), Refused),
+        (exceptions.TokenRetrievalError(provider="x", error_msg="canary"), Unavailable),
+        (exceptions.UnauthorizedSSOTokenError(), Unavailable),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -84,8 +86,20 @@ def test_botocore_s_own_errors_become_the_domain_s_without_their_texts(
         ("InternalFailure", 500, Unanswered),
         ("NoSuchKey", 404, NotFound),
         ("ResourceNotFoundException", 400, NotFound),
-        ("404", 404, NotFound),
-        ("AccessDeniedException", 403, Refused),
+        ("404", 404, Unanswered),
+        ("403", 403, Unanswered),
+        ("407", 407, Unanswered),
+        ("302", 302, Unanswered),
+        ("NeverHeardOf", 400, Unanswered),
+        ("ExpiredTokenException", 400, Unavailable),
+        ("UnrecognizedClientException", 400, Unavailable),
+        ("InvalidClientTokenId", 403, Unavailable),
+        ("RequestTimeTooSkewed", 403, Unavailable),
+        ("SignatureDoesNotMatch", 403, Unavailable),
+        ("InvalidSignatureException", 403, Unavailable),
+        ("ServiceUnavailable", 503, Unanswered),
+        ("AccessDeniedException", 403, Denied),
+        ("NoSuchEntity", 404, NotFound),
         ("ClientException", 400, Refused),
     ],
 )
@@ -97,7 +111,33 @@ def test_answers_of_aws_become_the_domain_s(code: str, status: int, meaning: typ
     with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
         raise exceptions.ClientError(response, "Operation")
     assert type(caught.value) is meaning
-    assert str(caught.value) == f"X did not do Y: in AWS's words ({code})"
+    expired = "AWS does not take NOMADS's credentials (expired)."
+    words = expired if code.startswith("ExpiredToken") else f"in AWS's words ({code})"
+    assert str(caught.value) == f"X did not do Y: {words}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Request has expired",
+        "Signature expired: 20260301T120000Z is now earlier than 20260301T121000Z",
+        "The difference between the request time and the current time is too large.",
+    ],
+)
+def test_access_that_is_denied_for_the_clock_is_no_refusal(said: str) -> None:
+    response: Any = {"Error": {"Code": "AccessDenied", "Message": said}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    with pytest.raises(Unavailable), translated("X did not do Y"):
+        raise exceptions.ClientError(response, "Operation")
+
+
+@pytest.mark.parametrize(("status", "meaning"), [(403, Refused), (404, NotFound)])
+def test_an_answer_to_a_head_has_no_code_and_means_what_its_status_means(
+    status: int, meaning: type[NomadsError]
+) -> None:
+    response: Any = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
+        raise exceptions.ClientError(response, "HeadBucket")
+    assert type(caught.value) is meaning
 
 
 def test_a_mistake_of_ours_stays_what_it_is() -> None:

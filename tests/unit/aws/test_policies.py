@@ -20,7 +20,7 @@ from tests.support.aws import aws_world
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
 CODE = ROOT / "bot" / "aws"
-SERVICES = ("batch", "s3", "sesv2", "secretsmanager", "logs", "sts")
+SERVICES = ("batch", "s3", "sesv2", "secretsmanager", "logs", "sts", "iam", "ecr")
 ACTIONS = {
     "batch.SubmitJob": {"batch:SubmitJob", "batch:TagResource"},
     "batch.RegisterJobDefinition": {"batch:RegisterJobDefinition", "batch:TagResource", "iam:PassRole"},
@@ -39,6 +39,10 @@ ACTIONS = {
     "s3.PutPublicAccessBlock": {"s3:PutBucketPublicAccessBlock"},
     "s3.GetBucketEncryption": {"s3:GetEncryptionConfiguration"},
     "s3.PutBucketEncryption": {"s3:PutEncryptionConfiguration"},
+    "s3.GetBucketLifecycleConfiguration": {"s3:GetLifecycleConfiguration"},
+    "s3.PutBucketLifecycleConfiguration": {"s3:PutLifecycleConfiguration"},
+    "sesv2.GetAccount": {"ses:GetAccount"},
+    "sesv2.GetEmailIdentity": {"ses:GetEmailIdentity"},
     "sesv2.SendEmail": {"ses:SendEmail", "ses:SendRawEmail"},
 }
 """What a call needs where it is not simply the action of the same name (AWS's Service Authorization Reference)."""
@@ -115,7 +119,12 @@ def test_the_bot_may_do_exactly_what_it_does() -> None:
 def test_provisioning_may_do_exactly_what_it_does() -> None:
     shared = {"batch.DescribeJobDefinitions", "batch.RegisterJobDefinition"}  # through BatchCompute.ensure
     assert shared <= calls("batch.py")
-    assert allowed("Provisioning") == actions(calls("provision.py") | shared)
+    assert allowed("Provisioning") == actions(calls("provision.py", "guards.py") | shared)
+
+
+def test_the_doctor_may_look_at_exactly_what_it_looks_at_beside_what_the_bot_may() -> None:
+    looks = {call for call in calls("guards.py") if call.partition(".")[2].startswith(("Get", "Describe"))}
+    assert allowed("Doctor") == actions(calls("doctor.py") | looks) - allowed("The bot")
 
 
 def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
@@ -124,12 +133,12 @@ def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
     assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject"} | TRANSFER
 
 
-@pytest.mark.parametrize("heading", ["The bot", "Provisioning", "Execution role", "Job role"])
+@pytest.mark.parametrize("heading", ["The bot", "Provisioning", "Doctor", "Execution role", "Job role"])
 def test_no_policy_has_a_wildcard_action_or_reaches_beyond_its_own_things(heading: str) -> None:
     boundless = {  # AWS knows no resource for these, or a condition bounds them
         *("batch:DescribeJobs", "batch:DescribeJobDefinitions", "batch:ListJobs"),
         *("batch:DescribeComputeEnvironments", "batch:DescribeJobQueues", "logs:DescribeLogGroups"),
-        *("sts:GetCallerIdentity", "ecr:GetAuthorizationToken"),
+        *("sts:GetCallerIdentity", "ecr:GetAuthorizationToken", "ses:GetAccount"),
     }
     for statement in policy(heading):
         assert not [action for action in _list(statement["Action"]) if "*" in action]
@@ -140,7 +149,7 @@ def test_no_policy_has_a_wildcard_action_or_reaches_beyond_its_own_things(headin
 def test_only_the_execution_role_and_the_bot_read_tokens() -> None:
     readers = [
         heading
-        for heading in ("The bot", "Provisioning", "Execution role", "Job role")
+        for heading in ("The bot", "Provisioning", "Doctor", "Execution role", "Job role")
         if "secretsmanager:GetSecretValue" in allowed(heading)
     ]
     assert readers == ["The bot", "Execution role"]
@@ -153,6 +162,7 @@ def test_the_policies_name_things_as_the_settings_do() -> None:
     for heading, names in {
         "The bot": (f"job-queue/{config.queue}", f"job-definition/{config.prefix}_*", f"secret:{config.prefix}/*"),
         "Provisioning": (f"compute-environment/{config.compute_environment}", f"log-group:{config.log_group}:*"),
+        "Doctor": ("role/nomads-execution", "role/nomads-job", "instance-profile/nomads-instance"),
         "Execution role": (f"secret:{config.prefix}/*", f"log-group:{config.log_group}:*"),
     }.items():
         resources = [arn for statement in policy(heading) for arn in _list(statement["Resource"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,10 @@ from unittest.mock import patch
 
 import boto3
 import pytest
+from botocore.loaders import Loader
 from moto.batch.models import BatchBackend
 
-from bot.aws.config import AwsConfig
+from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.provision import POLLS, provision
 from bot.domain.catalog import Pipeline
 from bot.domain.errors import Refused, Unavailable
@@ -26,11 +28,21 @@ MADE = (
     "sts.GetCallerIdentity s3.HeadBucket s3.CreateBucket"
     " s3.GetPublicAccessBlock s3.PutPublicAccessBlock s3.GetBucketEncryption s3.PutBucketEncryption"
     " s3.GetBucketOwnershipControls s3.GetBucketPolicy s3.PutBucketPolicy"
+    " s3.GetBucketLifecycleConfiguration s3.PutBucketLifecycleConfiguration"
     " logs.DescribeLogGroups logs.CreateLogGroup logs.PutRetentionPolicy"
     " batch.DescribeComputeEnvironments batch.CreateComputeEnvironment batch.DescribeComputeEnvironments"
     " batch.DescribeJobQueues batch.CreateJobQueue batch.DescribeJobQueues"
-    " batch.DescribeJobDefinitions batch.RegisterJobDefinition"
+    " batch.DescribeJobDefinitions batch.DescribeJobDefinitions batch.RegisterJobDefinition"
 )
+
+LIMITS = [
+    {"reason": reason, "state": "RUNNABLE", "maxTimeSeconds": 86_400, "action": "CANCEL"}
+    for reason in (
+        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
+        "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
+        "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
+    )
+]
 
 
 @contextmanager
@@ -133,6 +145,7 @@ def test_the_queue_has_its_own_name_and_is_the_one_jobs_go_to() -> None:
             "state": "ENABLED",
             "priority": 1,
             "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "nomads-ce"}],
+            "jobStateTimeLimitActions": LIMITS,
         }
         assert asked["jobQueueName"] == world.config.queue
 
@@ -167,23 +180,129 @@ def test_the_bucket_is_made_in_any_region_private_and_for_tls_only(region: str, 
         assert statement["Resource"] == [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
 
 
-def test_a_bucket_that_is_there_keeps_its_policy_and_gets_the_guards_it_lacks() -> None:
+def _a_bucket(*statements: dict[str, Any], **blocks: bool) -> Any:
+    """A bucket that somebody made, with such a policy and such blocks; S3's client."""
+    s3 = boto3.client("s3", region_name="eu-west-2")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
+    if statements:
+        s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    if blocks:
+        s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration=blocks)  # type: ignore[arg-type]
+    return s3
+
+
+def _of_the_bucket(said: list[str]) -> list[str]:
+    return [line.removeprefix(f"bucket {BUCKET}: ") for line in said if line.startswith("bucket ")]
+
+
+OTHERS = {
+    "Sid": "Colleagues",
+    "Effect": "Allow",
+    "Principal": {"AWS": "arn:aws:iam::111122223333:root"},
+    "Action": "s3:GetObject",
+    "Resource": f"arn:aws:s3:::{BUCKET}/*",
+}
+PUBLIC = OTHERS | {"Sid": "Everybody", "Principal": "*"}
+
+
+def test_a_bucket_that_is_there_keeps_its_statements_and_gets_the_guards_it_lacks() -> None:
     with bare_world() as world:
-        s3 = boto3.client("s3", region_name="eu-west-2")
-        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
-        own = json.dumps({"Version": "2012-10-17", "Statement": []})
-        s3.put_bucket_policy(Bucket=BUCKET, Policy=own)
-
+        s3 = _a_bucket(OTHERS)
         said = run(world)
-
-        assert s3.get_bucket_policy(Bucket=BUCKET)["Policy"] == own
+        first, second = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]
+        assert first == OTHERS
+        assert second["Sid"] == "TlsOnly"
         assert world.asked("s3.CreateBucket") == []
-        assert [line for line in said if "bucket" in line] == [
-            f"bucket {BUCKET}: is there",
-            f"bucket {BUCKET}: public access is blocked",
-            f"bucket {BUCKET}: objects are encrypted",
-            f"bucket {BUCKET}: objects belong to the bucket's owner",
+        assert _of_the_bucket(said) == [
+            "is there",
+            "BlockPublicAcls is off; it should be on",
+            "IgnorePublicAcls is off; it should be on",
+            "BlockPublicPolicy is off; it should be on",
+            "RestrictPublicBuckets is off; it should be on",
+            "public access is blocked",
+            "objects are not encrypted; they should be",
+            "objects are encrypted",
+            "object ownership is not set; it should be BucketOwnerEnforced",
+            "objects belong to the bucket's owner",
+            "the policy lets requests in without TLS; it should deny them",
+            "note that the policy has statements that are not NOMADS's: Colleagues",
+            "only TLS is let in",
+            "parts of broken uploads are kept for ever; it should be 1 day",
+            "parts of broken uploads are dropped after 1 day",
         ]
+
+
+def test_a_block_that_is_off_is_named_and_put_on() -> None:
+    with bare_world() as world:
+        run(world)
+        s3 = boto3.client("s3", region_name="eu-west-2")
+        blocks = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+        s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration={**blocks, "BlockPublicPolicy": False})
+        assert _of_the_bucket(run(world)) == [
+            "is there",
+            "BlockPublicPolicy is off; it should be on",
+            "public access is blocked",
+        ]
+        assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"] == blocks
+
+
+def test_a_public_policy_is_shut_in_and_left_to_an_admin() -> None:
+    with bare_world() as world:
+        s3 = _a_bucket(PUBLIC)
+        said = _of_the_bucket(run(world))
+        assert "the policy's statement Everybody lets anybody in; it should be gone" in said
+        assert "left as it is. Take the statement out of the bucket's policy, and run provision again." in said
+        assert json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"] == [PUBLIC]
+        blocks = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+        assert all(blocks.values()), "so nobody gets in"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Effect": "Allow", "Condition": {"Bool": {"aws:SecureTransport": "true"}}},
+        {"Condition": {"Bool": {"aws:SecureTransport": "true"}}},
+        {"Action": "s3:GetObject"},
+        {"Resource": f"arn:aws:s3:::{BUCKET}/*"},
+        {"Principal": {"AWS": "arn:aws:iam::111122223333:root"}},
+    ],
+)
+def test_a_statement_that_only_looks_like_the_one_for_tls_does_not_count(change: dict[str, Any]) -> None:
+    with bare_world() as world:
+        run(world)
+        s3 = boto3.client("s3", region_name="eu-west-2")
+        policy = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+        s3.put_bucket_policy(
+            Bucket=BUCKET, Policy=json.dumps({**policy, "Statement": [{**policy["Statement"][0], **change}]})
+        )
+        assert "the policy lets requests in without TLS; it should deny them" in _of_the_bucket(run(world))
+        assert "is there" in _of_the_bucket(run(world))
+
+
+def test_objects_of_other_owners_and_late_clearing_of_uploads_are_mended_and_other_rules_stay() -> None:
+    with bare_world() as world:
+        run(world)
+        s3 = boto3.client("s3", region_name="eu-west-2")
+        s3.put_bucket_ownership_controls(
+            Bucket=BUCKET, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
+        )
+        rule: Any = {
+            "ID": "theirs",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 30},
+        }
+        s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [rule]})
+        assert _of_the_bucket(run(world)) == [
+            "is there",
+            "object ownership is ObjectWriter; it should be BucketOwnerEnforced",
+            "objects belong to the bucket's owner",
+            "parts of broken uploads are kept 30 days; it should be 1 day",
+            "parts of broken uploads are dropped after 1 day",
+        ]
+        rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+        assert [one["ID"] for one in rules] == ["theirs", "nomads-incomplete-uploads"]
+        assert _of_the_bucket(run(world)) == ["is there"]
 
 
 @pytest.mark.parametrize(
@@ -267,12 +386,126 @@ def test_a_queue_on_other_machines_is_remarked_and_left() -> None:
             computeEnvironmentName="other-ce", type="UNMANAGED", state="ENABLED", serviceRole=world.config.service_role
         )["computeEnvironmentArn"]
         batch.update_job_queue(
-            jobQueue="nomads-queue", computeEnvironmentOrder=[{"order": 1, "computeEnvironment": other}]
+            jobQueue="nomads-queue",
+            state="DISABLED",
+            computeEnvironmentOrder=[{"order": 1, "computeEnvironment": other}],
         )
-        assert "queue nomads-queue: note that nomads-ce does not serve it" in run(world)
+        said = run(world)
+        assert "queue nomads-queue: is disabled; it should be enabled" in said
+        assert "queue nomads-queue: other-ce serves it; it should be nomads-ce" in said
+        assert [line for line in said if line.startswith("queue nomads-queue: left as it is.")]
+        [found] = batch.describe_job_queues(jobQueues=["nomads-queue"])["jobQueues"]
+        assert found["state"] == "DISABLED"
 
 
-def test_nothing_is_ever_deleted_or_updated() -> None:
+def test_machines_that_somebody_disabled_are_remarked_and_left() -> None:
+    with bare_world() as world:
+        run(world)
+        batch = boto3.client("batch", region_name="eu-west-2")
+        batch.update_compute_environment(computeEnvironment="nomads-ce", state="DISABLED")
+        assert "compute environment nomads-ce: is disabled; it should be enabled" in run(world)
+
+
+def test_a_queue_without_limits_on_stuck_jobs_gets_them_and_keeps_others() -> None:
+    with bare_world() as world:
+        run(world)
+        theirs = {"reason": "THEIRS", "state": "RUNNABLE", "maxTimeSeconds": 900, "action": "CANCEL"}
+        world.limits["nomads-queue"] = [{**LIMITS[0], "maxTimeSeconds": 600}, theirs]
+        said = run(world)
+        capacity, most, need = (limit["reason"] for limit in LIMITS)
+        assert [line for line in said if line.startswith("queue")] == [
+            "queue nomads-queue: is there",
+            f"queue nomads-queue: the limit for {capacity} is CANCEL after 600 s; it should be CANCEL after 86400 s",
+            f"queue nomads-queue: has no limit for {most}; it should be 86400 s",
+            f"queue nomads-queue: has no limit for {need}; it should be 86400 s",
+            "queue nomads-queue: jobs that cannot start are given up after 86400 s",
+        ]
+        assert world.asked("batch.UpdateJobQueue") == [
+            {"jobQueue": "nomads-queue", "jobStateTimeLimitActions": [*LIMITS, theirs]}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "old", "told"),
+    [
+        (30, True, "keeps 90 days"),  # nothing is deleted by that
+        (None, False, "keeps 90 days"),  # nothing in it is as old as that
+        (None, True, "left as it is. Provision deletes no lines"),
+        (365, True, "left as it is. Provision deletes no lines"),
+    ],
+)
+def test_lines_are_kept_for_as_long_as_the_settings_say_but_none_is_deleted_for_that(
+    kept: int | None, old: bool, told: str
+) -> None:
+    with bare_world() as world:
+        logs = boto3.client("logs", region_name="eu-west-2")
+        logs.create_log_group(logGroupName="/aws/batch/job")
+        if kept:
+            logs.put_retention_policy(logGroupName="/aws/batch/job", retentionInDays=kept)
+        if old:
+            _made_long_ago(world)
+        said = [line.removeprefix("log group /aws/batch/job: ") for line in run(world) if line.startswith("log group")]
+        shown = f"{kept} days" if kept else "for ever"
+        assert said[:2] == ["is there", f"lines are kept {shown}; NOMADS_AWS_LOG_DAYS says 90 days"]
+        assert said[2].startswith(told)
+        put = world.asked("logs.PutRetentionPolicy")
+        assert put == ([{"logGroupName": "/aws/batch/job", "retentionInDays": 90}] if told.startswith("keeps") else [])
+
+
+def _made_long_ago(world: World) -> None:
+    def rewrite(response_dict: dict[str, Any], **_: Any) -> None:
+        body = json.loads(response_dict["body"])
+        for group in body["logGroups"]:
+            group["creationTime"] = 0
+        response_dict["body"] = json.dumps(body).encode()
+
+    world.clients.logs.meta.events.register("before-parse.cloudwatch-logs.DescribeLogGroups", rewrite)
+
+
+@pytest.mark.parametrize(("days", "nearest"), [(100, 90), (2, 1), (10, 7), (9999, 3653)])
+def test_days_that_cloudwatch_does_not_offer_are_an_error_before_anything_is_done(days: int, nearest: int) -> None:
+    with bare_world(log_days=days) as world:
+        with pytest.raises(Refused) as caught:
+            run(world)
+        assert str(caught.value).startswith(
+            f"NOMADS_AWS_LOG_DAYS is {days}, which CloudWatch does not offer; the nearest that it offers is {nearest}."
+        )
+        assert world.operations == []
+
+
+def test_the_days_that_cloudwatch_offers_are_those_of_its_own_description() -> None:
+    model = Loader().load_service_model("logs", "service-2")
+    said = str(model["shapes"]["PutRetentionPolicyRequest"]["members"]["retentionInDays"])
+    said += str(model["shapes"]["Days"])
+    assert {int(number) for number in re.findall(r"\b[0-9]+\b", said)} >= set(LOG_DAYS)
+
+
+def test_a_job_definition_that_differs_is_named_part_by_part_and_a_right_one_is_registered() -> None:
+    with bare_world() as world:
+        run(world)
+        [ours] = world.asked("batch.RegisterJobDefinition")
+        container = ours["containerProperties"] | {"jobRoleArn": "arn:aws:iam::123456789012:role/another"}
+        container["logConfiguration"] = {"logDriver": "json-file"}
+        changed = ours | {
+            "containerProperties": container,
+            "retryStrategy": {"attempts": 1},
+            "timeout": {"attemptDurationSeconds": 60},
+        }
+        boto3.client("batch", region_name="eu-west-2").register_job_definition(**changed)
+        boto3.client("batch", region_name="eu-west-2").deregister_job_definition(
+            jobDefinition="nomads_nomads-unsupervised:1"
+        )
+        said = [line for line in run(world) if "nomads-unsupervised" in line]
+        told = "pipeline nomads-unsupervised: revision 2 is left, but its "
+        assert [line.removeprefix(told).partition(" is ")[0] for line in said[:-1]] == [
+            *("job role", "log configuration", "retry strategy", "time limit"),
+        ]
+        assert f"{told}job role is arn:aws:iam::123456789012:role/another; it should be {world.config.job_role}" in said
+        assert said[-1] == "pipeline nomads-unsupervised: job definition nomads_nomads-unsupervised:3"
+        assert not [line for line in run(world) if "is left" in line]
+
+
+def test_nothing_is_ever_deleted_and_what_is_right_is_not_touched() -> None:
     with bare_world() as world:
         run(world)
         run(world)

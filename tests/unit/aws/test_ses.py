@@ -39,7 +39,8 @@ def test_the_whole_message_goes_out_as_it_was_built() -> None:
         (400, "MessageRejected", Refused),
         (400, "MailFromDomainNotVerifiedException", Refused),
         (429, "TooManyRequestsException", Unavailable),
-        (400, "SendingPausedException", Unavailable),
+        (400, "SendingPausedException", Refused),
+        (400, "AccountSuspendedException", Refused),
         (500, "InternalServiceErrorException", Unavailable),
     ],
 )

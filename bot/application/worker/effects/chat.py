@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from bot.application.access import Access
 from bot.application.ledger import Ledger
 from bot.application.ports import Chat, Results
 from bot.application.queries import Queries
+from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain.errors import Refused, Unavailable
@@ -31,8 +33,9 @@ _CARD = "card"
 class CardEffects:
     """Posts and updates a job's card."""
 
-    def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, edit_every: timedelta) -> None:
+    def __init__(self, *, ledger: Ledger, chat: Chat, stories: Stories, access: Access, edit_every: timedelta) -> None:
         """`edit_every` is the least time between two edits of a card."""
+        self._access = access
         self._ledger = ledger
         self._database = ledger.database
         self._chat = chat
@@ -48,6 +51,8 @@ class CardEffects:
 
     def _post(self, effect: Effect, job: Job) -> None:
         story, key = _listened_to(self._stories, job), f"{job.id}-card"
+        if not job.checked:  # chat may not have said in time that the owner is in this channel
+            self._access.insist(job)
         if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):
             self._chat.edit_card(story, timestamp)
         else:
@@ -98,7 +103,7 @@ class ThreadEffects:
             thread = _thread(transaction, job)
             told = [t for t in transaction.story.of(job.id) if t.reply == int(effect.subject) and t.text]
             timestamp = transaction.messages.timestamp(job.id, name)
-        steps = [Step(text=t.text, at=t.at, state=t.state) for t in told]
+        steps = [Step(text=t.text, at=t.at, state=t.state, note=t.note) for t in told]
         story = self._named(story, steps)
         key = f"{job.id}-{name}"
         posted = timestamp is not None
@@ -114,7 +119,7 @@ class ThreadEffects:
 
     def _named(self, story: Story, steps: Sequence[Step]) -> Story:
         """The story with its mentions: at the end the owner, if they want that; where the job waits long, admins."""
-        last = steps[-1].state if steps else None
+        last = steps[-1].state if steps and not steps[-1].note else None
         if last is JobState.RUNNABLE:
             return replace(story, helpers=self._admins)
         if last in FINAL:
@@ -132,6 +137,25 @@ class ThreadEffects:
         if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
             content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
             self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
+        with self._ledger.done(effect):
+            pass
+
+
+class NoticeEffects:
+    """Tells admins of outages, in direct messages."""
+
+    def __init__(self, *, ledger: Ledger, chat: Chat, stalls: Stalls) -> None:
+        self._ledger = ledger
+        self._chat = chat
+        self._stalls = stalls
+
+    def handlers(self) -> Handlers:
+        """The handler of NOTICE."""
+        return {Kind.NOTICE: telling(self._ledger, self._tell)}
+
+    def _tell(self, effect: Effect, _job: Job) -> None:
+        admin, text = self._stalls.notice(effect)
+        self._chat.tell(admin, text)
         with self._ledger.done(effect):
             pass
 

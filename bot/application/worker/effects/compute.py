@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 from pydantic import ValidationError
 
+from bot.application.access import UNTOLD
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
+from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import Handler, Handlers
+from bot.application.worker.handling import Handler, Handlers, attempt
+from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Finding, ResultFile, Summary
+from bot.domain.results import Finding, ResultFile, Summary, Unreadable
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import CANCELLED, Work
+from bot.domain.work import CANCELLED, Cause, Work
 from contract.program import RESULTS
 
 log = logging.getLogger(__name__)
@@ -27,13 +29,15 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 """Seconds that BOSS is given for a check: nobody waits for the answer."""
 CHECKS = 20
-"""Attempts at a check, about an hour with back-off, after which the person is told that BOSS could not be asked."""
+"""Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
+SILENT = "The request could not be checked, time and again:"
+UNREAD = "The results could not be read:"
 MAX_SUMMARY = 2**20
 """Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
-    """Asks BOSS what there was no time to ask at acceptance."""
+    """Asks BOSS and chat what there was no time to ask at acceptance."""
 
     def __init__(self, *, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._ledger = ledger
@@ -41,8 +45,8 @@ class CheckEffects:
 
     def handlers(self) -> Handlers:
         """The handler of CHECK."""
-        refuse, said = self._lifecycle.refuse, "BOSS could not be asked, time and again:"
-        return {Kind.CHECK: Handler(perform=self._check, give_up=refuse, attempts=CHECKS, exhausted=said)}
+        handler = Handler(perform=self._check, give_up=self._give_up, attempts=CHECKS, exhausted=SILENT)
+        return {Kind.CHECK: handler}
 
     def _check(self, effect: Effect, job: Job) -> None:
         if job.state in FINAL or job.token_ref is None:
@@ -52,6 +56,10 @@ class CheckEffects:
             self._lifecycle.withdraw(effect)
         else:
             self._lifecycle.check(effect, job, within=CHECK_SECONDS)
+
+    def _give_up(self, effect: Effect, error: str) -> None:
+        cause = Cause.VOLUME if error.startswith(SILENT) and UNTOLD not in error else Cause.UNKNOWN
+        self._lifecycle.refuse(effect, error, cause=cause)
 
 
 class Launcher:
@@ -108,18 +116,26 @@ class SubmitEffects:
     """Submits jobs to compute and cancels them there. A submission in doubt is looked for by the job's unique name."""
 
     def __init__(
-        self, *, ledger: Ledger, lifecycle: Lifecycle, compute: Compute, tokens: TokenKeeper, launcher: Launcher
+        self,
+        *,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        stalls: Stalls,
+        compute: Compute,
+        tokens: TokenKeeper,
+        launcher: Launcher,
     ) -> None:
         self._ledger = ledger
+        self._stalls = stalls
         self._lifecycle = lifecycle
         self._compute = compute
         self._tokens = tokens
         self._launcher = launcher
 
     def handlers(self) -> Handlers:
-        """The handlers of SUBMIT and CANCEL, which are never given up while compute may still perform them."""
+        """The handlers of SUBMIT and CANCEL."""
         return {
-            Kind.SUBMIT: Handler(perform=self._submit, give_up=self._lifecycle.refuse),
+            Kind.SUBMIT: Handler(perform=self._submit, give_up=self._give_up),
             Kind.CANCEL: Handler(perform=self._cancel, give_up=self._lifecycle.not_cancelled),
         }
 
@@ -128,14 +144,29 @@ class SubmitEffects:
         if job.state in FINAL or reference is None:
             with self._ledger.done(effect):
                 return
-        compute_id = self._compute.find(job.name) if effect.in_doubt else None
-        if compute_id is None and job.cancelled_by:
+        if job.cancelled_by and not effect.in_doubt:
             self._lifecycle.withdraw(effect)
             return
+        with self._stalls.noticed(job):
+            compute_id = self._compute.find(job.name) if effect.in_doubt else None
+            if compute_id is None and not job.cancelled_by:
+                reference = self._tokens.hand_over(job.actor, reference)
+                compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
         if compute_id is None:
-            reference = self._tokens.hand_over(job.actor, reference)
-            compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
+            self._lifecycle.withdraw(effect)
+            return
         self._lifecycle.submitted(effect, compute_id, token_ref=reference)
+
+    def _give_up(self, effect: Effect, error: str) -> None:
+        if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
+            attempt(self._abandon, effect)
+        self._lifecycle.refuse(effect, error, cause=Cause.SETUP)
+
+    def _abandon(self, effect: Effect) -> None:
+        with self._ledger.database.read() as transaction:
+            name = transaction.jobs.get(effect.job_id).name
+        if compute_id := self._compute.find(name):
+            self._compute.cancel(compute_id, reason=CANCELLED)
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
@@ -147,8 +178,20 @@ class SubmitEffects:
 class CollectEffects:
     """Reads what an ended job has left: its results, or the end of its log."""
 
-    def __init__(self, *, lifecycle: Lifecycle, results: Results, output: Output) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        stalls: Stalls,
+        catalog: Catalog,
+        results: Results,
+        output: Output,
+    ) -> None:
+        self._ledger = ledger
+        self._stalls = stalls
         self._lifecycle = lifecycle
+        self._catalog = catalog
         self._results = results
         self._output = output
 
@@ -157,27 +200,43 @@ class CollectEffects:
         return {Kind.COLLECT: Handler(perform=self._collect, give_up=self._give_up)}
 
     def _collect(self, effect: Effect, job: Job) -> None:
-        summary, tail = None, list[str]()
-        if job.state is JobState.SUCCEEDED:
-            summary = self._summary(job)
-        else:
-            tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-        if job.exit_code is None:  # no orderly end: the token may still be in the log
-            self._output.redact(job)
-        self._lifecycle.conclude(effect, summary=summary, log_tail=tail)
+        summary, trouble, tail = None, "", list[str]()
+        with self._stalls.noticed(job):
+            if job.state is JobState.SUCCEEDED:
+                summary, trouble = self._found(job)
+            elif job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
+                tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+            if job.exit_code is None:  # no orderly end: the token may still be in the log
+                self._output.redact(job)
+        self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble)
 
     def _give_up(self, effect: Effect, error: str) -> None:
-        self._lifecycle.conclude(effect, summary=None, log_tail=(), note=error)
+        with self._ledger.database.read() as transaction:
+            job = transaction.jobs.get(effect.job_id)
+        masked = job.exit_code is not None
+        if not masked:
+            try:
+                self._output.redact(job)
+                masked = True
+            except Exception as fault:
+                log.error("Job %s: its log stays hidden, with the token in it: %s", job.id, words.where(fault))
+        trouble = f"{UNREAD} {error}" if job.state is JobState.SUCCEEDED else ""
+        self._lifecycle.conclude(effect, summary=None, log_tail=(), trouble=trouble, note=error, masked=masked)
 
-    def _summary(self, job: Job) -> Summary:
-        """The announced results; the folder's files where results.json is missing (an old image) or unusable."""
+    def _found(self, job: Job) -> tuple[Summary, str]:
+        """The announced results; where there are none, the folder's files, and why there are none (empty: rightly)."""
+        trouble = ""
         try:
-            return Summary.model_validate(json.loads(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)))
+            return Summary.read(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)), ""
         except NotFound:
-            log.info("Job %s: no results.json; its files are listed instead.", job.id)
-        except (Refused, ValueError, ValidationError):
-            log.warning("Job %s: its results.json cannot be used; its files are listed instead.", job.id)
-        return Summary(files=[finding for file in self._results.list(job.folder) if (finding := _left(file))][:LINKS])
+            pipeline = self._catalog.get(job.request.pipeline)
+            if pipeline is None or pipeline.contract != "2018":  # the images of 2018 know of no such file
+                trouble = f"The program ended, but left no {RESULTS}."
+        except (Refused, Unreadable) as error:
+            trouble = f"{UNREAD} {error}"
+        log.info("Job %s: its files are listed. %s", job.id, trouble)
+        files = [finding for file in self._results.list(job.folder) if (finding := _left(file))]
+        return Summary(files=files[:LINKS]), trouble
 
 
 def _left(file: ResultFile) -> Finding | None:

@@ -1,0 +1,359 @@
+"""Every job has an end that a person hears of, whatever its program, compute or NOMADS itself does wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bot.application.worker.handling import FAULTS, Handler
+from bot.application.worker.lanes import LaneRunner
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Job
+from bot.domain.outbox import Effect, Kind
+from bot.domain.results import Summary, Unreadable
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import CANCELLED, Cause
+from bot.slack import cards
+from bot.storage.engine import Database
+from tests.support.stories import a_job, a_step, a_story
+from tests.support.world import World
+
+OWNER = "U01DEMO"
+
+
+@pytest.fixture
+def world(store: Database) -> World:
+    return World(store)
+
+
+def ended_with(world: World, results: bytes | None, *, seconds: float | None = 3) -> Job:
+    """A job whose program succeeded and left that in results.json."""
+    job = world.running()
+    if results is not None:
+        world.results.put(job.folder, "results.json", results)
+    world.clock.advance(seconds or 0)
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now if seconds else None)
+    world.settle()
+    return world.job(job)
+
+
+# What a program left
+
+
+HOSTILE = {
+    "200 kB of opened lists": b"[" * 200_000,
+    "deep dictionaries": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "deep in a field that is read": b'{"counts":' * 900 + b"1" + b"}" * 900,
+    "a number that is none": b'{"counts": {"synapses": NaN}}',
+    "a number without end": b'{"counts": {"synapses": 1e999}}',
+    "a number of many digits": b'{"counts": {"synapses": 1' + b"0" * 400 + b"}}",
+    "a number of thousands of digits": b'{"counts": {"synapses": 1' + b"0" * 5000 + b"}}",
+    "a number below zero": b'{"counts": {"synapses": -1}}',
+    "a name of controls alone": b'{"counts": {"\\u0000\\u202e": 1}}',
+    "half a surrogate in a name": b'{"counts": {"\\ud800": 1}}',
+    "a NUL in a file's name": b'{"files": [{"name": "a\\u0000b"}]}',
+    "a NUL in the viewer's address": b'{"viewer": "https://x.y/\\u0000"}',
+    "a list": b"[1, 2]",
+    "a word": b'"done"',
+    "null": b"null",
+    "wrong types": b'{"counts": [1], "files": {}, "notes": "none"}',
+    "no UTF-8": b'{"notes": ["\xff\xfe"]}',
+    "not JSON": b"done!",
+    "nothing": b"",
+    "more than is read": b'{"notes": ["' + b"x" * 2**20 + b'"]}',
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
+def test_results_that_cannot_be_read_end_the_job_and_are_told_as_such(world: World, hostile: bytes) -> None:
+    job = ended_with(world, hostile)
+    assert (job.state, job.token_ref, world.rows.tokens) == (JobState.SUCCEEDED, None, 0)
+    assert world.rows.open_effects() == 0
+    told = world.thread[-1]
+    assert told.startswith("The results could not be read: results.json ")
+    assert told.endswith("It ran for 3 s.")
+    assert "Finished" not in told
+    assert told.isprintable()
+    assert told.removesuffix(" It ran for 3 s.") in world.mailer.sent[-1].text
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
+
+
+def test_a_nul_half_a_surrogate_and_a_repeated_key_are_read_as_what_is_left_of_them(world: World) -> None:
+    job = ended_with(world, b'{"notes": ["\\udfff"], "counts": {"syn\\u0000apses": 1, "syn apses": 2, "b": 3, "b": 4}}')
+    assert job.summary
+    assert (job.summary.counts, job.summary.notes) == ({"syn apses": 2, "b": 4}, [])
+    assert world.thread[-1] == "Finished after 3 s: 2 syn apses and 4 b."
+
+
+@pytest.mark.parametrize(
+    "faked",
+    [
+        "x\n*Failed*",
+        "x\r\nFailed",
+        "x\u2028Failed",
+        "x\u2029Failed",
+        "x\x0bFailed",
+        "x\x85Failed",
+        "x\x1b[2K\x00Failed",
+    ],
+)
+def test_a_program_cannot_fake_lines_of_a_reply(faked: str) -> None:
+    written = {"counts": {faked: 1}, "notes": [faked], "files": [{"name": "a.csv", "title": faked}]}
+    summary = Summary.read(json.dumps(written).encode())
+    for text in (*summary.counts, *summary.notes, summary.files[0].title):
+        assert text.isprintable()
+        assert text.replace("*", "") == "x Failed"
+
+
+def test_a_program_can_neither_turn_letters_round_nor_open_code_nor_mention_anybody() -> None:
+    said = "```\u202eevil\u2066 <!channel> @here #general"
+    summary = Summary.read(json.dumps({"counts": {said: 1}, "notes": [said]}).encode())
+    assert list(summary.counts) == summary.notes == ["''' evil <!channel> @here #general"]
+    job = a_job(JobState.SUCCEEDED, summary=summary)
+    step = a_step(f"Finished: 1 {summary.notes[0]}.", JobState.SUCCEEDED)
+    for block in [found.to_dict() for found in cards.reply(a_story(job), [step])]:
+        assert "<!channel>" not in block["text"]["text"]
+        assert block["text"]["verbatim"] is True, "Slack would make a mention of @here"
+
+
+@pytest.mark.parametrize("counts", [{"x" * 65: 1}, {f"n{n}": 1 for n in range(21)}])
+def test_counts_are_few_and_their_names_short(counts: dict[str, int]) -> None:
+    with pytest.raises(Unreadable, match="counts"):
+        Summary.read(json.dumps({"counts": counts}).encode())
+
+
+def test_a_program_that_left_nothing_is_told_to_have_left_nothing(world: World) -> None:
+    job = ended_with(world, None)
+    assert job.reason == "The program ended, but left no results.json."
+    assert world.thread[-1] == "The program ended, but left no results.json. It ran for 3 s."
+    (card,) = world.chat.cards
+    facts = str([block.to_dict() for block in cards.card(card.story)])
+    assert "Ended without results that can be read" in facts
+    assert "left no results.json" in facts
+    assert "Finished" not in cards.summary(job) + facts
+    mail = world.mailer.sent[-1]
+    assert mail.subject == f"NOMADS job {job.id}: ended without results"
+    assert "left no results.json" in mail.text
+    assert "left no results.json" in cards.row(job)
+
+
+def test_a_duration_that_compute_does_not_know_is_not_told(world: World) -> None:
+    job = ended_with(world, b"{}", seconds=None)
+    assert world.thread[-1] == "Finished."
+    assert job.took is None
+    (card,) = world.chat.cards
+    assert "Took" not in str([block.to_dict() for block in cards.card(card.story)])
+
+
+def test_a_machine_that_restarted_is_not_told_to_have_run_all_the_while(world: World) -> None:
+    job = world.running()
+    world.clock.advance(36_000)
+    world.see(job, JobState.FAILED, reason="The program vanished.", cause=Cause.MACHINE)
+    world.settle()
+    assert world.thread[-1] == "Failed: The program vanished."
+
+
+# What nobody foresaw
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kind fails in a way that nobody foresaw: its effect ends, and its job does, and the token is gone."""
+
+    world, asked = World(store, admins=["U08ADMIN"]), 0
+
+    def fails(_effect: Effect, _job: Job) -> None:
+        nonlocal asked
+        asked += 1
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setitem(world.worker.lanes._handlers, kind, _with(world.handlers[kind], fails))
+    if kind is Kind.CHECK:
+        world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=100)
+        job = world.accept(checked=False)
+    else:
+        job = world.accept()
+    world.settle()
+    if kind is Kind.CANCEL:
+        world.steering.cancel(job.id, actor=OWNER)
+        world.settle()
+        assert "could not be cancelled: Something that nobody foresaw" in world.thread[-1]
+    if kind is Kind.NOTICE:
+        world.compute.fail_next(Unavailable("away"), call="observe", times=8)
+        for _ in range(8):
+            world.worker.watcher.watch_once()
+            world.clock.advance(10)
+        world.settle()
+    if kind is Kind.HOME:
+        world.people.opened_home(OWNER)
+    world.results.put(job.folder, "results.json", b'{"preview": "p.png"}')
+    world.results.put(job.folder, "p.png", b"PNG")
+    if world.job(job).state not in FINAL:
+        world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+
+    ended = world.job(job)
+    assert asked == FAULTS * (asked // FAULTS) > 0, "each effect is given up after so many faults"
+    assert ended.state in FINAL
+    assert (ended.token_ref, world.rows.tokens) == (None, 0)
+    assert world.rows.open_effects() == 0
+    if kind in (Kind.CHECK, Kind.SUBMIT):
+        assert ended.state is JobState.FAILED
+        assert world.thread[-1].startswith(
+            "Failed: Something that nobody foresaw went wrong inside NOMADS (RuntimeError)"
+        )
+    elif kind is Kind.COLLECT:
+        assert world.thread[-1].startswith("The results could not be read: Something that nobody foresaw")
+    heard = world.thread if kind not in (Kind.CARD, Kind.REPLY) else [mail.text for mail in world.mailer.sent]
+    assert heard, "a person hears of the end"
+
+
+def _with(handler: Handler, perform: object) -> Handler:
+    assert callable(perform)
+    return Handler(perform=perform, give_up=handler.give_up, attempts=handler.attempts, exhausted=handler.exhausted)
+
+
+def test_a_kind_without_a_last_resort_is_an_error_at_the_start(world: World) -> None:
+    assert set(world.handlers) == set(Kind)
+    for kind, handler in world.handlers.items():
+        assert handler.faults >= 1, kind
+        assert handler.attempts >= 1, kind
+    for wrong in ({"attempts": 0}, {"faults": 0}, {"give_up": None}):
+        with pytest.raises(ValueError, match="last resort"):
+            Handler(**{"perform": lambda *_: None, "give_up": lambda *_: None, **wrong})  # type: ignore[arg-type]
+
+    class Half:
+        def handlers(self) -> dict[Kind, Handler]:
+            return {Kind.SUBMIT: world.handlers[Kind.SUBMIT]}
+
+    with pytest.raises(ValueError, match=r"No handler is registered for check, cancel, collect\."):
+        LaneRunner(database=world.store, effects=[Half()])
+
+
+def test_a_failure_that_passes_in_time_is_no_end(world: World) -> None:
+    world.compute.fail_next(RuntimeError("unforeseen"), call="submit", times=FAULTS - 1)
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert len(world.compute.works) == 1
+
+
+def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
+    world.compute.fail_next(Unavailable("AWS is away"), call="submit", times=20)
+    world.compute.fail_next(RuntimeError("unforeseen"), call="submit")
+    job = world.accept()
+    world.settle(patience=4 * 3600)
+    assert world.compute.calls.count("submit") == 22
+    assert world.job(job).state is JobState.SUBMITTED
+
+
+def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> None:
+    """The job was taken, and then the answer could not be understood, again and again."""
+    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
+    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+    assert len(world.compute.works) == 1
+    assert list(world.compute.cancelled.values()) == [CANCELLED]
+
+
+def test_a_log_whose_token_cannot_be_struck_out_is_shown_to_nobody(world: World) -> None:
+    job = world.running()
+    world.compute.print(job.name, "the token is canary-token")
+    world.compute.fail_next(RuntimeError("unforeseen"), call="redact", times=100)
+    world.see(job, JobState.FAILED, reason="The program vanished.")
+    world.settle()
+    ended = world.job(job)
+    assert (ended.state, world.rows.tokens, ended.log_tail) == (JobState.FAILED, 0, ())
+    assert world.output.tail(ended, lines=10) == []
+    with pytest.raises(Refused):
+        world.output.whole_log(ended)
+    assert world.thread[-1] == "Failed: The program vanished."
+
+
+def test_a_last_resort_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.results.fail_next(RuntimeError("unforeseen"), call="read", times=100)
+    ends = world.tokens.erase
+    failures = iter([True] * 3)
+
+    def erase(*arguments: object) -> bool:
+        if next(failures, False):
+            raise RuntimeError("unforeseen as well")
+        return ends(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.tokens, "erase", erase)
+    job = ended_with(world, b"{}")
+    assert (job.state, job.token_ref, world.rows.open_effects()) == (JobState.SUCCEEDED, None, 0)
+    assert world.thread[-1].startswith("The results could not be read:")
+
+
+# What made it fail, and what helps
+
+
+def failed(world: World, *lines: str, **seen: object) -> Job:
+    job = world.running()
+    world.compute.print(job.name, *lines)
+    world.see(job, JobState.FAILED, **seen)
+    world.settle()
+    return world.job(job)
+
+
+@pytest.mark.parametrize(
+    "cause", [Cause.TIME_LIMIT, Cause.MEMORY, Cause.IMAGE, Cause.SECRET, Cause.ROLE, Cause.MACHINE, Cause.UNKNOWN]
+)
+def test_compute_s_own_words_are_kept_whatever_the_program_printed_last(world: World, cause: Cause) -> None:
+    job = failed(world, "progress 0.42 detecting", reason="Compute's own words.", exit_code=137, cause=cause)
+    assert (job.reason, job.cause) == ("Compute's own words.", cause)
+
+
+def test_the_last_line_of_a_program_that_ended_by_itself_says_why(world: World) -> None:
+    job = failed(world, "progress 0.42 reading", "There is no such channel.", reason="Exit code 2.", exit_code=2)
+    assert (job.reason, job.cause, job.turned_down) == ("There is no such channel.", Cause.REQUEST, True)
+
+
+def test_how_far_a_program_was_is_no_reason(world: World) -> None:
+    job = failed(world, "progress 0.42 detecting", reason="The program ended with exit code 1.", exit_code=1)
+    assert job.reason == "The program ended with exit code 1."
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_retry_is_offered_only_where_it_can_help(cause: Cause) -> None:
+    job = a_job(JobState.FAILED, cause=cause, reason="Said.")
+    helps = cause in (Cause.MACHINE, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
+    buttons = [button.action_id for button in cards.buttons(job)]
+    assert (cards.RETRY in buttons) is helps
+    assert cards.EDIT in buttons
+    next_step = cards.reply(a_story(job), [a_step("Failed.", JobState.FAILED)])[1].to_dict()["text"]["text"]
+    assert next_step.startswith("*What next?* ")
+    assert ("Retry it" in next_step) is (helps and cause is not Cause.VOLUME)
+
+
+def test_a_job_that_boss_turned_down_is_not_told_to_be_retried(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        job = world.submission.accept(world.ask(), actor=OWNER, key="turned-down")
+    del world.volumes.there["demo"]["cortex"]
+    world.settle()
+    job = world.job(job)
+    assert (job.state, job.cause, job.retryable) == (JobState.FAILED, Cause.REQUEST, False)
+    assert job.advice == "Correct the request and submit it again."
+    assert "Retry" not in world.mailer.sent[-1].text
+
+
+@pytest.mark.parametrize("by", ["the owner", "an admin"])
+def test_a_cancelled_job_names_who_cancelled_it_and_shows_no_log(store: Database, by: str) -> None:
+    world = World(store, admins=["U09ADMIN"])
+    job = world.running()
+    world.compute.print(job.name, *(f"line {n}" for n in range(30)))
+    person = OWNER if by == "the owner" else "U09ADMIN"
+    world.steering.cancel(job.id, actor=person)
+    world.settle()
+    world.worker.watcher.watch_once()
+    world.settle()
+    reply = world.chat.replies[-1]
+    blocks = str([block.to_dict() for block in cards.reply(reply.story, reply.steps)])
+    assert f"Cancelled by <@{person}>" in blocks
+    assert f"Cancelled by <@{person}>" in cards.spoken(reply.story, reply.steps)
+    assert "line 29" not in blocks + world.mailer.sent[-1].text
+    assert world.output.tail(world.job(job), lines=1)[0].text == "line 29", "who wants the log may still look at it"

@@ -1,0 +1,274 @@
+"""What is told while compute takes a machine back, or does not answer; on both databases."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import Observation, Progress
+from bot.slack import cards
+from bot.storage.engine import Database
+from tests.support.world import World
+
+ADMINS = ("U08ADMIN", "U09ADMIN")
+AWAY = "AWS Batch did not say how its jobs are: AWS does not take NOMADS's credentials (expired)."
+TAKEN = "Its machine was taken back; waiting for another"
+
+
+@pytest.fixture
+def world(store: Database) -> World:
+    return World(store)
+
+
+# A machine is taken back
+
+
+def test_a_machine_that_was_taken_back_is_a_step_of_its_own(world: World) -> None:
+    job = world.running()
+    world.compute.print(job.name, "progress 0.90 detecting")
+    world.clock.advance(600)
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert world.job(job).progress == Progress(0.9, "detecting")
+    world.see(job, JobState.RUNNABLE, attempt=2, attempts=3, again=TAKEN)
+    world.settle()
+    now = world.job(job)
+    assert (now.state, now.compute_attempt, now.started_at, now.progress) == (JobState.RUNNABLE, 2, None, None)
+    assert world.thread[-1] == f"{TAKEN}, attempt 2 of 3."
+    (card,) = world.chat.cards
+    assert cards.state(card.story.job) == "⏳ Waiting again to run, attempt 2"
+
+    world.clock.advance(90)
+    world.see(job, JobState.STARTING, attempt=2, attempts=3, again=TAKEN)
+    world.see(job, JobState.RUNNING, attempt=2, attempts=3, started_at=world.clock.now, again="Its machine …")
+    world.settle()
+    assert world.thread[-1] == "Running again, after waiting 1 min 30 s."
+    world.clock.advance(60)
+    world.results.put(job.folder, "results.json", b"{}")
+    world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
+    world.settle()
+    assert world.thread[-1] == "Finished after 1 min 0 s."
+    assert [step.state for step in world.rows.transitions(job.id)] == [
+        JobState.ACCEPTED,
+        JobState.SUBMITTED,
+        JobState.RUNNING,
+        JobState.RUNNABLE,
+        JobState.STARTING,
+        JobState.RUNNING,
+        JobState.SUCCEEDED,
+    ]
+
+
+def test_news_of_earlier_attempts_change_nothing(world: World) -> None:
+    job = world.running()
+    assert world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE, attempt=2, again=TAKEN))
+    for late in JobState:
+        assert not world.lifecycle.observe(job.id, Observation(late, attempt=1)), late
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE, attempt=2, again=TAKEN))
+    assert world.lifecycle.observe(job.id, Observation(JobState.RUNNING, attempt=2))
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE, attempt=2))
+    assert world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE, attempt=3, again=TAKEN))
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNING, attempt=2))
+    world.settle()
+    assert (world.job(job).state, world.job(job).compute_attempt) == (JobState.RUNNABLE, 3)
+    assert world.lifecycle.observe(job.id, Observation(JobState.FAILED, "Ended."))
+    assert not world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE, attempt=4))
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+
+
+def test_an_attempt_whose_wait_was_not_seen_is_told_all_the_same(world: World) -> None:
+    job = world.running()
+    world.clock.advance(60)
+    world.see(
+        job, JobState.RUNNING, attempt=2, attempts=3, again="Its machine was taken back; running again on another"
+    )
+    world.settle()
+    assert world.thread[-1] == "Its machine was taken back; running again on another, attempt 2 of 3."
+    assert world.job(job).state is JobState.RUNNING
+
+
+def test_an_attempt_that_waits_for_long_says_why_as_the_first_does(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE, reason="No machine.")
+    world.clock.advance(601)
+    world.worker.watcher.watch_once()
+    world.see(job, JobState.RUNNING)
+    world.see(job, JobState.RUNNABLE, attempt=2, reason="No machine.", again=TAKEN)
+    world.settle()
+    assert world.job(job).waiting == ""
+    world.clock.advance(601)
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert world.thread[-1] == f"{TAKEN}, attempt 2. Waiting to run for 10 min 1 s. No machine."
+
+
+def test_a_job_that_is_cancelled_while_it_waits_again_ends(world: World) -> None:
+    job = world.running()
+    world.see(job, JobState.RUNNABLE, attempt=2, again=TAKEN)
+    world.steering.cancel(job.id, actor="U01DEMO")
+    world.settle()
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.thread[-1] == "Cancelled by U01DEMO."
+
+
+# Compute does not answer
+
+
+@pytest.fixture
+def house(store: Database) -> World:
+    return World(store, admins=ADMINS)
+
+
+def away_for(world: World, seconds: int, *, error: Exception | None = None) -> None:
+    """Let compute not answer the watcher for so long, which asks every ten seconds."""
+    for _ in range(0, seconds, 10):
+        world.compute.fail_next(error or Unavailable(AWAY), call="observe")
+        world.worker.watcher.watch_once()
+        world.settle(patience=0)
+        world.clock.advance(10)
+
+
+def waits(world: World, job: Job) -> list[str]:
+    return [step.text for step in world.rows.transitions(job.id) if step.note]
+
+
+@pytest.mark.parametrize("error", [Unavailable(AWAY), Unavailable(AWAY, retry_after=5), Refused(AWAY)])
+def test_each_thread_says_once_that_it_waits_and_why_and_admins_hear_it_once_for_all(
+    house: World, error: Exception
+) -> None:
+    jobs = [house.running() for _ in range(3)]
+    away_for(house, 60, error=error)
+    assert house.chat.told == [], "a minute is nothing"
+    assert [waits(house, job) for job in jobs] == [[], [], []]
+    away_for(house, 300, error=error)
+    said = (
+        f"It waits, for 1 min 0 s by now: {AWAY.rstrip('.')}. It goes on by itself once there is an answer. "
+        "The admins of NOMADS are told."
+    )
+    assert [waits(house, job) for job in jobs] == [[said]] * 3
+    assert house.thread.count(said) == 3
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+    assert all("expired" in text and "no answer from compute since 12:00 UTC" in text for _, text in house.chat.told)
+    cards_now = [cards.state(card.story.job) for card in house.chat.cards]
+    assert all("⏸️" in shown and "expired" in shown for shown in cards_now)
+
+    house.worker.watcher.watch_once()
+    house.settle()
+    house.worker.watcher.watch_once()
+    house.settle()
+    over = "It goes on: there is an answer again, after 6 min 0 s."
+    assert [waits(house, job)[1:] for job in jobs] == [[over]] * 3
+    assert [person for person, _ in house.chat.told] == [*ADMINS, *ADMINS]
+    assert (
+        house.chat.told[-1][1] == "NOMADS has answers from compute again, after 6 min 0 s. The jobs that waited go on."
+    )
+    assert all("⏸️" not in cards.state(card.story.job) for card in house.chat.cards)
+    assert all(house.job(job).stalled_since is None for job in jobs)
+
+
+def test_a_moment_without_an_answer_is_not_told(house: World) -> None:
+    job = house.running()
+    for _ in range(5):
+        away_for(house, 50)
+        house.worker.watcher.watch_once()
+    house.settle()
+    assert waits(house, job) == []
+    assert house.chat.told == []
+
+
+def test_a_second_process_and_a_restart_tell_nothing_again(house: World) -> None:
+    job = house.running()
+    away_for(house, 120)
+    for _ in range(2):
+        house.worker = house.another_worker()
+        away_for(house, 120)
+    assert len(waits(house, job)) == 1
+    assert len(house.chat.told) == len(ADMINS)
+
+
+def test_a_second_outage_is_told_as_the_first_was(house: World) -> None:
+    job = house.running()
+    for _ in range(2):
+        away_for(house, 120)
+        house.worker.watcher.watch_once()
+        house.settle()
+    assert len(waits(house, job)) == 4
+    assert len(house.chat.told) == 4 * len(ADMINS)
+
+
+@pytest.mark.parametrize("call", ["submit", "find"])
+def test_a_submission_that_nobody_answers_is_told_and_goes_on_by_itself(house: World, call: str) -> None:
+    if call == "find":
+        house.compute.crash_after_submit()
+    house.compute.fail_next(
+        Unavailable("AWS asks NOMADS to slow down (Throttling).", retry_after=5), call=call, times=40
+    )
+    job = house.accept()
+    for _ in range(20):
+        house.worker.lanes.drain()
+        house.worker.watcher.watch_once()
+        house.clock.advance(5)
+    assert len(waits(house, job)) == 1
+    assert "AWS asks NOMADS to slow down (Throttling)." in waits(house, job)[0]
+    assert len(house.chat.told) == len(ADMINS)
+    house.settle()
+    house.worker.watcher.watch_once()
+    house.settle()
+    assert house.job(job).state is JobState.SUBMITTED
+    assert "there is an answer again" in waits(house, job)[-1]
+    assert len(house.chat.told) == 2 * len(ADMINS)
+    assert len(house.compute.works) == 1
+
+
+def test_results_that_cannot_be_fetched_yet_are_told_to_be_waited_for(house: World) -> None:
+    job = house.running()
+    house.results.put(job.folder, "results.json", b'{"counts": {"synapses": 3}}')
+    house.results.fail_next(Unavailable("S3 did not give results.json.", retry_after=5), call="read", times=30)
+    house.see(job, JobState.SUCCEEDED, stopped_at=house.clock.now)
+    for _ in range(20):
+        house.worker.lanes.drain()
+        house.worker.watcher.watch_once()
+        house.clock.advance(5)
+    assert "S3 did not give results.json" in house.thread[-1]
+    assert "3 synapses" not in str(house.thread)
+    house.settle()
+    house.worker.watcher.watch_once()
+    house.settle()
+    assert any("3 synapses" in text for text in house.thread)
+    assert house.job(job).stalled_since is None
+    assert len(house.chat.told) == 2 * len(ADMINS)
+
+
+def test_a_job_that_is_cancelled_while_compute_is_away_leaves_no_outage_behind(house: World) -> None:
+    house.compute.fail_next(Unavailable(AWAY, retry_after=5), call="submit", times=30)
+    job = house.accept()
+    for _ in range(20):
+        house.worker.lanes.drain()
+        house.worker.watcher.watch_once()
+        house.clock.advance(5)
+    house.steering.cancel(job.id, actor="U01DEMO")
+    house.settle()
+    house.worker.watcher.watch_once()
+    house.settle()
+    assert house.job(job).state is JobState.CANCELLED
+    assert len(house.chat.told) == 2 * len(ADMINS)
+
+
+def test_an_admin_who_has_left_holds_nothing_up(house: World) -> None:
+    house.running()
+    house.chat.fail_next(Refused("This person is not in the workspace."), call="tell")
+    away_for(house, 120)
+    assert [person for person, _ in house.chat.told] == [ADMINS[1]]
+    assert house.rows.open_effects() == 0
+
+
+def test_without_admins_the_threads_hear_it_all_the_same(world: World) -> None:
+    job = world.running()
+    away_for(world, 120)
+    assert waits(world, job)[0].endswith("It goes on by itself once there is an answer.")
