@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     """Seconds for which a dead process's effects stay leased; then another process performs them."""
     local_slots: Annotated[int, Field(ge=1)] = 2
     """How many programs run at once on this machine; the others wait."""
-    local_user: Annotated[str, Field(pattern=r"^\S*$")] = ""
+    local_user: str = ""
     """Name or id of the user of the first program at once; empty: an unused one where root starts the bot; or `off`."""
     local_memory: Annotated[int, Field(ge=0)] = 0
     """Bytes of memory of each process of a program; 0: nine tenths of the machine's."""
