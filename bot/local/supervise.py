@@ -179,8 +179,10 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
-    last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
-    last = "" if read_progress(last) else masking.hidden(last, secret, mask=masking.SHORT_MASK)
+    # The token is hidden before the last line is chosen: it may be split over several.
+    text = masking.hidden("\n".join(line for line, _ in tail(log)), secret, mask=masking.SHORT_MASK)
+    last = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
+    last = "" if read_progress(last) else last
     return last[:MAX_REASON] or MEANINGS.get(code, f"The program ended with exit code {code}.")
 
 

@@ -801,6 +801,15 @@ def test_no_process_of_a_program_holds_the_lock_that_tells_that_it_runs(rig: Loc
     assert ".slots" not in line
 
 
+def test_a_token_that_is_split_over_the_last_lines_is_not_told_in_part(rig: LocalComputeRig) -> None:
+    source = (
+        "import os, sys; t = os.environ['BOSS_TOKEN']; print('refused:', t[:9]); print(t[9:], 'is wrong'); sys.exit(3)"
+    )
+    rig.compute.submit(rig.script("job", source))
+
+    assert rig.wait("job").reason == "refused: … is wrong"
+
+
 def test_a_process_of_another_run_is_left_alone(rig: LocalComputeRig) -> None:
     rig.compute.submit(rig.work("other"))
     rig.run("other")
