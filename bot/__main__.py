@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("work", help="carry out jobs only, beside processes that serve Slack")
     commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
     commands.add_parser("doctor", help="check settings, database, pipelines, Slack and AWS, and say what is wrong")
+    replay = commands.add_parser("replay", help="try again what was given up, such as a card that Slack refused")
+    which = replay.add_mutually_exclusive_group(required=True)
+    which.add_argument("job", nargs="?", metavar="JOB", help="what was given up of this job")
+    which.add_argument("--all", action="store_true", help="what was given up of all jobs")
     submit = commands.add_parser(
         "submit", help="submit a job without Slack; the token comes from BOSS_TOKEN or a prompt"
     )
@@ -142,6 +146,13 @@ def _provision(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(arguments: argparse.Namespace) -> int:
+    from bot.terminal.admin import replay
+
+    replay(_settings(), arguments.job, say=print)
+    return 0
+
+
 def _doctor(_arguments: argparse.Namespace) -> int:
     from bot.terminal.admin import doctor
 
@@ -155,6 +166,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(("jobs", "status", "logs", "cancel", "retry"), _following),
     "provision": _provision,
     "doctor": _doctor,
+    "replay": _replay,
 }
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bot.application.access import Access
+from bot.application.addresses import Addresses
 from bot.application.browsing import Browsing
 from bot.application.forecast import Confirm, Forecast
 from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
+from bot.application.links import Links
 from bot.application.output import Output
 from bot.application.people import People
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
@@ -26,6 +28,7 @@ from bot.application.steering import Steering
 from bot.application.stories import Stories
 from bot.application.submission import Submission
 from bot.application.tokens import TokenKeeper
+from bot.application.visits import Visits
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
@@ -68,12 +71,14 @@ class Core:
 
     settings: Settings
     database: Database
+    ledger: Ledger
     catalog: Catalog
     backend: Backend
     volumes: BossVolumes
     workspace: Workspace
     access: Access
     output: Output
+    visits: Visits
     tokens: TokenKeeper
     people: People
     queries: Queries
@@ -123,7 +128,7 @@ class Nomads:
 def build_core(
     settings: Settings, *, base_url: str = "", chat: Chat | None = None, workspace: Workspace | None = None
 ) -> Core:
-    """Everything but a front end. `base_url` is where local results are served; empty: links are file:// ones.
+    """Everything but a front end. `base_url` is where people reach the bot's web; empty: links lead to the stores.
 
     Without `chat`, jobs that belong to a channel are left to processes that have it. Raises NomadsError in words for
     the admin where the settings do not fit together.
@@ -133,19 +138,20 @@ def build_core(
     key, database = _storage(settings)
     vault = Vault(key=derived(key, "tokens"), database=database)
     catalog = Catalog.read(settings.pipelines, images=settings.images)
-    backend: Backend = load(settings.compute).backend(
-        settings, tokens=vault, key_for=partial(derived, key), base_url=base_url
-    )
+    backend: Backend = load(settings.compute).backend(settings, tokens=vault, key_for=partial(derived, key))
+    links = Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days)
     volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
     workspace = workspace or NoWorkspace()
     access = Access(workspace=workspace, admins=settings.admins)
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
+    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains)
     reviewer = Reviewer(
         catalog=catalog,
         compute=backend.compute,
         volumes=volumes,
+        addresses=addresses,
         max_bytes=settings.max_bytes,
         predictions=settings.predictions_place,
     )
@@ -156,7 +162,13 @@ def build_core(
     )
     queries = Queries(database=database, access=access)
     submission = Submission(
-        ledger=ledger, reviewer=reviewer, forecast=forecast, people=people, tokens=tokens, access=access
+        ledger=ledger,
+        reviewer=reviewer,
+        forecast=forecast,
+        people=people,
+        tokens=tokens,
+        access=access,
+        addresses=addresses,
     )
     steering = Steering(
         ledger=ledger,
@@ -164,12 +176,13 @@ def build_core(
         submission=submission,
         people=people,
         workspace=workspace,
+        addresses=addresses,
         access=access,
     )
     lifecycle = Lifecycle(
         ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
     )
-    output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens)
+    output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens, links=links)
     stories = Stories(catalog=catalog, output=output)
     stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(
@@ -197,7 +210,15 @@ def build_core(
             results=backend.results,
             output=output,
         ),
-        MailEffects(ledger=ledger, mailer=mailer(settings), stories=stories, domain=settings.mail_domain),
+        MailEffects(
+            ledger=ledger,
+            mailer=mailer(settings),
+            stories=stories,
+            workspace=workspace,
+            addresses=addresses,
+            sender=settings.mail_from,
+            domain=settings.mail_domain,
+        ),
     ]
     if chat:
         every = timedelta(seconds=settings.edit_interval)
@@ -227,12 +248,21 @@ def build_core(
     return Core(
         settings=settings,
         database=database,
+        ledger=ledger,
         catalog=catalog,
         backend=backend,
         volumes=volumes,
         workspace=workspace,
         access=access,
         output=output,
+        visits=Visits(
+            links=links,
+            queries=queries,
+            catalog=catalog,
+            results=backend.results,
+            addresses=addresses,
+            sees=lambda person, job: access.judged(person, [job])[0],
+        ),
         tokens=tokens,
         people=people,
         queries=queries,
@@ -323,7 +353,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         app=app,
         web=web(
             app=None if socket_mode else app,
-            results=core.backend.served,
+            shared=core.visits,
             health=core.readiness.now,
             signing_secret=secret,
         ),

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     """The address that the server binds."""
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     public_url: str = ""
-    """Where people reach the server, for links to local results; empty: the address that the server binds."""
+    """Where people reach the server, for links to results; empty: locally the address that it binds, on AWS nowhere."""
+    link_days: Annotated[float, Field(gt=0, le=366)] = 7
+    """Days that a link to results works; after that, the Results button gives a new one."""
 
     compute: str = "local"
     """Where programs run, by the names in `bot.backends`."""
@@ -87,6 +89,8 @@ class Settings(BaseSettings):
     mail: SecretStr = SecretStr("off")
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""
     mail_from: str = "nomads@localhost"
+    mail_domains: list[str] = []
+    """JSON: the only domains that mail goes to, with those below them; empty: every one."""
 
     admins: list[str] = []
     """JSON: Slack user ids of people who may see, cancel and retry every job; mentioned where one waits long."""
@@ -126,6 +130,14 @@ class Settings(BaseSettings):
     def mail_domain(self) -> str:
         """The domain that mail comes from."""
         return self.mail_from.rpartition("@")[2].rstrip(">") or "localhost"
+
+    @field_validator("mail_domains")
+    @classmethod
+    def _domains(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not re.fullmatch(r"@?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", name.strip()):
+                raise ValueError(f"{name!r} is not a domain such as example.org")
+        return names
 
     @field_validator("compute")
     @classmethod

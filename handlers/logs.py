@@ -19,6 +19,7 @@ from bot.application.queries import Queries
 from bot.domain import words
 from bot.domain.errors import InDoubt, NomadsError, UnknownJob
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.slack import cards
 from handlers.windows import Windows, said, update, window
 
@@ -99,7 +100,7 @@ class Logs:
         view_id, job_id, user = body["view"]["id"], action["value"], body["user"]["id"]
 
         def link() -> str:
-            found = self._output.whole_log(self._queries.seen(job_id, actor=user))
+            found = self._output.whole_log(self._queries.seen(job_id, actor=user), Audience.person(user))
             until = f" until {cards.moment(found.expires)}" if found.expires else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 

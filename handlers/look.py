@@ -14,6 +14,7 @@ from bot.application.queries import Queries, Which
 from bot.application.steering import Steering
 from bot.domain import words
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
@@ -93,12 +94,12 @@ class Look:
     def results(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
         """Show the job's results in a window, with links made anew, since they may expire."""
         user, job_id = body["user"]["id"], action["value"]
-        self._windows.open(client, body, "Results", lambda: self._results(self._queries.seen(job_id, actor=user)))
+        self._windows.open(client, body, "Results", lambda: self._results(self._queries.seen(job_id, actor=user), user))
         ack()
 
-    def _results(self, job: Job) -> list[Block]:
+    def _results(self, job: Job, user: str) -> list[Block]:
+        links, page = self._output.links(job, Audience.person(user)), self._output.page(job, Audience.person(user))
         counts = job.summary.counts if job.summary else {}
-        links = self._output.links(job)
         lines = [
             f"*Job `{job.id}`*",
             *([words.mrkdwn(job.reason)] if job.unread else []),
@@ -106,7 +107,7 @@ class Look:
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in links]
-        lines.append(words.link(self._output.address(job), "All files"))
+        lines += [words.link(page, "All files")] if page else []
         blocks: list[Block] = [cards.section(text) for text in cards.packed(lines)]
         if until := min((link.expires for _, link in links if link.expires), default=None):
             blocks.append(cards.context(f"These links work until {cards.moment(until)}; then ask for new ones."))
@@ -134,6 +135,8 @@ class Look:
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))
+        if job.unposted:
+            facts.append(cards.unposted(job))
         if address := job.mail_for(user):
             facts.append(f"Mail: {words.mrkdwn(address)}")
         if job.expected:

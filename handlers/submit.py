@@ -17,6 +17,7 @@ from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.people import SavedToken
 from handlers import modal
 from handlers.describing import Describing
@@ -142,17 +143,18 @@ class Submit:
         """The view of the form with the question."""
         self._describing.drop(view_id)  # a late answer of BOSS's must not replace the question
         about = self._describing.known(self._describing.look(user, form.values, typed=form.token))
-        return self._view(modal.Wish(form.values), self._people.profile(user), about, self._put(question))
+        return self._view(modal.Wish(form.values), self._people.profile(user), about, self._put(question, user))
 
-    def _put(self, question: Question) -> modal.Question:
+    def _put(self, question: Question, user: str) -> modal.Question:
         """The question in the words of the form."""
         proposal, twin, digest = question.proposal, question.proposal.twin, question.digest
         if twin and question.twin_runs:
             return modal.Question(f"*This is being done already*: {self._named(twin)}.", "", digest)
         texts, agree = [], "Yes, submit it"
         if twin:
-            folder = words.link(self._output.address(twin), "its results")
-            texts.append(f"*This has been done already*: {self._named(twin)}; here are {folder}.")
+            page = self._output.page(twin, Audience.person(user))
+            here = f"; here are {words.link(page, 'its results')}" if page else ""
+            texts.append(f"*This has been done already*: {self._named(twin)}{here}.")
             agree = "Run it again"
         if proposal.heavy:
             takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)

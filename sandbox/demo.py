@@ -111,11 +111,15 @@ class _Conversation:
         links = re.findall(r"<(http[^|>]+)\|", "\n".join(texts))
         if not any(re.search(r"Finished.*: .*synapses", text) for text in texts):
             raise Disappointment("no synapses were told of")
+        told: set[str] = set()
         for link in sorted({link for link in links if "/results/" in link}):
             answer = httpx.get(link)
             if answer.status_code != 200:
                 raise Disappointment(f"{link} answers {answer.status_code}")
             name = link.rstrip("/").rpartition("/")[2] if not link.endswith("/") else "All files"
+            if name in told:  # the card's link to the folder and the thread's are signed apart
+                continue
+            told.add(name)
             print(f"link      {name}: {len(answer.content):,} bytes from {link.partition('/results/')[0]}/results/…")
 
 

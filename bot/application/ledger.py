@@ -10,7 +10,7 @@ from typing import Any
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job, Steady, Transition, now
-from bot.domain.outbox import Effect, Kind, Lane
+from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import Preferences
 from bot.domain.states import FINAL, WAITING, JobState
 from bot.domain.work import Observation
@@ -73,6 +73,16 @@ class Ledger:
         with self.database.begin() as transaction:
             self._finish(transaction, effect, error)
             yield transaction
+
+    def replay(self, job_id: str | None = None) -> list[GivenUp]:
+        """Make effects that were given up (of that job, where named) due again; returns them in their order.
+
+        They are in doubt, so that what may have happened after all is looked for first. Raises Unavailable.
+        """
+        with self.database.begin() as transaction:
+            again = transaction.outbox.replay(job_id, at=self.clock())
+        self.committed({one.kind.lane for one in again})
+        return again
 
     def _finish(self, transaction: Transaction, effect: Effect, error: str | None) -> None:
         if not transaction.outbox.finish(effect, at=self.clock(), error=error):

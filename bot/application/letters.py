@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bot.domain import words
@@ -9,38 +10,64 @@ from bot.domain.html import template
 from bot.domain.messages import Mail, Story
 from bot.domain.states import JobState
 
+NO_MORE = "Get no more mail from NOMADS, whoever asks for it"
 _HTML = Path(__file__).parent / "templates" / "mail.html"
 
 
-def acceptance(story: Story, *, message_id: str) -> Mail:
-    """The mail of a job's acceptance, with the address of the results to come."""
-    job = story.job
-    lines = ["NOMADS has taken your job. You will hear of its end by mail.", *_facts(story)]
-    return _mail(story, f"NOMADS job {job.id}: accepted", lines, [("Results will be at", story.address)], message_id)
+@dataclass(frozen=True, kw_only=True)
+class Stranger:
+    """What a mail says to an address that is not known to be its submitter's own."""
+
+    asked_by: str
+    """Who asked for the job, by name."""
+    stop: str
+    """Where whoever reads the mail ends such mail for good; empty: nowhere."""
+    otherwise: str
+    """The address to write to, also where the place cannot be reached from the reader's machine."""
 
 
-def ending(story: Story, *, message_id: str) -> Mail:
-    """The mail of a job's end: counts and addresses of its results, or why it failed and what to do."""
+def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = None) -> Mail:
+    """The mail of a job's acceptance, with the address of the results to come.
+
+    `stranger` is given where the address may be somebody else's than the submitter's.
+    """
     job = story.job
+    said = f"NOMADS has taken a job that {stranger.asked_by} asked for" if stranger else "NOMADS has taken your job"
+    lines = [f"{said}. You will hear of its end by mail.", *_facts(story)]
+    links = _page("Results will be at", story)
+    return _mail(story, f"NOMADS job {job.id}: accepted", lines, links, message_id, stranger)
+
+
+def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -> Mail:
+    """The mail of a job's end: counts and addresses of its results, or why it failed and what to do.
+
+    `stranger` is given where the address may be somebody else's than the submitter's.
+    """
+    job = story.job
+    whose = f"The NOMADS job that {stranger.asked_by} asked for" if stranger else "Your NOMADS job"
     if job.state is JobState.SUCCEEDED:
         counts = job.summary.counts if job.summary else {}
-        said = f"Your NOMADS job has {'ended' if job.unread else 'finished'}."
+        said = f"{whose} has {'ended' if job.unread else 'finished'}."
         lines = [said, *([job.reason] if job.unread else []), *_facts(story)]
         lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
         lines += job.summary.notes if job.summary else []
-        links = [(title, link.url) for title, link in story.links]
+        links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
         if until := min((link.expires for _, link in story.links if link.expires), default=None):
             lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
         subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
-        return _mail(story, subject, lines, [*links, ("All files", story.address)], message_id)
+        return _mail(story, subject, lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
-    lines = [f"Your NOMADS job {said}.", *_facts(story)]
+    lines = [f"{whose} {said}.", *_facts(story)]
     if job.reason:
         lines.append(f"Reason: {job.reason}")
     lines.append(job.advice)
     if job.log_tail:
         lines += ["The last lines it printed:", *(f"  {line}" for line in job.log_tail)]
-    return _mail(story, f"NOMADS job {job.id}: {said.split()[-1]}", lines, [], message_id)
+    return _mail(story, f"NOMADS job {job.id}: {said.split()[-1]}", lines, [], message_id, stranger)
+
+
+def _page(title: str, story: Story) -> list[tuple[str, str]]:
+    return [(title, story.address)] if story.address else []
 
 
 def _facts(story: Story) -> list[str]:
@@ -52,7 +79,21 @@ def _facts(story: Story) -> list[str]:
     ]
 
 
-def _mail(story: Story, subject: str, lines: list[str], links: list[tuple[str, str]], message_id: str) -> Mail:
+def _mail(
+    story: Story,
+    subject: str,
+    lines: list[str],
+    links: list[tuple[str, str]],
+    message_id: str,
+    stranger: Stranger | None,
+) -> Mail:
     text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
-    html = template(_HTML).render(lines=lines, links=links)
-    return Mail(to=story.job.request.email, subject=subject, text=text, html=html, message_id=message_id)
+    why = how = stop = ""
+    if stranger:
+        why = f"You get this mail because {stranger.asked_by} named your address."
+        how = f"To end such mail you can tell {stranger.asked_by}, or write to {stranger.otherwise}."
+        stop = stranger.stop
+        text += "\n".join(["", why, how, *([f"{NO_MORE}: {stop}"] if stop else [])]) + "\n"
+    html = template(_HTML).render(lines=lines, links=links, why=why, how=how, stop=stop, no_more=NO_MORE)
+    to = story.job.request.email
+    return Mail(to=to, subject=subject, text=text, html=html, message_id=message_id, unsubscribe=stop)

@@ -207,6 +207,8 @@ def _reason(job: Job, tail: Sequence[str]) -> str:
     By the pipelines' contract the last line that a failed program prints says why, in words. How far a program says it
     is (`progress 0.42 reading`) is no reason.
     """
+    if job.state is JobState.SUCCEEDED:  # what was wrong with its results may be right by now
+        return ""
     said = [line for line in tail if line.strip()]
     if job.state is JobState.FAILED and job.cause.own and said and read_progress(said[-1]) is None:
         return words.shortened(said[-1].strip(), MAX_REASON)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import quote
 
+from bot.application.links import Links
 from bot.application.ports import Compute, Logs, Results
 from bot.application.tokens import TokenKeeper
 from bot.domain import words
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.results import Link
 from bot.domain.work import LogLine
 from contract import masking
@@ -23,28 +26,43 @@ LOG_FILE = "nomads-log.txt"
 """Name of the whole log in the results folder, once somebody has asked for it."""
 
 
+_BROWSED = ("http://", "https://", "file://")
+"""How an address begins that a browser opens."""
+
+
 class Output:
     """Reads what programs wrote and printed. Methods raise Unavailable and Refused."""
 
-    def __init__(self, *, compute: Compute, logs: Logs, results: Results, tokens: TokenKeeper) -> None:
+    def __init__(self, *, compute: Compute, logs: Logs, results: Results, tokens: TokenKeeper, links: Links) -> None:
         self._compute = compute
         self._logs = logs
         self._results = results
         self._tokens = tokens
+        self._links = links
 
-    def links(self, job: Job) -> list[tuple[str, Link]]:
-        """Title and address of at most LINKS results and of the viewer; made anew, since some addresses expire."""
+    def links(self, job: Job, audience: Audience) -> list[tuple[str, Link]]:
+        """Title and address of at most LINKS results and of the viewer; made anew, since the addresses end."""
         if job.summary is None:
             return []
         files = job.summary.files[:LINKS]
-        links = [(file.title or file.name, self._results.link(job.folder, file.name)) for file in files]
+        links = [(file.title or file.name, self._link(job, file.name, audience)) for file in files]
         if job.summary.viewer:
             links.append(("Neuroglancer", Link(job.summary.viewer)))
         return links
 
-    def address(self, job: Job) -> str:
-        """The address at which a person looks at the job's results folder."""
-        return self._results.address(job.folder)
+    def address(self, job: Job, audience: Audience) -> str:
+        """Where the job's results are: on a page of the bot's web, or without a web at the folder's own URI."""
+        page = self._links.to_results(job, audience)
+        return page.url if page else self._results.uri(job.folder)
+
+    def page(self, job: Job, audience: Audience) -> str:
+        """As `address`, where a browser opens the address; else empty."""
+        address = self.address(job, audience)
+        return address if address.startswith(_BROWSED) else ""
+
+    def _link(self, job: Job, name: str, audience: Audience) -> Link:
+        page = self._links.to_results(job, audience)
+        return Link(page.url + quote(name), page.expires) if page else self._results.link(job.folder, name)
 
     def console(self, job: Job) -> str:
         """The address at which an admin sees the job's run; empty where there is no such page."""
@@ -65,7 +83,7 @@ class Output:
         texts = masking.hidden_in_lines([line.text for line in found], token)
         return [replace(line, text=words.printable(text)) for line, text in zip(found, texts, strict=True)]
 
-    def whole_log(self, job: Job) -> Link:
+    def whole_log(self, job: Job, audience: Audience) -> Link:
         """The address of a copy of the log so far, without the token.
 
         Raises Refused where the program was never started, or where the token to hide is not known.
@@ -75,7 +93,7 @@ class Output:
         token = self._token(job)
         log = self._logs.whole(job.compute_id, log=job.log)
         self._results.write(job.folder, LOG_FILE, masking.hidden_in_pieces(log, token))
-        return self._results.link(job.folder, LOG_FILE)
+        return self._link(job, LOG_FILE, audience)
 
     def redact(self, job: Job) -> None:
         """Strike the token out of an ended job's stored log; to be called before the token is erased."""

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.people import Privacy, Standing
-from bot.domain.results import Link, ResultFile, ServedResults
+from bot.domain.results import Link, Opened, ResultFile
 from bot.domain.volume import Experiment
 from bot.domain.work import LogLine, Observation, Work
 
@@ -72,17 +72,26 @@ class Results(Protocol):
     def uri(self, folder: str) -> str:
         """Where the program writes: `s3://bucket/folder/` or `file:///…/folder/`."""
 
-    def address(self, folder: str) -> str:
-        """The address at which a person looks at the folder."""
-
     def list(self, folder: str) -> list[ResultFile]:
         """The folder's files, by name; empty where there is no such folder."""
 
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """A file's content. Raises NotFound where it is absent and Refused where it has more than `limit` bytes."""
 
+    def open(self, folder: str, name: str) -> Opened:
+        """A file, opened for reading. Raises NotFound where it is absent."""
+
     def link(self, folder: str, name: str) -> Link:
-        """An address for one file, whether or not it exists."""
+        """The address of one file in its store, whether or not it exists, for people whom no web of the bot's serves.
+
+        Raises Refused for a name that leads out of the folder.
+        """
+
+    def redirect(self, folder: str, name: str) -> Link | None:
+        """A fresh address at which the store itself gives the file to a browser, for a few minutes.
+
+        None where only the bot can read its store. Raises NotFound where the file is absent.
+        """
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write a file, whole or not at all, over any file of that name. Memory holds a few pieces at a time.
@@ -124,10 +133,6 @@ class Backend(Protocol):
         """The adapter that has what programs wrote."""
 
     @property
-    def served(self) -> ServedResults | None:
-        """The results, where the bot serves them itself."""
-
-    @property
     def secrets(self) -> Secrets | None:
         """Where this compute reads tokens; None: in the sealed rows of the database."""
 
@@ -145,6 +150,9 @@ class Workspace(Protocol):
 
     def mail_of(self, user: str) -> str:
         """The address in the person's profile; empty where it is not known."""
+
+    def name_of(self, user: str) -> str:
+        """The name by which others know the person; empty where it is not known."""
 
     def trouble_with(self, channel: str) -> str:
         """Why NOMADS cannot post to the channel, in words for the person who chose it; empty where it can."""
@@ -169,6 +177,10 @@ class NoWorkspace:
     """The workspace of a process without chat: nothing is known."""
 
     def mail_of(self, user: str) -> str:
+        """Empty: profiles are not known."""
+        return ""
+
+    def name_of(self, user: str) -> str:
         """Empty: profiles are not known."""
         return ""
 
@@ -223,6 +235,15 @@ class Chat(Protocol):
 
     def show_home(self, person: str, home: Home) -> None:
         """Show this person that home tab."""
+
+    def post_direct(self, story: Story, steps: Sequence[Step], *, key: str) -> str:
+        """Tell the job's owner alone these steps; without any, that the job's card could not be posted.
+
+        Returns the message's timestamp.
+        """
+
+    def find_direct(self, story: Story, *, key: str) -> str | None:
+        """The timestamp of the message to the job's owner with that key, if it was posted."""
 
     def find(self, story: Story, *, thread: str | None, key: str) -> str | None:
         """The timestamp of the job's message with that key (or of the file of that name), if it was posted."""

@@ -17,6 +17,7 @@ from bot.domain.errors import InDoubt, UnknownJob
 from bot.domain.ids import misspelt
 from bot.domain.job import Job, Transition
 from bot.domain.messages import Home
+from bot.domain.outbox import GivenUp
 from bot.domain.states import FINAL, MISSED, UNFINISHED, JobState
 from bot.storage.engine import Database
 from bot.storage.transaction import Transaction
@@ -25,6 +26,8 @@ HOME_RUNNING = 10
 """Unfinished jobs that the home tab shows."""
 HOME_RECENT = 10
 """Ended jobs that the home tab shows."""
+HOME_GIVEN_UP = 5
+"""Effects that were given up which an admin's home tab shows."""
 PAGE = 10
 """Jobs on a page of a list."""
 ATTEMPTS = 20
@@ -175,6 +178,9 @@ class Queries:
             running = _page(transaction, UNFINISHED, actor=person, most=HOME_RUNNING).jobs
             recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)
             number = transaction.jobs.number_of(UNFINISHED, actor=person)
+            outbox, asks = transaction.outbox, self._access.commands(person)
+            given_up = outbox.given_up(most=HOME_GIVEN_UP) if asks else []
+            given_up_in_all = outbox.number_given_up() if asks else 0
         shown = {job.id for job in running}  # a job may end between the queries
         return Home(
             running=running,
@@ -182,7 +188,14 @@ class Queries:
             recent=[job for job in recent if job.id not in shown],
             saved=known.saved_token,
             preferences=known.preferences,
+            given_up=given_up,
+            given_up_in_all=given_up_in_all,
         )
+
+    def given_up(self, *, most: int) -> tuple[int, list[GivenUp]]:
+        """How many effects were given up, and the newest of them; for an admin's eyes."""
+        with self._database.read() as transaction:
+            return transaction.outbox.number_given_up(), transaction.outbox.given_up(most=most)
 
     def attempts(self, job: Job, *, actor: str) -> list[Job]:
         """The attempts that this job is one of, oldest first; at most ATTEMPTS up to the job, 2 * ATTEMPTS in all."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bot.application.addresses import Addresses
 from bot.application.ports import Compute, Volumes
 from bot.domain import checks, words
 from bot.domain.catalog import Catalog, Pipeline
@@ -46,7 +47,14 @@ class Reviewer:
     """Finds every mistake of a request at once."""
 
     def __init__(
-        self, *, catalog: Catalog, compute: Compute, volumes: Volumes, max_bytes: int, predictions: str = ""
+        self,
+        *,
+        catalog: Catalog,
+        compute: Compute,
+        volumes: Volumes,
+        addresses: Addresses,
+        max_bytes: int,
+        predictions: str = "",
     ) -> None:
         """`max_bytes` is the most one job may read.
 
@@ -55,6 +63,7 @@ class Reviewer:
         self._catalog = catalog
         self._compute = compute
         self._volumes = volumes
+        self._addresses = addresses
         self._max_bytes = max_bytes
         self.predictions = predictions
 
@@ -73,6 +82,8 @@ class Reviewer:
         request, box, errors = reading.request, reading.box, dict(reading.errors)
         if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
+        if "email" not in errors and (problem := self._addresses.outside(str(values.get("email") or "").strip())):
+            errors["email"] = problem
         pipeline = self._catalog.get(request.pipeline if request else str(values.get("pipeline") or "").strip())
         if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
             errors["pipeline"] = problem

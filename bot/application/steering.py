@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from bot.application.access import PATIENCE, Access
+from bot.application.addresses import Addresses
 from bot.application.ledger import Ledger
 from bot.application.people import People
 from bot.application.ports import Workspace
@@ -54,6 +55,7 @@ class Steering:
         submission: Submission,
         people: People,
         workspace: Workspace,
+        addresses: Addresses,
         access: Access,
     ) -> None:
         self._ledger = ledger
@@ -61,6 +63,7 @@ class Steering:
         self._submission = submission
         self._people = people
         self._workspace = workspace
+        self._addresses = addresses
         self._access = access
 
     def may_steer(self, job: Job, actor: str) -> bool:
@@ -117,7 +120,8 @@ class Steering:
             if said.trouble:
                 raise NomadsError(f"{said.trouble} “Edit and rerun” lets you choose the channel.")
         token = self._people.token_for(actor, token)
-        email = email or self._mail_for(job, actor)
+        known = "" if email else self._mail_for(job, actor)
+        email = email or ("" if self._addresses.trouble(known) else known)  # an address without mail is asked for anew
         if token is None or not email:
             return Needed(job=job, token=token is None, email=not email)
         left = max(LEAST_SECONDS, until - time.monotonic()) if typed and within else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bot.application.output import Output
 from bot.domain.catalog import Catalog
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.messages import Story
 from bot.domain.states import JobState
 
@@ -16,13 +17,13 @@ class Stories:
         self._catalog = catalog
         self._output = output
 
-    def of(self, job: Job) -> Story:
-        """The job's facts as of now; links to results are made anew, since some expire."""
+    def of(self, job: Job, audience: Audience) -> Story:
+        """The job's facts as of now, told to that audience; links to results are made anew, since they end."""
         pipeline = self._catalog.get(job.request.pipeline)
         return Story(
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
             size=job.size or job.request.box.voxels * (pipeline.channels if pipeline else 1),
-            links=self._output.links(job) if job.state is JobState.SUCCEEDED else (),
-            address=self._output.address(job),
+            links=self._output.links(job, audience) if job.state is JobState.SUCCEEDED else (),
+            address=self._output.page(job, audience),
         )

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from bot.application.access import Access, Posting
+from bot.application.addresses import Addresses
 from bot.application.forecast import Forecast
 from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
@@ -93,6 +94,7 @@ class Submission:
         people: People,
         tokens: TokenKeeper,
         access: Access,
+        addresses: Addresses,
     ) -> None:
         self._ledger = ledger
         self._database = ledger.database
@@ -101,6 +103,7 @@ class Submission:
         self._people = people
         self._tokens = tokens
         self._access = access
+        self._addresses = addresses
 
     def submit(self, form: Form, *, actor: str, key: str, within: float) -> Job | Question:
         """Accept a form that was submitted in chat. Returns the job, or the question that has to be answered first.
@@ -113,13 +116,14 @@ class Submission:
         token = self._people.token_for(actor, form.token) or form.token
         channel = str(form.values.get("channel") or "")
         posting = self._access.posting(actor, channel) if channel else lambda _: Posting(NO_CHANNEL)
-        errors: dict[str, str] = {}
+        unwanted = self._addresses.trouble(str(form.values.get("email") or "").strip())
+        errors = _by_field(unwanted)
         try:
             reviewed = self.review(form.values, token, within=max(LEAST_SECONDS, until - time.monotonic()))
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
-            errors = error.errors
+            errors |= error.errors
         said = posting(max(LEAST_SECONDS, until - time.monotonic()))  # asked while BOSS was
         if said.trouble:
             errors["channel"] = said.trouble
@@ -155,7 +159,13 @@ class Submission:
         none either.
         """
         until = time.monotonic() + within
-        answered = self._reviewer.ask(reviewed, within=within)
+        errors = _by_field(self._addresses.trouble(reviewed.request.email))
+        try:
+            answered = self._reviewer.ask(reviewed, within=within)
+        except InvalidRequest as error:
+            errors |= error.errors
+        if errors:
+            raise InvalidRequest(errors)
         expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
         with self._database.read() as transaction:  # last: a twin may have begun meanwhile
             twin = transaction.jobs.same_work(self._work(reviewed))
@@ -198,6 +208,8 @@ class Submission:
         key = f"retry:{job.id}"
         try:
             reviewed = self.review({**job.request.typed, "email": email}, token, within=within)
+            if errors := _by_field(self._addresses.trouble(email)):
+                raise InvalidRequest(errors)
             if within:
                 self._reviewer.ask(reviewed, within=within)
         except InvalidRequest:
@@ -285,6 +297,11 @@ class Submission:
         """A digest of the work: requests with equal digests do the same."""
         said = "\n".join([reviewed.request.results_key, reviewed.pipeline.release, self._reviewer.predictions])
         return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _by_field(unwanted: str) -> dict[str, str]:
+    """What is wrong with a mail address, as an error of its field."""
+    return {"email": unwanted} if unwanted else {}
 
 
 def _question(proposal: Proposal) -> Question:

@@ -19,6 +19,11 @@ SERVED_BY_THE_BOT = False
 WATCH_INTERVAL = 10.0
 """Seconds between two looks at running jobs: a look is one call for every hundred jobs."""
 
+NO_WEB = (
+    "NOMADS_PUBLIC_URL is not set: links to results are S3's own, one for each file, and end with the credentials that "
+    "sign them. Set it to the address at which people reach this bot, and its own pages show the results."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AwsBackend:
@@ -28,14 +33,13 @@ class AwsBackend:
     logs: CloudWatchLogs
     results: S3Results
     secrets: AwsSecrets
-    served: None = None
     watch_interval: float = WATCH_INTERVAL
-    announcement: str = ""
+    announcement: str
     config: AwsConfig
     clients: Clients
 
 
-def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], bytes], base_url: str) -> AwsBackend:
+def backend(settings: Settings, *, tokens: object, key_for: Callable[[str], bytes]) -> AwsBackend:
     """The adapters for the account that NOMADS_AWS_… names. No call to AWS is made.
 
     Raises NomadsError, which names every missing setting.
@@ -50,6 +54,7 @@ def backend(_settings: Settings, *, tokens: object, key_for: Callable[[str], byt
         logs=CloudWatchLogs(config=config, stream_of=compute.stream_of, clients=clients),
         results=S3Results(config=config, clients=clients),
         secrets=AwsSecrets(config=config, clients=clients, key=key_for("fingerprints")),
+        announcement="" if settings.public_url else NO_WEB,
         config=config,
         clients=clients,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.config import AwsConfig
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 32
 """Connections of a client; further threads wait for one."""
+
+WEEK = 7 * 24 * 3600
+"""Seconds for which AWS lets an address be signed at most."""
 
 _PATIENCE = frozenset(
     {
@@ -150,6 +155,22 @@ class Clients:
         if not region:
             raise Refused("No AWS region is set: set NOMADS_AWS_REGION.")
         return region
+
+    def credentials_end(self) -> datetime | None:
+        """When the credentials in use end, to a second and never too late; None: in more than a week, or not known.
+
+        Credentials that end soon are renewed first, as before any request, so what is signed next ends no earlier.
+        """
+        credentials: Any = self.session.get_credentials()
+        if not hasattr(credentials, "refresh_needed"):  # keys without an end, or temporary ones that tell none
+            return None
+        credentials.get_frozen_credentials()
+        at = datetime.now(UTC)
+        # botocore does not tell the time itself, but whether it is nearer than any number of seconds.
+        if not credentials.refresh_needed(WEEK):
+            return None
+        lasts = bisect_left(range(WEEK), True, key=lambda seconds: bool(credentials.refresh_needed(seconds + 1)))
+        return at.replace(microsecond=0) + timedelta(seconds=lasts)
 
     @property
     def console(self) -> str:

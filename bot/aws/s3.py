@@ -10,10 +10,12 @@ from urllib.parse import quote
 from bot.aws.clients import Clients, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, Opened, ResultFile, shown_as
 
 PART = 8 * 2**20
 """Bytes of one part of a long file; S3 takes 10,000 parts."""
+REDIRECT = 300
+"""Seconds for which an address works to which the bot sends a browser."""
 
 
 class S3Results:
@@ -31,11 +33,6 @@ class S3Results:
     def uri(self, folder: str) -> str:
         """The folder's URI, `s3://bucket/folder/`."""
         return f"s3://{self._bucket}/{_key(folder)}/"
-
-    def address(self, folder: str) -> str:
-        """The folder's address in the S3 console, for people who may sign in to the account."""
-        prefix = quote(f"{_key(folder)}/", safe="")
-        return f"{self._clients.console}/s3/buckets/{self._bucket}?region={self._clients.region}&prefix={prefix}"
 
     def list(self, folder: str) -> list[ResultFile]:
         """The folder's files, by name; empty where there is no such folder."""
@@ -62,19 +59,43 @@ class S3Results:
                     raise Refused(f"{name} has {answer['ContentLength']} bytes; at most {limit} are read.")
                 return body.read()
 
+    def open(self, folder: str, name: str) -> Opened:
+        """A file, read from S3 as it is asked for. Raises NotFound where it is absent."""
+        key = _key(folder, name)
+        with translated(f"S3 did not give the result {name}"):
+            answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
+        return Opened(answer["ContentLength"], _Body(answer["Body"], name))
+
     def link(self, folder: str, name: str) -> Link:
         """A signed address of one file, whether or not it exists; void once the signing credentials have expired."""
-        lifetime = timedelta(seconds=self._config.link_lifetime)
+        return self._signed(_key(folder, name), seconds=self._config.link_lifetime)
+
+    def redirect(self, folder: str, name: str) -> Link:
+        """A signed address of one file for REDIRECT seconds, shown or saved by its name. Raises NotFound."""
+        key = _key(folder, name)
+        with translated(f"S3 did not give the result {name}"):
+            self._clients.s3.head_object(Bucket=self._bucket, Key=key)
+        kind = shown_as(name)
+        saved = f"attachment; filename*=utf-8''{quote(name.rpartition('/')[2], safe='')}"
+        return self._signed(
+            key,
+            seconds=REDIRECT,
+            ResponseContentType=kind or "application/octet-stream",
+            ResponseContentDisposition="inline" if kind else saved,
+            ResponseCacheControl="no-store",
+        )
+
+    def _signed(self, key: str, *, seconds: int, **more: str) -> Link:
+        """The signed address. It ends with the signature, or with the credentials where they end before."""
         with translated("S3 could not sign a link"):
+            before = self._clients.credentials_end()
+            # Signed for this second or a later one, so the end told errs on the early side.
+            expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds - 1)
             url = self._clients.s3.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": _key(folder, name)},
-                ExpiresIn=self._config.link_lifetime,
+                "get_object", Params={"Bucket": self._bucket, "Key": key, **more}, ExpiresIn=seconds
             )
-            # Signed for this second or an earlier one, so `expires` errs on the early side.
-            expires = datetime.now(UTC).replace(microsecond=0) + lifetime - timedelta(seconds=1)
-            credentials_end = self._credentials_end()
-        return Link(url=url, expires=min(expires, credentials_end) if credentials_end else expires)
+            after = self._clients.credentials_end()  # another thread may have renewed them meanwhile
+        return Link(url=url, expires=min(end for end in (expires, before, after) if end))
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write a file, in parts if it is long, with one part in memory at a time. A `.txt` is served as UTF-8."""
@@ -91,17 +112,28 @@ class S3Results:
                 Config=TransferConfig(multipart_chunksize=PART, multipart_threshold=PART, use_threads=False),
             )
 
-    def _credentials_end(self) -> datetime | None:
-        """When the credentials in use expire; None where they do not, or botocore does not tell."""
-        credentials: Any = self._clients.session.get_credentials()
-        end = getattr(credentials, "_expiry_time", None)  # botocore has no public name for it
-        return end.astimezone(UTC) if isinstance(end, datetime) else None
-
     @property
     def _bucket(self) -> str:
         if not self._config.bucket:
             raise Refused("No bucket is set: set NOMADS_AWS_BUCKET.")
         return self._config.bucket
+
+
+class _Body:
+    """The body of an answer, with botocore's errors translated."""
+
+    def __init__(self, body: Any, name: str) -> None:
+        self._body = body
+        self._name = name
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` further bytes; none at the end."""
+        with translated(f"S3 did not give all of {self._name}"):
+            return bytes(self._body.read(size))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._body.close()
 
 
 class _Stream:

@@ -12,6 +12,7 @@ from threading import Lock
 from pydantic import BaseModel, ConfigDict
 
 from bot.domain.errors import NomadsError
+from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
@@ -91,6 +92,8 @@ class Job(BaseModel):
     cancelled_by: str | None = None
     """Who asked for the job's end."""
     cancelled_at: datetime | None = None
+    unposted: str = ""
+    """Why its card could not be posted to its channel, in words for a person; empty: it was, or still may be."""
     attempt: int = 1
     """Which attempt of people's at the request the job is: one more than the job that it tries again."""
     compute_attempt: int = 1
@@ -124,6 +127,11 @@ class Job(BaseModel):
     def mail_for(self, person: str) -> str:
         """The address its mails go to, where that may be shown to this person: to its owner. Else empty."""
         return self.request.email if person == self.actor else ""
+
+    @property
+    def owner_in_chat(self) -> bool:
+        """Whether its owner can be reached in chat: they asked for it there, and not at a terminal."""
+        return not self.actor.startswith(TERMINAL)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bot.domain.job import Job
+from bot.domain.outbox import GivenUp
 from bot.domain.people import Preferences, SavedToken
 from bot.domain.results import Link
 from bot.domain.states import JobState
@@ -22,6 +23,8 @@ class Mail:
     html: str
     message_id: str
     """`<unique@domain>`, with the angle brackets."""
+    unsubscribe: str = ""
+    """The address at which whoever reads the mail ends such mail: GET asks, POST does it. Empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,9 @@ class Home:
     recent: Sequence[Job]
     saved: SavedToken | None
     preferences: Preferences
+    given_up: Sequence[GivenUp] = ()
+    """For an admin: the newest of the effects that were given up."""
+    given_up_in_all: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +64,7 @@ class Story:
     links: Sequence[tuple[str, Link]] = ()
     """Title and address of each result."""
     address: str = ""
-    """Where the results folder is looked at."""
+    """Where the results folder is looked at; empty: in no browser."""
     mention: str | None = None
     """The user id of the person a reply mentions, so that chat notifies them; None: nobody."""
     helpers: Sequence[str] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     CARD = "card"
     REPLY = "reply"
     PREVIEW = "preview"
+    DIRECT = "direct"
     EDIT = "edit"
     HOME = "home"
     NOTICE = "notice"
@@ -37,6 +39,16 @@ class Kind(StrEnum):
         """The lane of effects of this kind."""
         return _LANES[self]
 
+    @property
+    def meaning(self) -> str:
+        """What the effect does, in words for an admin."""
+        return _MEANINGS[self]
+
+    @property
+    def final(self) -> bool:
+        """Whether giving up an effect of this kind decides what becomes of the job, so that it is not tried again."""
+        return self in (Kind.CHECK, Kind.SUBMIT, Kind.CANCEL)
+
 
 _LANES = {
     Kind.CHECK: Lane.COMPUTE,
@@ -46,12 +58,47 @@ _LANES = {
     Kind.CARD: Lane.CHAT,
     Kind.REPLY: Lane.CHAT,
     Kind.PREVIEW: Lane.CHAT,
+    Kind.DIRECT: Lane.CHAT,
     Kind.EDIT: Lane.EDIT,
     Kind.HOME: Lane.HOME,
     Kind.NOTICE: Lane.HOME,  # a job whose card cannot be posted must not hold up what admins are told
     Kind.MAIL_ACCEPTED: Lane.MAIL,
     Kind.MAIL_FINISHED: Lane.MAIL,
 }
+
+_MEANINGS = {
+    Kind.CHECK: "check with BOSS",
+    Kind.SUBMIT: "submission",
+    Kind.CANCEL: "cancellation",
+    Kind.COLLECT: "collection of the results",
+    Kind.CARD: "card",
+    Kind.REPLY: "reply",
+    Kind.PREVIEW: "preview",
+    Kind.DIRECT: "direct message to its owner",
+    Kind.EDIT: "edit of the card",
+    Kind.HOME: "home tab",
+    Kind.NOTICE: "direct message to an admin",
+    Kind.MAIL_ACCEPTED: "mail about the acceptance",
+    Kind.MAIL_FINISHED: "mail about the end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An effect that was given up. It is kept for good, and may be tried again."""
+
+    job_id: str
+    kind: Kind
+    subject: str
+    at: datetime
+    """When it was given up."""
+    error: str
+    """Why, in words for a person."""
+
+    @property
+    def meaning(self) -> str:
+        """What was not done, in words for an admin."""
+        return f"{self.kind.meaning} {self.subject}" if self.kind is Kind.REPLY else self.kind.meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +109,7 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
-    """Number of a REPLY; of a NOTICE what `Stalls` makes it; empty for other kinds."""
+    """Number of a REPLY; `card` or `end` for a DIRECT; of a NOTICE what `Stalls` makes it; empty for other kinds."""
     attempts: int
     """How often the effect was claimed, this time included."""
     in_doubt: bool

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, BinaryIO, Protocol
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
@@ -26,26 +30,48 @@ class ResultFile:
     size: int
 
 
-@dataclass(frozen=True)
-class OpenedFile:
-    """A result that is open for reading, whatever becomes of its name meanwhile; whoever asked for it closes it."""
+class Readable(Protocol):
+    """A file that is read from its beginning to its end."""
 
-    file: BinaryIO
-    status: os.stat_result
-    """What the file was when it was opened: its size in bytes, and when it was last changed."""
+    def read(self, size: int, /) -> bytes:
+        """At most `size` further bytes; none at the end."""
+
+    def close(self) -> None:
+        """Give the file back."""
 
 
-class ServedResults(Protocol):
-    """Results that the bot serves itself, below addresses that hold a signature of their folder."""
+PIECE = 256 * 1024
+"""Bytes of a file that are held at a time while it is handed on."""
 
-    def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; compared in constant time."""
 
-    def list(self, folder: str) -> list[ResultFile]:
-        """The folder's files, by name; empty where there is no such folder."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A result that is open for reading, whatever becomes of its name. Its owner exhausts `pieces`, or closes it."""
 
-    def open(self, signature: str, folder: str, name: str) -> OpenedFile:
-        """The file behind an address, open. Raises NotFound alike for a missing file and for a wrong signature."""
+    size: int
+    """Bytes."""
+    file: Readable
+    status: os.stat_result | None = None
+    """What the file was when it was opened, where it is one of this machine; `file` then has a descriptor."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content in pieces of at most PIECE bytes; the file is closed with the iteration."""
+        with closing(self.file):
+            while piece := self.file.read(PIECE):
+                yield piece
+
+
+_SHOWN = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def shown_as(name: str) -> str:
+    """The media type in which a browser shows such a file; empty where it should save the file instead."""
+    return _SHOWN.get(PurePosixPath(name).suffix.lower(), "")
 
 
 class Unreadable(NomadsError):
@@ -84,6 +110,22 @@ class Finding(BaseModel):
     media_type: Annotated[Line, Field(max_length=127)] = "application/octet-stream"
 
 
+def _density(value: Any) -> float | None:
+    """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
+    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(value) if fit else None
+
+
+def _version(value: Any) -> str:
+    """The pipeline's own version, of the versions that a program names."""
+    said = value.get("pipeline") if isinstance(value, dict) else value
+    return said if isinstance(said, str) and said.isprintable() and len(said) <= MAX_VERSION else ""
+
+
+MAX_VERSION = 64
+"""Characters of a pipeline's version, at most."""
+
+
 class Summary(BaseModel):
     """What a finished job found: the bounded, checked part of its results.json (data from outside, never trusted)."""
 
@@ -95,6 +137,10 @@ class Summary(BaseModel):
         Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
     ) = None
     notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
+    density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
+    """Synapses per cubic micrometre."""
+    version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
+    """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
 
     @classmethod
     def read(cls, content: bytes) -> Summary:

@@ -27,14 +27,13 @@ class LocalBackend:
     compute: LocalCompute
     logs: LocalLogs
     results: LocalResults
-    served: LocalResults
     secrets: None = None
     watch_interval: float = WATCH_INTERVAL
     announcement: str
 
 
-def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes], base_url: str) -> LocalBackend:
-    """This machine's adapters. `tokens` opens sealed rows; results have addresses below `base_url`, or file:// ones.
+def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes]) -> LocalBackend:
+    """This machine's adapters. `tokens` opens sealed rows.
 
     Raises NomadsError where programs are to run as another user and cannot.
     """
@@ -44,9 +43,6 @@ def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], byte
     tighten(data / "results", folders=FOLDER_MODE, files=FILE_MODE)
     if users:
         data.chmod(PASSAGE_MODE)
-    results = LocalResults(
-        folder=data / "results", base_url=base_url, key=key_for("results"), owners=[user.uid for user in users]
-    )
     return LocalBackend(
         compute=LocalCompute(
             folder=data / "runs",
@@ -58,8 +54,7 @@ def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], byte
             scratch=data / "scratch",
         ),
         logs=LocalLogs(folder=data / "runs"),
-        results=results,
-        served=results,
+        results=LocalResults(folder=data / "results", owners=[user.uid for user in users]),
         announcement=(
             f"Programs run on this machine itself, at most {settings.local_slots} at once; they share its memory and "
             f"processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch.{trusted}"

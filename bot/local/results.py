@@ -1,4 +1,4 @@
-"""Results on this machine: a folder, served by the bot under signed addresses.
+"""Results on this machine: a folder. People reach it through the bot's web, or on the machine itself.
 
 Programs write the folders, and a program is not trusted. So every part of a path is opened below the one before it and
 no link is followed: what was checked is what is read, whatever a program puts in its place meanwhile.
@@ -7,18 +7,17 @@ no link is followed: what was checked is what is read, whatever a program puts i
 from __future__ import annotations
 
 import errno
-import hmac
 import os
 import re
 import secrets as entropy
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, OpenedFile, ResultFile
+from bot.domain.results import Link, Opened, ResultFile
 from bot.local.confinement import FILE_MODE, FOLDER_MODE
 from bot.local.runs import disk
 
@@ -30,29 +29,16 @@ _IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 class LocalResults:
-    """Results in a folder of this machine.
+    """The port Results in a folder of this machine."""
 
-    An address under `base_url` holds a signature of its folder: who has the link can read that folder and no other.
-    Without a base URL addresses are `file://` URIs.
-    """
-
-    def __init__(self, *, folder: Path, base_url: str, key: bytes, owners: Collection[int] = ()) -> None:
+    def __init__(self, *, folder: Path, owners: Collection[int] = ()) -> None:
         """`owners` are the ids of users whose files are results too, beside those of the bot's own user."""
         self._root = folder.absolute()
         self._owners = owners
-        self._base_url = base_url.rstrip("/")
-        self._key = key
 
     def uri(self, folder: str) -> str:
         """The folder's URI, `file:///…/folder/`, percent-encoded."""
         return self._folder(folder).as_uri() + "/"
-
-    def address(self, folder: str) -> str:
-        """The folder's address, `{base_url}/results/{signature}/{folder}/`, below which relative links work."""
-        if not self._base_url:
-            return self.uri(folder)
-        self._folder(folder)
-        return f"{self._base_url}/results/{self.signature(folder)}/{quote(folder)}/"
 
     def list(self, folder: str) -> list[ResultFile]:
         """The folder's files that can be opened, by name."""
@@ -68,17 +54,20 @@ class LocalResults:
 
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """The file's content. Raises NotFound where it is absent, Refused where it has more than `limit` bytes."""
-        with disk("The results folder"), self.open_file(folder, name).file as file:
+        with disk("The results folder"), closing(self.open(folder, name).file) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise Refused(f"{name} has more than {limit} bytes.")
         return content
 
     def link(self, folder: str, name: str) -> Link:
-        """The file's address below the folder's. Raises Refused for a name that leads out of the folder."""
+        """The file's `file://` URI. Raises Refused for a name that leads out of the folder."""
         if not _stays_inside(name):
             raise Refused("A result's name stays within its folder.")
-        return Link(self.address(folder) + quote(name))
+        return Link(self.uri(folder) + quote(name))
+
+    def redirect(self, folder: str, name: str) -> None:
+        """None: only the bot can read its folder."""
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write the file beside its place, then move it there; a link in its place is replaced, not followed.
@@ -97,21 +86,7 @@ class LocalResults:
                     raise Refused("Another file, folder or link is in the way of this result.") from None
                 raise
 
-    def signature(self, folder: str) -> str:
-        """The signature with which anybody may read that folder: 32 hexadecimal digits."""
-        return hmac.digest(self._key, b"results:" + folder.encode(), "sha256").hex()[:32]
-
-    def admits(self, signature: str, folder: str) -> bool:
-        """Whether that is the folder's signature; compared in constant time."""
-        return hmac.compare_digest(self.signature(folder).encode(), signature.encode(errors="replace"))
-
-    def open(self, signature: str, folder: str, name: str) -> OpenedFile:
-        """The file behind an address. Raises NotFound alike for a missing file and for a wrong signature."""
-        if not self.admits(signature, folder):
-            raise NotFound("There is no such file.")
-        return self.open_file(folder, name)
-
-    def open_file(self, folder: str, name: str) -> OpenedFile:
+    def open(self, folder: str, name: str) -> Opened:
         """Open a result, which its caller closes. Raises NotFound for all that is no result.
 
         A result is a regular file without other hard links, reached through no symbolic link, that belongs to the
@@ -131,7 +106,7 @@ class LocalResults:
         if not self._is_result(status):
             os.close(descriptor)
             raise missing
-        return OpenedFile(os.fdopen(descriptor, "rb"), status)
+        return Opened(status.st_size, os.fdopen(descriptor, "rb"), status)
 
     def _is_result(self, status: os.stat_result) -> bool:
         # A hard link may be to any file of the disk, such as the bot's key.

@@ -106,6 +106,9 @@ def mime(mail: Mail, *, sender: str) -> EmailMessage:
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = _message_id(mail.message_id)
     message["Auto-Submitted"] = "auto-generated"  # keeps holiday answers away (RFC 3834)
+    if mail.unsubscribe:  # mail programs show it as a button of their own (RFC 2369, RFC 8058)
+        message["List-Unsubscribe"] = f"<{_plain(mail.unsubscribe)}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(mail.text, cte="quoted-printable")  # passes servers without 8BITMIME
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     return message
@@ -119,6 +122,12 @@ def _address(text: str, whose: str, *, plain: bool = False) -> Address:
         return Address(display_name=name, addr_spec=address)
     except (ValueError, IndexError, MessageError):
         raise Refused(f"The {whose} mail address is not one plain address.") from None
+
+
+def _plain(url: str) -> str:
+    if not url.isascii() or not url.isprintable() or any(c in url for c in "<> ") or len(url) > _MAX_MESSAGE_ID:
+        raise Refused("The address that ends mail is not a plain one.")
+    return url
 
 
 def _message_id(text: str) -> str:

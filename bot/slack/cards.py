@@ -89,7 +89,7 @@ def card(story: Story) -> list[Block]:
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        context(" · ".join([f"Job `{job.id}`", *_attempts(job), f"results: {words.link(story.address, 'folder')}"])),
+        context(" · ".join([f"Job `{job.id}`", *_attempts(job), *_folder(story)])),
         ActionsBlock(elements=buttons(job)),
     ]
 
@@ -125,13 +125,19 @@ def _sure(job: Job) -> ConfirmObject:
 
 
 def row(job: Job) -> str:
-    """The job as an entry of a list: two lines in Slack's mark-up."""
+    """The job as an entry of a list: two lines in Slack's mark-up, and a third where its card could not be posted."""
     request = job.request
     volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
     return (
         f"`{job.id}` {state(job)}{_progress(job).replace(chr(10), ' ')}\n"
         f"{words.mrkdwn(request.pipeline)} on {volume}, {request.box} · {who(job.actor)} · {moment(job.accepted_at)}"
+        + (f"\n{unposted(job)}" if job.unposted else "")
     )
+
+
+def unposted(job: Job) -> str:
+    """That the job's card could not be posted, and why."""
+    return f"⚠️ Its card could not be posted to <#{job.request.channel}>: {words.mrkdwn(job.unposted)}"
 
 
 def context(text: str) -> ContextBlock:
@@ -171,6 +177,7 @@ def home(shown: Home) -> dict[str, Any]:
         HeaderBlock(text="Recent"),
         *(_tall(shown.recent) or [section("Nothing has ended yet.")]),
         DividerBlock(),
+        *_given_up(shown),
         *_wishes(shown),
     ]
     return View(type="home", blocks=blocks).to_dict()
@@ -181,6 +188,23 @@ def _tall(jobs: Sequence[Job]) -> list[Block]:
     for job in jobs:
         blocks += [section(row(job)), ActionsBlock(block_id=f"job-{job.id}", elements=buttons(job))]
     return blocks
+
+
+def _given_up(shown: Home) -> list[Block]:
+    """For an admin: what was given up, and how it is tried again."""
+    if not shown.given_up:
+        return []
+    lines = [
+        f"• `{one.job_id}` {one.meaning}, {moment(one.at)}: {words.mrkdwn(words.shortened(one.error, 300))}"
+        for one in shown.given_up
+    ]
+    more = shown.given_up_in_all - len(shown.given_up)
+    count = f"and {more} more; `nomads doctor` shows the newest. " if more > 0 else ""
+    return [
+        HeaderBlock(text="Given up"),
+        *(section(text) for text in packed(lines)),
+        context(f"{count}`nomads replay JOB` or `nomads replay --all` on the bot's machine tries them again."),
+    ]
 
 
 def _wishes(shown: Home) -> list[Block]:
@@ -245,6 +269,10 @@ def state(job: Job) -> str:
 
 def _at(when: datetime | None) -> str:
     return f", {moment(when)}" if when else ""
+
+
+def _folder(story: Story) -> list[str]:
+    return [f"results: {words.link(story.address, 'folder')}"] if story.address else []
 
 
 def _attempts(job: Job) -> list[str]:
@@ -320,10 +348,10 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
     ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note
     if ended and job.state is JobState.SUCCEEDED:
-        folder = words.link(story.address, "All files")
+        folder = [words.link(story.address, "All files")] if story.address else []
         lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
-        texts += packed(_fitting(lines, BLOCKS - len(folder) - sum(map(len, texts)))) + packed([folder])
+        texts += packed(_fitting(lines, BLOCKS - sum(map(len, [*folder, *texts])))) + packed(folder)
     elif ended:
         if job.log_tail:
             texts += log(job.log_tail)
@@ -334,6 +362,19 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         button = _button(EDIT, "Edit and resubmit", job)
         blocks += [context(f"For {who(job.actor)}"), ActionsBlock(elements=[button])]
     return blocks
+
+
+def direct(story: Story, steps: Sequence[Step]) -> list[Block]:
+    """A direct message to the job's owner: the steps, or that the job's card could not be posted to its channel."""
+    job, request = story.job, story.job.request
+    volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
+    about = f"*{words.mrkdwn(story.pipeline_title)}* on {volume}, {request.box}, job `{job.id}`"
+    if steps:
+        where = unposted(job) if job.unposted else f"⚠️ Its thread in <#{request.channel}> takes no more replies."
+        return [section(f"{about}\n{where}"), *reply(story, steps)]
+    goes_on = "The job goes on all the same, and you will hear of its end here."
+    ask = f"`/nomads status {job.id}` says how it is."
+    return [section(f"{about}\n{unposted(job)}\n{ask if job.ended else f'{goes_on} {ask}'}")]
 
 
 def _fitting(lines: Sequence[str], room: int) -> list[str]:

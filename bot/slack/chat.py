@@ -131,6 +131,14 @@ class SlackChat:
         """Send a direct message. An answer that is lost lets it be sent twice: the app reads no direct messages."""
         self._call("chat.postMessage", lambda: self._client.chat_postMessage(channel=person, text=words.mrkdwn(text)))
 
+    def post_direct(self, story: Story, steps: Sequence[Step], *, key: str) -> str:
+        """Tell the job's owner alone these steps; without any, that the job's card could not be posted.
+
+        Slack opens the direct message by itself where a message goes to a person's id.
+        """
+        told = cards.direct(story, steps)
+        return self._post(story, told, cards.plain(told), key=key, thread=None, channel=story.job.actor)
+
     def show_home(self, person: str, home: Home) -> None:
         """Publish the home tab. Raises Refused for a person who has left the workspace."""
         self._call("views.publish", lambda: self._client.views_publish(user_id=person, view=cards.home(home)))
@@ -140,8 +148,23 @@ class SlackChat:
 
         None also where the history may not be read: a message posted twice is better than one that is lost.
         """
+        return self._search(story, lambda: story.job.request.channel or "", thread, key)
+
+    def find_direct(self, story: Story, *, key: str) -> str | None:
+        """The timestamp of the direct message with that key; None also where it may not be read."""
+
+        def conversation() -> str:
+            answer = self._call("conversations.open", lambda: self._client.conversations_open(users=story.job.actor))
+            found = answer.get("channel")
+            if not isinstance(found, dict) or not found.get("id"):
+                raise Unavailable("Slack opened a direct message without saying which one it is.")
+            return str(found["id"])
+
+        return self._search(story, conversation, None, key)
+
+    def _search(self, story: Story, place: Callable[[], str], thread: str | None, key: str) -> str | None:
         try:
-            for message in self._messages(story, thread):
+            for message in self._messages(story, place(), thread):
                 payload = (message.get("metadata") or {}).get("event_payload") or {}
                 names = [file.get("name") for file in message.get("files") or []]
                 if payload.get("key") == key or key in names:
@@ -150,8 +173,7 @@ class SlackChat:
             log.warning("Job %s: the channel's history cannot be searched: %s", story.job.id, error)
         return None
 
-    def _messages(self, story: Story, thread: str | None) -> Iterator[dict[str, Any]]:
-        channel = story.job.request.channel or ""
+    def _messages(self, story: Story, channel: str, thread: str | None) -> Iterator[dict[str, Any]]:
         since = f"{story.job.accepted_at.timestamp() - CLOCK_SKEW:.6f}"
         more: dict[str, Any] = {"limit": 200, "include_all_metadata": True}
         while True:
@@ -176,8 +198,17 @@ class SlackChat:
                 return
             more["cursor"] = cursor
 
-    def _post(self, story: Story, blocks: Sequence[Block], text: str, *, key: str, thread: str | None) -> str:
-        channel = story.job.request.channel or ""
+    def _post(
+        self,
+        story: Story,
+        blocks: Sequence[Block],
+        text: str,
+        *,
+        key: str,
+        thread: str | None,
+        channel: str | None = None,
+    ) -> str:
+        channel = channel or story.job.request.channel or ""
         answer = self._call(
             "chat.postMessage",
             lambda: self._client.chat_postMessage(

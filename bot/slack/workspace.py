@@ -38,6 +38,7 @@ class _Channel:
 
 @dataclass(frozen=True)
 class _Person:
+    name: str
     mail: str
     teams: frozenset[str]
     """The workspaces that the person belongs to; empty: the person is gone, unknown, or no person."""
@@ -62,6 +63,11 @@ class SlackWorkspace:
         """The address in the person's profile; empty where it is not known."""
         person = self._once("person", user, self._ask_person)
         return person.mail if person else ""
+
+    def name_of(self, user: str) -> str:
+        """The name by which others know the person; empty where it is not known."""
+        person = self._once("person", user, self._ask_person)
+        return person.name if person else ""
 
     def trouble_with(self, channel: str) -> str:
         """Why the bot cannot post to the channel, in words for a person; empty where it can, or nothing is known."""
@@ -113,13 +119,15 @@ class SlackWorkspace:
         except SlackApiError as error:
             if error.response.get("error") not in _NOBODY:
                 raise
-            return _Person(mail="", teams=frozenset(), guest=False)
+            return _Person(name="", mail="", teams=frozenset(), guest=False)
         teams = {found.get("team_id"), *((found.get("enterprise_user") or {}).get("teams") or ())} - {None}
         if not teams:
             return None
+        profile = found.get("profile") or {}
         gone = any(found.get(name) for name in ("deleted", "is_bot", "is_stranger"))
         return _Person(
-            mail=str((found.get("profile") or {}).get("email") or ""),
+            name=str(profile.get("display_name") or profile.get("real_name") or found.get("name") or ""),
+            mail=str(profile.get("email") or ""),
             teams=frozenset() if gone else frozenset(teams),
             guest=bool(found.get("is_restricted") or found.get("is_ultra_restricted")),
         )

@@ -333,7 +333,7 @@ class Database:
         A SQLite file is checked for damage first, unless it is larger than CHECKED_AT_START.
         """
         self._check_file()
-        with self.begin() as transaction:
+        with self.read() as transaction:  # without the lock that another process may hold while it migrates
             if is_current(transaction.connection):
                 return
         if not self.single_writer:

@@ -10,6 +10,9 @@ from sqlalchemy.engine import Connection
 from bot.domain.errors import NomadsError
 from bot.storage.tables import MIGRATIONS, REVISION
 
+MIGRATING_SECONDS = 60
+"""How long a process waits for another one that migrates the same SQLite file."""
+
 
 def is_current(connection: Connection) -> bool:
     """Whether the database has the newest migration."""
@@ -24,12 +27,15 @@ def upgrade_sqlite(connection: Connection) -> None:
     # SQLite changes a table by making it anew, and refuses that while foreign keys refer to the table. The pragma has
     # no effect within a transaction.
     raw.execute("PRAGMA foreign_keys=OFF")
+    patience = raw.execute("PRAGMA busy_timeout").fetchone()[0]
+    raw.execute(f"PRAGMA busy_timeout={MIGRATING_SECONDS * 1000}")
     try:
         with connection.begin():
             upgrade(connection)
             if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise NomadsError("The database cannot be brought up to date: it has rows that belong to nothing.")
     finally:
+        raw.execute(f"PRAGMA busy_timeout={patience}")
         raw.execute("PRAGMA foreign_keys=ON")
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bot.domain import words
-from bot.domain.outbox import Effect, Kind, Lane
+from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import TERMINAL
 from bot.storage.tables import SKEW, Utc, effects, jobs
 
@@ -62,7 +62,27 @@ _FINISH = (
     .where(
         effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"), effects.c.done_at.is_(None)
     )
-    .values(done_at=sa.bindparam("at", type_=Utc), error=sa.bindparam("note"))
+    .values(
+        done_at=sa.bindparam("at", type_=Utc),
+        error=sa.bindparam("note"),
+        given_up=sa.bindparam("for_good", type_=sa.Boolean),
+    )
+)
+_REPLAY = (
+    effects.update()
+    .where(effects.c.id == sa.bindparam("again"))
+    .values(
+        given_up=False,
+        done_at=None,
+        lease=None,
+        leased_until=None,
+        due_at=sa.bindparam("at", type_=Utc),
+        enqueued_at=sa.bindparam("at", type_=Utc),
+        as_of=sa.bindparam("at", type_=Utc),
+        attempts=0,
+        faults=0,
+        in_doubt=True,
+    )
 )
 _AHEAD = sa.select(effects.c.id, effects.c.due_at, effects.c.leased_until, effects.c.as_of).where(
     effects.c.done_at.is_(None), effects.c.as_of > sa.bindparam("latest", type_=Utc)
@@ -260,8 +280,27 @@ class Outbox:
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
         note = words.printable(error)[:MAX_ERROR] if error else None
-        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note}
+        given_up = note is not None and not effect.kind.final
+        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note, "for_good": given_up}
         return bool(self._connection.execute(_FINISH, values).rowcount)
+
+    def given_up(self, job_id: str | None = None, *, most: int | None = None) -> list[GivenUp]:
+        """Effects that were given up (of that job, where named), the newest first; at most so many, where named."""
+        rows = self._connection.execute(
+            _given_up(job_id).order_by(effects.c.done_at.desc(), effects.c.id.desc()).limit(most)
+        )
+        return [_as_given_up(row) for row in rows]
+
+    def number_given_up(self) -> int:
+        """How many effects were given up, and not tried again since."""
+        return self._connection.scalar(sa.select(sa.func.count()).select_from(effects).where(effects.c.given_up)) or 0
+
+    def replay(self, job_id: str | None = None, *, at: datetime) -> list[GivenUp]:
+        """Make effects that were given up (of that job, where named) due again, in doubt; returns them in order."""
+        rows = self._connection.execute(_given_up(job_id).order_by(effects.c.id).with_for_update()).all()
+        if rows:
+            self._connection.execute(_REPLAY, [{"again": row.id, "at": at} for row in rows])
+        return [_as_given_up(row) for row in rows]
 
     def open(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
         """How many effects are not done yet (for that job, of that kind, where named)."""
@@ -281,3 +320,14 @@ def _claimable(lane: Lane, *, job_id: str | None, of_chat: bool) -> sa.Select[An
     if lane is Lane.COMPUTE:
         ours |= jobs.c.cancelled_by.is_not(None) | jobs.c.actor.startswith(TERMINAL)
     return query.where(sa.exists().where(jobs.c.id == effects.c.job_id, ours))
+
+
+def _given_up(job_id: str | None) -> sa.Select[Any]:
+    query = sa.select(
+        effects.c.id, effects.c.job_id, effects.c.kind, effects.c.subject, effects.c.done_at, effects.c.error
+    ).where(effects.c.given_up)
+    return query if job_id is None else query.where(effects.c.job_id == job_id)
+
+
+def _as_given_up(row: sa.Row[Any]) -> GivenUp:
+    return GivenUp(row.job_id, Kind(row.kind), row.subject, row.done_at, row.error or "")

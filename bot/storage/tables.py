@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0009"
+REVISION = "0011"
 """The newest migration."""
 
 
@@ -59,6 +59,7 @@ jobs = sa.Table(
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("cancelled_at", Utc),
+    sa.Column("unposted", sa.Text, nullable=False, default="", server_default=sa.text("''")),
     sa.Column("attempt", sa.Integer, nullable=False, default=1),
     sa.Column("compute_attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_of", sa.String(16)),
@@ -138,6 +139,8 @@ effects = sa.Table(
     sa.Column("due_at", Utc, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("in_doubt", sa.Boolean, nullable=False, default=False),
+    # Given up, and not to be deleted: it may be tried again, as an admin is told.
+    sa.Column("given_up", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("faults", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lease", sa.String(32)),
     sa.Column("leased_until", Utc),
@@ -151,6 +154,13 @@ effects = sa.Table(
         "due_at",
         sqlite_where=sa.text("done_at IS NULL"),
         postgresql_where=sa.text("done_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_effects_given_up",
+        "job_id",
+        "id",
+        sqlite_where=sa.text("given_up"),
+        postgresql_where=sa.text("given_up"),
     ),
     sa.Index(
         "ix_effects_order",
@@ -187,4 +197,11 @@ leader_leases = sa.Table(
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("holder", sa.String(32), nullable=False),
     sa.Column("until", Utc, nullable=False),
+)
+
+mail_refusals = sa.Table(
+    "mail_refusals",
+    metadata,
+    sa.Column("digest", sa.String(32), primary_key=True),  # of an address; the address itself is not stored
+    sa.Column("at", Utc, nullable=False),
 )

@@ -12,6 +12,7 @@ from bot.storage.leader import LeaderLeases
 from bot.storage.outages import Outages
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
+from bot.storage.refusals import MailRefusals
 from bot.storage.sealed import SealedTokens
 from bot.storage.story import Messages, Story
 
@@ -26,6 +27,7 @@ class Transaction:
         self.messages = Messages(connection)
         self.outbox = Outbox(connection)
         self.people = People(connection)
+        self.refusals = MailRefusals(connection)
         self.sealed = SealedTokens(connection)
         self.outages = Outages(connection)
         self.leader = LeaderLeases(connection)

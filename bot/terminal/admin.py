@@ -9,7 +9,12 @@ from bot.app import PATIENT, Core, build_core, mailer, slack_client
 from bot.backends import load
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NomadsError
+from bot.domain.outbox import GivenUp
 from bot.settings import Settings
+from bot.terminal.submit import current_actor
+
+NEWEST = 5
+"""Effects that were given up which `doctor` shows."""
 
 
 def provision(settings: Settings) -> None:
@@ -49,8 +54,46 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         except NomadsError as error:
             sound = False
             say(f"{name}: {error}")
+    _say_given_up(core, say)
     core.close()
     return sound
+
+
+def _say_given_up(core: Core, say: Callable[[str], None]) -> None:
+    """How many effects were given up, the newest of them, and how they are tried again."""
+    try:
+        number, newest = core.queries.given_up(most=NEWEST)
+    except NomadsError as error:
+        say(f"given up: {error}")
+        return
+    if not number:
+        return
+    say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again. The newest:")
+    for one in newest:
+        say(f"  {_one(one)}")
+
+
+def _one(one: GivenUp) -> str:
+    return f"{one.at:%Y-%m-%d %H:%M} job {one.job_id}, {one.meaning}: {one.error}"
+
+
+def replay(settings: Settings, job_name: str | None, *, say: Callable[[str], None]) -> None:
+    """Make what was given up (of that job, where named) due again, and say what it was. Raises UnknownJob.
+
+    A running bot performs it: first it looks for what may have happened after all.
+    """
+    core = build_core(settings)
+    core.database.migrate()
+    try:
+        again = core.ledger.replay(core.queries.named(job_name, actor=current_actor()).id if job_name else None)
+    finally:
+        core.close()
+    for one in again:
+        say(_one(one))
+    if again:
+        say(f"{len(again)} due again, in this order: a bot that runs (nomads run) looks for each and tries it again.")
+    else:
+        say(f"Nothing was given up{f' of job {job_name}' if job_name else ''}.")
 
 
 def _open_effects(core: Core) -> int:

@@ -23,7 +23,7 @@ from bot.domain.work import LogLine
 from bot.settings import Settings
 from bot.terminal.screen import Screen, how_far, screen
 from bot.terminal.serve import working
-from bot.terminal.submit import LOOK, PATIENCE, current_actor, follow, token
+from bot.terminal.submit import LOOK, PATIENCE, current_actor, follow, results_of, token
 from contract.masking import MASK
 
 TAIL = 1000
@@ -83,9 +83,11 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
         shown.say(f"{step.at:%Y-%m-%d %H:%M:%S} {text}", step.state)
     if far := how_far(job):
         shown.say(f"Now: {far}", job.state)
+    if job.unposted:
+        shown.say(f"Slack: its card could not be posted. {job.unposted}", job.state)
     if job.compute_id:
         shown.say(f"Compute id: {job.compute_id} {core.output.console(job)}".rstrip())
-    shown.say(f"Results: {core.output.address(job)}")
+    shown.say(f"Results: {results_of(core, job)}")
 
 
 def logs(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -177,7 +179,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "retried_as": job.retried_as,
         "cancelled_by": job.cancelled_by,
         "compute_id": job.compute_id,
-        "results_url": core.output.address(job),
+        "results_url": results_of(core, job),
     }
 
 

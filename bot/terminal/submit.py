@@ -17,6 +17,7 @@ from bot.app import Core, build_core
 from bot.application.submission import Proposal
 from bot.domain import words
 from bot.domain.job import AlreadyRunning, Job, Transition
+from bot.domain.links import Audience
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
@@ -52,6 +53,11 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
 def current_actor() -> str:
     """The name, as in Job.actor, of the person at this terminal."""
     return f"{TERMINAL}{getpass.getuser()}"
+
+
+def results_of(core: Core, job: Job) -> str:
+    """Where the person at this terminal finds the job's results."""
+    return core.output.address(job, Audience.person(current_actor()))
 
 
 def follow(core: Core, job: Job, *, wait: bool, as_json: bool) -> int:
@@ -148,7 +154,7 @@ class _Teller:
         if transition.state in FINAL and not transition.note:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
-            said["results_url"] = self._core.output.address(job)
+            said["results_url"] = results_of(self._core, job)
         return json.dumps(said)
 
     def _lines(self, job: Job, transition: Transition) -> str:
@@ -156,7 +162,7 @@ class _Teller:
         if transition.note:
             return lines[0]
         if transition.state is JobState.SUCCEEDED:
-            lines.append(f"Results: {self._core.output.address(job)}")
+            lines.append(f"Results: {results_of(self._core, job)}")
         elif transition.state in FINAL:
             lines += [*(f"  {line}" for line in job.log_tail), job.advice]
         return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""HTTP: Slack's requests, health, and the results that the bot serves."""
+"""HTTP: Slack's requests, health, and the links that the bot answers."""

@@ -1,4 +1,4 @@
-"""The HTTP side: Slack's requests, health, and the results that the bot serves."""
+"""The HTTP side: Slack's requests, health, and the links that the bot answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from mimetypes import guess_type
-from pathlib import Path
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -19,18 +17,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.domain.errors import NotFound
 from bot.domain.health import Health
-from bot.domain.html import template
-from bot.domain.results import OpenedFile, ResultFile, ServedResults
+from bot.domain.links import Shared
+from bot.web.shared import shared_routes
 
 log = logging.getLogger(__name__)
 
-_FOLDER_PAGE = Path(__file__).parent / "templates" / "folder.html"
 THREADS = 64
 """Requests answered at once: a request mostly waits, for Slack or the database."""
 SIGNED_WITHIN = 300
@@ -42,11 +38,11 @@ MAX_BODY = 2**20
 def web(
     *,
     app: App | None,
-    results: ServedResults | None,
+    shared: Shared | None,
     health: Callable[[], Health],
     signing_secret: SecretStr | None = None,
 ) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), those of `results` where they are given.
+    """The routes: Slack's where `app` is given (not in Socket Mode), those of links where `shared` answers them.
 
     `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
@@ -64,8 +60,8 @@ def web(
     routes = [Route("/health", alive), Route("/ready", readiness)]
     if app and signing_secret:
         routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
-    if results:
-        routes.append(Route("/results/{path:path}", _results(results)))
+    if shared:
+        routes += shared_routes(shared)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -147,52 +143,4 @@ def _flat(headers: dict[str, Sequence[str]]) -> dict[str, str]:
     return {name: ", ".join([values] if isinstance(values, str) else values) for name, values in headers.items()}
 
 
-def _results(results: ServedResults) -> Callable[[Request], object]:
-    def read(request: Request) -> Response:
-        signature, *parts = request.path_params["path"].split("/")
-        folder, name = "/".join(parts[:2]), "/".join(parts[2:])
-        try:
-            if not name:
-                if len(parts) < 3 or not results.admits(signature, folder):
-                    raise NotFound("no such folder")
-                return HTMLResponse(_page(folder, results.list(folder)), headers=_FOLDER)
-            return _Served(results.open(signature, folder, name), name)
-        except NotFound:
-            return PlainTextResponse("There is nothing here; the link may be cut short.\n", status_code=404)
-
-    return read
-
-
 _FRESH = {"Cache-Control": "no-store"}
-
-
-class _Served(FileResponse):
-    """An open file, read through its descriptor: another file may have taken its name since it was opened."""
-
-    def __init__(self, opened: OpenedFile, name: str) -> None:
-        # /dev/fd/N is the open file itself, so that ranges, HEAD and ETags stay Starlette's.
-        super().__init__(
-            f"/dev/fd/{opened.file.fileno()}",
-            headers=_FILE,
-            media_type=guess_type(name)[0] or "application/octet-stream",
-            stat_result=opened.status,
-        )
-        self._file = opened.file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, and close it."""
-        with self._file:
-            await super().__call__(scope, receive, send)
-
-
-_PLAIN = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_FOLDER = _PLAIN | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-_FILE = _PLAIN | {
-    # A report is a page that a program wrote: it may be shown, and run nothing in this site's name.
-    "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
-    "style-src 'unsafe-inline'"
-}
-
-
-def _page(folder: str, files: Sequence[ResultFile]) -> str:
-    return template(_FOLDER_PAGE).render(folder=folder, files=files)

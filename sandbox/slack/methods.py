@@ -52,6 +52,7 @@ class WebApi:
         app_token: str,
         scopes: Iterable[str] | None,
         home_enabled: bool,
+        messages_enabled: bool,
         socket_url: Callable[[], str],
         base: str,
         any_trigger: bool,
@@ -61,6 +62,7 @@ class WebApi:
         self.app_token = app_token
         self.scopes = None if scopes is None else frozenset(scopes)
         self.home_enabled = home_enabled
+        self.messages_enabled = messages_enabled
         self.socket_url = socket_url
         self.base = base
         self.any_trigger = any_trigger
@@ -107,6 +109,8 @@ class WebApi:
         channel = self.known(arguments)
         if channel.archived:
             raise SlackError("is_archived")
+        if channel.direct and not self.messages_enabled:
+            raise SlackError("messages_tab_disabled")
         if BOT_USER not in channel.members and not self.has("chat:write.public"):
             raise SlackError("not_in_channel")
         return channel

@@ -72,6 +72,7 @@ class SlackStandIn:
             app_token=app_token,
             scopes=declared.scopes if manifest is not None else scopes,
             home_enabled=declared.home,
+            messages_enabled=declared.messages,
             socket_url=lambda: f"ws://127.0.0.1:{self._server.port}/link/?ticket={self._courier.ticket()}&app_id=demo",
             base=self.url,
             any_trigger=any_trigger,
@@ -334,4 +335,6 @@ class _Manifest:
         self.commands = {c["command"] for c in self.command_list} if known else None
         self.shortcuts = {s["callback_id"] for s in self.shortcut_list} if known else None
         self.events = set(subscriptions.get("bot_events") or ()) if known else None
-        self.home = not known or bool((features.get("app_home") or {}).get("home_tab_enabled"))
+        tabs = features.get("app_home") or {}
+        self.home = not known or bool(tabs.get("home_tab_enabled"))
+        self.messages = not known or bool(tabs.get("messages_tab_enabled"))

@@ -244,9 +244,9 @@ class MemoryResultsRig:
 class LocalResultsRig:
     """LocalResults in a folder, with a file beside the results that nobody may read."""
 
-    def __init__(self, folder: Path, *, base_url: str = "https://nomads.example.org") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder / "results"
-        self.results = LocalResults(folder=self.folder, base_url=base_url, key=b"k" * 32)
+        self.results = LocalResults(folder=self.folder)
 
     def put(self, folder: str, name: str, content: bytes) -> None:
         path = self.folder / folder / name

@@ -133,6 +133,15 @@ def test_what_was_posted_and_not_answered_can_be_found(rig: Rig, what: str) -> N
     assert rig.chat.find(story, thread=card, key="k")
 
 
+def test_a_direct_message_to_the_owner_is_found_by_its_key_and_stands_in_no_channel(rig: Rig) -> None:
+    story = a_story(a_job(channel=rig.channel, unposted="The channel is archived."))
+    assert rig.chat.find_direct(story, key="one") is None
+    first = rig.chat.post_direct(story, [], key="one")
+    second = rig.chat.post_direct(story, [a_step("Finished.", JobState.SUCCEEDED)], key="two")
+    assert (rig.chat.find_direct(story, key="one"), rig.chat.find_direct(story, key="two")) == (first, second)
+    assert rig.chat.find(story, thread=None, key="one") is None
+
+
 def test_being_told_to_wait_names_the_seconds_and_posts_nothing(rig: Rig) -> None:
     story = a_story(a_job(channel=rig.channel))
     rig.throttle()

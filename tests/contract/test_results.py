@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.domain.errors import NotFound, Refused, Unavailable
-from bot.domain.results import ResultFile
+from bot.domain.results import PIECE, ResultFile
 from tests.contract.aws_rigs import AwsResultsRig
 from tests.contract.rigs import LocalResultsRig, MemoryResultsRig, ResultsRig
 from tests.support.aws import World
@@ -174,6 +174,27 @@ def test_a_link_leads_to_the_file_whether_or_not_it_exists(rig: ResultsRig, fold
     assert link.expires is None or link.expires.tzinfo is not None
 
 
-def test_a_folder_has_an_address_of_its_own(rig: ResultsRig, folder: str, other: str) -> None:
-    assert "://" in rig.results.address(folder)
-    assert rig.results.address(folder) != rig.results.address(other)
+def test_a_file_is_opened_with_its_size_and_read_in_pieces(rig: ResultsRig, folder: str) -> None:
+    rig.put(folder, "predictions/big.npz", b"x" * (PIECE + 1))
+
+    opened = rig.results.open(folder, "predictions/big.npz")
+
+    assert opened.size == PIECE + 1
+    assert [len(piece) for piece in opened.pieces()] == [PIECE, 1]
+
+
+@pytest.mark.parametrize("name", ["absent.csv", *OUTSIDE])
+def test_nothing_else_is_opened(rig: ResultsRig, folder: str, other: str, name: str) -> None:
+    rig.put(folder, "there", b"")
+    rig.put(other, "secret", b"secret")
+
+    with pytest.raises(NotFound):
+        rig.results.open(folder, name.format(other=other))
+
+
+def test_a_store_that_serves_browsers_itself_says_where_and_for_how_long(rig: ResultsRig, folder: str) -> None:
+    rig.put(folder, "report.html", b"<p>")
+
+    link = rig.results.redirect(folder, "report.html")
+
+    assert link is None or (link.url.startswith("https://") and link.expires is not None)

@@ -73,7 +73,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("run", "work", "submit", "provision", "doctor"):
+    for command in ("run", "work", "submit", "provision", "doctor", "replay"):
         assert f"\n    {command} " in said or f"\n    {command}\n" in said
 
 
@@ -360,6 +360,44 @@ def test_doctor_finds_a_sound_house_sound(
         *("database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"),
     ]
     assert not house.mail.messages
+
+
+def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab) -> None:
+    lab.start()
+    lab.slack.fail("chat.postMessage", "is_archived")
+    lab.submit(pipeline="quick")
+    job = lab.ended(lab.newest)
+    assert lab.card(job) == ""
+
+    shown = lab.here("doctor").out
+    assert "given up: " in shown
+    assert f"job {job.id}, card: The channel is archived" in shown
+    assert "nomads replay" in shown
+
+    wrong = lab.here("replay", "nobody")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "There is no job" in wrong.err
+    for arguments in ((), (job.id, "--all")):
+        with pytest.raises(SystemExit) as ended:
+            lab.here("replay", *arguments)
+        assert ended.value.code == 2
+
+    code, said, _ = lab.here("replay", job.id)
+
+    assert code == 0
+    first, *others, last = said.splitlines()
+    assert f"job {job.id}, card: The channel is archived" in first
+    replies = [line for line in others if f"job {job.id}, reply " in line]
+    assert replies
+    assert all("there is no thread" in line for line in others)
+    assert last.startswith(f"{len(others) + 1} due again, in this order")
+    until(lambda: "✅ Finished" in lab.card(job), within=PATIENCE, what="the card")
+    lab.ended(job)
+    assert "Finished" in lab.thread(job)[-1]
+    assert len(lab.replies(job)) == len(set(lab.replies(job))) == len({line.split(",")[1] for line in replies})
+    assert "given up" not in lab.here("doctor").out
+    assert lab.here("replay", "--all").out == "Nothing was given up.\n"
+    assert lab.here("replay", job.id).out == f"Nothing was given up of job {job.id}.\n"
 
 
 def test_doctor_names_every_part_that_is_not_sound(

@@ -16,6 +16,7 @@ from bot.app import build_core
 from bot.backends import BACKENDS
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.states import FINAL, JobState
 from bot.settings import ROOT, Settings, read
 from sandbox.boss import DEMO_TOKEN, BossStandIn
@@ -65,7 +66,7 @@ def test_a_job_runs_from_its_acceptance_to_its_results_on_the_documented_backend
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, "")
     assert ended.summary
     assert ended.summary.counts == {"synapses": 7}
-    assert core.output.address(ended).startswith((data / "results").as_uri())
+    assert core.output.address(ended, Audience.person(ACTOR)).startswith((data / "results").as_uri())
 
 
 def test_an_unknown_backend_is_named_with_those_there_are(direct: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,9 +145,7 @@ def test_only_the_owner_may_look_at_runs(rig: LocalComputeRig) -> None:
 
 
 def test_the_adapter_says_that_it_is_a_local_one(rig: LocalComputeRig) -> None:
-    made = backend(
-        Settings.model_validate({"data": str(rig.folder)}), tokens=rig.secrets, key_for=lambda _: b"k" * 32, base_url=""
-    )
+    made = backend(Settings.model_validate({"data": str(rig.folder)}), tokens=rig.secrets, key_for=lambda _: b"k" * 32)
     assert "this machine" in made.announcement
     assert "at most 2" in made.announcement
 

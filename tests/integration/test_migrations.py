@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import alembic.command
 import sqlalchemy as sa
@@ -14,9 +17,10 @@ from alembic.script import ScriptDirectory
 
 from bot.domain.people import Preferences
 from bot.domain.states import JobState
-from bot.storage.engine import Database, connect
+from bot.storage.engine import BUSY_SECONDS, Database, connect
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata
 from tests.support.rows import Rows
+from tests.support.waiting import until
 
 
 def test_migrations_match_the_tables(database_url: str) -> None:
@@ -41,6 +45,22 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     store.migrate()
     assert Rows(store).count() == 0
     engine.dispose()
+
+
+def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/nomads.db"
+    first, second = connect(url), connect(url)
+    with ThreadPoolExecutor(1) as pool, first.connect().execution_options(nomads_write=True) as connection:
+        with connection.begin():
+            connection.execute(sa.text("SELECT 1"))
+            waiting = pool.submit(Database(second).migrate)
+            beyond = time.monotonic() + 2 * BUSY_SECONDS
+            until(lambda: waiting.done() or time.monotonic() > beyond)
+            assert not waiting.done()
+        waiting.result()
+    assert Rows(Database(second)).count() == 0
+    first.dispose()
+    second.dispose()
 
 
 BEFORE = (

@@ -44,7 +44,6 @@ class Lab:
             Settings.model_validate({"data": str(data), **settings}),
             tokens=self.secrets,
             key_for=lambda _: self.key,
-            base_url="",
         )
         self.backend: LocalBackend = made
 

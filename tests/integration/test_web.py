@@ -1,37 +1,101 @@
-"""Local results over HTTP: readable with the link, and in no other way."""
+"""Links over HTTP: what they open, for whom, until when, and that nothing else opens anything."""
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import tracemalloc
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 
+from bot.application.visits import Visits
 from bot.domain.health import Health
+from bot.domain.job import Job
+from bot.domain.links import Audience
+from bot.domain.results import Link, Opened
+from bot.domain.states import JobState
 from bot.local.results import LocalResults
+from bot.storage.engine import Database, connect
+from bot.web.archive import zipped
 from bot.web.site import web
 from tests.support.app import Door
+from tests.support.databases import new_sqlite
+from tests.support.stories import a_summary
 from tests.support.waiting import until
+from tests.support.world import World
 
-FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/abcd1234"
-BASE = "http://testserver"
+BASE = "https://nomads.test"
+ME = Audience.person("U01DEMO")
+PNG = b"\x89PNG what is no picture"
+
+
+class Lab:
+    """A job that has succeeded, its results in a folder, and whoever opens links to them."""
+
+    def __init__(self, folder: Path, store: Database) -> None:
+        self.world = World(store)
+        self.job = self.world.accept()
+        summary = a_summary(
+            preview="preview.png",
+            density_per_um3=0.152,
+            versions={"pipeline": "1.2"},
+            notes=["Roles <by> name."],
+            files=[{"name": "mine.bin", "title": "What <i>this</i> program alone writes"}],
+        )
+        with store.begin() as transaction:
+            values = {"state": JobState.SUCCEEDED.value, "summary": summary.model_dump(mode="json")}
+            transaction.jobs.change(self.job.id, **values)
+        self.job = self.world.job(self.job)
+        self.results: LocalResults = LocalResults(folder=folder / "results")
+        self.home = folder / "results" / self.job.folder
+        (self.home / "deep").mkdir(parents=True)
+        for name, content in (("synapses.csv", b"id,z,y,x\n"), ("preview.png", PNG), ("deep/a b.txt", b"deep")):
+            (self.home / name).write_bytes(content)
+        (self.home / "report.html").write_text("<script>alert(1)</script>")
+        (folder / "secret").write_text("secret")
+        self.answer: bool | None = True
+        """What Slack says of whether a person may see the job."""
+        self.asked: list[str] = []
+        """The persons about whom Slack was asked."""
+
+    @property
+    def visits(self) -> Visits:
+        """What answers the links."""
+        return Visits(
+            links=self.world.links,
+            queries=self.world.queries,
+            catalog=self.world.catalog,
+            results=self.results,
+            addresses=self.world.addresses,
+            sees=self._sees,
+        )
+
+    def _sees(self, person: str, job: Job) -> bool | None:
+        assert job.id == self.job.id
+        self.asked.append(person)
+        return self.answer
+
+    def path(self, name: str = "", audience: Audience = ME) -> str:
+        """Where a link leads."""
+        link = self.world.links.to_results(self.job, audience)
+        assert link
+        return link.url.removeprefix(BASE) + name
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> LocalResults:
-    results = LocalResults(folder=tmp_path / "results", base_url=BASE, key=b"k" * 32)
-    home = tmp_path / "results" / FOLDER
-    (home / "deep").mkdir(parents=True)
-    (home / "synapses.csv").write_text("id,z,y,x\n")
-    (home / "deep" / "a b.txt").write_text("deep")
-    (home / "report.html").write_text("<script>alert(1)</script>")
-    (tmp_path / "secret").write_text("secret")
-    (tmp_path / "results" / "other").mkdir()
-    return results
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    store = Database(connect(new_sqlite(tmp_path / "nomads.db")))
+    yield Lab(tmp_path, store)
+    store.close()
 
 
 class Client:
@@ -40,13 +104,15 @@ class Client:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def get(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+    def get(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: str = ""
+    ) -> Answer:
         """One request on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, body=body or None, headers=headers or {})
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
+            return Answer(answer.status, answer.read(), dict(answer.getheaders()))
         finally:
             connection.close()
 
@@ -56,8 +122,13 @@ class Answer:
     """What came back."""
 
     status: int
-    text: str
+    content: bytes
     headers: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return self.content.decode()
 
 
 @contextmanager
@@ -68,27 +139,168 @@ def serving(site: Starlette) -> Iterator[Client]:
 
 
 @pytest.fixture
-def client(results: LocalResults) -> Iterator[Client]:
-    with serving(web(app=None, results=results, health=Health)) as client:
+def client(lab: Lab) -> Iterator[Client]:
+    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
         yield client
 
 
-def test_the_address_shows_the_folder_and_its_links_lead_to_the_files(client: Client, results: LocalResults) -> None:
-    address = results.address(FOLDER).removeprefix(BASE)
-    page = client.get(address)
+def test_the_page_shows_what_was_found_what_was_asked_and_what_each_file_is(client: Client, lab: Lab) -> None:
+    page = client.get(lab.path())
+
     assert page.status == 200
-    assert '<a href="deep/a%20b.txt">deep/a b.txt</a>' in page.text
-    assert client.get(f"{address}deep/a%20b.txt").text == "deep"
+    assert "1,234 synapses, 0.15 per µm³" in page.text
+    for said in ("demo", "cortex", "0, 512", "0, 16", "nomads-unsupervised, version 1.2", lab.job.id):
+        assert said in page.text
+    assert '<img class="picture" src="./preview.png"' in page.text
+    assert 'href="./report.html">Read the report</a>' in page.text
+    assert 'href="./deep/a%20b.txt">deep/a b.txt</a>' in page.text
+    assert "One line for each synapse" in page.text
+    assert "9 bytes" in page.text
+    assert "Roles &lt;by&gt; name." in page.text
+    assert "<script" not in page.text
+    assert client.get(lab.path("deep/a%20b.txt")).text == "deep"
 
 
-def test_a_link_leads_to_its_file(client: Client, results: LocalResults) -> None:
-    assert client.get(results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)).text == "id,z,y,x\n"
+def test_a_page_runs_nothing_is_in_no_index_and_gives_its_address_to_nobody(client: Client, lab: Lab) -> None:
+    headers = client.get(lab.path()).headers
+
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; img-src 'self' data:; base-uri 'none'")
+    assert "unsafe" not in policy
+    assert "script" not in policy
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-robots-tag"].startswith("noindex")
+    assert "no-store" in headers["cache-control"]
 
 
-def test_a_written_log_is_shown_as_plain_text_whatever_stands_in_it(client: Client, results: LocalResults) -> None:
-    results.write(FOLDER, "log.txt", ["<script>alert('µ')</script>\n".encode()])
+def test_a_file_that_a_program_titles_is_told_by_its_title(client: Client, lab: Lab) -> None:
+    (lab.home / "mine.bin").write_bytes(b"mine")
 
-    answer = client.get(results.link(FOLDER, "log.txt").url.removeprefix(BASE))
+    assert "What &lt;i&gt;this&lt;/i&gt; program alone writes" in client.get(lab.path()).text
+
+
+def test_a_job_that_is_not_finished_says_so(client: Client, lab: Lab) -> None:
+    waits = lab.world.accept(x="0,8")
+    link = lab.world.links.to_results(waits, ME)
+    assert link
+    lab.job = waits
+
+    page = client.get(link.url.removeprefix(BASE))
+
+    assert page.status == 200
+    assert "Not finished yet" in page.text
+    assert "Nothing has been written yet." in page.text
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.csv", b"\xff\xfe", b"line\nbreak.csv"])
+def test_a_file_name_that_is_not_utf_8_breaks_no_page(client: Client, lab: Lab, name: bytes) -> None:
+    with open(os.fsencode(lab.home) + b"/" + name, "wb") as file:
+        file.write(b"content")
+
+    page = client.get(lab.path())
+
+    assert page.status == 200
+    assert "Its name cannot stand in an address" in page.text
+    assert 'href="./synapses.csv"' in page.text
+    assert zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content)).testzip() is None
+
+
+# Whose a link is
+
+
+def test_a_person_who_may_not_see_the_job_any_more_finds_nothing_behind_their_link(client: Client, lab: Lab) -> None:
+    path = lab.path()
+    assert client.get(path).status == 200
+
+    lab.answer = False  # they have left the private channel
+
+    for name in ("", "synapses.csv", "?zip"):
+        assert client.get(path + name).status == 404
+    assert set(lab.asked) == {"U01DEMO"}
+
+
+def test_where_slack_does_not_answer_nothing_is_shown_and_the_page_asks_for_patience(client: Client, lab: Lab) -> None:
+    lab.answer = None
+
+    answer = client.get(lab.path("synapses.csv"))
+
+    assert answer.status == 503
+    assert "Try again in a moment." in answer.text
+    assert "retry-after" in answer.headers
+
+
+@pytest.mark.parametrize("audience", [Audience.channel("C01SYNAPSES"), Audience.mail("a@example.org")])
+def test_a_link_in_a_thread_or_a_mail_is_for_whoever_reads_that(client: Client, lab: Lab, audience: Audience) -> None:
+    lab.answer = False
+
+    assert client.get(lab.path("synapses.csv", audience)).text == "id,z,y,x\n"
+    assert lab.asked == []
+
+
+def test_a_link_has_an_end_and_says_then_how_to_get_a_new_one(client: Client, lab: Lab) -> None:
+    path = lab.path()
+    lab.world.clock.advance(7 * 24 * 3600 - 1)
+    assert client.get(path).status == 200
+
+    lab.world.clock.advance(1)
+
+    for name in ("", "synapses.csv", "absent", "?zip"):
+        answer = client.get(path + name)
+        assert answer.status == 410
+        assert f"/nomads status {lab.job.id}" in answer.text
+        assert "Results" in answer.text
+    assert client.get(lab.path()).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/results/",
+        "/results/x",
+        "/results/{folder}/",
+        "/results/0123456789abcdef/{folder}/synapses.csv",
+        "/results/{cut}/",
+        "/results/{cut}/synapses.csv",
+        "/results/{changed}/",
+        "/results/{signed}",
+        "/results/{signed}/../../../secret",
+        "/results/{signed}/%2e%2e/%2e%2e/%2e%2e/secret",
+        "/results/{signed}/..%2f..%2f..%2fsecret",
+        "/results/{signed}//etc/passwd",
+        "/results/{signed}/absent.csv",
+        "/results/{signed}/deep",
+        "/results/{signed}/%ff%fe",
+        "/results/{signed}/%00",
+        "/results/%ff/",
+        "/results/./",
+        "/results/AAAA.AAAA/",
+        "/mail/{signed}",
+    ],
+)
+def test_a_wrong_signature_and_an_unknown_file_look_alike(client: Client, lab: Lab, path: str) -> None:
+    signed = lab.path().split("/")[2]
+    changed = ("A" if signed[5] != "A" else "B").join([signed[:5], signed[6:]])
+    answer = client.get(path.format(signed=signed, cut=signed[:-1], changed=changed, folder=lab.job.folder))
+
+    assert answer.status == 404
+    assert answer.text == client.get("/results/nothing/").text
+    assert "secret" not in answer.text
+
+
+# Files
+
+
+def test_a_link_leads_to_its_file(client: Client, lab: Lab) -> None:
+    answer = client.get(lab.path("synapses.csv"))
+
+    assert answer.text == "id,z,y,x\n"
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''synapses.csv"
+
+
+def test_a_written_log_is_shown_as_plain_text_whatever_stands_in_it(client: Client, lab: Lab) -> None:
+    lab.results.write(lab.job.folder, "log.txt", ["<script>alert('µ')</script>\n".encode()])
+
+    answer = client.get(lab.path("log.txt"))
 
     assert answer.text == "<script>alert('µ')</script>\n"
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -96,30 +308,31 @@ def test_a_written_log_is_shown_as_plain_text_whatever_stands_in_it(client: Clie
     assert "content-disposition" not in answer.headers  # shown, not kept as a file
 
 
-def test_a_page_that_a_program_wrote_runs_nothing(client: Client, results: LocalResults) -> None:
-    answer = client.get(results.link(FOLDER, "report.html").url.removeprefix(BASE))
+def test_a_page_that_a_program_wrote_runs_nothing(client: Client, lab: Lab) -> None:
+    answer = client.get(lab.path("report.html"))
+
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-downloads; default-src 'none'")
     assert "script" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-def test_a_part_of_a_file_and_its_head_are_sent_as_asked(client: Client, results: LocalResults) -> None:
-    path = results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)
-
-    part = client.get(path, headers={"Range": "bytes=3-4"})
-    head = client.get(path, method="HEAD")
+def test_a_part_of_a_file_and_its_head_are_sent_as_asked(client: Client, lab: Lab) -> None:
+    part = client.get(lab.path("synapses.csv"), headers={"Range": "bytes=3-4"})
+    head = client.get(lab.path("synapses.csv"), method="HEAD")
 
     assert (part.status, part.text, part.headers["content-range"]) == (206, "z,", "bytes 3-4/9")
     assert (head.status, head.text, head.headers["content-length"]) == (200, "", "9")
 
 
-def test_every_file_that_was_sent_is_closed(client: Client, results: LocalResults) -> None:
-    path = results.link(FOLDER, "synapses.csv").url.removeprefix(BASE)
+def test_every_file_that_was_sent_is_closed(client: Client, lab: Lab) -> None:
+    path = lab.path("synapses.csv")
 
     for method in ("GET", "HEAD"):
         assert client.get(path, method=method).status == 200
     assert client.get(path, headers={"Range": "bytes=100-"}).status == 416
+    assert client.get(lab.path("?zip")).status == 200
 
     until(lambda: not _is_open("synapses.csv"), what="the files to be closed")
 
@@ -133,42 +346,136 @@ def _is_open(name: str) -> bool:
     return name in found
 
 
-def test_a_hard_link_to_the_bots_key_is_not_served(client: Client, results: LocalResults, tmp_path: Path) -> None:
+def test_a_hard_link_to_the_bots_key_is_not_served(client: Client, lab: Lab, tmp_path: Path) -> None:
     """Seen: a program that ran as the bot's user linked `secret.key` into its results and read it over HTTP."""
     (tmp_path / "secret.key").write_text("a key")
-    (tmp_path / "results" / FOLDER / "innocent.csv").hardlink_to(tmp_path / "secret.key")
+    (lab.home / "innocent.csv").hardlink_to(tmp_path / "secret.key")
 
-    answer = client.get(results.link(FOLDER, "innocent.csv").url.removeprefix(BASE))
+    answer = client.get(lab.path("innocent.csv"))
 
     assert answer.status == 404
     assert "a key" not in answer.text
-    assert "innocent.csv" not in client.get(results.address(FOLDER).removeprefix(BASE)).text
+    assert "innocent.csv" not in client.get(lab.path()).text
+    assert b"a key" not in client.get(lab.path("?zip")).content
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/results/",
-        "/results/0123456789abcdef/{folder}/",
-        "/results/0123456789abcdef/{folder}/synapses.csv",
-        "/results/{signature}/{folder}",
-        "/results/{signature}/other/",
-        "/results/{signature}/{folder}/../../../secret",
-        "/results/{signature}/{folder}/%2e%2e/%2e%2e/%2e%2e/secret",
-        "/results/{signature}/{folder}/..%2f..%2f..%2fsecret",
-        "/results/{signature}/{folder}//etc/passwd",
-        "/results/{signature}/{folder}/absent.csv",
-        "/results/{signature}/{folder}/deep",
-    ],
-)
-def test_no_other_path_leads_anywhere(client: Client, results: LocalResults, path: str) -> None:
-    answer = client.get(path.format(signature=results.signature(FOLDER), folder=FOLDER))
-    assert answer.status == 404
-    assert "secret" not in answer.text
+# Everything at once
+
+
+def test_everything_comes_in_one_zip_below_a_folder_of_the_job_s_name(client: Client, lab: Lab) -> None:
+    answer = client.get(lab.path("?zip"))
+
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == f"attachment; filename*=utf-8''nomads-{lab.job.id}.zip"
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert archive.testzip() is None
+    top = f"nomads-{lab.job.id}"
+    names = ["deep/a b.txt", "preview.png", "report.html", "synapses.csv"]
+    assert archive.namelist() == [f"{top}/{name}" for name in names]
+    assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert archive.read(f"{top}/preview.png") == PNG
+
+
+class _Long:
+    """A file of that many bytes that nobody holds."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self.closed = False
+
+    def read(self, size: int, /) -> bytes:
+        taken = min(size, self._left)
+        self._left -= taken
+        return bytes(taken)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_zip_of_long_files_is_made_without_holding_one() -> None:
+    size, files = 48 * 2**20, [_Long(48 * 2**20), _Long(48 * 2**20)]
+    tracemalloc.start()
+    try:
+        sent = sum(map(len, zipped("top", ((str(n), Opened(size, file)) for n, file in enumerate(files)))))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert sent > 2 * size
+    assert peak < 4 * 2**20
+    assert [file.closed for file in files] == [True, True]
+
+
+# A store that serves browsers itself
+
+
+class _Elsewhere(LocalResults):
+    """Results that a browser is sent for to their store, as S3 does."""
+
+    def redirect(self, folder: str, name: str) -> Link:  # type: ignore[override]
+        self.open(folder, name).file.close()
+        return Link(f"https://bucket.s3.test/{folder}/{name}?X-Amz-Expires=300")
+
+
+def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_bot_s(lab: Lab, tmp_path: Path) -> None:
+    lab.results = _Elsewhere(folder=tmp_path / "results")
+    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
+        page = client.get(lab.path())
+        report = client.get(lab.path("report.html"))
+        preview = client.get(lab.path("preview.png"))
+        everything = client.get(lab.path("?zip"))
+        absent = client.get(lab.path("absent.csv"))
+
+    assert "1,234 synapses" in page.text
+    assert not re.search("s3|aws", page.text)
+    assert report.status == 307
+    assert report.headers["location"].startswith(f"https://bucket.s3.test/{lab.job.folder}/report.html?X-Amz-")
+    assert "no-store" in report.headers["cache-control"]
+    assert report.headers["referrer-policy"] == "no-referrer"
+    assert (preview.status, preview.content) == (200, PNG)  # the page's images come from the page's own host
+    assert zipfile.ZipFile(io.BytesIO(everything.content)).testzip() is None
+    assert absent.status == 404
+
+
+# The end of mail
+
+
+def test_a_mail_scanner_that_follows_the_link_ends_no_mail_and_a_person_does(client: Client, lab: Lab) -> None:
+    path = lab.world.links.to_end_mail("Guest@Example.org").removeprefix(BASE)
+
+    for method in ("GET", "HEAD"):
+        asked = client.get(path, method=method)
+        assert asked.status == 200
+    assert '<form method="post">' in client.get(path).text
+    assert lab.world.addresses.trouble("guest@example.org") == ""
+
+    answer = client.get(path, method="POST", body="List-Unsubscribe=One-Click")
+
+    assert answer.status == 200
+    assert "sends no more mail" in answer.text
+    assert "no more mail" in lab.world.addresses.trouble("guest@example.org")
+    assert lab.world.addresses.trouble("another@example.org") == ""
+    assert client.get(path, method="POST").status == 200
+    assert "<form" not in client.get(path).text
+
+
+def test_a_link_that_ends_mail_works_for_ever(client: Client, lab: Lab) -> None:
+    path = lab.world.links.to_end_mail("guest@example.org").removeprefix(BASE)
+    lab.world.clock.advance(timedelta(days=4000).total_seconds())
+
+    assert client.get(path).status == 200
+
+
+def test_a_link_of_the_one_kind_is_none_of_the_other(client: Client, lab: Lab) -> None:
+    ends = lab.world.links.to_end_mail("guest@example.org").rpartition("/")[2]
+
+    assert client.get(f"/results/{ends}/").status == 404
+    assert client.get(f"/mail/{lab.path().split('/')[2]}", method="POST").status == 404
+    assert client.get(f"/mail/{ends[:-2]}", method="POST").status == 404
 
 
 def test_a_process_whose_database_is_away_is_not_ready() -> None:
-    with serving(web(app=None, results=None, health=lambda: Health("The database does not answer."))) as client:
+    with serving(web(app=None, shared=None, health=lambda: Health("The database does not answer."))) as client:
         answer = client.get("/ready")
         assert (answer.status, answer.text) == (503, "The database does not answer.\n")
         assert client.get("/health").status == 200

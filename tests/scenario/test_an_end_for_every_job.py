@@ -10,6 +10,7 @@ from bot.application.worker.handling import FAULTS, Handler
 from bot.application.worker.lanes import LaneRunner
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary, Unreadable
 from bot.domain.states import FINAL, JobState
@@ -169,6 +170,8 @@ def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, mon
         raise RuntimeError("unforeseen")
 
     monkeypatch.setitem(world.worker.lanes._handlers, kind, _with(world.handlers[kind], fails))
+    if kind is Kind.DIRECT:
+        world.chat.fail_next(Refused("The channel is archived."), call="post_card")
     if kind is Kind.CHECK:
         world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=100)
         job = world.accept(checked=False)
@@ -205,7 +208,9 @@ def test_every_kind_of_effect_has_a_last_resort(store: Database, kind: Kind, mon
         )
     elif kind is Kind.COLLECT:
         assert world.thread[-1].startswith("The results could not be read: Something that nobody foresaw")
-    heard = world.thread if kind not in (Kind.CARD, Kind.REPLY) else [mail.text for mail in world.mailer.sent]
+    heard = (
+        world.thread if kind not in (Kind.CARD, Kind.REPLY, Kind.DIRECT) else [mail.text for mail in world.mailer.sent]
+    )
     assert heard, "a person hears of the end"
 
 
@@ -269,7 +274,7 @@ def test_a_log_whose_token_cannot_be_struck_out_is_shown_to_nobody(world: World)
     assert (ended.state, world.rows.tokens, ended.log_tail) == (JobState.FAILED, 0, ())
     assert world.output.tail(ended, lines=10) == []
     with pytest.raises(Refused):
-        world.output.whole_log(ended)
+        world.output.whole_log(ended, Audience.person(OWNER))
     assert world.thread[-1] == "Failed: The program vanished."
 
 

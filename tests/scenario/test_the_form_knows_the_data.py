@@ -533,11 +533,10 @@ def test_work_that_was_done_offers_its_results_or_to_run_again(
     with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
         assert served.submit(pipeline="quick").ok
         until(lambda: jobs(served)[0].state is JobState.SUCCEEDED and jobs(served)[0].summary, within=30)
-        (job,) = jobs(served)
         ack = slack.person().submit(served.open_form(), RIGHT | {"pipeline": "quick"})
         assert ack.body["response_action"] == "update"
         assert "*This has been done already*" in texts(shown(served))
-        assert served.nomads.core.backend.results.address(job.folder) in texts(shown(served))
+        assert f"<{served.url}/results/" in texts(shown(served))
         assert slack.person().submit(shown(served), {"token": DEMO_TOKEN, agreement(served): ["yes"]}).ok
         assert served.jobs == 2
 

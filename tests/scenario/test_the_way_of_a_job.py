@@ -17,7 +17,6 @@ from bot.application.ledger import LeaseLost
 from bot.application.people import People
 from bot.application.submission import Proposal
 from bot.application.worker.effects.compute import CheckEffects
-from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import GIVE_UP
 from bot.application.worker.lanes import LaneRunner
 from bot.domain.catalog import Limits
@@ -75,7 +74,7 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
         f"NOMADS job {job.id}: accepted",
         f"NOMADS job {job.id}: finished",
     ]
-    assert world.results.address(job.folder) in world.mailer.sent[0].text
+    assert "https://nomads.test/results/" in world.mailer.sent[0].text
     assert "12 synapses" in world.mailer.sent[1].text
     assert "synapses.csv" in world.mailer.sent[1].html
 
@@ -981,7 +980,7 @@ def test_what_is_confirmed_is_the_admin_s_to_say(world: World, limit: Confirm, h
 
 
 def test_a_kind_of_effect_without_a_handler_or_with_two_is_told_at_the_start(world: World) -> None:
-    mail = MailEffects(ledger=world.ledger, mailer=world.mailer, stories=world.stories, domain="nomads.test")
+    mail = world.mail_effects()
     with pytest.raises(ValueError, match="Two handlers are registered for mail-accepted, mail-finished"):
         LaneRunner(database=world.store, effects=[mail, mail])
     check = CheckEffects(ledger=world.ledger, lifecycle=world.lifecycle)

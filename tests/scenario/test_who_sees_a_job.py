@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -222,6 +223,39 @@ def test_a_log_that_is_open_ends_for_whoever_loses_the_right_to_see_it(served: S
     with log.open("a") as file:
         file.write("a secret of the channel\n")
     assert "secret" not in json.dumps(served.slack.view_of(MEMBER))
+
+
+def link_of(served: Served, person: str, job: Job) -> str:
+    """The link to all files in the window of the person's Results button."""
+    served.slack.person(person).click(card(served, job, "nomads_results"), "nomads_results")
+    shown = window(served, person, "All files")
+    return str(re.findall(r"<(http[^|>]+)[|]All files>", shown)[0])
+
+
+def test_a_link_from_a_button_is_the_person_s_and_opens_nothing_once_they_have_left_the_channel(
+    served: Served,
+) -> None:
+    job = finished(served)
+    mine, theirs = link_of(served, OWNER, job), link_of(served, MEMBER, job)
+    assert mine != theirs
+    assert "7 synapses" in httpx.get(theirs).text
+
+    leaves(served, MEMBER)
+    a_minute_passes(served)
+
+    assert httpx.get(theirs).status_code == 404
+    assert httpx.get(theirs + "results.json").status_code == 404
+    assert httpx.get(mine + "results.json").json()["counts"] == {"synapses": 7}
+
+
+def test_a_link_of_a_person_whom_slack_does_not_know_just_now_asks_for_patience(served: Served) -> None:
+    job = finished(served)
+    link = link_of(served, MEMBER, job)
+    a_minute_passes(served)
+    served.slack.fail("users.conversations")
+
+    assert httpx.get(link).status_code == 503
+    assert httpx.get(link).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["users.conversations", "conversations.info"])

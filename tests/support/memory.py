@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from io import BytesIO
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.results import Link, ResultFile
+from bot.domain.results import Link, Opened, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
 from bot.domain.work import LogLine, Observation, Work
@@ -188,9 +189,6 @@ class MemoryResults(Faulty):
     def uri(self, folder: str) -> str:
         return f"file:///memory/{folder}/"
 
-    def address(self, folder: str) -> str:
-        return f"https://results.test/{folder}/"
-
     def list(self, folder: str) -> list[ResultFile]:
         with self._call("list"):
             return [ResultFile(name, len(content)) for name, content in sorted(self.files.get(folder, {}).items())]
@@ -207,7 +205,14 @@ class MemoryResults(Faulty):
     def link(self, folder: str, name: str) -> Link:
         if any(part in ("", "..") for part in name.split("/")):
             raise Refused("A result's name stays within its folder.")
-        return Link(f"{self.address(folder)}{quote(name)}")
+        return Link(f"{self.uri(folder)}{quote(name)}")
+
+    def open(self, folder: str, name: str) -> Opened:
+        content = self.read(folder, name, limit=2**40)
+        return Opened(len(content), BytesIO(content))
+
+    def redirect(self, folder: str, name: str) -> None:
+        """None: nobody else can read a dictionary."""
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         self.link(folder, name)  # refuses what leads out of the folder
@@ -312,7 +317,12 @@ class MemoryChat(Faulty):
     @property
     def cards(self) -> list[Message]:
         """The cards."""
-        return [m for m in self.messages if m.thread is None]
+        return [m for m in self.messages if m.thread is None and m.channel == m.story.job.request.channel]
+
+    @property
+    def directs(self) -> list[Message]:
+        """The direct messages to owners of jobs."""
+        return [m for m in self.messages if m.channel == m.story.job.actor]
 
     @property
     def replies(self) -> list[Message]:
@@ -355,6 +365,16 @@ class MemoryChat(Faulty):
         with self._call("tell"):
             self.told.append((person, text))
 
+    def post_direct(self, story: Story, steps: Sequence[Step], *, key: str) -> str:
+        with self._call("post_direct"):
+            message = self._post(story, None, key, channel=story.job.actor)
+            message.steps = tuple(steps)
+            return message.timestamp
+
+    def find_direct(self, story: Story, *, key: str) -> str | None:
+        with self._call("find_direct"):
+            return next((m.timestamp for m in self.directs if (m.channel, m.key) == (story.job.actor, key)), None)
+
     def show_home(self, person: str, home: Home) -> None:
         with self._call("show_home"):
             self.homes.setdefault(person, []).append(home)
@@ -367,8 +387,8 @@ class MemoryChat(Faulty):
                     return message.timestamp
             return None
 
-    def _post(self, story: Story, thread: str | None, key: str) -> Message:
-        channel = story.job.request.channel
+    def _post(self, story: Story, thread: str | None, key: str, *, channel: str | None = None) -> Message:
+        channel = channel or story.job.request.channel
         if channel is None:
             raise Refused("This job has no channel.")
         now = self._clock()

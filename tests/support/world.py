@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from bot.application.access import Access
+from bot.application.addresses import Addresses
 from bot.application.forecast import Confirm, Forecast
 from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
+from bot.application.links import Links
 from bot.application.output import Output
 from bot.application.people import People
 from bot.application.ports import NoWorkspace
@@ -93,6 +95,7 @@ class World:
         lease: float = 15,
         edit_every: float = 0,
         admins: Sequence[str] = (),
+        mail_domains: Sequence[str] = (),
         pipeline: Pipeline | None = None,
         prices: Prices | None = None,
         confirm: Confirm | None = None,
@@ -110,7 +113,10 @@ class World:
         vault = Vault(key=b"k" * 32, database=store)
         self.secrets = MemorySecrets() if separate_secrets else None
         self.tokens = TokenKeeper(vault=vault, secrets=self.secrets)
-        self.output = Output(compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens)
+        self.links = Links(base_url="https://nomads.test", key=b"l" * 32, clock=self.clock)
+        self.output = Output(
+            compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens, links=self.links
+        )
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
         roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
@@ -127,10 +133,12 @@ class World:
         self.workspace = _Workspace()
         self.ledger = Ledger(database=store, clock=self.clock)
         self.people = People(ledger=self.ledger, tokens=self.tokens)
+        self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains)
         self.reviewer = Reviewer(
             catalog=self.catalog,
             compute=self.compute,
             volumes=self.volumes,
+            addresses=self.addresses,
             max_bytes=max_bytes,
             predictions="lab/predictions",
         )
@@ -145,6 +153,7 @@ class World:
             people=self.people,
             tokens=self.tokens,
             access=self.access,
+            addresses=self.addresses,
         )
         self.lifecycle = Lifecycle(
             ledger=self.ledger,
@@ -160,6 +169,7 @@ class World:
             submission=self.submission,
             people=self.people,
             workspace=self.workspace,
+            addresses=self.addresses,
             access=self.access,
         )
         self.viewer = viewer
@@ -195,7 +205,7 @@ class World:
                 results=self.results,
                 output=self.output,
             ),
-            MailEffects(ledger=ledger, mailer=self.mailer, stories=stories, domain="nomads.test"),
+            self.mail_effects(),
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
             ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
             NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
@@ -214,6 +224,18 @@ class World:
             clock=self.clock,
         )
         return Worker(lanes=lanes, watcher=watcher)
+
+    def mail_effects(self) -> MailEffects:
+        """What sends its mails."""
+        return MailEffects(
+            ledger=self.ledger,
+            mailer=self.mailer,
+            stories=self.stories,
+            workspace=self.workspace,
+            addresses=self.addresses,
+            sender="NOMADS <nomads@nomads.test>",
+            domain="nomads.test",
+        )
 
     def propose(self, *, checked: bool = True, token: str = TOKEN, **changes: Any) -> Proposal:
         """What a person typed, reviewed and checked with BOSS."""
@@ -281,8 +303,17 @@ class _Workspace(NoWorkspace):
         self.private: dict[str, set[str]] = {}
         """Private channels, and who is in them."""
         self.standings: dict[str, Standing] = {}
+        self.mails: dict[str, str] = {}
+        """Person to the address in their profile."""
+        self.names: dict[str, str] = {}
         self.silent = False
         """Whether chat tells nothing."""
+
+    def mail_of(self, user: str) -> str:
+        return self.mails.get(user, "")
+
+    def name_of(self, user: str) -> str:
+        return self.names.get(user, "")
 
     def trouble_with(self, channel: str) -> str:
         return self.trouble

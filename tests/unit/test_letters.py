@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.application.letters import acceptance, ending
+from bot.application.letters import Stranger, acceptance, ending
 from bot.domain.results import Link
 from bot.domain.states import JobState
 from tests.support.stories import a_job, a_story, a_summary
@@ -58,3 +58,25 @@ def test_any_other_end_has_reason_log_and_what_to_do(
     assert "two & three" in mail.text
     assert "out of &lt;memory&gt;" in mail.html
     assert advice in mail.text
+
+
+def test_without_a_web_a_stranger_is_told_whom_to_write_to_and_no_link_is_promised() -> None:
+    stranger = Stranger(asked_by="Ada", stop="", otherwise="NOMADS <nomads@lab.test>")
+    for mail in (
+        acceptance(a_story(), message_id="<4@test>", stranger=stranger),
+        ending(a_story(a_job(JobState.FAILED)), message_id="<5@test>", stranger=stranger),
+    ):
+        assert "that Ada asked for" in mail.text
+        assert "To end such mail you can tell Ada, or write to NOMADS <nomads@lab.test>." in mail.text
+        assert "NOMADS &lt;nomads@lab.test&gt;" in mail.html
+        assert mail.unsubscribe == ""
+        assert "whoever asks" not in mail.text
+
+
+def test_without_a_page_of_results_no_mail_names_one() -> None:
+    for mail in (
+        acceptance(a_story(address=""), message_id="<6@test>"),
+        ending(a_story(a_job(JobState.SUCCEEDED, summary=a_summary()), address=""), message_id="<7@test>"),
+    ):
+        assert "All files" not in mail.text
+        assert "Results will be at" not in mail.text

@@ -1,4 +1,4 @@
-"""What results in a folder promise beyond their port: addresses that open one folder, links that lead nowhere."""
+"""What results in a folder promise beyond their port: links that lead nowhere."""
 
 from __future__ import annotations
 
@@ -28,59 +28,16 @@ def results(tmp_path: Path) -> LocalResultsRig:
     return rig
 
 
-def parts(address: str) -> tuple[str, str]:
-    """The signature and the folder in an address."""
-    path = address.removeprefix("https://nomads.example.org/results/")
-    signature, _, folder = path.rstrip("/").partition("/")
-    return signature, folder
-
-
-def test_whoever_has_the_address_can_open_the_folders_files(results: LocalResultsRig) -> None:
-    signature, folder = parts(results.results.address(FOLDER))
-
-    assert folder == FOLDER
-    assert results.results.admits(signature, folder)
-    with results.results.open(signature, folder, "synapses.csv").file as file:
-        assert file.read() == b"z,y,x\n"
-
-
-def test_a_link_is_the_address_and_the_name(results: LocalResultsRig) -> None:
-    assert results.results.link(FOLDER, "a/b.csv").url == results.results.address(FOLDER) + "a/b.csv"
-
-
-@pytest.mark.parametrize("folder", [OTHER, OTHER + "/", f"{FOLDER}/../a1b2c4", "", ".."])
-def test_an_address_opens_no_other_folder(results: LocalResultsRig, folder: str) -> None:
-    signature, _ = parts(results.results.address(FOLDER))
-
-    assert not results.results.admits(signature, folder)
-    with pytest.raises(NotFound):
-        results.results.open(signature, folder, "secret")
-
-
-@pytest.mark.parametrize("signature", ["", "0" * 32, "é" * 32, "\ud800"])
-def test_a_guessed_signature_opens_nothing(results: LocalResultsRig, signature: str) -> None:
-    with pytest.raises(NotFound):
-        results.results.open(signature, FOLDER, "synapses.csv")
-
-
 @pytest.mark.parametrize("name", ["", ".", "..", "../a1b2c4/secret", "/etc/passwd", "a\0b", "x" * 5000, "a\\..\\b"])
-def test_an_address_opens_nothing_outside_its_folder(results: LocalResultsRig, name: str) -> None:
-    signature, folder = parts(results.results.address(FOLDER))
-
+def test_nothing_outside_its_folder_is_opened(results: LocalResultsRig, name: str) -> None:
     with pytest.raises(NotFound):
-        results.results.open(signature, folder, name)
+        results.results.open(FOLDER, name)
 
 
-def test_another_key_gives_other_addresses(results: LocalResultsRig, tmp_path: Path) -> None:
-    other = LocalResults(folder=tmp_path / "results", base_url="https://nomads.example.org", key=b"o" * 32)
+def test_without_a_web_a_file_is_found_on_the_machine_itself(tmp_path: Path) -> None:
+    results = LocalResults(folder=tmp_path)
 
-    assert other.address(FOLDER) != results.results.address(FOLDER)
-
-
-def test_without_a_server_addresses_are_file_uris(tmp_path: Path) -> None:
-    results = LocalResults(folder=tmp_path, base_url="", key=b"k" * 32)
-
-    assert results.address(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
+    assert results.uri(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
     assert results.link(FOLDER, "a b.csv").url == f"{tmp_path.as_uri()}/{FOLDER}/a%20b.csv"
 
 
@@ -114,7 +71,7 @@ def test_a_hard_link_to_another_file_of_the_machine_is_no_result(results: LocalR
     with pytest.raises(NotFound):
         results.results.read(FOLDER, "mine.csv", limit=100)
     with pytest.raises(NotFound):
-        results.results.open(*parts(results.results.address(FOLDER)), "mine.csv")
+        results.results.open(FOLDER, "mine.csv")
 
 
 @pytest.mark.root
@@ -122,7 +79,7 @@ def test_a_file_of_somebody_else_is_no_result_unless_programs_run_as_that_user(t
     rig = LocalResultsRig(tmp_path)
     rig.put(FOLDER, "theirs", b"theirs")
     os.chown(rig.folder / FOLDER / "theirs", 61001, -1)
-    others = LocalResults(folder=rig.folder, base_url="", key=b"k" * 32, owners=range(61000, 61002))
+    others = LocalResults(folder=rig.folder, owners=range(61000, 61002))
 
     assert rig.results.list(FOLDER) == []
     with pytest.raises(NotFound):
@@ -134,13 +91,12 @@ def test_a_file_of_somebody_else_is_no_result_unless_programs_run_as_that_user(t
 def test_what_was_opened_is_what_is_read_whatever_takes_its_name(results: LocalResultsRig, tmp_path: Path) -> None:
     """A program may swap a file for a link between the look at it and its reading."""
     (tmp_path / "secret.key").write_text("a key")
-    opened = results.results.open(*parts(results.results.address(FOLDER)), "synapses.csv")
+    opened = results.results.open(FOLDER, "synapses.csv")
     (results.folder / FOLDER / "synapses.csv").unlink()
     (results.folder / FOLDER / "synapses.csv").symlink_to(tmp_path / "secret.key")
 
-    with opened.file as file:
-        assert file.read() == b"z,y,x\n"
-    assert opened.status.st_size == 6
+    assert b"".join(opened.pieces()) == b"z,y,x\n"
+    assert opened.size == 6
 
 
 def test_links_within_the_folder_are_not_followed_either(results: LocalResultsRig) -> None:

@@ -137,3 +137,17 @@ def test_a_message_is_plain_ascii_on_the_wire() -> None:
 
 def test_mail_that_is_off_goes_nowhere() -> None:
     NoMailer().send(replace(MAIL, to="not even an address"))
+
+
+def test_a_mail_that_can_be_ended_says_so_to_mail_programs() -> None:
+    message = mime(replace(MAIL, unsubscribe="https://nomads.example.org/mail/abc.def"), sender=SENDER)
+
+    assert message["List-Unsubscribe"] == "<https://nomads.example.org/mail/abc.def>"
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert "List-Unsubscribe" not in mime(MAIL, sender=SENDER)
+
+
+@pytest.mark.parametrize("address", ["https://a\r\nBcc: b@example.org", "https://a> b", "https://ä", "x" * 1000])
+def test_no_address_that_ends_mail_puts_another_header_in(address: str) -> None:
+    with pytest.raises(Refused):
+        mime(replace(MAIL, unsubscribe=address), sender=SENDER)

@@ -20,6 +20,7 @@ SCOPES = {
     "conversations.history": "channels:history",
     "conversations.replies": "groups:history",
     "conversations.join": "channels:join",
+    "conversations.open": "im:write",
     "files.upload.v2": "files:write",
     "users.conversations": "groups:read",
     "users.info": "users:read.email",
@@ -46,6 +47,15 @@ def test_the_command_and_the_shortcut_are_those_that_are_listened_to(manifest: d
 def test_the_home_tab_is_there_and_its_opening_is_heard_of(manifest: dict[str, Any]) -> None:
     assert manifest["features"]["app_home"]["home_tab_enabled"]
     assert manifest["settings"]["event_subscriptions"]["bot_events"] == ["app_home_opened"]
+
+
+def test_direct_messages_can_be_sent_and_found_again_and_none_can_be_written_to_the_app(
+    manifest: dict[str, Any],
+) -> None:
+    tabs = manifest["features"]["app_home"]
+    assert tabs["messages_tab_enabled"]
+    assert tabs["messages_tab_read_only_enabled"]
+    assert {"im:write", "im:history"} <= set(manifest["oauth_config"]["scopes"]["bot"])
 
 
 def test_every_web_api_method_in_the_code_has_its_scope(manifest: dict[str, Any]) -> None:

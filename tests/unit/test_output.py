@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from bot.application.links import Links
 from bot.application.output import LOG_FILE, Output, log_lines
 from bot.application.tokens import TokenKeeper
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
 from bot.storage.vault import Vault
@@ -18,6 +20,8 @@ from contract.masking import MASK
 from tests.support.memory import MemoryCompute, MemoryResults, MemorySecrets
 from tests.support.stories import a_job
 from tests.support.world import TOKEN
+
+ME = Audience.person("U01DEMO")
 
 
 class _NoVault(Vault):
@@ -33,7 +37,8 @@ class Bench:
     def __init__(self, token: str = TOKEN) -> None:
         self.compute, self.results, secrets = MemoryCompute(), MemoryResults(), MemorySecrets()
         tokens = TokenKeeper(vault=_NoVault(), secrets=secrets)
-        self.output = Output(compute=self.compute, logs=self.compute, results=self.results, tokens=tokens)
+        links = Links(base_url="https://nomads.test", key=b"l" * 32)
+        self.output = Output(compute=self.compute, logs=self.compute, results=self.results, tokens=tokens, links=links)
         self.reference = secrets.put("U01DEMO", SecretStr(token))
 
     def job(self, state: JobState = JobState.RUNNING, **more: Any) -> Job:
@@ -77,7 +82,7 @@ def test_a_log_whose_token_is_not_known_is_not_shown_before_its_job_has_ended(be
     bench.compute.print("memory-1", "words")
     assert bench.output.tail(bench.job(token_ref=None), lines=5) == []
     with pytest.raises(NotFound):
-        bench.output.whole_log(bench.job(token_ref=None))
+        bench.output.whole_log(bench.job(token_ref=None), ME)
     assert [line.text for line in bench.output.tail(bench.job(JobState.FAILED, token_ref=None), lines=5)] == ["words"]
     assert bench.output.tail(bench.job(JobState.FAILED, token_ref="memory:gone"), lines=5) == []
 
@@ -85,14 +90,14 @@ def test_a_log_whose_token_is_not_known_is_not_shown_before_its_job_has_ended(be
 def test_the_whole_log_lies_masked_beside_the_results(bench: Bench) -> None:
     bench.compute.print("memory-1", f"begins {TOKEN}", "ends")
     job = bench.job()
-    assert bench.output.whole_log(job).url.endswith(LOG_FILE)
+    assert bench.output.whole_log(job, ME).url.endswith(LOG_FILE)
     assert bench.results.files[job.folder][LOG_FILE] == f"begins {MASK}\nends\n".encode()
 
 
 def test_a_job_that_was_never_started_has_no_log(bench: Bench) -> None:
     assert bench.output.tail(bench.job(compute_id=None), lines=5) == []
     with pytest.raises(Refused, match="never started"):
-        bench.output.whole_log(bench.job(compute_id=None))
+        bench.output.whole_log(bench.job(compute_id=None), ME)
     assert bench.output.console(bench.job(compute_id=None)) == ""
 
 

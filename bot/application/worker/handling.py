@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-from bot.application.ledger import Ledger
+from bot.application.ledger import JobChange, Ledger
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
@@ -48,12 +48,20 @@ class Handler:
             raise ValueError("A handler has a last resort, and a number of attempts and faults after which it is due.")
 
 
-def telling(ledger: Ledger, perform: Callable[[Effect, Job], None]) -> Handler:
-    """The handler of an effect that tells people: where it is given up, the job goes on."""
+def telling(
+    ledger: Ledger,
+    perform: Callable[[Effect, Job], None],
+    *,
+    instead: Callable[[Effect, str, JobChange], None] = lambda _effect, _error, _change: None,
+) -> Handler:
+    """The handler of an effect that tells people: where it is given up, the job goes on.
+
+    `instead` changes the job and calls for other effects in the transaction that gives the effect up.
+    """
 
     def give_up(effect: Effect, error: str) -> None:
-        with ledger.done(effect, error=error):
-            pass
+        with ledger.finish(effect, error=error) as change:
+            instead(effect, error, change)
 
     return Handler(perform=perform, give_up=give_up)
 

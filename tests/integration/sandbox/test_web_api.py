@@ -322,6 +322,15 @@ def test_no_home_tab_without_the_manifests_leave() -> None:
         assert refusal(publish, user_id="U01DEMO", view={"type": "home", "blocks": []}) == "not_enabled"
 
 
+def test_no_direct_message_without_the_manifests_leave() -> None:
+    features = {
+        "features": {"app_home": {"messages_tab_enabled": False}},
+        "oauth_config": {"scopes": {"bot": ["chat:write"]}},
+    }
+    with SlackStandIn(manifest=features) as stand_in:
+        assert refusal(new_client(stand_in).chat_postMessage, channel="U01DEMO", text="x") == "messages_tab_disabled"
+
+
 def test_a_rate_limit_names_the_seconds(slack: SlackStandIn, client: WebClient) -> None:
     slack.rate_limit("chat.postMessage", retry_after=7)
 

@@ -11,9 +11,11 @@ from unittest.mock import patch
 import pytest
 from botocore import exceptions
 
+from bot.aws.backend import backend
 from bot.aws.clients import CONNECTIONS, Clients, Denied, Unanswered, translated
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
+from bot.settings import Settings
 from tests.support.aws import World, aws_world
 
 
@@ -175,3 +177,20 @@ def test_settings_come_from_the_environment_with_lists_in_json() -> None:
 def test_settings_aws_would_refuse_are_refused_at_the_start(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AwsConfig(_env_file=None, **wrong)
+
+
+@pytest.mark.parametrize(("public_url", "says"), [("", True), ("https://nomads.example.org", False)])
+def test_a_start_without_an_address_for_people_says_whose_links_they_get(public_url: str, says: bool) -> None:
+    role = "arn:aws:iam::123456789012:role/nomads"
+    given = {
+        "NOMADS_AWS_BUCKET": "results",
+        "NOMADS_AWS_EXECUTION_ROLE": role,
+        "NOMADS_AWS_JOB_ROLE": role,
+        "NOMADS_AWS_REGION": "eu-west-2",
+    }
+    settings = Settings.model_validate({"compute": "aws", "public_url": public_url})
+    with patch.dict(os.environ, given):
+        made = backend(settings, tokens=None, key_for=lambda _: b"k" * 32)
+
+    assert ("NOMADS_PUBLIC_URL is not set: links to results are S3's own" in made.announcement) is says
+    assert bool(made.announcement) is says

@@ -39,6 +39,7 @@ ACTIONS = {
     "s3.PutPublicAccessBlock": {"s3:PutBucketPublicAccessBlock"},
     "s3.GetBucketEncryption": {"s3:GetEncryptionConfiguration"},
     "s3.PutBucketEncryption": {"s3:PutEncryptionConfiguration"},
+    "s3.HeadObject": {"s3:GetObject"},
     "s3.GetBucketLifecycleConfiguration": {"s3:GetLifecycleConfiguration"},
     "s3.PutBucketLifecycleConfiguration": {"s3:PutLifecycleConfiguration"},
     "sesv2.GetAccount": {"ses:GetAccount"},
@@ -130,7 +131,7 @@ def test_the_doctor_may_look_at_exactly_what_it_looks_at_beside_what_the_bot_may
 def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
     assert {"batch.SubmitJob", "batch.ListJobs"} <= calls("batch.py")
     assert "logs.GetLogEvents" in calls("logs.py")
-    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject"} | TRANSFER
+    assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject", "s3.HeadObject"} | TRANSFER
 
 
 @pytest.mark.parametrize("heading", ["The bot", "Provisioning", "Doctor", "Execution role", "Job role"])

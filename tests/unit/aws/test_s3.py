@@ -26,27 +26,9 @@ def world() -> Iterator[World]:
         yield world
 
 
-def test_a_folder_has_a_uri_for_the_program_and_an_address_for_people(world: World) -> None:
-    results = world.results()
-    assert results.uri(FOLDER) == f"s3://{BUCKET}/{FOLDER}/"
-    assert results.address(FOLDER) == (
-        f"https://eu-west-2.console.aws.amazon.com/s3/buckets/{BUCKET}?region=eu-west-2"
-        f"&prefix={FOLDER.replace('/', '%2F')}%2F"
-    )
+def test_a_folder_has_a_uri_for_the_program(world: World) -> None:
+    assert world.results().uri(FOLDER) == f"s3://{BUCKET}/{FOLDER}/"
     assert world.sent == []
-
-
-@pytest.mark.parametrize(
-    ("region", "host"),
-    [
-        ("us-east-1", "us-east-1.console.aws.amazon.com"),
-        ("cn-north-1", "cn-north-1.console.amazonaws.cn"),
-        ("us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
-    ],
-)
-def test_the_console_lies_in_the_region_s_own_partition(region: str, host: str) -> None:
-    with aws_world(region=region, empty=True) as world:
-        assert urlsplit(world.results().address(FOLDER)).hostname == host
 
 
 def test_files_are_listed_by_name_with_subfolders_and_without_neighbours(world: World) -> None:
@@ -169,14 +151,108 @@ def test_a_bucket_with_dots_stays_in_the_path() -> None:
         assert (url.hostname, url.path) == ("s3.eu-west-2.amazonaws.com", f"/results.example.org/{FOLDER}/x")
 
 
-def test_a_link_ends_with_the_credentials_that_signed_it(world: World) -> None:
-    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)
-    metadata = {"access_key": "a", "secret_key": "b", "token": "c", "expiry_time": end.isoformat()}
-    session: Any = world.clients.session
-    session._session._credentials = RefreshableCredentials.create_from_metadata(
-        metadata, refresh_using=lambda: metadata, method="for a test"
+class Provider:
+    """A provider of credentials that end: each time it is asked, it gives the next ones of `ends`."""
+
+    def __init__(self, world: World, *ends: timedelta) -> None:
+        self.asked = 0
+        self._ends = [datetime.now(UTC).replace(microsecond=0) + end for end in ends]
+        session: Any = world.clients.session
+        first = self.give()
+        session._session._credentials = RefreshableCredentials.create_from_metadata(
+            first, refresh_using=self.give, method="for a test"
+        )
+
+    def give(self) -> dict[str, str]:
+        """The next credentials."""
+        end = self._ends[min(self.asked, len(self._ends) - 1)]
+        self.asked += 1
+        return {"access_key": f"key{self.asked}", "secret_key": "b", "token": "c", "expiry_time": end.isoformat()}
+
+    @property
+    def end(self) -> datetime:
+        """When the credentials that it gave last end."""
+        return self._ends[min(self.asked, len(self._ends)) - 1]
+
+
+def just_before(told: datetime | None, end: datetime) -> bool:
+    """Whether the end that was told is the true one, or a moment earlier."""
+    return told is not None and timedelta(0) <= end - told <= timedelta(seconds=3)
+
+
+@pytest.mark.parametrize("lasts", [timedelta(hours=6), timedelta(minutes=20), timedelta(days=3)])
+def test_a_link_ends_with_the_credentials_that_signed_it(world: World, lasts: timedelta) -> None:
+    provider = Provider(world, lasts)
+
+    assert just_before(world.results().link(FOLDER, "x").expires, provider.end)
+
+
+def test_credentials_that_are_about_to_end_are_renewed_first_and_the_new_end_is_told(world: World) -> None:
+    provider = Provider(world, timedelta(minutes=5), timedelta(hours=6))
+
+    link = world.results().link(FOLDER, "x")
+
+    assert provider.asked == 2
+    assert "X-Amz-Credential=key2" in link.url, "the link is signed by what was renewed"
+    assert just_before(link.expires, provider.end)
+
+
+def test_credentials_that_are_renewed_between_looking_and_signing_promise_nothing_too_long(world: World) -> None:
+    """Whichever of the two signs, the end that is told is not after its own."""
+    provider = Provider(world, timedelta(hours=12), timedelta(hours=2))
+    credentials: Any = world.clients.session.get_credentials()
+    world.clients.s3.meta.events.register(
+        "before-parameter-build.s3.GetObject", lambda **_: credentials._protected_refresh(is_mandatory=True)
     )
-    assert world.results().link(FOLDER, "x").expires == end
+
+    link = world.results().link(FOLDER, "x")
+
+    assert "X-Amz-Credential=key2" in link.url
+    assert link.expires is not None
+    assert link.expires <= provider.end
+
+
+def test_keys_without_an_end_sign_for_as_long_as_the_setting_says(world: World) -> None:
+    link = world.results().link(FOLDER, "x")
+
+    assert just_before(link.expires, datetime.now(UTC) + timedelta(seconds=world.config.link_lifetime))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "disposition"),
+    [
+        ("report.html", "text/html; charset=utf-8", "inline"),
+        ("preview.png", "image/png", "inline"),
+        ("synapses.csv", "application/octet-stream", "attachment; filename*=utf-8''synapses.csv"),
+        ("deep/a b.npz", "application/octet-stream", "attachment; filename*=utf-8''a%20b.npz"),
+    ],
+)
+def test_a_browser_is_sent_to_a_short_lived_address_that_shows_or_saves_the_file(
+    world: World, name: str, kind: str, disposition: str
+) -> None:
+    write_result(FOLDER, name, b"12345")
+
+    link = world.results().redirect(FOLDER, name)
+
+    query = parse_qs(urlsplit(link.url).query)
+    assert query["X-Amz-Expires"] == ["300"]
+    assert query["response-content-type"] == [kind]
+    assert query["response-content-disposition"] == [disposition]
+    assert just_before(link.expires, datetime.now(UTC) + timedelta(seconds=300))
+
+
+def test_nobody_is_sent_to_a_file_that_is_not_there(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.results().redirect(FOLDER, "missing.csv")
+
+
+def test_a_file_is_read_as_it_is_asked_for(world: World) -> None:
+    write_result(FOLDER, "predictions.npz", bytes(range(256)) * 4096)
+
+    opened = world.results().open(FOLDER, "predictions.npz")
+
+    assert opened.size == 2**20
+    assert b"".join(opened.pieces()) == bytes(range(256)) * 4096
 
 
 def test_a_missing_bucket_setting_is_named() -> None:

@@ -10,14 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bot.application.access import Access
-from bot.application.ledger import Ledger
+from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.ports import Chat, Results
 from bot.application.queries import Queries
 from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
+from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.messages import Step, Story
 from bot.domain.outbox import Effect, Kind
 from bot.domain.states import FINAL, JobState
@@ -28,6 +30,8 @@ NOT_POSTED_YET = 0.5
 MAX_PREVIEW = 8 * 2**20
 """Bytes of the largest preview that is posted."""
 _CARD = "card"
+DIRECT_CARD, DIRECT_END = "card", "end"
+"""The subjects of a DIRECT: that the card could not be posted; the job's end."""
 
 
 class CardEffects:
@@ -45,7 +49,7 @@ class CardEffects:
     def handlers(self) -> Handlers:
         """The handlers of CARD and EDIT."""
         return {
-            Kind.CARD: telling(self._ledger, self._post),
+            Kind.CARD: telling(self._ledger, self._post, instead=_say_so),
             Kind.EDIT: telling(self._ledger, self._edit),
         }
 
@@ -59,6 +63,8 @@ class CardEffects:
             timestamp = self._chat.post_card(story, key=key)
         with self._ledger.done(effect) as transaction:
             transaction.messages.posted(job.id, _CARD, timestamp, at=self._ledger.clock())
+            if job.unposted:
+                transaction.jobs.change(job.id, unposted="")
 
     def _edit(self, effect: Effect, job: Job) -> None:
         with self._database.read() as transaction:
@@ -91,10 +97,11 @@ class ThreadEffects:
         self._admins = tuple(admins)
 
     def handlers(self) -> Handlers:
-        """The handlers of REPLY and PREVIEW."""
+        """The handlers of REPLY, PREVIEW and DIRECT."""
         return {
-            Kind.REPLY: telling(self._ledger, self._reply),
+            Kind.REPLY: telling(self._ledger, self._reply, instead=_tell_the_end),
             Kind.PREVIEW: telling(self._ledger, self._preview),
+            Kind.DIRECT: telling(self._ledger, self._direct),
         }
 
     def _reply(self, effect: Effect, job: Job) -> None:
@@ -139,6 +146,38 @@ class ThreadEffects:
             self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
         with self._ledger.done(effect):
             pass
+
+    def _direct(self, effect: Effect, job: Job) -> None:
+        """Tell the owner alone, and once, what could not be told in the channel."""
+        story, name = self._stories.of(job, Audience.person(job.actor)), f"direct-{effect.subject}"
+        with self._database.read() as transaction:
+            told = transaction.messages.timestamp(job.id, name) is not None
+            ends = [t for t in transaction.story.of(job.id) if t.state in FINAL and effect.subject == DIRECT_END]
+        if told:
+            with self._ledger.done(effect):
+                return
+        key = f"{job.id}-{name}"
+        timestamp = self._chat.find_direct(story, key=key) if effect.in_doubt else None
+        if timestamp is None:
+            steps = [Step(text=t.text, at=t.at, state=t.state) for t in ends]
+            timestamp = self._chat.post_direct(story, steps, key=key)
+        with self._ledger.done(effect) as transaction:
+            transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
+
+
+def _say_so(_effect: Effect, error: str, change: JobChange) -> None:
+    """A card that cannot be posted: its owner hears of it in a direct message, and wherever the job is listed."""
+    change.set(unposted=words.shortened(error, MAX_REASON))
+    if change.job.owner_in_chat:
+        change.enqueue(Kind.DIRECT, DIRECT_CARD)
+    change.show()
+
+
+def _tell_the_end(effect: Effect, _error: str, change: JobChange) -> None:
+    """A reply that cannot be posted and tells the job's end: its owner hears the end in a direct message."""
+    ends = any(t.reply == int(effect.subject) and t.state in FINAL and t.text for t in change.story)
+    if ends and change.job.owner_in_chat:
+        change.enqueue(Kind.DIRECT, DIRECT_END)
 
 
 class NoticeEffects:
@@ -191,7 +230,7 @@ def _listened_to(stories: Stories, job: Job) -> Story:
     """The job's story. Raises Refused where the job has no channel."""
     if job.request.channel is None:
         raise Refused("Nobody listens to this job in chat.")
-    return stories.of(job)
+    return stories.of(job, Audience.channel(job.request.channel))
 
 
 def _thread(transaction: Transaction, job: Job) -> str:

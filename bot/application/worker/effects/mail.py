@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from bot.application.ledger import Ledger
-from bot.application.letters import acceptance, ending
-from bot.application.ports import Mailer
+from bot.application.addresses import Addresses
+from bot.application.ledger import JobChange, Ledger
+from bot.application.letters import Stranger, acceptance, ending
+from bot.application.ports import Mailer, Workspace
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
 from bot.domain.job import Job
+from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
+from bot.domain.people import TERMINAL
+
+NOT_SENT = "No mail is sent to its address, which"
+NAME = 80
+"""Characters of a person's name that a mail shows."""
 
 NOT_MAILED = "Its mail could not be sent:"
 ADVICE = "Whoever runs NOMADS can find out more with nomads doctor."
@@ -24,11 +31,24 @@ _ADDRESS = re.compile(r"[^\s<>(),;:\"]+@[^\s<>(),;:\"]*[^\s<>(),;:\".]")
 class MailEffects:
     """Sends a job's two mails."""
 
-    def __init__(self, *, ledger: Ledger, mailer: Mailer, stories: Stories, domain: str) -> None:
-        """`domain` ends the mails' Message-IDs."""
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        mailer: Mailer,
+        stories: Stories,
+        workspace: Workspace,
+        addresses: Addresses,
+        sender: str,
+        domain: str,
+    ) -> None:
+        """`sender` is told to strangers as the address to write to; `domain` ends the mails' Message-IDs."""
         self._ledger = ledger
         self._mailer = mailer
         self._stories = stories
+        self._workspace = workspace
+        self._addresses = addresses
+        self._sender = sender
         self._domain = domain
 
     def handlers(self) -> Handlers:
@@ -37,21 +57,45 @@ class MailEffects:
         return {Kind.MAIL_ACCEPTED: handler, Kind.MAIL_FINISHED: handler}
 
     def _send(self, effect: Effect, job: Job) -> None:
+        address = job.request.email
+        if self._addresses.trouble(address):
+            with self._ledger.finish(effect) as change:
+                why = "is not one of the lab's" if self._addresses.outside(address) else "has asked for no more mail"
+                _say(change, effect, NOT_SENT, f"{NOT_SENT} {why}.")
+            return
         letter = acceptance if effect.kind is Kind.MAIL_ACCEPTED else ending
         message_id = f"<{job.id}.{effect.kind}@{self._domain}>"
-        self._mailer.send(letter(self._stories.of(job), message_id=message_id))
+        story = self._stories.of(job, Audience.mail(address))
+        self._mailer.send(letter(story, message_id=message_id, stranger=self._stranger(job)))
         with self._ledger.done(effect):
             pass
 
+    def _stranger(self, job: Job) -> Stranger | None:
+        """What is told to an address that chat does not know as the submitter's own; None for their own."""
+        address = job.request.email
+        if self._workspace.mail_of(job.actor).casefold() == address.casefold():
+            return None
+        return Stranger(asked_by=self._name(job), stop=self._addresses.to_end_mail(address), otherwise=self._sender)
+
+    def _name(self, job: Job) -> str:
+        if job.actor.startswith(TERMINAL):
+            return f"{job.actor.removeprefix(TERMINAL)} (at a terminal of NOMADS)"
+        name = words.printable(self._workspace.name_of(job.actor)).strip()
+        return words.shortened(name, NAME) or f"somebody in Slack ({job.actor})"
+
     def _tell(self, effect: Effect, error: str) -> None:
         """Give the mail up; the job's thread says so once, without the address, which is its owner's alone."""
+        said = words.shortened(words.printable(_ADDRESS.sub("the address", error)).strip().rstrip("."), MAX_CAUSE)
         with self._ledger.finish(effect, error=error) as change:
-            story = change.story
-            if any(NOT_MAILED in step.text for step in story):
-                return
-            # The end's text is written with the results, so an earlier mail's failure is told with the acceptance.
-            step = story[0] if effect.kind is Kind.MAIL_ACCEPTED else story[-1]
-            said = words.shortened(words.printable(_ADDRESS.sub("the address", error)).strip().rstrip("."), MAX_CAUSE)
-            reply = step.reply or change.next_reply(separate=True)
-            change.tell(step, f"{step.text} {NOT_MAILED} {said}. {ADVICE}".strip(), reply=reply)
-            change.show()
+            _say(change, effect, NOT_MAILED, f"{NOT_MAILED} {said}. {ADVICE}")
+
+
+def _say(change: JobChange, effect: Effect, beginning: str, text: str) -> None:
+    """Add the text to the step that the mail was to tell of, where no step says something with that beginning yet."""
+    story = change.story
+    if any(beginning in step.text for step in story):
+        return
+    # The end's text is written with the results, so what is said of an earlier mail is told with the acceptance.
+    step = story[0] if effect.kind is Kind.MAIL_ACCEPTED else story[-1]
+    change.tell(step, f"{step.text} {text}".strip(), reply=step.reply or change.next_reply(separate=True))
+    change.show()

@@ -1,0 +1,130 @@
+"""What a link leads to, when somebody opens it: the results of a job, or the end of a person's mail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bot.application.addresses import Addresses
+from bot.application.links import Links
+from bot.application.output import LOG_FILE
+from bot.application.ports import Results
+from bot.application.queries import Queries
+from bot.domain import words
+from bot.domain.catalog import Catalog
+from bot.domain.errors import NotFound, Unavailable, UnknownJob
+from bot.domain.job import Job
+from bot.domain.links import Reader, ResultsPage, SharedFile
+from bot.domain.people import TERMINAL
+from bot.domain.results import Link, Opened, ResultFile
+from contract.program import RESULTS
+
+REPORT = "report.html"
+"""The report, where a program has written one."""
+_KNOWN = {
+    "synapses.csv": "One line for each synapse: centre in voxels and nm, volume, score, class.",
+    "predictions.npz": "Where the synapses are, voxel by voxel, for numpy: 255 in a synapse, else 0.",
+    "segmentation.npz": "Which synapse each voxel belongs to, for numpy: 0 is none.",
+    REPORT: "Density, sizes, scores and brightness on one page that opens anywhere.",
+    "preview.png": "The box from above, with a circle round each synapse.",
+    RESULTS: "Counts, parameters and versions, for programs.",
+    LOG_FILE: "What the program printed.",
+}
+"""What the files are that our pipelines write, in a sentence each."""
+UNREACHABLE = "Its name cannot stand in an address; ask whoever runs NOMADS for it."
+MOST = 1000
+"""Files that a page lists; the archive has all."""
+
+
+class Visits:
+    """Answers links: implements `bot.domain.links.Shared`."""
+
+    def __init__(
+        self,
+        *,
+        links: Links,
+        queries: Queries,
+        catalog: Catalog,
+        results: Results,
+        addresses: Addresses,
+        sees: Callable[[str, Job], bool | None],
+    ) -> None:
+        """`sees` tells whether a person may see a job now; None: nobody can tell just now."""
+        self._links = links
+        self._queries = queries
+        self._catalog = catalog
+        self._results = results
+        self._addresses = addresses
+        self._sees = sees
+
+    def page(self, signed: str) -> ResultsPage:
+        """What the page of the results shows. Raises NotFound, LinkEnded and Unavailable."""
+        job = self._job(signed)
+        found = self._results.list(job.folder)
+        names = {file.name for file in found}
+        summary, pipeline = job.summary, self._catalog.get(job.request.pipeline)
+        preview = summary.preview if summary and summary.preview in names else ""
+        return ResultsPage(
+            job=job,
+            pipeline_title=pipeline.title if pipeline else job.request.pipeline,
+            files=[self._shared(job, file) for file in found[:MOST]],
+            more=max(0, len(found) - MOST),
+            report=REPORT if REPORT in names else "",
+            preview=preview or "",
+            until=self._links.read(signed).until,
+        )
+
+    def file(self, signed: str, name: str) -> Opened | Link:
+        """A file, open, or the address at which its store gives it. Raises NotFound, LinkEnded and Unavailable."""
+        job = self._job(signed)
+        if job.summary and name == job.summary.preview:  # part of the page itself, whose images come from here alone
+            return self._results.open(job.folder, name)
+        return self._results.redirect(job.folder, name) or self._results.open(job.folder, name)
+
+    def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
+        """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""
+        job = self._job(signed)
+        files = self._results.list(job.folder)
+        if not files:
+            raise NotFound("Nothing has been written yet.")
+        return f"nomads-{job.id}", self._opened(job, files)
+
+    def mail_ends(self, signed: str) -> bool:
+        """Whether the address that the link is for has asked for no more mail. Raises NotFound and Unavailable."""
+        return self._addresses.ended(self._links.read_end_of_mail(signed))
+
+    def end_mail(self, signed: str) -> None:
+        """Send no more mail to the address that the link is for. Raises NotFound and Unavailable."""
+        self._addresses.end(self._links.read_end_of_mail(signed))
+
+    def _opened(self, job: Job, files: list[ResultFile]) -> Iterator[tuple[str, Opened]]:
+        for file in files:
+            try:
+                opened = self._results.open(job.folder, file.name)
+            except NotFound:  # gone since, or without a name that can be asked for
+                continue
+            yield file.name, opened
+
+    def _job(self, signed: str) -> Job:
+        claim = self._links.read(signed)
+        try:
+            job = self._queries.find(claim.job_id)
+        except UnknownJob:
+            raise NotFound("There is no such job.") from None
+        person = claim.name if claim.reader is Reader.PERSON and not claim.name.startswith(TERMINAL) else ""
+        seen = self._sees(person, job) if person else True
+        if seen is None:
+            raise Unavailable("Slack did not answer; try again in a moment.")
+        if not seen:
+            raise NotFound("There is no such job for this person.")
+        return job
+
+    def _shared(self, job: Job, file: ResultFile) -> SharedFile:
+        titles = {found.name: found.title for found in job.summary.files} if job.summary else {}
+        askable = file.name.isprintable()
+        about = _KNOWN.get(file.name) or words.printable(titles.get(file.name, ""))
+        return SharedFile(
+            name=file.name if askable else "",
+            shown=words.printable(file.name),
+            size=file.size,
+            about=about if askable else UNREACHABLE,
+        )

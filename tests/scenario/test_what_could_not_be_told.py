@@ -1,0 +1,284 @@
+"""A card that cannot be posted, and what else was given up: who hears of it, and how it is tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.application.worker.handling import GIVE_UP
+from bot.domain.errors import Refused, Unavailable
+from bot.domain.job import Job
+from bot.domain.outbox import Kind
+from bot.domain.states import JobState
+from bot.storage.engine import Database
+from bot.storage.tables import effects
+from bot.terminal.serve import running
+from tests.support.app import PROGRAMS, Serve, Served
+from tests.support.waiting import until
+from tests.support.world import World
+
+OWNER, ADMIN = "U01DEMO", "U03ADMIN"
+ARCHIVED = "The channel is archived (Slack answered is_archived to chat.postMessage)."
+
+
+@pytest.fixture
+def world(store: Database) -> World:
+    return World(store, admins=[ADMIN])
+
+
+def unposted(world: World, **changes: Any) -> Job:
+    """A job whose card was refused."""
+    world.chat.fail_next(Refused(ARCHIVED), call="post_card")
+    job = world.accept(**changes)
+    world.settle()
+    return job
+
+
+def finish(world: World, job: Job) -> None:
+    """Let the job's program find something."""
+    world.clock.advance(30)
+    world.results.put(job.folder, "results.json", json.dumps({"counts": {"synapses": 12}}).encode())
+    world.see(job, JobState.RUNNING, started_at=world.clock.now)
+    world.settle()
+    world.clock.advance(60)
+    world.see(job, JobState.SUCCEEDED, exit_code=0, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle()
+
+
+def told_alone(world: World) -> list[list[str]]:
+    """The texts of the direct messages to the owner, which have none for a card that could not be posted."""
+    return [message.texts for message in world.chat.directs]
+
+
+def given_up(world: World) -> list[str]:
+    """The kinds of the effects that were given up, the newest first."""
+    with world.store.read() as transaction:
+        return [one.kind.value for one in transaction.outbox.given_up()]
+
+
+# The owner hears of it
+
+
+def test_the_owner_of_a_job_whose_card_is_refused_hears_of_it_alone_and_once(world: World) -> None:
+    job = unposted(world)
+    world.settle()
+
+    assert told_alone(world) == [[]]
+    (message,) = world.chat.directs
+    assert (message.channel, message.key) == (OWNER, f"{job.id}-direct-card")
+    assert world.job(job).unposted == ARCHIVED
+    assert world.job(job).state is JobState.SUBMITTED
+    assert [mail.subject for mail in world.mailer.sent] == [f"NOMADS job {job.id}: accepted"]
+
+
+def test_a_card_that_stays_without_an_answer_for_days_is_told_as_one_that_was_refused(world: World) -> None:
+    world.chat.fail_next(Unavailable("no answer"), call="post_card")
+    job = world.accept()
+    world.worker.lanes.drain()
+    with world.store.begin() as transaction:  # as if it had failed so often that one more failure is the last one
+        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
+        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.chat.fail_next(Unavailable("no answer"), call="post_card")
+    world.settle()
+    assert told_alone(world) == [[]]
+    assert "no answer" in world.job(job).unposted
+
+
+@pytest.mark.parametrize("lost", ["post_direct", "find_direct"])
+def test_a_direct_message_whose_answer_was_lost_is_found_and_not_sent_twice(world: World, lost: str) -> None:
+    world.chat.fail_after(Unavailable("no answer"), call="post_direct")
+    if lost == "find_direct":
+        world.chat.fail_next(Unavailable("no answer"), call="find_direct")
+    unposted(world)
+    assert told_alone(world) == [[]]
+
+
+def test_the_end_reaches_the_owner_in_a_direct_message_where_there_is_no_thread(world: World) -> None:
+    job = unposted(world)
+    finish(world, job)
+
+    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert not world.chat.cards
+    assert not world.chat.replies
+    assert world.mailer.sent[-1].subject == f"NOMADS job {job.id}: finished"
+
+
+def test_a_failure_reaches_the_owner_too_where_there_is_no_thread(world: World) -> None:
+    job = unposted(world)
+    world.compute.print(job.name, "There is no such channel.")
+    world.see(job, JobState.FAILED, exit_code=1, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle()
+    assert "There is no such channel." in told_alone(world)[-1][0]
+
+
+def test_an_end_that_its_thread_no_longer_takes_reaches_the_owner_in_a_direct_message(world: World) -> None:
+    job = world.running()
+    world.clock.advance(30)
+    world.chat.fail_next(Refused(ARCHIVED), call="post_reply")
+    finish(world, job)
+    assert told_alone(world) == [["Finished after 2 min 0 s: 12 synapses."]]
+    assert world.job(job).unposted == ""
+
+
+def test_a_step_before_the_end_that_its_thread_does_not_take_is_no_direct_message(world: World) -> None:
+    world.chat.fail_next(Refused(ARCHIVED), call="post_reply")
+    world.running()
+    assert told_alone(world) == []
+    assert given_up(world) == ["reply"]
+
+
+def test_a_job_from_a_terminal_has_nobody_to_send_a_direct_message_to(world: World) -> None:
+    job = unposted(world, actor="cli:demo")
+    finish(world, job)
+    assert told_alone(world) == []
+    assert world.job(job).unposted == ARCHIVED
+
+
+# Tried again
+
+
+def test_what_was_given_up_is_kept_and_shown_to_admins_and_to_nobody_else(world: World) -> None:
+    job = unposted(world)
+    finish(world, job)
+
+    shown = world.queries.home(ADMIN)
+    assert shown.given_up_in_all == len(shown.given_up) == 4
+    assert {one.job_id for one in shown.given_up} == {job.id}
+    assert [one.meaning for one in shown.given_up] == ["reply 3", "reply 2", "reply 1", "card"]
+    assert shown.given_up[-1].error == ARCHIVED
+    assert world.queries.home(OWNER).given_up == []
+
+
+def test_a_replay_posts_the_card_and_the_whole_thread_in_order_and_says_what_it_tried_again(world: World) -> None:
+    job = unposted(world)
+    finish(world, job)
+
+    again = world.ledger.replay(job.id)
+    world.settle()
+
+    assert [one.meaning for one in again] == ["card", "reply 1", "reply 2", "reply 3"]
+    assert len(world.chat.cards) == 1
+    assert world.thread == [
+        f"Accepted as job {job.id}.",
+        "Running, after waiting 30 s.",
+        "Finished after 1 min 0 s: 12 synapses.",
+    ]
+    assert world.job(job).unposted == ""
+    assert given_up(world) == []
+    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert world.ledger.replay() == []
+
+
+def test_a_replay_looks_first_for_what_may_have_happened_after_all(world: World) -> None:
+    """The answer to the card was lost, and it was given up: the card stands in the channel."""
+    world.chat.fail_after(Unavailable("no answer"), call="post_card")
+    job = world.accept()
+    world.worker.lanes.drain()
+    with world.store.begin() as transaction:
+        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
+        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.chat.fail_next(Unavailable("no answer"), call="find")
+    world.settle()
+    assert "card" in given_up(world)
+
+    world.ledger.replay(job.id)
+    world.settle()
+
+    assert len(world.chat.cards) == 1
+    assert world.thread == [f"Accepted as job {job.id}."]
+
+
+def test_a_replay_of_what_is_refused_again_tells_the_owner_nothing_twice(world: World) -> None:
+    job = unposted(world)
+    finish(world, job)
+    world.chat.fail_next(Refused(ARCHIVED), call="post_card")
+    world.ledger.replay()
+    world.settle()
+    assert told_alone(world) == [[], ["Finished after 1 min 0 s: 12 synapses."]]
+    assert world.job(job).unposted == ARCHIVED
+    assert len(given_up(world)) == 4
+
+
+def test_a_replay_of_one_job_leaves_the_others_as_they_are(world: World) -> None:
+    first, second = unposted(world), unposted(world)
+    world.ledger.replay(first.id)
+    world.settle()
+    assert world.job(first).unposted == ""
+    assert world.job(second).unposted == ARCHIVED
+
+
+def test_results_that_could_not_be_read_are_told_after_a_replay(world: World) -> None:
+    job = world.running()
+    world.results.fail_next(Refused("S3 did not give it: no (AccessDenied)"), call="read", times=1)
+    world.results.fail_next(Refused("S3 did not list it: no (AccessDenied)"), call="list", times=1)
+    finish(world, job)
+    assert given_up(world) == ["collect"]
+    assert world.job(job).unread
+
+    world.ledger.replay(job.id)
+    world.settle()
+
+    assert not world.job(job).unread
+    assert "12 synapses" in world.thread[-1]
+
+
+def test_a_job_that_was_turned_down_is_no_effect_to_try_again(world: World) -> None:
+    world.compute.fail_next(Refused("The queue takes no jobs."), call="submit")
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+    assert given_up(world) == []
+    assert Kind.SUBMIT.final
+
+
+# In Slack
+
+
+@pytest.fixture
+def served(serve: Serve, tmp_path: Path) -> Iterator[Served]:
+    with serve(tmp_path, pipelines=str(PROGRAMS), watch_interval="0.1", mail="off", admins=[OWNER]) as served:
+        yield served
+
+
+def ended(served: Served) -> Job:
+    (job,) = served.rows.jobs()
+    until(lambda: served.rows.job(job.id).ended and not served.rows.open_effects(job.id), within=60, what="the end")
+    return served.rows.job(job.id)
+
+
+@pytest.mark.parametrize("gone", ["archived", "without the bot"])
+def test_with_mail_off_a_job_whose_channel_is_gone_after_its_acceptance_is_not_silent(
+    served: Served, gone: str
+) -> None:
+    channel = "#synapses" if gone == "archived" else "#pilot-data"
+    assert served.submit(pipeline="quick", channel=channel).ok
+    if gone == "archived":
+        served.slack.archive(channel)
+    else:
+        served.slack.remove(channel)
+
+    with running(served.nomads):
+        job = ended(served)
+        direct = served.slack.messages("D01DEMO")
+
+        assert job.state is JobState.SUCCEEDED
+        assert not served.slack.messages(channel)
+        first, last = (json.dumps(message["blocks"], ensure_ascii=False) for message in direct)
+        why = "The channel is archived" if gone == "archived" else "The channel is gone, or NOMADS is not in it"
+        assert why in first
+        assert job.id in first
+        assert "Finished after" in last
+        assert "All files" in last
+
+        status = json.dumps(served.slack.person().slash("/nomads", f"status {job.id}").body, ensure_ascii=False)
+        assert why in status
+        served.slack.person().open_home()
+        home = str(until(lambda: json.dumps(served.slack.home_of(OWNER), ensure_ascii=False)))
+        until(lambda: "Given up" in json.dumps(served.slack.home_of(OWNER), ensure_ascii=False), what="the home tab")
+        home = json.dumps(served.slack.home_of(OWNER), ensure_ascii=False)
+        assert home.count(why) >= 2  # in the job's line, and in what was given up
+        assert "nomads replay" in home
