@@ -182,7 +182,14 @@ def build_core(
     lifecycle = Lifecycle(
         ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
     )
-    output = Output(compute=backend.compute, logs=backend.logs, results=backend.results, tokens=tokens, links=links)
+    output = Output(
+        compute=backend.compute,
+        logs=backend.logs,
+        results=backend.results,
+        tokens=tokens,
+        links=links,
+        boss_host=settings.boss_host,
+    )
     stories = Stories(catalog=catalog, output=output)
     stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(

@@ -1,14 +1,13 @@
 """The form: its ids, its blocks and how it is read, in one file so that they cannot drift.
 
 A block's id is the name of the request's field, so an error by field is an error by block. The experiment's id has a
-mark of the collection behind it: Slack keeps what was chosen in a block for as long as a block of that id is there, and
-another collection has other experiments. No view is filled with a token, nor holds one in its metadata. Slack preserves
-what a person typed while a view is replaced.
+number behind it once another collection was chosen: Slack keeps what was chosen in a block for as long as a block of
+that id is there, and another collection has other experiments. No view is filled with a token, nor holds one in its
+metadata. Slack preserves what a person typed while a view is replaced.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +89,10 @@ class Filled(Form):
     """What a person typed in the form so far, and the view's metadata."""
 
     meta: Meta
+    experiment_block: str = EXPERIMENT
+    """The id of the experiment's block in the view."""
+    experiment_held: bool = False
+    """Whether Slack holds a choice in that block, be it the one option that is no experiment."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Wish:
 
     values: Mapping[str, str] = field(default_factory=dict)
     not_understood: str = ""
+    experiment_block: str = EXPERIMENT
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def view(
         if name in "xyz" and about.experiment:
             block = _bounded(block, about.experiment)
         if name == EXPERIMENT:
-            block = {**block, "block_id": _experiment_block(wish.values.get(COLLECTION, ""))}
+            block = {**block, "block_id": wish.experiment_block}
         blocks.append(_filled(block, initial))
         if name == EXPERIMENT and (said := _described(about)):
             blocks.append(_context(said))
@@ -214,9 +218,15 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     return form
 
 
-def _experiment_block(collection: str) -> str:
-    """The id of the experiment's block: another one for each collection."""
-    return f"{EXPERIMENT}-{hashlib.sha256(collection.encode()).hexdigest()[:8]}" if collection else EXPERIMENT
+def after_another_collection(form: Filled) -> str:
+    """The id of the experiment's block: another one where Slack would go on holding what was chosen in it.
+
+    A block that holds nothing keeps its id, or what is being typed in it would be lost.
+    """
+    if not form.experiment_held:
+        return form.experiment_block
+    number = form.experiment_block.removeprefix(EXPERIMENT).lstrip("-")
+    return f"{EXPERIMENT}-{int(number or 1) + 1 if number.isdecimal() or not number else 2}"
 
 
 def _plain(name: str) -> dict[str, Any]:
@@ -321,6 +331,7 @@ def parse(view: Mapping[str, Any]) -> Filled:
     """Read a view, submitted or not. The application checks whether the values make sense."""
     values = (view.get("state") or {}).get("values") or {}
     typed = {_field(block): _typed(element or {}) for block, state in values.items() for element in state.values()}
+    held = bool(typed.get(EXPERIMENT))
     if typed.get(EXPERIMENT) == NO_COLLECTION:
         typed[EXPERIMENT] = ""
     meta = _meta(str(view.get("private_metadata") or ""))
@@ -330,6 +341,11 @@ def parse(view: Mapping[str, Any]) -> Filled:
         remember=bool(typed.get(REMEMBER)),
         agreed=next((name.removeprefix(_AGREE) for name, tick in typed.items() if tick and _AGREE in name), ""),
         meta=meta,
+        experiment_block=next(
+            (str(b["block_id"]) for b in view.get("blocks") or () if _field(str(b.get("block_id"))) == EXPERIMENT),
+            EXPERIMENT,
+        ),
+        experiment_held=held,
     )
 
 

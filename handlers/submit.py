@@ -91,11 +91,12 @@ class Submit:
     def chosen(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         """A collection or an experiment was chosen: show what BOSS says of the experiment, a moment later."""
         form, user = modal.parse(body["view"]), body["user"]["id"]
-        values = dict(form.values)
+        values, block = dict(form.values), form.experiment_block
         chosen = body["actions"][0]["action_id"]
         if chosen == modal.COLLECTION and values.get(chosen) != form.meta.collection:
             values.pop(modal.EXPERIMENT, None)  # it is one of another collection
-        self._describe_later(client, body["view"]["id"], user, modal.Wish(values), form)
+            block = modal.after_another_collection(form)
+        self._describe_later(client, body["view"]["id"], user, modal.Wish(values, experiment_block=block), form)
         ack()
 
     def ticked(self, ack: Ack) -> None:
@@ -143,7 +144,8 @@ class Submit:
         """The view of the form with the question."""
         self._describing.drop(view_id)  # a late answer of BOSS's must not replace the question
         about = self._describing.known(self._describing.look(user, form.values, typed=form.token))
-        return self._view(modal.Wish(form.values), self._people.profile(user), about, self._put(question, user))
+        wish = modal.Wish(form.values, experiment_block=form.experiment_block)
+        return self._view(wish, self._people.profile(user), about, self._put(question, user))
 
     def _put(self, question: Question, user: str) -> modal.Question:
         """The question in the words of the form."""

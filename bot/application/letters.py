@@ -46,11 +46,11 @@ def ending(story: Story, *, message_id: str, stranger: Stranger | None = None) -
     job = story.job
     whose = f"The NOMADS job that {stranger.asked_by} asked for" if stranger else "Your NOMADS job"
     if job.state is JobState.SUCCEEDED:
-        counts = job.summary.counts if job.summary else {}
         said = f"{whose} has {'ended' if job.unread else 'finished'}."
         lines = [said, *([job.reason] if job.unread else []), *_facts(story)]
-        lines += [f"{words.count(number)} {what}" for what, number in counts.items()]
-        lines += job.summary.notes if job.summary else []
+        if job.summary:
+            lines += [job.summary.found] if job.summary.found else []
+            lines += job.summary.notes
         links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
         if until := min((link.expires for _, link in story.links if link.expires), default=None):
             lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")

@@ -227,9 +227,8 @@ def _ending(job: Job) -> str:
             ran = "" if job.took is None else f" It ran for {words.duration(job.took)}."
             return f"{job.reason}{ran}"
         case JobState.SUCCEEDED:
-            counts = job.summary.counts if job.summary else {}
-            found = words.listed([f"{words.count(n)} {what}" for what, n in counts.items()])
-            return f"Finished{took}: {found}." if counts else f"Finished{took}."
+            found = job.summary.found if job.summary else ""
+            return f"{found}. Finished{took}." if found else f"Finished{took}."
         case JobState.CANCELLED:
             return f"Cancelled{f' by {job.cancelled_by}' if job.cancelled_by else ''}{took}."
         case JobState.LOST:

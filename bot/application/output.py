@@ -33,21 +33,39 @@ _BROWSED = ("http://", "https://", "file://")
 class Output:
     """Reads what programs wrote and printed. Methods raise Unavailable and Refused."""
 
-    def __init__(self, *, compute: Compute, logs: Logs, results: Results, tokens: TokenKeeper, links: Links) -> None:
+    def __init__(
+        self,
+        *,
+        compute: Compute,
+        logs: Logs,
+        results: Results,
+        tokens: TokenKeeper,
+        links: Links,
+        boss_host: str = "",
+    ) -> None:
+        """`boss_host` is the BOSS into which detections are written: a host name, or a URL where it is not https."""
         self._compute = compute
         self._logs = logs
         self._results = results
         self._tokens = tokens
         self._links = links
+        self._boss = boss_host if "://" in boss_host or not boss_host else f"https://{boss_host}"
 
     def links(self, job: Job, audience: Audience) -> list[tuple[str, Link]]:
-        """Title and address of at most LINKS results and of the viewer; made anew, since the addresses end."""
+        """Title and address of at most LINKS results, of the viewer, and of the channel that was written in BOSS.
+
+        The addresses are made anew, since they end.
+        """
         if job.summary is None:
             return []
         files = job.summary.files[:LINKS]
         links = [(file.title or file.name, self._link(job, file.name, audience)) for file in files]
         if job.summary.viewer:
             links.append(("Neuroglancer", Link(job.summary.viewer)))
+        if job.summary.written_back and self._boss:
+            collection, experiment, channel = job.summary.written_back.split("/")
+            place = f"{self._boss}/v1/collection/{collection}/experiment/{experiment}/channel/{channel}"
+            links.append(("Detections in BOSS", Link(place)))
         return links
 
     def address(self, job: Job, audience: Audience) -> str:

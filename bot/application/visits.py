@@ -119,9 +119,9 @@ class Visits:
         return job
 
     def _shared(self, job: Job, file: ResultFile) -> SharedFile:
-        titles = {found.name: found.title for found in job.summary.files} if job.summary else {}
+        said = {found.name: found.about or found.title for found in job.summary.files} if job.summary else {}
         askable = file.name.isprintable()
-        about = _KNOWN.get(file.name) or words.printable(titles.get(file.name, ""))
+        about = words.printable(said.get(file.name, "")) or _KNOWN.get(file.name, "")
         return SharedFile(
             name=file.name if askable else "",
             shown=words.printable(file.name),

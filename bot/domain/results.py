@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ class Finding(BaseModel):
     model_config = ConfigDict(extra="ignore")
     name: ResultName
     title: Annotated[Line, Field(max_length=255)] = ""
+    """A word or two, by which links to it are named."""
+    about: Annotated[Line, Field(max_length=500)] = ""
+    """What it is, in a sentence."""
     media_type: Annotated[Line, Field(max_length=127)] = "application/octet-stream"
 
 
@@ -114,6 +118,14 @@ def _density(value: Any) -> float | None:
     """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
     fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
     return float(value) if fit else None
+
+
+def _channel(value: Any) -> str:
+    """The channel's place in BOSS, where it can be one."""
+    return value if isinstance(value, str) and _IN_BOSS.fullmatch(value) else ""
+
+
+_IN_BOSS = re.compile("/".join([r"[a-zA-Z0-9_-]{1,255}"] * 3))
 
 
 def _version(value: Any) -> str:
@@ -139,8 +151,18 @@ class Summary(BaseModel):
     notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
     """Synapses per cubic micrometre."""
+    written_back: Annotated[str, BeforeValidator(_channel)] = ""
+    """`collection/experiment/channel` of BOSS, where the detections were written; empty: nowhere."""
     version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
     """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
+
+    @property
+    def found(self) -> str:
+        """What was found, as `293 synapses, 0.15 per µm³; 13,158 voxels in synapses`; empty without counts."""
+        said = [f"{words.count(number)} {what}" for what, number in self.counts.items()]
+        if said and self.density_per_um3 is not None:
+            said[0] += f", {self.density_per_um3:.2g} per µm³"
+        return "; ".join(said)
 
     @classmethod
     def read(cls, content: bytes) -> Summary:

@@ -323,7 +323,7 @@ def moment(when: datetime, *, seconds: bool = False) -> str:
 
 def spoken(story: Story, steps: Sequence[Step]) -> str:
     """A reply in one line, for notifications and screen readers."""
-    return words.shortened(_named(story) + " ".join(step_text(step, story.job) for step in steps), SECTION)
+    return words.shortened(" ".join(step_text(step, story.job) for step in steps) + _named(story), SECTION)
 
 
 def step_text(step: Step | Transition, job: Job) -> str:
@@ -336,14 +336,14 @@ def step_text(step: Step | Transition, job: Job) -> str:
 
 
 def _named(story: Story) -> str:
-    return f"{who(story.mention)} " if story.mention and _SLACK_USER.fullmatch(story.mention) else ""
+    return f" {who(story.mention)}" if story.mention and _SLACK_USER.fullmatch(story.mention) else ""
 
 
 def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     """A reply in the thread: the steps; at the job's end, result links, or the last log lines and what to do next."""
     job = story.job
     told = [step_text(step, job) for step in steps]
-    texts = packed([_named(story) + told[0], *told[1:]] if told else [])
+    texts = packed([*told[:-1], told[-1] + _named(story)] if told else [])
     if story.helpers:
         texts += packed([f"Who can help: {' '.join(who(person) for person in story.helpers)}"])
     ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note

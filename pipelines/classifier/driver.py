@@ -59,7 +59,8 @@ def program(request: Request) -> None:
                     "voxel_nm": np.array(run.volume.voxel_nm),
                 }
             ),
-            title=f"Classes: {', '.join(f'{code} {name}' for code, name in enumerate(model.MEANING))}; axes z, y, x",
+            title="Classes",
+            about=f"{', '.join(f'{code} {name}' for code, name in enumerate(model.MEANING))}; axes z, y, x.",
             media_type="application/x-npz",
         )
         run.finish(

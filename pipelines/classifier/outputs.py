@@ -10,19 +10,20 @@ from pipelines.common.results import Results
 
 
 class Outputs(Results):
-    """As Results, and names the model in each file: a column `model` in tables, a line in pictures, all titles."""
+    """As Results, and names the model in each file: a column in tables, a line in pictures, all descriptions."""
 
     def __init__(self, uri: str, *, model: str) -> None:
         super().__init__(uri)
         self._model = model
 
-    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
+    def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
         """Add the model's name to a file, write it, announce it, and return the content written."""
         if media_type == "text/csv":
             content = _column(content, "model", self._model)
         elif media_type == "image/png":
             content = captioned(content, f"classes: {self._model}")
-        return super().add(name, content, title=f"{title} ({self._model})", media_type=media_type)
+        about = f"{about} Classes: {self._model}."
+        return super().add(name, content, title=title, about=about, media_type=media_type)
 
 
 def _column(table: bytes, name: str, value: str) -> bytes:

@@ -9,7 +9,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,9 @@ class File:
 
     name: str
     title: str
+    """A word or two, by which links to it are named."""
+    about: str
+    """A sentence that says what is in it."""
     media_type: str
 
 
@@ -50,15 +53,15 @@ class Results:
         self.files: list[File] = []
         self._place.remove(RESULTS)
 
-    def add(self, name: str, content: bytes, *, title: str, media_type: str) -> bytes:
+    def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
         """Write a file, announce it in results.json, and return the content written. Raises Failure."""
         self._place.put(name, content, media_type)
-        self.files.append(File(name, title, media_type))
+        self.files.append(File(name, title, about, media_type))
         return content
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write results.json: the summary, and the files. Raises Failure."""
-        files = [{"name": f.name, "title": f.title, "media_type": f.media_type} for f in self.files]
+        files = [asdict(file) for file in self.files]
         content = json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n"
         self._place.put(RESULTS, content.encode(), "application/json")
 

@@ -166,17 +166,21 @@ class Run:
         self.results.add(
             "synapses.csv",
             self._table(found, bright),
-            title="Synapses: centre in voxels and nm, volume, score, class",
+            title="Synapses (CSV)",
+            about="A row for each synapse: centre in voxels and nm, volume, score, class.",
             media_type="text/csv",
         )
         self.results.add(
             "predictions.npz",
             npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
-            title="Predictions: 255 where a synapse is, else 0; axes z, y, x",
+            title="Predictions",
+            about="255 where a synapse is, else 0; axes z, y, x.",
             media_type="application/x-npz",
         )
-        title = f"Preview: {self._picture_said(found)}"
-        picture = self.results.add("preview.png", self._preview(found), title=title, media_type="image/png")
+        about = f"{self._picture_said(found).capitalize()}."
+        picture = self.results.add(
+            "preview.png", self._preview(found), title="Preview", about=about, media_type="image/png"
+        )
         written = self._write_back(detections)
         link = viewer.link(
             self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
@@ -188,7 +192,8 @@ class Run:
         self.results.add(
             "report.html",
             report.render(page),
-            title="Report: density, sizes, scores, brightness by channel",
+            title="Report",
+            about="Density, sizes, scores, and brightness by channel, as a page.",
             media_type="text/html; charset=utf-8",
         )
         self.results.finish(
@@ -305,7 +310,6 @@ class Run:
         except Failure as failure:
             self.note(f"The detections were not written back to {where} in BOSS: {failure}")
             return None
-        self.note(f"The detections stand in BOSS as {where}/{name}.")
         return f"{where}/{name}"
 
     def _page(

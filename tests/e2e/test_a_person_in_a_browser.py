@@ -48,7 +48,9 @@ def test_a_person_submits_is_corrected_follows_the_thread_and_opens_the_results(
         form.get_by_role("button", name="Submit").click()
         expect(form).to_be_hidden()
         page.get_by_role("button", name=re.compile("repl")).first.click()
-        expect(page.get_by_text(re.compile(r"Finished after .*: \d+ synapses")).first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text(re.compile(r"^\d+ synapses, [0-9.]+ per µm³; .* Finished after ")).first).to_be_visible(
+            timeout=60_000
+        )
         expect(page.get_by_role("img", name=re.compile("Preview")).first).to_be_visible()
         href = page.get_by_role("link", name="All files").first.get_attribute("href")
         assert href

@@ -48,4 +48,5 @@ def test_a_folder_with_two_files_is_a_pipeline_that_people_can_run(tmp_path: Pat
         assert "Threshold" in (lab.results(job) / "report.html").read_text()
         assert house.boss.cortex is not None
         written = f"collman_nomads/nomads_predictions/{job.request.results_key}"
-        assert f"The detections stand in BOSS as {written}." in job.summary.notes
+        assert job.summary.written_back == written
+        assert any("|Detections in BOSS>" in reply for reply in lab.thread(job))

@@ -93,8 +93,8 @@ def test_every_state_has_words_that_slack_takes(slack: SlackStandIn, chat: Slack
 
 def test_results_are_counts_notes_and_links(slack: SlackStandIn, chat: SlackChat) -> None:
     job = a_job(JobState.SUCCEEDED, channel=home(slack), summary=a_summary(notes=["Demo <model>."]))
-    text = reply_to(chat, slack, job, "Finished after 1 min 1 s: 1,234 synapses.")
-    assert "Finished after 1 min 1 s: 1,234 synapses." in text
+    text = reply_to(chat, slack, job, "1,234 synapses. Finished after 1 min 1 s.")
+    assert "1,234 synapses. Finished after 1 min 1 s." in text
     assert "• <https://results.test/synapses.csv|Table>" in text
     assert "Demo &lt;model&gt;." in text
     assert "<https://results.test/|All files>" in text

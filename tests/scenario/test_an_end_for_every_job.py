@@ -84,7 +84,7 @@ def test_a_nul_half_a_surrogate_and_a_repeated_key_are_read_as_what_is_left_of_t
     job = ended_with(world, b'{"notes": ["\\udfff"], "counts": {"syn\\u0000apses": 1, "syn apses": 2, "b": 3, "b": 4}}')
     assert job.summary
     assert (job.summary.counts, job.summary.notes) == ({"syn apses": 2, "b": 4}, [])
-    assert world.thread[-1] == "Finished after 3 s: 2 syn apses and 4 b."
+    assert world.thread[-1] == "2 syn apses; 4 b. Finished after 3 s."
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_program_can_neither_turn_letters_round_nor_open_code_nor_mention_anyb
     summary = Summary.read(json.dumps({"counts": {said: 1}, "notes": [said]}).encode())
     assert list(summary.counts) == summary.notes == ["''' evil <!channel> @here #general"]
     job = a_job(JobState.SUCCEEDED, summary=summary)
-    step = a_step(f"Finished: 1 {summary.notes[0]}.", JobState.SUCCEEDED)
+    step = a_step(f"1 {summary.notes[0]}. Finished.", JobState.SUCCEEDED)
     for block in [found.to_dict() for found in cards.reply(a_story(job), [step])]:
         assert "<!channel>" not in block["text"]["text"]
         assert block["text"]["verbatim"] is True, "Slack would make a mention of @here"

@@ -128,6 +128,16 @@ def test_another_collection_takes_the_chosen_experiment_away(served: Served) -> 
     }
 
 
+def test_the_first_collection_leaves_what_is_typed_of_an_experiment(served: Served) -> None:
+    view = served.open_form()
+    person = served.slack.person()
+    person.fill(view, {"token": DEMO_TOKEN})
+    person.suggest(view, "collection", "demo")
+    person.click(view, "collection", "demo")
+    served.nomads.later.submit(lambda: None).result(10)
+    assert block(shown(served), "experiment")["block_id"] == block(view, "experiment")["block_id"]
+
+
 def test_the_same_collection_chosen_again_leaves_the_experiment_as_it_is(served: Served) -> None:
     served.open_form()
     before = choose(served, token=DEMO_TOKEN)

@@ -63,7 +63,7 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
     assert world.thread == [
         f"Accepted as job {job.id}.",
         "Running, after waiting 30 s.",
-        "Finished after 2 min 0 s: 12 synapses.",
+        "12 synapses. Finished after 2 min 0 s.",
     ]
     assert [reply.key for reply in world.chat.replies] == [f"{job.id}-reply-{n}" for n in (1, 2, 3)]
     (card,) = world.chat.cards

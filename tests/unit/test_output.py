@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from bot.application.tokens import TokenKeeper
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
+from bot.domain.results import Summary
 from bot.domain.states import JobState
 from bot.domain.work import LogLine
 from bot.storage.vault import Vault
@@ -106,3 +108,16 @@ def test_public_is_a_word_like_others() -> None:
     bench.compute.print("memory-1", "public data")
     (line,) = bench.output.tail(bench.job(), lines=1)
     assert line.text == "public data"
+
+
+def test_the_end_begins_with_what_was_found_and_its_density() -> None:
+    said = {"counts": {"synapses": 293, "voxels in synapses": 13158}, "density_per_um3": 0.1516}
+    assert Summary.read(json.dumps(said).encode()).found == ("293 synapses, 0.15 per µm³; 13,158 voxels in synapses")
+    assert Summary.read(b'{"counts": {"synapses": 1}}').found == "1 synapses"
+    assert Summary.read(b"{}").found == ""
+
+
+@pytest.mark.parametrize("place", ["../../admin", "a/b", "a/b/c d", 7, "https://x/y/z", "a/b/c/d"])
+def test_a_channel_that_a_program_claims_to_have_written_is_a_channel_s_name(place: object) -> None:
+    assert Summary.read(json.dumps({"written_back": place}).encode()).written_back == ""
+    assert Summary.read(b'{"written_back": "c/e/long_name"}').written_back == "c/e/long_name"

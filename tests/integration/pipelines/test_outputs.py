@@ -80,8 +80,11 @@ def test_detections_stand_in_boss_afterwards_in_a_channel_named_after_the_box(
     assert written.any()
     assert not written[8].any()
     assert "255 where a synapse was found" in str(channel(boss)["description"])
+    files = results(tmp_path)["files"]
+    assert [file["title"] for file in files] == ["Synapses (CSV)", "Predictions", "Preview", "Report"]  # type: ignore[attr-defined]
+    assert all(file["about"].endswith(".") for file in files)  # type: ignore[attr-defined]
     assert results(tmp_path)["written_back"] == f"{PLACE}/{KEY}"
-    assert f"The detections stand in BOSS as {PLACE}/{KEY}." in notes(tmp_path)
+    assert KEY not in notes(tmp_path)  # people read a link in its place
 
 
 def test_what_an_earlier_run_left_in_the_box_is_erased_and_nothing_beside_it(boss: BossStandIn, tmp_path: Path) -> None:

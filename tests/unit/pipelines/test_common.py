@@ -72,13 +72,13 @@ def test_results_json_comes_last_and_files_are_whole(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "replace", seen)
     results = Results(tmp_path.as_uri())
     assert not list(tmp_path.iterdir())
-    results.add("a.csv", b"12345", title="A", media_type="text/csv")
+    results.add("a.csv", b"12345", title="A", about="All.", media_type="text/csv")
     results.finish({"counts": {"n": 1}})
 
     assert [order[0], order[1].split()[0]] == ["a.csv 5", "results.json"]
     assert {"a.csv", "results.json"} == {path.name for path in tmp_path.iterdir()}
     said = json.loads((tmp_path / "results.json").read_text())
-    assert said["files"] == [{"name": "a.csv", "title": "A", "media_type": "text/csv"}]
+    assert said["files"] == [{"name": "a.csv", "title": "A", "about": "All.", "media_type": "text/csv"}]
 
 
 def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypat
     results = Results(tmp_path.as_uri())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Exception, match=r"a\.csv cannot be written to the results folder: No space left on device"):
-        results.add("a.csv", b"12345", title="A", media_type="text/csv")
+        results.add("a.csv", b"12345", title="A", about="All.", media_type="text/csv")
     assert not list(tmp_path.iterdir())
 
 
