@@ -226,9 +226,12 @@ class _Use:
         self._next = time.monotonic()
 
     def too_much(self) -> str:
-        """Why the program has to end; empty while it keeps to its limits."""
+        """Why the program has to end; empty while it keeps to its limits, as far as can be seen."""
         limits = self._limits
-        if limits.log and self._log.stat().st_size > limits.log:
+        printed = 0
+        with contextlib.suppress(OSError):  # somebody has moved the run's folder
+            printed = self._log.stat().st_size
+        if limits.log and printed > limits.log:
             return f"The program was ended: it printed more than its limit of {_size(limits.log)}."
         began = time.monotonic()
         if limits.disk and began >= self._next:

@@ -34,8 +34,11 @@ def connect(url: str) -> Engine:
     """
     if not url.startswith("sqlite"):
         return _connect_to_server(url)
-    _keep_private(sa.make_url(url).database)
     engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _open(*_: Any) -> None:
+        _keep_private(engine.url.database)
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
