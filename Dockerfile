@@ -1,7 +1,8 @@
 # The bot's image, built from the root of the repository; pipelines have their own in pipelines/Dockerfile.
 #   docker build -t nomads .
 #   docker run --env-file .env -v nomads-data:/data nomads
-# Programs do not run in here: set NOMADS_COMPUTE=aws.
+# The pipelines' packages are not in here: set NOMADS_COMPUTE=aws. In an image of your own that has them, programs run
+# as another user than the bot, for which the bot starts as root (docker run --user 0).
 
 FROM python:3.11.14-slim-bookworm AS packages
 RUN python3 -m venv /opt/venv
@@ -12,7 +13,8 @@ FROM python:3.11.14-slim-bookworm
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    NOMADS_DATA=/data
+    NOMADS_DATA=/data \
+    NOMADS_LOCAL_USER=20000
 RUN useradd --uid 10001 --create-home nomads && install -d -o nomads -m 700 /data
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/nomads

@@ -106,6 +106,18 @@ class Settings(BaseSettings):
     """Seconds for which a dead process's effects stay leased; then another process performs them."""
     local_slots: Annotated[int, Field(ge=1)] = 2
     """How many programs run at once on this machine; the others wait."""
+    local_user: str = ""
+    """Name or id of the user of the first program at once; empty: an unused one where root starts the bot; or `off`."""
+    local_memory: Annotated[int, Field(ge=0)] = 0
+    """Bytes of memory of each process of a program; 0: nine tenths of the machine's."""
+    local_processes: Annotated[int, Field(ge=0)] = 1024
+    """Processes and threads of a program that has a user of its own; 0: no limit."""
+    local_files: Annotated[int, Field(ge=0)] = 4096
+    """Open files of each process of a program; 0: no limit."""
+    local_disk: Annotated[int, Field(ge=0)] = 50 * GB
+    """Bytes of a program's results and temporary files; 0: no limit."""
+    local_log: Annotated[int, Field(ge=0)] = GB
+    """Bytes that a program may print; 0: no limit."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """What NOMADS itself logs. Of libraries only warnings are logged: their finer logs hold whole requests."""
 

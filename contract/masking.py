@@ -1,14 +1,20 @@
 """The BOSS token: what can be one, and how it is hidden in texts that people read.
 
-A program may print its token whole, with colour codes in it (as by `grep --color`), or across the places where a log is
-cut. In every function an empty token means that nothing is to be hidden, as does PUBLIC_TOKEN.
+A program may print its token whole or spelled in other ways, by mistake or to get it past a filter: split by line ends,
+colour codes, other control characters and zero-width ones; backwards; in capitals or small letters; percent-encoded,
+in part or twice; in hexadecimal, with separators or without; in base64, as part of a longer text and wrapped. All
+of these are found, also across the places where a log is cut. Of a token with fewer than LONG characters only spellings
+that are split or percent-encoded are looked for: the others would be found in words that are none.
+In every function an empty token means that nothing is to be hidden, as does PUBLIC_TOKEN.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64encode
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
@@ -22,9 +28,10 @@ SHORT_MASK = "…"
 PIECE = 2**20
 """Bytes of a log that are in memory at once, at most."""
 _TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN}}}")  # RFC 9110, 5.5: what a header may hold
-_COLOURS = rb"(?:\x1b\[[0-9;?]{0,16}[ -/]{0,2}[@-~]){0,4}"
-_COLOURED = 256
-"""Bytes of colour codes within a token that are allowed for at a cut."""
+LONG = 8
+"""Characters of a token from which on every spelling of it is looked for."""
+_BATCH = 2**16
+"""Bytes of a log that are searched at once, at least: what two searches share must be little beside it."""
 _TOLD = 4
 """Characters of a token, at a cut, from which on they are hidden."""
 
@@ -38,59 +45,70 @@ def hidden(text: str, token: str, *, mask: str = MASK) -> str:
     """The text with every token in it replaced by `mask`."""
     if not _is_secret(token):
         return text
-    found = _spellings(token.encode(errors="surrogatepass"))  # Python prints odd file names with surrogates
-    return found.sub(mask.encode(), text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+    written = text.encode(errors="surrogatepass")  # Python prints odd file names with surrogates
+    spans = _Spellings(token).spans(_View(written))
+    return _masked(written, spans, lambda _: mask.encode()).decode(errors="surrogatepass")
 
 
 def hidden_in_lines(lines: Sequence[str], token: str) -> list[str]:
     """The last lines of a log, with the token, and four or more of its characters at a cut, replaced by MASK.
 
+    A token that goes over several lines is masked in each of them.
     The first line may begin within a token, since only the end of a long line is read; the last line may end within
     one, since the program may still be writing it.
     """
-    texts = list(lines)
-    if texts and _is_secret(token):
-        texts[0] = _without_rest(texts[0], token)
-        texts[-1] = _without_beginning(texts[-1].encode(), token).decode()
-    return [hidden(text, token) for text in texts]
+    if not lines or not _is_secret(token):
+        return list(lines)
+    written = "\n".join(line.replace("\n", " ") for line in lines).encode(errors="surrogatepass")
+    view, spellings = _View(written), _Spellings(token)
+    spans = _merged([*spellings.spans(view), *spellings.rest(view), *spellings.beginning(view)])
+    return _masked(written, spans, _in_each_line).decode(errors="surrogatepass").split("\n")
 
 
 def hidden_in_pieces(pieces: Iterable[bytes], token: str) -> Iterator[bytes]:
-    """The pieces of a log with every token replaced by MASK, also one across two pieces; memory holds about one piece.
+    """The pieces of a log with every token replaced by MASK, also one across pieces; memory holds a few of PIECE bytes.
 
     The pieces that come out are cut elsewhere than those that went in. A token that the log's end cuts is masked too.
     """
     if not _is_secret(token):
         yield from pieces
         return
-    word, mask, kept = token.encode(), MASK.encode(), b""
-    coloured, shared = _spellings(word), _shared(word)
+    spellings = _Spellings(token)
+    waiting, size, searched = [b""], 0, 0
     for piece in pieces:
-        text = kept + piece
-        text = coloured.sub(mask, text) if b"\x1b" in text else text.replace(word, mask)
-        # A token may end in the next piece: as many bytes as it may take are held back.
-        yield text[:-shared]
-        kept = text[-shared:]
-    yield _without_beginning(kept, token)
+        waiting.append(piece)
+        size += len(piece)
+        if size < max(_BATCH, 2 * searched):
+            continue
+        view = _View(b"".join(waiting))
+        spans, cut = spellings.spans_and_cut(view)
+        yield _masked(view.text[:cut], [span for span in spans if span[1] <= cut], _in_each_line)
+        waiting = [view.text[cut:]]
+        size = searched = len(waiting[0])
+    view = _View(b"".join(waiting))
+    yield _masked(view.text, _merged([*spellings.spans(view), *spellings.beginning(view)]), _in_each_line)
 
 
 def strike_out(log: Path, token: str) -> None:
-    """Overwrite every token in the file with as many asterisks; the file's length and times stay.
+    """Overwrite every token in the file with as many asterisks; the file's length, lines and times stay.
 
     Nothing happens where there is no such file. Raises OSError.
     """
     if not _is_secret(token) or not log.exists():
         return
-    word, before = token.encode(), log.stat()
+    spellings, before = _Spellings(token), log.stat()
     at, found = 0, False
-    plain, coloured = re.compile(re.escape(word)), _spellings(word)
     with log.open("r+b", buffering=0) as file:
         number = file.fileno()
-        while len(piece := os.pread(number, PIECE, at)) >= len(word):
-            for place in (coloured if b"\x1b" in piece else plain).finditer(piece):
+        while piece := os.pread(number, PIECE, at):
+            view = _View(piece)
+            spans, cut = spellings.spans_and_cut(view)
+            for start, end in spans:
                 found = True
-                os.pwrite(number, b"*" * len(place[0]), at + place.start())
-            at += max(1, len(piece) - _shared(word)) if len(piece) == PIECE else len(piece)
+                os.pwrite(number, re.sub(rb"[^\n]", b"*", piece[start:end]), at + start)
+            if len(piece) < PIECE:  # the end, unless the file still grows
+                break
+            at += cut
         if found:
             os.utime(number, ns=(before.st_atime_ns, before.st_mtime_ns))
 
@@ -99,25 +117,176 @@ def _is_secret(token: str) -> bool:
     return token not in ("", PUBLIC_TOKEN)
 
 
-def _spellings(word: bytes) -> re.Pattern[bytes]:
-    """A pattern of the word as programs may print it: with colour codes, unless the word is too long for a token."""
-    if len(word) > MAX_TOKEN:  # the pattern would take seconds to make
-        return re.compile(re.escape(word))
-    return re.compile(_COLOURS.join(re.escape(bytes([letter])) for letter in word))
+_Span = tuple[int, int]
+_PERCENT = rb"%(?:25)*"  # a percent sign that was encoded is one too
+_NOISE = re.compile(
+    rb"(?:"
+    rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
+    rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
+    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
+    rb"|\\[nrt0]|" + _PERCENT + rb"(?:[01][0-9A-Fa-f]|7[Ff])"  # as in a representation of bytes
+    rb")+|" + _PERCENT + rb"(?P<code>[2-7][0-9A-Fa-f])"
+)
+_NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe2\xef\\%]")
+"""What noise begins with: by it alone, ten times as many bytes are passed over in the same time."""
+_FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
+"""Letters without case, and the two alphabets of base64 as one."""
+_BETWEEN = rb"[ :;,.+/|]{0,2}(?:0x|\\x)?"
+"""What separates bytes in hexadecimal, once folded."""
+_WIDEST = 6
+"""Folded characters that a byte of the token takes, at most: in hexadecimal with a separator."""
 
 
-def _shared(word: bytes) -> int:
-    """Bytes by which two pieces of a log overlap, so that a word across both is found."""
-    return 2 * len(word) + _COLOURED
+class _View:
+    """A text as it reads without noise and encoding, and where each of its characters stands in the text."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._starts, self._origins, self._widths = [0], [0], [1]
+        parts, length, done = [], 0, 0
+        for found in _noise(text):
+            start, end = found.span()
+            if start > done:
+                parts.append(text[done:start])
+                self._run(length, done, 1)
+                length += start - done
+            if code := found["code"]:
+                parts.append(bytes.fromhex(code.decode()))
+                self._run(length, start, end - start)
+                length += 1
+            done = end
+        self._run(length, done, 1)
+        parts.append(text[done:])
+        self.plain = b"".join(parts)
+        self.folded = self.plain.translate(_FOLDED)
+
+    def _run(self, start: int, origin: int, width: int) -> None:
+        self._starts.append(start)
+        self._origins.append(origin)
+        self._widths.append(width)
+
+    def origin(self, index: int) -> _Span:
+        """Where a character of the view stands in the text."""
+        run = bisect_right(self._starts, index) - 1
+        width = self._widths[run]
+        at = self._origins[run] + (index - self._starts[run]) * width
+        return at, at + width
+
+    def span(self, start: int, end: int) -> _Span:
+        """Where the characters from `start` to before `end` stand in the text."""
+        return self.origin(start)[0], self.origin(end - 1)[1]
 
 
-def _without_rest(text: str, token: str) -> str:
-    rests = (token[-n:] for n in range(len(token) - 1, _TOLD - 1, -1))
-    rest = next((rest for rest in rests if text.startswith(rest)), "")
-    return MASK + text[len(rest) :] if rest else text
+def _noise(text: bytes) -> Iterator[re.Match[bytes]]:
+    at = 0
+    while maybe := _NOISY.search(text, at):
+        at = maybe.start()
+        if found := _NOISE.match(text, at):
+            yield found
+            at = found.end()
+        else:
+            at += 1
 
 
-def _without_beginning(text: bytes, token: str) -> bytes:
-    beginnings = (token[:n].encode() for n in range(len(token) - 1, _TOLD - 1, -1))
-    begun = next((begun for begun in beginnings if text.endswith(begun)), b"")
-    return text[: len(text) - len(begun)] + MASK.encode() if begun else text
+class _Spellings:
+    """The ways in which a token may stand in a text."""
+
+    def __init__(self, token: str) -> None:
+        self._word = word = token.encode(errors="surrogatepass")
+        self._whole = len(word) > MAX_TOKEN  # no token, so it is looked for as it is
+        self._long = LONG <= len(word) <= MAX_TOKEN
+        self._shared = len(word) if self._whole else _WIDEST * len(word) + 2
+        self._needles: dict[bytes, _Span] = {}
+        self._patterns: list[re.Pattern[bytes]] = []
+        if not self._long:
+            return
+        variants = dict.fromkeys((word, word.upper(), word.lower(), word[::-1]))
+        self._needles = dict.fromkeys((word.translate(_FOLDED), word[::-1].translate(_FOLDED)), (0, 0))
+        for variant in variants:
+            pairs = (b"%02x" % byte for byte in variant)
+            self._patterns.append(re.compile(_BETWEEN.join(pairs)))
+            for before in range(3):
+                self._needles.update([_in_base64(variant, before)])
+
+    def spans(self, view: _View) -> list[_Span]:
+        """Where the token stands in the text, in ascending order and without overlaps."""
+        found = [(at, at + len(self._word)) for at in _places(view.text, self._word)]
+        if not self._whole:
+            found += [view.span(at, at + len(self._word)) for at in _places(view.plain, self._word)]
+        for needle, (left, right) in self._needles.items():
+            for at in _places(view.folded, needle):
+                # The characters beside it are the token's too, in part.
+                found.append(view.span(max(0, at - left), min(len(view.folded), at + len(needle) + right)))
+        for pattern in self._patterns:
+            found += [view.span(*match.span()) for match in pattern.finditer(view.folded)]
+        return _merged(found)
+
+    def spans_and_cut(self, view: _View) -> tuple[list[_Span], int]:
+        """The same, and where the text may be cut: no token begins before that byte and ends after it.
+
+        A text of PIECE bytes is cut after half of them or later, even where noise or tokens go on for longer.
+        """
+        spans = self.spans(view)
+        first = len(view.plain) - self._shared
+        cut = view.origin(first)[0] if first > 0 else 0
+        least = len(view.text) // 2 if len(view.text) >= PIECE else 0
+        cut = max(cut, least)
+        for start, end in spans:
+            if start < cut < end:
+                cut = start if start >= least else end
+        return spans, cut
+
+    def beginning(self, view: _View) -> list[_Span]:
+        """Where the text ends with _TOLD or more of the token's first characters."""
+        return self._cut(view, (self._word[:n] for n in self._parts()), bytes.endswith)
+
+    def rest(self, view: _View) -> list[_Span]:
+        """Where the text begins with _TOLD or more of the token's last characters."""
+        return self._cut(view, (self._word[-n:] for n in self._parts()), bytes.startswith)
+
+    def _parts(self) -> range:
+        return range(min(len(self._word), MAX_TOKEN + 1) - 1, _TOLD - 1, -1)
+
+    def _cut(self, view: _View, parts: Iterable[bytes], lies: Callable[[bytes, bytes], bool]) -> list[_Span]:
+        text = view.folded if self._long else view.plain
+        for part in parts:
+            if lies(text, part.translate(_FOLDED) if self._long else part):
+                at = len(text) - len(part) if lies is bytes.endswith else 0
+                return [view.span(at, at + len(part))]
+        return []
+
+
+def _in_base64(word: bytes, before: int) -> tuple[bytes, _Span]:
+    """What base64 has of the word after so many bytes of anything, folded, and the characters shared on each side."""
+    bits = 8 * before, 8 * (before + len(word))
+    start, end = -(-bits[0] // 6), bits[1] // 6
+    return b64encode(bytes(before) + word)[start:end].translate(_FOLDED), (int(before > 0), int(bits[1] % 6 > 0))
+
+
+def _places(text: bytes, word: bytes) -> Iterator[int]:
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + len(word))
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    found: list[_Span] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def _in_each_line(text: bytes) -> bytes:
+    return b"\n".join(MASK.encode() if line.strip() else b"" for line in text.split(b"\n"))
+
+
+def _masked(text: bytes, spans: Sequence[_Span], mask: Callable[[bytes], bytes]) -> bytes:
+    parts, done = [], 0
+    for start, end in spans:
+        parts += [text[done:start], mask(text[start:end])]
+        done = end
+    return b"".join([*parts, text[done:]])

@@ -125,6 +125,8 @@ class Work:
     """The program; `arguments` are appended to it."""
     arguments: Sequence[str]
     """`--host H --col C …`, without the token."""
+    results: str = ""
+    """The URI of the folder that the program writes, which is among the `arguments` too; empty: not told."""
     token_argument: bool = False
     """A 2018 image: the program takes only `--token`. Otherwise it reads BOSS_TOKEN from its environment."""
     cpu: float

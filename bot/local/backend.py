@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from bot.domain.errors import NomadsError
 from bot.local.compute import LocalCompute, Tokens
+from bot.local.confinement import FILE_MODE, FOLDER_MODE, OFF, PASSAGE_MODE, Impossible, Limits, User, tighten, users
 from bot.local.logs import LocalLogs
 from bot.local.results import LocalResults
 from bot.settings import ROOT, Settings
@@ -28,14 +33,58 @@ class LocalBackend:
 
 
 def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], bytes]) -> LocalBackend:
-    """This machine's adapters. `tokens` opens sealed rows."""
+    """This machine's adapters. `tokens` opens sealed rows.
+
+    Raises NomadsError where programs are to run as another user and cannot.
+    """
     data = settings.data.resolve()
+    users, trusted = _users(settings, reads=[ROOT, Path(sys.executable), data.parent])
+    tighten(data / "runs", folders=0o700, files=0o600)
+    tighten(data / "results", folders=FOLDER_MODE, files=FILE_MODE)
+    if users:
+        data.chmod(PASSAGE_MODE)
     return LocalBackend(
-        compute=LocalCompute(folder=data / "runs", tokens=tokens, root=ROOT, slots=settings.local_slots),
+        compute=LocalCompute(
+            folder=data / "runs",
+            tokens=tokens,
+            root=ROOT,
+            slots=settings.local_slots,
+            users=users,
+            limits=_limits(settings),
+            scratch=data / "scratch",
+        ),
         logs=LocalLogs(folder=data / "runs"),
-        results=LocalResults(folder=data / "results"),
+        results=LocalResults(folder=data / "results", owners=[user.uid for user in users]),
         announcement=(
             f"Programs run on this machine itself, at most {settings.local_slots} at once; they share its memory and "
-            "processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch."
+            f"processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch.{trusted}"
         ),
+    )
+
+
+def _users(settings: Settings, *, reads: Sequence[Path]) -> tuple[list[User], str]:
+    """The users of programs; where there are none, the sentence that says so."""
+    wanted = settings.local_user
+    try:
+        return users(wanted, settings.local_slots, reads=reads), ""
+    except Impossible as error:
+        if wanted not in ("", OFF):
+            raise NomadsError(
+                f"NOMADS_LOCAL_USER: programs cannot run as {wanted}: {error}. Mend that (in a container, start it "
+                f"with --user 0), or set NOMADS_LOCAL_USER={OFF} and trust programs with the bot's key and database."
+            ) from None
+        return [], (
+            " Programs are trusted with everything: they run as the bot's own user and can read its key, its database "
+            f"and its tokens, since {error}."
+        )
+
+
+def _limits(settings: Settings) -> Limits:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Limits(
+        memory=settings.local_memory or machine * 9 // 10,
+        processes=settings.local_processes,
+        files=settings.local_files,
+        disk=settings.local_disk,
+        log=settings.local_log,
     )

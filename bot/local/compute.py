@@ -18,13 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.work import Cause, Observation, Work
 from bot.local import supervise
-from bot.local.runs import NAME, disk, is_held, lock, look
+from bot.local.confinement import Confinement, Limits, User
+from bot.local.runs import NAME, VANISHED, disk, has_vanished, is_held, lock, look
 from contract.program import TOKEN_VARIABLE
 
 _PASSED = re.compile(
@@ -48,15 +50,31 @@ class LocalCompute:
 
     `folder` holds a folder for each run; `root` is the programs' working directory. The compute id is the work's name.
     Waiting programs are started by later calls of submit(), observe() or cancel(), in any process.
+
+    `users` are those that programs run as, one for each slot; empty: the bot's own. Such a program has a folder below
+    `scratch` for its home and temporary files, as long as it runs.
     """
 
-    def __init__(self, *, folder: Path, tokens: Tokens, root: Path, slots: int) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        tokens: Tokens,
+        root: Path,
+        slots: int,
+        users: Sequence[User] = (),
+        limits: Limits | None = None,
+        scratch: Path | None = None,
+    ) -> None:
         self._folder = folder.absolute()
         self._queue = self._folder / ".queue"
         self._slots = self._folder / ".slots"
         self._tokens = tokens
         self._root = root.absolute()
         self._count = slots
+        self._users = users
+        self._limits = limits or Limits()
+        self._scratch = (scratch or folder.with_name("scratch")).absolute()
 
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why such a program cannot run here: it has no command. The image does not matter."""
@@ -79,6 +97,7 @@ class LocalCompute:
             "timeout": work.timeout.total_seconds(),
             "grace": supervise.GRACE,
             "token": work.token,
+            "results": _path(work.results),
         }
         with disk("The folder of runs"), self._queue_lock():
             if not self._run(work.name).exists():
@@ -92,8 +111,13 @@ class LocalCompute:
             return name if self._knows(name) else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What each run's folder says. A program that was killed together with its supervisor is FAILED."""
+        """What each run's folder says. A run whose supervisor was killed is FAILED, once nothing of it is alive."""
         with disk("The folder of runs"):
+            for name in ids:
+                if self._knows(name) and has_vanished(self._run(name)):
+                    with self._queue_lock(), lock(self._run(name) / "lock", wait=False) as held:
+                        if held is not None:
+                            self._end_vanished(self._run(name))
             why = ""
             if self._queue.is_dir() and any(self._queue.iterdir()):
                 with self._queue_lock():
@@ -156,11 +180,26 @@ class LocalCompute:
                 elif room:
                     room = self._start(run, held)
 
+    def _end_vanished(self, run: Path) -> None:
+        """End what a killed supervisor left alive, then the run. The locks of queue and run are held."""
+        if (run / "exit.json").exists():  # another process was first
+            return
+        confinement = Confinement()
+        for slot in self._slots.iterdir():
+            name, _, told = slot.read_text(encoding="utf-8").partition("\n")
+            if name == run.name:
+                confinement = Confinement.read(json.loads(told))
+        supervise.end_leftovers(run, confinement)
+        started = (run / "started").stat().st_mtime
+        supervise.write_exit(run, code=None, reason=VANISHED, started=started, cause=Cause.MACHINE.value)
+
     def _start(self, run: Path, lock: int) -> bool:
         """Start the run's supervisor; False: no other run should be tried now."""
-        with self._free_slot() as slot:
+        with self._free_slot() as (number, slot):
             if slot is None:
                 return False
+            self._end_previous(slot)
+            confinement = json.dumps(self._confinement(number).told())
             spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
             try:
                 token = self._tokens.get(spec["token"])
@@ -173,10 +212,12 @@ class LocalCompute:
             if attempts >= _ATTEMPTS:
                 supervise.write_exit(run, code=None, reason="The program's supervisor could not be started.")
                 return True
-            with (run / "supervisor.log").open("ab") as output:
+            os.ftruncate(slot, 0)
+            os.pwrite(slot, f"{run.name}\n{confinement}".encode(), 0)  # for whoever finds its supervisor killed
+            with open(run / "supervisor.log", "ab", opener=supervise.private) as output:
                 try:
                     child = subprocess.Popen(  # noqa: S603 - our own file, without a shell
-                        [sys.executable, "-I", "-S", supervise.__file__, str(run), str(lock)],
+                        [sys.executable, "-I", "-S", supervise.__file__, str(run), str(lock), confinement],
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,
@@ -191,14 +232,28 @@ class LocalCompute:
             threading.Thread(target=child.wait, name=f"reap {child.pid}", daemon=True).start()  # no zombies
             return True
 
+    def _end_previous(self, slot: int) -> None:
+        """End the run that had the slot before, where its supervisor was killed: the next one has the same user."""
+        name = os.pread(slot, 4096, 0).decode().partition("\n")[0]
+        if name and self._knows(name) and has_vanished(self._run(name)):
+            with lock(self._run(name) / "lock", wait=False) as held:
+                if held is not None:
+                    self._end_vanished(self._run(name))
+
+    def _confinement(self, slot: int) -> Confinement:
+        if slot >= len(self._users):
+            return Confinement(limits=self._limits)
+        return Confinement(user=self._users[slot], scratch=str(self._scratch / str(slot)), limits=self._limits)
+
     @contextmanager
-    def _free_slot(self) -> Iterator[int | None]:
+    def _free_slot(self) -> Iterator[tuple[int, int | None]]:
+        """The number and the lock's descriptor of a slot that nothing runs in; None: there is none."""
         for number in range(self._count):
             with lock(self._slots / str(number), wait=False) as slot:
                 if slot is not None:
-                    yield slot
+                    yield number, slot
                     return
-        yield None
+        yield -1, None
 
     def _why_they_wait(self) -> str:
         """Why runs wait, in words for a person; empty while there is room: the cause then passes by itself."""
@@ -209,6 +264,12 @@ class LocalCompute:
             f"{places} for programs on this machine {'is' if self._count == 1 else 'are'} taken; it starts when one is "
             "free. Whoever runs NOMADS can raise NOMADS_LOCAL_SLOTS."
         )
+
+
+def _path(uri: str) -> str:
+    """The path in a file:// URI; empty for any other."""
+    parts = urlsplit(uri)
+    return unquote(parts.path).rstrip("/") if parts.scheme == "file" else ""
 
 
 def _environment(token: SecretStr) -> dict[str, str]:

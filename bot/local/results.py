@@ -18,14 +18,11 @@ from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
 from bot.domain.results import Link, Opened, ResultFile
+from bot.local.confinement import FILE_MODE, FOLDER_MODE
 from bot.local.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 """Name of a file that is being written, or whose writer was killed: no result yet."""
-FILE_MODE = 0o640
-"""Who may read a result, whatever the umask: its owner, and the owner's group."""
-FOLDER_MODE = 0o750
-"""The same for a folder of results."""
 _ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)

@@ -58,8 +58,19 @@ def is_held(path: Path) -> bool:
     return False
 
 
+VANISHED = "The program vanished: it or its supervisor was killed, or this machine restarted."
+"""How a run ended whose supervisor could not say it."""
+
+
+def has_vanished(run: Path) -> bool:
+    """Whether the run's supervisor is gone and has not said how the run ended. Processes of the run may be alive."""
+    if (run / "exit.json").exists() or not (run / "started").exists() or is_held(run / "lock"):
+        return False
+    return not (run / "exit.json").exists()  # it may have ended between the two looks
+
+
 def look(run: Path, why_it_waits: str = "") -> Observation:
-    """What the run's folder says. A program that was killed together with its supervisor is FAILED."""
+    """What the run's folder says. A run whose supervisor was killed is FAILED."""
     if ended := _ended(run):
         return ended
     alive = is_held(run / "lock")
@@ -70,10 +81,7 @@ def look(run: Path, why_it_waits: str = "") -> Observation:
     if alive:
         return Observation(JobState.RUNNING, started_at=started)
     return _ended(run) or Observation(  # the run may have ended between the two looks
-        JobState.FAILED,
-        "The program vanished: it or its supervisor was killed, or this machine restarted.",
-        cause=Cause.MACHINE,
-        started_at=started,
+        JobState.FAILED, VANISHED, cause=Cause.MACHINE, started_at=started
     )
 
 

@@ -1,13 +1,17 @@
-"""Runs one program for LocalCompute and outlives the bot: `python -I -S supervise.py RUN [LOCK]`.
+"""Runs one program for LocalCompute and outlives the bot: `python -I -S supervise.py RUN [LOCK CONFINEMENT]`.
 
-RUN is a folder that LocalCompute made. A process of this module runs beside every program, so this module imports only
-the standard library and `contract`, and starts without site-packages.
+RUN is a folder that LocalCompute made; CONFINEMENT is JSON that says what holds the program back. A process of this
+module runs beside every program, so this module and those of this folder that it imports need only the standard library
+and `contract`, and it starts without site-packages. At its end nothing of the run is alive: it adopts the program's
+processes that lose their parent. Where the supervisor itself is killed, LocalCompute ends what is left.
 The files in the folder are the whole state of a run:
 
 | file        | written by  | says                                                                   |
 |-------------|-------------|------------------------------------------------------------------------|
-| `spec.json` | LocalCompute| `argv`, `timeout` and `grace` in seconds, the token's reference        |
-| `lock`      | LocalCompute| held (flock) as long as supervisor or program live; a byte an attempt  |
+| `spec.json` | LocalCompute| `argv`, `timeout` and `grace` in seconds, the token's reference, the   |
+|             |             | folder of results                                                      |
+| `lock`      | LocalCompute| held (flock) as long as the supervisor lives, and no program inherits  |
+|             |             | it; a byte an attempt                                                  |
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
 | `cancel`    | LocalCompute| end it; the content says why                                           |
 | `log`       | the program | its output; at the end, the token is struck out of it                  |
@@ -27,20 +31,24 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 if __name__ == "__main__":
     # Started with -I -S, Python finds its own library only. The checkout comes last, so that it hides none of that.
     sys.path.append(str(Path(__file__).parents[2]))
 
+from bot.local import processes
+from bot.local.confinement import Confinement, close_folder, open_folder, used
 from contract import masking
-from contract.program import MEANINGS, TOKEN_VARIABLE, dies_with, read_progress
+from contract.program import MEANINGS, TOKEN_VARIABLE, read_progress
 
 GRACE = 5.0
 """Seconds a program has to end between SIGTERM and SIGKILL."""
@@ -48,6 +56,8 @@ LOOKS = 0.2
 """Seconds between two looks for a cancellation and at the log's size (half a megabyte of notes an hour)."""
 TAIL = 64 * 1024
 """Bytes at the end of a log that are read for its last lines."""
+USE_LOOKS = 2.0
+"""Seconds between two looks at how much disk a program uses, at least."""
 MAX_REASON = 500
 """Characters of a reason that are stored."""
 
@@ -133,10 +143,17 @@ class _Times:
                 os.write(self._file, b"%.3f %d\n" % (self._at, size))
 
 
+def private(path: str, flags: int) -> int:
+    """An opener of files that only their owner reads, whatever the umask."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def write(path: Path, content: str) -> None:
     """Write a file, whole or not at all, and flush it to disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    with temporary.open("x", encoding="utf-8") as file:
+    with open(temporary, "x", encoding="utf-8", opener=private) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -162,8 +179,10 @@ def explain(code: int, log: Path, *, secret: str = "") -> str:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         hint = " This machine may be short of memory." if -code == signal.SIGKILL else ""
         return f"The program was ended by signal {name}.{hint}"
-    last = next((line.strip() for line, _ in reversed(tail(log)) if line.strip()), "")
-    last = "" if read_progress(last) else masking.hidden(last, secret, mask=masking.SHORT_MASK)
+    # The token is hidden before the last line is chosen: it may be split over several.
+    text = masking.hidden("\n".join(line for line, _ in tail(log)), secret, mask=masking.SHORT_MASK)
+    last = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
+    last = "" if read_progress(last) else last
     return last[:MAX_REASON] or MEANINGS.get(code, f"The program ended with exit code {code}.")
 
 
@@ -193,6 +212,37 @@ def _words(seconds: float) -> str:
     return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
 
 
+def _size(count: int) -> str:
+    return f"{count / 10**9:g} GB" if count >= 10**9 else f"{count / 10**6:g} MB"
+
+
+class _Use:
+    """Looks how much a program prints and writes, against its limits."""
+
+    def __init__(self, run: Path, folders: Sequence[Path], confinement: Confinement) -> None:
+        self._log = run / "log"
+        self._folders = folders
+        self._limits = confinement.limits
+        self._next = time.monotonic()
+
+    def too_much(self) -> str:
+        """Why the program has to end; empty while it keeps to its limits, as far as can be seen."""
+        limits = self._limits
+        printed = 0
+        with contextlib.suppress(OSError):  # somebody has moved the run's folder
+            printed = self._log.stat().st_size
+        if limits.log and printed > limits.log:
+            return f"The program was ended: it printed more than its limit of {_size(limits.log)}."
+        began = time.monotonic()
+        if limits.disk and began >= self._next:
+            disk = used(*self._folders)
+            now = time.monotonic()
+            self._next = now + max(USE_LOOKS, 20 * (now - began))  # a folder of very many files takes long to look at
+            if disk > limits.disk:
+                return f"The program was ended: its files take more than their limit of {_size(limits.disk)}."
+        return ""
+
+
 class _Signals:
     """Wakes a wait when a child ends or this process is asked to end."""
 
@@ -215,40 +265,50 @@ class _Signals:
             os.read(self._read, 4096)
 
 
-def _run(run: Path, lock: int) -> None:
+def _run(run: Path, confinement: Confinement) -> None:
     spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
     signals = _Signals()
     if reason := cancelled(run):
         write_exit(run, code=None, reason=reason)
         return
     started, deadline = time.time(), time.monotonic() + spec["timeout"]
-    with (run / "log").open("ab") as log:
+    results, scratch = _folders(spec, confinement)
+    if confinement.user:  # whoever ran in this place before
+        processes.end_all_of(confinement.user)
+    processes.adopt_orphans()
+    if results:
+        open_folder(results, confinement.user)
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
+        open_folder(scratch, confinement.user)
+    with open(run / "log", "ab", opener=private) as log:
         try:
             child = subprocess.Popen(  # noqa: S603 - an argument list from the catalogue, without a shell
                 spec["argv"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=_environment(run, scratch),
                 start_new_session=True,
-                pass_fds=(lock,),  # the run is alive as long as the program, even if we die
-                preexec_fn=dies_with(os.getpid()),
+                preexec_fn=confinement.begins(os.getpid()),
             )
-        except OSError as error:
-            write_exit(
-                run,
-                code=None,
-                reason=f"The program could not be started: {error.strerror}.",
-                started=started,
-                cause="setup",
-            )
+        except (OSError, subprocess.SubprocessError) as error:
+            why = error.strerror if isinstance(error, OSError) else "its user or its limits cannot be set"
+            reason = f"The program could not be started: {why}."
+            write_exit(run, code=None, reason=reason, started=started, cause="setup")
             return
 
     reason, cause = "", None
-    times = _Times(run)
+    times, use = _Times(run), _Use(run, [folder for folder in (results, scratch) if folder], confinement)
     while child.poll() is None and not reason:
         times.note()
+        processes.reap_orphans(but=child.pid)
         if reason := cancelled(run):
             cause = "unknown"
+            continue
+        if reason := use.too_much():
+            cause = "setup"
+            continue
             continue
         if time.monotonic() >= deadline:
             reason = f"The program was ended: it ran longer than its limit of {_words(spec['timeout'])}."
@@ -265,20 +325,60 @@ def _run(run: Path, lock: int) -> None:
             signals.wait(min(LOOKS, patience - time.monotonic()))
             times.note()
     _signal_group(child.pid, signal.SIGKILL)  # the program, and whatever it left behind
+    child.kill()  # it may have left its group
     code = child.wait()
     times.note()
     token = os.environ.get(TOKEN_VARIABLE, "")
     reason = reason or explain(code, run / "log", secret=token)
+    end_leftovers(run, confinement, wait=signals.wait)
     with contextlib.suppress(OSError):  # a bad disk must not hide how the program ended
         masking.strike_out(run / "log", token)
     write_exit(run, code=code, reason=reason, started=started, cause=cause)
 
 
+def end_leftovers(run: Path, confinement: Confinement, *, wait: Callable[[float], None] | None = None) -> None:
+    """Kill what is alive of a run whose program has ended or is to end, and give its results to the bot.
+
+    `wait`: this process is the run's supervisor, and can wait so for its children.
+    """
+    if confinement.user:
+        processes.end_all_of(confinement.user)
+    if wait:
+        processes.end_children(wait)
+    else:
+        processes.end_marked(run)
+    with contextlib.suppress(OSError, ValueError):  # the run ends all the same
+        spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
+        results, scratch = _folders(spec, confinement)
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if results:
+            close_folder(results, uid=confinement.user.uid if confinement.user else None)
+
+
+def _folders(spec: Mapping[str, Any], confinement: Confinement) -> tuple[Path | None, Path | None]:
+    """Where the run's results go, and its program's scratch; None: the program is told of no such folder."""
+    results, scratch = spec.get("results", ""), confinement.scratch
+    return Path(results) if results else None, Path(scratch) if scratch else None
+
+
+def _environment(run: Path, scratch: Path | None) -> dict[str, str]:
+    """This process's own, with the run's mark; the bot's home is nothing for another user."""
+    environment = os.environ | {processes.MARK: str(run)}
+    if scratch:
+        environment = {name: value for name, value in environment.items() if name != "USER"}
+        environment |= {"HOME": str(scratch), "TMPDIR": str(scratch)}
+    return environment
+
+
 def main(arguments: list[str]) -> int:
     """Supervise the run, unless another supervisor does or did. LOCK is the inherited descriptor of the lock."""
+    os.umask(0o077)
     run = Path(arguments[0])
+    confinement = Confinement()
     if len(arguments) > 1:
-        lock = int(arguments[1])
+        os.set_inheritable(int(arguments[1]), False)  # held by no process but this one
+        confinement = Confinement.read(json.loads(arguments[2]))
     else:
         lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -288,8 +388,9 @@ def main(arguments: list[str]) -> int:
     if (run / "exit.json").exists() or not _claim(run):
         return 0
     try:
-        _run(run, lock)
-    except (OSError, ValueError, KeyError) as error:
+        _run(run, confinement)
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        processes.end_children(time.sleep)
         write_exit(run, code=None, reason=f"The program could not be supervised: {type(error).__name__}.")
         raise
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,10 @@ def connect(url: str) -> Engine:
         return _connect_to_server(url)
     engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
 
+    @sa.event.listens_for(engine, "do_connect")
+    def _open(*_: Any) -> None:
+        _keep_private(engine.url.database)
+
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # this module says BEGIN itself
@@ -47,6 +52,19 @@ def connect(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _keep_private(path: str | None) -> None:
+    """Make an SQLite file and its companions readable by their owner alone, whatever the umask says."""
+    if not path or path == ":memory:" or path.startswith("file:"):
+        return
+    # Made here, so that it has its mode from the start, as SQLite's -wal and -shm then do. One that is there is not
+    # opened: to close it again would give up the locks that SQLite holds on it in this process.
+    with suppress(OSError):  # what cannot be made is told by the first question
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):
+            Path(file).chmod(0o600)
 
 
 def _connect_to_server(url: str) -> Engine:

@@ -35,6 +35,7 @@ def load_key(path: Path, given: SecretStr | None) -> bytes:
     try:
         if not path.exists():
             _make_key(path)
+        path.chmod(0o600)  # a copy put back by hand has the umask's mode
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except OSError as error:
         raise NomadsError(f"{path}: the key file cannot be used: {error.strerror}.") from None

@@ -21,6 +21,7 @@ from bot.boss.volumes import BossVolumes
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import LogLine, Observation, Work
 from bot.local.compute import LocalCompute
+from bot.local.confinement import Limits
 from bot.local.logs import LocalLogs
 from bot.local.results import LocalResults
 from bot.mail.smtp import MailServer, Security, SmtpMailer, mime
@@ -129,6 +130,10 @@ class LocalComputeRig:
     def another(self) -> LocalCompute:
         """A second adapter on the same folder, as after a restart."""
         return LocalCompute(folder=self.folder, tokens=self.secrets, root=self.control, slots=self.slots)
+
+    def limited(self, limits: Limits) -> LocalCompute:
+        """An adapter on the same folder that holds its programs to the limits."""
+        return LocalCompute(folder=self.folder, tokens=self.secrets, root=self.control, slots=self.slots, limits=limits)
 
     def work(self, name: str) -> Work:
         token = self.secrets.put("U1", SecretStr(TOKEN))

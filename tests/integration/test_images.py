@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,17 @@ def stages(dockerfile: str) -> dict[str, list[str]]:
                 assert source == target, "a program finds its files where the checkout has them"
                 found[stage].append(source)
     return found
+
+
+def test_the_bots_image_names_a_user_for_programs_who_is_neither_root_nor_the_bot() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    [programs] = re.findall(r"NOMADS_LOCAL_USER=(\d+)$", text, re.MULTILINE)
+    users = re.findall(r"^USER (\d+)$", text, re.MULTILINE)
+    accounts = re.findall(r"--uid (\d+)", text)
+
+    assert int(programs) > 0
+    assert users[-1:] == accounts[-1:]  # what runs by itself runs without root
+    assert not set(accounts) & {str(int(programs) + place) for place in range(256)}
 
 
 def image(folder: Path, dockerfile: str, stage: str) -> Path:

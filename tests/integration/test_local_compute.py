@@ -713,6 +713,114 @@ def test_a_program_survives_the_death_of_the_bot_that_started_it(rig: LocalCompu
     assert rig.wait("job").state is JobState.SUCCEEDED
 
 
+ESCAPED = """
+import os, signal, sys, time
+child = os.fork()
+if child == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        print(os.getpid(), os.getppid(), flush=True)
+        time.sleep(600)
+    os._exit(0)
+os.waitpid(child, 0)
+while os.fstat(1).st_size == 0:
+    time.sleep(0.01)
+print(os.getppid(), flush=True)
+"""
+"""Leaves a process in a session of its own, without a parent, deaf to SIGTERM; prints its id and the supervisor's."""
+ENDINGS = {
+    "it succeeds": "sys.exit(0)",
+    "it fails": "sys.exit(1)",
+    "it is cancelled": "time.sleep(600)",
+    "it exceeds its time": "time.sleep(600)",
+    "its supervisor is killed": "time.sleep(600)",
+}
+
+
+def escaped(rig: LocalComputeRig) -> tuple[int, int]:
+    """The ids of the escaped process and of the supervisor."""
+    first, supervisor = printed(rig, "job", 2)
+    return int(first.split()[0]), int(supervisor)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nothing_of_a_job_is_alive_when_it_is_told_as_ended(rig: LocalComputeRig, ending: str) -> None:
+    timeout = 3.0 if ending == "it exceeds its time" else 60.0
+    rig.compute.submit(rig.script("job", ESCAPED + ENDINGS[ending], timeout=timeout))
+    child, supervisor = escaped(rig)
+    if ending == "it is cancelled":
+        rig.compute.cancel("job", reason="enough")
+    if ending == "its supervisor is killed":
+        os.kill(supervisor, signal.SIGKILL)
+
+    seen = rig.wait("job")
+
+    assert not is_alive(child)
+    assert seen.stopped_at
+    assert seen.state is (JobState.SUCCEEDED if ending == "it succeeds" else JobState.FAILED)
+
+
+def test_nothing_of_a_job_is_alive_after_bot_and_supervisor_were_killed(rig: LocalComputeRig) -> None:
+    submit_and_die(rig, ESCAPED + "time.sleep(600)")
+    child, supervisor = escaped(rig)
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not is_alive(supervisor), what="the end of the supervisor")
+    assert is_alive(child)
+
+    seen = rig.another().observe(["job"])["job"]  # the next start of the bot
+
+    assert not is_alive(child)
+    assert (seen.state, "vanished" in seen.reason) == (JobState.FAILED, True)
+
+
+def test_what_a_killed_supervisor_left_is_ended_before_its_place_is_given_to_the_next(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.script("job", ESCAPED + "time.sleep(600)"))
+    child, supervisor = escaped(narrow)
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not is_alive(supervisor), what="the end of the supervisor")
+
+    narrow.compute.submit(narrow.script("next", ""))
+
+    assert not is_alive(child)
+    assert narrow.wait("next").state is JobState.SUCCEEDED
+    assert narrow.wait("job").state is JobState.FAILED
+
+
+def test_no_process_of_a_program_holds_the_lock_that_tells_that_it_runs(rig: LocalComputeRig) -> None:
+    """A surviving child that held it would keep the job running for ever."""
+    source = "import os; print(sorted(os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]))"
+    rig.compute.submit(rig.script("job", source))
+    rig.wait("job")
+
+    [line] = texts(rig.logs.tail("job", log=None, lines=5))
+    assert "/job/log" in line
+    assert "lock" not in line
+    assert ".slots" not in line
+
+
+def test_a_token_that_is_split_over_the_last_lines_is_not_told_in_part(rig: LocalComputeRig) -> None:
+    source = (
+        "import os, sys; t = os.environ['BOSS_TOKEN']; print('refused:', t[:9]); print(t[9:], 'is wrong'); sys.exit(3)"
+    )
+    rig.compute.submit(rig.script("job", source))
+
+    assert rig.wait("job").reason == "refused: … is wrong"
+
+
+def test_a_process_of_another_run_is_left_alone(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.work("other"))
+    rig.run("other")
+    rig.compute.submit(rig.script("job", ESCAPED + "time.sleep(600)"))
+    _, supervisor = escaped(rig)
+    os.kill(supervisor, signal.SIGKILL)
+    rig.wait("job")
+
+    assert rig.state("other") is JobState.RUNNING
+    rig.end("other", code=0)
+    assert rig.wait("other").state is JobState.SUCCEEDED
+
+
 def test_a_bot_killed_before_it_started_what_it_had_queued_runs_it_once(rig: LocalComputeRig, tmp_path: Path) -> None:
     submit_and_die(rig, COUNT, str(tmp_path / "count"), dies_in="subprocess.Popen")
     assert rig.compute.find("job") == "job"
@@ -747,7 +855,7 @@ def test_work_submitted_twice_runs_once(rig: LocalComputeRig, tmp_path: Path) ->
 def test_two_supervisors_of_one_run_run_the_program_once(tmp_path: Path) -> None:
     rig = LocalComputeRig(tmp_path, slots=0)  # nothing is started but by us
     rig.compute.submit(rig.script("job", COUNT, str(tmp_path / "count")))
-    command = [sys.executable, supervise.__file__, str(rig.folder / "job")]
+    command = [sys.executable, "-I", "-S", supervise.__file__, str(rig.folder / "job")]
 
     rivals = [subprocess.Popen(command) for _ in range(4)]
 
@@ -765,7 +873,12 @@ def test_a_program_that_vanished_is_not_run_again(rig: LocalComputeRig, tmp_path
     os.kill(int(supervisor), signal.SIGKILL)
     rig.wait("job")
 
-    assert subprocess.run([sys.executable, supervise.__file__, str(rig.folder / "job")], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-I", "-S", supervise.__file__, str(rig.folder / "job")], check=False
+        ).returncode
+        == 0
+    )
 
     assert "vanished" in rig.wait("job").reason
     assert (tmp_path / "count").read_text() == "ran\n"

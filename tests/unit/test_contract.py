@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
+from itertools import repeat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import channels, masking, names, ranges, units
@@ -113,19 +116,192 @@ def test_a_token_is_what_a_header_can_hold(text: str, right: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_token_is_masked_wherever_a_log_is_cut_into_pieces(seed: int) -> None:
+def test_a_token_is_masked_wherever_a_log_is_cut_into_pieces(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_BATCH", 1)
     chance = random.Random(seed)
     token = "abab-token-abab"
-    whole = "".join(chance.choice(["ab", "a", token, "\n", "x", token[:-1], token[1:]]) for _ in range(300)).encode()
+    pick = ["ab", "a", token, "\n", "x", token[:-1], token[1:], token[::-1], token.encode().hex(":"), "%61", "\x1b[0m"]
+    whole = "".join(chance.choice(pick) for _ in range(300)).encode() + b"\n"
     pieces, rest = [], whole
     while rest:
         size = chance.randrange(1, 40)
         pieces.append(rest[:size])
         rest = rest[size:]
-    whole += b"\n"
-    seen = b"".join(masking.hidden_in_pieces([*pieces, b"\n"], token))
-    assert seen == whole.replace(token.encode(), MASK.encode())
+
+    seen = b"".join(masking.hidden_in_pieces(pieces, token))
+
+    assert seen == b"".join(masking.hidden_in_pieces([whole], token))
     assert token.encode() not in seen
+    assert seen.count(b"\n") == whole.count(b"\n")
+
+
+SECRET = "c0ffee0123456789abcdefABCDEF-_42"
+"""As long as tokens are, with both cases and with what differs between the alphabets of base64."""
+
+
+def in_base64(text: str, before: int = 0) -> str:
+    return base64.b64encode(b"=" * before + text.encode() + b"=====").decode()
+
+
+def wrapped(text: str, columns: int) -> str:
+    return "\n".join(text[at : at + columns] for at in range(0, len(text), columns))
+
+
+SPELLINGS = {
+    "as it is": SECRET,
+    "in capitals": SECRET.upper(),
+    "in small letters": SECRET.lower(),
+    "backwards": SECRET[::-1],
+    "split by a line end": f"{SECRET[:9]}\n{SECRET[9:]}",
+    "split by CR LF": f"{SECRET[:9]}\r\n{SECRET[9:]}",
+    "a letter a line": "\n".join(SECRET),
+    "split by carriage returns": "\r".join(SECRET),
+    "split by NULs": "\0".join(SECRET),
+    "in UTF-16": SECRET.encode("utf-16-le").decode(),
+    "split by backspaces and tabs": "\b\t".join(SECRET),
+    "coloured": "\x1b[01;31m\x1b[K".join(SECRET),
+    "split by zero-width characters": "\u200b\u2060\ufeff\u00ad".join(SECRET),
+    "backwards, a letter a line": "\n".join(SECRET[::-1]),
+    "in hexadecimal": SECRET.encode().hex(),
+    "in hexadecimal capitals": SECRET.encode().hex().upper(),
+    "in hexadecimal with colons": SECRET.encode().hex(":"),
+    "in hexadecimal with spaces": SECRET.encode().hex(" "),
+    "in hexadecimal with hyphens": SECRET.encode().hex("-"),
+    "in hexadecimal, escaped": "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
+    "in hexadecimal as numbers": ", ".join(f"0x{byte:02X}" for byte in SECRET.encode()),
+    "in hexadecimal, wrapped": wrapped(SECRET.encode().hex(" "), 48),
+    "in hexadecimal, of capitals": SECRET.upper().encode().hex(),
+    "in hexadecimal, backwards": SECRET[::-1].encode().hex(),
+    **{f"in base64 after {before} bytes": in_base64(SECRET, before) for before in range(3)},
+    **{
+        f"in base64 for addresses after {before} bytes": in_base64(SECRET, before).replace("+", "-").replace("/", "_")
+        for before in range(3)
+    },
+    "in base64 of a longer text, wrapped at 76 columns": wrapped(in_base64(SECRET, 60), 76),
+    "in base64, wrapped as MIME is": wrapped(in_base64(SECRET, 61), 76).replace("\n", "\r\n"),
+    "in base64, printed as bytes": repr(base64.encodebytes(b"x" * 50 + SECRET.encode())),
+    "in base64 of capitals": in_base64(SECRET.upper()),
+    "in base64, backwards": in_base64(SECRET[::-1]),
+    "in base64, percent-encoded": in_base64(SECRET).replace("=", "%3D").replace("+", "%2B").replace("/", "%2F"),
+    "percent-encoded": "".join(f"%{byte:02X}" for byte in SECRET.encode()),
+    "percent-encoded in small letters": "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+    "percent-encoded in part": SECRET.replace("-", "%2D").replace("c", "%63"),
+    "percent-encoded twice": "".join(f"%25{byte:02X}" for byte in SECRET.encode()),
+    "percent-encoded thrice, in part": SECRET.replace("-", "%25252d"),
+    "percent-encoded with line ends": "%0D%0A".join(SECRET),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_token_is_hidden_however_it_is_spelled(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = SPELLINGS[spelling]
+    text = f"before it [{written}] after it\n"
+
+    hidden = masking.hidden(text, SECRET)
+
+    assert hidden.startswith("before it [")
+    assert hidden.endswith("] after it\n")
+    assert MASK in hidden
+    left = hidden.removeprefix("before it [").removesuffix("] after it\n").split(MASK)
+    assert not any(len(part) > 4 and part in written[len(written) // 2 - 8 : len(written) // 2 + 8] for part in left)
+    if "base64" not in spelling:  # of that, the neighbours of the token are left
+        beside = hidden.replace("\0", "").replace("[\\x", "[").replace("[0x", "[")
+        assert beside == f"before it [{MASK}] after it\n"
+
+    lines = masking.hidden_in_lines(text.split("\n"), SECRET)
+    assert len(lines) == text.count("\n") + 1
+    assert masking.hidden("\n".join(lines), SECRET) == "\n".join(lines)
+
+    monkeypatch.setattr(masking, "_BATCH", 1)
+    whole = text.encode()
+    for cut in range(len(whole)):
+        seen = b"".join(masking.hidden_in_pieces([whole[:cut], whole[cut:]], SECRET))
+        assert seen.decode() == "\n".join(lines)
+
+    log = tmp_path / "log"
+    log.write_bytes(whole)
+    masking.strike_out(log, SECRET)
+    struck = log.read_bytes()
+    assert (len(struck), struck.count(b"\n")) == (len(whole), whole.count(b"\n"))
+    assert masking.hidden(struck.decode(), SECRET) == struck.decode()
+    assert b"*" in struck
+
+
+TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=masking.LONG, max_size=64)
+NOISE = st.text(st.sampled_from("\0\b\t\n\r\x1b\x7f\x9f\u200b\u200d\u2028\ufeff"), max_size=3)
+
+
+@settings(deadline=None)
+@given(token=TOKENS, data=st.data())
+def test_any_token_is_hidden_in_any_mixture_of_spellings(token: str, data: st.DataObject) -> None:
+    """Each character in its own way, with anything between them that a reader does not see."""
+    letters = [
+        data.draw(st.sampled_from([letter, letter.swapcase(), f"%{ord(letter):02x}", f"%25{ord(letter):02X}"]))
+        + data.draw(NOISE)
+        for letter in data.draw(st.sampled_from([token, token[::-1]]))
+    ]
+    written = "".join(letters)
+
+    hidden = masking.hidden(f"({written})", token)
+
+    assert MASK in hidden
+    assert len(hidden) <= len(MASK) + len(letters[-1]) + len("()")
+
+
+@settings(deadline=None)
+@given(token=TOKENS, before=st.binary(max_size=80), after=st.binary(max_size=80))
+def test_any_token_is_hidden_in_any_longer_text_in_base64(token: str, before: bytes, after: bytes) -> None:
+    encoded = base64.b64encode(before + token.encode() + after).decode()
+
+    left = masking.hidden(encoded, token)
+
+    assert MASK in left
+    for part in (part.rstrip("=") for part in left.split(MASK)):
+        assert token.encode() not in base64.b64decode(f"{part}AAA"[: (len(part) + 3) // 4 * 4])
+
+
+@pytest.mark.parametrize("token", ["0123456789abcdef0123456789abcdef01234567", "demo-token", "canary-token", SECRET])
+def test_the_words_of_an_ordinary_log_are_left_alone(token: str) -> None:
+    pages = [path.read_text(encoding="utf-8").replace(token, "") for path in sorted((ROOT / "docs").glob("*.md"))]
+    digests = [hashlib.sha1(page.encode(), usedforsecurity=False).hexdigest() for page in pages]
+    text = "\n".join([*pages, *digests, "demo_token", "a token of a demo", "reading demo/token 12:34:56 50%", "%7B%7D"])
+
+    assert masking.hidden(text, token) == text
+    assert b"".join(masking.hidden_in_pieces([text.encode()], token)) == text.encode()
+
+
+def test_of_a_short_token_no_word_is_taken_for_a_spelling() -> None:
+    assert masking.hidden("no, on, NO, 6e6f, %6e%6f, n\no", "no") == f"{MASK}, on, NO, 6e6f, {MASK}, {MASK}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"2026-01-01 reading block 17 of 1200\n",
+        b"\0" * 35 + b"\n",
+        b"%2525252525%25%41%\n",
+        b"63 30 66 66 65 63 30 66\n",
+    ],
+)
+def test_a_long_log_is_searched_hardly_more_than_once(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cost grows with its length, however small its pieces are and whatever is in them."""
+    searched: list[int] = []
+    look = masking._View.__init__
+
+    def counted(view: masking._View, text: bytes) -> None:
+        searched.append(len(text))
+        look(view, text)
+
+    monkeypatch.setattr(masking._View, "__init__", counted)
+    for length in (2**19, 2**21):
+        searched.clear()
+        count = length // len(line)
+        seen = sum(len(piece) for piece in masking.hidden_in_pieces(repeat(line, count), SECRET))
+        assert seen == count * len(line)
+        assert sum(searched) < 3 * length
+        assert max(searched) <= 2 * masking.PIECE
 
 
 def test_a_token_that_the_last_piece_begins_is_masked() -> None:

@@ -86,6 +86,7 @@ class Launcher:
             image=pipeline.image,
             command=pipeline.command,
             arguments=self._arguments(job, old=pipeline.contract == "2018"),
+            results=self._results.uri(job.folder),
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
             memory=pipeline.memory_for(job.request.box),
