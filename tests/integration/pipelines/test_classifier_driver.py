@@ -135,7 +135,7 @@ def test_a_volume_of_classes_agrees_with_the_table_and_the_predictions(done: Pat
 def test_every_output_says_in_words_that_the_model_is_a_demonstration(done: Path) -> None:
     assert sorted(path.name for path in done.iterdir()) == FILES
     summary = json.loads((done / "results.json").read_text())
-    assert [file["name"] for file in summary["files"] if WORDS not in file["title"]] == []
+    assert [file["name"] for file in summary["files"] if WORDS not in file["about"]] == []
     assert any(WORDS in note and "synthetic data" in note for note in summary["notes"])
     assert {row["model"] for row in rows(done)} == {WORDS}
     assert WORDS in (done / "report.html").read_text()
