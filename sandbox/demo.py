@@ -109,7 +109,7 @@ class _Conversation:
         """Check that every link given to the person can be opened. Raises Disappointment."""
         texts = [text for message in self._slack.messages(CHANNEL) for text in _texts(message)]
         links = re.findall(r"<(http[^|>]+)\|", "\n".join(texts))
-        if not any(re.search(r"Finished.*: .*synapses", text) for text in texts):
+        if not any(re.search(r"synapses.*Finished", text) for text in texts):
             raise Disappointment("no synapses were told of")
         told: set[str] = set()
         for link in sorted({link for link in links if "/results/" in link}):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.config import AwsConfig
-from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable, patience
+from bot.domain.errors import Busy, NomadsError, NotFound, Refused, Unavailable, patience
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -342,7 +342,7 @@ def _answer(response: Any, what: str, *, quiet: bool, operation: str) -> NomadsE
     if code.startswith("ExpiredToken"):
         text = f"{what}: AWS does not take NOMADS's credentials (expired)."
     if code in _PATIENCE or status == 429:
-        return Unavailable(text, retry_after=wait)
+        return Busy(text, retry_after=wait)
     if status >= 500:
         return Unanswered(text, retry_after=wait)
     if code in _CREDENTIALS or (code in _DENIED and any(word in said.lower() for word in _BAD_TIMES)):

@@ -54,6 +54,10 @@ class Unavailable(NomadsError):
         self.retry_after = retry_after
 
 
+class Busy(Unavailable):
+    """A service that is there turned the call away for now (429, throttling), and has done nothing of it."""
+
+
 def patience(header: str | None, *, at: datetime | None = None) -> float | None:
     """Seconds that a Retry-After header asks for, as a number or as an HTTP date seen at `at` (now).
 

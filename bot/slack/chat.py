@@ -16,7 +16,7 @@ from slack_sdk.models.metadata import Metadata
 from slack_sdk.web import SlackResponse
 
 from bot.domain import words
-from bot.domain.errors import SHORTEST_PATIENCE, Refused, Unavailable, patience
+from bot.domain.errors import SHORTEST_PATIENCE, Busy, Refused, Unavailable, patience
 from bot.domain.messages import Home, Step, Story
 from bot.slack import cards
 from bot.slack.client import refusal
@@ -238,7 +238,7 @@ class SlackChat:
         with self._lock:
             wait = self._until.get(method, 0) - self._clock()
         if wait > 0:
-            raise Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
+            raise Busy(f"Slack asked for patience with {method}.", retry_after=wait)
         try:
             answer = call()
             if answer.get("ok") is not True:
@@ -267,7 +267,7 @@ class SlackChat:
             wait = patience(headers.get("retry-after")) or SHORTEST_PATIENCE
             with self._lock:
                 self._until[method] = self._clock() + wait
-            return Unavailable(f"Slack asked for patience with {method}.", retry_after=wait)
+            return Busy(f"Slack asked for patience with {method}.", retry_after=wait)
         if code in _REFUSALS.get(method, set()) | _MALFORMED:
             return Refused(f"{_WORDS.get(code, 'Slack does not take it')} (Slack answered {code} to {method}).")
         if code:

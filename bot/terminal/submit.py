@@ -42,11 +42,11 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     values = {name: getattr(arguments, name) for name in FIELDS}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    if values["email"] and not core.queries.mails:
-        print("Mail is off (NOMADS_MAIL), so none is sent to this address.", file=sys.stderr)
     reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
     core.database.migrate()
     proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)
+    if values["email"] and not core.queries.mails:
+        print("Mail is off (NOMADS_MAIL), so none is sent to this address.", file=sys.stderr)
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
         job = _taken(core, proposal, actor=actor, again=arguments.again)
         return follow(core, job, wait=arguments.wait, as_json=arguments.json)

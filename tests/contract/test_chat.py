@@ -10,7 +10,7 @@ import pytest
 from slack_sdk import WebClient
 
 from bot.application.ports import Chat
-from bot.domain.errors import Refused, Unavailable
+from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.states import JobState
 from bot.slack.chat import SlackChat
 from sandbox.slack import SlackStandIn
@@ -41,7 +41,7 @@ class MemoryRig(Rig):
         memory = MemoryChat()
         self.chat, self.channel = memory, "C01SYNAPSES"
         self.lose_answer = lambda what: memory.fail_after(Unavailable("lost"), call=f"post_{what}")
-        self.throttle = lambda: memory.fail_next(Unavailable("429", retry_after=30), call="post_card")
+        self.throttle = lambda: memory.fail_next(Busy("429", retry_after=30), call="post_card")
         self.count = lambda: len(memory.messages)
         self.told = lambda: [text for person, text in memory.told if person == "U01DEMO"]
 

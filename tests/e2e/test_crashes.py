@@ -6,6 +6,7 @@ The bot is a real process, its programs are real subprocesses, and what dies is 
 from __future__ import annotations
 
 import fcntl
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,9 +37,8 @@ def assert_all_was_done_once(lab: Lab, job: Job) -> None:
     assert "✅ Finished" in lab.card(job)
     replies = lab.replies(job)
     assert sorted(set(replies)) == sorted(replies)
-    steps = [line.split()[0].rstrip(",.:") for text in lab.thread(job) for line in text.splitlines()]
-    told = Counter(step for step in steps if step in ("Accepted", "Running", "Finished"))
-    assert told == {"Accepted": 1, "Running": 1, "Finished": 1}, lab.thread(job)
+    told = Counter(re.findall(r"\b(Accepted as|Running,|Finished after)", "\n".join(lab.thread(job))))
+    assert told == {"Accepted as": 1, "Running,": 1, "Finished after": 1}, lab.thread(job)
     assert [file.name for file in lab.slack.files if job.id in file.name and file.shared] == [f"{job.id}-preview.png"]
     mails = [mail for mail in lab.mail.messages if job.id in str(mail["Message-ID"])]
     subjects = {str(mail["Message-ID"]): str(mail["Subject"]) for mail in mails}

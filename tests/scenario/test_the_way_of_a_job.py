@@ -21,7 +21,7 @@ from bot.application.worker.handling import GIVE_UP
 from bot.application.worker.lanes import LaneRunner
 from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
-from bot.domain.errors import InvalidRequest, Refused, TooLate, Unavailable
+from bot.domain.errors import Busy, InvalidRequest, Refused, TooLate, Unavailable
 from bot.domain.job import AlreadyRunning, Job
 from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
@@ -219,7 +219,7 @@ def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> No
     with world.store.begin() as transaction:  # as if it had failed so often that one more failure were the last one
         nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
         transaction.connection.execute(nearly.values(attempts=GIVE_UP - 2))
-    world.chat.fail_next(Unavailable("429", retry_after=1), call="post_card", times=10)
+    world.chat.fail_next(Busy("429", retry_after=1), call="post_card", times=10)
     world.settle()
     assert world.chat.calls.count("post_card") == 1 + 10 + 1
     assert len(world.chat.cards) == 1
@@ -333,7 +333,7 @@ def test_a_mail_sent_twice_carries_the_same_message_id(world: World) -> None:
 
 
 def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) -> None:
-    world.compute.fail_next(Unavailable("slow down", retry_after=2), call="submit", times=5)
+    world.compute.fail_next(Busy("slow down", retry_after=2), call="submit", times=5)
     job = world.accept()
     world.settle()
     assert world.job(job).state is JobState.SUBMITTED
@@ -341,7 +341,7 @@ def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) ->
 
 
 def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
-    world.chat.fail_next(Unavailable("429", retry_after=30), call="post_card")
+    world.chat.fail_next(Busy("429", retry_after=30), call="post_card")
     world.accept()
     world.worker.lanes.drain()
     world.clock.advance(29)
@@ -640,6 +640,23 @@ def test_a_lease_that_is_renewed_is_not_given_away(world: World) -> None:
     assert again.in_doubt
 
 
+def test_an_answer_that_asks_to_come_back_later_may_hide_that_the_work_was_done(world: World) -> None:
+    job = world.accept()
+    world.compute.fail_after(Unavailable("502 of a proxy", retry_after=5), call="submit")
+    world.settle()
+    assert [work.tags["job"] for work in world.compute.works] == [job.id]
+
+
+def test_a_service_that_always_asks_to_come_back_later_does_not_keep_a_job_open_for_ever(world: World) -> None:
+    job = world.accept(checked=False)
+    world.volumes.fail_next(Unavailable("503", retry_after=600), call="describe", times=1000)
+    for _ in range(60):
+        world.worker.lanes.drain()
+        world.clock.advance(601)
+    assert world.job(job).state is JobState.FAILED
+    assert world.rows.tokens == 0
+
+
 # A clock that goes back
 
 AN_HOUR = 3600.0
@@ -659,7 +676,7 @@ def test_effects_that_were_due_before_the_clock_went_back_are_performed_at_once(
 
 
 def test_what_asked_for_patience_is_not_asked_sooner_because_the_clock_went_back(world: World) -> None:
-    world.chat.fail_next(Unavailable("patience", retry_after=60), call="post_card")
+    world.chat.fail_next(Busy("patience", retry_after=60), call="post_card")
     world.accept()
     world.worker.lanes.drain()
     world.clock.advance(-AN_HOUR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.domain.errors import Refused, Unavailable
+from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress
@@ -206,9 +206,7 @@ def test_a_second_outage_is_told_as_the_first_was(house: World) -> None:
 def test_a_submission_that_nobody_answers_is_told_and_goes_on_by_itself(house: World, call: str) -> None:
     if call == "find":
         house.compute.crash_after_submit()
-    house.compute.fail_next(
-        Unavailable("AWS asks NOMADS to slow down (Throttling).", retry_after=5), call=call, times=40
-    )
+    house.compute.fail_next(Busy("AWS asks NOMADS to slow down (Throttling).", retry_after=5), call=call, times=40)
     job = house.accept()
     for _ in range(20):
         house.worker.lanes.drain()

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from bot.application.ledger import LeaseLost
 from bot.application.worker.handling import EffectHandlers, Handler, attempt
 from bot.domain import words
-from bot.domain.errors import Refused, Unavailable
+from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import now
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.storage.engine import Database
@@ -163,7 +163,7 @@ class LaneRunner:
         except LeaseLost as lost:
             log.info("%s", lost)
         except Unavailable as error:
-            self._put_off(handler, effect, str(error), error.retry_after)
+            self._put_off(handler, effect, error)
         except Refused as error:
             log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
             self._give_up(handler, effect, str(error))
@@ -178,16 +178,15 @@ class LaneRunner:
         finally:
             self._held.pop(effect.id, None)
 
-    def _put_off(self, handler: Handler, effect: Effect, error: str, retry_after: float | None) -> None:
+    def _put_off(self, handler: Handler, effect: Effect, error: Unavailable) -> None:
         if effect.attempts >= handler.attempts:
             log.error(
                 "Job %s: %s is given up after %d attempts: %s", effect.job_id, effect.kind, effect.attempts, error
             )
             self._give_up(handler, effect, f"{handler.exhausted} {error}".strip())
-        elif retry_after is None:
-            self._postpone_by(back_off(effect.attempts), effect, error)
         else:
-            self._postpone_by(retry_after, effect, error, asked_to=True)
+            delay = back_off(effect.attempts) if error.retry_after is None else error.retry_after
+            self._postpone_by(delay, effect, str(error), asked_to=isinstance(error, Busy))
 
     def _give_up(self, handler: Handler, effect: Effect, error: str) -> None:
         """The last resort; where even that fails, it is tried again later, as often as it takes."""
@@ -210,7 +209,7 @@ class LaneRunner:
             transaction.outbox.postpone(
                 effect,
                 delay=timedelta(seconds=delay),
-                # A service that asks for patience has done nothing; any other failure may have done something.
+                # Only a service that is Busy has done nothing, whatever Retry-After another failure comes with.
                 in_doubt=effect.in_doubt or not asked_to,
                 counted=not asked_to,
                 fault=fault,

@@ -14,7 +14,7 @@ from botocore import exceptions
 from bot.aws.backend import backend
 from bot.aws.clients import CONNECTIONS, Clients, Denied, Unanswered, translated
 from bot.aws.config import AwsConfig
-from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
+from bot.domain.errors import Busy, NomadsError, NotFound, Refused, Unavailable
 from bot.settings import Settings
 from tests.support.aws import World, aws_world
 
@@ -82,9 +82,9 @@ def test_botocore_s_own_errors_become_the_domain_s_without_their_texts(
 @pytest.mark.parametrize(
     ("code", "status", "meaning"),
     [
-        ("ThrottlingException", 400, Unavailable),
+        ("ThrottlingException", 400, Busy),
         ("ExpiredToken", 400, Unavailable),
-        ("Whatever", 429, Unavailable),
+        ("Whatever", 429, Busy),
         ("InternalFailure", 500, Unanswered),
         ("NoSuchKey", 404, NotFound),
         ("ResourceNotFoundException", 400, NotFound),

@@ -17,7 +17,7 @@ from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
-from bot.domain.errors import Refused, Unavailable
+from bot.domain.errors import Busy, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.messages import Step, Story
@@ -77,7 +77,7 @@ class CardEffects:
                 job = transaction.jobs.get(job.id)  # the job as it stands now
             self._chat.edit_card(_listened_to(self._stories, job), timestamp)
         elif awaited:  # the card that is being posted may show the job as it was before
-            raise Unavailable("The card is not posted yet.", retry_after=NOT_POSTED_YET)
+            raise Busy("The card is not posted yet.", retry_after=NOT_POSTED_YET)
         with self._ledger.done(effect) as transaction:
             transaction.messages.edited(job.id, _CARD, at=self._ledger.clock())
 
@@ -248,4 +248,4 @@ def _not_too_often(last: datetime | None, every: timedelta, *, now: datetime) ->
     # Where `last` lies ahead, the clock has gone back since, and nobody knows how long ago it was.
     wait = last + every - now if last and last <= now else timedelta()
     if wait > timedelta():
-        raise Unavailable("It was shown a moment ago.", retry_after=wait.total_seconds())
+        raise Busy("It was shown a moment ago.", retry_after=wait.total_seconds())
