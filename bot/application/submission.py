@@ -328,7 +328,9 @@ def _by_field(unwanted: str) -> dict[str, str]:
 
 def _question(proposal: Proposal) -> Question:
     request = proposal.reviewed.request.model_dump_json()
-    reasons = [proposal.twin.id if proposal.twin else "", "large" if proposal.heavy else ""]
+    twin = proposal.twin  # who asked to be told of its end did not ask to run it again, if it has ended meanwhile
+    same = f"{twin.id} {'done' if twin.state in FINAL else 'runs'}" if twin else ""
+    reasons = [same, "large" if proposal.heavy else ""]
     digest = hashlib.sha256("\n".join([request, *reasons]).encode()).hexdigest()[:16]
     return Question(proposal=proposal, digest=digest)
 

@@ -93,6 +93,16 @@ def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(
     assert not (tmp_path / "data" / "nomads.db").exists()
 
 
+def test_where_mail_is_off_an_address_is_not_needed_and_one_that_is_given_is_told_so(lab: Lab) -> None:
+    lab.environment["NOMADS_MAIL"] = "off"
+    code, _, err = lab.here("submit", *an_order(), "--wait")
+    assert code == 0
+    assert "Mail is off (NOMADS_MAIL), so none is sent to this address." in err
+    code, _, err = lab.here("submit", *an_order(email="", x="0,9"), "--wait")
+    assert code == 0
+    assert "Mail is off" not in err
+
+
 @pytest.mark.parametrize("text", ["0-100000", "0..100000", "0:100000", "0 100000", "０，１０００００"])
 def test_a_range_is_read_at_a_terminal_as_in_the_form(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

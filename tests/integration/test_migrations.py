@@ -106,6 +106,20 @@ def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url:
     engine.dispose()
 
 
+def test_people_who_stored_no_preference_are_named_at_the_end_from_now_on(database_url: str) -> None:
+    engine = connect(database_url)
+    with engine.begin() as connection:
+        at("0011", connection, alembic.command.upgrade)
+        for person, steps, mail in (("new", "all", "true"), ("no-mail", "all", "false"), ("ends", "end", "true")):
+            statement = f"INSERT INTO people (person, steps, mail) VALUES ('{person}', '{steps}', {mail})"
+            connection.execute(sa.text(statement))
+    store = Database(engine)
+    store.migrate()
+    named = {person: Rows(store).person(person).preferences.mention for person in ("new", "no-mail", "ends", "nobody")}
+    assert named == {"new": True, "no-mail": False, "ends": False, "nobody": True}
+    engine.dispose()
+
+
 def test_sqlite_writes_ahead_and_has_every_commit_on_disk(tmp_path: object) -> None:
     engine = connect(f"sqlite:///{tmp_path}/nomads.db")
     with engine.connect() as connection:

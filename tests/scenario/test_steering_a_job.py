@@ -637,7 +637,7 @@ def test_who_asked_to_be_told_of_the_same_work_is_named_at_its_end_and_gets_a_ma
 
 
 def test_a_follower_is_told_though_the_owner_wants_to_hear_of_failures_only(world: World) -> None:
-    prefer(world, steps=Steps.FAILURES, mention=False, mail=False)
+    prefer(world, steps=Steps.FAILURES, mail=False)
     job = world.accept()
     world.settle()
     follow(world)
@@ -665,6 +665,46 @@ def test_a_follower_who_wants_no_mail_is_only_named(world: World) -> None:
     finish(world, job)
     assert FOLLOWER in world.chat.replies[-1].story.mentions
     assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
+
+
+def test_who_asked_to_be_told_of_an_end_does_not_run_it_again_where_it_has_ended_meanwhile(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    asked = world.submit(key="view:V", actor=FOLLOWER)
+    assert isinstance(asked, Question)
+    finish(world, job)
+    form = Form(values=a_request().typed, token=SecretStr(TOKEN), agreed=asked.digest)
+    again = world.submission.submit(form, actor=FOLLOWER, key="view:V", within=0.01)
+    assert isinstance(again, Question)
+    assert not again.twin_runs
+    assert world.rows.count() == 1
+
+
+def test_a_follower_s_mail_waits_while_slack_does_not_say_whether_they_may_see_the_job(world: World) -> None:
+    world.workspace.mails[FOLLOWER] = "follower@example.org"
+    job = world.accept()
+    world.settle()
+    follow(world)
+    world.workspace.silent = True
+    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle(patience=30)
+    assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
+    world.workspace.silent = False
+    world.settle()
+    assert "follower@example.org" in [mail.to for mail in world.mailer.sent]
+
+
+def test_nobody_follows_a_job_that_they_may_not_see(world: World) -> None:
+    other = "U08MEMBER"
+    world.workspace.private["C01PILOT"] = {OWNER, other}
+    job = world.submit(key="k", channel="C01PILOT")
+    assert isinstance(job, Job)
+    asked = world.submit(key="view:M", actor=other)
+    assert isinstance(asked, Question)
+    form = Form(values=a_request().typed, token=SecretStr(TOKEN), agreed=asked.digest)
+    with pytest.raises(InvalidRequest) as refused:
+        world.submission.submit(form, actor=FOLLOWER, key="view:F", within=0.01)
+    assert job.id not in str(refused.value)
 
 
 def test_one_s_own_work_needs_no_follower(world: World) -> None:

@@ -590,6 +590,9 @@ def test_where_mail_is_off_the_form_has_no_mail_field_and_the_home_tab_no_switch
         assert served.jobs == 1
         slack.person().open_home()
         shown_at_home = until(lambda: slack.home_of("U01DEMO"), what="the home tab")
+        assert shown_at_home
+        assert slack.person().click(shown_at_home, "nomads_hear", []).ok
+        assert served.rows.person("U01DEMO").preferences.mail, "what was not asked stays as it was"
         assert "Mention me at the end" in str(shown_at_home)
         assert "Send me mail" not in str(shown_at_home)
 

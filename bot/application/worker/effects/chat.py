@@ -134,7 +134,8 @@ class ThreadEffects:
             return replace(story, helpers=self._admins)
         if last in FINAL:
             with self._database.read() as transaction:
-                owner = [story.job.actor] if transaction.people.get(story.job.actor).preferences.mention else []
+                wishes = transaction.people.get(story.job.actor).preferences
+                owner = [story.job.actor] if wishes.mention and wishes.tells(last) else []
                 return replace(story, mentions=[*owner, *transaction.followers.of(story.job.id)])
         return story
 

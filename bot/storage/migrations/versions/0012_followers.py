@@ -17,7 +17,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", "person", name="pk_followers"),
     )
     _mention(sa.true())
-    op.execute("UPDATE people SET mention = true")  # nobody was asked before, so nobody has said no
+    # Whoever has changed a preference keeps them all: mention and mail are stored together.
+    op.execute("UPDATE people SET mention = true WHERE mail = true AND steps = 'all'")
 
 
 def downgrade() -> None:
