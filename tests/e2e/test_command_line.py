@@ -29,6 +29,8 @@ from tests.support.waiting import until
 
 CLOSED = "http://127.0.0.1:1"
 """Where nobody listens."""
+MAIL = {"NOMADS_MAIL": "smtp://127.0.0.1:1"}
+"""Mail is on, and waits for its server."""
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def _log_as_before() -> Iterator[None]:
 def here(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, **env: str) -> int:
     """Run the command line in this process, with these settings alone; its exit code."""
     monkeypatch.chdir(folder)
-    for name, value in {"NOMADS_DATA": str(folder / "data"), "NOMADS_PIPELINES": str(PROGRAMS), **env}.items():
+    for name, value in {"NOMADS_DATA": str(folder / "data"), "NOMADS_PIPELINES": str(PROGRAMS), **MAIL, **env}.items():
         monkeypatch.setenv(name, value)
     return main(arguments)
 
