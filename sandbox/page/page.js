@@ -284,7 +284,9 @@ function suggest(part, holder, context, common, chosen, ghost) {
   const ask = async () => {
     const mine = ++asked;
     if (input.value.length < (part.min_query_length ?? 3)) { list.hidden = true; return; }
-    const answer = await act({ act: "suggest", view: context.view, action_id: part.action_id, query: input.value, values: filled() });
+    const values = filled();
+    delete values[holder.block_id];  // a choice that is made meanwhile must not be undone by what was sought before it
+    const answer = await act({ act: "suggest", view: context.view, action_id: part.action_id, query: input.value, values });
     if (mine !== asked) return;
     list.replaceChildren(...(answer.options || []).map((option) => {
       const row = make("li", { role: "option", "aria-selected": "false", onmousedown: (e) => e.preventDefault(), onclick: () => pick(option) }, option.text.text);
