@@ -23,11 +23,11 @@ def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
 
 
 def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with SlackStandIn() as slack, aws_server() as aws:
+    with SlackStandIn() as slack, aws_server() as aws, pytest.MonkeyPatch.context() as environment:
         for name, value in (aws.environment | {"NOMADS_MAIL": "ses://"}).items():
-            monkeypatch.setenv(name, value)
+            environment.setenv(name, value)
         tokens = {
             "SLACK_BOT_TOKEN": slack.bot_token,
             "SLACK_APP_TOKEN": slack.app_token,

@@ -137,7 +137,8 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         patch.object(Job, "describe", _describe),
         patch.object(Job, "_container_details", _container_details),
     ):
-        for name in [name for name in os.environ if name.startswith(("NOMADS_AWS_", "AWS_PROFILE", "AWS_SESSION"))]:
+        elsewhere = ("NOMADS_AWS_", "AWS_PROFILE", "AWS_SESSION", "AWS_ENDPOINT_URL")
+        for name in [name for name in os.environ if name.startswith(elsewhere)]:
             del os.environ[name]
         config = AwsConfig(_env_file=None, **(values | settings))
         world = World(config, Clients(config))
