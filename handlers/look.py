@@ -99,11 +99,10 @@ class Look:
 
     def _results(self, job: Job, user: str) -> list[Block]:
         links, page = self._output.links(job, Audience.person(user)), self._output.page(job, Audience.person(user))
-        counts = job.summary.counts if job.summary else {}
         lines = [
             f"*Job `{job.id}`*",
             *([words.mrkdwn(job.reason)] if job.unread else []),
-            *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items()),
+            *(words.mrkdwn(finding) for finding in (job.summary.findings if job.summary else [])),
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in links]

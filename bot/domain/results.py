@@ -120,6 +120,36 @@ def _density(value: Any) -> float | None:
     return float(value) if fit else None
 
 
+class Chance(BaseModel):
+    """How many of the detections a program holds to be there by chance; without numbers, it cannot tell."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    count: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] | None
+    share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The part of what was found that the count is, from 0 to 1."""
+    low: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The share lies between `low` and `high`."""
+    high: Annotated[float, Field(strict=True, ge=0, le=1)] = 1
+
+    def __str__(self) -> str:
+        if self.count is None:
+            return "how many by chance cannot be told"
+        share, low, high = map(words.percent, (self.share, self.low, self.high))
+        return f"about {words.count(self.count)} of them by chance ({share} %, {low} to {high})"
+
+
+def _chance(value: Any) -> Chance | None:
+    """What a program says of chance. None, as if it said nothing, where that makes no sense."""
+    if value is None:
+        return Chance(count=None)
+    try:
+        chance = Chance.model_validate(value)
+    except ValidationError:
+        return None
+    told = chance.model_fields_set >= set(Chance.model_fields) and chance.low <= chance.share <= chance.high
+    return chance if told or chance.count is None else None
+
+
 def _channel(value: Any) -> str:
     """The channel's place in BOSS, where it can be one."""
     return value if isinstance(value, str) and _IN_BOSS.fullmatch(value) else ""
@@ -151,18 +181,30 @@ class Summary(BaseModel):
     notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
     """Synapses per cubic micrometre."""
+    chance: Annotated[Chance | None, BeforeValidator(_chance), Field(exclude_if=lambda chance: chance is None)] = None
+    """How much of what was found is there by chance. None: the program says nothing of it, and nothing is stored."""
     written_back: Annotated[str, BeforeValidator(_channel)] = ""
     """`collection/experiment/channel` of BOSS, where the detections were written; empty: nowhere."""
     version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
     """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
 
     @property
-    def found(self) -> str:
-        """What was found, as `293 synapses, 0.15 per µm³; 13,158 voxels in synapses`; empty without counts."""
+    def findings(self) -> list[str]:
+        """What was found, a count each: the first with its density, and then how many of it are there by chance."""
         said = [f"{words.count(number)} {what}" for what, number in self.counts.items()]
         if said and self.density_per_um3 is not None:
             said[0] += f", {self.density_per_um3:.2g} per µm³"
-        return "; ".join(said)
+        if self.chance and 0 < next(iter(self.counts.values()), 0) >= (self.chance.count or 0):
+            said.insert(1, str(self.chance))
+        return said
+
+    @property
+    def found(self) -> str:
+        """The findings in a line; empty without counts.
+
+        Such as `293 synapses, 0.15 per µm³; about 73 of them by chance (25 %, 20 to 31); 13,158 voxels in synapses`.
+        """
+        return "; ".join(self.findings)
 
     @classmethod
     def read(cls, content: bytes) -> Summary:

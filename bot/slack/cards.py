@@ -86,6 +86,8 @@ def card(story: Story) -> list[Block]:
     ]
     if effort := _effort(job):
         facts.append(effort)
+    if job.summary and job.summary.found:
+        facts.append(f"*Found*\n{words.mrkdwn(job.summary.found)}")
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),

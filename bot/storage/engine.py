@@ -322,7 +322,11 @@ class Database:
         """Empty the write-ahead log. `secure_delete` overwrites erased rows in the file, but not in the log."""
         if self.single_writer:
             raw: Any = connection.connection.dbapi_connection  # a checkpoint is impossible within a transaction
-            busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            raw.execute("PRAGMA busy_timeout=0")  # other writers wait for this one, which must not wait for readers
+            try:
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
             self._to_scrub = bool(busy)  # somebody still reads what was there before: at the next write, then
         else:
             self._to_scrub = False

@@ -27,6 +27,7 @@ from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
+from bot.slack import cards
 from bot.storage.engine import Database
 from bot.storage.tables import effects
 from tests.support.rows import Rows
@@ -77,6 +78,22 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
     assert "https://nomads.test/results/" in world.mailer.sent[0].text
     assert "12 synapses" in world.mailer.sent[1].text
     assert "synapses.csv" in world.mailer.sent[1].html
+
+
+def test_thread_card_and_mail_say_how_much_of_what_was_found_is_there_by_chance(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    chance = {"count": 3, "share": 0.25, "low": 0.1, "high": 0.4}
+    world.results.put(job.folder, "results.json", summary(chance=chance))
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+
+    found = "12 synapses; about 3 of them by chance (25 %, 10 to 40)"
+    assert world.thread[-1].startswith(f"{found}. Finished")
+    assert f"*Found*\n{found}" in str([block.to_dict() for block in cards.card(world.chat.cards[0].story)]).replace(
+        "\\n", "\n"
+    )
+    assert f"{found}\n" in world.mailer.sent[-1].text
 
 
 def test_steps_that_follow_within_two_seconds_are_one_reply(world: World) -> None:
