@@ -16,6 +16,12 @@ from bot.domain.volume import Box
 from contract import channels
 
 MIB = 2**20
+YEAR = 365 * 24 * 3600
+"""Seconds."""
+LARGEST_MEMORY = 10**8
+"""MiB: more than any machine has, and no more than AWS Batch can be asked for."""
+LARGEST_BOX = 10**15
+"""Voxels: at a year for each gigavoxel, that is still a time that can be told."""
 _NAME = "lower-case letters, digits and dashes, 63 at most, that begin with a letter or digit"
 
 
@@ -24,7 +30,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    voxels: Annotated[int | None, Field(gt=0)] = None
+    voxels: Annotated[int | None, Field(gt=0, le=LARGEST_BOX)] = None
     """Voxels of the largest box; None: only the installation's limit in bytes holds."""
 
 
@@ -34,7 +40,7 @@ class Pipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description=_NAME)]
-    title: Annotated[str, Field(max_length=75)]
+    title: Annotated[str, Field(min_length=1, max_length=75)]
     description: Annotated[str, Field(max_length=300)]
     version: str = "1"
     image: str = ""
@@ -43,16 +49,16 @@ class Pipeline(BaseModel):
     """The program, without the request's arguments; empty: the pipeline cannot run at all yet."""
     contract: Literal["2018", "1"] = "1"
     """`2018`: takes `--token` and no `--results-uri`."""
-    cpu: Annotated[float, Field(gt=0)] = 1
-    memory: Annotated[int, Field(gt=0)] = 2048
+    cpu: Annotated[float, Field(gt=0, le=1024)] = 1
+    memory: Annotated[int, Field(gt=0, le=LARGEST_MEMORY)] = 2048
     """MiB, whatever the box."""
-    memory_per_voxel: Annotated[float, Field(ge=0)] = 0
+    memory_per_voxel: Annotated[float, Field(ge=0, le=MIB)] = 0
     """Bytes on top for every voxel of the box."""
-    seconds: Annotated[float, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0, le=YEAR)] = 0
     """Estimated seconds of any run, used until this installation's own runs give an estimate; 0: unknown."""
-    seconds_per_gigavoxel: Annotated[float, Field(ge=0)] = 0
+    seconds_per_gigavoxel: Annotated[float, Field(ge=0, le=YEAR)] = 0
     """Estimated seconds on top for every 10^9 voxels."""
-    timeout: Annotated[int, Field(ge=60)] = 3600
+    timeout: Annotated[int, Field(ge=60, le=YEAR)] = 3600
     """Seconds; AWS Batch takes no less than 60."""
     roles: Annotated[
         dict[str, tuple[str, ...]], Field(description='a table of lists of text, such as postsynaptic = ["psd"]')

@@ -23,6 +23,8 @@ WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
 """Runs of this installation from which estimates are learned; with fewer, the catalogue estimates."""
+LONGEST = 1e10
+"""Seconds, three centuries: an estimate of more is told as that."""
 NAMES = 6
 """Channels that an error names, whatever they are called."""
 
@@ -155,6 +157,7 @@ def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], pr
         seconds = longest = pipeline.seconds + pipeline.seconds_per_gigavoxel * gigavoxels
     if not seconds:
         return None
+    seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
     memory = pipeline.memory_for(box) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
     return Expected(seconds, longest, price or None, prices.currency)

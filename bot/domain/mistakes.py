@@ -85,16 +85,20 @@ def _allowed(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         *others, last = map(str, get_args(kind))
         return f"{', '.join(others)} or {last}" if others else last
-    bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "gt", "le", "max_length")
-              if hasattr(one, name)}  # fmt: skip
+    names = ("ge", "gt", "le", "min_length", "max_length")
+    bounds = {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}
     name = _NAMES.get(get_origin(kind) or kind, "a value")
     match bounds:
         case {"ge": low, "le": high}:
             return f"{name} from {low} to {high}"
+        case {"gt": low, "le": high}:
+            return f"{name} above {low}, {high} at most"
         case {"ge": low}:
             return f"{name}, {low} at least"
         case {"gt": low}:
             return f"{name} above {low}"
+        case {"min_length": least, "max_length": most}:
+            return f"{name} of {least} to {words.count(most)} characters"
         case {"max_length": most}:
             return f"{name} of {words.count(most)} characters at most"
     return name
