@@ -349,7 +349,7 @@ def test_a_token_that_may_not_write_predictions_is_a_warning_and_no_error(served
     )
 
 
-def jobs(served: Served) -> list[Any]:
+def jobs(served: Served) -> list[Job]:
     """Every job."""
     return served.rows.jobs()
 
