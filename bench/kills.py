@@ -53,7 +53,11 @@ class Typist:
 def measure() -> Iterator[Figure]:
     """How often the bot was killed, and how many of the acknowledged jobs were lost or had something done twice."""
     minutes, moments = float(os.environ.get("NOMADS_BENCH_MINUTES", MINUTES)), random.Random()
-    with tempfile.TemporaryDirectory(prefix="nomads-kills-") as folder, House() as house, Lab(house, Path(folder)) as lab:
+    with (
+        tempfile.TemporaryDirectory(prefix="nomads-kills-") as folder,
+        House() as house,
+        Lab(house, Path(folder)) as lab,
+    ):
         typist = Typist(lab, threading.Event())
         thread = threading.Thread(target=typist.type)
         lab.start()
