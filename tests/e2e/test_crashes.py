@@ -15,7 +15,6 @@ from random import Random
 import pytest
 
 from bot.domain.job import Job
-from bot.domain.states import JobState
 from sandbox.house import House
 from tests.support.processes import PATIENCE, Bot, Lab
 from tests.support.waiting import until
