@@ -67,7 +67,7 @@ def finished(served: Served, **typed: Any) -> Job:
     return now(served, job)
 
 
-def running(served: Served, **typed: str) -> Job:
+def running(served: Served, **typed: Any) -> Job:
     return reaches(served, submitted(served, "waits", **typed), JobState.RUNNING)
 
 
