@@ -20,8 +20,8 @@ from handlers.windows import Windows, update, window
 
 DETAILS = "Job"
 """Title of the window of details."""
-TURNS = 150
-"""Pages that can be turned back: a button's value holds 2,000 characters."""
+TURNS = 120
+"""Pages that can be turned back: a button's value holds 2,000 characters, and a page's `last` has up to 15."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -60,7 +60,7 @@ class Look:
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
 
     def page(self, place: str, user: str) -> list[Block]:
-        """A page of a list; `place` is `which:id,id…`, with the last job of each earlier page."""
+        """A page of a list; `place` is `which:last,last…`, of each earlier page."""
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
