@@ -125,6 +125,11 @@ class JobChange:
         self.transaction.outbox.enqueue(self.job.id, kind, at=self.at, subject=subject)
         self.lanes.add(kind.lane)
 
+    def enqueue_once(self, kind: Kind, subject: str = "") -> None:
+        """Enqueue an effect, due at once, unless the job has had an equal one, done or not."""
+        self.transaction.outbox.enqueue_once(self.job.id, kind, at=self.at, subject=subject)
+        self.lanes.add(kind.lane)
+
     @property
     def story(self) -> list[Transition]:
         """The job's transitions so far, oldest first."""

@@ -171,7 +171,8 @@ class Lifecycle:
         """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
 
         `trouble` says what is wrong with the results of a job that SUCCEEDED. `note` is stored with the effect, where
-        collecting was given up. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
+        collecting was given up. What was collected at last, when it was tried again, corrects what was told; no second
+        mail is sent. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
         tail = [words.printable(line) for line in log_tail]
         with self._ledger.finish(effect, error=note or None) as change:
@@ -191,11 +192,11 @@ class Lifecycle:
             change.tell(last, _ending(job), reply=last.reply)
             change.show()
             if job.request.channel and last.reply and summary and summary.preview:
-                change.enqueue(Kind.PREVIEW)
+                change.enqueue_once(Kind.PREVIEW)
             if change.preferences.mail and job.request.email:
-                change.enqueue(Kind.MAIL_FINISHED)
+                change.enqueue_once(Kind.MAIL_FINISHED)
             for person in change.followers:
-                change.enqueue(Kind.MAIL_FINISHED, person)
+                change.enqueue_once(Kind.MAIL_FINISHED, person)
         self._forecast.ended(job.request.pipeline)
 
 

@@ -13,6 +13,7 @@ from threading import Lock
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
+from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
@@ -20,6 +21,8 @@ from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, Progress
 
+UNREAD = "Ended without results that can be read"
+"""What people read of a job that SUCCEEDED, in place of its state, where its results tell nothing."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
 _AGES = 100_000
@@ -162,6 +165,11 @@ class Job(BaseModel):
     def unread(self) -> bool:
         """Whether the program succeeded, and left no results that can be read; `reason` says more."""
         return self.state is JobState.SUCCEEDED and bool(self.reason)
+
+    @property
+    def stands(self) -> str:
+        """Its state in plain words."""
+        return UNREAD if self.unread else words.state(self.state).capitalize()
 
     @property
     def took(self) -> timedelta | None:

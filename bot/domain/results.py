@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,13 @@ from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
 
 MAX_COUNT = 10**15
 """The largest count that is believed."""
+
+
+MOST_MISSING = 5
+"""Names that are told of the files that a program announces and does not leave."""
+MAX_MISSING_NAME = 60
+"""Characters that are told of each such name."""
+NOT_THERE = "The program announced files that it did not leave:"
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,8 @@ class Summary(BaseModel):
     viewer: (
         Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
     ) = None
-    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
+    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 1)] = []
+    """The program's, MAX_NOTES at most, and one of `beside`."""
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
     """Synapses per cubic micrometre."""
     chance: Annotated[Chance | None, BeforeValidator(_chance), Field(exclude_if=lambda chance: chance is None)] = None
@@ -206,6 +214,32 @@ class Summary(BaseModel):
         """
         return "; ".join(self.findings)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it tells nothing of what was found."""
+        said = (self.counts, self.files, self.preview, self.notes, self.viewer, self.written_back)
+        return not any(said)
+
+    def beside(self, names: Collection[str]) -> tuple[Summary, str]:
+        """The summary without the files that it announces and that are not among `names`, those of its folder.
+
+        A sentence about the missing files is returned too, and is a note of the summary, unless nothing else is left to
+        tell. Empty: none is missing.
+        """
+        announced = dict.fromkeys([*(file.name for file in self.files), *([self.preview] if self.preview else [])])
+        missing = [words.shortened(name, MAX_MISSING_NAME) for name in announced if name not in names]
+        if not missing:
+            return self, ""
+        more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
+        said = _line(f"{NOT_THERE} {', '.join(missing[:MOST_MISSING])}{more}.")
+        there = self.model_copy(
+            update={
+                "files": [file for file in self.files if file.name in names],
+                "preview": self.preview if self.preview in names else None,
+            }
+        )
+        return (there if there.silent else there.model_copy(update={"notes": [*there.notes, said]})), said
+
     @classmethod
     def read(cls, content: bytes) -> Summary:
         """The checked part of a results.json, whatever a program has written there. Raises Unreadable."""
@@ -221,6 +255,8 @@ class Summary(BaseModel):
             place = ".".join(_line(str(part))[:40] for part in error.errors()[0]["loc"][:3])
             what = f"“{place}” is not as the contract has it" if place else "it is not an object"
             raise Unreadable(f"{RESULTS} cannot be used: {what}.") from None
+        if len(summary.notes) > MAX_NOTES:
+            raise Unreadable(f"{RESULTS} cannot be used: there are at most {MAX_NOTES} notes.")
         if not all(name and 0 <= number <= MAX_COUNT for name, number in summary.counts.items()):
             raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
         return summary.model_copy(update={"notes": [note for note in summary.notes if note]})

@@ -28,7 +28,7 @@ from slack_sdk.models.blocks import (
 from slack_sdk.models.views import View
 
 from bot.domain import words
-from bot.domain.job import Job, Transition
+from bot.domain.job import UNREAD, Job, Transition
 from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
 from bot.domain.states import FINAL, WAITING, JobState
@@ -65,7 +65,7 @@ _STATES = {
     JobState.CANCELLED: "🚫 Cancelled",
     JobState.LOST: "❓ Lost",
 } | dict.fromkeys(WAITING, "⏳ Waiting to run")
-_UNREAD = "⚠️ Ended without results that can be read"
+_UNREAD = f"⚠️ {UNREAD}"
 
 
 def summary(job: Job) -> str:

@@ -107,6 +107,11 @@ _WAITING = (
     )
     .with_for_update()  # no worker may claim it, and read the job, before this change is committed
 )
+_EVER = sa.select(effects.c.id).where(
+    effects.c.job_id == sa.bindparam("job"),
+    effects.c.kind == sa.bindparam("kind"),
+    effects.c.subject == sa.bindparam("subject"),
+)
 # Statements are made once: to build one takes longer than to execute it.
 
 
@@ -120,6 +125,11 @@ class Outbox:
         """Enqueue an effect, due at once, unless an equal one waits unclaimed: that one will read the job anew."""
         values = {"job": job_id, "kind": kind.value, "subject": subject}
         if self._connection.execute(_WAITING, values).first() is None:
+            self.enqueue_new(job_id, [(kind, subject)], at=at)
+
+    def enqueue_once(self, job_id: str, kind: Kind, *, at: datetime, subject: str = "") -> None:
+        """Enqueue an effect, due at once, unless the job has had an equal one, done or not."""
+        if self._connection.execute(_EVER, {"job": job_id, "kind": kind.value, "subject": subject}).first() is None:
             self.enqueue_new(job_id, [(kind, subject)], at=at)
 
     def enqueue_new(self, job_id: str, kinds: Iterable[tuple[Kind, str]], *, at: datetime) -> None:

@@ -73,7 +73,7 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> None:
     request = job.request
-    shown.say(f"Job {job.id}: {words.state(job.state)}", job.state)
+    shown.say(f"Job {job.id}: {job.stands.lower()}", job.state)
     shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
     for one in core.queries.attempts(job, actor=current_actor()):
         if one.id != job.id:

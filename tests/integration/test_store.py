@@ -262,17 +262,23 @@ def test_a_damaged_database_is_a_sentence_at_the_start(tmp_path: Path, damage: s
 # Tokens that were forgotten
 
 
+def _remembered(store: Database, world: World) -> tuple[str, bytes]:
+    """The reference of a token that a person saved, and the token as it is stored."""
+    world.people.save_token("U01DEMO", SecretStr("a-token-of-some-length-WXYZ"))
+    reference = Rows(store).person("U01DEMO").token_ref
+    assert reference
+    sealed = _sealed(store, reference)
+    assert sealed
+    return reference, sealed
+
+
 def _on_disk(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.glob("nomads.db*")))
 
 
 def test_a_forgotten_token_is_gone_from_file_log_and_free_pages_at_once(sqlite_store: Database, tmp_path: Path) -> None:
     world = World(sqlite_store)
-    world.people.save_token("U01DEMO", SecretStr("a-token-of-some-length-WXYZ"))
-    reference = Rows(sqlite_store).person("U01DEMO").token_ref
-    assert reference
-    sealed = _sealed(sqlite_store, reference)
-    assert sealed
+    reference, sealed = _remembered(sqlite_store, world)
     assert sealed in _on_disk(tmp_path)
     world.people.forget_token("U01DEMO")
     left = _on_disk(tmp_path)
@@ -300,11 +306,7 @@ def test_a_token_that_somebody_still_reads_is_gone_as_soon_as_they_have_read(
 ) -> None:
     another = sa.create_engine(f"sqlite:///{tmp_path / 'nomads.db'}")
     world = World(sqlite_store)
-    world.people.save_token("U01DEMO", SecretStr("a-token-of-some-length-WXYZ"))
-    reference = Rows(sqlite_store).person("U01DEMO").token_ref
-    assert reference
-    sealed = _sealed(sqlite_store, reference)
-    assert sealed
+    _, sealed = _remembered(sqlite_store, world)
     with another.connect() as reader:
         reader.exec_driver_sql("BEGIN")
         reader.exec_driver_sql("SELECT count(*) FROM secrets").scalar()

@@ -57,6 +57,7 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
     world.clock.advance(120)
     world.results.put(job.folder, "results.json", summary(preview="preview.png"))
     world.results.put(job.folder, "preview.png", b"PNG")
+    world.results.put(job.folder, "synapses.csv", b"id")
     world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
     world.settle()
 
@@ -115,10 +116,10 @@ def test_a_program_too_quick_to_be_seen_running_is_told_to_have_run(world: World
     world.settle()
     world.clock.advance(10)
     started = world.clock.now - timedelta(seconds=4)
-    world.results.put(job.folder, "results.json", b"{}")
+    world.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
     world.see(job, JobState.SUCCEEDED, started_at=started, stopped_at=world.clock.now)
     world.settle()
-    assert world.thread[1:] == ["Running, after waiting 6 s.", "Finished after 4 s."]
+    assert world.thread[1:] == ["Running, after waiting 6 s.", "0 synapses. Finished after 4 s."]
 
 
 def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(world: World) -> None:

@@ -224,6 +224,28 @@ def test_results_that_could_not_be_read_are_told_after_a_replay(world: World) ->
 
     assert not world.job(job).unread
     assert "12 synapses" in world.thread[-1]
+    ends = [mail.message_id for mail in world.mailer.sent if "mail-finished" in mail.message_id]
+    assert len(ends) == 1, "no second mail about the end, which would have the first one's Message-ID"
+
+
+def test_a_replayed_collection_tells_no_follower_of_the_end_twice(world: World) -> None:
+    job = world.running()
+    world.workspace.mails["U02OTHER"] = "other@example.org"
+    with world.ledger.change(job.id) as change:
+        change.transaction.followers.add(job.id, "U02OTHER")
+    for _ in range(2):  # given up twice
+        world.results.fail_next(Refused("S3 did not give it: no (AccessDenied)"), call="read", times=1)
+        world.results.fail_next(Refused("S3 did not list it: no (AccessDenied)"), call="list", times=1)
+        if not world.job(job).ended:
+            finish(world, job)
+        else:
+            world.ledger.replay(job.id)
+            world.settle()
+    world.ledger.replay(job.id)
+    world.settle()
+    sent = [mail.to for mail in world.mailer.sent if "mail-finished" in mail.message_id]
+    assert sorted(sent) == ["demo@example.org", "other@example.org"]
+    assert "12 synapses" in world.thread[-1]
 
 
 def test_a_job_that_was_turned_down_is_no_effect_to_try_again(world: World) -> None:

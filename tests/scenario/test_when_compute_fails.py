@@ -46,10 +46,10 @@ def test_a_machine_that_was_taken_back_is_a_step_of_its_own(world: World) -> Non
     world.settle()
     assert world.thread[-1] == "Running again, after waiting 1 min 30 s."
     world.clock.advance(60)
-    world.results.put(job.folder, "results.json", b"{}")
+    world.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
     world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
     world.settle()
-    assert world.thread[-1] == "Finished after 1 min 0 s."
+    assert world.thread[-1] == "0 synapses. Finished after 1 min 0 s."
     assert [step.state for step in world.rows.transitions(job.id)] == [
         JobState.ACCEPTED,
         JobState.SUBMITTED,
