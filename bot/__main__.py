@@ -58,6 +58,7 @@ def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     cancel = commands.add_parser("cancel", help="end a job, wherever it stands")
     retry = commands.add_parser("retry", help="try a job again; the token comes from BOSS_TOKEN or a prompt")
     retry.add_argument("--wait", action="store_true", help="stay until the job ends")
+    retry.add_argument("--anyway", action="store_true", help="also where it would fail again with nothing changed")
     for command in (status, logs, cancel, retry):
         command.add_argument("job", metavar="JOB", help="its id, as on its card")
     for command in (jobs, status, retry):

@@ -17,6 +17,9 @@ BOSS_FAILED = 3
 """Exit code: BOSS refused or failed."""
 MEANINGS = {WRONG: "The request is wrong.", BOSS_FAILED: "BOSS refused or failed."}
 """What an exit code means, for people, where the program's last line does not say it."""
+REFUSED = "failure refused"
+"""A line that a program which ends with BOSS_FAILED may print on stdout: BOSS refused what this token asks for, and
+would refuse it again."""
 TOKEN_VARIABLE = "BOSS_TOKEN"  # noqa: S105  a name, not a token
 """The environment variable that holds the BOSS token."""
 RESULTS = "results.json"

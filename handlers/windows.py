@@ -42,9 +42,9 @@ def window(title: str, blocks: Sequence[Block], *, callback: str = "nomads_windo
     ).to_dict()
 
 
-def said(text: str) -> Block:
+def said(text: str, *, block_id: str | None = None) -> Block:
     """A section of plain text, without mark-up."""
-    return SectionBlock(text=PlainTextObject(text=words.shortened(text, SECTION)))
+    return SectionBlock(text=PlainTextObject(text=words.shortened(text, SECTION)), block_id=block_id)
 
 
 class Windows:

@@ -38,11 +38,13 @@ def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = Non
     return _mail(story, f"NOMADS job {job.id}: accepted", lines, links, message_id, stranger)
 
 
-def ending(story: Story, *, message_id: str, stranger: Stranger | None = None, asked_by: str = "") -> Mail:
+def ending(
+    story: Story, *, message_id: str, stranger: Stranger | None = None, asked_by: str = "", cancelled_by: str = ""
+) -> Mail:
     """The mail of a job's end: counts and addresses of its results, or why it failed and what to do.
 
     `stranger` is given where the address may be somebody else's than the submitter's; `asked_by` names the submitter to
-    somebody who follows the job.
+    somebody who follows the job, and `cancelled_by` whoever cancelled it.
     """
     job = story.job
     asked_by = stranger.asked_by if stranger else asked_by
@@ -59,7 +61,8 @@ def ending(story: Story, *, message_id: str, stranger: Stranger | None = None, a
         subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
         return _mail(story, subject, lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
-    lines = [f"{whose} {said}.", *_facts(story)]
+    by = f" by {cancelled_by}" if cancelled_by and job.state is JobState.CANCELLED else ""
+    lines = [f"{whose} {said}{by}.", *_facts(story)]
     if job.reason:
         lines.append(f"Reason: {job.reason}")
     lines.append(job.advice)

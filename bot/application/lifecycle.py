@@ -24,7 +24,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Cause, Observation, Progress
-from contract.program import read_progress
+from contract.program import REFUSED, read_progress
 
 NOT_CANCELLED = "It could not be cancelled:"
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
@@ -174,15 +174,19 @@ class Lifecycle:
         collecting was given up. What was collected at last, when it was tried again, corrects what was told; no second
         mail is sent. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
-        tail = [words.printable(line) for line in log_tail]
+        tail = [words.printable(line) for line in log_tail if line.strip() != REFUSED]
         with self._ledger.finish(effect, error=note or None) as change:
             reason = words.shortened(words.printable(trouble), MAX_REASON) or _reason(change.job, tail)
-            job = change.job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(tail)})
+            cause = change.job.cause.told(log_tail)
+            job = change.job.model_copy(
+                update={"summary": summary, "reason": reason, "log_tail": tuple(tail), "cause": cause}
+            )
             erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
             change.set(
                 summary=summary.model_dump(mode="json") if summary else None,
                 reason=reason,
                 log_tail=tail,
+                cause=cause.value,
                 token_ref=None if erased and masked else job.token_ref,
                 stalled_since=None,
                 stalled="",

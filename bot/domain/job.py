@@ -154,12 +154,20 @@ class Job(BaseModel):
     def retryable(self) -> bool:
         """Whether a retry makes sense: the job ended without success, for a cause that may pass, and once."""
         missed = self.ended and self.state is not JobState.SUCCEEDED
-        return missed and self.retried_as is None and (self.state is not JobState.FAILED or self.cause.passing)
+        return missed and self.retried_as is None and not self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """Why the same, tried again with nothing changed, would fail again, and what to do; empty: it may succeed."""
+        if self.state is not JobState.FAILED or self.cause.passing:
+            return ""
+        reason = self.reason.rstrip(".") or "no reason is known"
+        return f"Job {self.id} would fail again with nothing changed: {reason}. {self.advice}"
 
     @property
     def turned_down(self) -> bool:
-        """Whether the request itself was wrong: BOSS said so before the submission, or the program did (exit 2)."""
-        return self.state is JobState.FAILED and self.cause is Cause.REQUEST
+        """Whether what was asked for has to be corrected: the request was wrong, or BOSS refuses it to this token."""
+        return self.state is JobState.FAILED and self.cause in (Cause.REQUEST, Cause.REFUSED)
 
     @property
     def unread(self) -> bool:
@@ -225,6 +233,8 @@ _ADVICE = {
     Cause.SETUP: "Show this to whoever runs NOMADS: as NOMADS is set up, the job cannot be run.",
     Cause.MACHINE: "Retry it: nothing was wrong with the job.",
     Cause.REQUEST: "Correct the request and submit it again.",
+    Cause.REFUSED: "Submit it again with a token that may read the volume (“Edit and rerun”). If the rights have been "
+    "granted since, retry it: NOMADS asks first.",
     Cause.VOLUME: "If it is the token or its permissions, mend that; otherwise try again later.",
     Cause.PROGRAM: "Retry it; if it fails again, show this to whoever runs NOMADS.",
     Cause.UNKNOWN: "Retry it; if it fails again, show this to whoever runs NOMADS.",

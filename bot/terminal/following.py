@@ -126,12 +126,17 @@ def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def retry(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does."""
+    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does.
+
+    Without `--anyway`, a job that would fail again with nothing changed is not retried, and is said to be such a one.
+    """
     core = _core(settings)
     try:
         job = core.steering.retryable(
             core.queries.named(arguments.job, actor=current_actor()).id, actor=current_actor()
         )
+        if job.doubt and not job.retried_as and not arguments.anyway:
+            raise TooLate(f"{job.doubt}\nIf that is mended: nomads retry {job.id} --anyway")
     except TooLate as error:
         print(error, file=sys.stderr)
         core.close()
@@ -139,7 +144,9 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     given = token()
     with working(core):
         try:
-            outcome = core.steering.retry(job.id, actor=current_actor(), token=given, within=PATIENCE)
+            outcome = core.steering.retry(
+                job.id, actor=current_actor(), token=given, anyway=arguments.anyway, within=PATIENCE
+            )
             if isinstance(outcome, Needed):
                 raise InvalidRequest({"token": token_problem("")})
             again = outcome.job
