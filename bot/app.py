@@ -253,6 +253,7 @@ def build_core(
         compute=backend.compute,
         logs=backend.logs,
         patience=patience,
+        ages=ledger.ages,
     )
     return Core(
         settings=settings,

@@ -13,6 +13,7 @@ from bot.application.ports import Workspace
 from bot.application.queries import Queries, Which
 from bot.application.steering import Steering
 from bot.domain import words
+from bot.domain.catalog import Catalog
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.slack import cards
@@ -36,11 +37,19 @@ class Look:
     """Shows jobs; changes nothing."""
 
     def __init__(
-        self, *, queries: Queries, steering: Steering, output: Output, workspace: Workspace, windows: Windows
+        self,
+        *,
+        queries: Queries,
+        steering: Steering,
+        output: Output,
+        catalog: Catalog,
+        workspace: Workspace,
+        windows: Windows,
     ) -> None:
         self._queries = queries
         self._steering = steering
         self._output = output
+        self._catalog = catalog
         self._workspace = workspace
         self._windows = windows
 
@@ -131,6 +140,8 @@ class Look:
             f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]
+        if options := self._catalog.told_options(request):
+            facts.insert(2, f"Options: {words.mrkdwn(words.options(options))}")
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
-from bot.domain.job import Job, Steady, Transition, now
+from bot.domain.job import Ages, Job, Steady, Transition, now
 from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import Preferences
 from bot.domain.states import FINAL, WAITING, JobState
@@ -30,11 +31,20 @@ class LeaseLost(NomadsError):
 class Ledger:
     """The one place where jobs change and effects are finished."""
 
-    def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Callable[[], datetime] = now,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` dates what is stored; `ticks` gives seconds that never go back."""
         self.database = database
         self.clock = clock
         self.steady = Steady(clock)
         """For lifetimes in this process."""
+        self.ages = Ages(clock, ticks=ticks)
+        """For how long something has lasted that is stored with the time at which it began."""
         self._listeners: list[Callable[[Collection[Lane]], None]] = []
 
     def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:

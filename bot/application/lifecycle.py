@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from bot.application.access import Access
 from bot.application.forecast import Forecast
@@ -125,8 +126,11 @@ class Lifecycle:
             change.show()
             return True
 
-    def waits(self, job_id: str, cause: str) -> bool:
-        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs."""
+    def waits(self, job_id: str, cause: str, *, waited: timedelta) -> bool:
+        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs.
+
+        `waited` is for how long it has waited.
+        """
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNABLE or change.job.waiting:
                 return False
@@ -134,7 +138,7 @@ class Lifecycle:
             cause = words.shortened(words.printable(cause), MAX_REASON) or NO_CAUSE
             change.set(waiting=cause)
             if change.preferences.tells(JobState.RUNNABLE):
-                told = f"{step.text} Waiting to run for {words.duration(change.at - step.at)}. {cause}".lstrip()
+                told = f"{step.text} Waiting to run for {words.duration(waited)}. {cause}".lstrip()
                 change.tell(step, told, reply=change.next_reply(separate=True))
             change.show()
             return True

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from bot.application.access import PATIENCE, Access
 from bot.domain import words
@@ -150,8 +151,8 @@ class Queries:
     def _seen(self, jobs: Sequence[Job], actor: str, *, within: float = PATIENCE) -> list[Job]:
         return [job for job, sees in zip(jobs, self._access.judged(actor, jobs, within=within), strict=True) if sees]
 
-    def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
-        """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
+    def typed(self, job_id: str, *, actor: str) -> dict[str, Any]:
+        """The job's request as a person types it (`JobRequest.typed`), to be edited by this person. Raises UnknownJob.
 
         Neither somebody else's mail address nor a channel that the person is not in is part of it.
         """

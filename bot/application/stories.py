@@ -6,6 +6,7 @@ from bot.application.access import Access
 from bot.application.output import Output
 from bot.application.queries import Queries
 from bot.domain.catalog import Catalog
+from bot.domain.checks import channels_read
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.messages import Story
@@ -24,10 +25,12 @@ class Stories:
     def of(self, job: Job, audience: Audience) -> Story:
         """The job's facts as of now, told to that audience; links to results are made anew, since they end."""
         pipeline = self._catalog.get(job.request.pipeline)
+        read = channels_read(pipeline, job.request.options) if pipeline else 1
         return Story(
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
-            size=job.size or job.request.box.voxels * (pipeline.channels if pipeline else 1),
+            size=job.size or job.request.box.voxels * read,
+            options=self._catalog.told_options(job.request),
             links=self._output.links(job, audience) if job.state is JobState.SUCCEEDED else (),
             address=self._output.page(job, audience),
             before=self._heard_of(job.retry_of, audience),

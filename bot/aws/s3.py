@@ -22,8 +22,8 @@ class S3Results:
     """The port Results in one bucket. Links are signed: whoever has one may read one file until the link expires.
 
     A file is absent where S3 answers NoSuchKey; a refusal is any other code that S3 documents as the caller's mistake
-    (see `translated`). A 404 or 403 without such a code, a list or a file that does not come as S3 sends it, and no
-    answer are in doubt.
+    (see `translated`). Answers to HEAD have no code: AWS's id of the request shows that they are S3's. A 404 or
+    403 without code and id, a list or a file that does not come as S3 sends it, and no answer are in doubt.
     """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
@@ -64,6 +64,7 @@ class S3Results:
         key = _key(folder, name)
         with translated(f"S3 did not give the result {name}"):
             answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
+            wanted(answer, "ETag")
         return Opened(answer["ContentLength"], _Body(answer["Body"], name))
 
     def link(self, folder: str, name: str) -> Link:
@@ -74,7 +75,7 @@ class S3Results:
         """A signed address of one file for REDIRECT seconds, shown or saved by its name. Raises NotFound."""
         key = _key(folder, name)
         with translated(f"S3 did not give the result {name}"):
-            self._clients.s3.head_object(Bucket=self._bucket, Key=key)
+            wanted(self._clients.s3.head_object(Bucket=self._bucket, Key=key), "ETag")
         kind = shown_as(name)
         saved = f"attachment; filename*=utf-8''{quote(name.rpartition('/')[2], safe='')}"
         return self._signed(

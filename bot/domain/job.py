@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
 from bot.domain import words
@@ -23,6 +25,8 @@ UNREAD = "Ended without results that can be read"
 """What people read of a job that SUCCEEDED, in place of its state, where its results tell nothing."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
+_AGES = 100_000
+"""Ages that are known at once: several for each of the jobs that compute has."""
 MAX_FOLDER = 240
 """The longest results folder's name; file systems take 255 bytes."""
 
@@ -177,9 +181,13 @@ class Job(BaseModel):
 
     @property
     def took(self) -> timedelta | None:
-        """How long the program ran; None where it did not run, has not ended, or compute does not know."""
-        known = self.timed and self.started_at and self.finished_at
-        return self.finished_at - self.started_at if known and self.started_at and self.finished_at else None
+        """How long the program ran; None where it did not run, has not ended, or nobody knows.
+
+        Nobody knows where it ended before it started: the clock was set anew meanwhile.
+        """
+        if not (self.timed and self.started_at and self.finished_at):
+            return None
+        return self.finished_at - self.started_at if self.finished_at >= self.started_at else None
 
     def left(self, at: datetime) -> timedelta | None:
         """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
@@ -297,6 +305,31 @@ class Steady:
             self._ahead += max(self._last - at, timedelta())
             self._last = at
             return at + self._ahead
+
+
+class Ages:
+    """How long ago things were whose times are stored, although the clock that wrote the times may be set anew.
+
+    The first look at a time believes the clock, and an age is never negative. From then on ages grow as `ticks` does,
+    whatever the clock says: a look at each turn of a loop is enough. Any number of threads may look.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], *, ticks: Callable[[], float] = time.monotonic) -> None:
+        """`ticks` gives seconds, and never goes back."""
+        self._clock = clock
+        self._ticks = ticks
+        self._begun: LRUCache[tuple[str, datetime], float] = LRUCache(_AGES)
+        self._lock = Lock()
+
+    def of(self, what: str, since: datetime) -> timedelta:
+        """How long ago `since` was; `what` tells apart things that began at the same time."""
+        with self._lock:
+            at = self._ticks()
+            begun = self._begun.get((what, since))
+            if begun is None:
+                begun = at - max(0.0, (self._clock() - since).total_seconds())
+                self._begun[what, since] = begun
+            return timedelta(seconds=at - begun)
 
 
 class AlreadyRunning(NomadsError):

@@ -63,6 +63,8 @@ class Story:
     pipeline_title: str
     size: int
     """Bytes the program reads."""
+    options: Sequence[tuple[str, str]] = ()
+    """Title and value of each option that the request sets."""
     links: Sequence[tuple[str, Link]] = ()
     """Title and address of each result."""
     address: str = ""

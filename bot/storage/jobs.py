@@ -137,7 +137,7 @@ class Jobs:
             .where(
                 jobs.c.pipeline == pipeline,
                 jobs.c.state == JobState.SUCCEEDED.value,
-                jobs.c.started_at.is_not(None),
+                jobs.c.started_at <= jobs.c.finished_at,  # unless the clock was set anew meanwhile
                 jobs.c.timed,
             )
             .order_by(jobs.c.finished_at.desc())
@@ -171,10 +171,14 @@ class Jobs:
             .values(stalled_since=sa.func.coalesce(jobs.c.stalled_since, sa.literal(at, Utc)), stalled=why)
         )
 
-    def stalled(self, *, before: datetime) -> list[str]:
-        """The jobs for which compute has not answered since then or longer, and whose threads were not told."""
-        query = sa.select(jobs.c.id).where(jobs.c.stalled_since <= before, ~jobs.c.stalled_told).order_by(jobs.c.id)
-        return list(self._connection.scalars(query))
+    def stalled(self) -> list[tuple[str, datetime]]:
+        """The jobs for which compute does not answer, and since when, whose threads were not told; ordered by id."""
+        query = (
+            sa.select(jobs.c.id, jobs.c.stalled_since)
+            .where(jobs.c.stalled_since.is_not(None), ~jobs.c.stalled_told)
+            .order_by(jobs.c.id)
+        )
+        return [(job_id, since) for job_id, since in self._connection.execute(query)]
 
     def any_told_to_be_stalled(self) -> bool:
         """Whether there is a job whose thread was told that compute does not answer, and not yet that it does."""

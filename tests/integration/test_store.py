@@ -211,6 +211,24 @@ def test_nothing_is_acknowledged_on_a_database_file_that_was_deleted_or_replaced
     assert "deleted or replaced" in Readiness(ledger=world.ledger, folder=tmp_path).now().problem
 
 
+@pytest.mark.parametrize("put", [-3600.0, 3600.0])
+def test_an_old_effect_is_told_of_in_time_whatever_the_clock_does(
+    sqlite_store: Database, tmp_path: Path, put: float
+) -> None:
+    world = World(sqlite_store)
+    world.accept()
+
+    def ready() -> str:
+        return Readiness(ledger=world.ledger, folder=tmp_path).now().note
+
+    assert ready() == ""
+    world.clock.put(put)
+    world.clock.advance(290)
+    assert ready() == ""
+    world.clock.advance(11)
+    assert "has waited 5 min 1 s" in ready()
+
+
 def test_a_file_that_disappears_while_a_transaction_writes_acknowledges_nothing(
     sqlite_store: Database, tmp_path: Path
 ) -> None:

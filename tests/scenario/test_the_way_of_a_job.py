@@ -684,7 +684,7 @@ def test_effects_that_were_due_before_the_clock_went_back_are_performed_at_once(
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()  # the card is put off, and everything else is done
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(1)
     world.worker.lanes.drain()
@@ -697,7 +697,7 @@ def test_what_asked_for_patience_is_not_asked_sooner_because_the_clock_went_back
     world.chat.fail_next(Busy("patience", retry_after=60), call="post_card")
     world.accept()
     world.worker.lanes.drain()
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(50)
     world.worker.lanes.drain()
@@ -711,7 +711,7 @@ def test_the_lease_of_a_worker_that_died_ends_in_time_although_the_clock_went_ba
     world.accept()
     lease = timedelta(seconds=15)
     (dead,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(14)
     assert not world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)  # it may be alive
@@ -724,7 +724,7 @@ def test_the_lease_of_a_worker_that_died_ends_in_time_although_the_clock_went_ba
 def test_watching_goes_on_although_the_leader_died_and_the_clock_went_back(world: World) -> None:
     lasting = timedelta(seconds=5)
     assert world.rows.lead("watch", holder="a", at=world.clock.now, lasting=lasting)
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     assert not world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)  # it may be alive
     world.clock.advance(6)
     assert world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)
@@ -741,7 +741,7 @@ def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> 
         world.clock.advance(4)
         world.worker.watcher.watch_once()
         world.worker.lanes.drain()
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.compute.print(job.name, "progress 0.90 reading")
     for _ in range(2):
@@ -756,11 +756,67 @@ def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> 
 
 def test_what_is_cached_for_a_moment_is_read_again_although_the_clock_went_back(world: World) -> None:
     assert world.people.preferences("U01DEMO").mention
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     another = People(ledger=world.ledger, tokens=world.tokens)
     another.prefer("U01DEMO", mention=False)
     world.clock.advance(3)
     assert not world.people.preferences("U01DEMO").mention
+
+
+@pytest.mark.parametrize("put", [-AN_HOUR, AN_HOUR])
+def test_a_job_that_waits_long_is_told_in_time_whatever_the_clock_does(world: World, put: float) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE, reason="No machine.")
+    world.worker.watcher.watch_once()
+    world.clock.advance(300)
+    world.clock.put(put)
+    world.worker.watcher.watch_once()
+    assert world.job(job).waiting == ""
+    world.clock.advance(301)
+    world.worker.watcher.watch_once()
+    world.worker.lanes.keep_leases()
+    world.settle()
+    assert world.thread[-1] == "Waiting to run for 10 min 1 s. No machine."
+
+
+@pytest.mark.parametrize("put", [-AN_HOUR, AN_HOUR])
+def test_a_job_that_compute_does_not_know_is_lost_in_time_whatever_the_clock_does(world: World, put: float) -> None:
+    job = world.accept()
+    world.settle()
+    world.worker.watcher.watch_once()
+    world.compute.lose(job.name)
+    world.clock.put(put)
+    for _ in range(3):
+        world.clock.advance(90)
+        world.worker.watcher.watch_once()
+    assert world.job(job).state is JobState.SUBMITTED
+    world.clock.advance(31)
+    world.worker.watcher.watch_once()
+    world.worker.watcher.watch_once()
+    assert world.job(job).state is JobState.LOST
+
+
+def test_a_run_that_ended_before_it_started_by_the_clock_took_nobody_knows_how_long(world: World) -> None:
+    job = world.running()
+    started = world.job(job).started_at
+    assert started
+    world.see(job, JobState.SUCCEEDED, stopped_at=started - timedelta(hours=1))
+    world.settle()
+    assert world.job(job).took is None
+    with world.store.read() as transaction:
+        assert transaction.jobs.runs("nomads-unsupervised", most=10) == []
+
+
+def test_an_age_is_believed_of_the_clock_once_and_grows_with_the_time_that_passes(world: World) -> None:
+    ages, began = world.ledger.ages, world.clock.now
+    world.clock.advance(60)
+    assert ages.of("a", began) == timedelta(seconds=60)
+    assert ages.of("a", began + timedelta(hours=1)) == timedelta(), "it was written before the clock went back"
+    world.clock.put(-AN_HOUR)
+    world.clock.advance(5)
+    assert ages.of("a", began) == timedelta(seconds=65)
+    assert ages.of("a", began + timedelta(hours=1)) == timedelta(seconds=5)
 
 
 def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(world: World) -> None:

@@ -172,6 +172,28 @@ def test_each_thread_says_once_that_it_waits_and_why_and_admins_hear_it_once_for
     assert all(house.job(job).stalled_since is None for job in jobs)
 
 
+@pytest.mark.parametrize("put", [-3600.0, 3600.0])
+def test_whatever_the_clock_does_meanwhile_it_is_told_in_time_and_how_long_it_lasted(house: World, put: float) -> None:
+    job = house.running()
+    away_for(house, 30)
+    house.clock.put(put)
+    house.worker.lanes.keep_leases()
+    away_for(house, 30)
+    assert waits(house, job) == []
+    away_for(house, 10)
+    assert len(waits(house, job)) == 1
+    assert waits(house, job)[0].startswith("It waits, for 1 min 0 s by now: ")
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+    house.clock.put(-put)
+    house.worker.lanes.keep_leases()
+    away_for(house, 50)
+    for _ in range(2):
+        house.worker.watcher.watch_once()
+        house.settle()
+    assert waits(house, job)[1:] == ["It goes on: there is an answer again, after 2 min 0 s."]
+    assert house.chat.told[-1][1].startswith("NOMADS has answers from compute again, after 2 min 0 s.")
+
+
 def test_a_moment_without_an_answer_is_not_told(house: World) -> None:
     job = house.running()
     for _ in range(5):

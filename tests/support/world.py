@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -68,6 +69,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+        self._passed = 0.0
         self._runs = False
 
     def __call__(self) -> datetime:
@@ -79,7 +81,16 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self._passed += seconds
+        self.put(seconds)
+
+    def put(self, seconds: float) -> None:
+        """Put the clock forward, or back where `seconds` is negative; no time passes."""
         self.now += timedelta(seconds=seconds)
+
+    def ticks(self) -> float:
+        """Seconds that have passed, whatever the clock says."""
+        return time.monotonic() if self._runs else self._passed
 
 
 class World:
@@ -132,7 +143,7 @@ class World:
             channels = {"PSD95": "uint8", "Synapsin": "uint8"}
             self.volumes.add("demo" if name == "cortex" else "lab", name, bounds=bounds, channels=channels)
         self.workspace = _Workspace()
-        self.ledger = Ledger(database=store, clock=self.clock)
+        self.ledger = Ledger(database=store, clock=self.clock, ticks=self.clock.ticks)
         self.people = People(ledger=self.ledger, tokens=self.tokens)
         self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains, on=mails)
         self.reviewer = Reviewer(
@@ -222,6 +233,7 @@ class World:
             compute=self.compute,
             logs=self.logs,
             patience=Patience(interval=1, leadership=self.lease / 3),
+            ages=ledger.ages,
             clock=self.clock,
         )
         return Worker(lanes=lanes, watcher=watcher)
