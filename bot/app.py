@@ -191,7 +191,7 @@ def build_core(
         links=links,
         boss_host=settings.boss_host,
     )
-    stories = Stories(catalog=catalog, output=output)
+    stories = Stories(catalog=catalog, output=output, queries=queries, access=access)
     stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(
         catalog=catalog,

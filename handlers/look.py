@@ -13,6 +13,7 @@ from bot.application.ports import Workspace
 from bot.application.queries import Queries, Which
 from bot.application.steering import Steering
 from bot.domain import words
+from bot.domain.catalog import Catalog
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.slack import cards
@@ -20,8 +21,8 @@ from handlers.windows import Windows, update, window
 
 DETAILS = "Job"
 """Title of the window of details."""
-TURNS = 150
-"""Pages that can be turned back: a button's value holds 2,000 characters."""
+TURNS = 120
+"""Pages that can be turned back: a button's value holds 2,000 characters, and a page's `last` has up to 15."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -36,11 +37,19 @@ class Look:
     """Shows jobs; changes nothing."""
 
     def __init__(
-        self, *, queries: Queries, steering: Steering, output: Output, workspace: Workspace, windows: Windows
+        self,
+        *,
+        queries: Queries,
+        steering: Steering,
+        output: Output,
+        catalog: Catalog,
+        workspace: Workspace,
+        windows: Windows,
     ) -> None:
         self._queries = queries
         self._steering = steering
         self._output = output
+        self._catalog = catalog
         self._workspace = workspace
         self._windows = windows
 
@@ -60,7 +69,7 @@ class Look:
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
 
     def page(self, place: str, user: str) -> list[Block]:
-        """A page of a list; `place` is `which:id,id…`, with the last job of each earlier page."""
+        """A page of a list; `place` is `which:last,last…`, of each earlier page."""
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
@@ -131,6 +140,8 @@ class Look:
             f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]
+        if options := self._catalog.told_options(request):
+            facts.insert(2, f"Options: {words.mrkdwn(words.options(options))}")
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))

@@ -8,10 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
+from bot.domain.options import MAX_OPTIONS, Option, no_such_option
+from bot.domain.request import JobRequest
 from bot.domain.volume import Box
 from contract import channels
 
@@ -64,7 +66,39 @@ class Pipeline(BaseModel):
         dict[str, tuple[str, ...]], Field(description='a table of lists of text, such as postsynaptic = ["psd"]')
     ] = {}
     """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
+    options: Annotated[tuple[Option, ...], Field(description="a list of tables, each [[options]]")] = ()
+    """What a person may set beside the box, in the order in which it is asked for."""
     limits: Limits = Limits()
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, declared: tuple[Option, ...], info: ValidationInfo) -> tuple[Option, ...]:
+        if declared and info.data.get("contract") == "2018":
+            raise ValueError("a program of 2018 takes no options")
+        if len(declared) > MAX_OPTIONS:
+            raise ValueError(f"there are {len(declared)} options; a form has room for {MAX_OPTIONS}")
+        names = [option.name for option in declared]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two options are named {twice}")
+        return declared
+
+    def read_options(self, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """What a person typed, by the option's name: the values that differ from their defaults, and every mistake.
+
+        Values are as `Option.read` returns them, in the order of the options; mistakes are in words for the person.
+        """
+        values: dict[str, str] = {}
+        known = {option.name: option for option in self.options}
+        errors = {name: no_such_option(name, self.options, self.name) for name in typed if name not in known}
+        for name, option in known.items():
+            try:
+                value = option.read(typed.get(name, ""))
+            except ValueError as error:
+                errors[name] = str(error)
+            else:
+                if value != option.initial:
+                    values[name] = value
+        return values, errors
 
     def memory_for(self, box: Box) -> int:
         """MiB a run on that box needs."""
@@ -109,10 +143,12 @@ class Catalog:
         found: dict[str, Pipeline] = {}
         for path in sorted(folder.glob("*/pipeline.toml")):
             where = path.relative_to(folder.parent)
+            written: dict[str, object] = {}
             try:
-                entry = Pipeline.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+                written = tomllib.loads(path.read_text(encoding="utf-8"))
+                entry = Pipeline.model_validate(written)
             except ValidationError as error:
-                wrong = [f"{where}: {field}: {said}" for field, said in mistakes(error, Pipeline)]
+                wrong = [f"{where}: {field}: {said}" for field, said in mistakes(error, Pipeline, written)]
                 raise NomadsError("\n".join(wrong)) from None
             except tomllib.TOMLDecodeError as error:
                 raise NomadsError(f"{where}: this is no TOML: {error}.") from None
@@ -130,3 +166,9 @@ class Catalog:
     def get(self, name: str) -> Pipeline | None:
         """The pipeline of that name, if it is on offer."""
         return self._pipelines.get(name)
+
+    def told_options(self, request: JobRequest) -> list[tuple[str, str]]:
+        """Title and value of each option that the request sets; an option that is gone has its name for a title."""
+        pipeline = self.get(request.pipeline)
+        titles = {option.name: option.title for option in pipeline.options} if pipeline else {}
+        return [(titles.get(name, name), value.replace(",", ", ")) for name, value in request.options.items()]

@@ -91,6 +91,11 @@ def alike(name: str, names: Iterable[str]) -> list[str]:
     return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
 
 
+def options(told: Iterable[tuple[str, str]]) -> str:
+    """Options by title and value, as `False discovery rate 0.1; Registration off`; empty where there are none."""
+    return "; ".join(f"{title} {value}" for title, value in told)
+
+
 def shortened(text: str, limit: int) -> str:
     """The text in at most `limit` characters; a cut ends in `…`."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

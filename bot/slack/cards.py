@@ -80,6 +80,7 @@ def card(story: Story) -> list[Block]:
     job, request = story.job, story.job.request
     facts = [
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
+        *([f"*Options*\n{words.mrkdwn(words.options(story.options))}"] if story.options else []),
         f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
         f"*Asked by*\n{who(job.actor)}",
         f"*State*\n{state(job)}{_since(job)}{_progress(job)}",
@@ -91,7 +92,7 @@ def card(story: Story) -> list[Block]:
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        context(" · ".join([f"Job `{job.id}`", *_attempts(job), *_folder(story)])),
+        context(" · ".join([f"Job `{job.id}`", *_attempts(story), *_folder(story)])),
         ActionsBlock(elements=buttons(job)),
     ]
 
@@ -280,10 +281,13 @@ def _folder(story: Story) -> list[str]:
     return [f"results: {words.link(story.address, 'folder')}"] if story.address else []
 
 
-def _attempts(job: Job) -> list[str]:
-    """Which attempt the job is, and which attempt followed it."""
-    found = [f"attempt {job.attempt}, after job `{job.retry_of}`"] if job.retry_of else []
-    return [*found, f"tried again as job `{job.retried_as}`"] if job.retried_as else found
+def _attempts(story: Story) -> list[str]:
+    """Which attempt the job is, and which attempts came before and after it, as far as they may be named."""
+    after = f", after job `{story.before}`" if story.before else ""
+    found = [f"attempt {story.job.attempt}{after}"] if story.job.retry_of else []
+    if story.job.retried_as:
+        found.append(f"tried again as job `{story.after}`" if story.after else "tried again")
+    return found
 
 
 def _effort(job: Job) -> str:

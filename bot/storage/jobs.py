@@ -81,14 +81,20 @@ class Jobs:
     # Lists of jobs
 
     def page(
-        self, states: Iterable[JobState], *, actor: str | None = None, before: str | None = None, most: int
+        self,
+        states: Iterable[JobState],
+        *,
+        actor: str | None = None,
+        before: str | None = None,
+        skip: int = 0,
+        most: int,
     ) -> list[Job]:
-        """At most `most` jobs in these states (of `actor` only, where named), newest first.
+        """At most `most` jobs in these states (of `actor` only, where named), newest first, without the first `skip`.
 
         With `before`, only jobs that were accepted before that job. Each state is read by an index, and no further than
         needed, so that a page costs the same however many jobs there are.
         """
-        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(most)
+        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(skip + most)
         if actor is not None:
             newest = newest.where(jobs.c.actor == actor)
         if before and (since := self._accepted(before)):
@@ -99,8 +105,8 @@ class Jobs:
         found = sa.union_all(
             *(sa.select(newest.where(jobs.c.state == state.value).subquery().c.id) for state in states)
         ).subquery()
-        query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*_NEWEST_FIRST).limit(most)
-        return [_to_job(row) for row in self._connection.execute(query)]
+        query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*_NEWEST_FIRST)
+        return [_to_job(row) for row in self._connection.execute(query.offset(skip).limit(most))]
 
     def _accepted(self, job_id: str) -> sa.Row[Any, Any] | None:
         query = sa.select(jobs.c.accepted_at, jobs.c.id).where(jobs.c.id == job_id)

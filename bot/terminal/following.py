@@ -75,6 +75,8 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
     request = job.request
     shown.say(f"Job {job.id}: {job.stands.lower()}", job.state)
     shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
+    if options := core.catalog.told_options(request):
+        shown.say(f"Options: {words.options(options)}")
     for one in core.queries.attempts(job, actor=current_actor()):
         if one.id != job.id:
             shown.say(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}", one.state)
@@ -177,6 +179,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "collection": request.collection,
         "experiment": request.experiment,
         **{axis: str(getattr(request, axis)) for axis in "xyz"},
+        "options": request.options,
         "actor": job.actor,
         **{name: at.isoformat() if at else None for name, at in times.items()},
         "progress": job.progress.part if job.progress else None,

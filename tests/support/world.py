@@ -163,7 +163,7 @@ class World:
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
         self.access = Access(workspace=self.workspace, admins=admins)
         self.queries = Queries(database=store, access=self.access, mails=mails)
-        self.stories = Stories(catalog=self.catalog, output=self.output)
+        self.stories = Stories(catalog=self.catalog, output=self.output, queries=self.queries, access=self.access)
         self.submission = Submission(
             ledger=self.ledger,
             reviewer=self.reviewer,

@@ -106,6 +106,8 @@ class Launcher:
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
         if old:
             return arguments
+        for name, value in request.options.items():  # none of a value's first characters is a dash
+            arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
         if self._predictions:
             arguments += ["--predictions", self._predictions]
