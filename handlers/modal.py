@@ -288,14 +288,17 @@ def _options(pipeline: Pipeline | None, typed: Mapping[str, str]) -> list[dict[s
 
 @lru_cache(maxsize=256)
 def _option(pipeline: str, option: Option) -> dict[str, Any]:
-    name, hint = f"{OPTION}{pipeline}:{option.name}", option.about
     element: InputInteractiveElement = _text()
     if option.kind == "choice":
         choices = [SlackOption(value=choice, text=choice) for choice in option.choices or ()]
         element = StaticSelectElement(action_id=ACTION, options=choices)
-    else:
-        hint += f" Write {option.allowed}; empty: {option.initial or 'none'}."
-    block = InputBlock(block_id=name, label=option.title, element=element, hint=hint, optional=option.kind != "choice")
+    block = InputBlock(
+        block_id=f"{OPTION}{pipeline}:{option.name}",
+        label=option.title,
+        element=element,
+        hint=option.hint,
+        optional=option.kind != "choice",  # an empty field is the default
+    )
     return block.to_dict()
 
 

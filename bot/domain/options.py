@@ -143,8 +143,21 @@ class Option(BaseModel):
                 return _either(self.choices or ())
             case "channels":
                 return f"names of channels of the experiment, {self.most:.0f} at most, with commas between"
-        what = "a number" if self.kind == "number" else "a whole number"
-        return f"{what} from {_plain(Decimal(str(self.least)))} to {_plain(Decimal(str(self.most)))}"
+        return f"{'a number' if self.kind == 'number' else 'a whole number'} from {self._span}"
+
+    @property
+    def hint(self) -> str:
+        """What the field under which it stands is for, and what may be typed there."""
+        match self.kind:
+            case "choice":
+                return self.about
+            case "channels":
+                return f"{self.about} {self.most:.0f} at most, with commas between."
+        return f"{self.about} {self._span}; empty: {self.initial}."
+
+    @property
+    def _span(self) -> str:
+        return f"{_plain(Decimal(str(self.least)))} to {_plain(Decimal(str(self.most)))}"
 
     def read(self, typed: str) -> str:
         """The value as programs get it, in the one way in which it is stored; of an empty text, the default.
