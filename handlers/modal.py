@@ -185,18 +185,10 @@ def _options_of(pipeline: Pipeline | None, named: Sequence[tuple[str, str]]) -> 
             left_out.append(f"{name}={value} ({no_such_option(name, pipeline.options, pipeline.name)})")
         elif name not in known or options.setdefault(name, value) != value:  # of two values, the first counts
             left_out.append(f"{name}={value}")
-        elif known[name].kind == "choice" and not _choice(known[name], value):
+        elif known[name].kind == "choice" and not known[name].takes(value):  # such a field holds nothing else
             options.pop(name)
             left_out.append(f"{name}={value} (it is {known[name].allowed})")
     return options, left_out
-
-
-def _choice(option: Option, typed: str) -> str:
-    """The choice as the option spells it; empty where it is none."""
-    try:
-        return option.read(typed)
-    except ValueError:
-        return ""
 
 
 def view(
@@ -280,8 +272,8 @@ def _options(pipeline: Pipeline | None, typed: Mapping[str, str]) -> list[dict[s
     blocks = []
     for option in pipeline.options:
         initial = typed.get(option.name) or option.initial
-        if option.kind == "choice":
-            initial = _choice(option, initial) or option.initial
+        if option.kind == "choice":  # as it is spelled; one that is gone is the default
+            initial = option.read(initial) if option.takes(initial) else option.initial
         blocks.append(_filled(_option(pipeline.name, option), initial, most=OPTION_INITIAL))
     return blocks
 
