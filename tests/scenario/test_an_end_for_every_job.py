@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,7 +14,7 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Summary, Unreadable
+from bot.domain.results import Link, Summary, Unreadable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Cause
 from bot.slack import cards
@@ -241,6 +242,16 @@ def test_a_machine_that_restarted_is_not_told_to_have_run_all_the_while(world: W
     world.see(job, JobState.FAILED, reason="The program vanished.", cause=Cause.MACHINE)
     world.settle()
     assert world.thread[-1] == "Failed: The program vanished."
+
+
+def test_links_that_no_page_of_ours_answers_say_until_when_they_work_and_how_to_get_new_ones() -> None:
+    end = datetime(2026, 3, 8, 12, tzinfo=UTC)
+    job, step = a_job(JobState.SUCCEEDED), a_step("7 synapses. Finished.", JobState.SUCCEEDED)
+    signed = a_story(job, links=[("Table", Link("https://s3.test/t", end, at_latest=True))], address="")
+    small = str([block.to_dict() for block in cards.reply(signed, [step])])
+    assert f"These links work until {cards.moment(end)} at the latest; *Results* on the card gives new ones." in small
+    for story in (a_story(job, links=signed.links), a_story(job, links=[("Table", Link("file:///t"))], address="")):
+        assert "work until" not in str([block.to_dict() for block in cards.reply(story, [step])])
 
 
 # What nobody foresaw
