@@ -352,6 +352,24 @@ def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
     assert world.job(job).state is JobState.SUBMITTED
 
 
+@pytest.mark.parametrize(
+    ("error", "times", "cause"),
+    [
+        (Refused("The queue takes no jobs."), 1, Cause.SETUP),
+        (Unavailable("AWS is away"), 1000, Cause.UNKNOWN),
+        (RuntimeError("unforeseen"), 1000, Cause.UNKNOWN),
+    ],
+)
+def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
+    world: World, error: Exception, times: int, cause: Cause
+) -> None:
+    world.compute.fail_next(error, call="submit", times=times)
+    job = world.accept()
+    world.settle(patience=30 * 86_400)
+    ended = world.job(job)
+    assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
+
+
 def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> None:
     """The job was taken, and then the answer could not be understood, again and again."""
     world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
