@@ -230,6 +230,7 @@ def test_all_mistakes_in_options_are_told_at_once_and_an_unknown_name_hears_whic
     assert errors["colour"] == (
         "nomads-unsupervised has no option “colour”; it has method, false-discovery, sections and witness."
     )
+    assert optional().read_options({"colour": " "}) == ({}, {}), "the field of an option that is gone can be emptied"
     _, errors = optional(options=()).read_options({"colour": "blue"})
     assert errors == {"colour": "nomads-unsupervised has no options."}
 
