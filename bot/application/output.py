@@ -58,7 +58,7 @@ class Output:
         """
         if job.summary is None:
             return []
-        files = job.summary.files[:LINKS]
+        files = [file for file in job.summary.files if not file.folder][:LINKS]  # folders are for viewers
         links = [(file.title or file.name, self._link(job, file.name, audience)) for file in files]
         if job.summary.viewer:
             links.append(("Neuroglancer", Link(job.summary.viewer)))

@@ -15,7 +15,7 @@ from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
 from bot.domain.links import Reader, ResultsPage, SharedFile
 from bot.domain.people import TERMINAL
-from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.results import Link, Opened, ResultFile, Summary
 from contract.program import RESULTS
 
 REPORT = "report.html"
@@ -60,15 +60,15 @@ class Visits:
         """What the page of the results shows. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
         found = self._results.list(job.folder)
-        names = {file.name for file in found}
+        listed, names = _folded(found, job.summary), {file.name for file in found}
         summary, pipeline = job.summary, self._catalog.get(job.request.pipeline)
         preview = summary.preview if summary and summary.preview in names else ""
         return ResultsPage(
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
             options=self._catalog.told_options(job.request),
-            files=[self._shared(job, file) for file in found[:MOST]],
-            more=max(0, len(found) - MOST),
+            files=[self._shared(job, file) for file in listed[:MOST]],
+            more=max(0, len(listed) - MOST),
             report=REPORT if REPORT in names else "",
             preview=preview or "",
             until=self._links.read(signed).until,
@@ -120,12 +120,24 @@ class Visits:
         return job
 
     def _shared(self, job: Job, file: ResultFile) -> SharedFile:
-        said = {found.name: found.about or found.title for found in job.summary.files} if job.summary else {}
+        said = {found.name: found for found in job.summary.files}.get(file.name) if job.summary else None
         askable = file.name.isprintable()
-        about = words.printable(said.get(file.name, "")) or _KNOWN.get(file.name, "")
+        about = words.printable((said.about or said.title) if said else "") or _KNOWN.get(file.name, "")
         return SharedFile(
             name=file.name if askable else "",
-            shown=words.printable(file.name),
+            shown=words.printable((said.folder if said else "") or file.name),
             size=file.size,
             about=about if askable else UNREACHABLE,
         )
+
+
+def _folded(files: list[ResultFile], summary: Summary | None) -> list[ResultFile]:
+    """The files, with those of a folder that a program announces as one: its first file, of the size of all."""
+    folders = {said.folder: said.name for said in summary.files if said.folder} if summary else {}
+    sizes: dict[str, int] = {}
+    for file in files:
+        parts = file.name.split("/")
+        above = ("/".join(parts[:depth]) + "/" for depth in range(len(parts) - 1, 0, -1))
+        name = next((folders[folder] for folder in above if folder in folders), file.name)
+        sizes[name] = sizes.get(name, 0) + file.size
+    return [ResultFile(name, size) for name, size in sorted(sizes.items())]

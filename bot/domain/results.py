@@ -120,6 +120,11 @@ class Finding(BaseModel):
     """What it is, in a sentence."""
     media_type: Annotated[Line, Field(max_length=127)] = "application/octet-stream"
 
+    @property
+    def folder(self) -> str:
+        """The folder that this announces, with a slash, where it is one of many files for a viewer; else empty."""
+        return self.name.removesuffix("info") if self.name.endswith("/info") else ""
+
 
 def _density(value: Any) -> float | None:
     """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""

@@ -29,6 +29,8 @@ from urllib.parse import urlsplit
 from contract import masking, names, ranges
 from contract.program import BOSS_FAILED, DONE, FAILED, REFUSED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
 
+IMAGE_BYTES = 2**28
+"""Bytes of the largest image that is written beside the results, unless another number is asked for."""
 MAX_KEY = 1000
 """Characters of the longest results key taken; the longest names make about 700."""
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -84,6 +86,8 @@ class Request:
     """Collection and experiment to which detections are written back; None: they are not."""
     viewer: str = ""
     """A Neuroglancer to link to, also for volumes of a private host; empty: the public one, for public hosts only."""
+    image_bytes: int = IMAGE_BYTES
+    """The channels are written beside the results where they have no more bytes than that; 0: never."""
     channels: Mapping[str, str] = field(default_factory=dict)
     """Role to channel, where the person chose the channel."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -136,6 +140,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
     parser.add_argument("--predictions", default="", help="collection/experiment the detections are written back to")
     parser.add_argument("--viewer", default="", help="URL of a Neuroglancer to link to")
     parser.add_argument("--channel", action="append", default=[], metavar="ROLE=NAME", help="the channel of a role")
+    parser.add_argument("--image-bytes", default=str(IMAGE_BYTES), help="the largest image to be written; 0: none")
     for name, said in own.items():
         parser.add_argument(name, default="", help=said)
     given, unknown = parser.parse_known_args(_join_ranges(argv))
@@ -156,6 +161,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
         results_key=_name("results key", given.results_key, MAX_KEY) if given.results_key else "",
         predictions=_place(given.predictions) if given.predictions else None,
         viewer=_viewer(given.viewer),
+        image_bytes=_bytes(given.image_bytes),
         channels=_channels(given.channel),
         options={key: value for name in own if (value := getattr(given, (key := name[2:]).replace("-", "_")))},
     )
@@ -215,6 +221,12 @@ def _viewer(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^\s#\"'<>]+(#!?)?", text):
         raise WrongRequest("--viewer is no URL of a Neuroglancer, such as https://neuroglancer.example.org/.")
     return text.rstrip("#!")
+
+
+def _bytes(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise WrongRequest("--image-bytes is not a whole number of bytes, such as 268435456; 0 writes no image.")
+    return int(text)
 
 
 def _channels(given: Sequence[str]) -> dict[str, str]:

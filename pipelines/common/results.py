@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -33,6 +34,20 @@ class File:
     media_type: str
 
 
+@dataclass(frozen=True)
+class Written:
+    """A file as it was written; `size` in bytes, `sha256` in hexadecimal digits."""
+
+    name: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> Written:
+        """The file of that name and content."""
+        return cls(name, len(content), hashlib.sha256(content).hexdigest())
+
+
 class _Place(Protocol):
     def put(self, name: str, content: bytes, media_type: str) -> None:
         """Write a file, whole or not at all."""
@@ -51,13 +66,27 @@ class Results:
     def __init__(self, uri: str) -> None:
         self._place = _place(uri)
         self.files: list[File] = []
+        self.written: list[Written] = []
+        """All files so far, in order, announced or not."""
         self._place.remove(RESULTS)
 
     def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
-        """Write a file, announce it in results.json, and return the content written. Raises Failure."""
-        self._place.put(name, content, media_type)
+        """Write a file, announce it in results.json, and return the content written. Raises Failure.
+
+        A folder of many files is announced by the one to be opened first, which is written last, such as `folder/info`.
+        """
+        self.put(name, content, media_type)
         self.files.append(File(name, title, about, media_type))
         return content
+
+    def put(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> None:
+        """Write a file that results.json does not announce; a name with slashes makes folders. Raises Failure."""
+        self._place.put(name, content, media_type)
+        self.written.append(Written.of(name, content))
+
+    def remove(self, name: str) -> None:
+        """Remove an earlier run's file, if there is one. Raises Failure."""
+        self._place.remove(name)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write results.json: the summary, and the files. Raises Failure."""
@@ -76,6 +105,7 @@ class _Folder:
 
     def put(self, name: str, content: bytes, media_type: str) -> None:
         try:
+            (self._path / name).parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path, prefix=".", suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as out:

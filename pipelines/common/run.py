@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from contract.channels import candidates
 from contract.names import MAX_NAME, results_key
 from contract.program import MAX_NOTE, MAX_NOTES
-from pipelines.common import preview, report, viewer
+from pipelines.common import layers, preview, report, viewer
 from pipelines.common.boss import Boss, pick
 from pipelines.common.channels import Channel
+from pipelines.common.precomputed import Box
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
 
@@ -177,6 +178,7 @@ class Run:
             about="255 where a synapse is, else 0; axes z, y, x.",
             media_type="application/x-npz",
         )
+        self._layers(found)
         about = f"{self._picture_said(found).capitalize()}."
         picture = self.results.add(
             "preview.png", self._preview(found), title="Preview", about=about, media_type="image/png"
@@ -219,6 +221,16 @@ class Run:
         )
         for warning in self._warnings:
             print(warning, file=self._err, flush=True)
+
+    def _layers(self, found: Found) -> None:
+        """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
+        box = Box(start=self.request.start, shape=self.request.shape, voxel_nm=self.volume.voxel_nm)
+        layers.write_found(self.results, found, _kind(found), box)
+        size, most = layers.image_size(list(self.channels.values())), self.request.image_bytes
+        if size <= most:
+            layers.write_images(self.results, self.channels, box)
+        elif most:
+            self.note(f"There is no image/ among the results: the channels have {size:,} bytes, more than {most:,}.")
 
     @property
     def cubic_um(self) -> float:

@@ -51,7 +51,10 @@ class Lab:
             chance={"count": 309, "share": 0.25, "low": 0.23, "high": 0.27},
             versions={"pipeline": "1.2"},
             notes=["Roles <by> name."],
-            files=[{"name": "mine.bin", "title": "What <i>this</i> program alone writes"}],
+            files=[
+                {"name": "mine.bin", "title": "What <i>this</i> program alone writes"},
+                {"name": "image/one/info", "about": "The channel as it was read."},
+            ],
         )
         with store.begin() as transaction:
             values = {"state": JobState.SUCCEEDED.value, "summary": summary.model_dump(mode="json")}
@@ -162,6 +165,23 @@ def test_the_page_shows_what_was_found_what_was_asked_and_what_each_file_is(clie
     assert "Roles &lt;by&gt; name." in page.text
     assert "<script" not in page.text
     assert client.get(lab.path("deep/a%20b.txt")).text == "deep"
+
+
+def test_a_folder_for_a_viewer_is_one_row_of_the_page_and_whole_in_the_zip(client: Client, lab: Lab) -> None:
+    (lab.home / "image" / "one" / "4_4_70").mkdir(parents=True)
+    for name, size in (("info", 500), ("4_4_70/0.shard", 1000), ("4_4_70/1.shard", 600)):
+        (lab.home / "image" / "one" / name).write_bytes(b"x" * size)
+    (lab.home / "image" / "two").write_bytes(b"x")
+
+    page = client.get(lab.path()).text
+
+    assert 'href="./image/one/info">image/one/</a>' in page
+    assert "The channel as it was read." in page
+    assert "2.1 kB" in page
+    assert "shard" not in page
+    assert 'href="./image/two">' in page
+    names = zipfile.ZipFile(io.BytesIO(client.get(lab.path() + "?zip").content)).namelist()
+    assert len([name for name in names if name.endswith(".shard")]) == 2
 
 
 def test_a_page_runs_nothing_is_in_no_index_and_gives_its_address_to_nobody(client: Client, lab: Lab) -> None:

@@ -190,3 +190,10 @@ def test_detections_in_boss_are_linked_where_a_browser_shows_them(bench: Bench) 
 def test_a_channel_that_a_program_claims_to_have_written_is_a_channel_s_name(place: object) -> None:
     assert Summary.read(json.dumps({"written_back": place}).encode()).written_back == ""
     assert Summary.read(b'{"written_back": "c/e/long_name"}').written_back == "c/e/long_name"
+
+
+def test_folders_for_viewers_take_no_place_among_the_links(bench: Bench) -> None:
+    files = [{"name": f"image/{number}/info"} for number in range(20)] + [{"name": "information/info.csv"}]
+    job = bench.job(JobState.SUCCEEDED, summary=Summary.model_validate({"files": files}))
+
+    assert [title for title, _ in bench.output.links(job, ME)] == ["information/info.csv"]

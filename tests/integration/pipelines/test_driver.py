@@ -9,12 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import boto3
 import numpy as np
 import pytest
+import tensorstore as ts
 from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,6 +31,19 @@ from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 from tests.support.puncta import match
 
 FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
+IMAGES = ["image/postsynaptic", "image/presynaptic"]
+FOLDERS = ["annotations", *IMAGES, "segmentation"]
+"""Of many files each, of which `info` is announced."""
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Each file that lies in a folder or below it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def beside(names: Iterable[str]) -> list[str]:
+    """The names of files that lie in none of the folders."""
+    return sorted(name for name in names if not name.startswith(tuple(f"{folder}/" for folder in FOLDERS)))
 
 
 def here(argv: list[str], environ: dict[str, str] | None = None) -> tuple[int, str]:
@@ -63,10 +77,11 @@ def test_the_demo_box_ends_with_its_synapses_in_a_folder(boss: BossStandIn, tmp_
     folder = tmp_path / "new"
 
     assert (process.returncode, complained) == (0, "")
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert beside(everything(folder)) == FILES
     told, found = summary(folder), rows(folder)
     assert told.counts["synapses"] == len(found)
-    assert set(FILES) - {"results.json"} == {file.name for file in told.files}
+    announced = {*FILES, *(f"{name}/info" for name in FOLDERS)} - {"results.json"}
+    assert announced == {file.name for file in told.files}
     assert told.preview == "preview.png"
     assert told.viewer is None
     precision, recall = match(found[:, 1:4], boss.cortex.truth_within((0, 0, 0), (16, 512, 512)))
@@ -87,7 +102,7 @@ def test_the_token_is_in_nothing_that_is_written_or_said(boss: BossStandIn, tmp_
 
     assert process.returncode == 0
     assert TOKEN not in said + complained
-    assert not [path.name for path in tmp_path.iterdir() if TOKEN.encode() in path.read_bytes()]
+    assert not [name for name, content in everything(tmp_path).items() if TOKEN.encode() in content]
 
 
 def test_the_same_request_gives_the_same_bytes(boss: BossStandIn, tmp_path: Path) -> None:
@@ -97,8 +112,8 @@ def test_the_same_request_gives_the_same_bytes(boss: BossStandIn, tmp_path: Path
     with start(arguments(boss, results_uri=uri(other), **argv)) as process:
         process.communicate(timeout=60)
 
-    for name in FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert set(FILES) < set(everything(one))
+    assert everything(one) == everything(other)
 
 
 def test_places_are_in_the_experiments_voxels_and_nanometres(boss: BossStandIn, tmp_path: Path) -> None:
@@ -187,8 +202,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     asked = [served.path.split("/")[-3:-1] for served in boss.requests if "/PSD95/0/" in served.path]
     bands = [["500:512", "14:16"], ["512:1024", "14:16"], ["500:512", "16:18"], ["512:1024", "16:18"]]
     assert asked == bands
-    for name in FILES:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes(), name
+    assert everything(tmp_path / "whole") == everything(tmp_path / "pieces")
 
 
 def test_the_preview_of_a_large_box_shows_its_brightest_voxels(
@@ -302,6 +316,7 @@ def test_a_request_that_cannot_work_ends_before_a_voxel_is_read(
         ({"results_uri": "file://host/x"}, "--results-uri"),
         ({"results_uri": "s3:///key"}, "--results-uri"),
         ({"bucket": "canary-token"}, "--bucket is not understood"),
+        ({"image_bytes": "-1"}, "--image-bytes is not a whole number of bytes"),
         ({"method": "magic"}, "--method is one of matched, probabilistic, nomads2018."),
     ],
 )
@@ -499,7 +514,11 @@ def test_results_go_to_s3_with_results_json_last(boss: BossStandIn, s3: str, mon
 
     assert (process.returncode, complained) == (0, "")
     there = client.list_objects_v2(Bucket="results")["Contents"]
-    assert [f"some/key/{name}" for name in FILES] == [entry["Key"] for entry in there]
+    keys = [entry["Key"].removeprefix("some/key/") for entry in there]
+    assert beside(keys) == FILES
+    assert {f"{folder}/info" for folder in FOLDERS} < set(keys)
+    written = {entry["Key"]: entry["LastModified"] for entry in there}
+    assert written["some/key/results.json"] == max(written.values())
     found = client.get_object(Bucket="results", Key="some/key/results.json")
     assert found["ContentType"] == "application/json"
     assert "synapses" in json.loads(found["Body"].read())["counts"]
@@ -507,3 +526,42 @@ def test_results_go_to_s3_with_results_json_last(boss: BossStandIn, s3: str, mon
     code, complained = here(arguments(boss, results_uri="s3://nowhere/key/"))
     assert (code, complained) == (1, "s3://nowhere cannot be written to: NoSuchBucket.\n")
     client.close()
+
+
+def volume(folder: Path) -> NDArray[np.int64]:
+    """A precomputed volume's finest resolution, z, y, x."""
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    values = ts.open(spec, read=True).result()
+    found: NDArray[np.int64] = values.read().result()[..., 0].transpose(2, 1, 0).astype(np.int64)
+    return found
+
+
+def test_a_segmentation_has_the_ids_of_the_table_where_the_synapses_are(boss: BossStandIn, tmp_path: Path) -> None:
+    box = {"z_range": "20,32", "y_range": "300,428", "x_range": "700,828"}
+    assert here(arguments(boss, **box, results_uri=uri(tmp_path))) == (0, "")
+
+    found, table = volume(tmp_path / "segmentation"), rows(tmp_path)
+    voxels = np.bincount(found.reshape(-1))
+    assert np.array_equal(np.flatnonzero(voxels[1:]) + 1, table[:, 0])
+    assert np.array_equal(voxels[1:], table[:, 7])
+    for number in (1, len(table)):
+        centre = np.argwhere(found == number).mean(axis=0) + np.array([20, 300, 700])
+        assert np.allclose(centre, table[number - 1, 1:4], atol=0.01)
+
+
+def test_an_image_is_what_was_read(boss: BossStandIn, tmp_path: Path) -> None:
+    assert boss.cortex is not None
+    assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
+
+    for folder, name in zip(IMAGES, ("PSD95", "Synapsin"), strict=True):
+        expected = boss.cortex.bricks(name).read((0, 0, 0), (8, 128, 128))
+        assert np.array_equal(volume(tmp_path / folder), expected)
+
+
+@pytest.mark.parametrize(("most", "told"), [(2 * 8 * 128 * 128 - 1, True), (0, False)])
+def test_an_image_that_is_too_large_is_left_out(boss: BossStandIn, tmp_path: Path, most: int, told: bool) -> None:
+    assert here(arguments(boss, image_bytes=str(most), results_uri=uri(tmp_path))) == (0, "")
+
+    assert not (tmp_path / "image").exists()
+    said = f"There is no image/ among the results: the channels have 262,144 bytes, more than {most:,}."
+    assert (said in summary(tmp_path).notes) == told

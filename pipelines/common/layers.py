@@ -1,0 +1,61 @@
+"""A run's results as layers of Neuroglancer: `segmentation/`, `annotations/`, and `image/` for each role's channel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.common.annotations import Points, write_annotations
+from pipelines.common.channels import Channel
+from pipelines.common.precomputed import Box, write_image, write_segmentation
+from pipelines.common.results import Results
+
+if TYPE_CHECKING:
+    from pipelines.common.run import Found
+
+
+def write_found(results: Results, found: Found, kind: NDArray[np.int64], box: Box) -> None:
+    """Write what was found, under the ids of synapses.csv: its voxels and its centres. Raises Failure.
+
+    `kind` is each object's class, as an index into `found.kinds`.
+    """
+    write_segmentation(
+        results,
+        "segmentation",
+        found.labels,
+        box,
+        title="Segmentation",
+        about="The synapses' voxels under their ids, as a Neuroglancer precomputed volume.",
+    )
+    points = Points(
+        centres=found.centres,
+        scores=found.scores,
+        sizes=found.voxels.astype(np.float64) * math.prod(box.voxel_nm) / 1e9,
+        kind=kind,
+        kinds=found.kinds,
+    )
+    about = "The synapses' centres with score, size and class, as Neuroglancer precomputed annotations."
+    write_annotations(results, "annotations", points, box, title="Annotations", about=about)
+
+
+def image_size(channels: Sequence[Channel]) -> int:
+    """Bytes of all voxels of the channels, in full resolution and uncompressed."""
+    return sum(math.prod(channel.shape) * channel.dtype.itemsize for channel in channels)
+
+
+def write_images(results: Results, channels: Mapping[str, Channel], box: Box) -> None:
+    """Write each role's channel as it was read. Raises Failure."""
+    for role, channel in channels.items():
+        write_image(
+            results,
+            f"image/{role}",
+            channel.read,
+            channel.dtype,
+            box,
+            title=f"Image: {role}",
+            about=f"The channel {channel.name} as it was read, as a Neuroglancer precomputed volume.",
+        )
