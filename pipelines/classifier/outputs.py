@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.common.results import Results
+from pipelines.common.results import File, Results
 
 
 class Outputs(Results):
@@ -22,8 +23,11 @@ class Outputs(Results):
             content = _column(content, "model", self._model)
         elif media_type == "image/png":
             content = captioned(content, f"classes: {self._model}")
-        about = f"{about} Classes: {self._model}."
         return super().add(name, content, title=title, about=about, media_type=media_type)
+
+    def announce(self, file: File) -> None:
+        """Have results.json name a file, and the model with it."""
+        super().announce(replace(file, about=f"{file.about} Classes: {self._model}."))
 
 
 def _column(table: bytes, name: str, value: str) -> bytes:

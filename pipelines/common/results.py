@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from contract.program import RESULTS
 from pipelines.common.program import Failure, WrongRequest
+
+CRATE = "ro-crate-metadata.json"
+"""The file that says what a run read, with what, and what it left."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Results:
         A folder of many files is announced by the one to be opened first, which is written last, such as `folder/info`.
         """
         self.put(name, content, media_type)
-        self.files.append(File(name, title, about, media_type))
+        self.announce(File(name, title, about, media_type))
         return content
 
     def put(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> None:
@@ -88,11 +91,23 @@ class Results:
         """Remove an earlier run's file, if there is one. Raises Failure."""
         self._place.remove(name)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write results.json: the summary, and the files. Raises Failure."""
+    def announce(self, file: File) -> None:
+        """Have results.json name a file."""
+        self.files.append(file)
+
+    def finish(self, summary: Mapping[str, Any], *, crate: Callable[[Sequence[Written]], bytes] | None = None) -> None:
+        """Write results.json: the summary, and the files. Raises Failure.
+
+        `crate` makes the crate, which is written right before, from all other files, results.json among them.
+        """
+        if crate:
+            about = "What was read, with what, and what came of it, for programs and archives."
+            self.announce(File(CRATE, "Crate", about, "application/ld+json"))
         files = [asdict(file) for file in self.files]
-        content = json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n"
-        self._place.put(RESULTS, content.encode(), "application/json")
+        content = (json.dumps({**summary, "files": files}, indent=2, ensure_ascii=False) + "\n").encode()
+        if crate:
+            self._place.put(CRATE, crate([*self.written, Written.of(RESULTS, content)]), "application/ld+json")
+        self._place.put(RESULTS, content, "application/json")
 
 
 class _Folder:

@@ -33,6 +33,7 @@ from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import layers, preview, report, viewer
 from pipelines.common.boss import Boss, pick
 from pipelines.common.channels import Channel
+from pipelines.common.crate import crate
 from pipelines.common.precomputed import Box
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
@@ -212,7 +213,15 @@ class Run:
                 "notes": notes,
                 "facts": dict(facts or {}),
                 "versions": versions,
-            }
+            },
+            crate=lambda written: crate(
+                self.request,
+                entry=self.entry,
+                channels=self.channels,
+                versions=versions,
+                files=self.results.files,
+                written=written,
+            ),
         )
         self._watch.lap(self._phase)
         took = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._watch.seconds.items())

@@ -30,7 +30,15 @@ from sandbox.volumes import BRICK, Bricks, cortex
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments
 
 Array = NDArray[Any]
-FILES = ["classes.npz", "predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
+FILES = [
+    "classes.npz",
+    "predictions.npz",
+    "preview.png",
+    "report.html",
+    "results.json",
+    "ro-crate-metadata.json",
+    "synapses.csv",
+]
 WORDS = "demonstration model"
 GREY = 99
 BOX = {"z_range": "0,32", "y_range": "0,256", "x_range": "0,256"}

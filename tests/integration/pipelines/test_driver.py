@@ -30,7 +30,7 @@ from sandbox.boss import BossStandIn
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 from tests.support.puncta import match
 
-FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "synapses.csv"]
+FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "ro-crate-metadata.json", "synapses.csv"]
 IMAGES = ["image/postsynaptic", "image/presynaptic"]
 FOLDERS = ["annotations", *IMAGES, "segmentation"]
 """Of many files each, of which `info` is announced."""

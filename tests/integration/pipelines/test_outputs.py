@@ -81,7 +81,9 @@ def test_detections_stand_in_boss_afterwards_in_a_channel_named_after_the_box(
     assert not written[8].any()
     assert "255 where a synapse was found" in str(channel(boss)["description"])
     files = results(tmp_path)["files"]
-    assert [file["title"] for file in files] == ["Synapses (CSV)", "Predictions", "Preview", "Report"]  # type: ignore[attr-defined]
+    layers = ["Segmentation", "Annotations", "Image: postsynaptic", "Image: presynaptic"]
+    titles = ["Synapses (CSV)", "Predictions", *layers, "Preview", "Report", "Crate"]
+    assert [file["title"] for file in files] == titles  # type: ignore[attr-defined]
     assert all(file["about"].endswith(".") for file in files)  # type: ignore[attr-defined]
     assert results(tmp_path)["written_back"] == f"{PLACE}/{KEY}"
     assert KEY not in notes(tmp_path)  # people read a link in its place

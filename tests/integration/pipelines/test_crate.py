@@ -1,0 +1,194 @@
+"""A run's crate: what it tells, and that running it again gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.boss import BossStandIn
+from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
+
+CRATE = "ro-crate-metadata.json"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Each file that lies in a folder or below it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def ran(boss: BossStandIn, folder: Path, **changed: str) -> dict[str, Any]:
+    """Run the program; returns the crate's entities by their ids."""
+    with start(arguments(boss, results_uri=folder.as_uri() + "/", **changed)) as process:
+        _, complained = process.communicate(timeout=60)
+    assert (process.returncode, complained) == (0, "")
+    return {entity["@id"]: entity for entity in json.loads((folder / CRATE).read_text())["@graph"]}
+
+
+def rerun(crate: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", "rerun", str(crate), "--results-uri", folder.as_uri() + "/", *more],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_crate_names_every_file_with_its_size_and_checksum(boss: BossStandIn, tmp_path: Path) -> None:
+    graph = ran(boss, tmp_path)
+
+    listed = {name: entity for name, entity in graph.items() if entity["@type"] == "File"}
+    there = contents(tmp_path)
+    assert set(listed) == set(there) - {CRATE}
+    for name, entity in listed.items():
+        digest = hashlib.sha256(there[name]).hexdigest()
+        assert (entity["contentSize"], entity["sha256"]) == (str(len(there[name])), digest), name
+    parts = {part["@id"] for part in graph["./"]["hasPart"]}
+    assert parts == {*listed, "segmentation/", "annotations/", "image/postsynaptic/", "image/presynaptic/"}
+
+
+def test_a_crate_tells_what_was_read_and_with_what(boss: BossStandIn, tmp_path: Path) -> None:
+    assert boss.cortex is not None
+    graph = ran(boss, tmp_path, method="probabilistic")
+
+    voxels = boss.cortex.bricks("PSD95").read((0, 0, 0), (8, 128, 128))
+    assert graph["#postsynaptic"]["identifier"] == f"{boss.url}/demo/cortex/PSD95"
+    assert graph["#postsynaptic"]["sha256"] == hashlib.sha256(voxels.tobytes()).hexdigest()
+    run = graph["#run"]
+    values = {graph[one["@id"]]["name"]: graph[one["@id"]].get("value") for one in run["object"]}
+    assert (values["x-range"], values["method"]) == ("0,128", "probabilistic")
+    tool = graph[run["instrument"]["@id"]]
+    assert (tool["name"], tool["softwareVersion"]) == ("nomads-unsupervised", "1")
+    needs = {graph[one["@id"]]["name"] for one in tool["softwareRequirements"]}
+    assert {"numpy", "scipy"} < needs
+
+
+def test_a_crate_is_what_the_profile_asks_for(boss: BossStandIn, tmp_path: Path) -> None:
+    """RO-Crate 1.1 and Process Run Crate 0.5: what they say must be there."""
+    graph = ran(boss, tmp_path)
+
+    assert json.loads((tmp_path / CRATE).read_text())["@context"] == [
+        "https://w3id.org/ro/crate/1.1/context",
+        "https://w3id.org/ro/terms/workflow-run/context",
+    ]
+    about, root, run = graph[CRATE], graph["./"], graph["#run"]
+    assert about["@type"] == "CreativeWork"
+    assert (about["about"], about["conformsTo"]) == ({"@id": "./"}, {"@id": "https://w3id.org/ro/crate/1.1"})
+    assert root["@type"] == "Dataset"
+    assert all(root[field] for field in ("name", "description", "datePublished", "license"))
+    assert root["mentions"] == {"@id": "#run"}
+    assert graph[root["conformsTo"]["@id"]]["version"] == "0.5"
+    assert run["@type"] == "CreateAction"
+    assert graph[run["instrument"]["@id"]]["@type"] == "SoftwareApplication"
+
+    def named(value: Any) -> list[str]:
+        if isinstance(value, list):
+            return [name for one in value for name in named(one)]
+        return [value["@id"]] if isinstance(value, dict) else []
+
+    used = {name for entity in graph.values() for value in entity.values() for name in named(value)}
+    assert used - set(graph) == {"https://w3id.org/ro/crate/1.1"}
+
+
+def test_a_crate_that_is_run_again_gives_the_same_bytes(boss: BossStandIn, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    ran(boss, one, method="probabilistic", viewer="https://viewer.test/", z_range="3,11", channel="presynaptic=VGluT1")
+
+    done = rerun(one, other)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        done.stdout.splitlines()[-1]
+        == f"All {len(contents(one)) - 1} files are the same as the crate's, byte for byte."
+    )
+    assert contents(other) == contents(one)
+
+
+def test_what_is_not_the_same_is_named(boss: BossStandIn, tmp_path: Path) -> None:
+    ran(boss, tmp_path / "one")
+    path = tmp_path / "one" / CRATE
+    graph = json.loads(path.read_text())
+    for entity in graph["@graph"]:
+        if entity["@id"] == "#presynaptic":
+            entity["sha256"] = "0" * 64
+    path.write_text(json.dumps(graph))
+
+    done = rerun(path, tmp_path / "other")
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"Not the same as before: the channel {boss.url}/demo/cortex/Synapsin.\n",
+    )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"@graph": [{"@id": "#run"}]}', "[" * 100_000], ids=range(5))
+def test_another_file_is_said_to_be_no_crate(tmp_path: Path, content: str) -> None:
+    (tmp_path / "crate").write_text(content)
+
+    done = rerun(tmp_path / "crate", tmp_path / "other")
+
+    assert (done.returncode, done.stderr) == (2, f"This is not the {CRATE} of a run of NOMADS's.\n")
+
+
+def test_a_crate_runs_no_program_but_those_that_are_here(boss: BossStandIn, tmp_path: Path) -> None:
+    ran(boss, tmp_path)
+    changed = (tmp_path / CRATE).read_text().replace('"nomads-unsupervised"', '"elsewhere"')
+    (tmp_path / CRATE).write_text(changed)
+
+    done = rerun(tmp_path, tmp_path / "other")
+
+    assert (done.returncode, done.stderr) == (2, "The crate's pipeline is none of those here.\n")
+
+
+def changed(crate: Path, argument: str, **values: str) -> None:
+    """Change the argument of that name."""
+    graph = json.loads(crate.read_text())
+    for entity in graph["@graph"]:
+        if entity.get("name") == argument and entity["@type"] == "PropertyValue":
+            entity |= values
+    crate.write_text(json.dumps(graph))
+
+
+@pytest.mark.parametrize(
+    "host", ["https://boss.example.org", "http://127.0.0.1@example.org", "http://localhost.example"]
+)
+def test_a_crate_does_not_say_where_the_token_goes(boss: BossStandIn, tmp_path: Path, host: str) -> None:
+    ran(boss, tmp_path)
+    changed(tmp_path / CRATE, "host", value=host)
+
+    done = rerun(tmp_path, tmp_path / "other")
+
+    said = f"The crate sends the token to {host!r}; where it may, give --as-told.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_crate_writes_to_boss_only_where_a_person_says_so(boss: BossStandIn, tmp_path: Path) -> None:
+    ran(boss, tmp_path / "one", predictions="collman_nomads/nomads_predictions")
+    boss.requests.clear()
+
+    refused = rerun(tmp_path / "one", tmp_path / "other")
+    assert refused.returncode == 2
+    assert "writes to 'collman_nomads/nomads_predictions' in BOSS" in refused.stderr
+    assert not boss.requests
+
+    done = rerun(tmp_path / "one", tmp_path / "other", "--as-told")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["token", "results-uri", "host", "host=http://127.0.0.1:1", "Exp", ""])
+def test_a_crate_with_arguments_that_no_run_has_is_none(boss: BossStandIn, tmp_path: Path, name: str) -> None:
+    ran(boss, tmp_path)
+    changed(tmp_path / CRATE, "exp", name=name)
+
+    done = rerun(tmp_path, tmp_path / "other")
+
+    assert (done.returncode, done.stderr) == (2, f"This is not the {CRATE} of a run of NOMADS's.\n")
