@@ -37,6 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("email", "name@example.org"),
     ):
         submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
+    submit.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="an option of the pipeline, such as false-discovery=0.1; may be given for each option once",
+    )
     submit.add_argument("--again", action="store_true", help="run it even if a job does the same, or has done it")
     submit.add_argument("--wait", action="store_true", help="stay until the job ends")
     submit.add_argument("--json", action="store_true", help="print one JSON object a line for each transition")
@@ -58,6 +66,7 @@ def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     cancel = commands.add_parser("cancel", help="end a job, wherever it stands")
     retry = commands.add_parser("retry", help="try a job again; the token comes from BOSS_TOKEN or a prompt")
     retry.add_argument("--wait", action="store_true", help="stay until the job ends")
+    retry.add_argument("--anyway", action="store_true", help="also where it would fail again with nothing changed")
     for command in (status, logs, cancel, retry):
         command.add_argument("job", metavar="JOB", help="its id, as on its card")
     for command in (jobs, status, retry):
@@ -69,6 +78,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("it has to be 1 at least")
     return number
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise argparse.ArgumentTypeError("it has to be a name and a value, such as false-discovery=0.1")
+    return name.strip(), value
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

@@ -146,7 +146,8 @@ def build_core(
     ledger = Ledger(database=database)
     tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
     people = People(ledger=ledger, tokens=tokens)
-    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains, on=_mails(settings))
+    mails = settings.mail_server.kind != "off"
+    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains, on=mails)
     reviewer = Reviewer(
         catalog=catalog,
         compute=backend.compute,
@@ -190,7 +191,7 @@ def build_core(
         links=links,
         boss_host=settings.boss_host,
     )
-    stories = Stories(catalog=catalog, output=output)
+    stories = Stories(catalog=catalog, output=output, queries=queries, access=access)
     stalls = Stalls(ledger=ledger, admins=settings.admins)
     launcher = Launcher(
         catalog=catalog,
@@ -252,6 +253,7 @@ def build_core(
         compute=backend.compute,
         logs=backend.logs,
         patience=patience,
+        ages=ledger.ages,
     )
     return Core(
         settings=settings,
@@ -296,17 +298,11 @@ def _storage(settings: Settings) -> tuple[bytes, Database]:
     return key, Database(connect(settings.database_url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
 
 
-def _mails(settings: Settings) -> bool:
-    from bot.mail.smtp import parse_mail_url
-
-    return parse_mail_url(settings.mail).kind != "off"
-
-
 def mailer(settings: Settings) -> Mailer:
-    """The mailer that NOMADS_MAIL names. Raises NomadsError where NOMADS_MAIL is wrong."""
-    from bot.mail.smtp import NoMailer, SmtpMailer, mime, parse_mail_url
+    """The mailer that NOMADS_MAIL names. Raises NomadsError where the settings of AWS that it needs are wrong."""
+    from bot.mail.smtp import NoMailer, SmtpMailer, mime
 
-    server = parse_mail_url(settings.mail)
+    server = settings.mail_server
     if server.kind == "off":
         return NoMailer()
     if server.kind == "ses":

@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.backends import BACKENDS
+from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
-from contract.names import PATTERN
+from contract.names import PATTERN, short
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 10**9
+PB = 10**15
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+def _from_json(value: Any) -> Any:
+    """What a text says in JSON; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("this cannot be read; it has to be JSON, as docs/settings.md shows") from None
+
+
+def _is(check: Callable[[str], object]) -> AfterValidator:
+    """A text that is empty, or for which `check` raises no ValueError; the description says what it has to be."""
+
+    def checked(text: str) -> str:
+        try:
+            if text:
+                check(text)
+        except ValueError:
+            raise PydanticCustomError("address", "wrong") from None
+        return text
+
+    return AfterValidator(checked)
+
+
+Json = BeforeValidator(_from_json)
+"""A setting that is written as JSON. pydantic-settings would read it too, but stop at the first that is wrong."""
+WebAddress = Annotated[str, _is(urls.web), Field(description=urls.WEB)]
+BaseAddress = Annotated[str, _is(urls.base), Field(description=urls.BASE)]
 
 
 class Settings(BaseSettings):
     """The settings, each named in the environment as NOMADS_ and its name unless an alias says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NOMADS_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="NOMADS_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        enable_decoding=False,
     )
 
     slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
@@ -31,19 +73,14 @@ class Settings(BaseSettings):
     )
     slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
     """Set: Socket Mode. Unset: HTTP."""
-    slack_api_url: Annotated[
-        str,
-        Field(
-            validation_alias=AliasChoices("SLACK_API_URL"),
-            pattern=r"^https?://[^\s]+$",
-            description="an address that begins with http:// or https://",
-        ),
-    ] = "https://slack.com/api/"
+    slack_api_url: Annotated[BaseAddress, Field(validation_alias=AliasChoices("SLACK_API_URL"))] = (
+        "https://slack.com/api/"
+    )
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, _is(urls.bound), Field(description=urls.BOUND)] = "127.0.0.1"
     """The address that the server binds."""
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
-    public_url: str = ""
+    public_url: BaseAddress = ""
     """Where people reach the server, for links to results; empty: locally the address that it binds, on AWS nowhere."""
     link_days: Annotated[float, Field(gt=0, le=366)] = 7
     """Days that a link to results works; after that, the Results button gives a new one."""
@@ -54,69 +91,69 @@ class Settings(BaseSettings):
     """Where this machine stores its data: database, key, runs, results."""
     database_url: str = ""
     """SQLAlchemy's URL; empty: SQLite in the data folder."""
-    secret_key: SecretStr | None = None
+    secret_key: Annotated[SecretStr | None, Field(min_length=16, description="16 random characters or more")] = None
     """Encrypts tokens in the database; unset: a key file in the data folder, made at the first start."""
     pipelines: Path = ROOT / "pipelines"
-    images: dict[str, str] = {}
+    images: Annotated[dict[str, str], Json] = {}
     """JSON: pipeline name to container image, over what pipeline.toml says."""
 
-    boss_host: str = "api.bossdb.io"
+    boss_host: Annotated[str, _is(urls.origin), Field(min_length=1, description=urls.HOST)] = "api.bossdb.io"
     """The BOSS that programs read: a host name, or a URL where it is not https."""
-    boss_hosts: list[str] = []
+    boss_hosts: Annotated[
+        list[Annotated[str, _is(urls.origin)]], Json, Field(description=f"a list, each {urls.HOST}")
+    ] = []
     """JSON: the hosts to which NOMADS itself may send a person's token; empty: NOMADS_BOSS_HOST only."""
     predictions: Annotated[
         str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$", description="off, or collection/experiment in BOSS")
     ] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
-    viewer: Annotated[
-        str, Field(pattern=r"^$|^https?://\S+$", description="an address that begins with http:// or https://")
-    ] = ""
+    viewer: WebAddress = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
-    max_bytes: Annotated[int, Field(gt=0)] = 2 * GB
+    max_bytes: Annotated[int, Field(gt=0, le=PB)] = 2 * GB
     """The most data one job may read, in bytes."""
-    confirm_bytes: Annotated[int, Field(ge=0)] = 0
+    confirm_bytes: Annotated[int, Field(ge=0, le=PB)] = 0
     """A run that reads more bytes than this is confirmed first; 0: no limit."""
-    confirm_seconds: Annotated[float, Field(ge=0)] = 0
+    confirm_seconds: Annotated[float, Field(ge=0, le=366 * DAY)] = 0
     """A run that is expected to take more seconds than this is confirmed first; 0: no limit."""
-    confirm_cost: Annotated[float, Field(ge=0)] = 0
+    confirm_cost: Annotated[float, Field(ge=0, le=GB)] = 0
     """A run that is expected to cost more than this, in `currency`, is confirmed first; 0: no limit."""
-    price_cpu_hour: Annotated[float, Field(ge=0)] = 0
+    price_cpu_hour: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     """Price of an hour of one virtual processor; where both prices are 0, costs are not told."""
-    price_gb_hour: Annotated[float, Field(ge=0)] = 0
+    price_gb_hour: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     """Price of an hour of 10^9 bytes of memory."""
     currency: Annotated[str, Field(max_length=8)] = "$"
 
     mail: SecretStr = SecretStr("off")
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""
-    mail_from: str = "nomads@localhost"
-    mail_domains: list[str] = []
+    mail_from: Annotated[str, _is(urls.mailbox), Field(min_length=1, description=urls.SENDER)] = "nomads@localhost"
+    mail_domains: Annotated[list[str], Json] = []
     """JSON: the only domains that mail goes to, with those below them; empty: every one."""
 
-    admins: list[str] = []
+    admins: Annotated[list[str], Json] = []
     """JSON: Slack user ids of people who may see, cancel and retry every job; mentioned where one waits long."""
-    edit_interval: Annotated[float, Field(ge=0)] = 3
+    edit_interval: Annotated[float, Field(ge=0, le=HOUR)] = 3
     """Least seconds between two edits of a card, and between two updates of a home tab."""
-    explain_after: Annotated[float, Field(gt=0)] = 600
+    explain_after: Annotated[float, Field(gt=0, le=30 * DAY)] = 600
     """Seconds that a job waits to run before its thread says why."""
-    watch_interval: Annotated[float, Field(ge=0)] = 0
+    watch_interval: Annotated[float, Field(ge=0, le=HOUR)] = 0
     """Seconds between two looks at the running jobs; 0: half a second locally, 10 on AWS."""
-    lost_after: Annotated[float, Field(ge=0)] = 300
+    lost_after: Annotated[float, Field(ge=0, le=30 * DAY)] = 300
     """Seconds after its submission from which a job that compute does not know is LOST."""
-    lease_seconds: Annotated[float, Field(gt=0)] = 15
+    lease_seconds: Annotated[float, Field(ge=1, le=HOUR)] = 15
     """Seconds for which a dead process's effects stay leased; then another process performs them."""
-    local_slots: Annotated[int, Field(ge=1)] = 2
+    local_slots: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many programs run at once on this machine; the others wait."""
     local_user: str = ""
     """Name or id of the user of the first program at once; empty: an unused one where root starts the bot; or `off`."""
-    local_memory: Annotated[int, Field(ge=0)] = 0
+    local_memory: Annotated[int, Field(ge=0, le=PB)] = 0
     """Bytes of memory of each process of a program; 0: nine tenths of the machine's."""
-    local_processes: Annotated[int, Field(ge=0)] = 1024
+    local_processes: Annotated[int, Field(ge=0, le=4_194_304)] = 1024
     """Processes and threads of a program that has a user of its own; 0: no limit."""
-    local_files: Annotated[int, Field(ge=0)] = 4096
+    local_files: Annotated[int, Field(ge=0, le=1_048_576)] = 4096
     """Open files of each process of a program; 0: no limit."""
-    local_disk: Annotated[int, Field(ge=0)] = 50 * GB
+    local_disk: Annotated[int, Field(ge=0, le=PB)] = 50 * GB
     """Bytes of a program's results and temporary files; 0: no limit."""
-    local_log: Annotated[int, Field(ge=0)] = GB
+    local_log: Annotated[int, Field(ge=0, le=PB)] = GB
     """Bytes that a program may print; 0: no limit."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """What NOMADS itself logs. Of libraries only warnings are logged: their finer logs hold whole requests."""
@@ -131,6 +168,22 @@ class Settings(BaseSettings):
         """The domain that mail comes from."""
         return self.mail_from.rpartition("@")[2].rstrip(">") or "localhost"
 
+    @property
+    def mail_server(self) -> urls.MailServer:
+        """What `mail` names."""
+        return urls.mail_server(self.mail)
+
+    @field_validator("mail")
+    @classmethod
+    def _mail(cls, url: SecretStr) -> SecretStr:
+        urls.mail_server(url)
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, url: str) -> str:
+        return urls.database(url) if url else url  # without the value in the error: it may hold a password
+
     @field_validator("mail_domains")
     @classmethod
     def _domains(cls, names: list[str]) -> list[str]:
@@ -143,7 +196,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in BACKENDS:
-            raise ValueError(f"there is no {name}; there is {', '.join(BACKENDS)}")
+            raise ValueError(f"there is no {short(name)}; there is {', '.join(BACKENDS)}")
         return name
 
 
@@ -156,8 +209,8 @@ def read(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        wrong = [f"{name if name.isupper() else prefix + name.upper()}: {said}" for name, said in mistakes(error, kind)]
-    except SettingsError as error:  # the error's text names only the field
-        name = next(iter(re.findall(r'field "(\w+)"', str(error))), "")
-        wrong = [f"{prefix}{name.upper()}: this cannot be read; it has to be JSON, as docs/settings.md shows."]
+        fields = [(where.partition(".")[0], said) for where, said in mistakes(error, kind)]  # not the place in a list
+        wrong = [f"{name if name.isupper() else prefix + name.upper()}: {said}" for name, said in fields]
+    except (OSError, UnicodeDecodeError):
+        wrong = [f"The file {kind.model_config.get('env_file')} cannot be read, or is no text in UTF-8."]
     raise NomadsError("\n".join(["These settings cannot be used:", *wrong]))

@@ -17,8 +17,15 @@ BOSS_FAILED = 3
 """Exit code: BOSS refused or failed."""
 MEANINGS = {WRONG: "The request is wrong.", BOSS_FAILED: "BOSS refused or failed."}
 """What an exit code means, for people, where the program's last line does not say it."""
+REFUSED = "failure refused"
+"""A line that a program which ends with BOSS_FAILED may print on stdout: BOSS refused what this token asks for, and
+would refuse it again."""
 TOKEN_VARIABLE = "BOSS_TOKEN"  # noqa: S105  a name, not a token
 """The environment variable that holds the BOSS token."""
+ARGUMENTS = frozenset(
+    ("host", "token", "col", "exp", "z-range", "y-range", "x-range", "results-uri", "results-key")
+).union(("predictions", "viewer", "channel", "help"))
+"""Names of the arguments that every program takes, without dashes: no option of a pipeline is named so."""
 RESULTS = "results.json"
 """The file that a program writes last: what the run found, and which files it left."""
 MAX_NOTES = 10

@@ -13,7 +13,7 @@ TYPED = r"[0-9０-９]+(?:\s*(?:[,:;，：；、…‐‑‒–—－-]|[.．]{2
 _RANGE = re.compile(r"([0-9]+)\s*[,:]\s*([0-9]+)")
 _SIGNED = re.compile(r"[-+0-9]+\s*[,:]\s*[-+0-9]+")
 _EXAMPLE = "Write start, stop with a comma, such as 0, 512."
-_PLAIN = str.maketrans("０１２３４５６７８９，：；、－−．\u3000", "0123456789,:;,--. ")
+PLAIN = str.maketrans("０１２３４５６７８９，：；、－−．％\u3000", "0123456789,:;,--.% ")
 """Full-width characters, as keyboards for Chinese and Japanese type them, and the minus sign; as ASCII has them."""
 
 
@@ -39,8 +39,8 @@ def read(text: str) -> tuple[int, int]:
     Raises ValueError as `parse` does.
     """
     if re.fullmatch(TYPED, text.strip()):
-        text = ", ".join(re.findall(r"[0-9]+", text.translate(_PLAIN)))
-    return parse(text.translate(_PLAIN))
+        text = ", ".join(re.findall(r"[0-9]+", text.translate(PLAIN)))
+    return parse(text.translate(PLAIN))
 
 
 def parse(text: str) -> tuple[int, int]:

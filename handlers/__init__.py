@@ -64,7 +64,9 @@ def register(
         first_choice=first_choice,
     )
     options = Options(browsing=browsing)
-    look = Look(queries=queries, steering=steering, output=output, workspace=workspace, windows=windows)
+    look = Look(
+        queries=queries, steering=steering, output=output, catalog=catalog, workspace=workspace, windows=windows
+    )
     open_logs = Logs(queries=queries, output=output, windows=windows)
     steering_ = Steer(steering=steering, queries=queries, look=look, windows=windows)
     home = HomeTab(people=people, queries=queries, submit=submit, windows=windows, publish=show_home)
@@ -85,6 +87,7 @@ def register(
     # the form
     app.options(modal.COLLECTION)(options.collections)
     app.options(modal.EXPERIMENT)(options.experiments)
+    app.action(modal.PIPELINE)(submit.chosen)
     app.action(modal.COLLECTION)(submit.chosen)
     app.action(modal.EXPERIMENT)(submit.chosen)
     app.action(modal.REMEMBER)(submit.ticked)

@@ -11,7 +11,7 @@ from slack_sdk.models.blocks import Block
 
 from bot.application.queries import Queries, Which
 from bot.domain import words
-from bot.domain.catalog import Catalog
+from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import NomadsError
 from bot.slack import cards
 from handlers.logs import Logs
@@ -22,7 +22,10 @@ from handlers.token import Token
 
 HELP = (
     ("/nomads submit", "opens the form"),
-    ("/nomads submit {pipeline}demo/cortex x=0,512 y=0,512 z=0,16", "opens it filled in"),
+    (
+        "/nomads submit {pipeline}demo/cortex x=0,512 y=0,512 z=0,16",
+        "opens it filled in; options of a pipeline are words too: name=value",
+    ),
     ("/nomads status", "shows your jobs that have not ended"),
     ("/nomads status 7k2m9x4q", "shows one job, with its buttons"),
     ("/nomads list running", "shows jobs: mine, all, running, failed, mine running or mine failed"),
@@ -130,8 +133,14 @@ class Commands:
         return [cards.section(f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"), *self._pipelines()]
 
     def _pipelines(self) -> list[Block]:
-        lines = [f"• `{p.name}`: {words.mrkdwn(p.description)}" for p in self._catalog] or ["• none yet"]
+        lines = [line for pipeline in self._catalog for line in _about(pipeline)] or ["• none yet"]
         return [cards.section(text) for text in cards.packed(["*Pipelines*", *lines])]
+
+
+def _about(pipeline: Pipeline) -> list[str]:
+    """The pipeline, and a line for each option with its default, as a word for `/nomads submit`."""
+    options = [f"      `{one.name}={one.initial}` {words.mrkdwn(one.about)}" for one in pipeline.options]
+    return [f"• `{pipeline.name}`: {words.mrkdwn(pipeline.description)}", *options]
 
 
 def _named(rest: str, word: str) -> str:

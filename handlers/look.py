@@ -13,15 +13,17 @@ from bot.application.ports import Workspace
 from bot.application.queries import Queries, Which
 from bot.application.steering import Steering
 from bot.domain import words
+from bot.domain.catalog import Catalog
 from bot.domain.job import Job
 from bot.domain.links import Audience
+from bot.domain.results import Lasting
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
 DETAILS = "Job"
 """Title of the window of details."""
-TURNS = 150
-"""Pages that can be turned back: a button's value holds 2,000 characters."""
+TURNS = 120
+"""Pages that can be turned back: a button's value holds 2,000 characters, and a page's `last` has up to 15."""
 _TITLES = {
     Which.MINE: "Your jobs",
     Which.ALL: "All jobs",
@@ -36,11 +38,19 @@ class Look:
     """Shows jobs; changes nothing."""
 
     def __init__(
-        self, *, queries: Queries, steering: Steering, output: Output, workspace: Workspace, windows: Windows
+        self,
+        *,
+        queries: Queries,
+        steering: Steering,
+        output: Output,
+        catalog: Catalog,
+        workspace: Workspace,
+        windows: Windows,
     ) -> None:
         self._queries = queries
         self._steering = steering
         self._output = output
+        self._catalog = catalog
         self._workspace = workspace
         self._windows = windows
 
@@ -60,7 +70,7 @@ class Look:
         return [cards.section("Nothing of yours is running. Your last job:"), *cards.listed(last)]
 
     def page(self, place: str, user: str) -> list[Block]:
-        """A page of a list; `place` is `which:id,id…`, with the last job of each earlier page."""
+        """A page of a list; `place` is `which:last,last…`, of each earlier page."""
         which, _, turned = place.partition(":")
         before = [turn for turn in turned.split(",") if turn]
         wanted = Which(which)
@@ -99,18 +109,18 @@ class Look:
 
     def _results(self, job: Job, user: str) -> list[Block]:
         links, page = self._output.links(job, Audience.person(user)), self._output.page(job, Audience.person(user))
-        counts = job.summary.counts if job.summary else {}
         lines = [
             f"*Job `{job.id}`*",
             *([words.mrkdwn(job.reason)] if job.unread else []),
-            *(f"{words.count(number)} {words.mrkdwn(what)}" for what, number in counts.items()),
+            *(words.mrkdwn(finding) for finding in (job.summary.findings if job.summary else [])),
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in links]
         lines += [words.link(page, "All files")] if page else []
         blocks: list[Block] = [cards.section(text) for text in cards.packed(lines)]
-        if until := min((link.expires for _, link in links if link.expires), default=None):
-            blocks.append(cards.context(f"These links work until {cards.moment(until)}; then ask for new ones."))
+        if lasting := Lasting.of(link for _, link in links):
+            until = f"{cards.moment(lasting.until)}{lasting.how}"
+            blocks.append(cards.context(f"These links work until {until}; then ask for new ones."))
         return blocks
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:
@@ -132,6 +142,8 @@ class Look:
             f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]
+        if options := self._catalog.told_options(request):
+            facts.insert(2, f"Options: {words.mrkdwn(words.options(options))}")
         if request.channel:
             thread = self._workspace.link_to(request.channel, self._queries.card_of(job.id))
             facts.append(f"Channel: <#{request.channel}>" + (f", {words.link(thread, 'thread')}" if thread else ""))

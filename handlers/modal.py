@@ -2,7 +2,8 @@
 
 A block's id is the name of the request's field, so an error by field is an error by block. The experiment's id has a
 number behind it once another collection was chosen: Slack keeps what was chosen in a block for as long as a block of
-that id is there, and another collection has other experiments. No view is filled with a token, nor holds one in its
+that id is there, and another collection has other experiments. An option's id names its pipeline for the same reason:
+another pipeline's option of that name is another option. No view is filled with a token, nor holds one in its
 metadata. Slack preserves what a person typed while a view is replaced.
 """
 
@@ -27,31 +28,36 @@ from slack_sdk.models.blocks import (
     InputBlock,
     InputInteractiveElement,
     MarkdownTextObject,
-    Option,
     PlainTextInputElement,
     PlainTextObject,
     SectionBlock,
     StaticSelectElement,
 )
+from slack_sdk.models.blocks import Option as SlackOption
 from slack_sdk.models.views import View
 
 from bot.application.submission import Form
 from bot.domain import words
-from bot.domain.catalog import Catalog
-from bot.domain.request import JobRequest
+from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.options import Option, no_such_option
+from bot.domain.request import TEXTS, JobRequest
 from bot.domain.volume import Experiment
 from contract import ranges
 from contract.names import MAX_NAME
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"
-"""Action id of an input block's element, except for COLLECTION and EXPERIMENT, whose options Slack asks the app for."""
+"""Action id of an input block's element, except for those whose choice changes the form."""
+PIPELINE = "pipeline"
+"""Block id and action id of the pipeline."""
 COLLECTION = "collection"
 """Block id and action id of the collection."""
 EXPERIMENT = "experiment"
 """Action id of the experiment, and the beginning of its block's id."""
 REMEMBER = "remember"
 """Block id and action id of the box that lets NOMADS keep the token."""
+OPTION = "option:"
+"""Beginning of the block id of a pipeline's option, before the pipeline, a colon and the option's name."""
 NO_COLLECTION = "Choose a collection first"
 """The one option of the experiment where no collection is chosen. It is no name, and counts as no choice."""
 OPTION_TEXT = 75
@@ -62,6 +68,8 @@ OPTIONS = 100
 """Slack's limit on the options of a select."""
 INITIAL = 255
 """Characters with which a text field is filled, at most."""
+OPTION_INITIAL = 3000
+"""Characters with which an option's field is filled, at most: Slack's limit on what can be typed."""
 ERROR = 2000
 """Characters of an error under a field, at most; also of the description of an experiment."""
 SECTION = 3000
@@ -70,9 +78,11 @@ SECTION = 3000
 _FILTER = ConversationFilter(
     include=["public", "private"], exclude_bot_users=True, exclude_external_shared_channels=False
 )
-_RANGE = re.compile(rf"\b([xyz])\s*=\s*({ranges.TYPED})(?![\w.,:/-])", re.IGNORECASE)
+_RANGE = re.compile(rf"(?<![\w-])([xyz])\s*=\s*({ranges.TYPED})(?![\w.,:/-])", re.IGNORECASE)
 _LINK = re.compile(r"<(#(?P<channel>[A-Z0-9]+)|mailto:(?P<email>[^|>]+))(\|[^>]*)?>")
 """How Slack writes a channel and an address in a command's words."""
+_LOOSE = re.compile(r"\s*(=)\s*|(?<=[0-9])\s+(?=[%％])")
+"""Spaces within a word, as people type them: `name = 10 %`."""
 _AGREE = "agree-"
 _RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
 
@@ -99,7 +109,8 @@ class Filled(Form):
 class Wish:
     """The values with which the form opens, and the words that were not understood."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """As `JobRequest.typed` has them, as far as they are known."""
     not_understood: str = ""
     experiment_block: str = EXPERIMENT
 
@@ -124,13 +135,15 @@ class Question:
     """Whether the box asks for something else than the submission."""
 
 
-def wish(text: str, catalog: Catalog) -> Wish:
+def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
     """Read the words after `/nomads submit`: pipeline, collection/experiment, x=…, y=…, z=…, #channel, an address.
 
-    Also `collection=…`, `experiment=…`, `pipeline=…` and `email=…`.
+    Also `collection=…`, `experiment=…`, `pipeline=…` and `email=…`, and the options of the pipeline, such as
+    `false-discovery=0.1`. The pipeline is `otherwise` where the words name none.
     """
     values: dict[str, str] = {}
     strange: list[str] = []
+    named: list[tuple[str, str]] = []
 
     def take(word: str, **said: str) -> None:
         if any(values.get(name, text) != text for name, text in said.items()):
@@ -140,13 +153,15 @@ def wish(text: str, catalog: Catalog) -> Wish:
 
     for axis, found in _RANGE.findall(text):
         take(f"{axis}={found}", **{axis.lower(): found})
-    for word in _RANGE.sub(" ", text).split():
+    for word in _LOOSE.sub(r"\1", _RANGE.sub(" ", text)).split():
         collection, slash, experiment = word.partition("/")
         field, equals, value = word.partition("=")
         if link := _LINK.fullmatch(word):
             take(word, **({"channel": link["channel"]} if link["channel"] else {"email": link["email"]}))
         elif equals and value and field in ("pipeline", COLLECTION, EXPERIMENT, "email"):
             take(word, **{field: value})
+        elif equals and value and field and field not in JobRequest.model_fields:
+            named.append((field.lower(), value))
         elif catalog.get(word):
             take(word, pipeline=word)
         elif slash and collection and experiment:
@@ -155,7 +170,25 @@ def wish(text: str, catalog: Catalog) -> Wish:
             take(word, email=word)
         else:
             strange.append(word)
-    return Wish(values, " ".join(strange))
+    pipeline = catalog.get(values.get("pipeline", otherwise))
+    options, left_out = _options_of(pipeline, named)
+    return Wish({**values, "options": options} if options else values, " ".join([*strange, *left_out]))
+
+
+def _options_of(pipeline: Pipeline | None, named: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """The options among names and values that were typed, and what cannot stand in their fields, with the reason."""
+    known = {option.name: option for option in pipeline.options} if pipeline else {}
+    options: dict[str, str] = {}
+    left_out: list[str] = []
+    for name, value in named:
+        if pipeline and name not in known:
+            left_out.append(f"{name}={value} ({no_such_option(name, pipeline.options, pipeline.name)})")
+        elif name not in known or options.setdefault(name, value) != value:  # of two values, the first counts
+            left_out.append(f"{name}={value}")
+        elif known[name].kind == "choice" and not known[name].takes(value):  # such a field holds nothing else
+            options.pop(name)
+            left_out.append(f"{name}={value} (it is {known[name].allowed})")
+    return options, left_out
 
 
 def view(
@@ -195,6 +228,8 @@ def view(
         if name == EXPERIMENT:
             block = {**block, "block_id": wish.experiment_block}
         blocks.append(_filled(block, initial))
+        if name == PIPELINE:
+            blocks += _options(catalog.get(initial), wish.values.get("options") or {})
         if name == EXPERIMENT and (said := _described(about)):
             blocks.append(_context(said))
     if question and question.agree:
@@ -208,9 +243,10 @@ def view(
 @lru_cache(maxsize=4)
 def _form(catalog: Catalog) -> dict[str, Any]:
     """The empty form. Cached: checking and serializing its models takes longer than the rest of a request."""
-    options = [Option(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
+    options = [SlackOption(value=p.name, text=words.shortened(p.title, OPTION_TEXT)) for p in catalog][:OPTIONS]
+    asks = any(pipeline.options for pipeline in catalog)
     blocks: list[Block] = [
-        _input("pipeline", "Pipeline", StaticSelectElement(action_id=ACTION, options=options)),
+        _input(PIPELINE, "Pipeline", StaticSelectElement(action_id=PIPELINE, options=options), asks=asks),
         _input("token", "BOSS token", _text(), "Public data is read with the word public."),
         _input(COLLECTION, "Collection", _lookup(COLLECTION), asks=True),
         _input(EXPERIMENT, "Experiment", _lookup(EXPERIMENT), asks=True),
@@ -221,10 +257,41 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     form: dict[str, Any] = View(
         type="modal", callback_id=CALLBACK, title="Detect synapses", submit="Submit", close="Cancel", blocks=blocks
     ).to_dict()
-    box = CheckboxesElement(action_id=REMEMBER, options=[Option(value="yes", text="Remember this token, for me alone")])
+    box = CheckboxesElement(
+        action_id=REMEMBER, options=[SlackOption(value="yes", text="Remember this token, for me alone")]
+    )
     under_the_token = [block["block_id"] for block in form["blocks"]].index("token") + 1
     form["blocks"].insert(under_the_token, ActionsBlock(block_id=REMEMBER, elements=[box]).to_dict())
     return form
+
+
+def _options(pipeline: Pipeline | None, typed: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The blocks of the pipeline's options, filled with what was typed, else with the defaults."""
+    if pipeline is None:
+        return []
+    blocks = []
+    for option in pipeline.options:
+        initial = typed.get(option.name) or option.initial
+        if option.kind == "choice":  # as it is spelled; one that is gone is the default
+            initial = option.read(initial) if option.takes(initial) else option.initial
+        blocks.append(_filled(_option(pipeline.name, option), initial, most=OPTION_INITIAL))
+    return blocks
+
+
+@lru_cache(maxsize=256)
+def _option(pipeline: str, option: Option) -> dict[str, Any]:
+    element: InputInteractiveElement = _text()
+    if option.kind == "choice":
+        choices = [SlackOption(value=choice, text=choice) for choice in option.choices or ()]
+        element = StaticSelectElement(action_id=ACTION, options=choices)
+    block = InputBlock(
+        block_id=f"{OPTION}{pipeline}:{option.name}",
+        label=option.title,
+        element=element,
+        hint=option.hint,
+        optional=option.kind != "choice",  # an empty field is the default
+    )
+    return block.to_dict()
 
 
 def after_another_collection(form: Filled) -> str:
@@ -251,7 +318,7 @@ def _token(saved: str) -> dict[str, Any]:
 
 
 def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
-    element = CheckboxesElement(action_id=ACTION, options=[Option(value="yes", text=text)])
+    element = CheckboxesElement(action_id=ACTION, options=[SlackOption(value="yes", text=text)])
     return InputBlock(block_id=name, label=label, element=element, optional=optional).to_dict()
 
 
@@ -273,8 +340,8 @@ def _described(about: About) -> str:
     )
 
 
-def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
-    """The block with that initial value; unchanged where the value is empty or not on offer."""
+def _filled(block: dict[str, Any], initial: str, *, most: int = INITIAL) -> dict[str, Any]:
+    """The block with that initial value, cut to `most` characters; unchanged where it is empty or not on offer."""
     element = block["element"]
     given: dict[str, Any] = {}
     match element["type"]:
@@ -286,7 +353,7 @@ def _filled(block: dict[str, Any], initial: str) -> dict[str, Any]:
         case "conversations_select":
             given = {"initial_conversation": initial} if initial else {}
         case "plain_text_input" | "email_text_input":
-            given = {"initial_value": words.shortened(initial, INITIAL)} if initial else {}
+            given = {"initial_value": words.shortened(initial, most)} if initial else {}
     return {**block, "element": {**element, **given}} if given else block
 
 
@@ -339,19 +406,24 @@ def _input(
 def parse(view: Mapping[str, Any]) -> Filled:
     """Read a view, submitted or not. The application checks whether the values make sense."""
     values = (view.get("state") or {}).get("values") or {}
-    typed = {_field(block): _typed(element or {}) for block, state in values.items() for element in state.values()}
+    typed = {_base(block): _typed(element or {}) for block, state in values.items() for element in state.values()}
     held = bool(typed.get(EXPERIMENT))
     if typed.get(EXPERIMENT) == NO_COLLECTION:
         typed[EXPERIMENT] = ""
     meta = _meta(str(view.get("private_metadata") or ""))
+    own = f"{OPTION}{typed.get(PIPELINE)}:"  # another pipeline's stay in the view for a moment after the choice
+    options = {name.removeprefix(own): value for name, value in typed.items() if name.startswith(own)}
     return Filled(
-        values={name: value for name, value in typed.items() if name in JobRequest.model_fields},
+        values={name: value for name, value in typed.items() if name in TEXTS}
+        | ({"options": options} if options else {}),
         token=SecretStr(typed.get("token", "").strip()),
         remember=bool(typed.get(REMEMBER)),
-        agreed=next((name.removeprefix(_AGREE) for name, tick in typed.items() if tick and _AGREE in name), ""),
+        agreed=next(
+            (name.removeprefix(_AGREE) for name, tick in typed.items() if tick and name.startswith(_AGREE)), ""
+        ),
         meta=meta,
         experiment_block=next(
-            (str(b["block_id"]) for b in view.get("blocks") or () if _field(str(b.get("block_id"))) == EXPERIMENT),
+            (str(b["block_id"]) for b in view.get("blocks") or () if _base(str(b.get("block_id"))) == EXPERIMENT),
             EXPERIMENT,
         ),
         experiment_held=held,
@@ -370,9 +442,14 @@ def _typed(element: Mapping[str, Any]) -> str:
     return str(element.get("value") or option.get("value") or element.get("selected_conversation") or "")
 
 
-def _field(block: str) -> str:
-    """The field of the block of that id."""
+def _base(block: str) -> str:
+    """The block's id without the number that the experiment's may have."""
     return EXPERIMENT if block.startswith(EXPERIMENT) else block
+
+
+def _field(block: str) -> str:
+    """The field, or the option, of the block of that id."""
+    return block.rpartition(":")[2] if block.startswith(OPTION) else _base(block)
 
 
 def errors(found: Mapping[str, str], view: Mapping[str, Any]) -> dict[str, str]:

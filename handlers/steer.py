@@ -18,9 +18,11 @@ from bot.domain.states import JobState
 from handlers import modal
 from handlers.look import Look
 from handlers.submit import CHECK
-from handlers.windows import Windows, said, update
+from handlers.windows import Windows, said, update, window
 
 CALLBACK = "nomads_retry_view"
+DOUBT = "doubt"
+"""The block of a form that says why the retry would fail again: who submits that form wants it all the same."""
 
 
 class Steer:
@@ -65,18 +67,27 @@ class Steer:
         form, user = modal.parse(view), body["user"]["id"]
         errors: dict[str, str] = {}
         try:
-            email = form.values.get("email", "")
             outcome = self._steering.retry(
-                view["private_metadata"], actor=user, token=form.token, email=email, within=CHECK
+                view["private_metadata"],
+                actor=user,
+                token=form.token,
+                email=form.values.get("email", ""),
+                anyway=any(block["block_id"] == DOUBT for block in view["blocks"]),
+                within=CHECK,
             )
+            if isinstance(outcome, Needed) and outcome.doubt:  # it became known while the form was open
+                ack(response_action="update", view=_form(outcome))
+                return
             if isinstance(outcome, Needed):
                 errors = _missing(outcome)
         except InvalidRequest as error:
             errors = error.errors
         except NomadsError as error:
             errors = {"token": str(error)}
-        if errors:
-            shown = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
+        shown = [block["block_id"] for block in view["blocks"] if block["type"] == "input"]
+        if errors and not shown:
+            ack(response_action="update", view=window("NOMADS", [said(" ".join(errors.values()))]))
+        elif errors:
             ack(response_action="errors", errors=modal.errors(_placed(errors, shown), view))
         else:
             ack(response_action="clear")
@@ -132,20 +143,25 @@ def _placed(errors: Mapping[str, str], shown: list[str]) -> dict[str, str]:
 
 
 def _form(needed: Needed) -> dict[str, Any]:
-    """The form that asks for what a retry needs: a token, a mail address."""
+    """The form that asks for what a retry needs: a token, a mail address, or that it is wanted all the same."""
     job = needed.job
     blocks: list[Any] = [said(f"Job {job.id} runs again as it was, as attempt {job.attempt + 1}.")]
-    if needed.token:
+    if needed.doubt:
+        blocks = [said(needed.doubt, block_id=DOUBT), *blocks]
+    another = bool(needed.doubt) and job.turned_down  # the saved token may be the one that BOSS refuses
+    if needed.token or another:
         element = PlainTextInputElement(action_id=modal.ACTION)
         hint = "NOMADS forgets a job's token when it ends. /nomads token saves yours."
-        blocks.append(InputBlock(block_id="token", label="BOSS token", element=element, hint=hint))
+        hint = hint if needed.token else "Empty: your saved token."
+        block = InputBlock(block_id="token", label="BOSS token", element=element, hint=hint, optional=not needed.token)
+        blocks.append(block)
     if needed.email:
         blocks.append(InputBlock(block_id="email", label="Email", element=EmailInputElement(action_id=modal.ACTION)))
     return View(
         type="modal",
         callback_id=CALLBACK,
         title=f"Retry job {job.id}",
-        submit="Retry",
+        submit="Retry all the same" if needed.doubt else "Retry",
         close="Close",
         blocks=blocks,
         private_metadata=job.id,

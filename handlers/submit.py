@@ -61,11 +61,16 @@ class Submit:
 
     def open(self, client: WebClient, *, trigger_id: str, user: str, channel: str = "", text: str = "") -> None:
         """Open the form, filled from the command's words, else the channel, else the person's last request."""
-        wish = modal.wish(text, self._catalog)
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
         profile = self._people.profile(user)
         preset = {"pipeline": self._first_choice(), **profile.last_request, **here}
-        wish = modal.Wish({**preset, **wish.values}, wish.not_understood)
+        wish = modal.wish(text, self._catalog, otherwise=preset["pipeline"])
+        values = {**preset, **wish.values}
+        if values["pipeline"] == preset["pipeline"] and "options" in preset:
+            values["options"] = {**preset["options"], **wish.values.get("options", {})}
+        elif "options" not in wish.values:
+            values.pop("options", None)  # they are another pipeline's
+        wish = modal.Wish(values, wish.not_understood)
         self._show(client, {"trigger_id": trigger_id}, user, wish, profile)
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
@@ -91,7 +96,7 @@ class Submit:
     # While it is open
 
     def chosen(self, ack: Ack, body: dict[str, Any], client: WebClient) -> None:
-        """A collection or an experiment was chosen: show what BOSS says of the experiment, a moment later."""
+        """What was chosen changes the form: the pipeline its options; the rest what BOSS says of the experiment."""
         form, user = modal.parse(body["view"]), body["user"]["id"]
         values, block = dict(form.values), form.experiment_block
         chosen = body["actions"][0]["action_id"]

@@ -15,7 +15,9 @@ from slack_sdk.models.views import View
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
+from bot.slack import answers
 from bot.slack.cards import SECTION
+from bot.slack.client import NOT_SLACKS, refusal
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,9 @@ def window(title: str, blocks: Sequence[Block], *, callback: str = "nomads_windo
     ).to_dict()
 
 
-def said(text: str) -> Block:
+def said(text: str, *, block_id: str | None = None) -> Block:
     """A section of plain text, without mark-up."""
-    return SectionBlock(text=PlainTextObject(text=words.shortened(text, SECTION)))
+    return SectionBlock(text=PlainTextObject(text=words.shortened(text, SECTION)), block_id=block_id)
 
 
 class Windows:
@@ -57,7 +59,7 @@ class Windows:
             answer = client.views_push(trigger_id=body["trigger_id"], view=view)
         else:
             answer = client.views_open(trigger_id=body["trigger_id"], view=view)
-        return str((answer.get("view") or {}).get("id") or "")
+        return answers.found(answer, str, "view", "id") or ""
 
     def open(
         self,
@@ -110,6 +112,7 @@ def update(client: WebClient, view_id: str, view: dict[str, Any]) -> Literal["sh
     try:
         client.views_update(view_id=view_id, view=view)
     except SlackApiError as error:
-        log.info("A window was not brought up to date: %s", error.response.get("error"))
-        return "closed" if error.response.get("error") in CLOSED else "later"
+        code = refusal(error.response)
+        log.info("A window was not brought up to date: %s", code or NOT_SLACKS)
+        return "closed" if code in CLOSED else "later"
     return "shown"

@@ -14,6 +14,7 @@ from bot.application.ports import Workspace
 from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
+from bot.domain.links import Audience, Reader
 from bot.domain.people import NO_SUCH_CHANNEL, TERMINAL, Privacy, Standing
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,15 @@ class Access:
                 return False
             case None:
                 return None
+
+    def tells(self, audience: Audience, job: Job) -> bool:
+        """Whether whoever the audience is may hear of the job; a mail's reader hears of its own job alone.
+
+        False also where chat does not tell within PATIENCE.
+        """
+        if audience.reader is Reader.PERSON:
+            return self.may_see(audience.name, job)
+        return audience.reader is Reader.CHANNEL and job.request.channel == audience.name
 
     # Posting
 

@@ -44,6 +44,6 @@ class Readiness:
             return Health(problem=f"The data folder cannot be used: {error.strerror}.")
         if free < LEAST_FREE:
             return Health(problem=f"The disk of the data folder is nearly full: {words.size(free)} are left.")
-        if oldest and (age := self._ledger.clock() - oldest) > OLD:
+        if oldest and (age := self._ledger.ages.of("oldest effect", oldest)) > OLD:
             return Health(note=f"the oldest open effect has waited {words.duration(age)}; `nomads doctor` says more")
         return Health()

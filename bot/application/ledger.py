@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
-from bot.domain.job import Job, Steady, Transition, now
+from bot.domain.job import Ages, Job, Steady, Transition, now
 from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import Preferences
 from bot.domain.states import FINAL, WAITING, JobState
@@ -30,11 +31,20 @@ class LeaseLost(NomadsError):
 class Ledger:
     """The one place where jobs change and effects are finished."""
 
-    def __init__(self, *, database: Database, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Callable[[], datetime] = now,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` dates what is stored; `ticks` gives seconds that never go back."""
         self.database = database
         self.clock = clock
         self.steady = Steady(clock)
         """For lifetimes in this process."""
+        self.ages = Ages(clock, ticks=ticks)
+        """For how long something has lasted that is stored with the time at which it began."""
         self._listeners: list[Callable[[Collection[Lane]], None]] = []
 
     def on_commit(self, listener: Callable[[Collection[Lane]], None]) -> None:
@@ -77,12 +87,14 @@ class Ledger:
     def replay(self, job_id: str | None = None) -> list[GivenUp]:
         """Make effects that were given up (of that job, where named) due again; returns them in their order.
 
-        They are in doubt, so that what may have happened after all is looked for first. Raises Unavailable.
+        They are in doubt, so that what may have happened after all is looked for first. Among those returned are also
+        effects of a final kind, which are not performed again (`GivenUp.instead`), and are shown no more from now on.
+        Raises Unavailable.
         """
         with self.database.begin() as transaction:
-            again = transaction.outbox.replay(job_id, at=self.clock())
-        self.committed({one.kind.lane for one in again})
-        return again
+            found = transaction.outbox.replay(job_id, at=self.clock())
+        self.committed({one.kind.lane for one in found if not one.kind.final})
+        return found
 
     def _finish(self, transaction: Transaction, effect: Effect, error: str | None) -> None:
         if not transaction.outbox.finish(effect, at=self.clock(), error=error):
@@ -113,6 +125,11 @@ class JobChange:
     def enqueue(self, kind: Kind, subject: str = "") -> None:
         """Enqueue an effect, due at once; an equal effect that waits unclaimed serves for both."""
         self.transaction.outbox.enqueue(self.job.id, kind, at=self.at, subject=subject)
+        self.lanes.add(kind.lane)
+
+    def enqueue_once(self, kind: Kind, subject: str = "") -> None:
+        """Enqueue an effect, due at once, unless the job has had an equal one, done or not."""
+        self.transaction.outbox.enqueue_once(self.job.id, kind, at=self.at, subject=subject)
         self.lanes.add(kind.lane)
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from bot.domain import words
 from bot.domain.html import template
 from bot.domain.messages import Mail, Story
+from bot.domain.results import Lasting
 from bot.domain.states import JobState
 
 NO_MORE = "Get no more mail from NOMADS, whoever asks for it"
@@ -38,11 +39,13 @@ def acceptance(story: Story, *, message_id: str, stranger: Stranger | None = Non
     return _mail(story, f"NOMADS job {job.id}: accepted", lines, links, message_id, stranger)
 
 
-def ending(story: Story, *, message_id: str, stranger: Stranger | None = None, asked_by: str = "") -> Mail:
+def ending(
+    story: Story, *, message_id: str, stranger: Stranger | None = None, asked_by: str = "", cancelled_by: str = ""
+) -> Mail:
     """The mail of a job's end: counts and addresses of its results, or why it failed and what to do.
 
     `stranger` is given where the address may be somebody else's than the submitter's; `asked_by` names the submitter to
-    somebody who follows the job.
+    somebody who follows the job, and `cancelled_by` whoever cancelled it.
     """
     job = story.job
     asked_by = stranger.asked_by if stranger else asked_by
@@ -54,12 +57,16 @@ def ending(story: Story, *, message_id: str, stranger: Stranger | None = None, a
             lines += [job.summary.found] if job.summary.found else []
             lines += job.summary.notes
         links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
-        if until := min((link.expires for _, link in story.links if link.expires), default=None):
-            lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
+        if lasting := Lasting.of(link for _, link in story.links):
+            again = " Results on the job's card gives new ones." if job.request.channel else ""
+            lines.append(
+                f"The links below work until {lasting.until:%d %B %Y, %H:%M} UTC{lasting.how}; the files stay.{again}"
+            )
         subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
         return _mail(story, subject, lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")
-    lines = [f"{whose} {said}.", *_facts(story)]
+    by = f" by {cancelled_by}" if cancelled_by and job.state is JobState.CANCELLED else ""
+    lines = [f"{whose} {said}{by}.", *_facts(story)]
     if job.reason:
         lines.append(f"Reason: {job.reason}")
     lines.append(job.advice)
@@ -76,6 +83,7 @@ def _facts(story: Story) -> list[str]:
     request = story.job.request
     return [
         f"Pipeline: {request.pipeline}",
+        *([f"Options: {words.options(story.options)}"] if story.options else []),
         f"Volume: {request.collection}/{request.experiment}, {request.box} (voxels)",
         f"Size: {words.count(request.box.voxels)} voxels, {words.size(story.size)}",
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from bot.application.access import Access
 from bot.application.forecast import Forecast
@@ -23,7 +24,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Cause, Observation, Progress
-from contract.program import read_progress
+from contract.program import REFUSED, read_progress
 
 NOT_CANCELLED = "It could not be cancelled:"
 NO_CAUSE = "Compute gives no cause; other jobs may be before it. If it takes too long, ask whoever runs NOMADS to look."
@@ -60,19 +61,19 @@ class Lifecycle:
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
-            self.refuse(effect, "This pipeline is no longer on offer.", cause=Cause.REQUEST)
+            self.turn_down(effect, "This pipeline is no longer on offer.")
             return
         try:
             self._access.insist(job)
         except Refused as refusal:
-            self.refuse(effect, str(refusal), cause=Cause.REQUEST)
+            self.turn_down(effect, str(refusal))
             return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
         try:
             answered = self._reviewer.insist(reviewed, within=within)
         except InvalidRequest as refusal:
-            self.refuse(effect, _by_axis(refusal.errors), cause=Cause.REQUEST)
+            self.turn_down(effect, _by_axis(refusal.errors))
             return
         with self._ledger.finish(effect) as change:
             if change.job.state in FINAL:
@@ -98,8 +99,13 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
+    def turn_down(self, effect: Effect, reason: str) -> None:
+        """Fail a job whose request is wrong, for that reason: the check is done, and this is what it found."""
+        with self._ledger.finish(effect) as change:
+            change.follow(Observation(JobState.FAILED, reason, cause=Cause.REQUEST))
+
     def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
-        """Fail a job that can never be submitted, for that reason."""
+        """Give the effect up, and fail its job, which can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
             change.follow(Observation(JobState.FAILED, reason, cause=cause))
 
@@ -125,8 +131,11 @@ class Lifecycle:
             change.show()
             return True
 
-    def waits(self, job_id: str, cause: str) -> bool:
-        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs."""
+    def waits(self, job_id: str, cause: str, *, waited: timedelta) -> bool:
+        """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs.
+
+        `waited` is for how long it has waited.
+        """
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNABLE or change.job.waiting:
                 return False
@@ -134,7 +143,7 @@ class Lifecycle:
             cause = words.shortened(words.printable(cause), MAX_REASON) or NO_CAUSE
             change.set(waiting=cause)
             if change.preferences.tells(JobState.RUNNABLE):
-                told = f"{step.text} Waiting to run for {words.duration(change.at - step.at)}. {cause}".lstrip()
+                told = f"{step.text} Waiting to run for {words.duration(waited)}. {cause}".lstrip()
                 change.tell(step, told, reply=change.next_reply(separate=True))
             change.show()
             return True
@@ -167,17 +176,22 @@ class Lifecycle:
         """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
 
         `trouble` says what is wrong with the results of a job that SUCCEEDED. `note` is stored with the effect, where
-        collecting was given up. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
+        collecting was given up. What was collected at last, when it was tried again, corrects what was told; no second
+        mail is sent. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
-        tail = [words.printable(line) for line in log_tail]
+        tail = [words.printable(line) for line in log_tail if line.strip() != REFUSED]
         with self._ledger.finish(effect, error=note or None) as change:
             reason = words.shortened(words.printable(trouble), MAX_REASON) or _reason(change.job, tail)
-            job = change.job.model_copy(update={"summary": summary, "reason": reason, "log_tail": tuple(tail)})
+            cause = change.job.cause.told(log_tail)
+            job = change.job.model_copy(
+                update={"summary": summary, "reason": reason, "log_tail": tuple(tail), "cause": cause}
+            )
             erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
             change.set(
                 summary=summary.model_dump(mode="json") if summary else None,
                 reason=reason,
                 log_tail=tail,
+                cause=cause.value,
                 token_ref=None if erased and masked else job.token_ref,
                 stalled_since=None,
                 stalled="",
@@ -187,11 +201,11 @@ class Lifecycle:
             change.tell(last, _ending(job), reply=last.reply)
             change.show()
             if job.request.channel and last.reply and summary and summary.preview:
-                change.enqueue(Kind.PREVIEW)
+                change.enqueue_once(Kind.PREVIEW)
             if change.preferences.mail and job.request.email:
-                change.enqueue(Kind.MAIL_FINISHED)
+                change.enqueue_once(Kind.MAIL_FINISHED)
             for person in change.followers:
-                change.enqueue(Kind.MAIL_FINISHED, person)
+                change.enqueue_once(Kind.MAIL_FINISHED, person)
         self._forecast.ended(job.request.pipeline)
 
 

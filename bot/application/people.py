@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
+from typing import Any
 
 from cachetools import LRUCache, TTLCache, cachedmethod
 from pydantic import SecretStr
@@ -34,8 +35,8 @@ class Profile:
     saved: SavedToken | None
     token: SecretStr | None
     """The saved token, for this person's own use; None where there is none or it cannot be opened."""
-    last_request: Mapping[str, str]
-    """The last request by field, as a person types it, without a token."""
+    last_request: Mapping[str, Any]
+    """The last request as a person types it (`JobRequest.typed`), without a token."""
     preferences: Preferences
 
 

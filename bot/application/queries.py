@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from bot.application.access import PATIENCE, Access
 from bot.domain import words
@@ -75,9 +76,30 @@ class Page:
     jobs: Sequence[Job]
     more: bool
     last: str | None = None
-    """The job before which the next page begins: the last one shown, or read in vain."""
+    """The place where the page ends, and the next one begins. It names no job that was not shown."""
     doubtful: bool = False
     """Whether jobs were left out because chat does not tell now whether the person may see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place in a list of which a person does not see all: so many jobs after that one (None: from the newest on).
+
+    Jobs that are not seen are counted, since naming one would tell of it. Where some leave the list meanwhile, the next
+    page begins as many jobs later.
+    """
+
+    job: str | None
+    skip: int
+
+    def __str__(self) -> str:
+        return f"{self.job or ''}+{self.skip}" if self.skip else self.job or ""
+
+    @classmethod
+    def read(cls, text: str) -> _Place:
+        """The place that was written so."""
+        job, _, skip = text.partition("+")
+        return cls(job or None, int(skip) if skip.isdecimal() else 0)
 
 
 class Queries:
@@ -129,8 +151,8 @@ class Queries:
     def _seen(self, jobs: Sequence[Job], actor: str, *, within: float = PATIENCE) -> list[Job]:
         return [job for job, sees in zip(jobs, self._access.judged(actor, jobs, within=within), strict=True) if sees]
 
-    def typed(self, job_id: str, *, actor: str) -> dict[str, str]:
-        """The job's request as a person types it, by field, to be edited by this person. Raises UnknownJob.
+    def typed(self, job_id: str, *, actor: str) -> dict[str, Any]:
+        """The job's request as a person types it (`JobRequest.typed`), to be edited by this person. Raises UnknownJob.
 
         Neither somebody else's mail address nor a channel that the person is not in is part of it.
         """
@@ -144,34 +166,46 @@ class Queries:
         return values
 
     def page(self, which: Which, *, actor: str, before: str | None = None, most: int = PAGE) -> Page:
-        """At most `most` jobs, newest first; with `before`, only jobs that were accepted before that job.
+        """At most `most` jobs, newest first; with `before`, those after the `last` of another page, or of that job.
 
         Jobs that the person may not see are left out. A page has fewer jobs, though there are more, only where very
         many are left out.
         """
+        place = _Place.read(before or "")
         if which in _MINE:
-            return self.page_of(_SHOWN[which], actor=actor, before=before, most=most)
+            page = self.page_of(_SHOWN[which], actor=actor, before=place.job, skip=place.skip, most=most)
+            return replace(page, last=page.jobs[-1].id if page.jobs else before)
         until = time.monotonic() + PATIENCE
         found: list[Job] = []
         doubtful = False
         for read in range(READS):
-            page = self.page_of(_SHOWN[which], before=before, most=CHUNK if read else most + 1)
+            page = self.page_of(_SHOWN[which], before=place.job, skip=place.skip, most=CHUNK if read else most + 1)
             sights = self._access.judged(actor, page.jobs, within=_left(until))
             doubtful |= None in sights
-            found += [job for job, sees in zip(page.jobs, sights, strict=True) if sees]
-            if len(found) > most:
-                return Page(found[:most], more=True, last=found[most - 1].id, doubtful=doubtful)
+            for job, sees in zip(page.jobs, sights, strict=True):
+                if sees and len(found) == most:
+                    return Page(found, more=True, last=found[-1].id, doubtful=doubtful)
+                place = _Place(job.id, 0) if sees else _Place(place.job, place.skip + 1)
+                found += [job] if sees else []
             if not page.more:
                 return Page(found, more=False, doubtful=doubtful)
-            before = page.last
-        return Page(found, more=True, last=before, doubtful=doubtful)
+        return Page(found, more=True, last=str(place), doubtful=doubtful)
 
     def page_of(
-        self, states: Collection[JobState], *, actor: str | None = None, before: str | None = None, most: int
+        self,
+        states: Collection[JobState],
+        *,
+        actor: str | None = None,
+        before: str | None = None,
+        skip: int = 0,
+        most: int,
     ) -> Page:
-        """As `page`, for jobs in these states, of `actor` only where named; nothing is left out."""
+        """At most `most` jobs in these states, of `actor` only where named; nothing is left out but the first `skip`.
+
+        With `before`, only jobs that were accepted before that job.
+        """
         with self._database.read() as transaction:
-            return _page(transaction, states, actor=actor, before=before, most=most)
+            return _page(transaction, states, actor=actor, before=before, skip=skip, most=most)
 
     def home(self, person: str) -> Home:
         """What the app's home tab shows this person, as of now."""
@@ -232,7 +266,8 @@ def _page(
     *,
     actor: str | None = None,
     before: str | None = None,
+    skip: int = 0,
     most: int,
 ) -> Page:
-    found = transaction.jobs.page(states, actor=actor, before=before, most=most + 1)
-    return Page(jobs=found[:most], more=len(found) > most, last=found[:most][-1].id if found else None)
+    found = transaction.jobs.page(states, actor=actor, before=before, skip=skip, most=most + 1)
+    return Page(jobs=found[:most], more=len(found) > most)

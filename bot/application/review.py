@@ -75,27 +75,30 @@ class Reviewer:
     def review(self, values: Mapping[str, Any], token: SecretStr, *, within: float = 0) -> Reviewed:
         """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 
-        `values` has JobRequest's fields. No service is asked, and a review takes well under a millisecond; only where
-        there are mistakes, BOSS is asked about the other fields, for `within` seconds at most.
+        `values` has JobRequest's fields; a mistake in an option is told by the option's name. No service is asked, and
+        a review takes well under a millisecond; only where there are mistakes, BOSS is asked about the other fields,
+        for `within` seconds at most.
         """
-        reading = read(values)
-        request, box, errors = reading.request, reading.box, dict(reading.errors)
+        pipeline = self._catalog.get(str(values.get("pipeline") or "").strip())
+        options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
+        reading = read({**values, "options": options})
+        request, box, errors = reading.request, reading.box, {**reading.errors, **wrong}
         if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
         address = str(values.get("email") or "").strip()
         problem = self._addresses.missing(address) or self._addresses.outside(address)
         if "email" not in errors and problem:
             errors["email"] = problem
-        pipeline = self._catalog.get(request.pipeline if request else str(values.get("pipeline") or "").strip())
         if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
             errors["pipeline"] = problem
         large = {}
         if pipeline and box:
-            large = checks.too_large(pipeline, box, per_voxel=pipeline.channels, max_bytes=self._max_bytes)
+            read_at_least = checks.channels_read(pipeline, options)
+            large = checks.too_large(pipeline, box, per_voxel=read_at_least, max_bytes=self._max_bytes, options=options)
         if errors or large or request is None or pipeline is None or box is None:
             shown, refused = self._shown(values, errors, token, within=within)
             if shown:  # it knows better than `large`
-                large = checks.against(reading.sides, pipeline, shown, max_bytes=self._max_bytes)
+                large = checks.against(reading.sides, pipeline, shown, options=options, max_bytes=self._max_bytes)
             raise InvalidRequest(errors | refused | large)
         return Reviewed(request=request, pipeline=pipeline, box=box, token=token)
 
@@ -152,15 +155,17 @@ class Reviewer:
     def _answered(
         self, reviewed: Reviewed, experiment: Experiment | None, *, until: float, whole: bool = False
     ) -> Answered:
-        pipeline, voxels = reviewed.pipeline, reviewed.box.voxels
+        pipeline, voxels, options = reviewed.pipeline, reviewed.box.voxels, reviewed.request.options
         if experiment and (
-            errors := checks.against(reviewed.box.sides, pipeline, experiment, max_bytes=self._max_bytes)
+            errors := checks.against(
+                reviewed.box.sides, pipeline, experiment, options=options, max_bytes=self._max_bytes
+            )
         ):
             raise InvalidRequest(errors)
-        per_voxel, known = checks.bytes_per_voxel(pipeline, experiment)
+        per_voxel, known = checks.bytes_per_voxel(pipeline, experiment, options)
         if whole and not known:
             raise Unavailable("BOSS did not tell the data types of all channels.")
-        widest = per_voxel if known else checks.WIDEST * pipeline.channels
+        widest = per_voxel if known else checks.WIDEST * checks.channels_read(pipeline, options)
         return Answered(
             readable=experiment is not None,
             checked=experiment is not None and known,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from bot.application.ledger import MAX_REASON, Ledger
 from bot.domain import words
@@ -31,6 +31,7 @@ class Stalls:
         """`admins` get a direct message for each outage, and one when it is over."""
         self._ledger = ledger
         self._database = ledger.database
+        self._ages = ledger.ages
         self._admins = tuple(admins)
 
     @contextmanager
@@ -62,19 +63,22 @@ class Stalls:
                     continue
                 change.set(stalled_since=None, stalled="", stalled_told=False)
                 if job.stalled_told:
-                    change.note(f"It goes on: there is an answer again, after {_lasted(job, change.at)}.")
+                    change.note(f"It goes on: there is an answer again, after {self._lasted(job)}.")
                     change.show()
 
     def look(self) -> None:
         """Tell whoever is to be told by now; to be called by one process at a time. Raises Unavailable."""
         with self._database.read() as transaction:
-            due = transaction.jobs.stalled(before=self._ledger.clock() - PATIENCE)
+            stalled = transaction.jobs.stalled()
             lasting = transaction.outages.lasting()
+            due = [job_id for job_id, since in stalled if self._ages.of(job_id, since) >= PATIENCE]
             over = lasting is not None and not due and not transaction.jobs.any_told_to_be_stalled()
         for job_id in due:
             self._tell(job_id)
-        if lasting and over:
-            self._end(lasting)
+        if lasting:
+            lasted = self._ages.of(_LOCK, lasting.began_at)
+            if over:
+                self._end(lasting, lasted)
 
     def _tell(self, job_id: str) -> None:
         with self._ledger.change(job_id) as change:
@@ -84,25 +88,27 @@ class Stalls:
             change.set(stalled_told=True)
             told = " The admins of NOMADS are told." if self._admins else ""
             change.note(
-                f"It waits, for {_lasted(job, change.at)} by now: {job.stalled}. It goes on by itself once there is an "
+                f"It waits, for {self._lasted(job)} by now: {job.stalled}. It goes on by itself once there is an "
                 f"answer.{told}"
             )
             change.show()
             change.transaction.advisory_lock(_LOCK)
             if change.transaction.outages.lasting() is None:
                 log.error("Compute does not answer: %s", job.stalled)
-                number = change.transaction.outages.begin(job_id, at=job.stalled_since, why=job.stalled)
+                began = change.at - self._ages.of(job_id, job.stalled_since)
+                self._ages.of(_LOCK, began)  # its age is known from here on
+                number = change.transaction.outages.begin(job_id, at=began, why=job.stalled)
                 for admin in self._admins:
                     change.enqueue(Kind.NOTICE, f"{number} {_BEGUN} {admin}")
 
-    def _end(self, outage: Outage) -> None:
+    def _end(self, outage: Outage, lasted: timedelta) -> None:
         with self._ledger.change(outage.job_id) as change:
             change.transaction.advisory_lock(_LOCK)
             now = change.transaction.outages.lasting()
             if now is None or now.number != outage.number or change.transaction.jobs.any_told_to_be_stalled():
                 return
             log.warning("Compute answers again.")
-            change.transaction.outages.end(outage.number, at=change.at)
+            change.transaction.outages.end(outage.number, at=outage.began_at + lasted)
             for admin in self._admins:
                 change.enqueue(Kind.NOTICE, f"{outage.number} {_OVER} {admin}")
 
@@ -121,6 +127,5 @@ class Stalls:
             "tells more."
         )
 
-
-def _lasted(job: Job, at: datetime) -> str:
-    return words.duration(at - (job.stalled_since or at))
+    def _lasted(self, job: Job) -> str:
+        return words.duration(self._ages.of(job.id, job.stalled_since) if job.stalled_since else timedelta())

@@ -22,6 +22,8 @@ from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
 
+RETRIED = "Job {} was tried again already, by somebody else; “Edit and rerun” runs it again as yours."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retried:
@@ -37,11 +39,13 @@ class Retried:
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """What a person has to type for a retry (a token, a mail address), since it is not known."""
+    """What a person has to type for a retry (a token, a mail address), since it is not known, or has to agree to."""
 
     job: Job
     token: bool
     email: bool
+    doubt: str = ""
+    """Why the retry would fail again with nothing changed, and what to do; empty: nothing has to be agreed to."""
 
 
 class Steering:
@@ -101,20 +105,28 @@ class Steering:
         return job
 
     def retry(
-        self, job_id: str, *, actor: str, token: SecretStr | None = None, email: str = "", within: float = 0
+        self,
+        job_id: str,
+        *,
+        actor: str,
+        token: SecretStr | None = None,
+        email: str = "",
+        anyway: bool = False,
+        within: float = 0,
     ) -> Retried | Needed:
         """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
 
         The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
-        actor's own. Returns Needed where either is missing. BOSS is asked about a typed token for `within` seconds at
-        most; a token that BOSS refuses spends no retry. Raises UnknownJob, NotYours, TooLate, AlreadyRunning,
-        InvalidRequest, Unavailable, and NomadsError where the job's channel cannot be posted to, or the actor is not in
-        it, or another job that the actor may not see does the same.
+        actor's own. Returns Needed where either is missing, and, unless `anyway`, where the job would fail again with
+        nothing changed: somebody may have mended the cause since, which nobody but the actor can know. BOSS is asked
+        about a typed token for `within` seconds at most; a token that BOSS refuses spends no retry. Raises UnknownJob,
+        NotYours, TooLate, AlreadyRunning, InvalidRequest, Unavailable, and NomadsError where the job's channel cannot
+        be posted to, or the actor is not in it, or another job that the actor may not see does the same.
         """
         until, typed = time.monotonic() + within, bool(token and token.get_secret_value())
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:
-            return Retried(job=self._queries.find(job.retried_as), before=job, already=True)
+            return self._retried(job, self._queries.find(job.retried_as), actor=actor, already=True)
         if job.request.channel:
             said = self._access.posting(actor, job.request.channel, again=True)(PATIENCE)
             if said.trouble:
@@ -123,8 +135,9 @@ class Steering:
         known = "" if email else self._mail_for(job, actor)
         email = email or ("" if self._addresses.trouble(known) else known)  # an address without mail is asked for anew
         addressed = bool(email) or not self._addresses.on
-        if token is None or not addressed:
-            return Needed(job=job, token=token is None, email=not addressed)
+        doubt = "" if anyway else job.doubt
+        if token is None or not addressed or doubt:
+            return Needed(job=job, token=token is None, email=not addressed, doubt=doubt)
         left = max(LEAST_SECONDS, until - time.monotonic()) if typed and within else 0
         try:
             again = self._submission.accept_retry(job, actor=actor, token=token, email=email, within=left)
@@ -132,7 +145,13 @@ class Steering:
             if self._access.may_see(actor, found.job):
                 raise
             raise NomadsError(ANOTHER_RUNS) from None
-        return Retried(job=again, before=job, already=False)
+        return self._retried(job, again, actor=actor, already=False)
+
+    def _retried(self, job: Job, again: Job, *, actor: str, already: bool) -> Retried:
+        """The outcome, where the actor may see the new attempt; raises TooLate where they may not: it is another's."""
+        if not self._access.may_see(actor, again):
+            raise TooLate(RETRIED.format(job.id))
+        return Retried(job=again, before=job, already=already)
 
     def _mail_for(self, job: Job, actor: str) -> str:
         own = actor == job.actor or actor.startswith(TERMINAL)

@@ -22,6 +22,7 @@ from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
+from bot.domain.checks import channels_read
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
 from bot.domain.job import AlreadyRunning, Expected, Job, Transition
@@ -238,7 +239,7 @@ class Submission:
             if known := self._taken(key):
                 return known
             raise
-        size = reviewed.pipeline.channels * reviewed.box.voxels
+        size = channels_read(reviewed.pipeline, reviewed.request.options) * reviewed.box.voxels
         proposal = Proposal(
             reviewed=reviewed,
             answered=Answered(readable=False, checked=False, size=size, largest=size),

@@ -66,6 +66,7 @@ class Visits:
         return ResultsPage(
             job=job,
             pipeline_title=pipeline.title if pipeline else job.request.pipeline,
+            options=self._catalog.told_options(job.request),
             files=[self._shared(job, file) for file in found[:MOST]],
             more=max(0, len(found) - MOST),
             report=REPORT if REPORT in names else "",

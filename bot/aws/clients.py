@@ -114,6 +114,8 @@ _BAD_TIMES = ("expired", "clock", "request time", "current time", "signature")
 """Words in AWS's text by which access is denied for the time or the signature of a request, not for a missing right."""
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 """Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
+_REQUEST_IDS = ("x-amz-request-id", "x-amzn-requestid")
+"""Headers in which AWS's services name a request: S3 the first, others the second."""
 _ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NoSuchUpload", "ResourceNotFoundException"})
 
 
@@ -171,6 +173,12 @@ class Clients:
             return None
         lasts = bisect_left(range(WEEK), True, key=lambda seconds: bool(credentials.refresh_needed(seconds + 1)))
         return at.replace(microsecond=0) + timedelta(seconds=lasts)
+
+    @property
+    def untold_end(self) -> bool:
+        """Whether the credentials in use are temporary ones that tell no end, such as keys that were set by hand."""
+        credentials: Any = self.session.get_credentials()
+        return bool(getattr(credentials, "token", None)) and not hasattr(credentials, "refresh_needed")
 
     @property
     def console(self) -> str:
@@ -270,9 +278,10 @@ def translated(what: str, *, quiet: bool = False) -> Iterator[None]:
 
     AWS's own words follow unless `quiet`, which calls with a secret set, since AWS might quote the secret.
 
-    A refusal (Refused, NotFound) is an error answer with a code of _REFUSALS or _ABSENT, or a request that botocore
-    itself refuses to send. Everything else is in doubt: unknown codes, credentials or a clock that are wrong just now,
-    throttling, 5xx, what a proxy answers, and no answer. Of these, Unanswered says that AWS may have done its work.
+    A refusal (Refused, NotFound) is an error answer with a code of _REFUSALS or _ABSENT, a 403 or 404 to a HEAD request
+    with AWS's id of the request, or a request that botocore itself refuses to send. Everything else is in doubt:
+    unknown codes, credentials or a clock that are wrong just now, throttling, 5xx, what a proxy answers, and no answer.
+    Of these, Unanswered says that AWS may have done its work.
     """
     try:
         yield
@@ -348,12 +357,20 @@ def _answer(response: Any, what: str, *, quiet: bool, operation: str) -> NomadsE
     if code in _CREDENTIALS or (code in _DENIED and any(word in said.lower() for word in _BAD_TIMES)):
         return Unavailable(text)
     if operation.startswith("Head") and status in (403, 404):  # such an answer has no body, and so no code
+        if not _named(metadata):
+            return Unanswered(f"{what}: an answer was not AWS's own (HTTP status {status}).")
         return NotFound(text) if status == 404 else Refused(text)
     if code in _ABSENT:
         return NotFound(text)
     if code in _DENIED:
         return Denied(text)
     return Refused(text) if code in _REFUSALS else Unanswered(text)
+
+
+def _named(metadata: Mapping[str, Any]) -> bool:
+    """Whether the answer has the id that AWS gives to each request: a proxy's answer has none."""
+    headers = metadata.get("HTTPHeaders", {})
+    return any(headers.get(name) for name in _REQUEST_IDS)
 
 
 def _expect_json(response_dict: dict[str, Any], **_: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bot.settings import Json
+
 BatchName = Annotated[
     str,
     Field(
@@ -24,6 +26,7 @@ RoleArn = Annotated[
         description="the ARN of a role, such as arn:aws:iam::123456789012:role/nomads",
     ),
 ]
+Texts = Annotated[tuple[str, ...], Json]
 
 LOG_DAYS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
@@ -36,7 +39,12 @@ class AwsConfig(BaseSettings):
     """Names and places in the AWS account; credentials come from boto3's usual chain."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NOMADS_AWS_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="NOMADS_AWS_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        enable_decoding=False,
     )
 
     region: str = ""
@@ -65,15 +73,15 @@ class AwsConfig(BaseSettings):
     job_role: RoleArn = ""
     """The role of the program: it writes results to the bucket."""
 
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    instance_types: tuple[str, ...] = ()
+    subnets: Texts = ()
+    security_groups: Texts = ()
+    instance_types: Texts = ()
     """Such as `["m7i", "r7i.2xlarge"]`, or `["optimal"]`: AWS Batch chooses."""
     instance_role: str = ""
     """The instance profile of the machines, by name or ARN."""
     service_role: RoleArn = ""
     """Empty: AWS Batch's own service-linked role."""
-    max_vcpus: Annotated[int, Field(ge=1)] = 64
+    max_vcpus: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """The most virtual processors that may run, and cost, at once."""
     spot: bool = False
     """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
@@ -89,16 +97,16 @@ class AwsConfig(BaseSettings):
             description="the name of a log group: letters, digits and . - _ / #, 512 at most",
         ),
     ] = "/aws/batch/job"
-    log_days: Annotated[int, Field(ge=1)] = 90
+    log_days: Annotated[int, Field(ge=1, le=100_000)] = 90
     """Days that the log group retains its lines; one of LOG_DAYS."""
     link_lifetime: Annotated[int, Field(ge=60, le=604_800)] = 604_800
     """Seconds a link to a result works; AWS takes at most seven days."""
 
-    tries: Annotated[int, Field(ge=1)] = 4
+    tries: Annotated[int, Field(ge=1, le=20)] = 4
     """Tries of one call to AWS, at growing intervals, before AWS counts as unavailable."""
-    connect_timeout: Annotated[float, Field(gt=0)] = 5
+    connect_timeout: Annotated[float, Field(gt=0, le=300)] = 5
     """Seconds to wait for a connection."""
-    read_timeout: Annotated[float, Field(gt=0)] = 20
+    read_timeout: Annotated[float, Field(gt=0, le=900)] = 20
     """Seconds to wait for an answer, or for the next part of it."""
 
     def missing_to_run(self) -> list[str]:

@@ -147,23 +147,14 @@ class Doctor:
 
     def queue(self) -> str:
         """Queue and machines are enabled and valid, and the queue gives up jobs that cannot start."""
-        findings, config = Findings(), self._config
-        absent = "There is no {}. Run nomads provision."
+        findings, guards = Findings(), self._guards
         with findings.look("batch:DescribeJobQueues"):
-            found = self._guards.queue()
-            if found is None:
-                findings.wrong.append(absent.format(f"queue {config.queue}"))
-            else:
-                findings.valid(f"queue {config.queue}", found)
-                findings.add(self._guards.queue_state(found))
-                findings.add(self._guards.queue_limits(found))
+            if found := findings.valid(f"queue {self._config.queue}", guards.queue()):
+                findings.add(guards.queue_state(found))
+                findings.add(guards.queue_limits(found))
         with findings.look("batch:DescribeComputeEnvironments"):
-            found = self._guards.machines()
-            if found is None:
-                findings.wrong.append(absent.format(f"compute environment {config.compute_environment}"))
-            else:
-                findings.valid(f"compute environment {config.compute_environment}", found)
-                findings.add(self._guards.machines_state(found))
+            if found := findings.valid(f"compute environment {self._config.compute_environment}", guards.machines()):
+                findings.add(guards.machines_state(found))
         return findings.verdict()
 
     def definitions(self) -> str:
@@ -243,11 +234,14 @@ class Findings:
         advice = "Run nomads provision." if guard.mend else guard.advice
         self.wrong.extend(f"{guard.of}: {text}. {advice}" for text in guard.wrong)
 
-    def valid(self, what: str, found: Mapping[str, Any]) -> None:
-        """A resource of AWS Batch has to be VALID."""
-        if found["status"] != "VALID":
+    def valid(self, what: str, found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """A resource of AWS Batch has to be there, and VALID. Returns the resource."""
+        if found is None:
+            self.wrong.append(f"There is no {what}. Run nomads provision.")
+        elif found["status"] != "VALID":
             reason = found.get("statusReason") or "AWS gives no reason"
             self.wrong.append(f"The {what} is {found['status']}: {reason}. Mend it in the AWS Batch console.")
+        return found
 
     def trusted(self, role: Mapping[str, Any], service: str) -> None:
         """A role has to trust the service that takes it."""

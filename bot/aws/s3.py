@@ -14,6 +14,8 @@ from bot.domain.results import Link, Opened, ResultFile, shown_as
 
 PART = 8 * 2**20
 """Bytes of one part of a long file; S3 takes 10,000 parts."""
+LONGEST_SESSION = 36 * 3600
+"""Seconds that temporary keys last at most (API reference of STS, GetSessionToken)."""
 REDIRECT = 300
 """Seconds for which an address works to which the bot sends a browser."""
 
@@ -22,8 +24,8 @@ class S3Results:
     """The port Results in one bucket. Links are signed: whoever has one may read one file until the link expires.
 
     A file is absent where S3 answers NoSuchKey; a refusal is any other code that S3 documents as the caller's mistake
-    (see `translated`). A 404 or 403 without such a code, a list or a file that does not come as S3 sends it, and no
-    answer are in doubt.
+    (see `translated`). Answers to HEAD have no code: AWS's id of the request shows that they are S3's. A 404 or
+    403 without code and id, a list or a file that does not come as S3 sends it, and no answer are in doubt.
     """
 
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
@@ -64,6 +66,7 @@ class S3Results:
         key = _key(folder, name)
         with translated(f"S3 did not give the result {name}"):
             answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
+            wanted(answer, "ETag")
         return Opened(answer["ContentLength"], _Body(answer["Body"], name))
 
     def link(self, folder: str, name: str) -> Link:
@@ -74,7 +77,7 @@ class S3Results:
         """A signed address of one file for REDIRECT seconds, shown or saved by its name. Raises NotFound."""
         key = _key(folder, name)
         with translated(f"S3 did not give the result {name}"):
-            self._clients.s3.head_object(Bucket=self._bucket, Key=key)
+            wanted(self._clients.s3.head_object(Bucket=self._bucket, Key=key), "ETag")
         kind = shown_as(name)
         saved = f"attachment; filename*=utf-8''{quote(name.rpartition('/')[2], safe='')}"
         return self._signed(
@@ -86,8 +89,13 @@ class S3Results:
         )
 
     def _signed(self, key: str, *, seconds: int, **more: str) -> Link:
-        """The signed address. It ends with the signature, or with the credentials where they end before."""
+        """The signed address. It ends with the signature, or with the credentials where they end before.
+
+        Credentials that tell no end have one within LONGEST_SESSION all the same.
+        """
         with translated("S3 could not sign a link"):
+            untold = self._clients.untold_end
+            seconds = min(seconds, LONGEST_SESSION) if untold else seconds
             before = self._clients.credentials_end()
             # Signed for this second or a later one, so the end told errs on the early side.
             expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds - 1)
@@ -95,7 +103,7 @@ class S3Results:
                 "get_object", Params={"Bucket": self._bucket, "Key": key, **more}, ExpiresIn=seconds
             )
             after = self._clients.credentials_end()  # another thread may have renewed them meanwhile
-        return Link(url=url, expires=min(end for end in (expires, before, after) if end))
+        return Link(url=url, expires=min(end for end in (expires, before, after) if end), at_latest=untold)
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write a file, in parts if it is long, with one part in memory at a time. A `.txt` is served as UTF-8."""

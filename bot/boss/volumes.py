@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from bot.domain import words
 from bot.domain.errors import NomadsError, Refused, Unavailable
+from bot.domain.urls import origin
 from bot.domain.volume import (
     Channel,
     Experiment,
@@ -72,7 +73,6 @@ LONGEST_TROUBLE = 60.0
 """Seconds for which a failure is cached at most, whatever Retry-After asks for: forms would stay without names."""
 _CLOSING_SECONDS = 1.0
 
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _COLLECTIONS = "/v1/collection//"  # two slashes, as BOSS's own client asks
 
 
@@ -614,24 +614,7 @@ def _path(collection: str, *within: str) -> str:
 
 
 def _origin(host: str) -> str:
-    """`scheme://host` or `scheme://host:port` of a host name or URL. Raises NomadsError."""
-    url = host if "://" in host else f"https://{host}"
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    name = parts.hostname or ""
-    if (
-        usual is None
-        or not _HOST.fullmatch(name)
-        or "@" in parts.netloc
-        or parts.path.strip("/")
-        or parts.query
-        or parts.fragment
-    ):
-        raise NomadsError(
-            "NOMADS_BOSS_HOST: write a host name such as api.bossdb.io, or a URL such as http://host:8000."
-        )
-    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, usual) else "")
+        return origin(host)
+    except ValueError as error:
+        raise NomadsError(f"NOMADS_BOSS_HOST: {error}.") from None

@@ -8,14 +8,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
+from bot.domain.options import MAX_OPTIONS, Option, no_such_option
+from bot.domain.request import JobRequest
 from bot.domain.volume import Box
 from contract import channels
 
 MIB = 2**20
+YEAR = 365 * 24 * 3600
+"""Seconds."""
+LARGEST_MEMORY = 10**8
+"""MiB: more than any machine has, and no more than AWS Batch can be asked for."""
+LARGEST_BOX = 10**15
+"""Voxels: at a year for each gigavoxel, that is still a time that can be told."""
 _NAME = "lower-case letters, digits and dashes, 63 at most, that begin with a letter or digit"
 
 
@@ -24,7 +32,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    voxels: Annotated[int | None, Field(gt=0)] = None
+    voxels: Annotated[int | None, Field(gt=0, le=LARGEST_BOX)] = None
     """Voxels of the largest box; None: only the installation's limit in bytes holds."""
 
 
@@ -34,7 +42,7 @@ class Pipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description=_NAME)]
-    title: Annotated[str, Field(max_length=75)]
+    title: Annotated[str, Field(min_length=1, max_length=75)]
     description: Annotated[str, Field(max_length=300)]
     version: str = "1"
     image: str = ""
@@ -43,22 +51,55 @@ class Pipeline(BaseModel):
     """The program, without the request's arguments; empty: the pipeline cannot run at all yet."""
     contract: Literal["2018", "1"] = "1"
     """`2018`: takes `--token` and no `--results-uri`."""
-    cpu: Annotated[float, Field(gt=0)] = 1
-    memory: Annotated[int, Field(gt=0)] = 2048
+    cpu: Annotated[float, Field(gt=0, le=1024)] = 1
+    memory: Annotated[int, Field(gt=0, le=LARGEST_MEMORY)] = 2048
     """MiB, whatever the box."""
-    memory_per_voxel: Annotated[float, Field(ge=0)] = 0
+    memory_per_voxel: Annotated[float, Field(ge=0, le=MIB)] = 0
     """Bytes on top for every voxel of the box."""
-    seconds: Annotated[float, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0, le=YEAR)] = 0
     """Estimated seconds of any run, used until this installation's own runs give an estimate; 0: unknown."""
-    seconds_per_gigavoxel: Annotated[float, Field(ge=0)] = 0
+    seconds_per_gigavoxel: Annotated[float, Field(ge=0, le=YEAR)] = 0
     """Estimated seconds on top for every 10^9 voxels."""
-    timeout: Annotated[int, Field(ge=60)] = 3600
+    timeout: Annotated[int, Field(ge=60, le=YEAR)] = 3600
     """Seconds; AWS Batch takes no less than 60."""
     roles: Annotated[
         dict[str, tuple[str, ...]], Field(description='a table of lists of text, such as postsynaptic = ["psd"]')
     ] = {}
     """Channel role to the parts of channel names that fill it, such as postsynaptic = ["psd"]."""
+    options: Annotated[tuple[Option, ...], Field(description="a list of tables, each [[options]]")] = ()
+    """What a person may set beside the box, in the order in which it is asked for."""
     limits: Limits = Limits()
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, declared: tuple[Option, ...], info: ValidationInfo) -> tuple[Option, ...]:
+        if declared and info.data.get("contract") == "2018":
+            raise ValueError("a program of 2018 takes no options")
+        if len(declared) > MAX_OPTIONS:
+            raise ValueError(f"there are {len(declared)} options; a form has room for {MAX_OPTIONS}")
+        names = [option.name for option in declared]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two options are named {twice}")
+        return declared
+
+    def read_options(self, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """What a person typed, by the option's name: the values that differ from their defaults, and every mistake.
+
+        Values are as `Option.read` returns them, in the order of the options; mistakes are in words for the person.
+        """
+        values: dict[str, str] = {}
+        known = {option.name: option for option in self.options}
+        gone = [name for name, text in typed.items() if name not in known and text.strip()]
+        errors = {name: no_such_option(name, self.options, self.name) for name in gone}
+        for name, option in known.items():
+            try:
+                value = option.read(typed.get(name, ""))
+            except ValueError as error:
+                errors[name] = str(error)
+            else:
+                if value != option.initial:
+                    values[name] = value
+        return values, errors
 
     def memory_for(self, box: Box) -> int:
         """MiB a run on that box needs."""
@@ -101,12 +142,18 @@ class Catalog:
         """
         images = images or {}
         found: dict[str, Pipeline] = {}
-        for path in sorted(folder.glob("*/pipeline.toml")):
+        try:
+            paths = sorted(folder.glob("*/pipeline.toml"))
+        except OSError as error:
+            raise NomadsError(f"The folder of pipelines cannot be read: {error.strerror}.") from None
+        for path in paths:
             where = path.relative_to(folder.parent)
+            written: dict[str, object] = {}
             try:
-                entry = Pipeline.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+                written = tomllib.loads(path.read_text(encoding="utf-8"))
+                entry = Pipeline.model_validate(written)
             except ValidationError as error:
-                wrong = [f"{where}: {field}: {said}" for field, said in mistakes(error, Pipeline)]
+                wrong = [f"{where}: {field}: {said}" for field, said in mistakes(error, Pipeline, written)]
                 raise NomadsError("\n".join(wrong)) from None
             except tomllib.TOMLDecodeError as error:
                 raise NomadsError(f"{where}: this is no TOML: {error}.") from None
@@ -124,3 +171,9 @@ class Catalog:
     def get(self, name: str) -> Pipeline | None:
         """The pipeline of that name, if it is on offer."""
         return self._pipelines.get(name)
+
+    def told_options(self, request: JobRequest) -> list[tuple[str, str]]:
+        """Title and value of each option that the request sets; an option that is gone has its name for a title."""
+        pipeline = self.get(request.pipeline)
+        titles = {option.name: option.title for option in pipeline.options} if pipeline else {}
+        return [(titles.get(name, name), value.replace(",", ", ")) for name, value in request.options.items()]

@@ -9,6 +9,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bot.domain import words
 from bot.domain.catalog import Pipeline
@@ -16,15 +17,20 @@ from bot.domain.job import Expected
 from bot.domain.volume import Box, Channel, Experiment, Range
 from contract import channels
 from contract.masking import is_token
-from contract.names import short
+from contract.names import quoted, short
 from contract.units import READABLE
 
 WIDEST = 8
 """Bytes of the deepest voxel that programs read."""
 ENOUGH = 5
 """Runs of this installation from which estimates are learned; with fewer, the catalogue estimates."""
+LONGEST = 1e10
+"""Seconds, three centuries: an estimate of more is told as that."""
 NAMES = 6
 """Channels that an error names, whatever they are called."""
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+"""The options of a request that leaves all of them at their defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,13 @@ def token_problem(token: str) -> str:
 
 
 def too_large(
-    pipeline: Pipeline, box: Box, *, per_voxel: int, max_bytes: int, experiment: Experiment | None = None
+    pipeline: Pipeline,
+    box: Box,
+    *,
+    per_voxel: int,
+    max_bytes: int,
+    experiment: Experiment | None = None,
+    options: Mapping[str, str] = NO_OPTIONS,
 ) -> dict[str, str]:
     """The error of a box that is larger than a job may read, at `per_voxel` bytes a voxel, by field; empty if it fits.
 
@@ -63,7 +75,7 @@ def too_large(
     longest = max("xyz", key=lambda axis: len(getattr(box, axis)))
     return {
         longest: f"This box is {words.size(box.voxels * per_voxel)}:"
-        f" {words.count(box.voxels)} voxels in {pipeline.channels} channels; {limit}."
+        f" {words.count(box.voxels)} voxels in {channels_read(pipeline, options)} channels; {limit}."
         f" {_fitting(box, most, experiment)}"
     }
 
@@ -78,21 +90,33 @@ def _fitting(box: Box, most: int, experiment: Experiment | None) -> str:
     return f"{which}: x {fits.x}; y {fits.y}; z {fits.z}."
 
 
-def bytes_per_voxel(pipeline: Pipeline, experiment: Experiment | None) -> tuple[int, bool]:
+def channels_read(pipeline: Pipeline, options: Mapping[str, str]) -> int:
+    """How many channels a run with these options reads, as far as that is known without the experiment."""
+    return pipeline.channels + len(_named(pipeline, options))
+
+
+def bytes_per_voxel(
+    pipeline: Pipeline, experiment: Experiment | None, options: Mapping[str, str] = NO_OPTIONS
+) -> tuple[int, bool]:
     """Bytes a run reads for each voxel of its box, and whether every data type is known; an unknown one counts 1."""
     if experiment is None:
-        return pipeline.channels, False
-    types = [channel.bytes for channel in _read(pipeline, experiment)]
+        return channels_read(pipeline, options), False
+    types = [channel.bytes for channel in _read(pipeline, experiment, options)]
     return max(1, sum(size or 1 for size in types)), all(types)
 
 
 def against(
-    sides: Mapping[str, Range], pipeline: Pipeline | None, experiment: Experiment, *, max_bytes: int
+    sides: Mapping[str, Range],
+    pipeline: Pipeline | None,
+    experiment: Experiment,
+    *,
+    max_bytes: int,
+    options: Mapping[str, str] = NO_OPTIONS,
 ) -> dict[str, str]:
-    """Every mistake that the experiment shows, by field; empty where a run on the box of these sides fits it.
+    """Every mistake that the experiment shows, by field or option; empty where a run on the box of these sides fits it.
 
     `sides` are the ranges by axis, as far as they are known, and `pipeline` is None where it is not known: what is not
-    known is not checked.
+    known is not checked. `options` are the request's.
     """
     errors: dict[str, str] = {}
     for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True):
@@ -102,9 +126,17 @@ def against(
         return errors
     if problem := _channels_problem(pipeline, experiment):
         errors["experiment"] = problem
+    errors |= _options_problems(pipeline, experiment, options)
     if len(sides) == len(experiment.bounds):
-        per_voxel, _ = bytes_per_voxel(pipeline, experiment)
-        found = too_large(pipeline, Box(**sides), per_voxel=per_voxel, max_bytes=max_bytes, experiment=experiment)
+        per_voxel, _ = bytes_per_voxel(pipeline, experiment, options)
+        found = too_large(
+            pipeline,
+            Box(**sides),
+            per_voxel=per_voxel,
+            max_bytes=max_bytes,
+            experiment=experiment,
+            options=options,
+        )
         errors |= {axis: f"{errors[axis]} {text}" if axis in errors else text for axis, text in found.items()}
     return errors
 
@@ -120,10 +152,31 @@ def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
         there = _there(names, [part for parts in pipeline.roles.values() for part in parts])
         own = f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}"
         return f"{own}; this experiment has {there}."
-    for channel in _read(pipeline, experiment):
+    return _unreadable(_read(pipeline, experiment, NO_OPTIONS))
+
+
+def _unreadable(read: Sequence[Channel]) -> str:
+    for channel in read:
         if channel.datatype and channel.bytes is None:
             return f"The channel {channel.name} is {channel.datatype}; {READABLE}."
     return ""
+
+
+def _options_problems(pipeline: Pipeline, experiment: Experiment, options: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with the channels that options name, by the option's name."""
+    there = {channel.name: channel for channel in experiment.channels}
+    errors: dict[str, str] = {}
+    for option in pipeline.options:
+        named = option.channels(options.get(option.name, ""))
+        missing = next((name for name in named if name not in there), None)
+        if missing is not None:
+            near = words.alike(missing, there)
+            meant = f"did you mean {' or '.join(quoted(name) for name in near)}?" if near else ""
+            has = f"it has {_there(list(there), named)}."
+            errors[option.name] = f"This experiment has no channel {quoted(missing)}; {meant or has}"
+        elif problem := _unreadable([there[name] for name in named]):
+            errors[option.name] = problem
+    return errors
 
 
 def _there(names: Sequence[str], parts: Sequence[str]) -> str:
@@ -136,8 +189,14 @@ def _there(names: Sequence[str], parts: Sequence[str]) -> str:
     return f"{words.count(len(names))} channels, {like}"
 
 
-def _read(pipeline: Pipeline, experiment: Experiment) -> list[Channel]:
+def _named(pipeline: Pipeline, options: Mapping[str, str]) -> set[str]:
+    """The channels that the options name."""
+    return {name for option in pipeline.options for name in option.channels(options.get(option.name, ""))}
+
+
+def _read(pipeline: Pipeline, experiment: Experiment, options: Mapping[str, str]) -> list[Channel]:
     chosen = set(pipeline.choose([channel.name for channel in experiment.channels]).values())
+    chosen |= _named(pipeline, options)
     return [channel for channel in experiment.channels if channel.name in chosen]
 
 
@@ -155,6 +214,7 @@ def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], pr
         seconds = longest = pipeline.seconds + pipeline.seconds_per_gigavoxel * gigavoxels
     if not seconds:
         return None
+    seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
     memory = pipeline.memory_for(box) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
     return Expected(seconds, longest, price or None, prices.currency)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @cache
 def template(path: Path) -> Template:
-    """The Jinja2 template in that file; a name without a value is an error."""
+    """The Jinja2 template in that file, which may extend one of its folder; a name without a value is an error."""
     import jinja2  # a twentieth of a second, which most commands need not spend
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(path.read_text(encoding="utf-8"))
+    loader = jinja2.FileSystemLoader(path.parent)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(path.name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
+from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
@@ -18,8 +21,12 @@ from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, Progress
 
+UNREAD = "Ended without results that can be read"
+"""What people read of a job that SUCCEEDED, in place of its state, where its results tell nothing."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
+_AGES = 100_000
+"""Ages that are known at once: several for each of the jobs that compute has."""
 MAX_FOLDER = 240
 """The longest results folder's name; file systems take 255 bytes."""
 
@@ -147,12 +154,20 @@ class Job(BaseModel):
     def retryable(self) -> bool:
         """Whether a retry makes sense: the job ended without success, for a cause that may pass, and once."""
         missed = self.ended and self.state is not JobState.SUCCEEDED
-        return missed and self.retried_as is None and (self.state is not JobState.FAILED or self.cause.passing)
+        return missed and self.retried_as is None and not self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """Why the same, tried again with nothing changed, would fail again, and what to do; empty: it may succeed."""
+        if self.state is not JobState.FAILED or self.cause.passing:
+            return ""
+        reason = self.reason.rstrip(".") or "no reason is known"
+        return f"Job {self.id} would fail again with nothing changed: {reason}. {self.advice}"
 
     @property
     def turned_down(self) -> bool:
-        """Whether the request itself was wrong: BOSS said so before the submission, or the program did (exit 2)."""
-        return self.state is JobState.FAILED and self.cause is Cause.REQUEST
+        """Whether what was asked for has to be corrected: the request was wrong, or BOSS refuses it to this token."""
+        return self.state is JobState.FAILED and self.cause in (Cause.REQUEST, Cause.REFUSED)
 
     @property
     def unread(self) -> bool:
@@ -160,10 +175,19 @@ class Job(BaseModel):
         return self.state is JobState.SUCCEEDED and bool(self.reason)
 
     @property
+    def stands(self) -> str:
+        """Its state in plain words."""
+        return UNREAD if self.unread else words.state(self.state).capitalize()
+
+    @property
     def took(self) -> timedelta | None:
-        """How long the program ran; None where it did not run, has not ended, or compute does not know."""
-        known = self.timed and self.started_at and self.finished_at
-        return self.finished_at - self.started_at if known and self.started_at and self.finished_at else None
+        """How long the program ran; None where it did not run, has not ended, or nobody knows.
+
+        Nobody knows where it ended before it started: the clock was set anew meanwhile.
+        """
+        if not (self.timed and self.started_at and self.finished_at):
+            return None
+        return self.finished_at - self.started_at if self.finished_at >= self.started_at else None
 
     def left(self, at: datetime) -> timedelta | None:
         """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
@@ -209,6 +233,8 @@ _ADVICE = {
     Cause.SETUP: "Show this to whoever runs NOMADS: as NOMADS is set up, the job cannot be run.",
     Cause.MACHINE: "Retry it: nothing was wrong with the job.",
     Cause.REQUEST: "Correct the request and submit it again.",
+    Cause.REFUSED: "Submit it again with a token that may read the volume (“Edit and rerun”). If the rights have been "
+    "granted since, retry it: NOMADS asks first.",
     Cause.VOLUME: "If it is the token or its permissions, mend that; otherwise try again later.",
     Cause.PROGRAM: "Retry it; if it fails again, show this to whoever runs NOMADS.",
     Cause.UNKNOWN: "Retry it; if it fails again, show this to whoever runs NOMADS.",
@@ -279,6 +305,31 @@ class Steady:
             self._ahead += max(self._last - at, timedelta())
             self._last = at
             return at + self._ahead
+
+
+class Ages:
+    """How long ago things were whose times are stored, although the clock that wrote the times may be set anew.
+
+    The first look at a time believes the clock, and an age is never negative. From then on ages grow as `ticks` does,
+    whatever the clock says: a look at each turn of a loop is enough. Any number of threads may look.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], *, ticks: Callable[[], float] = time.monotonic) -> None:
+        """`ticks` gives seconds, and never goes back."""
+        self._clock = clock
+        self._ticks = ticks
+        self._begun: LRUCache[tuple[str, datetime], float] = LRUCache(_AGES)
+        self._lock = Lock()
+
+    def of(self, what: str, since: datetime) -> timedelta:
+        """How long ago `since` was; `what` tells apart things that began at the same time."""
+        with self._lock:
+            at = self._ticks()
+            begun = self._begun.get((what, since))
+            if begun is None:
+                begun = at - max(0.0, (self._clock() - since).total_seconds())
+                self._begun[what, since] = begun
+            return timedelta(seconds=at - begun)
 
 
 class AlreadyRunning(NomadsError):

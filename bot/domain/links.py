@@ -73,6 +73,8 @@ class ResultsPage:
 
     job: Job
     pipeline_title: str
+    options: Sequence[tuple[str, str]]
+    """Title and value of each option that the request sets."""
     files: Sequence[SharedFile]
     more: int
     """How many further files there are."""

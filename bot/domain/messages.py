@@ -63,10 +63,16 @@ class Story:
     pipeline_title: str
     size: int
     """Bytes the program reads."""
+    options: Sequence[tuple[str, str]] = ()
+    """Title and value of each option that the request sets."""
     links: Sequence[tuple[str, Link]] = ()
     """Title and address of each result."""
     address: str = ""
     """Where the results folder is looked at; empty: in no browser."""
+    before: str = ""
+    """The job that this one tries again; empty: none, or none that the story's audience may hear of."""
+    after: str = ""
+    """The job that tries this one again; empty: none, or none that the story's audience may hear of."""
     mentions: Sequence[str] = ()
     """The user ids of those whom a reply mentions, so that chat notifies them."""
     helpers: Sequence[str] = ()

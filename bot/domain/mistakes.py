@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -11,19 +11,33 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from bot.domain import words
-from contract.names import quoted
+from contract.names import quoted, short
 
 
-def mistakes(error: ValidationError, kind: type[BaseModel]) -> list[tuple[str, str]]:
+def mistakes(error: ValidationError, kind: type[BaseModel], written: Any = None) -> list[tuple[str, str]]:
     """Every mistake as a field and a sentence: the value, unless the field holds secrets, and what is allowed there.
 
-    A field is named as it was written, a nested one as `limits.voxels`. A field that explains itself (`description`)
-    says what is allowed in its own words; otherwise its type and bounds do.
+    A field is named as it was written, a nested one as `limits.voxels`. An item of a list is named by its `name`, where
+    `written` has one there, and else by its number, from 1. A field that explains itself (`description`) says what is
+    allowed in its own words; otherwise its type and bounds do.
     """
     return [
-        (".".join(map(str, found["loc"])), _sentence(found, _field(kind, found["loc"])))
+        (_place(found["loc"], written), _sentence(found, _field(kind, found["loc"])))
         for found in error.errors(include_url=False)
     ]
+
+
+def _place(where: Sequence[int | str], written: Any) -> str:
+    steps = []
+    for step in where:
+        inner: Any = None
+        if isinstance(written, Mapping | list):
+            inner = written.get(str(step)) if isinstance(written, Mapping) else written[int(step)]
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        named = isinstance(step, int) and isinstance(name, str)
+        steps.append(short(str(name)) if named else str(step + 1) if isinstance(step, int) else step)
+        written = inner
+    return ".".join(steps)
 
 
 def _sentence(found: Any, field: FieldInfo | None) -> str:
@@ -48,6 +62,9 @@ def _field(kind: type[BaseModel], where: Sequence[int | str]) -> FieldInfo | Non
     }
     field = named.get(str(first))
     for inner in _kinds(field.annotation) if field and rest else ():
+        if get_origin(inner) is tuple and rest[1:]:  # a list: its items are numbered
+            inner, *_ = get_args(inner)
+            rest = rest[1:]
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             return _field(inner, rest) or field
     return field
@@ -85,16 +102,20 @@ def _allowed(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         *others, last = map(str, get_args(kind))
         return f"{', '.join(others)} or {last}" if others else last
-    bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "gt", "le", "max_length")
-              if hasattr(one, name)}  # fmt: skip
+    names = ("ge", "gt", "le", "min_length", "max_length")
+    bounds = {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}
     name = _NAMES.get(get_origin(kind) or kind, "a value")
     match bounds:
         case {"ge": low, "le": high}:
             return f"{name} from {low} to {high}"
+        case {"gt": low, "le": high}:
+            return f"{name} above {low}, {high} at most"
         case {"ge": low}:
             return f"{name}, {low} at least"
         case {"gt": low}:
             return f"{name} above {low}"
+        case {"min_length": least, "max_length": most}:
+            return f"{name} of {least} to {words.count(most)} characters"
         case {"max_length": most}:
             return f"{name} of {words.count(most)} characters at most"
     return name

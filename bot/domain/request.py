@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from contract.names import MAX_NAME, short
 
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+DIGEST = 12
+"""Hexadecimal digits that tell requests apart that differ in their options alone."""
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -104,6 +108,8 @@ class JobRequest(BaseModel):
     email: Annotated[str, AfterValidator(_email), Trim] = ""
     """Empty: no mail is sent."""
     channel: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,32}$")] | None = None
+    options: Annotated[dict[str, str], Field(exclude_if=lambda options: not options)] = {}
+    """The pipeline's options that differ from their defaults, as `Option.read` returns them. None: not even stored."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> JobRequest:
@@ -114,9 +120,10 @@ class JobRequest(BaseModel):
         return reading.request
 
     @property
-    def typed(self) -> dict[str, str]:
-        """The request as a person types it, by field."""
-        return {name: str(value) for name in JobRequest.model_fields if (value := getattr(self, name)) is not None}
+    def typed(self) -> dict[str, Any]:
+        """The request as a person types it: a text for each field, and `options`, a text for each option."""
+        texts = {name: str(value) for name in TEXTS if (value := getattr(self, name)) is not None}
+        return {**texts, "options": dict(self.options)} if self.options else texts
 
     @property
     def box(self) -> Box:
@@ -125,9 +132,20 @@ class JobRequest(BaseModel):
 
     @property
     def results_key(self) -> str:
-        """The name of the results folder, formed as the 2018 service did."""
+        """The name of the results, formed as the 2018 service did; with options, and a digest of these at its end.
+
+        Requests with equal keys ask for the same.
+        """
         z, y, x = ((side.start, side.stop) for side in (self.z, self.y, self.x))
-        return names.results_key(self.pipeline, self.collection, self.experiment, z=z, y=y, x=x)
+        key = names.results_key(self.pipeline, self.collection, self.experiment, z=z, y=y, x=x)
+        if not self.options:
+            return key
+        said = json.dumps(self.options, sort_keys=True)
+        return f"{key}_options_{hashlib.sha256(said.encode()).hexdigest()[:DIGEST]}"
+
+
+TEXTS = tuple(name for name in JobRequest.model_fields if name != "options")
+"""The fields that a person types as one text each."""
 
 
 @dataclass(frozen=True)

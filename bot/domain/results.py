@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,13 @@ from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
 
 MAX_COUNT = 10**15
 """The largest count that is believed."""
+
+
+MOST_MISSING = 5
+"""Names that are told of the files that a program announces and does not leave."""
+MAX_MISSING_NAME = 60
+"""Characters that are told of each such name."""
+NOT_THERE = "The program announced files that it did not leave:"
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,36 @@ def _density(value: Any) -> float | None:
     return float(value) if fit else None
 
 
+class Chance(BaseModel):
+    """How many of the detections a program holds to be there by chance; without numbers, it cannot tell."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    count: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] | None
+    share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The part of what was found that the count is, from 0 to 1."""
+    low: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The share lies between `low` and `high`."""
+    high: Annotated[float, Field(strict=True, ge=0, le=1)] = 1
+
+    def __str__(self) -> str:
+        if self.count is None:
+            return "how many by chance cannot be told"
+        share, low, high = map(words.percent, (self.share, self.low, self.high))
+        return f"about {words.count(self.count)} of them by chance ({share} %, {low} to {high})"
+
+
+def _chance(value: Any) -> Chance | None:
+    """What a program says of chance. None, as if it said nothing, where that makes no sense."""
+    if value is None:
+        return Chance(count=None)
+    try:
+        chance = Chance.model_validate(value)
+    except ValidationError:
+        return None
+    told = chance.model_fields_set >= set(Chance.model_fields) and chance.low <= chance.share <= chance.high
+    return chance if told or chance.count is None else None
+
+
 def _channel(value: Any) -> str:
     """The channel's place in BOSS, where it can be one."""
     return value if isinstance(value, str) and _IN_BOSS.fullmatch(value) else ""
@@ -148,21 +185,60 @@ class Summary(BaseModel):
     viewer: (
         Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
     ) = None
-    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] = []
+    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 1)] = []
+    """The program's, MAX_NOTES at most, and one of `beside`."""
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
     """Synapses per cubic micrometre."""
+    chance: Annotated[Chance | None, BeforeValidator(_chance), Field(exclude_if=lambda chance: chance is None)] = None
+    """How much of what was found is there by chance. None: the program says nothing of it, and nothing is stored."""
     written_back: Annotated[str, BeforeValidator(_channel)] = ""
     """`collection/experiment/channel` of BOSS, where the detections were written; empty: nowhere."""
     version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
     """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
 
     @property
-    def found(self) -> str:
-        """What was found, as `293 synapses, 0.15 per µm³; 13,158 voxels in synapses`; empty without counts."""
+    def findings(self) -> list[str]:
+        """What was found, a count each: the first with its density, and then how many of it are there by chance."""
         said = [f"{words.count(number)} {what}" for what, number in self.counts.items()]
         if said and self.density_per_um3 is not None:
             said[0] += f", {self.density_per_um3:.2g} per µm³"
-        return "; ".join(said)
+        if self.chance and 0 < next(iter(self.counts.values()), 0) >= (self.chance.count or 0):
+            said.insert(1, str(self.chance))
+        return said
+
+    @property
+    def found(self) -> str:
+        """The findings in a line; empty without counts.
+
+        Such as `293 synapses, 0.15 per µm³; about 73 of them by chance (25 %, 20 to 31); 13,158 voxels in synapses`.
+        """
+        return "; ".join(self.findings)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it tells nothing of what was found."""
+        said = (self.counts, self.files, self.preview, self.notes, self.viewer, self.written_back)
+        return not any(said)
+
+    def beside(self, names: Collection[str]) -> tuple[Summary, str]:
+        """The summary without the files that it announces and that are not among `names`, those of its folder.
+
+        A sentence about the missing files is returned too, and is a note of the summary, unless nothing else is left to
+        tell. Empty: none is missing.
+        """
+        announced = dict.fromkeys([*(file.name for file in self.files), *([self.preview] if self.preview else [])])
+        missing = [words.shortened(name, MAX_MISSING_NAME) for name in announced if name not in names]
+        if not missing:
+            return self, ""
+        more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
+        said = _line(f"{NOT_THERE} {', '.join(missing[:MOST_MISSING])}{more}.")
+        there = self.model_copy(
+            update={
+                "files": [file for file in self.files if file.name in names],
+                "preview": self.preview if self.preview in names else None,
+            }
+        )
+        return (there if there.silent else there.model_copy(update={"notes": [*there.notes, said]})), said
 
     @classmethod
     def read(cls, content: bytes) -> Summary:
@@ -179,6 +255,8 @@ class Summary(BaseModel):
             place = ".".join(_line(str(part))[:40] for part in error.errors()[0]["loc"][:3])
             what = f"“{place}” is not as the contract has it" if place else "it is not an object"
             raise Unreadable(f"{RESULTS} cannot be used: {what}.") from None
+        if len(summary.notes) > MAX_NOTES:
+            raise Unreadable(f"{RESULTS} cannot be used: there are at most {MAX_NOTES} notes.")
         if not all(name and 0 <= number <= MAX_COUNT for name, number in summary.counts.items()):
             raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
         return summary.model_copy(update={"notes": [note for note in summary.notes if note]})
@@ -190,3 +268,25 @@ class Link:
 
     url: str
     expires: datetime | None = None
+    at_latest: bool = False
+    """Whether it may end before `expires`, at a time that nothing tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """Until when all of some links work."""
+
+    until: datetime
+    at_latest: bool
+    """Whether some may end before, at a time that nothing tells."""
+
+    @property
+    def how(self) -> str:
+        """What follows the time in a sentence; empty where the time is certain."""
+        return " at the latest" if self.at_latest else ""
+
+    @classmethod
+    def of(cls, links: Iterable[Link]) -> Lasting | None:
+        """Until when all of these work; None: for good."""
+        ending = [(link.expires, link.at_latest) for link in links if link.expires]
+        return cls(min(end for end, _ in ending), any(early for _, early in ending)) if ending else None

@@ -42,6 +42,12 @@ def size(number: int) -> str:
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
 
 
+def percent(part: float) -> str:
+    """A part of a whole (0 to 1) in hundredths, without the sign: `25`, and below ten also `2.5` or `0.4`."""
+    hundredths = part * 100
+    return f"{hundredths:.0f}" if hundredths >= 9.95 else f"{hundredths:.1f}".removesuffix(".0")
+
+
 def duration(span: timedelta) -> str:
     """A span of time as `4 s`, `2 min 3 s` or `5 h 12 min`; never negative."""
     seconds = max(0, round(span.total_seconds()))
@@ -83,6 +89,11 @@ def alike(name: str, names: Iterable[str]) -> list[str]:
         if abs(len(other) - len(name)) <= 3 and len(meant) < COMPARED:
             meant.setdefault(other.lower(), other)
     return [meant[found] for found in get_close_matches(name.lower(), meant, n=3)]
+
+
+def options(told: Iterable[tuple[str, str]]) -> str:
+    """Options by title and value, as `False discovery rate 0.1; Registration off`; empty where there are none."""
+    return "; ".join(f"{title} {value}" for title, value in told)
 
 
 def shortened(text: str, limit: int) -> str:

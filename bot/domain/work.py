@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bot.domain.states import FINAL, JobState
-from contract.program import BOSS_FAILED, WRONG, read_progress
+from contract.program import BOSS_FAILED, REFUSED, WRONG, read_progress
 
 
 class Cause(StrEnum):
@@ -29,7 +29,9 @@ class Cause(StrEnum):
     REQUEST = "request"
     """The request itself is wrong: BOSS said so before the submission, or the program did (exit 2)."""
     VOLUME = "volume"
-    """The volume's server refused or failed (exit 3)."""
+    """The volume's server refused or failed (exit 3); which of them is not known."""
+    REFUSED = "refused"
+    """The volume's server refused what this token asks for, and would do so again (exit 3, and the program says so)."""
     PROGRAM = "program"
     """The program failed in any other way."""
     UNKNOWN = "unknown"
@@ -37,12 +39,16 @@ class Cause(StrEnum):
     @property
     def own(self) -> bool:
         """Whether the program itself ended so, and said why in the last line that it printed."""
-        return self in (Cause.REQUEST, Cause.VOLUME, Cause.PROGRAM)
+        return self in (Cause.REQUEST, Cause.VOLUME, Cause.REFUSED, Cause.PROGRAM)
 
     @property
     def passing(self) -> bool:
         """Whether the same job, tried again, may succeed with nothing changed."""
         return self in (Cause.MACHINE, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
+
+    def told(self, lines: Sequence[str]) -> Cause:
+        """The cause, as the last lines that the program printed tell it more exactly."""
+        return Cause.REFUSED if self is Cause.VOLUME and REFUSED in (line.strip() for line in lines) else self
 
 
 SIGNALLED = 128

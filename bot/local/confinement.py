@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import resource
 import stat
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from contract.program import dies_with
 
 FIRST = 60600
 """Id of the first user of programs where root starts the bot and no setting names one: systems leave it unused."""
+LAST = 2**32 - 2
+"""The largest id of a user that Linux has; the one after it means none."""
 OFF = "off"
 """What the setting says where programs are to run as the bot's user."""
 FILE_MODE = 0o640
@@ -139,6 +142,8 @@ def users(setting: str, places: int, *, reads: Sequence[Path]) -> list[User]:
     if missing := _missing_rights():
         raise Impossible(f"the bot is not root and lacks {missing}")
     first, gid = _first(setting)
+    if first + places - 1 > LAST:
+        raise Impossible(f"{places} places need {places} users, and ids of users end at {LAST}")
     found = [User(first + place, first + place if gid is None else gid) for place in range(places)]
     for user in found:
         if user.uid in (0, os.geteuid()):
@@ -156,7 +161,7 @@ def users(setting: str, places: int, *, reads: Sequence[Path]) -> list[User]:
 def _first(setting: str) -> tuple[int, int | None]:
     if not setting:
         return FIRST, None
-    if setting.isascii() and setting.isdecimal():
+    if re.fullmatch(r"[0-9]{1,10}", setting):
         return int(setting), None
     try:
         account = pwd.getpwnam(setting)

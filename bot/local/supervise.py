@@ -161,13 +161,21 @@ def write(path: Path, content: str) -> None:
 
 
 def write_exit(
-    run: Path, *, code: int | None, reason: str, started: float | None = None, cause: str | None = None
+    run: Path,
+    *,
+    code: int | None,
+    reason: str,
+    started: float | None = None,
+    stopped: float | None = None,
+    cause: str | None = None,
 ) -> None:
     """Record how the run ended: with success where the code is 0 and the reason is empty.
 
-    `cause` is one of `bot.domain.work.Cause`, where it was not the program that failed.
+    `started` and `stopped` are in seconds since 1970; `stopped` None: now. `cause` is one of `bot.domain.work.Cause`,
+    where it was not the program that failed.
     """
-    ended = {"code": code, "started": started, "stopped": time.time(), "reason": reason, "cause": cause}
+    stopped = time.time() if stopped is None else stopped
+    ended = {"code": code, "started": started, "stopped": stopped, "reason": reason, "cause": cause}
     write(run / "exit.json", json.dumps(ended))
 
 
@@ -271,7 +279,8 @@ def _run(run: Path, confinement: Confinement) -> None:
     if reason := cancelled(run):
         write_exit(run, code=None, reason=reason)
         return
-    started, deadline = time.time(), time.monotonic() + spec["timeout"]
+    started, began = time.time(), time.monotonic()
+    deadline = began + spec["timeout"]
     results, scratch = _folders(spec, confinement)
     if confinement.user:  # whoever ran in this place before
         processes.end_all_of(confinement.user)
@@ -333,7 +342,8 @@ def _run(run: Path, confinement: Confinement) -> None:
     end_leftovers(run, confinement, wait=signals.wait)
     with contextlib.suppress(OSError):  # a bad disk must not hide how the program ended
         masking.strike_out(run / "log", token)
-    write_exit(run, code=code, reason=reason, started=started, cause=cause)
+    stopped = started + time.monotonic() - began  # how long it ran is right, also if the clock was set meanwhile
+    write_exit(run, code=code, reason=reason, started=started, stopped=stopped, cause=cause)
 
 
 def end_leftovers(run: Path, confinement: Confinement, *, wait: Callable[[float], None] | None = None) -> None:

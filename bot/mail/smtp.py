@@ -6,23 +6,16 @@ import smtplib
 import ssl
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
-from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
-
-from pydantic import SecretStr
+from email.utils import format_datetime
 
 from bot.domain.errors import NomadsError, Refused, Unavailable
 from bot.domain.messages import Mail
+from bot.domain.urls import MailServer, mailbox
 
-Security = Literal["none", "starttls", "tls"]
-_PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
 _NO_SUCH_RECIPIENT = frozenset({550, 551, 553, 556})
 """Replies that refuse a recipient for good (RFC 5321, 4.2.3; RFC 7504). A 552 is a mailbox that is full just now."""
 _NO_SUCH_MESSAGE = frozenset({550, 552, 554})
@@ -31,66 +24,6 @@ _TOO_BIG = 552
 """The reply to MAIL FROM that refuses the message's size, not its sender (RFC 1870, 6.1)."""
 _MAX_MESSAGE_ID = 900
 """Characters of a message id; a header line has at most 998 (RFC 5322, 2.1.1)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MailServer:
-    """What NOMADS_MAIL names. The fields besides `kind` are for `smtp`."""
-
-    kind: Literal["smtp", "ses", "off"]
-    host: str = ""
-    port: int = 0
-    security: Security = "none"
-    user: str = ""
-    password: SecretStr | None = None
-
-
-def parse_mail_url(url: SecretStr) -> MailServer:
-    """Read `smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`.
-
-    `smtp://` with a login and without `tls` means STARTTLS: a password goes in clear only where `tls=none` says so.
-    Reserved characters in user and password are percent-encoded. Raises NomadsError, which repeats nothing of the URL.
-    """
-    text = url.get_secret_value().strip()
-    if text in ("", "off"):
-        return MailServer(kind="off")
-    if text in ("ses:", "ses://"):
-        return MailServer(kind="ses")
-
-    def wrong(problem: str) -> NomadsError:
-        return NomadsError(f"NOMADS_MAIL: {problem} Write smtp://user:password@host:587?tls=starttls, ses:// or off.")
-
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-        query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-    except ValueError:
-        raise wrong("this is not a URL (are @ : / ? # % in the password percent-encoded?).") from None
-    if parts.scheme not in ("smtp", "smtps"):
-        raise wrong("it has to begin with smtp://, smtps:// or ses://.")
-    if not parts.hostname or parts.path not in ("", "/") or parts.fragment:
-        raise wrong("after the scheme comes a host and no path (are @ : / ? # % in the password percent-encoded?).")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if bool(user) != bool(password):
-        raise wrong("a login needs both a user and a password.")
-    security: Security = "tls" if parts.scheme == "smtps" else "starttls" if user else "none"
-    if set(query) - {"tls"}:
-        raise wrong("the only option is tls.")
-    match query.get("tls", security):
-        case "tls" if parts.scheme == "smtps":
-            pass
-        case "starttls" | "none" as chosen if parts.scheme == "smtp":
-            security = chosen
-        case _:
-            raise wrong("tls is starttls or none; smtps:// has TLS from the start and no such option.")
-    return MailServer(
-        kind="smtp",
-        host=parts.hostname,
-        port=_PORTS[security] if port is None else port,
-        security=security,
-        user=user,
-        password=SecretStr(password) if password else None,
-    )
 
 
 def mime(mail: Mail, *, sender: str) -> EmailMessage:
@@ -115,12 +48,9 @@ def mime(mail: Mail, *, sender: str) -> EmailMessage:
 
 
 def _address(text: str, whose: str, *, plain: bool = False) -> Address:
-    name, address = ("", text) if plain else parseaddr(text)
     try:
-        if not text.isprintable() or not address.isascii() or " " in address or address not in text:
-            raise ValueError
-        return Address(display_name=name, addr_spec=address)
-    except (ValueError, IndexError, MessageError):
+        return mailbox(text, plain=plain)
+    except ValueError:
         raise Refused(f"The {whose} mail address is not one plain address.") from None
 
 

@@ -28,9 +28,10 @@ from slack_sdk.models.blocks import (
 from slack_sdk.models.views import View
 
 from bot.domain import words
-from bot.domain.job import Job, Transition
+from bot.domain.job import UNREAD, Job, Transition
 from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
+from bot.domain.results import Lasting
 from bot.domain.states import FINAL, WAITING, JobState
 
 SECTION = 3000
@@ -65,7 +66,7 @@ _STATES = {
     JobState.CANCELLED: "🚫 Cancelled",
     JobState.LOST: "❓ Lost",
 } | dict.fromkeys(WAITING, "⏳ Waiting to run")
-_UNREAD = "⚠️ Ended without results that can be read"
+_UNREAD = f"⚠️ {UNREAD}"
 
 
 def summary(job: Job) -> str:
@@ -80,16 +81,19 @@ def card(story: Story) -> list[Block]:
     job, request = story.job, story.job.request
     facts = [
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
+        *([f"*Options*\n{words.mrkdwn(words.options(story.options))}"] if story.options else []),
         f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
         f"*Asked by*\n{who(job.actor)}",
         f"*State*\n{state(job)}{_since(job)}{_progress(job)}",
     ]
     if effort := _effort(job):
         facts.append(effort)
+    if job.summary and job.summary.found:
+        facts.append(f"*Found*\n{words.mrkdwn(job.summary.found)}")
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
-        context(" · ".join([f"Job `{job.id}`", *_attempts(job), *_folder(story)])),
+        context(" · ".join([f"Job `{job.id}`", *_attempts(story), *_folder(story)])),
         ActionsBlock(elements=buttons(job)),
     ]
 
@@ -196,6 +200,7 @@ def _given_up(shown: Home) -> list[Block]:
         return []
     lines = [
         f"• `{one.job_id}` {one.meaning}, {moment(one.at)}: {words.mrkdwn(words.shortened(one.error, 300))}"
+        + (f"\n  {one.instead}" if one.instead else "")
         for one in shown.given_up
     ]
     more = shown.given_up_in_all - len(shown.given_up)
@@ -203,7 +208,7 @@ def _given_up(shown: Home) -> list[Block]:
     return [
         HeaderBlock(text="Given up"),
         *(section(text) for text in packed(lines)),
-        context(f"{count}`nomads replay JOB` or `nomads replay --all` on the bot's machine tries them again."),
+        context(f"{count}`nomads replay JOB` or `nomads replay --all` on the bot's machine tries again what can be."),
     ]
 
 
@@ -277,10 +282,13 @@ def _folder(story: Story) -> list[str]:
     return [f"results: {words.link(story.address, 'folder')}"] if story.address else []
 
 
-def _attempts(job: Job) -> list[str]:
-    """Which attempt the job is, and which attempt followed it."""
-    found = [f"attempt {job.attempt}, after job `{job.retry_of}`"] if job.retry_of else []
-    return [*found, f"tried again as job `{job.retried_as}`"] if job.retried_as else found
+def _attempts(story: Story) -> list[str]:
+    """Which attempt the job is, and which attempts came before and after it, as far as they may be named."""
+    after = f", after job `{story.before}`" if story.before else ""
+    found = [f"attempt {story.job.attempt}{after}"] if story.job.retry_of else []
+    if story.job.retried_as:
+        found.append(f"tried again as job `{story.after}`" if story.after else "tried again")
+    return found
 
 
 def _effort(job: Job) -> str:
@@ -360,6 +368,10 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
     # Verbatim: Slack makes no mention or channel of what a program or a person wrote.
     blocks: list[Block] = [section(text, verbatim=True) for text in texts]
+    lasting = Lasting.of(link for _, link in story.links)
+    if ended and lasting and not story.address:  # a link that a page of ours answers says so itself
+        until = f"{moment(lasting.until)}{lasting.how}"
+        blocks.append(context(f"These links work until {until}; *Results* on the card gives new ones."))
     if ended and job.turned_down:
         button = _button(EDIT, "Edit and resubmit", job)
         blocks += [context(f"For {who(job.actor)}"), ActionsBlock(elements=[button])]

@@ -18,7 +18,7 @@ from slack_sdk.web import SlackResponse
 from bot.domain import words
 from bot.domain.errors import SHORTEST_PATIENCE, Busy, Refused, Unavailable, patience
 from bot.domain.messages import Home, Step, Story
-from bot.slack import cards
+from bot.slack import answers, cards
 from bot.slack.client import refusal
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,17 @@ _REFUSALS = {
 }
 """For each method the errors that Slack documents and would answer again, besides _MALFORMED. Whatever is not listed
 may pass, or an admin can mend it (a token, a scope, a migration), so it is no refusal."""
+_SAID: dict[str, tuple[type, str]] = {
+    "chat.postMessage": (str, "ts"),
+    "chat.update": (str, "ts"),
+    "conversations.history": (list, "messages"),
+    "conversations.join": (dict, "channel"),
+    "conversations.open": (dict, "channel"),
+    "conversations.replies": (list, "messages"),
+    "files.completeUploadExternal": (list, "files"),
+    "views.publish": (dict, "view"),
+}
+"""What an answer to each method says besides `"ok": true`, and its type: without it, it is not known to be Slack's."""
 _WORDS = {
     "channel_not_found": "The channel is gone, or NOMADS is not in it",
     "invalid_channel": "The channel is gone, or NOMADS is not in it",
@@ -88,7 +99,7 @@ class SlackChat:
 
     A refusal is an answer of Slack's own (status 200, `"ok": false`) with an error that _REFUSALS lists for the method.
     Everything else is in doubt and raises Unavailable: other errors, other statuses, an answer that is not Slack's, an
-    answer without what was asked for, and no answer.
+    answer without what Slack always says (_SAID) or with another type of it, and no answer.
     """
 
     def __init__(self, *, client: WebClient, clock: Callable[[], float] = time.monotonic) -> None:
@@ -155,20 +166,17 @@ class SlackChat:
 
         def conversation() -> str:
             answer = self._call("conversations.open", lambda: self._client.conversations_open(users=story.job.actor))
-            found = answer.get("channel")
-            if not isinstance(found, dict) or not found.get("id"):
-                raise Unavailable("Slack opened a direct message without saying which one it is.")
-            return str(found["id"])
+            return answers.needed(answer, str, "channel", "id")
 
         return self._search(story, conversation, None, key)
 
     def _search(self, story: Story, place: Callable[[], str], thread: str | None, key: str) -> str | None:
         try:
             for message in self._messages(story, place(), thread):
-                payload = (message.get("metadata") or {}).get("event_payload") or {}
-                names = [file.get("name") for file in message.get("files") or []]
+                payload = answers.found(message, dict, "metadata", "event_payload") or {}
+                names = [file.get("name") for file in answers.listed(message, dict, "files")]
                 if payload.get("key") == key or key in names:
-                    return str(message["ts"])
+                    return answers.needed(message, str, "ts")
         except Refused as error:
             log.warning("Job %s: the channel's history cannot be searched: %s", story.job.id, error)
         return None
@@ -189,14 +197,10 @@ class SlackChat:
                     lambda: self._client.conversations_replies(channel=channel, ts=thread, **more),
                     join=channel,
                 )
-            messages = answer.get("messages")
-            if not isinstance(messages, list):
-                raise Unavailable("Slack answered without the messages that it was asked for.")
-            yield from messages
-            cursor = (answer.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
+            yield from answers.listed(answer, dict, "messages")
+            more["cursor"] = answers.cursor(answer, before=more.get("cursor", ""))
+            if not more["cursor"]:
                 return
-            more["cursor"] = cursor
 
     def _post(
         self,
@@ -221,10 +225,7 @@ class SlackChat:
                 unfurl_media=False,
             ),
         )
-        timestamp = answer.get("ts")
-        if not isinstance(timestamp, str) or not timestamp:
-            raise Unavailable("Slack took a message without saying which one it is.")
-        return timestamp
+        return answers.needed(answer, str, "ts")
 
     def _edit(self, story: Story, blocks: Sequence[Block], text: str, timestamp: str) -> None:
         channel = story.job.request.channel or ""
@@ -243,6 +244,7 @@ class SlackChat:
             answer = call()
             if answer.get("ok") is not True:
                 raise SlackApiError("This is no answer of Slack's.", answer)  # type: ignore[no-untyped-call]
+            answers.needed(answer, *_SAID[method])
             return answer
         except SlackApiError as error:
             code = refusal(error.response)

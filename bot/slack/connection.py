@@ -12,6 +12,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.domain.errors import NomadsError, Unavailable
+from bot.slack.client import refusal
 
 
 class SharedClient(Middleware):
@@ -39,7 +40,7 @@ def socket_mode(app: App, token: SecretStr) -> Iterator[None]:
         try:
             connection.connect()  # type: ignore[no-untyped-call]
         except SlackApiError as error:
-            raise NomadsError(f"Slack did not take SLACK_APP_TOKEN ({error.response.get('error')}).") from None
+            raise _not_taken("SLACK_APP_TOKEN", error) from None
         except OSError as error:
             raise Unavailable(f"Slack cannot be reached ({type(error).__name__}).") from None
         yield
@@ -59,6 +60,12 @@ def greet(client: WebClient, app_token: SecretStr | None) -> None:
             asked = "SLACK_APP_TOKEN"
             client.apps_connections_open(app_token=app_token.get_secret_value())
     except SlackApiError as error:
-        raise NomadsError(f"Slack did not take {asked} ({error.response.get('error')}).") from None
+        raise _not_taken(asked, error) from None
     except (SlackClientError, OSError) as error:
         raise NomadsError(f"Slack cannot be reached ({type(error).__name__}).") from None
+
+
+def _not_taken(token: str, error: SlackApiError) -> NomadsError:
+    if code := refusal(error.response):
+        return NomadsError(f"Slack did not take {token} ({code}).")
+    return Unavailable(f"What answered when {token} was tried is not Slack; is there a proxy on the way?")

@@ -14,7 +14,10 @@ from cachetools import TTLCache
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from bot.domain.errors import Unavailable
 from bot.domain.people import NO_SUCH_CHANNEL, Privacy, Standing
+from bot.slack import answers
+from bot.slack.client import refusal
 
 KEEP = 60.0
 """Seconds for which an answer is cached."""
@@ -104,45 +107,46 @@ class SlackWorkspace:
             return ""
         return self._once("link", f"{channel} {timestamp}", self._ask_link) or ""
 
-    # Questions to Slack; each raises SlackApiError, URLError or OSError where there is no answer
+    # Questions to Slack; each raises SlackApiError, URLError, OSError or Unavailable where Slack does not answer
 
     def _ask_link(self, message: str) -> str:
         channel, _, timestamp = message.partition(" ")
-        return str(self._client.chat_getPermalink(channel=channel, message_ts=timestamp).get("permalink") or "")
+        return answers.needed(self._client.chat_getPermalink(channel=channel, message_ts=timestamp), str, "permalink")
 
     def _ask_team(self, _: str) -> str:
-        return str(self._client.auth_test().get("team_id") or "")
+        return answers.needed(self._client.auth_test(), str, "team_id")
 
     def _ask_person(self, user: str) -> _Person | None:
         try:
-            found = self._client.users_info(user=user).get("user") or {}
+            found = answers.needed(self._client.users_info(user=user), dict, "user")
         except SlackApiError as error:
-            if error.response.get("error") not in _NOBODY:
+            if refusal(error.response) not in _NOBODY:
                 raise
             return _Person(name="", mail="", teams=frozenset(), guest=False)
-        teams = {found.get("team_id"), *((found.get("enterprise_user") or {}).get("teams") or ())} - {None}
+        teams = set(answers.listed(found, str, "enterprise_user", "teams"))
+        if team := answers.found(found, str, "team_id"):
+            teams.add(team)
         if not teams:
             return None
-        profile = found.get("profile") or {}
-        gone = any(found.get(name) for name in ("deleted", "is_bot", "is_stranger"))
+        names = [("profile", "display_name"), ("profile", "real_name"), ("name",)]
         return _Person(
-            name=str(profile.get("display_name") or profile.get("real_name") or found.get("name") or ""),
-            mail=str(profile.get("email") or ""),
-            teams=frozenset() if gone else frozenset(teams),
-            guest=bool(found.get("is_restricted") or found.get("is_ultra_restricted")),
+            name=next((name for path in names if (name := answers.found(found, str, *path))), ""),
+            mail=answers.found(found, str, "profile", "email") or "",
+            teams=frozenset() if _any(found, "deleted", "is_bot", "is_stranger") else frozenset(teams),
+            guest=_any(found, "is_restricted", "is_ultra_restricted"),
         )
 
     def _ask_channel(self, channel: str) -> _Channel:
         try:
-            found = self._client.conversations_info(channel=channel).get("channel") or {}
+            found = answers.needed(self._client.conversations_info(channel=channel), dict, "channel")
         except SlackApiError as error:
-            if error.response.get("error") not in _ABSENT:
+            if refusal(error.response) not in _ABSENT:
                 raise
             return _Channel(Privacy.PRIVATE, NO_SUCH_CHANNEL)
-        if found.get("is_archived"):
+        if _any(found, "is_archived"):
             trouble = ARCHIVED
         else:
-            trouble = NO_SUCH_CHANNEL if found.get("is_private") and not found.get("is_member") else ""
+            trouble = NO_SUCH_CHANNEL if _any(found, "is_private") and not _any(found, "is_member") else ""
         return _Channel(_privacy(found), trouble)
 
     def _ask_channels(self, user: str) -> frozenset[str] | None:
@@ -153,13 +157,12 @@ class SlackWorkspace:
                     user=user, types="public_channel,private_channel", limit=EACH, cursor=cursor or None
                 )
             except SlackApiError as error:
-                if error.response.get("error") not in _NOBODY:
+                if refusal(error.response) not in _NOBODY:
                     raise
                 return frozenset()
-            if not isinstance(page.get("channels"), list):
-                return None
-            channels.update(str(channel["id"]) for channel in page["channels"])
-            cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
+            answers.needed(page, list, "channels")
+            channels.update(answers.needed(channel, str, "id") for channel in answers.listed(page, dict, "channels"))
+            cursor = answers.cursor(page, before=cursor)
             if not cursor:
                 return frozenset(channels)
         return None
@@ -182,7 +185,7 @@ class SlackWorkspace:
         answer = None
         try:
             answer = ask(of)
-        except (SlackApiError, URLError, OSError):
+        except (SlackApiError, URLError, OSError, Unavailable):
             pass
         finally:
             with self._lock:
@@ -193,8 +196,14 @@ class SlackWorkspace:
         return answer
 
 
+def _any(found: dict[str, Any], *names: str) -> bool:
+    """Whether one of these is true. Raises Unavailable where one is neither true, false, null nor absent."""
+    said = [answers.found(found, bool, name) for name in names]  # each of them is looked at
+    return any(said)
+
+
 def _privacy(found: dict[str, Any]) -> Privacy | None:
-    if found.get("is_im") or found.get("is_mpim"):
+    if _any(found, "is_im", "is_mpim"):
         return Privacy.DIRECT
-    private = found.get("is_private")
+    private = answers.found(found, bool, "is_private")
     return None if private is None else Privacy.PRIVATE if private else Privacy.PUBLIC

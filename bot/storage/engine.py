@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from bot.domain import words
 from bot.domain.errors import NomadsError, Unavailable
+from bot.domain.urls import DATABASE
 from bot.storage.migrate import is_current, upgrade, upgrade_sqlite
 from bot.storage.transaction import Transaction
 
@@ -32,8 +33,13 @@ def connect(url: str) -> Engine:
 
     Raises NomadsError where the URL is not one of a database that can be used.
     """
-    if not url.startswith("sqlite"):
-        return _connect_to_server(url)
+    try:
+        return _sqlite(url) if url.startswith("sqlite") else _server(url)
+    except (ArgumentError, ImportError, TypeError, ValueError):  # TypeError: in memory, by an option
+        raise NomadsError(f"NOMADS_DATABASE_URL cannot be used; write {DATABASE}.") from None
+
+
+def _sqlite(url: str) -> Engine:
     engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "do_connect")
@@ -67,23 +73,18 @@ def _keep_private(path: str | None) -> None:
             Path(file).chmod(0o600)
 
 
-def _connect_to_server(url: str) -> Engine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.drivername in ("postgres", "postgresql"):  # as most people write it
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(
-            parsed,
-            pool_size=16,
-            max_overflow=48,
-            pool_pre_ping=True,
-            pool_timeout=BUSY_SECONDS,
-            connect_args=_patience(parsed),
-        )
-    except (ArgumentError, ImportError):
-        raise NomadsError(
-            "NOMADS_DATABASE_URL cannot be used; write postgresql://user:password@host/name or sqlite:///path."
-        ) from None
+def _server(url: str) -> Engine:
+    parsed = sa.make_url(url)
+    if parsed.drivername in ("postgres", "postgresql"):  # as most people write it
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return sa.create_engine(
+        parsed,
+        pool_size=16,
+        max_overflow=48,
+        pool_pre_ping=True,
+        pool_timeout=BUSY_SECONDS,
+        connect_args=_patience(parsed),
+    )
 
 
 def _patience(url: sa.URL) -> dict[str, Any]:
@@ -321,7 +322,11 @@ class Database:
         """Empty the write-ahead log. `secure_delete` overwrites erased rows in the file, but not in the log."""
         if self.single_writer:
             raw: Any = connection.connection.dbapi_connection  # a checkpoint is impossible within a transaction
-            busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            raw.execute("PRAGMA busy_timeout=0")  # other writers wait for this one, which must not wait for readers
+            try:
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
             self._to_scrub = bool(busy)  # somebody still reads what was there before: at the next write, then
         else:
             self._to_scrub = False

@@ -81,14 +81,20 @@ class Jobs:
     # Lists of jobs
 
     def page(
-        self, states: Iterable[JobState], *, actor: str | None = None, before: str | None = None, most: int
+        self,
+        states: Iterable[JobState],
+        *,
+        actor: str | None = None,
+        before: str | None = None,
+        skip: int = 0,
+        most: int,
     ) -> list[Job]:
-        """At most `most` jobs in these states (of `actor` only, where named), newest first.
+        """At most `most` jobs in these states (of `actor` only, where named), newest first, without the first `skip`.
 
         With `before`, only jobs that were accepted before that job. Each state is read by an index, and no further than
         needed, so that a page costs the same however many jobs there are.
         """
-        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(most)
+        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(skip + most)
         if actor is not None:
             newest = newest.where(jobs.c.actor == actor)
         if before and (since := self._accepted(before)):
@@ -99,8 +105,8 @@ class Jobs:
         found = sa.union_all(
             *(sa.select(newest.where(jobs.c.state == state.value).subquery().c.id) for state in states)
         ).subquery()
-        query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*_NEWEST_FIRST).limit(most)
-        return [_to_job(row) for row in self._connection.execute(query)]
+        query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*_NEWEST_FIRST)
+        return [_to_job(row) for row in self._connection.execute(query.offset(skip).limit(most))]
 
     def _accepted(self, job_id: str) -> sa.Row[Any, Any] | None:
         query = sa.select(jobs.c.accepted_at, jobs.c.id).where(jobs.c.id == job_id)
@@ -131,7 +137,7 @@ class Jobs:
             .where(
                 jobs.c.pipeline == pipeline,
                 jobs.c.state == JobState.SUCCEEDED.value,
-                jobs.c.started_at.is_not(None),
+                jobs.c.started_at <= jobs.c.finished_at,  # unless the clock was set anew meanwhile
                 jobs.c.timed,
             )
             .order_by(jobs.c.finished_at.desc())
@@ -165,10 +171,14 @@ class Jobs:
             .values(stalled_since=sa.func.coalesce(jobs.c.stalled_since, sa.literal(at, Utc)), stalled=why)
         )
 
-    def stalled(self, *, before: datetime) -> list[str]:
-        """The jobs for which compute has not answered since then or longer, and whose threads were not told."""
-        query = sa.select(jobs.c.id).where(jobs.c.stalled_since <= before, ~jobs.c.stalled_told).order_by(jobs.c.id)
-        return list(self._connection.scalars(query))
+    def stalled(self) -> list[tuple[str, datetime]]:
+        """The jobs for which compute does not answer, and since when, whose threads were not told; ordered by id."""
+        query = (
+            sa.select(jobs.c.id, jobs.c.stalled_since)
+            .where(jobs.c.stalled_since.is_not(None), ~jobs.c.stalled_told)
+            .order_by(jobs.c.id)
+        )
+        return [(job_id, since) for job_id, since in self._connection.execute(query)]
 
     def any_told_to_be_stalled(self) -> bool:
         """Whether there is a job whose thread was told that compute does not answer, and not yet that it does."""

@@ -32,7 +32,7 @@ class Outages:
         return int(self._connection.scalar(made) or 0)
 
     def end(self, number: int, *, at: datetime) -> None:
-        """Record that the outage is over."""
+        """Record that the outage is over since then."""
         self._connection.execute(outages.update().where(outages.c.number == number).values(over_at=at))
 
     def _one(self, which: sa.ColumnElement[bool]) -> Outage | None:

@@ -73,8 +73,10 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> None:
     request = job.request
-    shown.say(f"Job {job.id}: {words.state(job.state)}", job.state)
+    shown.say(f"Job {job.id}: {job.stands.lower()}", job.state)
     shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
+    if options := core.catalog.told_options(request):
+        shown.say(f"Options: {words.options(options)}")
     for one in core.queries.attempts(job, actor=current_actor()):
         if one.id != job.id:
             shown.say(f"Attempt {one.attempt}: job {one.id}, {words.state(one.state)}", one.state)
@@ -126,12 +128,17 @@ def cancel(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def retry(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does."""
+    """Retry a job; with `--wait`, stay until the new attempt ends. Returns as submit does.
+
+    Without `--anyway`, a job that would fail again with nothing changed is not retried, and is said to be such a one.
+    """
     core = _core(settings)
     try:
         job = core.steering.retryable(
             core.queries.named(arguments.job, actor=current_actor()).id, actor=current_actor()
         )
+        if job.doubt and not job.retried_as and not arguments.anyway:
+            raise TooLate(f"{job.doubt}\nIf that is mended: nomads retry {job.id} --anyway")
     except TooLate as error:
         print(error, file=sys.stderr)
         core.close()
@@ -139,7 +146,9 @@ def retry(settings: Settings, arguments: argparse.Namespace) -> int:
     given = token()
     with working(core):
         try:
-            outcome = core.steering.retry(job.id, actor=current_actor(), token=given, within=PATIENCE)
+            outcome = core.steering.retry(
+                job.id, actor=current_actor(), token=given, anyway=arguments.anyway, within=PATIENCE
+            )
             if isinstance(outcome, Needed):
                 raise InvalidRequest({"token": token_problem("")})
             again = outcome.job
@@ -170,6 +179,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "collection": request.collection,
         "experiment": request.experiment,
         **{axis: str(getattr(request, axis)) for axis in "xyz"},
+        "options": request.options,
         "actor": job.actor,
         **{name: at.isoformat() if at else None for name, at in times.items()},
         "progress": job.progress.part if job.progress else None,

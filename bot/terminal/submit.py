@@ -9,6 +9,7 @@ import os
 import secrets as entropy
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from bot.app import Core, build_core
 from bot.application.submission import Proposal
 from bot.domain import words
+from bot.domain.errors import InvalidRequest
 from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.links import Audience
 from bot.domain.people import TERMINAL
@@ -40,7 +42,7 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     Where a job does the same work now, or has done it, the command follows that job, unless `--again` is given.
     Raises InvalidRequest with every mistake, by field.
     """
-    values = {name: getattr(arguments, name) for name in FIELDS}
+    values = {name: getattr(arguments, name) for name in FIELDS} | {"options": _options(arguments.option)}
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
     reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
     core.database.migrate()
@@ -50,6 +52,15 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
         job = _taken(core, proposal, actor=actor, again=arguments.again)
         return follow(core, job, wait=arguments.wait, as_json=arguments.json)
+
+
+def _options(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Values by name. Raises InvalidRequest where two are given for one name."""
+    options = dict(given)
+    names = [name for name, _ in given]
+    if twice := {name: "This option is given twice; give it once." for name in options if names.count(name) > 1}:
+        raise InvalidRequest(twice)
+    return options
 
 
 def current_actor() -> str:
@@ -156,6 +167,7 @@ class _Teller:
         if transition.state in FINAL and not transition.note:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
+            said["chance"] = job.summary.chance.model_dump() if job.summary and job.summary.chance else None
             said["results_url"] = results_of(self._core, job)
         return json.dumps(said)
 

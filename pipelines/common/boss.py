@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from contract.channels import choose, shared, wanted
 from contract.names import short
 from contract.units import READABLE, nanometres
-from pipelines.common.program import BossFailure, Failure, Request, WrongRequest
+from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -278,13 +278,17 @@ class Boss:
         return about
 
     def _judge(self, response: requests.Response, doing: str = "") -> None:
-        """Raise BossFailure or _Transient where the response's status means one; return on any other status."""
+        """Raise BossFailure or _Transient where the response's status means one; return on any other status.
+
+        Only BOSS itself refuses for good (BossRefusal): a proxy that answers in its place may be gone the next time.
+        """
         status = response.status_code
+        no = BossRefusal if _from_boss(response) else BossFailure
         if status == 401:
-            raise BossFailure("BOSS refused the token; make a new one on BOSS's token page and submit again.")
+            raise no("BOSS refused the token; make a new one on BOSS's token page and submit again.")
         if status == 403:
             doing = doing or f"read {self._request.collection}/{self._request.experiment}"
-            raise BossFailure(f"BOSS does not let this token {doing}{_message(response)}.")
+            raise no(f"BOSS does not let this token {doing}{_message(response)}.")
         if status == 429 or status >= 500:
             raise _Transient(f"it answered with status {status}")
 
@@ -357,6 +361,15 @@ def _message(response: requests.Response) -> str:
     except (ValueError, KeyError, TypeError):
         return ""
     return f": {short(' '.join(str(said).split()), 200).rstrip('.')}"
+
+
+def _from_boss(response: requests.Response) -> bool:
+    """Whether BOSS itself said no: its errors are JSON objects of these fields."""
+    try:
+        said = response.json()
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and ("detail" in said or {"status", "code", "message"} <= said.keys())
 
 
 def _network(error: requests.RequestException) -> str:

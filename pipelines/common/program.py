@@ -6,7 +6,8 @@
         main(program, options={"--weights": "a file"})
 
 Exit codes: 0 done, 2 the request is wrong, 3 BOSS refused or failed, 1 any other failure. The last line on stderr says
-why, in words for the user. The token is never printed.
+why, in words for the user. Where BOSS refused for good, a line of stdout is `failure refused`. The token is never
+printed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import NoReturn, TextIO
 from urllib.parse import urlsplit
 
 from contract import masking, names, ranges
-from contract.program import BOSS_FAILED, DONE, FAILED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
+from contract.program import BOSS_FAILED, DONE, FAILED, REFUSED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
 
 MAX_KEY = 1000
 """Characters of the longest results key taken; the longest names make about 700."""
@@ -53,6 +54,10 @@ class BossFailure(Failure):
     """BOSS refused, or does not answer."""
 
     code = BOSS_FAILED
+
+
+class BossRefusal(BossFailure):
+    """BOSS refused what this token asks for, and would refuse it again."""
 
 
 class Stopped(BaseException):
@@ -289,6 +294,8 @@ def run(
         token = request.token
         program(request)
     except Failure as failure:
+        if isinstance(failure, BossRefusal):
+            print(REFUSED, flush=True)  # on stdout, as progress is: stderr has words for people alone
         say(" ".join(str(failure).split()))
         return failure.code
     except Stopped:

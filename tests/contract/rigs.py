@@ -19,12 +19,13 @@ from pydantic import SecretStr
 from bot.application.ports import Compute, Logs, Mailer, Results, Volumes
 from bot.boss.volumes import BossVolumes
 from bot.domain.states import FINAL, JobState
+from bot.domain.urls import MailServer, Security
 from bot.domain.work import LogLine, Observation, Work
 from bot.local.compute import LocalCompute
 from bot.local.confinement import Limits
 from bot.local.logs import LocalLogs
 from bot.local.results import LocalResults
-from bot.mail.smtp import MailServer, Security, SmtpMailer, mime
+from bot.mail.smtp import SmtpMailer, mime
 from bot.storage.engine import Database, connect
 from bot.storage.vault import Vault
 from sandbox.boss import Access, BossStandIn

@@ -23,6 +23,7 @@ from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.settings import Settings
 from sandbox.house import House
+from tests.support import options
 from tests.support.app import PROGRAMS, RIGHT
 from tests.support.processes import PATIENCE, Lab, an_order
 from tests.support.waiting import until
@@ -126,7 +127,35 @@ def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
     assert y.startswith("y: This experiment has y 0, 1024;")
 
 
+def test_an_option_that_cannot_be_is_named_and_one_that_is_unknown_hears_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = {"NOMADS_PIPELINES": str(options.write(tmp_path / "pipelines")), "BOSS_TOKEN": "demo-token"}
+    order = ("submit", *an_order(pipeline="optional", x="9,3"), "--option")
+    wrong = ("false-discovery=2", "--option", "colour=blue")
+    assert here(monkeypatch, tmp_path, *order, *wrong, **env, NOMADS_BOSS_HOST=CLOSED) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "false-discovery: 2 is too large; write a number from 0.01 to 0.9, such as 0.25." in told
+    assert "colour: optional has no option “colour”; it has method, false-discovery, sections and witness." in told
+    assert any(line.startswith("x: ") for line in told)
+    assert here(monkeypatch, tmp_path, *order, "sections=1", "--option", "sections=2", **env) == 2
+    assert capsys.readouterr().err == "sections: This option is given twice; give it once.\n"
+    with pytest.raises(SystemExit) as ended:
+        here(monkeypatch, tmp_path, *order, "sections", **env)
+    assert ended.value.code == 2
+    assert "it has to be a name and a value, such as false-discovery=0.1" in capsys.readouterr().err
+
+
 # Jobs
+
+
+def test_an_option_reaches_the_program_and_is_told_of_the_job(lab: Lab, tmp_path: Path) -> None:
+    lab.environment["NOMADS_PIPELINES"] = str(options.write(tmp_path / "pipelines"))
+    order = ("submit", *an_order(pipeline="optional"), "--option", "false-discovery=10 %", "--option", "sections=3")
+    assert lab.here(*order, "--wait")[0] == 0
+    assert options.argv(lab.results(lab.newest)) == {"--false-discovery": "0.1"}
+    assert "Options: False discovery rate 0.1\n" in lab.here("status", lab.newest.id)[1]
+    assert json.loads(lab.here("status", lab.newest.id, "--json")[1])["options"] == {"false-discovery": "0.1"}
 
 
 def test_each_transition_is_one_json_object_and_the_last_one_leads_to_the_results(lab: Lab) -> None:

@@ -80,6 +80,21 @@ def test_without_a_bot_a_running_job_is_listed_read_cancelled_and_tried_again(la
     said(lab, "cancel", again.id)
 
 
+def test_a_retry_that_cannot_help_says_why_and_what_to_do_and_how_it_is_had_all_the_same(lab: Lab) -> None:
+    lab.start()
+    lab.submit(collection="refused")
+    job = lab.newest
+    lab.settle()
+    code, _, err = said(lab, "retry", job.id)
+    assert code == 1
+    assert "would fail again with nothing changed: BOSS refused the token." in err
+    assert err.endswith(f"If that is mended: nomads retry {job.id} --anyway\n")
+    assert lab.newest.id == job.id
+    said(lab, "retry", job.id, "--anyway")
+    assert lab.newest.retry_of == job.id
+    lab.settle()
+
+
 def test_beside_a_running_bot_a_job_from_slack_is_cancelled_once(lab: Lab) -> None:
     lab.start()
     lab.submit(collection="waits")

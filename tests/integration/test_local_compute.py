@@ -915,3 +915,22 @@ def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="folder of runs"):
         compute.submit(a_work("job", token="memory:1"))
+
+
+def test_how_long_a_program_ran_is_right_although_the_clock_was_put_back_meanwhile(tmp_path: Path) -> None:
+    spec = {"argv": [sys.executable, "-c", ""], "timeout": 60, "grace": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    back = (
+        "import sys, time\n"
+        "from bot.local import supervise\n"
+        "real, popen = time.time, supervise.subprocess.Popen\n"
+        "def begun(*given, **more):\n"
+        "    time.time = lambda: real() - 3600\n"
+        "    return popen(*given, **more)\n"
+        "supervise.subprocess.Popen = begun\n"
+        "sys.exit(supervise.main(sys.argv[1:]))\n"
+    )
+    subprocess.run([sys.executable, "-c", back, str(tmp_path)], cwd=ROOT, check=True, timeout=60)
+    ended = json.loads((tmp_path / "exit.json").read_text())
+    assert ended["code"] == 0
+    assert 0 < ended["stopped"] - ended["started"] < 60

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from bot.domain.people import Preferences
 from bot.domain.states import JobState
 from bot.storage.engine import BUSY_SECONDS, Database, connect
-from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata
+from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata, people
 from tests.support.rows import Rows
 from tests.support.waiting import until
 
@@ -117,6 +117,22 @@ def test_people_who_stored_no_preference_are_named_at_the_end_from_now_on(databa
     store.migrate()
     named = {person: Rows(store).person(person).preferences.mention for person in ("new", "no-mail", "ends", "nobody")}
     assert named == {"new": True, "no-mail": False, "ends": False, "nobody": True}
+    engine.dispose()
+
+
+def test_an_earlier_release_reads_the_jobs_of_this_one_without_their_options(database_url: str) -> None:
+    engine = connect(database_url)
+    request = sa.bindparam("request", {"pipeline": "p", "options": {"false-discovery": "0.1"}}, sa.JSON)
+    with engine.begin() as connection:
+        at("0003", connection, alembic.command.upgrade)
+        for statement in (BEFORE[0], BEFORE[-1]):
+            connection.execute(sa.text(statement))
+        at("0013", connection, alembic.command.upgrade)
+        for statement in ("UPDATE jobs SET request = :request", "UPDATE people SET last_request = :request"):
+            connection.execute(sa.text(statement).bindparams(request))
+        at("0012", connection, alembic.command.downgrade)
+        assert connection.scalar(sa.select(jobs.c.request)) == {"pipeline": "p"}
+        assert connection.scalar(sa.select(people.c.last_request)) == {"pipeline": "p"}
     engine.dispose()
 
 

@@ -233,6 +233,10 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "no ok": {"content": b"{}"},
     "ok without more": {"content": b'{"ok": true}'},
     "an error that is no text": {"content": b'{"ok": false, "error": ["is_archived"]}'},
+    "null for what was asked for": {"content": b'{"ok": true, "ts": null, "messages": null, "view": null}'},
+    "another type than Slack's": {
+        "content": b'{"ok": true, "ts": 1, "messages": {}, "view": [], "files": {}, "channel": "C1", "upload_url": 1}'
+    },
 }
 """Answers that are not Slack's own, or do not say what was asked for."""
 
@@ -253,10 +257,10 @@ def test_an_answer_that_is_not_slacks_own_is_no_refusal(
         "conversations.replies": lambda: chat.find(story, thread=card, key="none"),
         "files.getUploadURLExternal": lambda: chat.post_file(story, thread=card, name="n", title="t", content=b"c"),
         "files.completeUploadExternal": lambda: chat.post_file(story, thread=card, name="n", title="t", content=b"c"),
+        "chat.update": lambda: chat.edit_card(story, card),
+        "views.publish": lambda: chat.show_home("U01DEMO", a_home()),
+        "conversations.open": lambda: chat.find_direct(story, key="none"),
     }
-    if answer != OTHERWISE["ok without more"]:  # that is all that these two would say
-        calls["chat.update"] = lambda: chat.edit_card(story, card)
-        calls["views.publish"] = lambda: chat.show_home("U01DEMO", a_home())
     for method, call in calls.items():
         slack.answer_otherwise(method, **answer)
         with pytest.raises(Unavailable) as caught:
@@ -264,6 +268,54 @@ def test_an_answer_that_is_not_slacks_own_is_no_refusal(
         assert caught.value.retry_after is None, method
     if isinstance(client, PooledWebClient):
         client.close()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        "[null]",
+        '["text"]',
+        '[{"metadata": "text"}]',
+        '[{"metadata": {"event_payload": []}}]',
+        '[{"files": [null]}]',
+        '[{"files": {}}]',
+        '[{"metadata": {"event_payload": {"key": "card"}}}]',
+        '[{"metadata": {"event_payload": {"key": "card"}}, "ts": 5}]',
+    ],
+)
+@pytest.mark.parametrize("method", ["conversations.history", "conversations.replies"])
+def test_messages_of_another_kind_than_slack_s_are_in_doubt(
+    slack: SlackStandIn, chat: SlackChat, method: str, messages: str
+) -> None:
+    slack.answer_otherwise(method, f'{{"ok": true, "messages": {messages}}}'.encode())
+    with pytest.raises(Unavailable):
+        chat.find(a_story(a_job(channel=home(slack))), thread="1.1" if "replies" in method else None, key="card")
+
+
+@pytest.mark.parametrize("further", ['"text"', '{"next_cursor": 5}'])
+def test_a_next_page_that_is_none_is_in_doubt(slack: SlackStandIn, chat: SlackChat, further: str) -> None:
+    slack.answer_otherwise(
+        "conversations.history", f'{{"ok": true, "messages": [], "response_metadata": {further}}}'.encode()
+    )
+    with pytest.raises(Unavailable):
+        chat.find(a_story(a_job(channel=home(slack))), thread=None, key="card")
+
+
+def test_a_page_that_leads_to_itself_ends_the_search(slack: SlackStandIn, chat: SlackChat) -> None:
+    page = b'{"ok": true, "messages": [], "response_metadata": {"next_cursor": "here"}}'
+    slack.answer_otherwise("conversations.history", page, times=2)
+    with pytest.raises(Unavailable, match="same page"):
+        chat.find(a_story(a_job(channel=home(slack))), thread=None, key="card")
+    assert len(slack.calls_of("conversations.history")) == 2
+
+
+@pytest.mark.parametrize("answer", [b'{"ok": true}', b'{"ok": true, "ts": 5}', b"<h1>Welcome</h1>"])
+def test_a_notice_without_a_timestamp_does_not_count_as_told(
+    slack: SlackStandIn, chat: SlackChat, answer: bytes
+) -> None:
+    slack.answer_otherwise("chat.postMessage", answer)
+    with pytest.raises(Unavailable):
+        chat.tell("U01DEMO", "Compute does not answer.")
 
 
 def test_a_channel_that_could_not_be_joined_just_now_is_not_taken_for_one_that_cannot_be_read(

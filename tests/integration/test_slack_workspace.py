@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -138,6 +139,53 @@ def test_what_slack_does_not_answer_is_in_doubt_and_asked_again(
     assert workspace.standing_of(PERSON) is Standing.MEMBER
     assert workspace.privacy_of(PUBLIC) is Privacy.PUBLIC
     assert PUBLIC in (workspace.channels_of(PERSON) or ())
+
+
+STRANGE = {
+    "users.info": [
+        "{}",
+        '{"user": null}',
+        '{"user": "U01DEMO"}',
+        '{"user": {"team_id": ["T"]}}',
+        '{"user": {"team_id": "T", "profile": []}}',
+        '{"user": {"team_id": "T", "profile": {"email": {}}}}',
+        '{"user": {"team_id": "T", "enterprise_user": {"teams": [[]]}}}',
+        '{"user": {"team_id": "T", "is_restricted": "no"}}',
+        '{"error": ["user_not_found"]}',
+    ],
+    "conversations.info": ['{"channel": []}', '{"channel": {"is_private": "no"}}', '{"channel": {"is_im": 0}}', "{}"],
+    "users.conversations": [
+        "{}",
+        '{"channels": [null]}',
+        '{"channels": [{"id": 5}]}',
+        '{"channels": [{}]}',
+        '{"channels": [], "response_metadata": []}',
+    ],
+    "chat.getPermalink": ["{}", '{"permalink": {}}'],
+    "auth.test": ["{}", '{"team_id": {}}'],
+}
+"""Answers that have other types than Slack documents, as a proxy may give."""
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"), [(method, answer) for method, answers in STRANGE.items() for answer in answers]
+)
+def test_an_answer_of_other_types_than_slack_s_is_in_doubt_and_asked_again(
+    slack: SlackStandIn, workspace: SlackWorkspace, method: str, answer: str
+) -> None:
+    said = {"ok": "error" not in answer} | json.loads(answer)
+    asks: dict[str, Callable[[], object]] = {
+        "users.info": lambda: workspace.mail_of(PERSON) or workspace.name_of(PERSON) or workspace.standing_of(PERSON),
+        "conversations.info": lambda: workspace.privacy_of(PUBLIC),
+        "users.conversations": lambda: workspace.channels_of(PERSON),
+        "chat.getPermalink": lambda: workspace.link_to(PUBLIC, "1.1"),
+        "auth.test": lambda: workspace.standing_of(PERSON),
+    }
+    ask = asks[method]
+    slack.answer_otherwise(method, json.dumps(said).encode(), times=3 if method == "users.info" else 1)
+    assert not ask()
+    if method != "chat.getPermalink":
+        assert ask()
 
 
 def test_the_address_and_the_standing_of_a_person_are_one_question(

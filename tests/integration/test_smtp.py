@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from bot.domain.errors import NomadsError, Refused, Unavailable
 from bot.domain.messages import Mail
-from bot.mail.smtp import MailServer, Security, SmtpMailer
+from bot.domain.urls import MailServer, Security
+from bot.mail.smtp import SmtpMailer
 from tests.contract.rigs import SmtpServer, free_port, smtp_server
 
 SENDER = "nomads@example.org"

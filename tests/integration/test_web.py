@@ -29,6 +29,7 @@ from bot.web.archive import zipped
 from bot.web.site import web
 from tests.support.app import Door
 from tests.support.databases import new_sqlite
+from tests.support.options import optional
 from tests.support.stories import a_summary
 from tests.support.waiting import until
 from tests.support.world import World
@@ -42,11 +43,12 @@ class Lab:
     """A job that has succeeded, its results in a folder, and whoever opens links to them."""
 
     def __init__(self, folder: Path, store: Database) -> None:
-        self.world = World(store)
-        self.job = self.world.accept()
+        self.world = World(store, pipeline=optional())
+        self.job = self.world.accept(options={"false-discovery": "0.1"})
         summary = a_summary(
             preview="preview.png",
             density_per_um3=0.152,
+            chance={"count": 309, "share": 0.25, "low": 0.23, "high": 0.27},
             versions={"pipeline": "1.2"},
             notes=["Roles <by> name."],
             files=[{"name": "mine.bin", "title": "What <i>this</i> program alone writes"}],
@@ -148,7 +150,8 @@ def test_the_page_shows_what_was_found_what_was_asked_and_what_each_file_is(clie
     page = client.get(lab.path())
 
     assert page.status == 200
-    assert "1,234 synapses, 0.15 per µm³" in page.text
+    assert "1,234 synapses, 0.15 per µm³; about 309 of them by chance (25 %, 23 to 27)" in page.text
+    assert "<dt>False discovery rate</dt><dd>0.1</dd>" in page.text
     for said in ("demo", "cortex", "0, 512", "0, 16", "nomads-unsupervised, version 1.2", lab.job.id):
         assert said in page.text
     assert '<img class="picture" src="./preview.png"' in page.text

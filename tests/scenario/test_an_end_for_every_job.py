@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +14,7 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Summary, Unreadable
+from bot.domain.results import Link, Summary, Unreadable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Cause
 from bot.slack import cards
@@ -21,6 +23,7 @@ from tests.support.stories import a_job, a_step, a_story
 from tests.support.world import World
 
 OWNER = "U01DEMO"
+FOUND = b'{"counts": {"synapses": 7}}'
 
 
 @pytest.fixture
@@ -28,9 +31,11 @@ def world(store: Database) -> World:
     return World(store)
 
 
-def ended_with(world: World, results: bytes | None, *, seconds: float | None = 3) -> Job:
-    """A job whose program succeeded and left that in results.json."""
+def ended_with(world: World, results: bytes | None, *, files: Sequence[str] = (), seconds: float | None = 3) -> Job:
+    """A job whose program succeeded and left that in results.json, beside other files."""
     job = world.running()
+    for name in files:
+        world.results.put(job.folder, name, b"PNG")
     if results is not None:
         world.results.put(job.folder, "results.json", results)
     world.clock.advance(seconds or 0)
@@ -139,9 +144,93 @@ def test_a_program_that_left_nothing_is_told_to_have_left_nothing(world: World) 
     assert "left no results.json" in cards.row(job)
 
 
+def links(world: World) -> list[str]:
+    """Titles of what the end links."""
+    return [title for title, _ in world.chat.replies[-1].story.links]
+
+
+EMPTY = (b"{}", b'{"counts": {}}', b'{"counts": {}, "files": [], "notes": [], "preview": null}')
+
+
+@pytest.mark.parametrize("said", EMPTY)
+def test_a_program_that_told_nothing_of_what_it_found_is_not_told_to_have_finished(world: World, said: bytes) -> None:
+    job = ended_with(world, said, files=["synapses.csv"])
+    assert world.thread[-1] == "The program told nothing of what it found. It ran for 3 s."
+    assert (job.unread, links(world)) == (True, ["synapses.csv"])
+    assert job.stands == "Ended without results that can be read"
+    assert "told nothing of what it found" in world.mailer.sent[-1].text
+    assert "finished" not in world.mailer.sent[-1].text
+
+
+@pytest.mark.parametrize("said", EMPTY)
+def test_a_program_that_told_nothing_and_left_no_file_is_told_to_have_left_no_results(
+    world: World, said: bytes
+) -> None:
+    ended_with(world, said)
+    assert world.thread[-1] == "The program ended, but left no results. It ran for 3 s."
+    assert links(world) == []
+
+
+def test_an_image_of_2018_that_left_an_empty_folder_is_told_to_have_left_no_results(store: Database) -> None:
+    known = World(store).catalog.get("nomads-unsupervised")
+    assert known
+    old = World(store, pipeline=known.model_copy(update={"contract": "2018"}))
+    assert ended_with(old, None).unread
+    assert old.thread[-1] == "The program ended, but left no results. It ran for 3 s."
+    ended_with(old, None, files=["predictions.h5"])
+    assert old.thread[-1] == "Finished after 3 s."
+    assert links(old) == ["predictions.h5"]
+
+
+def announcing(*names: str, counts: bool = True, preview: str | None = None) -> bytes:
+    """A results.json that announces these files."""
+    said = {"files": [{"name": name} for name in names], "preview": preview}
+    return json.dumps(said | ({"counts": {"synapses": 7}} if counts else {})).encode()
+
+
+def test_only_files_that_are_there_are_linked_and_one_note_names_those_that_are_missing(world: World) -> None:
+    written = announcing("synapses.csv", "report.html", "a/b.npz", preview="preview.png")
+    job = ended_with(world, written, files=["synapses.csv"])
+    note = "The program announced files that it did not leave: report.html, a/b.npz, preview.png."
+    assert world.thread[-1] == "7 synapses. Finished after 3 s."
+    assert links(world) == ["synapses.csv"]
+    assert job.summary
+    assert (job.summary.notes, job.summary.preview) == ([note], None)
+    assert not world.chat.files, "no preview is posted, and none is given up"
+    assert world.ledger.replay() == []
+    mail = world.mailer.sent[-1].text
+    assert mail.count("report.html") == 1
+    assert note in mail
+    assert not any("report.html" in link.url for _, link in world.output.links(job, Audience.person(OWNER)))
+
+
+def test_a_program_that_left_none_of_the_files_it_announced_left_no_results(world: World) -> None:
+    job = ended_with(world, announcing("synapses.csv", counts=False))
+    assert (job.unread, links(world)) == (True, [])
+    assert world.thread[-1] == "The program announced files that it did not leave: synapses.csv. It ran for 3 s."
+    assert job.summary
+    assert job.summary.notes == [], "it is said once"
+
+
+def test_many_missing_files_with_long_names_are_one_note_beside_ten_of_the_program_s(world: World) -> None:
+    written = json.loads(announcing(*(f"{n:02d}{'x' * 200}.csv" for n in range(100))))
+    job = ended_with(world, json.dumps(written | {"notes": [f"Note {n}." for n in range(10)]}).encode())
+    assert job.summary
+    assert len(job.summary.notes) == 11
+    assert job.summary.notes[-1].endswith(" and 95 more.")
+    with pytest.raises(Unreadable, match="notes"):
+        Summary.read(json.dumps({"notes": ["x"] * 11}).encode())
+
+
+def test_where_the_folder_may_not_be_listed_what_is_announced_is_believed(world: World) -> None:
+    world.results.fail_next(Refused("S3 did not list the results: no (AccessDenied)"), call="list")
+    job = ended_with(world, announcing("synapses.csv"))
+    assert (job.unread, links(world)) == (False, ["synapses.csv"])
+
+
 def test_a_duration_that_compute_does_not_know_is_not_told(world: World) -> None:
-    job = ended_with(world, b"{}", seconds=None)
-    assert world.thread[-1] == "Finished."
+    job = ended_with(world, FOUND, seconds=None)
+    assert world.thread[-1] == "7 synapses. Finished."
     assert job.took is None
     (card,) = world.chat.cards
     assert "Took" not in str([block.to_dict() for block in cards.card(card.story)])
@@ -153,6 +242,16 @@ def test_a_machine_that_restarted_is_not_told_to_have_run_all_the_while(world: W
     world.see(job, JobState.FAILED, reason="The program vanished.", cause=Cause.MACHINE)
     world.settle()
     assert world.thread[-1] == "Failed: The program vanished."
+
+
+def test_links_that_no_page_of_ours_answers_say_until_when_they_work_and_how_to_get_new_ones() -> None:
+    end = datetime(2026, 3, 8, 12, tzinfo=UTC)
+    job, step = a_job(JobState.SUCCEEDED), a_step("7 synapses. Finished.", JobState.SUCCEEDED)
+    signed = a_story(job, links=[("Table", Link("https://s3.test/t", end, at_latest=True))], address="")
+    small = str([block.to_dict() for block in cards.reply(signed, [step])])
+    assert f"These links work until {cards.moment(end)} at the latest; *Results* on the card gives new ones." in small
+    for story in (a_story(job, links=signed.links), a_story(job, links=[("Table", Link("file:///t"))], address="")):
+        assert "work until" not in str([block.to_dict() for block in cards.reply(story, [step])])
 
 
 # What nobody foresaw
@@ -251,6 +350,24 @@ def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
     world.settle(patience=4 * 3600)
     assert world.compute.calls.count("submit") == 22
     assert world.job(job).state is JobState.SUBMITTED
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "cause"),
+    [
+        (Refused("The queue takes no jobs."), 1, Cause.SETUP),
+        (Unavailable("AWS is away"), 1000, Cause.UNKNOWN),
+        (RuntimeError("unforeseen"), 1000, Cause.UNKNOWN),
+    ],
+)
+def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
+    world: World, error: Exception, times: int, cause: Cause
+) -> None:
+    world.compute.fail_next(error, call="submit", times=times)
+    job = world.accept()
+    world.settle(patience=30 * 86_400)
+    ended = world.job(job)
+    assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
 
 
 def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> None:

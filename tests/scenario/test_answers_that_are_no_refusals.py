@@ -52,8 +52,9 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("performed", [False, True], ids=["not performed", "performed"])
 @pytest.mark.parametrize("answer", OTHERWISE.values(), ids=OTHERWISE.keys())
 def test_the_story_stands_in_slack_once_when_slack_is_itself_again(
-    served: Served, answer: dict[str, Any], performed: bool
+    served: Served, answer: dict[str, Any], performed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bot.application.worker.lanes.FIRST_DELAY", 0.1)
     for method in ("chat.postMessage", "conversations.history", "conversations.replies", "chat.update"):
         served.slack.answer_otherwise(method, **answer, performed=performed)
 

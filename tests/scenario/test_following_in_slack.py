@@ -67,7 +67,7 @@ def finished(served: Served, **typed: Any) -> Job:
     return now(served, job)
 
 
-def running(served: Served, **typed: str) -> Job:
+def running(served: Served, **typed: Any) -> Job:
     return reaches(served, submitted(served, "waits", **typed), JobState.RUNNING)
 
 
@@ -221,6 +221,40 @@ def test_a_retry_while_boss_is_silent_is_accepted_and_checked_later(served: Serv
     assert ack.ok
     assert ack.seconds < 2.5
     assert now(served, job).retried_as
+
+
+def test_a_retry_that_cannot_help_is_asked_about_and_takes_another_token(served: Served) -> None:
+    job = finished(served, collection="refused", remember=["yes"])
+    until(lambda: now(served, job).log_tail, what="its log")
+    assert "nomads_retry" not in actions(card(served, job))
+    assert said(served, f"retry {job.id}")["text"] == ""
+    form = opened(served, "would fail again")
+    shown = text(form)
+    assert "would fail again with nothing changed: BOSS refused the token." in shown
+    assert "Edit and rerun" in shown
+    assert form["submit"]["text"] == "Retry all the same"
+    (token,) = [block for block in form["blocks"] if block["type"] == "input"]
+    assert (token["block_id"], token["optional"]) == ("token", True)
+    assert now(served, job).retried_as is None
+    ack = served.slack.person().submit(form, {"token": "nobody-s-token"})
+    assert "BOSS refuses this token" in ack.errors["token"]
+    assert served.slack.person().submit(form, {"token": ""}).ok
+    assert now(served, job).retried_as
+
+
+def test_a_form_without_fields_tells_in_its_place_why_there_is_no_retry(served: Served) -> None:
+    job = running(served, remember=["yes"])
+    served.nomads.core.steering.cancel(job.id, actor=OWNER)
+    reaches(served, job, JobState.CANCELLED)
+    with served.nomads.core.ledger.change(job.id) as change:
+        change.set(state="FAILED", cause="memory")
+    other = running(served)
+    assert said(served, f"retry {job.id}")["text"] == ""
+    form = opened(served, "ask whoever runs NOMADS to give the pipeline more memory")
+    assert not [block for block in form["blocks"] if block["type"] == "input"]
+    assert served.slack.person().submit(form, {}).ok
+    assert opened(served, f"Job {other.id} does the same now.")
+    assert now(served, job).retried_as is None
 
 
 SLOW = "Slack was slow; try again."

@@ -17,7 +17,8 @@ from bot.domain.errors import InvalidRequest, NomadsError, NotYours, Refused, To
 from bot.domain.job import AlreadyRunning, Job
 from bot.domain.people import Preferences, Standing, Steps
 from bot.domain.states import JobState
-from bot.domain.work import Observation, Progress
+from bot.domain.work import Cause, Observation, Progress
+from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.world import TOKEN, World, a_request
 
@@ -296,6 +297,94 @@ def test_cancel_and_retry_at_once_leave_one_job_that_runs_or_none(world: World) 
         world.settle()
 
 
+# A retry that cannot help
+
+DOUBTED = [cause for cause in Cause if not cause.passing]
+
+
+def failed_for(world: World, cause: Cause) -> Job:
+    """A job that has failed for that cause, as everybody was told."""
+    job = world.running()
+    world.see(job, JobState.FAILED, reason="Why it failed.", cause=cause, exit_code=1)
+    world.settle()
+    return world.job(job)
+
+
+@pytest.mark.parametrize("cause", DOUBTED)
+def test_a_retry_that_cannot_help_is_not_offered_and_made_only_for_whoever_wants_it_all_the_same(
+    world: World, cause: Cause
+) -> None:
+    job = failed_for(world, cause)
+    assert not job.retryable
+    outcome = world.steering.retry(job.id, actor=OWNER, token=SecretStr(TOKEN))
+    assert isinstance(outcome, Needed)
+    assert (outcome.token, outcome.email) == (False, False)
+    assert outcome.doubt == f"Job {job.id} would fail again with nothing changed: Why it failed. {job.advice}"
+    assert world.rows.count() == 1
+    again = world.steering.retry(job.id, actor=OWNER, token=SecretStr(TOKEN), anyway=True)
+    assert isinstance(again, Retried), "somebody may have mended it"
+    assert again.job.retry_of == job.id
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause.passing])
+def test_a_retry_that_may_help_is_made_without_a_question(world: World, cause: Cause) -> None:
+    job = failed_for(world, cause)
+    assert (job.retryable, job.doubt) == (True, "")
+    assert retried(world, job).retry_of == job.id
+
+
+def ended_with_exit(world: World, code: int, *lines: str) -> Job:
+    job = world.running()
+    world.compute.print(job.name, *lines)
+    world.see(job, JobState.FAILED, exit_code=code)
+    world.settle()
+    return world.job(job)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_program_that_boss_refused_for_good_is_not_told_to_be_retried(world: World, late: bool) -> None:
+    """Its stdout and stderr may come in another order than it printed."""
+    said = ["failure refused", "BOSS refused the token."]
+    job = ended_with_exit(world, 3, "reading", *(said[::-1] if late else said))
+    assert job.log_tail == ("reading", "BOSS refused the token.")
+    assert (job.cause, job.retryable, job.turned_down) == (Cause.REFUSED, False, True)
+    assert world.thread[-1] == "Failed: BOSS refused the token."
+    assert "with a token that may read the volume (“Edit and rerun”)" in world.mailer.sent[-1].text
+    (card,) = world.chat.cards
+    offered = [button.action_id for button in cards.buttons(card.story.job)]
+    assert cards.RETRY not in offered
+    assert cards.EDIT in offered
+    reply = world.chat.replies[-1]
+    assert "Edit and resubmit" in str([block.to_dict() for block in cards.reply(reply.story, reply.steps)])
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "cause"),
+    [
+        (3, ["BOSS failed 4 times in a row."], Cause.VOLUME),
+        (3, ["see failure refused in the handbook", "It failed."], Cause.VOLUME),
+        (1, ["failure refused", "It failed."], Cause.PROGRAM),
+    ],
+)
+def test_without_the_program_s_word_a_retry_after_exit_3_may_help(
+    world: World, code: int, lines: list[str], cause: Cause
+) -> None:
+    job = ended_with_exit(world, code, *lines)
+    assert (job.cause, job.retryable) == (cause, True)
+
+
+def test_the_mail_about_a_cancelled_job_names_who_cancelled_it(world: World) -> None:
+    world.workspace.names[ADMIN] = "Ada Admin"
+    for by, name in ((ADMIN, "Ada Admin"), ("cli:root", "root (at a terminal of NOMADS)")):
+        job = world.running()
+        world.steering.cancel(job.id, actor=by)
+        world.settle()
+        world.worker.watcher.watch_once()
+        world.settle()
+        assert f"was cancelled by {name}." in world.mailer.sent[-1].text
+        assert world.mailer.sent[-1].subject == f"NOMADS job {job.id}: cancelled"
+
+
 # Preferences
 
 
@@ -310,7 +399,7 @@ def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
     world.see(job, JobState.RUNNING, started_at=world.clock.now)
     world.settle()
     world.clock.advance(60)
-    world.results.put(job.folder, "results.json", b"{}")
+    world.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
     world.see(job, end, stopped_at=world.clock.now, exit_code=1 if end is JobState.FAILED else None)
     world.settle()
     return job
@@ -319,7 +408,7 @@ def the_whole_way(world: World, end: JobState = JobState.SUCCEEDED) -> Job:
 def test_who_wants_the_end_only_is_told_the_end_only(world: World) -> None:
     prefer(world, steps=Steps.END)
     the_whole_way(world)
-    assert world.thread == ["Finished after 1 min 0 s."]
+    assert world.thread == ["0 synapses. Finished after 1 min 0 s."]
     assert len(world.chat.cards) == 1, "the card is there anyway"
     assert world.chat.cards[0].story.job.state is JobState.SUCCEEDED
 
@@ -569,7 +658,7 @@ def test_somebody_who_left_the_workspace_holds_nothing_up(world: World) -> None:
     world.chat.fail_next(Refused("Slack answered user_not_found to views.publish."), call="show_home", times=100)
     job = the_whole_way(world)
     assert world.job(job).state is JobState.SUCCEEDED
-    assert world.thread[-1].startswith("Finished")
+    assert "Finished" in world.thread[-1]
     assert len(world.mailer.sent) == 2
     assert world.rows.open_effects() == 0
 

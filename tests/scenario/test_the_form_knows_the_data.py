@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from bot.domain.job import Job
 from bot.domain.states import JobState
 from handlers import modal
 from sandbox.boss import DEMO_TOKEN, Access
@@ -348,7 +349,7 @@ def test_a_token_that_may_not_write_predictions_is_a_warning_and_no_error(served
     )
 
 
-def jobs(served: Served) -> list[Any]:
+def jobs(served: Served) -> list[Job]:
     """Every job."""
     return served.rows.jobs()
 
@@ -514,14 +515,20 @@ def test_a_job_keeps_its_token_when_the_saved_one_is_forgotten(served: Served) -
 # No work twice
 
 
+def told_and_waiting(served: Served, slack: SlackStandIn) -> Job:
+    """A job whose card stands in the channel and whose program waits."""
+    assert served.submit(pipeline="quick", collection="waits").ok
+    until(lambda: slack.messages("#synapses"), what="the card")
+    (job,) = jobs(served)
+    until(lambda: served.nomads.core.queries.card_of(job.id))
+    return job
+
+
 def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
     serve: Serve, slack: SlackStandIn, tmp_path: Path
 ) -> None:
     with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
-        assert served.submit(pipeline="quick", collection="waits").ok
-        until(lambda: slack.messages("#synapses"), what="the card")
-        (job,) = jobs(served)
-        until(lambda: served.nomads.core.queries.card_of(job.id))
+        job = told_and_waiting(served, slack)
         view = served.open_form()
         ack = slack.person().submit(view, RIGHT | {"pipeline": "quick", "collection": "waits"})
         assert ack.body["response_action"] == "update"
@@ -555,10 +562,7 @@ def test_who_submits_what_somebody_else_s_job_does_now_can_be_told_of_its_end(
     serve: Serve, slack: SlackStandIn, tmp_path: Path
 ) -> None:
     with serve(tmp_path, working=True, pipelines=str(PROGRAMS)) as served:
-        assert served.submit(pipeline="quick", collection="waits").ok
-        until(lambda: slack.messages("#synapses"), what="the card")
-        (job,) = jobs(served)
-        until(lambda: served.nomads.core.queries.card_of(job.id))
+        job = told_and_waiting(served, slack)
         other = slack.person(OTHER)
         other.slash("/nomads", "submit", channel="#synapses")
         view = slack.view_of(OTHER)

@@ -26,7 +26,7 @@ def typed(view: object) -> dict[str, str]:
         if block["type"] == "input":
             element = block["element"]
             chosen = element.get("initial_option", {}).get("value")
-            found[block["block_id"].partition("-")[0]] = (
+            found[block["block_id"].rpartition(":")[2].partition("-")[0]] = (
                 element.get("initial_value") or element.get("initial_conversation") or chosen
             )
     return found
@@ -39,7 +39,7 @@ def test_the_command_opens_a_form_with_the_channel_and_the_profile_s_address(ser
     view = served.open_form()
     fields = typed(view)
     assert list(fields) == [
-        "pipeline", "token", "collection", "experiment", "x", "y", "z", "channel", "email",
+        "pipeline", "method", "token", "collection", "experiment", "x", "y", "z", "channel", "email",
     ]  # fmt: skip
     assert fields["channel"] == served.slack.workspace.channel("#synapses").id
     assert fields["email"] == "demo@example.org"

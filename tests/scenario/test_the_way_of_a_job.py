@@ -27,6 +27,7 @@ from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
+from bot.slack import cards
 from bot.storage.engine import Database
 from bot.storage.tables import effects
 from tests.support.rows import Rows
@@ -56,6 +57,7 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
     world.clock.advance(120)
     world.results.put(job.folder, "results.json", summary(preview="preview.png"))
     world.results.put(job.folder, "preview.png", b"PNG")
+    world.results.put(job.folder, "synapses.csv", b"id")
     world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
     world.settle()
 
@@ -79,6 +81,22 @@ def test_a_job_is_told_from_acceptance_to_results(world: World) -> None:
     assert "synapses.csv" in world.mailer.sent[1].html
 
 
+def test_thread_card_and_mail_say_how_much_of_what_was_found_is_there_by_chance(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    chance = {"count": 3, "share": 0.25, "low": 0.1, "high": 0.4}
+    world.results.put(job.folder, "results.json", summary(chance=chance))
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+
+    found = "12 synapses; about 3 of them by chance (25 %, 10 to 40)"
+    assert world.thread[-1].startswith(f"{found}. Finished")
+    assert f"*Found*\n{found}" in str([block.to_dict() for block in cards.card(world.chat.cards[0].story)]).replace(
+        "\\n", "\n"
+    )
+    assert f"{found}\n" in world.mailer.sent[-1].text
+
+
 def test_steps_that_follow_within_two_seconds_are_one_reply(world: World) -> None:
     job = world.accept()
     world.settle()
@@ -98,10 +116,10 @@ def test_a_program_too_quick_to_be_seen_running_is_told_to_have_run(world: World
     world.settle()
     world.clock.advance(10)
     started = world.clock.now - timedelta(seconds=4)
-    world.results.put(job.folder, "results.json", b"{}")
+    world.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
     world.see(job, JobState.SUCCEEDED, started_at=started, stopped_at=world.clock.now)
     world.settle()
-    assert world.thread[1:] == ["Running, after waiting 6 s.", "Finished after 4 s."]
+    assert world.thread[1:] == ["Running, after waiting 6 s.", "0 synapses. Finished after 4 s."]
 
 
 def test_a_failure_is_told_with_its_reason_the_last_20_lines_and_what_to_do(world: World) -> None:
@@ -338,6 +356,25 @@ def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) ->
     world.settle()
     assert world.job(job).state is JobState.SUBMITTED
     assert "find" not in world.compute.calls  # who was told to come back knows that nothing was done
+
+
+def test_a_service_that_is_busy_and_names_no_time_is_asked_ever_more_seldom_and_not_for_ever(world: World) -> None:
+    world.compute.fail_next(Busy("Throttling"), call="submit", times=GIVE_UP)
+    job = world.accept()
+    world.settle(patience=24 * 3600)
+    assert 250 < world.compute.calls.count("submit") < 500, "every five minutes, and not twice a second"
+    assert world.job(job).state is JobState.ACCEPTED
+    world.settle(patience=4 * 24 * 3600)
+    assert world.job(job).state is JobState.FAILED
+    assert world.job(job).reason == "Throttling"
+    assert (world.compute.works, world.rows.tokens) == ([], 0)
+
+
+def test_a_service_that_names_a_short_time_is_not_given_up_in_minutes(world: World) -> None:
+    world.compute.fail_next(Unavailable("503", retry_after=1), call="submit", times=GIVE_UP)
+    job = world.accept()
+    world.settle(patience=2 * 24 * 3600)
+    assert world.job(job).state is JobState.ACCEPTED
 
 
 def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
@@ -666,7 +703,7 @@ def test_effects_that_were_due_before_the_clock_went_back_are_performed_at_once(
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()  # the card is put off, and everything else is done
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(1)
     world.worker.lanes.drain()
@@ -679,7 +716,7 @@ def test_what_asked_for_patience_is_not_asked_sooner_because_the_clock_went_back
     world.chat.fail_next(Busy("patience", retry_after=60), call="post_card")
     world.accept()
     world.worker.lanes.drain()
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(50)
     world.worker.lanes.drain()
@@ -693,7 +730,7 @@ def test_the_lease_of_a_worker_that_died_ends_in_time_although_the_clock_went_ba
     world.accept()
     lease = timedelta(seconds=15)
     (dead,) = world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.clock.advance(14)
     assert not world.rows.claim(Lane.MAIL, limit=1, lease_for=lease, at=world.clock.now)  # it may be alive
@@ -706,7 +743,7 @@ def test_the_lease_of_a_worker_that_died_ends_in_time_although_the_clock_went_ba
 def test_watching_goes_on_although_the_leader_died_and_the_clock_went_back(world: World) -> None:
     lasting = timedelta(seconds=5)
     assert world.rows.lead("watch", holder="a", at=world.clock.now, lasting=lasting)
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     assert not world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)  # it may be alive
     world.clock.advance(6)
     assert world.rows.lead("watch", holder="b", at=world.clock.now, lasting=lasting)
@@ -723,7 +760,7 @@ def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> 
         world.clock.advance(4)
         world.worker.watcher.watch_once()
         world.worker.lanes.drain()
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     world.worker.lanes.keep_leases()
     world.compute.print(job.name, "progress 0.90 reading")
     for _ in range(2):
@@ -738,11 +775,67 @@ def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> 
 
 def test_what_is_cached_for_a_moment_is_read_again_although_the_clock_went_back(world: World) -> None:
     assert world.people.preferences("U01DEMO").mention
-    world.clock.advance(-AN_HOUR)
+    world.clock.put(-AN_HOUR)
     another = People(ledger=world.ledger, tokens=world.tokens)
     another.prefer("U01DEMO", mention=False)
     world.clock.advance(3)
     assert not world.people.preferences("U01DEMO").mention
+
+
+@pytest.mark.parametrize("put", [-AN_HOUR, AN_HOUR])
+def test_a_job_that_waits_long_is_told_in_time_whatever_the_clock_does(world: World, put: float) -> None:
+    job = world.accept()
+    world.settle()
+    world.see(job, JobState.RUNNABLE, reason="No machine.")
+    world.worker.watcher.watch_once()
+    world.clock.advance(300)
+    world.clock.put(put)
+    world.worker.watcher.watch_once()
+    assert world.job(job).waiting == ""
+    world.clock.advance(301)
+    world.worker.watcher.watch_once()
+    world.worker.lanes.keep_leases()
+    world.settle()
+    assert world.thread[-1] == "Waiting to run for 10 min 1 s. No machine."
+
+
+@pytest.mark.parametrize("put", [-AN_HOUR, AN_HOUR])
+def test_a_job_that_compute_does_not_know_is_lost_in_time_whatever_the_clock_does(world: World, put: float) -> None:
+    job = world.accept()
+    world.settle()
+    world.worker.watcher.watch_once()
+    world.compute.lose(job.name)
+    world.clock.put(put)
+    for _ in range(3):
+        world.clock.advance(90)
+        world.worker.watcher.watch_once()
+    assert world.job(job).state is JobState.SUBMITTED
+    world.clock.advance(31)
+    world.worker.watcher.watch_once()
+    world.worker.watcher.watch_once()
+    assert world.job(job).state is JobState.LOST
+
+
+def test_a_run_that_ended_before_it_started_by_the_clock_took_nobody_knows_how_long(world: World) -> None:
+    job = world.running()
+    started = world.job(job).started_at
+    assert started
+    world.see(job, JobState.SUCCEEDED, stopped_at=started - timedelta(hours=1))
+    world.settle()
+    assert world.job(job).took is None
+    with world.store.read() as transaction:
+        assert transaction.jobs.runs("nomads-unsupervised", most=10) == []
+
+
+def test_an_age_is_believed_of_the_clock_once_and_grows_with_the_time_that_passes(world: World) -> None:
+    ages, began = world.ledger.ages, world.clock.now
+    world.clock.advance(60)
+    assert ages.of("a", began) == timedelta(seconds=60)
+    assert ages.of("a", began + timedelta(hours=1)) == timedelta(), "it was written before the clock went back"
+    world.clock.put(-AN_HOUR)
+    world.clock.advance(5)
+    assert ages.of("a", began) == timedelta(seconds=65)
+    assert ages.of("a", began + timedelta(hours=1)) == timedelta(seconds=5)
 
 
 def test_a_finished_effect_cannot_be_finished_by_a_worker_that_lost_its_lease(world: World) -> None:

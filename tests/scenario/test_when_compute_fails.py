@@ -46,10 +46,10 @@ def test_a_machine_that_was_taken_back_is_a_step_of_its_own(world: World) -> Non
     world.settle()
     assert world.thread[-1] == "Running again, after waiting 1 min 30 s."
     world.clock.advance(60)
-    world.results.put(job.folder, "results.json", b"{}")
+    world.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
     world.see(job, JobState.SUCCEEDED, stopped_at=world.clock.now)
     world.settle()
-    assert world.thread[-1] == "Finished after 1 min 0 s."
+    assert world.thread[-1] == "0 synapses. Finished after 1 min 0 s."
     assert [step.state for step in world.rows.transitions(job.id)] == [
         JobState.ACCEPTED,
         JobState.SUBMITTED,
@@ -172,6 +172,28 @@ def test_each_thread_says_once_that_it_waits_and_why_and_admins_hear_it_once_for
     assert all(house.job(job).stalled_since is None for job in jobs)
 
 
+@pytest.mark.parametrize("put", [-3600.0, 3600.0])
+def test_whatever_the_clock_does_meanwhile_it_is_told_in_time_and_how_long_it_lasted(house: World, put: float) -> None:
+    job = house.running()
+    away_for(house, 30)
+    house.clock.put(put)
+    house.worker.lanes.keep_leases()
+    away_for(house, 30)
+    assert waits(house, job) == []
+    away_for(house, 10)
+    assert len(waits(house, job)) == 1
+    assert waits(house, job)[0].startswith("It waits, for 1 min 0 s by now: ")
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+    house.clock.put(-put)
+    house.worker.lanes.keep_leases()
+    away_for(house, 50)
+    for _ in range(2):
+        house.worker.watcher.watch_once()
+        house.settle()
+    assert waits(house, job)[1:] == ["It goes on: there is an answer again, after 2 min 0 s."]
+    assert house.chat.told[-1][1].startswith("NOMADS has answers from compute again, after 2 min 0 s.")
+
+
 def test_a_moment_without_an_answer_is_not_told(house: World) -> None:
     job = house.running()
     for _ in range(5):
@@ -235,7 +257,7 @@ def test_results_that_cannot_be_fetched_yet_are_told_to_be_waited_for(house: Wor
         house.clock.advance(5)
     assert "S3 did not give results.json" in house.thread[-1]
     assert "3 synapses" not in str(house.thread)
-    house.settle()
+    house.settle(patience=4 * 3600)
     house.worker.watcher.watch_once()
     house.settle()
     assert any("3 synapses" in text for text in house.thread)

@@ -22,10 +22,13 @@ from bot.application.access import PATIENCE
 from bot.application.queries import Which
 from bot.application.steering import Retried
 from bot.application.submission import Form
-from bot.domain.errors import InDoubt, InvalidRequest, NomadsError, NotYours, UnknownJob
+from bot.domain.errors import InDoubt, InvalidRequest, NomadsError, NotYours, TooLate, UnknownJob
 from bot.domain.job import Job
+from bot.domain.links import Audience
+from bot.domain.messages import Story
 from bot.domain.people import NO_SUCH_CHANNEL, Privacy, Standing
 from bot.domain.states import JobState
+from bot.slack import cards
 from bot.storage.engine import Database
 from sandbox.slack import SlackStandIn
 from sandbox.slack.workspace import Member
@@ -356,15 +359,34 @@ def test_a_page_is_read_a_bounded_number_of_times_and_the_next_one_goes_on(
         world.clock.advance(1)
         world.accept(x=f"0,{number + 1}", channel=PRIVATE)
 
-    found, before, pages = [], None, 0
+    found, places = list[str](), list[str | None]()
     while True:
-        page = world.queries.page(Which.ALL, actor=OUTSIDER, before=before, most=1)
+        page = world.queries.page(Which.ALL, actor=OUTSIDER, before=places[-1] if places else None, most=1)
         found += [job.id for job in page.jobs]
-        pages += 1
         if not page.more:
             break
-        before = page.last
-    assert (found, pages) == ([first.id], 3)
+        places.append(page.last)
+    assert found == [first.id]
+    assert places == ["+4", "+8"], "a button's value names no job that the person may not see"
+
+
+def test_pages_go_on_after_jobs_that_were_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "CHUNK", 2)
+    monkeypatch.setattr(queries, "READS", 2)
+    seen = []
+    for number in range(30):
+        job = world.accept(x=f"0,{number + 1}", channel="C01GENERAL" if number % 7 == 0 else PRIVATE)
+        seen += [job.id] if number % 7 == 0 else []
+        world.clock.advance(1)
+    found, place = list[str](), None
+    while True:
+        page = world.queries.page(Which.ALL, actor=OUTSIDER, before=place, most=2)
+        found += [job.id for job in page.jobs]
+        assert (page.last or "").partition("+")[0] in ["", *seen]
+        if not page.more:
+            break
+        place = page.last
+    assert found == seen[::-1]
 
 
 def test_similar_ids_are_suggested_of_jobs_that_one_may_see(world: World) -> None:
@@ -428,6 +450,63 @@ def test_attempts_that_one_may_not_see_are_left_out(world: World) -> None:
     assert [one.id for one in world.queries.attempts(world.job(job), actor=MEMBER)] == [job.id, again.job.id]
     world.workspace.private[PRIVATE].discard(OWNER)
     assert [one.id for one in world.queries.attempts(world.job(job), actor=OWNER)] == [job.id]
+
+
+def test_a_later_attempt_that_one_may_not_see_is_not_named_to_whoever_retries(world: World) -> None:
+    job = ended(world)
+    again = retried(world, job, ADMIN).job
+    world.workspace.private[PRIVATE].discard(OWNER)
+    with pytest.raises(TooLate) as told:
+        retried(world, job, OWNER)
+    assert str(told.value) == (
+        f"Job {job.id} was tried again already, by somebody else; “Edit and rerun” runs it again as yours."
+    )
+    world.workspace.private[PRIVATE].add(OWNER)
+    assert retried(world, job, OWNER).job.id == again.id
+
+
+def test_a_card_names_other_attempts_only_to_a_channel_that_hears_of_them(world: World) -> None:
+    first = ended(world)
+    second = retried(world, first, ADMIN).job
+    world.settle()
+    parent, child = world.chat.cards
+    assert f"tried again as job `{second.id}`" in on_card(parent.story)
+    assert f"attempt 2, after job `{first.id}`" in on_card(child.story)
+    with world.ledger.change(second.id) as change:
+        change.set(request=second.request.model_copy(update={"channel": "C09ELSEWHERE"}).model_dump(mode="json"))
+    told = on_card(world.stories.of(world.job(first), Audience.channel(PRIVATE)))
+    assert "tried again" in told
+    assert second.id not in told
+    told = on_card(world.stories.of(world.job(second), Audience.channel("C09ELSEWHERE")))
+    assert "attempt 2" in told
+    assert first.id not in told
+    assert world.stories.of(world.job(first), Audience.person(OUTSIDER)).after == second.id, "which is in public"
+    assert world.stories.of(world.job(second), Audience.person(OUTSIDER)).before == ""
+
+
+def on_card(story: Story) -> str:
+    """The card, as Slack shows it."""
+    return str([block.to_dict() for block in cards.card(story)])
+
+
+def test_of_a_job_that_one_may_not_see_no_more_is_told_than_that_the_same_is_done_now(world: World) -> None:
+    """It must not be done twice, so that much cannot be kept secret."""
+    world.accept(channel=PRIVATE)
+    with pytest.raises(InvalidRequest) as told:
+        world.submit(key="k", actor=OUTSIDER)
+    assert told.value.errors == {"pipeline": "A job does the same now; nothing was submitted."}
+    assert world.rows.count() == 1
+
+
+def test_a_retry_of_what_a_job_does_that_one_may_not_see_is_told_no_more_either(world: World) -> None:
+    job = world.accept(actor=OUTSIDER, again=True)
+    world.settle()
+    world.see(job, JobState.FAILED)
+    world.settle()
+    world.accept(channel=PRIVATE)
+    with pytest.raises(NomadsError) as told:
+        retried(world, job, OUTSIDER)
+    assert str(told.value) == "A job does the same now; nothing was submitted."
 
 
 def retried(world: World, job: Job, actor: str) -> Retried:

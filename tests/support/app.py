@@ -33,7 +33,7 @@ RIGHT = {"token": "demo-token", "collection": "demo", "experiment": "cortex", "x
 """What a person types who makes no mistake; pipeline, channel and address are preset."""
 
 
-ENDINGS = ("fails", "prints", "waits")
+ENDINGS = ("fails", "prints", "refused", "waits")
 """Collections that tell the quick program how to end."""
 
 

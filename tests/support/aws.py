@@ -438,7 +438,8 @@ def answer(
     client: Any, operation: str, *, status: int = 400, code: str = "", message: str = "", retry_after: str = ""
 ) -> None:
     """Let AWS answer every further call of `batch.SubmitJob` or the like with that error, having done nothing."""
-    metadata = {"HTTPStatusCode": status, "HTTPHeaders": {"retry-after": retry_after} if retry_after else {}}
+    headers = {"x-amz-request-id": "EXAMPLE"} | ({"retry-after": retry_after} if retry_after else {})
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers}
     parsed = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}
 
     def reply(**_: Any) -> tuple[SimpleNamespace, dict[str, Any]]:

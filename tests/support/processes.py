@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import termios
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -174,6 +175,25 @@ class Lab:
         return ack
 
     # Looking
+
+    def not_done_once(self, job: Job) -> list[str]:
+        """What was left out or done twice of a job that should have succeeded; empty where all was done once."""
+        starts = self.results(job) / "starts"
+        replies = self.replies(job)
+        told = Counter(re.findall(r"\b(Accepted as|Running,|Finished after)", "\n".join(self.thread(job))))
+        previews = [file.name for file in self.slack.files if job.id in file.name and file.shared]
+        mails = {str(m["Message-ID"]): str(m["Subject"]) for m in self.mail.messages if job.id in str(m["Message-ID"])}
+        as_it_should = {
+            f"state: {job.state}": job.state is JobState.SUCCEEDED,
+            "starts of the program": starts.exists() and starts.read_text() == "started\n",
+            "card": "✅ Finished" in self.card(job),
+            f"replies: {replies}": len(set(replies)) == len(replies),
+            f"steps told: {told}": told == {"Accepted as": 1, "Running,": 1, "Finished after": 1},
+            f"previews: {previews}": previews == [f"{job.id}-preview.png"],
+            f"mails: {mails}": sorted(mails.values())
+            == [f"NOMADS job {job.id}: accepted", f"NOMADS job {job.id}: finished"],
+        }
+        return [what for what, right in as_it_should.items() if not right]
 
     @cached_property
     def store(self) -> Database:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -68,6 +69,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+        self._passed = 0.0
         self._runs = False
 
     def __call__(self) -> datetime:
@@ -79,7 +81,22 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self._passed += seconds
+        self.put(seconds)
+
+    def wait_for(self, when: datetime) -> None:
+        """Let time pass until then, if that is to come."""
+        if when > self.now:
+            self._passed += (when - self.now).total_seconds()
+            self.now = when
+
+    def put(self, seconds: float) -> None:
+        """Put the clock forward, or back where `seconds` is negative; no time passes."""
         self.now += timedelta(seconds=seconds)
+
+    def ticks(self) -> float:
+        """Seconds that have passed, whatever the clock says."""
+        return time.monotonic() if self._runs else self._passed
 
 
 class World:
@@ -132,7 +149,7 @@ class World:
             channels = {"PSD95": "uint8", "Synapsin": "uint8"}
             self.volumes.add("demo" if name == "cortex" else "lab", name, bounds=bounds, channels=channels)
         self.workspace = _Workspace()
-        self.ledger = Ledger(database=store, clock=self.clock)
+        self.ledger = Ledger(database=store, clock=self.clock, ticks=self.clock.ticks)
         self.people = People(ledger=self.ledger, tokens=self.tokens)
         self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains, on=mails)
         self.reviewer = Reviewer(
@@ -146,7 +163,7 @@ class World:
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
         self.access = Access(workspace=self.workspace, admins=admins)
         self.queries = Queries(database=store, access=self.access, mails=mails)
-        self.stories = Stories(catalog=self.catalog, output=self.output)
+        self.stories = Stories(catalog=self.catalog, output=self.output, queries=self.queries, access=self.access)
         self.submission = Submission(
             ledger=self.ledger,
             reviewer=self.reviewer,
@@ -222,6 +239,7 @@ class World:
             compute=self.compute,
             logs=self.logs,
             patience=Patience(interval=1, leadership=self.lease / 3),
+            ages=ledger.ages,
             clock=self.clock,
         )
         return Worker(lanes=lanes, watcher=watcher)
@@ -286,7 +304,7 @@ class World:
             due = self.rows.next_due()
             if due is None or due > until:
                 return
-            self.clock.now = max(self.clock.now, due)
+            self.clock.wait_for(due)
 
     def job(self, job: Job) -> Job:
         """The job as it stands now."""

@@ -45,24 +45,30 @@ def test_settings_put_another_image_in_place(tmp_path: Path) -> None:
     [
         ("name = ", "this is no TOML: Invalid value (at end of document)."),
         (ENTRY + "colour = 1", "colour: there is no such field."),
-        (ENTRY + "timeout = 5", "timeout: “5” cannot be used; it has to be a whole number, 60 at least."),
-        (ENTRY + 'timeout = "soon"', "timeout: “soon” cannot be used; it has to be a whole number, 60 at least."),
-        (ENTRY + "cpu = 0", "cpu: “0” cannot be used; it has to be a number above 0."),
+        (ENTRY + "timeout = 5", "timeout: “5” cannot be used; it has to be a whole number from 60 to 31536000."),
+        (
+            ENTRY + 'timeout = "soon"',
+            "timeout: “soon” cannot be used; it has to be a whole number from 60 to 31536000.",
+        ),
+        (ENTRY + "cpu = 0", "cpu: “0” cannot be used; it has to be a number above 0, 1024 at most."),
         (ENTRY + 'contract = "3"', "contract: “3” cannot be used; it has to be 2018 or 1."),
-        (ENTRY + "[limits]\nvoxels = 0", "limits.voxels: “0” cannot be used; it has to be a whole number above 0."),
+        (
+            ENTRY + "[limits]\nvoxels = 0",
+            f"limits.voxels: “0” cannot be used; it has to be a whole number above 0, {10**15} at most.",
+        ),
         (ENTRY + "[limits]\npixels = 1", "limits.pixels: there is no such field."),
         (ENTRY + 'roles = "psd"', f"roles: “psd” cannot be used; it has to be {ROLES}."),
         (ENTRY + "roles = { post = 1 }", f"roles.post: “1” cannot be used; it has to be {ROLES}."),
         (
             ENTRY.replace("One", "n" * 76),
-            f"title: “{'n' * 59}…” cannot be used; it has to be text of 75 characters at most.",
+            f"title: “{'n' * 59}…” cannot be used; it has to be text of 1 to 75 characters.",
         ),
         (
             ENTRY.replace("one", "One Two"),
             "name: “One Two” cannot be used; it has to be lower-case letters, digits and dashes, 63 at most, "
             "that begin with a letter or digit.",
         ),
-        (ENTRY.replace('title = "One"', ""), "title: this is needed; it has to be text of 75 characters at most."),
+        (ENTRY.replace('title = "One"', ""), "title: this is needed; it has to be text of 1 to 75 characters."),
     ],
 )
 def test_a_wrong_entry_is_told_with_file_and_field_and_what_is_allowed(tmp_path: Path, text: str, says: str) -> None:
@@ -89,6 +95,11 @@ def test_an_entry_that_is_no_text_is_told_with_its_file(tmp_path: Path) -> None:
         Catalog.read(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NomadsError, match=r"^The folder of pipelines cannot be read: File name too long\.$"):
+        Catalog.read(tmp_path / ("x" * 5000))
+
+
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a", ENTRY)
     write(tmp_path, "b", ENTRY)
@@ -102,6 +113,6 @@ def test_a_pipeline_may_limit_its_boxes(tmp_path: Path) -> None:
 
 
 def test_memory_grows_with_the_box() -> None:
-    pipeline = Pipeline(name="p", title="", description="", memory=100, memory_per_voxel=24)
+    pipeline = Pipeline(name="p", title="p", description="", memory=100, memory_per_voxel=24)
     assert pipeline.memory_for(Box(Range(0, 1), Range(0, 1), Range(0, 1))) == 101
     assert pipeline.memory_for(Box(Range(0, 64), Range(0, 1024), Range(0, 1024))) == 100 + 24 * 64

@@ -40,7 +40,14 @@ class Bench:
         self.compute, self.results, secrets = MemoryCompute(), MemoryResults(), MemorySecrets()
         tokens = TokenKeeper(vault=_NoVault(), secrets=secrets)
         links = Links(base_url="https://nomads.test", key=b"l" * 32)
-        self.output = Output(compute=self.compute, logs=self.compute, results=self.results, tokens=tokens, links=links)
+        self.output = Output(
+            compute=self.compute,
+            logs=self.compute,
+            results=self.results,
+            tokens=tokens,
+            links=links,
+            boss_host="boss.test",
+        )
         self.reference = secrets.put("U01DEMO", SecretStr(token))
 
     def job(self, state: JobState = JobState.RUNNING, **more: Any) -> Job:
@@ -115,6 +122,68 @@ def test_the_end_begins_with_what_was_found_and_its_density() -> None:
     assert Summary.read(json.dumps(said).encode()).found == ("293 synapses, 0.15 per µm³; 13,158 voxels in synapses")
     assert Summary.read(b'{"counts": {"synapses": 1}}').found == "1 synapses"
     assert Summary.read(b"{}").found == ""
+
+
+def found_with(chance: object, **more: object) -> str:
+    said = {"counts": {"synapses": 2481, "voxels in synapses": 13158}, "density_per_um3": 0.1516, "chance": chance}
+    return Summary.read(json.dumps(said | more).encode()).found
+
+
+CHANCE = {"count": 610, "share": 0.25, "low": 0.23, "high": 0.27}
+
+
+def test_what_was_found_says_how_much_of_it_is_there_by_chance() -> None:
+    begins, ends = "2,481 synapses, 0.15 per µm³; ", "; 13,158 voxels in synapses"
+    assert found_with(CHANCE) == f"{begins}about 610 of them by chance (25 %, 23 to 27){ends}"
+    small = {"count": 10, "share": 0.004, "low": 0, "high": 0.0149}
+    assert found_with(small) == f"{begins}about 10 of them by chance (0.4 %, 0 to 1.5){ends}"
+    assert found_with(None) == f"{begins}how many by chance cannot be told{ends}"
+
+
+def test_of_nothing_found_nothing_is_there_by_chance() -> None:
+    for chance in (None, CHANCE | {"count": 0}):
+        assert found_with(chance, counts={"synapses": 0}) == "0 synapses, 0.15 per µm³"
+        assert found_with(chance, counts={}) == ""
+
+
+@pytest.mark.parametrize(
+    "chance",
+    [
+        "610",
+        610,
+        [],
+        {},
+        {"count": 610},
+        CHANCE | {"count": 2482},
+        CHANCE | {"count": -1},
+        CHANCE | {"count": 1.5},
+        CHANCE | {"count": True},
+        CHANCE | {"count": 10**400},
+        CHANCE | {"share": 1.01, "high": 1.02},
+        CHANCE | {"share": "0.25"},
+        CHANCE | {"share": float("nan")},
+        CHANCE | {"low": float("-inf")},
+        CHANCE | {"low": 0.26},
+        CHANCE | {"high": None},
+    ],
+)
+def test_what_a_program_says_of_chance_and_cannot_be_is_not_told_and_hides_no_counts(chance: object) -> None:
+    assert found_with(chance) == "2,481 synapses, 0.15 per µm³; 13,158 voxels in synapses"
+
+
+@pytest.mark.parametrize("said", [{}, {"chance": None}, {"chance": CHANCE}])
+def test_what_was_found_stays_the_same_once_it_is_stored(said: dict[str, object]) -> None:
+    summary = Summary.read(json.dumps({"counts": {"synapses": 2481}} | said).encode())
+    stored = json.loads(json.dumps(summary.model_dump(mode="json")))
+    assert Summary.model_validate(stored) == summary
+    assert ("chance" in stored) == ("chance" in said)
+
+
+def test_detections_in_boss_are_linked_where_a_browser_shows_them(bench: Bench) -> None:
+    """The channel's address in the REST API asks for a token and shows a person nothing."""
+    job = bench.job(JobState.SUCCEEDED, summary=Summary(written_back="lab/predictions/long_name"))
+    (link,) = [link for title, link in bench.output.links(job, ME) if title == "Detections in BOSS"]
+    assert link.url == "https://boss.test/v1/mgmt/resources/lab/predictions/long_name"
 
 
 @pytest.mark.parametrize("place", ["../../admin", "a/b", "a/b/c d", 7, "https://x/y/z", "a/b/c/d"])

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
-from bot.app import build
+from bot.app import build, build_core
 from bot.aws.config import AwsConfig
-from bot.domain.catalog import Pipeline
+from bot.domain import words
+from bot.domain.catalog import Limits, Pipeline
+from bot.domain.checks import Prices, expected
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
+from bot.domain.urls import BASE, HOST, SENDER
+from bot.domain.volume import Box, Range
 from bot.settings import ROOT, Settings, read
+from bot.storage.engine import connect
 from bot.terminal.admin import doctor
 from bot.terminal.serve import public_url
 
@@ -52,15 +57,48 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
     [
         (Settings, "NOMADS_PORT", "99999", "“99999” cannot be used; it has to be a whole number from 0 to 65535."),
         (Settings, "NOMADS_PORT", "web", "“web” cannot be used; it has to be a whole number from 0 to 65535."),
-        (Settings, "NOMADS_MAX_BYTES", "0", "“0” cannot be used; it has to be a whole number above 0."),
-        (Settings, "NOMADS_CONFIRM_COST", "-1", "“-1” cannot be used; it has to be a number, 0 at least."),
+        (Settings, "NOMADS_MAX_BYTES", "0",
+         "“0” cannot be used; it has to be a whole number above 0, 1000000000000000 at most."),
+        (Settings, "NOMADS_CONFIRM_COST", "-1", "“-1” cannot be used; it has to be a number from 0 to 1000000000."),
         (Settings, "NOMADS_LOG_LEVEL", "loud", "“loud” cannot be used; it has to be DEBUG, INFO, WARNING or ERROR."),
         (Settings, "NOMADS_PREDICTIONS", "lab",
          "“lab” cannot be used; it has to be off, or collection/experiment in BOSS."),
         (Settings, "NOMADS_VIEWER", "ng.test",
          "“ng.test” cannot be used; it has to be an address that begins with http:// or https://."),
-        (Settings, "SLACK_API_URL", "nonsense",
-         "“nonsense” cannot be used; it has to be an address that begins with http:// or https://."),
+        (Settings, "SLACK_API_URL", "nonsense", f"“nonsense” cannot be used; it has to be {BASE}."),
+        (Settings, "SLACK_API_URL", "https:///", f"“https:///” cannot be used; it has to be {BASE}."),
+        (Settings, "SLACK_API_URL", "http://h:port/", f"“http://h:port/” cannot be used; it has to be {BASE}."),
+        (Settings, "NOMADS_PUBLIC_URL", "lab.test", f"“lab.test” cannot be used; it has to be {BASE}."),
+        (Settings, "NOMADS_PUBLIC_URL", "ftp://lab.test", f"“ftp://lab.test” cannot be used; it has to be {BASE}."),
+        (Settings, "NOMADS_PUBLIC_URL", "https://lab.test/?a=1",
+         f"“https://lab.test/?a=1” cannot be used; it has to be {BASE}."),
+        (Settings, "NOMADS_BOSS_HOST", "boss.test/v1",
+         f"“boss.test/v1” cannot be used; it has to be {HOST}."),
+        (Settings, "NOMADS_BOSS_HOSTS", '["boss.test", "x y"]',
+         f"“x y” cannot be used; it has to be a list, each {HOST}."),
+        (Settings, "NOMADS_MAIL_FROM", "nomads", f"“nomads” cannot be used; it has to be {SENDER}."),
+        (Settings, "NOMADS_MAIL_FROM", "a@b.org, c@b.org",
+         f"“a@b.org, c@b.org” cannot be used; it has to be {SENDER}."),
+        (Settings, "NOMADS_MAIL", "http://mail.test",
+         "it has to begin with smtp://, smtps:// or ses://. "
+         "Write smtp://user:password@host:587?tls=starttls, ses:// or off."),
+        (Settings, "NOMADS_DATABASE_URL", "mysql://bot:demo-secret@host/x",
+         "this cannot be used; write postgresql://user:password@host/name or sqlite:///path."),
+        (Settings, "NOMADS_DATABASE_URL", "sqlitefoo:///x",
+         "this cannot be used; write postgresql://user:password@host/name or sqlite:///path."),
+        (Settings, "NOMADS_SECRET_KEY", "demo-short",
+         "this cannot be used; it has to be 16 random characters or more."),
+        (Settings, "NOMADS_LINK_DAYS", "400", "“400” cannot be used; it has to be a number above 0, 366 at most."),
+        (Settings, "NOMADS_EXPLAIN_AFTER", "1e300",
+         "“1e300” cannot be used; it has to be a number above 0, 2592000 at most."),
+        (Settings, "NOMADS_HOST", "\udcff",
+         "“�” cannot be used; it has to be a host name or an address of this machine."),
+        *(
+            (Settings, "NOMADS_DATABASE_URL", url,
+             "this cannot be used; write postgresql://user:password@host/name or sqlite:///path.")
+            for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:", "postgresql:host")
+        ),
+        (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws."),
         (Settings, "NOMADS_CURRENCY", "thalers and groats",
          "“thalers and groats” cannot be used; it has to be text of 8 characters at most."),
         (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, as docs/settings.md shows."),
@@ -79,6 +117,87 @@ def test_a_wrong_setting_is_told_by_its_name_in_the_environment_with_its_value_a
     with pytest.raises(NomadsError) as caught:
         read(kind)
     assert str(caught.value) == f"These settings cannot be used:\n{name}: {says}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////data/my folder/nomads.db", "postgres://u:p@h/n", "postgresql+psycopg://h:5432/n?sslmode=require"],
+)
+def test_a_url_of_a_database_is_taken_as_sqlalchemy_takes_it(url: str) -> None:
+    assert Settings.model_validate({"database_url": url}).database_url == url
+
+
+@pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")  # SQLAlchemy chooses it, and then stops
+@pytest.mark.parametrize("option", ["timeout=soon", "mode=memory&uri=true"])
+def test_an_option_of_a_database_that_cannot_be_used_is_told_in_a_sentence(option: str) -> None:
+    with pytest.raises(NomadsError, match="NOMADS_DATABASE_URL cannot be used; write"):
+        connect(f"sqlite:///file:x?{option}")
+
+
+def test_all_settings_that_cannot_be_used_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wrong = {
+        "NOMADS_PORT": "web",
+        "NOMADS_ADMINS": "U0123",
+        "NOMADS_IMAGES": "[" * 100_000,
+        "NOMADS_MAIL": "http://x",
+        "NOMADS_MAIL_FROM": "nomads",
+        "NOMADS_DATABASE_URL": "nonsense",
+        "NOMADS_SECRET_KEY": "short",
+        "NOMADS_PUBLIC_URL": "lab.test",
+        "NOMADS_BOSS_HOST": "x y",
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NomadsError) as caught:
+        read(Settings)
+    _, *told = str(caught.value).splitlines()
+    assert sorted(line.partition(":")[0] for line in told) == sorted(wrong)
+
+
+def numbers(kind: type[BaseModel]) -> list[tuple[str, Any, Any]]:
+    """Every field that is a number, with the lowest and the highest that it takes."""
+    found = []
+    for name, field in kind.model_fields.items():
+        if field.annotation in (int, float):
+            (low,) = [getattr(one, "ge", getattr(one, "gt", None)) for one in field.metadata if not hasattr(one, "le")]
+            (high,) = [one.le for one in field.metadata if hasattr(one, "le")]
+            found.append((name, low, high))
+    return found
+
+
+@pytest.mark.parametrize("kind", [Settings, AwsConfig, Pipeline, Limits])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300", "-1", "9" * 5000])
+def test_a_number_that_no_setting_and_no_pipeline_can_mean_is_refused(kind: type[BaseModel], value: str) -> None:
+    fields = [name for name, *_ in numbers(kind)] or ["voxels"]
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(dict.fromkeys(fields, value))
+    assert {name for name, _ in mistakes(caught.value, kind)} >= set(fields)
+
+
+def test_the_bot_can_be_made_of_the_highest_and_of_the_lowest_numbers(tmp_path: Path) -> None:
+    for which in (1, 2):
+        given = {name: (low or 1, high)[which - 1] for name, low, high in numbers(Settings)}
+        build_core(Settings.model_validate({"data": tmp_path, **given})).close()
+
+
+def test_an_expected_time_can_be_told_whatever_was_learned_and_however_much_is_read() -> None:
+    pipeline = Pipeline.model_validate({"name": "p", "title": "p", "description": ""})
+    side = 100_000
+    box = Box(Range(0, side), Range(0, side), Range(0, side))
+    takes = expected(pipeline, box, [(1, 3600.0)] * 10, Prices(0, 0, "$"))
+    assert takes
+    assert "h" in words.forecast(takes)
+
+
+def test_a_file_of_settings_that_is_no_text_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_bytes(b"NOMADS_PORT=\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    with pytest.raises(NomadsError, match=r"The file \.env cannot be read, or is no text in UTF-8\."):
+        read(Settings)
 
 
 def test_every_setting_with_a_pattern_says_in_words_what_it_takes() -> None:
@@ -105,8 +224,9 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "NOMADS_SECRET_KEY", "NOMADS_MAIL"):
+    for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "NOMADS_SECRET_KEY"):
         monkeypatch.setenv(name, "canary-value-of-a-secret")
+    monkeypatch.setenv("NOMADS_MAIL", "smtp://bot:canary@mail.test")
     assert "canary" not in repr(Settings())
 
 
@@ -117,7 +237,6 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"SLACK_BOT_TOKEN": "demo"}, "SLACK_APP_TOKEN for Socket Mode, or SLACK_SIGNING_SECRET"),
         ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "database_url": "postgresql://x"}, "NOMADS_SECRET_KEY"),
         ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "compute": "aws"}, "NOMADS_AWS_BUCKET"),
-        ({"SLACK_BOT_TOKEN": "d", "SLACK_APP_TOKEN": "d", "mail": "http://x"}, "NOMADS_MAIL"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_said_to_be_wrong_in_words(

@@ -82,12 +82,6 @@ def test_a_key_in_the_settings_needs_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_short_key_in_the_settings_is_refused_without_being_repeated(tmp_path: Path) -> None:
-    with pytest.raises(NomadsError, match="NOMADS_SECRET_KEY") as refusal:
-        load_key(tmp_path / "key", SecretStr("demo-short"))
-    assert "demo-short" not in str(refusal.value)
-
-
 @pytest.mark.parametrize("content", [b"", b"00ff", b"not a key", b"\xff\xfe"])
 def test_a_damaged_key_file_is_never_replaced(tmp_path: Path, content: bytes) -> None:
     """A new key would make every kept token unreadable without a word."""

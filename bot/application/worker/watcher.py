@@ -15,7 +15,7 @@ from bot.application.ports import Compute, Logs
 from bot.application.stalls import Stalls
 from bot.application.worker.handling import attempt
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.job import Watched, now
+from bot.domain.job import Ages, Watched, now
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress
 from bot.storage.engine import Database
@@ -59,6 +59,7 @@ class Watcher:
         compute: Compute,
         logs: Logs,
         patience: Patience,
+        ages: Ages,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._database = database
@@ -67,6 +68,7 @@ class Watcher:
         self._compute = compute
         self._logs = logs
         self._patience = patience
+        self._ages = ages
         self._clock = clock
         self._holder = entropy.token_hex(8)
         self._missing: set[str] = set()
@@ -116,28 +118,30 @@ class Watcher:
                     moved += bool(attempt(self._lifecycle.observe, job.id, observation))
                 if observation.state is JobState.RUNNING:
                     running.append((job, observation.log))
-                elif observation.state is JobState.RUNNABLE and self._waits_long(job):
-                    attempt(self._lifecycle.waits, job.id, observation.reason)
+                elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
+                    attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)
         self._follow(running)
         attempt(self._stalls.look)
         return moved
 
     def _observed(self, job: Watched, seen: Observation | None) -> Observation | None:
         """What was seen; LOST once compute has denied the job twice and `lost_after` has passed; None before that."""
+        age = self._ages.of(job.id, job.submitted_at)
         if seen is not None:
             self._missing.discard(job.id)
             return seen
         if job.id not in self._missing:
             self._missing.add(job.id)
             return None
-        if self._clock() - job.submitted_at < self._patience.lost_after:
+        if age < self._patience.lost_after:
             return None
         self._missing.discard(job.id)
         return Observation(JobState.LOST, "compute no longer knows this job, and never said how it ended.")
 
-    def _waits_long(self, job: Watched) -> bool:
-        """Whether the job has waited to run for so long that its thread should say why."""
-        return job.runnable_at is not None and self._clock() - job.runnable_at > self._patience.explain_after
+    def _waits_long(self, job: Watched) -> timedelta | None:
+        """For how long the job has waited to run; None where that is not so long that its thread should say why."""
+        waited = self._ages.of(job.id, job.runnable_at) if job.runnable_at else timedelta()
+        return waited if waited > self._patience.explain_after else None
 
     def _follow(self, running: Sequence[tuple[Watched, str | None]]) -> None:
         """Read the progress of running programs, first of those that were not looked at for longest."""

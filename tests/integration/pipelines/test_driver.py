@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bot.domain.results import Summary
+from contract.program import REFUSED
 from pipelines.common import channels
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
@@ -373,6 +374,28 @@ def test_a_refusal_in_the_middle_is_not_tried_again(boss: BossStandIn, tmp_path:
     assert says in complained.splitlines()[-1]
     assert [served.status for served in boss.requests][-1] == status
     assert not list(tmp_path.iterdir())
+
+
+def test_where_boss_itself_refuses_the_program_says_that_it_would_refuse_again(
+    boss: BossStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, complained = here(arguments(boss, results_uri=uri(tmp_path)), {"BOSS_TOKEN": "nobody-s-token"})
+
+    assert code == 3
+    assert complained == "BOSS refused the token; make a new one on BOSS's token page and submit again.\n"
+    assert capsys.readouterr().out.splitlines()[-1] == REFUSED
+
+
+@pytest.mark.parametrize(("status", "times"), [(401, 1), (403, 1), (503, 4)])
+def test_a_page_of_a_proxy_and_a_boss_that_is_away_are_no_refusals_for_good(
+    boss: BossStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, times: int
+) -> None:
+    boss.fail_next(times, status=status, prefix="/v1/cutout")
+
+    code, _ = here(arguments(boss, results_uri=uri(tmp_path)))
+
+    assert code == 3
+    assert REFUSED not in capsys.readouterr().out
 
 
 def test_a_host_that_is_no_boss_is_said_to_be_none(boss: BossStandIn, tmp_path: Path) -> None:

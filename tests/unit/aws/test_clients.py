@@ -132,11 +132,18 @@ def test_access_that_is_denied_for_the_clock_is_no_refusal(said: str) -> None:
         raise exceptions.ClientError(response, "Operation")
 
 
-@pytest.mark.parametrize(("status", "meaning"), [(403, Refused), (404, NotFound)])
-def test_an_answer_to_a_head_has_no_code_and_means_what_its_status_means(
-    status: int, meaning: type[NomadsError]
+S3_S = {"x-amz-request-id": "EXAMPLE"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "meaning"),
+    [(403, S3_S, Refused), (404, S3_S, NotFound), (403, {}, Unanswered), (404, {"server": "proxy"}, Unanswered)],
+)
+def test_an_answer_of_s3_to_a_head_has_no_code_and_means_what_its_status_means_and_a_proxy_s_means_nothing(
+    status: int, headers: dict[str, str], meaning: type[NomadsError]
 ) -> None:
-    response: Any = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    response: Any = {"Error": {"Code": str(status)}, "ResponseMetadata": metadata}
     with pytest.raises(NomadsError) as caught, translated("X did not do Y"):
         raise exceptions.ClientError(response, "HeadBucket")
     assert type(caught.value) is meaning

@@ -18,7 +18,7 @@ from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.provision import POLLS, provision
 from bot.domain.catalog import Pipeline
 from bot.domain.errors import Refused, Unavailable
-from tests.support.aws import BUCKET, World, answer, aws_world, make_role, network
+from tests.support.aws import BUCKET, World, answer, answer_otherwise, aws_world, make_role, network
 
 PIPELINES = [
     Pipeline(name="nomads-unsupervised", title="x", description="x", image="registry.example.org/nomads:1"),
@@ -314,6 +314,15 @@ def test_a_stranger_s_bucket_is_left_alone(operation: str, status: int, code: st
         with pytest.raises(Refused, match="choose another"):
             run(world)
         assert not [sent for sent in world.operations if sent.startswith(("batch.", "s3.Put"))]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_proxy_that_answers_in_s3_s_place_neither_makes_a_bucket_nor_calls_it_a_stranger_s(status: int) -> None:
+    with bare_world() as world:
+        answer_otherwise(world.clients.s3, "s3.HeadBucket", status=status, content=b"")
+        with pytest.raises(Unavailable, match="not AWS's own"):
+            run(world)
+        assert "s3.CreateBucket" not in world.operations
 
 
 def test_the_bucket_s_owner_is_named_in_the_look() -> None:

@@ -13,7 +13,7 @@ from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import Handler, Handlers, attempt
+from bot.application.worker.handling import GIVE_UP, UNFORESEEN, Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
@@ -32,6 +32,8 @@ CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
+TOLD_NOTHING = "The program told nothing of what it found."
+LEFT_NOTHING = "The program ended, but left no results."
 MAX_SUMMARY = 2**20
 """Bytes of the largest results.json that is read."""
 
@@ -104,6 +106,8 @@ class Launcher:
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
         if old:
             return arguments
+        for name, value in request.options.items():  # none of a value's first characters is a dash
+            arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
         if self._predictions:
             arguments += ["--predictions", self._predictions]
@@ -160,7 +164,8 @@ class SubmitEffects:
     def _give_up(self, effect: Effect, error: str) -> None:
         if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
             attempt(self._abandon, effect)
-        self._lifecycle.refuse(effect, error, cause=Cause.SETUP)
+        refused = effect.attempts < GIVE_UP and not error.startswith(UNFORESEEN.partition("(")[0])
+        self._lifecycle.refuse(effect, error, cause=Cause.SETUP if refused else Cause.UNKNOWN)
 
     def _abandon(self, effect: Effect) -> None:
         with self._ledger.database.read() as transaction:
@@ -224,19 +229,37 @@ class CollectEffects:
         self._lifecycle.conclude(effect, summary=None, log_tail=(), trouble=trouble, note=error, masked=masked)
 
     def _found(self, job: Job) -> tuple[Summary, str]:
-        """The announced results; where there are none, the folder's files, and why there are none (empty: rightly)."""
-        trouble = ""
+        """The announced results that are there; without any, the folder's files. And what is wrong; empty: nothing."""
         try:
-            return Summary.read(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)), ""
+            said = Summary.read(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY))
         except NotFound:
             pipeline = self._catalog.get(job.request.pipeline)
-            if pipeline is None or pipeline.contract != "2018":  # the images of 2018 know of no such file
-                trouble = f"The program ended, but left no {RESULTS}."
+            # the images of 2018 know of no such file
+            old = pipeline is not None and pipeline.contract == "2018"
+            summary, trouble = self._files(job), "" if old else f"The program ended, but left no {RESULTS}."
+            return summary, trouble or ("" if summary.files else LEFT_NOTHING)
         except (Refused, Unreadable) as error:
-            trouble = f"{UNREAD} {error}"
-        log.info("Job %s: its files are listed. %s", job.id, trouble)
-        files = [finding for file in self._results.list(job.folder) if (finding := _left(file))]
-        return Summary(files=files[:LINKS]), trouble
+            return self._files(job), f"{UNREAD} {error}"
+        return self._held_against_folder(job, said)
+
+    def _held_against_folder(self, job: Job, said: Summary) -> tuple[Summary, str]:
+        try:
+            names = {file.name for file in self._results.list(job.folder)}
+        except Refused as refusal:  # who may only read is told what is announced
+            log.warning("Job %s: whether its files are there is not known. %s", job.id, refusal)
+            return said, TOLD_NOTHING if said.silent else ""
+        if said.silent:
+            left = self._files(job, besides=RESULTS)
+            return left, TOLD_NOTHING if left.files else LEFT_NOTHING
+        there, missing = said.beside(names)
+        return there, missing if there.silent else ""
+
+    def _files(self, job: Job, *, besides: str = "") -> Summary:
+        """The files of the job's folder, LINKS at most, without the one of the name `besides`."""
+        files = [file for file in self._results.list(job.folder) if file.name != besides]
+        found = [finding for file in files if (finding := _left(file))]
+        log.info("Job %s announces no results; it left %d files.", job.id, len(found))
+        return Summary(files=found[:LINKS])
 
 
 def _left(file: ResultFile) -> Finding | None:

@@ -70,10 +70,13 @@ class MailEffects:
                 why = "is not one of the lab's" if self._addresses.outside(address) else "has asked for no more mail"
                 _say(change, effect, NOT_SENT, f"{NOT_SENT} {why}.")
             return
-        letter = acceptance if effect.kind is Kind.MAIL_ACCEPTED else ending
         message_id = f"<{job.id}.{effect.kind}@{self._domain}>"
-        story = self._stories.of(job, Audience.mail(address))
-        self._mailer.send(letter(story, message_id=message_id, stranger=self._stranger(job)))
+        story, stranger = self._stories.of(job, Audience.mail(address)), self._stranger(job)
+        if effect.kind is Kind.MAIL_ACCEPTED:
+            letter = acceptance(story, message_id=message_id, stranger=stranger)
+        else:
+            letter = ending(story, message_id=message_id, stranger=stranger, cancelled_by=self._canceller(job))
+        self._mailer.send(letter)
         with self._ledger.done(effect):
             pass
 
@@ -92,7 +95,10 @@ class MailEffects:
         if sees and not self._addresses.trouble(address):
             story = self._stories.of(job, Audience.person(person))
             message_id = f"<{job.id}.{effect.kind}.{person}@{self._domain}>"
-            self._mailer.send(replace(ending(story, message_id=message_id, asked_by=self._name(job)), to=address))
+            letter = ending(
+                story, message_id=message_id, asked_by=self._name(job.actor), cancelled_by=self._canceller(job)
+            )
+            self._mailer.send(replace(letter, to=address))
         with self._ledger.done(effect):
             pass
 
@@ -101,13 +107,19 @@ class MailEffects:
         address = job.request.email
         if self._workspace.mail_of(job.actor).casefold() == address.casefold():
             return None
-        return Stranger(asked_by=self._name(job), stop=self._addresses.to_end_mail(address), otherwise=self._sender)
+        return Stranger(
+            asked_by=self._name(job.actor), stop=self._addresses.to_end_mail(address), otherwise=self._sender
+        )
 
-    def _name(self, job: Job) -> str:
-        if job.actor.startswith(TERMINAL):
-            return f"{job.actor.removeprefix(TERMINAL)} (at a terminal of NOMADS)"
-        name = words.printable(self._workspace.name_of(job.actor)).strip()
-        return words.shortened(name, NAME) or f"somebody in Slack ({job.actor})"
+    def _canceller(self, job: Job) -> str:
+        """Who cancelled the job, by name; empty: nobody did."""
+        return self._name(job.cancelled_by) if job.cancelled_by else ""
+
+    def _name(self, person: str) -> str:
+        if person.startswith(TERMINAL):
+            return f"{person.removeprefix(TERMINAL)} (at a terminal of NOMADS)"
+        name = words.printable(self._workspace.name_of(person)).strip()
+        return words.shortened(name, NAME) or f"somebody in Slack ({person})"
 
     def _tell(self, effect: Effect, error: str) -> None:
         """Give the mail up; the job's thread says so once, without the address, which is its owner's alone."""

@@ -1,7 +1,8 @@
 """A program that keeps the contract and does nothing else. What `--col` says decides how it ends.
 
-`fails` exits with 3, `prints` prints its token and exits with 1, `waits` runs until the file `go` stands beside its
-results, and anything else finishes at once. Every start is counted in the file `starts`.
+`fails` exits with 3, `refused` too and says that BOSS refused for good, `prints` prints its token and exits with 1,
+`waits` runs until the file `go` stands beside its results, and anything else finishes at once. Every start is counted
+in the file `starts`.
 """
 
 import json
@@ -19,6 +20,10 @@ print("progress 0.50 reading", flush=True)
 match given["--col"]:
     case "fails":
         print("BOSS refused: <!channel> & more.", file=sys.stderr)
+        sys.exit(3)
+    case "refused":
+        print("failure refused", flush=True)
+        print("BOSS refused the token.", file=sys.stderr)
         sys.exit(3)
     case "prints":
         print(f"token {os.environ['BOSS_TOKEN']}", file=sys.stderr)
