@@ -284,8 +284,8 @@ def _pixels(section: Array, grid: Grid) -> Array:
         lowest = np.partition(seen, len(seen) // FEW)[len(seen) // FEW]
         less = np.empty(section.shape, np.float32)
         for top in range(0, section.shape[1], EVERY):  # a few rows at a time, since they have 8 bytes a voxel
-            rows = np.s_[:, top : top + EVERY]
-            less[rows] = np.maximum(section[rows], lowest) - lowest
+            few = np.s_[:, top : top + EVERY]
+            less[few] = np.maximum(section[few], lowest) - lowest
         section = less
     if grid.bins == (1, 1, 1):
         return np.asarray(section[0])
