@@ -119,20 +119,32 @@ def _is_secret(token: str) -> bool:
 
 
 _Span = tuple[int, int]
-_ESCAPE = rb"(?:%(?:25)*|\\{1,4}(?:u00|x))"  # a percent sign or a backslash that was encoded is one too
+_PERCENT = rb"%(?:25)*"  # a percent sign that was encoded is one too
+_BACKSLASH = rb"\\{1,4}(?:u00|x)"
 _SEQUENCE = 256
 """Bytes in a control sequence of free text, such as a window's title, at most."""
 _SEQUENCES = rb"\x1b[\]PX^_][^\x07\x1b]{0,%d}?(?:\x07|\x1b\\|\xc2\x9c)" % _SEQUENCE  # ECMA-48, 5.6
-_CHARACTERS = (
-    rb"(?:"
-    rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
-    rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
-    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
-    rb"|\\[nrt0]|" + _ESCAPE + rb"(?:[01][0-9A-Fa-f]|7[Ff])"  # as in a representation of bytes
-    rb")+|" + _ESCAPE + rb"(?P<code>[2-7][0-9A-Fa-f])"
-)
-_NOISE = re.compile(_SEQUENCES + rb"|" + _CHARACTERS)
-_NOISE_BUT_SEQUENCES = re.compile(_CHARACTERS)
+
+
+def _noise_of(escape: bytes, *further: bytes) -> re.Pattern[bytes]:
+    """What is passed over: characters and sequences of control, and those that `escape` begins the codes of."""
+    return re.compile(
+        rb"(?:"
+        + b"".join(one + b"|" for one in further)  # before the character that a sequence begins with
+        + rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
+        rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
+        rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
+        rb"|" + escape + rb"(?:[01][0-9A-Fa-f]|7[Ff])"
+        rb")+|" + escape + rb"(?P<code>[2-7][0-9A-Fa-f])"
+    )
+
+
+_ESCAPE = rb"(?:" + _PERCENT + rb"|" + _BACKSLASH + rb")"
+_ESCAPED = rb"\\[nrt0]"
+"""As in a representation of bytes."""
+_NOISE = _noise_of(_ESCAPE, _ESCAPED, _SEQUENCES)
+_NOISE_BUT_SEQUENCES = _noise_of(_ESCAPE, _ESCAPED)
+_NOISE_BUT_BACKSLASHES = _noise_of(_PERCENT, _SEQUENCES)
 _NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe2\xef\\%]")
 """What noise begins with: by it alone, ten times as many bytes are passed over in the same time."""
 _FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
@@ -226,8 +238,11 @@ class _Spellings:
                 found.append(view.span(max(0, at - left), min(len(view.folded), at + len(needle) + right)))
         for pattern in self._patterns:
             found += [view.span(*match.span()) for match in pattern.finditer(view.folded)]
-        if view.noise is _NOISE and re.search(_SEQUENCES, view.text):  # the token may also stand in such a sequence
-            found += self.spans(_View(view.text, _NOISE_BUT_SEQUENCES))
+        if view.noise is _NOISE:
+            if re.search(_SEQUENCES, view.text):  # the token may also stand in such a sequence
+                found += self.spans(_View(view.text, _NOISE_BUT_SEQUENCES))
+            if b"\\" in self._word:  # its own characters may look like an escaped one
+                found += self.spans(_View(view.text, _NOISE_BUT_BACKSLASHES))
         return _merged(found)
 
     def spans_and_cut(self, view: _View) -> tuple[list[_Span], int]:

@@ -241,6 +241,10 @@ def test_a_token_that_is_spelled_within_a_control_sequence_is_hidden_too() -> No
     assert masking.hidden(f"\x1b]0;{SECRET.encode().hex()}\x07", SECRET) == f"\x1b]0;{MASK}\x07"
 
 
+def test_a_token_with_a_backslash_is_not_taken_for_escaped_characters() -> None:
+    assert masking.hidden(r"(\0000000)", "0000000\\") == f"({MASK})"
+
+
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=masking.LONG, max_size=64)
 NOISE = st.text(st.sampled_from("\0\b\t\n\r\x1b\x7f\x9f\u200b\u200d\u2028\ufeff"), max_size=3)
 
