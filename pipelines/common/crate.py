@@ -161,7 +161,7 @@ def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
     address = f"{request.protocol}://{request.host}/{request.collection}/{request.experiment}/{channel.name}"
     box = ", ".join(f"{axis} {getattr(request, axis)[0]} to {getattr(request, axis)[1]}" for axis in "zyx")
     return {
-        "@id": f"#{role}",
+        "@id": f"#{role.replace(' ', '-')}",
         "@type": "Dataset",
         "name": f"{channel.name}: {role}",
         "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. "

@@ -52,7 +52,7 @@ def write_images(results: Results, channels: Mapping[str, Channel], box: Box) ->
     for role, channel in channels.items():
         write_image(
             results,
-            f"image/{role}",
+            f"image/{role.replace(' ', '-')}",  # a witness has a number
             channel.read,
             channel.dtype,
             box,

@@ -85,7 +85,7 @@ def test_the_demo_box_ends_with_its_synapses_in_a_folder(boss: BossStandIn, tmp_
     assert told.preview == "preview.png"
     assert told.viewer is None
     precision, recall = match(found[:, 1:4], boss.cortex.truth_within((0, 0, 0), (16, 512, 512)))
-    assert precision > 0.95
+    assert precision > 0.8  # a quarter may be there by chance
     assert recall > 0.95
     assert said.splitlines()[0] == "progress 0.00 starting"
     with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
@@ -142,7 +142,7 @@ def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss:
     assert told.counts["synapses"] == 0
     assert told.notes == [
         "Channels by role: postsynaptic psd, presynaptic Synapsin.",
-        "Nothing in this box stands out as a synapse.",
+        "Nothing beyond chance was found.",
         *warnings,
     ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1
@@ -184,8 +184,33 @@ def test_a_method_can_be_asked_for_and_is_told(boss: BossStandIn, tmp_path: Path
     assert here(arguments(boss, method=method, results_uri=uri(tmp_path))) == (0, "")
 
     told = json.loads((tmp_path / "results.json").read_text())
-    assert told["facts"] == {"Method": method}
+    assert told["facts"]["Method"] == method
+    assert told["chance"]["low"] <= told["chance"]["share"] <= told["chance"]["high"]
+    assert any("nomads2018" in note for note in told["notes"]) == (method == "nomads2018")
     assert told["counts"]["synapses"] > 0
+
+
+def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: BossStandIn, tmp_path: Path) -> None:
+    box = {"z_range": "0,16", "y_range": "0,256", "x_range": "0,256"}
+    told = {}
+    for rate in ("0.1", "0.5"):
+        folder = tmp_path / rate
+        asked = arguments(boss, **box, false_discovery=rate, witness="GluN1,TdTomato", results_uri=uri(folder))
+        assert here(asked) == (0, "")
+        told[rate] = json.loads((folder / "results.json").read_text())
+
+    assert told["0.1"]["counts"]["synapses"] < told["0.5"]["counts"]["synapses"]
+    assert told["0.1"]["chance"]["share"] <= 0.1 < told["0.5"]["chance"]["share"] <= 0.5
+    assert told["0.1"]["facts"]["False discovery rate"] == "0.1"
+    enriched = [note for note in told["0.1"]["notes"] if "times as often" in note]
+    assert [note.split()[0] for note in enriched] == ["GluN1", "TdTomato"]
+    assert float(enriched[0].split(": ")[1].split()[0]) > 3
+    page = (tmp_path / "0.1" / "report.html").read_text()
+    assert "Found, by false discovery rate" in page
+    assert "Section by section" in page
+    header, *found = (tmp_path / "0.1" / "synapses.csv").read_text().splitlines()
+    rates = [float(row.split(",")[header.split(",").index("false_discovery_rate")]) for row in found]
+    assert 0 <= min(rates) <= max(rates) <= 0.1
 
 
 def test_how_much_is_read_at_a_time_changes_nothing(
@@ -256,7 +281,9 @@ def test_a_table_names_its_columns(boss: BossStandIn, tmp_path: Path) -> None:
     assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
 
     header, first, *_ = (tmp_path / "synapses.csv").read_text().splitlines()
-    assert header == "id,z,y,x,z_nm,y_nm,x_nm,voxels,volume_um3,score,class,mean_PSD95,mean_Synapsin"
+    assert (
+        header == "id,z,y,x,z_nm,y_nm,x_nm,voxels,volume_um3,score,class,false_discovery_rate,mean_PSD95,mean_Synapsin"
+    )
     assert first.split(",")[10] == "synapse"
 
 
@@ -266,6 +293,8 @@ BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
 @pytest.mark.parametrize(
     ("changed", "code", "says"),
     [
+        ({"witness": "Nobody"}, 2, "The experiment has no channel Nobody for a witness"),
+        ({"witness": "PSD95"}, 2, "PSD95 cannot be a witness: it is what synapses are found in."),
         ({"x_range": "1000,1025"}, 2,
          f"The box x 1000, 1025 · y 0, 128 · z 0, 8 is not within the experiment; the experiment has {BOUNDS}."),
         ({"z_range": "60,65"}, 2, BOUNDS),
@@ -317,7 +346,11 @@ def test_a_request_that_cannot_work_ends_before_a_voxel_is_read(
         ({"results_uri": "s3:///key"}, "--results-uri"),
         ({"bucket": "canary-token"}, "--bucket is not understood"),
         ({"image_bytes": "-1"}, "--image-bytes is not a whole number of bytes"),
-        ({"method": "magic"}, "--method is one of matched, probabilistic, nomads2018."),
+        ({"false_discovery": "1"}, "--false-discovery is a number from 0.01 to 0.9, such as 0.25."),
+        ({"false_discovery": "nan"}, "--false-discovery is a number from 0.01 to 0.9, such as 0.25."),
+        ({"register": "maybe"}, "--register is one of auto, off, report."),
+        ({"witness": "a,b,c,d,e"}, "--witness takes 4 channels at most"),
+        ({"method": "magic"}, "--method is one of paired, probabilistic, nomads2018."),
     ],
 )
 def test_wrong_arguments_are_told_without_asking_boss(boss: BossStandIn, argv: dict[str, str], says: str) -> None:
@@ -545,8 +578,8 @@ def test_a_segmentation_has_the_ids_of_the_table_where_the_synapses_are(boss: Bo
     assert np.array_equal(np.flatnonzero(voxels[1:]) + 1, table[:, 0])
     assert np.array_equal(voxels[1:], table[:, 7])
     for number in (1, len(table)):
-        centre = np.argwhere(found == number).mean(axis=0) + np.array([20, 300, 700])
-        assert np.allclose(centre, table[number - 1, 1:4], atol=0.01)
+        z, y, x = np.rint(table[number - 1, 1:4]).astype(np.int64) - (20, 300, 700)
+        assert found[z, y, x] == number
 
 
 def test_an_image_is_what_was_read(boss: BossStandIn, tmp_path: Path) -> None:
