@@ -87,12 +87,14 @@ class Ledger:
     def replay(self, job_id: str | None = None) -> list[GivenUp]:
         """Make effects that were given up (of that job, where named) due again; returns them in their order.
 
-        They are in doubt, so that what may have happened after all is looked for first. Raises Unavailable.
+        They are in doubt, so that what may have happened after all is looked for first. Among those returned are also
+        effects of a final kind, which are not performed again (`GivenUp.instead`), and are shown no more from now on.
+        Raises Unavailable.
         """
         with self.database.begin() as transaction:
-            again = transaction.outbox.replay(job_id, at=self.clock())
-        self.committed({one.kind.lane for one in again})
-        return again
+            found = transaction.outbox.replay(job_id, at=self.clock())
+        self.committed({one.kind.lane for one in found if not one.kind.final})
+        return found
 
     def _finish(self, transaction: Transaction, effect: Effect, error: str | None) -> None:
         if not transaction.outbox.finish(effect, at=self.clock(), error=error):

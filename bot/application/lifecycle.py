@@ -61,19 +61,19 @@ class Lifecycle:
         """
         pipeline = self._catalog.get(job.request.pipeline)
         if pipeline is None or job.token_ref is None:
-            self.refuse(effect, "This pipeline is no longer on offer.", cause=Cause.REQUEST)
+            self.turn_down(effect, "This pipeline is no longer on offer.")
             return
         try:
             self._access.insist(job)
         except Refused as refusal:
-            self.refuse(effect, str(refusal), cause=Cause.REQUEST)
+            self.turn_down(effect, str(refusal))
             return
         request, token = job.request, self._tokens.open(job.token_ref)
         reviewed = Reviewed(request=request, pipeline=pipeline, box=request.box, token=token)
         try:
             answered = self._reviewer.insist(reviewed, within=within)
         except InvalidRequest as refusal:
-            self.refuse(effect, _by_axis(refusal.errors), cause=Cause.REQUEST)
+            self.turn_down(effect, _by_axis(refusal.errors))
             return
         with self._ledger.finish(effect) as change:
             if change.job.state in FINAL:
@@ -99,8 +99,13 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
+    def turn_down(self, effect: Effect, reason: str) -> None:
+        """Fail a job whose request is wrong, for that reason: the check is done, and this is what it found."""
+        with self._ledger.finish(effect) as change:
+            change.follow(Observation(JobState.FAILED, reason, cause=Cause.REQUEST))
+
     def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
-        """Fail a job that can never be submitted, for that reason."""
+        """Give the effect up, and fail its job, which can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
             change.follow(Observation(JobState.FAILED, reason, cause=cause))
 

@@ -85,7 +85,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """An effect that was given up. It is kept for good, and may be tried again."""
+    """An effect that was given up. It is kept for good, and may be tried again unless its kind is final."""
 
     job_id: str
     kind: Kind
@@ -99,6 +99,15 @@ class GivenUp:
     def meaning(self) -> str:
         """What was not done, in words for an admin."""
         return f"{self.kind.meaning} {self.subject}" if self.kind is Kind.REPLY else self.kind.meaning
+
+    @property
+    def instead(self) -> str:
+        """Why the effect is not tried again, and what can be done instead; empty where it can be tried again."""
+        if self.kind is Kind.CANCEL:
+            return f"This is not tried again: the job went on. Cancel it again: nomads cancel {self.job_id}."
+        if self.kind.final:
+            return f"This is not tried again: the job has ended. Retry the job: nomads retry {self.job_id}."
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,7 @@ def _given_up(shown: Home) -> list[Block]:
         return []
     lines = [
         f"• `{one.job_id}` {one.meaning}, {moment(one.at)}: {words.mrkdwn(words.shortened(one.error, 300))}"
+        + (f"\n  {one.instead}" if one.instead else "")
         for one in shown.given_up
     ]
     more = shown.given_up_in_all - len(shown.given_up)
@@ -206,7 +207,7 @@ def _given_up(shown: Home) -> list[Block]:
     return [
         HeaderBlock(text="Given up"),
         *(section(text) for text in packed(lines)),
-        context(f"{count}`nomads replay JOB` or `nomads replay --all` on the bot's machine tries them again."),
+        context(f"{count}`nomads replay JOB` or `nomads replay --all` on the bot's machine tries again what can be."),
     ]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from bot.domain import words
 from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import TERMINAL
+from bot.domain.states import FINAL
 from bot.storage.tables import SKEW, Utc, effects, jobs
 
 MAX_ERROR = 500
@@ -290,26 +291,35 @@ class Outbox:
     def finish(self, effect: Effect, *, at: datetime, error: str | None = None) -> bool:
         """Mark the effect done (with an error: given up); False, with nothing changed, where the lease was lost."""
         note = words.printable(error)[:MAX_ERROR] if error else None
-        given_up = note is not None and not effect.kind.final
-        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note, "for_good": given_up}
+        values = {"claimed": effect.id, "held": effect.lease, "at": at, "note": note, "for_good": note is not None}
         return bool(self._connection.execute(_FINISH, values).rowcount)
 
     def given_up(self, job_id: str | None = None, *, most: int | None = None) -> list[GivenUp]:
-        """Effects that were given up (of that job, where named), the newest first; at most so many, where named."""
+        """Effects that were given up (of that job, where named), the newest first; at most so many, where named.
+
+        Left out is what somebody has seen to: a check or submission of a job that was retried, and a cancellation of a
+        job that has ended.
+        """
         rows = self._connection.execute(
             _given_up(job_id).order_by(effects.c.done_at.desc(), effects.c.id.desc()).limit(most)
         )
         return [_as_given_up(row) for row in rows]
 
     def number_given_up(self) -> int:
-        """How many effects were given up, and not tried again since."""
-        return self._connection.scalar(sa.select(sa.func.count()).select_from(effects).where(effects.c.given_up)) or 0
+        """How many effects `given_up` would find, of all jobs."""
+        return self._connection.scalar(sa.select(sa.func.count()).select_from(_given_up(None).subquery())) or 0
 
     def replay(self, job_id: str | None = None, *, at: datetime) -> list[GivenUp]:
-        """Make effects that were given up (of that job, where named) due again, in doubt; returns them in order."""
-        rows = self._connection.execute(_given_up(job_id).order_by(effects.c.id).with_for_update()).all()
-        if rows:
-            self._connection.execute(_REPLAY, [{"again": row.id, "at": at} for row in rows])
+        """Make effects that were given up (of that job, where named) due again, in doubt; returns them in order.
+
+        Those of a final kind are returned too, and never performed again: they only count as given up no more.
+        """
+        rows = self._connection.execute(_given_up(job_id).order_by(effects.c.id).with_for_update(of=effects)).all()
+        final = {row.id for row in rows if Kind(row.kind).final}
+        if final:
+            self._connection.execute(effects.update().where(effects.c.id.in_(final)).values(given_up=False))
+        if again := [{"again": row.id, "at": at} for row in rows if row.id not in final]:
+            self._connection.execute(_REPLAY, again)
         return [_as_given_up(row) for row in rows]
 
     def open(self, job_id: str | None = None, *, kind: Kind | None = None) -> int:
@@ -333,9 +343,16 @@ def _claimable(lane: Lane, *, job_id: str | None, of_chat: bool) -> sa.Select[An
 
 
 def _given_up(job_id: str | None) -> sa.Select[Any]:
-    query = sa.select(
-        effects.c.id, effects.c.job_id, effects.c.kind, effects.c.subject, effects.c.done_at, effects.c.error
-    ).where(effects.c.given_up)
+    """Effects that were given up, unless somebody has seen to it: has retried the job, or the job has ended since."""
+    query = (
+        sa.select(effects.c.id, effects.c.job_id, effects.c.kind, effects.c.subject, effects.c.done_at, effects.c.error)
+        .join(jobs, jobs.c.id == effects.c.job_id)
+        .where(
+            effects.c.given_up,
+            sa.or_(effects.c.kind.not_in([Kind.CHECK.value, Kind.SUBMIT.value]), jobs.c.retried_as.is_(None)),
+            sa.or_(effects.c.kind != Kind.CANCEL.value, jobs.c.state.not_in([state.value for state in FINAL])),
+        )
+    )
     return query if job_id is None else query.where(effects.c.job_id == job_id)
 
 

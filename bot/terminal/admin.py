@@ -68,30 +68,34 @@ def _say_given_up(core: Core, say: Callable[[str], None]) -> None:
         return
     if not number:
         return
-    say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again. The newest:")
+    say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again what can be. The newest:")
     for one in newest:
         say(f"  {_one(one)}")
 
 
 def _one(one: GivenUp) -> str:
-    return f"{one.at:%Y-%m-%d %H:%M} job {one.job_id}, {one.meaning}: {one.error}"
+    said = f"{one.at:%Y-%m-%d %H:%M} job {one.job_id}, {one.meaning}: {one.error}"
+    return f"{said.rstrip('.')}. {one.instead}" if one.instead else said
 
 
 def replay(settings: Settings, job_name: str | None, *, say: Callable[[str], None]) -> None:
     """Make what was given up (of that job, where named) due again, and say what it was. Raises UnknownJob.
 
-    A running bot performs it: first it looks for what may have happened after all.
+    A running bot performs it: first it looks for what may have happened after all. What decided what became of a job is
+    not tried again; what can be done instead is said, once.
     """
     core = build_core(settings)
     core.database.migrate()
     try:
-        again = core.ledger.replay(core.queries.named(job_name, actor=current_actor()).id if job_name else None)
+        found = core.ledger.replay(core.queries.named(job_name, actor=current_actor()).id if job_name else None)
     finally:
         core.close()
-    for one in again:
+    for one in found:
         say(_one(one))
-    if again:
+    if again := [one for one in found if not one.instead]:
         say(f"{len(again)} due again, in this order: a bot that runs (nomads run) looks for each and tries it again.")
+    elif found:
+        say("Nothing is due again.")
     else:
         say(f"Nothing was given up{f' of job {job_name}' if job_name else ''}.")
 

@@ -358,6 +358,25 @@ def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) ->
     assert "find" not in world.compute.calls  # who was told to come back knows that nothing was done
 
 
+def test_a_service_that_is_busy_and_names_no_time_is_asked_ever_more_seldom_and_not_for_ever(world: World) -> None:
+    world.compute.fail_next(Busy("Throttling"), call="submit", times=GIVE_UP)
+    job = world.accept()
+    world.settle(patience=24 * 3600)
+    assert 250 < world.compute.calls.count("submit") < 500, "every five minutes, and not twice a second"
+    assert world.job(job).state is JobState.ACCEPTED
+    world.settle(patience=4 * 24 * 3600)
+    assert world.job(job).state is JobState.FAILED
+    assert world.job(job).reason == "Throttling"
+    assert (world.compute.works, world.rows.tokens) == ([], 0)
+
+
+def test_a_service_that_names_a_short_time_is_not_given_up_in_minutes(world: World) -> None:
+    world.compute.fail_next(Unavailable("503", retry_after=1), call="submit", times=GIVE_UP)
+    job = world.accept()
+    world.settle(patience=2 * 24 * 3600)
+    assert world.job(job).state is JobState.ACCEPTED
+
+
 def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:
     world.chat.fail_next(Busy("429", retry_after=30), call="post_card")
     world.accept()

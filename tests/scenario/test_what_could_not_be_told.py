@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from bot.application.worker.handling import GIVE_UP
+from bot.application.worker.effects.compute import CHECKS
+from bot.application.worker.handling import FAULTS, GIVE_UP
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import JobState
-from bot.storage.engine import Database
+from bot.domain.work import CANCELLED
+from bot.settings import Settings
+from bot.storage.engine import Database, connect
 from bot.storage.tables import effects
+from bot.terminal.admin import doctor, replay
 from bot.terminal.serve import running
 from tests.support.app import PROGRAMS, Serve, Served
+from tests.support.databases import new_sqlite
 from tests.support.waiting import until
 from tests.support.world import World
 
@@ -248,13 +255,109 @@ def test_a_replayed_collection_tells_no_follower_of_the_end_twice(world: World) 
     assert "12 synapses" in world.thread[-1]
 
 
-def test_a_job_that_was_turned_down_is_no_effect_to_try_again(world: World) -> None:
+# What decided what became of a job
+
+
+def never_submitted(world: World) -> Job:
+    """A job that compute refused."""
     world.compute.fail_next(Refused("The queue takes no jobs."), call="submit")
     job = world.accept()
     world.settle()
     assert world.job(job).state is JobState.FAILED
+    return job
+
+
+def test_a_submission_that_was_given_up_is_shown_and_is_not_tried_again_but_the_job_retried(world: World) -> None:
+    job = never_submitted(world)
+    (shown,) = world.queries.home(ADMIN).given_up
+    assert (shown.meaning, shown.error) == ("submission", "The queue takes no jobs.")
+    assert shown.instead == f"This is not tried again: the job has ended. Retry the job: nomads retry {job.id}."
+
+    assert world.ledger.replay(job.id) == [shown]
+    world.settle()
+
+    assert world.compute.calls.count("submit") == 1
+    assert not world.compute.works
+    assert world.job(job).state is JobState.FAILED
+    assert world.ledger.replay() == [], "it was said what to do"
     assert given_up(world) == []
-    assert Kind.SUBMIT.final
+
+
+def test_a_submission_in_doubt_that_was_given_up_runs_at_no_replay(world: World) -> None:
+    """Compute took the job, and it was ended there when the submission was given up."""
+    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
+    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
+    job = world.accept()
+    world.settle()
+    world.ledger.replay()
+    world.settle()
+    assert len(world.compute.works) == 1
+    assert list(world.compute.cancelled.values()) == [CANCELLED]
+    assert world.job(job).state is JobState.FAILED
+
+
+def test_once_its_job_is_retried_a_submission_counts_as_given_up_no_more(world: World) -> None:
+    job = never_submitted(world)
+    assert given_up(world) == ["submit"]
+    world.steering.retry(job.id, actor=OWNER, token=SecretStr("canary-token"), anyway=True)
+    world.settle()
+    assert world.job(job).retried_as
+    assert given_up(world) == []
+    assert world.ledger.replay() == []
+
+
+def test_a_check_that_nobody_answered_is_shown_and_a_request_that_boss_turned_down_is_not(world: World) -> None:
+    with world.volumes.hanging("describe"):
+        silent = world.submission.accept(world.ask(), actor=OWNER, key="silent")
+        wrong = world.submission.accept(world.ask(experiment="none"), actor=OWNER, key="wrong")
+    world.volumes.fail_next(Unavailable("BOSS is silent"), call="describe", times=CHECKS)
+    with world.store.begin() as transaction:
+        last = effects.update().where(effects.c.job_id == silent.id, effects.c.kind == Kind.CHECK.value)
+        transaction.connection.execute(last.values(attempts=CHECKS - 1))
+    world.worker.lanes.drain(job_id=silent.id)
+    world.settle(patience=4 * 3600)
+    assert world.job(silent).state is world.job(wrong).state is JobState.FAILED
+    (shown,) = world.queries.home(ADMIN).given_up
+    assert (shown.job_id, shown.meaning) == (silent.id, "check with BOSS")
+    assert "nomads retry" in shown.instead
+
+
+def test_a_cancellation_that_was_given_up_is_shown_for_as_long_as_the_job_goes_on(world: World) -> None:
+    job = world.running()
+    world.compute.fail_next(Refused("AWS Batch does not end it."), call="cancel")
+    world.steering.cancel(job.id, actor=OWNER)
+    world.settle()
+    (shown,) = world.queries.home(ADMIN).given_up
+    assert shown.meaning == "cancellation"
+    assert shown.instead == f"This is not tried again: the job went on. Cancel it again: nomads cancel {job.id}."
+    finish(world, job)
+    assert given_up(world) == []
+
+
+def test_doctor_and_replay_say_what_can_be_done_instead(tmp_path: Path) -> None:
+    settings, said = Settings.model_validate({"data": tmp_path, "pipelines": PROGRAMS}), list[str]()
+    with closing(Database(connect(new_sqlite(tmp_path / "nomads.db")))) as store:
+        world = World(store, admins=[ADMIN])
+        job, untold = never_submitted(world), unposted(world)
+        instead = (
+            f"job {job.id}, submission: The queue takes no jobs. This is not tried again: the job has ended. "
+            f"Retry the job: nomads retry {job.id}."
+        )
+        doctor(settings, say=said.append)
+        assert any(line.endswith(instead) for line in said)
+
+        said.clear()
+        replay(settings, None, say=said.append)
+        (first, *due, last) = said
+        assert first.endswith(instead)
+        assert all(f"job {untold.id}, " in line for line in due)
+        assert last.startswith(f"{len(due)} due again, in this order")
+
+        another = never_submitted(world)
+        for last in ("Nothing is due again.", f"Nothing was given up of job {another.id}."):
+            said.clear()
+            replay(settings, another.id, say=said.append)
+            assert said[-1] == last
 
 
 # In Slack

@@ -257,7 +257,7 @@ def test_results_that_cannot_be_fetched_yet_are_told_to_be_waited_for(house: Wor
         house.clock.advance(5)
     assert "S3 did not give results.json" in house.thread[-1]
     assert "3 synapses" not in str(house.thread)
-    house.settle()
+    house.settle(patience=4 * 3600)
     house.worker.watcher.watch_once()
     house.settle()
     assert any("3 synapses" in text for text in house.thread)

@@ -84,6 +84,12 @@ class Clock:
         self._passed += seconds
         self.put(seconds)
 
+    def wait_for(self, when: datetime) -> None:
+        """Let time pass until then, if that is to come."""
+        if when > self.now:
+            self._passed += (when - self.now).total_seconds()
+            self.now = when
+
     def put(self, seconds: float) -> None:
         """Put the clock forward, or back where `seconds` is negative; no time passes."""
         self.now += timedelta(seconds=seconds)
@@ -298,7 +304,7 @@ class World:
             due = self.rows.next_due()
             if due is None or due > until:
                 return
-            self.clock.now = max(self.clock.now, due)
+            self.clock.wait_for(due)
 
     def job(self, job: Job) -> Job:
         """The job as it stands now."""

@@ -18,7 +18,11 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 GIVE_UP = 900
-"""Attempts, about three days of back-off, after which an effect is given up."""
+"""Attempts, about three days of back-off, after which an effect is given up.
+
+An attempt that a service turned away with a time to come back (`Busy.retry_after`) is none of them: an effect is tried
+for as long as a service that is there names one, ten minutes at most.
+"""
 FAULTS = 6
 """Unforeseen failures of one effect, half a minute of back-off, after which the effect is given up: they are mistakes
 of NOMADS's, or of data that nobody foresaw, and time alone mends neither."""

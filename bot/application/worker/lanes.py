@@ -185,8 +185,10 @@ class LaneRunner:
             )
             self._give_up(handler, effect, f"{handler.exhausted} {error}".strip())
         else:
-            delay = back_off(effect.attempts) if error.retry_after is None else error.retry_after
-            self._postpone_by(delay, effect, str(error), asked_to=isinstance(error, Busy))
+            wait, busy = error.retry_after, isinstance(error, Busy)
+            # A service that did its work may name a time that is too short for three days of attempts.
+            delay = wait if busy and wait is not None else max(back_off(effect.attempts), wait or 0)
+            self._postpone_by(delay, effect, str(error), undone=busy, counted=not busy or wait is None)
 
     def _give_up(self, handler: Handler, effect: Effect, error: str) -> None:
         """The last resort; where even that fails, it is tried again later, as often as it takes."""
@@ -199,19 +201,27 @@ class LaneRunner:
             self._postpone_by(back_off(effect.attempts), effect, error, fault=not isinstance(fault, Unavailable))
 
     def _postpone_by(
-        self, delay: float, effect: Effect, error: str, *, asked_to: bool = False, fault: bool = False
+        self,
+        delay: float,
+        effect: Effect,
+        error: str,
+        *,
+        undone: bool = False,
+        counted: bool = True,
+        fault: bool = False,
     ) -> None:
+        """Put the effect off. `undone`: the service said that it did nothing; `counted`: an attempt is spent."""
         log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
-        attempt(self._postpone, effect, error, delay=delay, asked_to=asked_to, fault=fault)
+        attempt(self._postpone, effect, error, delay=delay, undone=undone, counted=counted, fault=fault)
 
-    def _postpone(self, effect: Effect, error: str, *, delay: float, asked_to: bool, fault: bool) -> None:
+    def _postpone(self, effect: Effect, error: str, *, delay: float, undone: bool, counted: bool, fault: bool) -> None:
         with self._database.begin() as transaction:
             transaction.outbox.postpone(
                 effect,
                 delay=timedelta(seconds=delay),
                 # Only a service that is Busy has done nothing, whatever Retry-After another failure comes with.
-                in_doubt=effect.in_doubt or not asked_to,
-                counted=not asked_to,
+                in_doubt=effect.in_doubt or not undone,
+                counted=counted,
                 fault=fault,
                 error=error,
                 at=self._clock(),
