@@ -64,6 +64,7 @@ class Array:
         self.dtype = np.dtype(channel.datatype)
         self.missing = 0
         """Pieces read so far in which a chunk was not stored."""
+        self.datatype = channel.datatype
         self._pauses, self._patience = pauses, patience
         self._source, self._roots = channel.source, documents.roots
         self._roots.check(channel.source.location)
@@ -76,6 +77,10 @@ class Array:
         self._layout = self._whole.chunk_layout
         self.chunk = _by_axis(channel.source.axes, self._layout.read_chunk.shape)
         """Extent of the chunks that are read as a whole, (z, y, x)."""
+        first = _by_axis(channel.source.axes, self._layout.grid_origin)
+        far = (0, 0, 0) if channel.source.driver == PRECOMPUTED else channel.source.corner
+        self.origin: Triple = (first[0] + far[0], first[1] + far[1], first[2] + far[2])
+        """The volume's coordinates (z, y, x) at which chunks begin."""
         self._folders: set[str] = set()
         """Folders of chunks that were checked."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +32,23 @@ class Roots:
     def parse(cls, texts: Iterable[str]) -> Roots:
         """Read the setting's entries. Raises WrongVolume, whose text says which cannot be used."""
         return cls(tuple(Location.parse(text.strip()) for text in texts if text.strip()))
+
+    @classmethod
+    def read(cls, text: str) -> Roots:
+        """Read the setting: a JSON list, or entries with commas or spaces between them. Raises WrongVolume."""
+        if not text.lstrip().startswith("["):
+            return cls.parse(re.split(r"[,\s]+", text))
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError):
+            entries = None
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise WrongVolume(f"{SETTING} is neither a JSON list of texts nor entries with commas between them.")
+        return cls.parse(entries)
+
+    def __str__(self) -> str:
+        """As `read` reads it."""
+        return ",".join(place.url for place in self.places)
 
     def check(self, place: Location) -> None:
         """Check that the place may be asked. A file is followed to where it really lies. Raises WrongVolume."""

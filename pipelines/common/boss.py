@@ -10,8 +10,8 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import requests
@@ -27,8 +27,16 @@ from numpy.typing import NDArray
 
 from contract.channels import choose, shared, wanted
 from contract.names import short
-from contract.units import READABLE, nanometres
+from contract.units import READABLE, VOXEL_BYTES, nanometres
+from pipelines.common import arrays
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
+from volumes.address import Address, Location
+from volumes.describe import describe
+from volumes.documents import Fetched
+from volumes.errors import VolumeError, VolumeRefused, WrongVolume
+
+if TYPE_CHECKING:
+    from volumes.reading import Array as StoredArray
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -41,6 +49,8 @@ READ = 60
 """Seconds to wait for the next bytes."""
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
+DESCRIBE = 60.0
+"""Seconds within which a bucket, a web server or a folder has to say what volume it holds."""
 CUBOID: Triple = (16, 512, 512)
 """Extent of the cuboids in which BOSS stores voxels, (z, y, x)."""
 TILE: Triple = (16, 1024, 1024)
@@ -115,19 +125,21 @@ class Boss:
 
     def check_box(self, volume: Volume, *, where: str = "the experiment") -> None:
         """Raise WrongRequest with the real bounds unless the box lies within the experiment."""
-        asked = (self._request.z, self._request.y, self._request.x)
-        if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-            raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
+        check_box(self._request, volume, where=where)
 
-    def channel(self, name: str) -> ChannelResource:
-        """The channel of that name in the request's experiment, for intern to read.
+    def channel(self, name: str) -> ChannelResource | StoredArray:
+        """The channel of that name in the request's experiment, for `read`.
 
-        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find the channel.
+        A channel of BossDB's bulk data is read where it lies, if its bucket is among the request's roots and shows it;
+        all others are read by intern. Raises WrongRequest where its data type cannot be read, and BossFailure where
+        BOSS does not find the channel.
         """
         request = self._request
         about = self._get(ChannelResource(name, request.collection, request.experiment))
         if about is None:
             raise BossFailure(f"BOSS lists the channel “{name}” but does not find it.")
+        if bulk := self._bulk(name, about):
+            return bulk
         try:
             return ChannelResource(
                 name, request.collection, request.experiment, datatype=str(about.get("datatype")), raw=about
@@ -137,9 +149,28 @@ class Boss:
                 f"The channel “{name}” has the data type {short(str(about.get('datatype')))}; {READABLE}."
             ) from None
 
+    def _bulk(self, name: str, about: Mapping[str, Any]) -> StoredArray | None:
+        """The channel in the bucket that BOSS names; None where BOSS has to be asked for its voxels."""
+        if about.get("storage_type") != "cloudvol":
+            return None
+        request = self._request
+        documents = Fetched(request.roots, time.monotonic() + DESCRIBE)
+        try:
+            place = Location.parse(f"s3://{about.get('bucket')}/{about.get('cv_path')}")
+            found = describe(Address(format="precomputed", location=place), documents)
+        except (WrongVolume, VolumeRefused):  # BOSS may read what this program may not
+            return None
+        except VolumeError as error:
+            raise BossFailure(str(error)) from None
+        channel, box = found.channels[0], (request.z, request.y, request.x)
+        inside = all(low <= a and b <= high for (a, b), (low, high) in zip(box, found.bounds, strict=True))
+        if not inside or channel.datatype != about.get("datatype") or channel.datatype not in VOXEL_BYTES:
+            return None
+        return arrays.opened(replace(channel, name=name), documents, pauses=self._pauses)
+
     def read(
         self,
-        channel: ChannelResource,
+        channel: ChannelResource | StoredArray,
         start: int,
         stop: int,
         top: int = 0,
@@ -152,6 +183,8 @@ class Boss:
         Sections and rows count from the box's corner. `told` is called after each piece with its number of voxels.
         Raises BossFailure.
         """
+        if not isinstance(channel, ChannelResource):
+            return arrays.read(self._request, channel, start, stop, top, bottom, told=told)
         (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
         corner = (z0 + start, y0 + top, x0)
         data = np.empty((stop - start, (high if bottom is None else bottom) - top, wide), channel.datatype)
@@ -306,6 +339,20 @@ class Boss:
             raise BossFailure(
                 f"BOSS at {self._request.host} failed {tries} times in a row: {trouble}. Try again later."
             ) from None
+
+
+def blocks(channel: ChannelResource | StoredArray) -> tuple[Triple, Triple]:
+    """How a channel is stored: the coordinates at which its blocks begin, and their extent, (z, y, x)."""
+    if isinstance(channel, ChannelResource):
+        return (0, 0, 0), CUBOID
+    return channel.origin, channel.chunk
+
+
+def check_box(request: Request, volume: Volume, *, where: str) -> None:
+    """Raise WrongRequest with the real bounds unless the request's box lies within the volume, called `where`."""
+    asked = (request.z, request.y, request.x)
+    if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
+        raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
 
 
 def pick(

@@ -1,4 +1,4 @@
-"""The channels of a run: read from BOSS once, in slabs, and then from this machine. Axes are z, y, x."""
+"""The channels of a run: read from where they lie once, in slabs, and then from this machine. Axes are z, y, x."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from intern.resource.boss.resource import ChannelResource
 from numpy.typing import NDArray
 
-from pipelines.common.boss import CUBOID, Boss
+from pipelines.common.boss import CUBOID, Boss, blocks
 from pipelines.common.program import Failure
+from pipelines.common.stores import Store
+
+if TYPE_CHECKING:
+    from volumes.reading import Array as StoredArray
 
 Array = NDArray[Any]
 
 IN_MEMORY = 4 * 2**20
 """Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
 FETCH = 64 * 2**20
-"""Bytes that are read from BOSS at once, at most, but one row of cuboids at least."""
+"""Bytes that are read at once, at most, but one row of blocks at least."""
 PIECE = 2**21
 """Voxels that are measured together, about."""
 LARGEST = 2048
@@ -30,12 +34,12 @@ SAMPLE = 2**18
 
 
 class Channel:
-    """One channel of the box. Sections come from BOSS when they are first read, and from this machine afterwards."""
+    """One channel of the box. Sections come from the volume when first read, and from this machine afterwards."""
 
     def __init__(
         self,
-        boss: Boss,
-        about: ChannelResource,
+        store: Boss | Store,
+        about: ChannelResource | StoredArray,
         *,
         start: tuple[int, int, int],
         shape: tuple[int, int, int],
@@ -45,8 +49,9 @@ class Channel:
         self.name: str = about.name
         self.dtype = np.dtype(about.datatype)
         self.shape = shape
-        self._boss, self._about, self._told = boss, about, told
+        self._store, self._about, self._told = store, about, told
         self._corner = start
+        self._origin, self._block = blocks(about)
         self._there = 0
         self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
         self._step = max(1, round(math.sqrt(math.prod(shape) / SAMPLE)))
@@ -75,7 +80,7 @@ class Channel:
         return found
 
     def fetch(self, stop: int | None = None) -> None:
-        """Read the sections before `stop`, by default all, from BOSS, unless they were read. Raises as `read`."""
+        """Read the sections before `stop`, by default all, from the volume, unless they were read. Raises as `read`."""
         while self._there < (self.shape[0] if stop is None else stop):
             self._fetch()
 
@@ -85,20 +90,23 @@ class Channel:
         return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self.shape[2])
 
     def _fetch(self) -> None:
-        """Read up to the next boundary of BOSS's cuboids along z, in bands of rows that end at boundaries too."""
+        """Read up to the next boundary of the stored blocks along z, in bands of rows that end at boundaries too."""
         depth, high, wide = self.shape
         first, row = self._there, wide * self.dtype.itemsize
-        stop = min(depth, first + CUBOID[0] - (self._corner[0] + first) % CUBOID[0])
-        lines = max(1, FETCH // ((stop - first) * row * CUBOID[1])) * CUBOID[1]
-        walls = range(lines - self._corner[1] % CUBOID[1], high, lines)
+        deep, tall = self._block[0] * max(1, CUBOID[0] // self._block[0]), self._block[1]
+        most = max(FETCH, CUBOID[0] * CUBOID[1] * row)
+        deep = min(deep, max(1, most // (tall * row)))  # blocks so large are read more than once
+        stop = min(depth, first + deep - (self._corner[0] - self._origin[0] + first) % deep)
+        lines = max(1, FETCH // ((stop - first) * row * tall)) * tall
+        walls = range(lines - (self._corner[1] - self._origin[1]) % tall, high, lines)
         for top, bottom in itertools.pairwise([0, *walls, high]):
-            data = self._boss.read(self._about, first, stop, top, bottom, told=self._told)
+            data = self._store.read(self._about, first, stop, top, bottom, told=self._told)
             try:
                 for z, section in enumerate(data, start=first):
                     self._kept.seek((z * high + top) * row)
                     self._kept.write(section.data)
             except OSError as error:
-                raise Failure(f"What BOSS sent cannot be kept on this machine: {error.strerror}.") from None
+                raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
             self._look(data, top)
         self._there = stop
 
@@ -123,6 +131,11 @@ class Channel:
     def sample(self) -> Array:
         """Voxels of a regular grid through all sections read so far, (n,): a sample of the channel's brightness."""
         return np.concatenate([part.reshape(-1) for part in self._sample]) if self._sample else self.projection[:0, 0]
+
+    @property
+    def missing(self) -> bool:
+        """Whether a part of what was read is not stored, and was taken for the fill value."""
+        return bool(getattr(self._about, "missing", 0))
 
     @property
     def constant(self) -> bool:

@@ -35,12 +35,13 @@ from pipelines.common.boss import Boss, pick
 from pipelines.common.channels import Channel
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
+from pipelines.common.stores import Store
 
 Array = NDArray[Any]
 
 COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
 """Of synapses.csv; a mean brightness of each channel follows."""
-PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
+PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
@@ -90,17 +91,18 @@ class Run:
         self._say, self._watch, self._phase = Progress(out=self._out), Stopwatch(), "starting"
         self.progress(0, "starting")
         self.results = results(request.results_uri)
-        self.boss = Boss(request)
-        self.volume = self.boss.describe()
+        store = Store(request, request.address) if request.address else Boss(request)
+        self._boss = store if isinstance(store, Boss) else None
+        self.volume = store.describe()
         """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
-        self.boss.check_box(self.volume)
+        store.check_box(self.volume)
         self._roles = roles or self.entry.get("roles", {})
         self.names = pick(self._roles, self.volume.channels, request.channels)
         """Role to channel name."""
-        described = {role: self.boss.channel(name) for role, name in self.names.items()}
+        described = {role: store.channel(name) for role, name in self.names.items()}
         self._read = 0
         self.channels = {
-            role: Channel(self.boss, about, start=request.start, shape=request.shape, told=self._told)
+            role: Channel(store, about, start=request.start, shape=request.shape, told=self._told)
             for role, about in described.items()
         }
         """Role to channel, with voxels (z, y, x)."""
@@ -243,6 +245,8 @@ class Run:
         if self.request.shape[0] == 1:
             self.warn("The box is one section thick: what spans sections cannot be told from noise as well as usual.")
         for channel in self.channels.values():
+            if channel.missing:
+                self.warn(f"Parts of the channel {channel.name} are not stored: they were read as the fill value.")
             if channel.constant:
                 self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
 
@@ -297,11 +301,11 @@ class Run:
 
     def _write_back(self, detections: Array) -> str | None:
         """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
-        if not self.request.predictions:
+        if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
         try:
-            self.boss.write(
+            self._boss.write(
                 self.request.predictions,
                 name,
                 detections,
@@ -335,8 +339,8 @@ class Run:
             numbers.append(("Share of the volume", f"{found.voxels.sum() / found.labels.size:.2%}"))
         made = {
             "Pipeline": f"{self.entry['name']} {versions['pipeline']}",
-            "BOSS": f"{request.protocol}://{request.host}",
-            "Volume": f"{request.collection}/{request.experiment}",
+            **({} if request.address else {"BOSS": f"{request.protocol}://{request.host}"}),
+            "Volume": request.place,
             "Box (voxels)": box,
             "Voxel (x, y, z)": f"{nm[2]:g} × {nm[1]:g} × {nm[0]:g} nm",
             **{f"Channel: {role}": name for role, name in self.names.items()},
@@ -349,7 +353,7 @@ class Run:
         key = [((255, 0, 255), magenta), ((0, 200, 0), green)]
         key += [(preview.COLOURS[i % len(preview.COLOURS)], kind) for i, kind in enumerate(kinds)]
         return report.Page(
-            title=f"Synapses in {request.collection}/{request.experiment}",
+            title=f"Synapses in {request.place}",
             about=f"{self.entry.get('title', self.entry['name'])}. Box: {box}.",
             numbers=numbers,
             notes=notes,

@@ -1,0 +1,61 @@
+"""Channels that are read where they are stored, through `volumes`, rather than asked of BOSS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from contract.names import short
+from contract.units import READABLE, VOXEL_BYTES
+from pipelines.common.program import BossFailure, BossRefusal, Request, WrongRequest
+from volumes.described import Channel
+from volumes.documents import Fetched
+from volumes.errors import VolumeError, VolumeRefused, WrongVolume
+
+if TYPE_CHECKING:
+    from volumes.reading import Array
+
+
+def opened(channel: Channel, documents: Fetched, *, pauses: tuple[float, ...]) -> Array:
+    """A described channel, to be read. Raises WrongRequest, also where its data type is none that programs read."""
+    from volumes.reading import Array  # tensorstore, which takes its time, and BOSS's cutouts do not need
+
+    if channel.datatype not in VOXEL_BYTES:
+        raise WrongRequest(f"The channel “{channel.name}” has the data type {short(channel.datatype)}; {READABLE}.")
+    with failures():
+        return Array(channel, documents=documents, pauses=pauses)
+
+
+def read(
+    request: Request,
+    channel: Array,
+    start: int,
+    stop: int,
+    top: int = 0,
+    bottom: int | None = None,
+    *,
+    told: Callable[[int], None],
+) -> NDArray[Any]:
+    """The channel's voxels in sections and rows of the request's box, as Boss.read. Raises as `failures`."""
+    (z, y, x), (_, high, wide) = request.start, request.shape
+    rows = y + top, y + (high if bottom is None else bottom)
+    with failures():
+        found = channel.read(((z + start, z + stop), rows, (x, x + wide)))
+    told(found.size)
+    return found
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Give errors of volumes the program's exit codes: WrongRequest, BossRefusal, or BossFailure."""
+    try:
+        yield
+    except WrongVolume as error:
+        raise WrongRequest(str(error)) from None
+    except VolumeRefused as error:
+        raise BossRefusal(str(error)) from None
+    except VolumeError as error:
+        raise BossFailure(str(error)) from None
