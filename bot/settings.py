@@ -16,7 +16,7 @@ from bot.backends import BACKENDS
 from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
-from contract.names import PATTERN
+from contract.names import PATTERN, short
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 10**9
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         "https://slack.com/api/"
     )
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, _is(urls.bound), Field(description=urls.BOUND)] = "127.0.0.1"
     """The address that the server binds."""
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     public_url: BaseAddress = ""
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in BACKENDS:
-            raise ValueError(f"there is no {name}; there is {', '.join(BACKENDS)}")
+            raise ValueError(f"there is no {short(name)}; there is {', '.join(BACKENDS)}")
         return name
 
 

@@ -20,6 +20,7 @@ from bot.domain import words
 from bot.domain.errors import InDoubt, NomadsError, UnknownJob
 from bot.domain.job import Job
 from bot.domain.links import Audience
+from bot.domain.results import Lasting
 from bot.slack import cards
 from handlers.windows import Windows, said, update, window
 
@@ -101,7 +102,8 @@ class Logs:
 
         def link() -> str:
             found = self._output.whole_log(self._queries.seen(job_id, actor=user), Audience.person(user))
-            until = f" until {cards.moment(found.expires)}" if found.expires else ""
+            lasting = Lasting.of([found])
+            until = f" until {cards.moment(lasting.until)}{lasting.how}" if lasting else ""
             return f"{words.link(found.url, 'The whole log')}, as it was when you asked for it{until}."
 
         def show() -> None:

@@ -16,6 +16,7 @@ from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.job import Job
 from bot.domain.links import Audience
+from bot.domain.results import Lasting
 from bot.slack import cards
 from handlers.windows import Windows, update, window
 
@@ -117,8 +118,9 @@ class Look:
         lines += [f"• {words.link(link.url, title)}" for title, link in links]
         lines += [words.link(page, "All files")] if page else []
         blocks: list[Block] = [cards.section(text) for text in cards.packed(lines)]
-        if until := min((link.expires for _, link in links if link.expires), default=None):
-            blocks.append(cards.context(f"These links work until {cards.moment(until)}; then ask for new ones."))
+        if lasting := Lasting.of(link for _, link in links):
+            until = f"{cards.moment(lasting.until)}{lasting.how}"
+            blocks.append(cards.context(f"These links work until {until}; then ask for new ones."))
         return blocks
 
     def details(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient) -> None:

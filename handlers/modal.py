@@ -81,6 +81,8 @@ _FILTER = ConversationFilter(
 _RANGE = re.compile(rf"(?<![\w-])([xyz])\s*=\s*({ranges.TYPED})(?![\w.,:/-])", re.IGNORECASE)
 _LINK = re.compile(r"<(#(?P<channel>[A-Z0-9]+)|mailto:(?P<email>[^|>]+))(\|[^>]*)?>")
 """How Slack writes a channel and an address in a command's words."""
+_LOOSE = re.compile(r"\s*(=)\s*|(?<=[0-9])\s+(?=[%％])")
+"""Spaces within a word, as people type them: `name = 10 %`."""
 _AGREE = "agree-"
 _RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
 
@@ -151,7 +153,7 @@ def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
 
     for axis, found in _RANGE.findall(text):
         take(f"{axis}={found}", **{axis.lower(): found})
-    for word in _RANGE.sub(" ", text).split():
+    for word in _LOOSE.sub(r"\1", _RANGE.sub(" ", text)).split():
         collection, slash, experiment = word.partition("/")
         field, equals, value = word.partition("=")
         if link := _LINK.fullmatch(word):

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from types import TracebackType
 from typing import Any
 
@@ -333,6 +334,7 @@ class BossStandIn:
             ("/v1/permissions/", self._permission_sets, "GET"),
         )
         routes = [Route(path, self._answer(handler), methods=methods.split()) for path, handler, methods in table]
+        routes.append(Route("/v1/mgmt/resources/{c}/{e}/{ch}", self._console))
         routes += [Route(path, self._object, methods=["GET"]) for path in ("/{bucket}", "/{bucket}/{key:path}")]
         app = Starlette(routes=routes, middleware=[Middleware(_Faults, boss=self)])
         app.router.redirect_slashes = False
@@ -340,6 +342,15 @@ class BossStandIn:
 
     async def _object(self, request: Request) -> Response:
         return await run_in_threadpool(self.buckets.answer, request)
+
+    def _console(self, request: Request) -> Response:
+        """The management console's page of a channel, in little: BOSS asks people to sign in, the stand-in does not."""
+        place = "/".join(request.path_params[part] for part in ("c", "e", "ch"))
+        collection, experiment, channel = place.split("/")
+        home = self._collections.get(collection)
+        there = home and experiment in home.experiments and channel in home.experiments[experiment].channels
+        said = f"The channel {place} of the stand-in for BOSS." if there else "There is no such channel."
+        return HTMLResponse(f"<!doctype html><title>{escape(place)}</title><p>{escape(said)}", 200 if there else 404)
 
     def _answer(self, handler: Any) -> Any:
         async def answer(request: Request) -> Response:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bot.domain import words
 from bot.domain.html import template
 from bot.domain.messages import Mail, Story
+from bot.domain.results import Lasting
 from bot.domain.states import JobState
 
 NO_MORE = "Get no more mail from NOMADS, whoever asks for it"
@@ -56,8 +57,11 @@ def ending(
             lines += [job.summary.found] if job.summary.found else []
             lines += job.summary.notes
         links = [*((title, link.url) for title, link in story.links), *_page("All files", story)]
-        if until := min((link.expires for _, link in story.links if link.expires), default=None):
-            lines.append(f"The links below work until {until:%d %B %Y, %H:%M} UTC; the files stay.")
+        if lasting := Lasting.of(link for _, link in story.links):
+            again = " Results on the job's card gives new ones." if job.request.channel else ""
+            lines.append(
+                f"The links below work until {lasting.until:%d %B %Y, %H:%M} UTC{lasting.how}; the files stay.{again}"
+            )
         subject = f"NOMADS job {job.id}: {'ended without results' if job.unread else 'finished'}"
         return _mail(story, subject, lines, links, message_id, stranger)
     said = {JobState.CANCELLED: "was cancelled", JobState.LOST: "was lost"}.get(job.state, "has failed")

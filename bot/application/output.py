@@ -63,9 +63,8 @@ class Output:
         if job.summary.viewer:
             links.append(("Neuroglancer", Link(job.summary.viewer)))
         if job.summary.written_back and self._boss:
-            collection, experiment, channel = job.summary.written_back.split("/")
-            place = f"{self._boss}/v1/collection/{collection}/experiment/{experiment}/channel/{channel}"
-            links.append(("Detections in BOSS", Link(place)))
+            # BOSS's management console, for people; the channel's address in the REST API shows a browser nothing.
+            links.append(("Detections in BOSS", Link(f"{self._boss}/v1/mgmt/resources/{job.summary.written_back}")))
         return links
 
     def address(self, job: Job, audience: Audience) -> str:

@@ -21,7 +21,8 @@ WATCH_INTERVAL = 10.0
 
 NO_WEB = (
     "NOMADS_PUBLIC_URL is not set: links to results are S3's own, one for each file, and end with the credentials that "
-    "sign them. Set it to the address at which people reach this bot, and its own pages show the results."
+    "sign them, often after hours. Set it to the address at which people reach this bot, and its own pages show the "
+    "results for NOMADS_LINK_DAYS."
 )
 
 
@@ -64,7 +65,12 @@ def checks(made: AwsBackend, pipelines: Iterable[Program]) -> Mapping[str, Calla
     """What `doctor` tries of this backend: see `Doctor`."""
     from bot.aws.doctor import Doctor
 
-    return Doctor(made.config, made.clients, secrets=made.secrets, pipelines=pipelines).checks
+    def results() -> str:
+        made.results.list("nomads/doctor")
+        return made.announcement
+
+    tried = Doctor(made.config, made.clients, secrets=made.secrets, pipelines=pipelines).checks
+    return {"results": results, **tried}
 
 
 def check_ses(sender: str) -> str:

@@ -175,6 +175,12 @@ class Clients:
         return at.replace(microsecond=0) + timedelta(seconds=lasts)
 
     @property
+    def untold_end(self) -> bool:
+        """Whether the credentials in use are temporary ones that tell no end, such as keys that were set by hand."""
+        credentials: Any = self.session.get_credentials()
+        return bool(getattr(credentials, "token", None)) and not hasattr(credentials, "refresh_needed")
+
+    @property
     def console(self) -> str:
         """The address of the region's console, `https://host`, for people who may sign in to the account."""
         region = self.region

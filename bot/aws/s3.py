@@ -14,6 +14,8 @@ from bot.domain.results import Link, Opened, ResultFile, shown_as
 
 PART = 8 * 2**20
 """Bytes of one part of a long file; S3 takes 10,000 parts."""
+LONGEST_SESSION = 36 * 3600
+"""Seconds that temporary keys last at most (API reference of STS, GetSessionToken)."""
 REDIRECT = 300
 """Seconds for which an address works to which the bot sends a browser."""
 
@@ -87,8 +89,13 @@ class S3Results:
         )
 
     def _signed(self, key: str, *, seconds: int, **more: str) -> Link:
-        """The signed address. It ends with the signature, or with the credentials where they end before."""
+        """The signed address. It ends with the signature, or with the credentials where they end before.
+
+        Credentials that tell no end have one within LONGEST_SESSION all the same.
+        """
         with translated("S3 could not sign a link"):
+            untold = self._clients.untold_end
+            seconds = min(seconds, LONGEST_SESSION) if untold else seconds
             before = self._clients.credentials_end()
             # Signed for this second or a later one, so the end told errs on the early side.
             expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds - 1)
@@ -96,7 +103,7 @@ class S3Results:
                 "get_object", Params={"Bucket": self._bucket, "Key": key, **more}, ExpiresIn=seconds
             )
             after = self._clients.credentials_end()  # another thread may have renewed them meanwhile
-        return Link(url=url, expires=min(end for end in (expires, before, after) if end))
+        return Link(url=url, expires=min(end for end in (expires, before, after) if end), at_latest=untold)
 
     def write(self, folder: str, name: str, content: Iterable[bytes]) -> None:
         """Write a file, in parts if it is long, with one part in memory at a time. A `.txt` is served as UTF-8."""

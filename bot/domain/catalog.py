@@ -141,7 +141,11 @@ class Catalog:
         """
         images = images or {}
         found: dict[str, Pipeline] = {}
-        for path in sorted(folder.glob("*/pipeline.toml")):
+        try:
+            paths = sorted(folder.glob("*/pipeline.toml"))
+        except OSError as error:
+            raise NomadsError(f"The folder of pipelines cannot be read: {error.strerror}.") from None
+        for path in paths:
             where = path.relative_to(folder.parent)
             written: dict[str, object] = {}
             try:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -268,3 +268,25 @@ class Link:
 
     url: str
     expires: datetime | None = None
+    at_latest: bool = False
+    """Whether it may end before `expires`, at a time that nothing tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """Until when all of some links work."""
+
+    until: datetime
+    at_latest: bool
+    """Whether some may end before, at a time that nothing tells."""
+
+    @property
+    def how(self) -> str:
+        """What follows the time in a sentence; empty where the time is certain."""
+        return " at the latest" if self.at_latest else ""
+
+    @classmethod
+    def of(cls, links: Iterable[Link]) -> Lasting | None:
+        """Until when all of these work; None: for good."""
+        ending = [(link.expires, link.at_latest) for link in links if link.expires]
+        return cls(min(end for end, _ in ending), any(early for _, early in ending)) if ending else None

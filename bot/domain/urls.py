@@ -19,10 +19,11 @@ from pydantic import SecretStr
 Security = Literal["none", "starttls", "tls"]
 _PORTS: dict[Security, int] = {"none": 25, "starttls": 587, "tls": 465}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_DATABASE = re.compile(r"sqlite(\+pysqlite)?:///?[^\s?]*(\?\S*)?|postgres(ql)?(\+psycopg)?://\S+")
+_DATABASE = re.compile(r"sqlite(\+pysqlite)?:///(?!:memory:)[^?]+(\?.*)?|postgres(ql)?(\+psycopg)?://\S+")
 WEB = "an address that begins with http:// or https://"
 BASE = f"{WEB}, without a login, ? or #"
 HOST = "a host name such as api.bossdb.io, or a URL such as http://host:8000"
+BOUND = "a host name or an address of this machine"
 DATABASE = "postgresql://user:password@host/name or sqlite:///path"
 SENDER = "one mail address, such as nomads@example.org or NOMADS <nomads@example.org>"
 
@@ -43,6 +44,13 @@ def base(text: str) -> str:
     return text
 
 
+def bound(text: str) -> str:
+    """The text, if a server might listen at it."""
+    if not text.isprintable() or " " in text:
+        raise ValueError(f"this is not {BOUND}")
+    return text
+
+
 def origin(host: str) -> str:
     """`scheme://host` or `scheme://host:port` of a host name, or of a URL without a path."""
     parts, port = _split(host if "://" in host else f"https://{host}", HOST)
@@ -55,7 +63,7 @@ def origin(host: str) -> str:
 
 
 def database(text: str) -> str:
-    """The text, if it is a URL of a kind of database that NOMADS runs on."""
+    """The text, if it is a URL of a database that NOMADS can run on; one in memory ends with its process."""
     _split(text, DATABASE)
     if not _DATABASE.fullmatch(text):
         raise ValueError(f"this cannot be used; write {DATABASE}")

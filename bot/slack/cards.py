@@ -31,6 +31,7 @@ from bot.domain import words
 from bot.domain.job import UNREAD, Job, Transition
 from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
+from bot.domain.results import Lasting
 from bot.domain.states import FINAL, WAITING, JobState
 
 SECTION = 3000
@@ -367,6 +368,10 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
         texts.append(f"*What next?* {words.mrkdwn(job.advice)}")
     # Verbatim: Slack makes no mention or channel of what a program or a person wrote.
     blocks: list[Block] = [section(text, verbatim=True) for text in texts]
+    lasting = Lasting.of(link for _, link in story.links)
+    if ended and lasting and not story.address:  # a link that a page of ours answers says so itself
+        until = f"{moment(lasting.until)}{lasting.how}"
+        blocks.append(context(f"These links work until {until}; *Results* on the card gives new ones."))
     if ended and job.turned_down:
         button = _button(EDIT, "Edit and resubmit", job)
         blocks += [context(f"For {who(job.actor)}"), ActionsBlock(elements=[button])]

@@ -35,7 +35,7 @@ def connect(url: str) -> Engine:
     """
     try:
         return _sqlite(url) if url.startswith("sqlite") else _server(url)
-    except (ArgumentError, ImportError, ValueError):
+    except (ArgumentError, ImportError, TypeError, ValueError):  # TypeError: in memory, by an option
         raise NomadsError(f"NOMADS_DATABASE_URL cannot be used; write {DATABASE}.") from None
 
 

@@ -56,6 +56,14 @@ def asked(boss: BossStandIn, path: str, token: str = WRITER) -> httpx.Response:
     return httpx.get(f"{boss.url}{path}", headers={"Authorization": f"Token {token}"}, timeout=10)
 
 
+def test_the_console_shows_a_channel_to_a_browser_without_a_token(boss: BossStandIn) -> None:
+    shown = httpx.get(f"{boss.url}/v1/mgmt/resources/demo/cortex/PSD95")
+    assert (shown.status_code, "demo/cortex/PSD95" in shown.text) == (200, True)
+    for place in ("demo/cortex/nothing", "demo/nothing/PSD95", "nothing/cortex/PSD95", "demo/cortex/<b>"):
+        missing = httpx.get(f"{boss.url}/v1/mgmt/resources/{place}")
+        assert (missing.status_code, "<b>" in missing.text) == (404, False)
+
+
 def test_intern_lists_what_is_there(boss: BossStandIn) -> None:
     intern = remote(boss)
 

@@ -42,6 +42,7 @@ def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_tracebac
         *("slack", "mail"),
     ]
     assert parts["secrets"] == parts["slack"] == "ok"
+    assert parts["results"].startswith("NOMADS_PUBLIC_URL is not set: links to results are S3's own")
     assert "NOMADS_AWS_JOB_ROLE: there is no role nomads-job." in parts["roles"]
     assert "BlockPublicPolicy is off; it should be on. Run nomads provision." in parts["bucket"]
     assert "has no limit for CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in parts["queue"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,7 +14,7 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Summary, Unreadable
+from bot.domain.results import Link, Summary, Unreadable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import CANCELLED, Cause
 from bot.slack import cards
@@ -243,6 +244,16 @@ def test_a_machine_that_restarted_is_not_told_to_have_run_all_the_while(world: W
     assert world.thread[-1] == "Failed: The program vanished."
 
 
+def test_links_that_no_page_of_ours_answers_say_until_when_they_work_and_how_to_get_new_ones() -> None:
+    end = datetime(2026, 3, 8, 12, tzinfo=UTC)
+    job, step = a_job(JobState.SUCCEEDED), a_step("7 synapses. Finished.", JobState.SUCCEEDED)
+    signed = a_story(job, links=[("Table", Link("https://s3.test/t", end, at_latest=True))], address="")
+    small = str([block.to_dict() for block in cards.reply(signed, [step])])
+    assert f"These links work until {cards.moment(end)} at the latest; *Results* on the card gives new ones." in small
+    for story in (a_story(job, links=signed.links), a_story(job, links=[("Table", Link("file:///t"))], address="")):
+        assert "work until" not in str([block.to_dict() for block in cards.reply(story, [step])])
+
+
 # What nobody foresaw
 
 
@@ -339,6 +350,24 @@ def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
     world.settle(patience=4 * 3600)
     assert world.compute.calls.count("submit") == 22
     assert world.job(job).state is JobState.SUBMITTED
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "cause"),
+    [
+        (Refused("The queue takes no jobs."), 1, Cause.SETUP),
+        (Unavailable("AWS is away"), 1000, Cause.UNKNOWN),
+        (RuntimeError("unforeseen"), 1000, Cause.UNKNOWN),
+    ],
+)
+def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
+    world: World, error: Exception, times: int, cause: Cause
+) -> None:
+    world.compute.fail_next(error, call="submit", times=times)
+    job = world.accept()
+    world.settle(patience=30 * 86_400)
+    ended = world.job(job)
+    assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
 
 
 def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> None:

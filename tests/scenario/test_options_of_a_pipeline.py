@@ -109,6 +109,13 @@ def test_another_pipeline_has_other_options_and_what_was_typed_elsewhere_stays(s
     assert held(choose(served, "optional"))["false-discovery"] == "0.25", "Slack keeps no value of another pipeline"
 
 
+def test_while_boss_is_silent_another_pipeline_s_options_are_shown_all_the_same(served: Served) -> None:
+    served.boss.fail_next(50, status=503)
+    served.open_form("submit plain demo/cortex")
+    assert list(held(choose(served, "optional"))) == list(OPTIONS)
+    assert "BOSS does not answer" in json.dumps(shown(served))
+
+
 def test_of_the_form_only_the_chosen_pipeline_s_options_are_read(served: Served) -> None:
     view = json.loads(json.dumps(served.open_form("submit optional")))
     view["state"]["values"]["pipeline"][modal.PIPELINE]["selected_option"]["value"] = "plain"
@@ -193,6 +200,7 @@ def test_a_command_fills_in_options_whatever_the_order_of_its_words(served: Serv
         "method": "probabilistic", "false-discovery": "0,1", "sections": "3", "witness": "PSD95,Synapsin",
     }  # fmt: skip
     assert "Not understood" not in json.dumps(view)
+    assert held(served.open_form("submit optional false-discovery = 10 % sections=4"))["false-discovery"] == "10%"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,11 @@ def test_an_entry_that_is_no_text_is_told_with_its_file(tmp_path: Path) -> None:
         Catalog.read(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NomadsError, match=r"^The folder of pipelines cannot be read: File name too long\.$"):
+        Catalog.read(tmp_path / ("x" * 5000))
+
+
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a", ENTRY)
     write(tmp_path, "b", ENTRY)

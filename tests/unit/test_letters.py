@@ -37,6 +37,24 @@ def test_success_has_summary_and_links_and_says_until_when_they_work() -> None:
     assert "Demo &lt;model&gt;" in mail.html
 
 
+def test_links_of_which_the_end_is_not_certain_are_promised_nothing_and_new_ones_are_to_be_had() -> None:
+    soon, late = datetime(2026, 3, 8, 12, tzinfo=UTC), datetime(2026, 3, 9, 12, tzinfo=UTC)
+    links = [("Table", Link("https://s3.test/t", late, at_latest=True)), ("Report", Link("https://s3.test/r", soon))]
+    mail = ending(a_story(a_job(JobState.SUCCEEDED), links=links), message_id="<8@test>")
+    assert (
+        "work until 08 March 2026, 12:00 UTC at the latest; the files stay. Results on the job's card gives new ones."
+    ) in mail.text
+    at_a_terminal = a_job(JobState.SUCCEEDED, channel=None)
+    assert "card" not in ending(a_story(at_a_terminal, links=links), message_id="<9@test>").text
+
+
+def test_the_mail_about_a_cancelled_job_names_who_did_it() -> None:
+    job = a_job(JobState.CANCELLED, cancelled_by="U03ADMIN")
+    mail = ending(a_story(job), message_id="<10@test>", cancelled_by="Ada Admin")
+    assert "Your NOMADS job was cancelled by Ada Admin." in mail.text
+    assert mail.subject == "NOMADS job abcd1234: cancelled"
+
+
 @pytest.mark.parametrize(
     ("state", "exit_code", "subject", "advice"),
     [

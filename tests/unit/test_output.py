@@ -40,7 +40,14 @@ class Bench:
         self.compute, self.results, secrets = MemoryCompute(), MemoryResults(), MemorySecrets()
         tokens = TokenKeeper(vault=_NoVault(), secrets=secrets)
         links = Links(base_url="https://nomads.test", key=b"l" * 32)
-        self.output = Output(compute=self.compute, logs=self.compute, results=self.results, tokens=tokens, links=links)
+        self.output = Output(
+            compute=self.compute,
+            logs=self.compute,
+            results=self.results,
+            tokens=tokens,
+            links=links,
+            boss_host="boss.test",
+        )
         self.reference = secrets.put("U01DEMO", SecretStr(token))
 
     def job(self, state: JobState = JobState.RUNNING, **more: Any) -> Job:
@@ -170,6 +177,13 @@ def test_what_was_found_stays_the_same_once_it_is_stored(said: dict[str, object]
     stored = json.loads(json.dumps(summary.model_dump(mode="json")))
     assert Summary.model_validate(stored) == summary
     assert ("chance" in stored) == ("chance" in said)
+
+
+def test_detections_in_boss_are_linked_where_a_browser_shows_them(bench: Bench) -> None:
+    """The channel's address in the REST API asks for a token and shows a person nothing."""
+    job = bench.job(JobState.SUCCEEDED, summary=Summary(written_back="lab/predictions/long_name"))
+    (link,) = [link for title, link in bench.output.links(job, ME) if title == "Detections in BOSS"]
+    assert link.url == "https://boss.test/v1/mgmt/resources/lab/predictions/long_name"
 
 
 @pytest.mark.parametrize("place", ["../../admin", "a/b", "a/b/c d", 7, "https://x/y/z", "a/b/c/d"])

@@ -20,6 +20,7 @@ from bot.domain.mistakes import mistakes
 from bot.domain.urls import BASE, HOST, SENDER
 from bot.domain.volume import Box, Range
 from bot.settings import ROOT, Settings, read
+from bot.storage.engine import connect
 from bot.terminal.admin import doctor
 from bot.terminal.serve import public_url
 
@@ -90,6 +91,14 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
         (Settings, "NOMADS_LINK_DAYS", "400", "“400” cannot be used; it has to be a number above 0, 366 at most."),
         (Settings, "NOMADS_EXPLAIN_AFTER", "1e300",
          "“1e300” cannot be used; it has to be a number above 0, 2592000 at most."),
+        (Settings, "NOMADS_HOST", "\udcff",
+         "“�” cannot be used; it has to be a host name or an address of this machine."),
+        *(
+            (Settings, "NOMADS_DATABASE_URL", url,
+             "this cannot be used; write postgresql://user:password@host/name or sqlite:///path.")
+            for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:", "postgresql:host")
+        ),
+        (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws."),
         (Settings, "NOMADS_CURRENCY", "thalers and groats",
          "“thalers and groats” cannot be used; it has to be text of 8 characters at most."),
         (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, as docs/settings.md shows."),
@@ -108,6 +117,21 @@ def test_a_wrong_setting_is_told_by_its_name_in_the_environment_with_its_value_a
     with pytest.raises(NomadsError) as caught:
         read(kind)
     assert str(caught.value) == f"These settings cannot be used:\n{name}: {says}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////data/my folder/nomads.db", "postgres://u:p@h/n", "postgresql+psycopg://h:5432/n?sslmode=require"],
+)
+def test_a_url_of_a_database_is_taken_as_sqlalchemy_takes_it(url: str) -> None:
+    assert Settings.model_validate({"database_url": url}).database_url == url
+
+
+@pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")  # SQLAlchemy chooses it, and then stops
+@pytest.mark.parametrize("option", ["timeout=soon", "mode=memory&uri=true"])
+def test_an_option_of_a_database_that_cannot_be_used_is_told_in_a_sentence(option: str) -> None:
+    with pytest.raises(NomadsError, match="NOMADS_DATABASE_URL cannot be used; write"):
+        connect(f"sqlite:///file:x?{option}")
 
 
 def test_all_settings_that_cannot_be_used_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ for as long as a service that is there names one, ten minutes at most.
 FAULTS = 6
 """Unforeseen failures of one effect, half a minute of back-off, after which the effect is given up: they are mistakes
 of NOMADS's, or of data that nobody foresaw, and time alone mends neither."""
+UNFORESEEN = "Something that nobody foresaw went wrong inside NOMADS ({error}); the log of NOMADS says where."
+"""Why an effect is given up after unforeseen failures, in words for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from bot.application.ledger import LeaseLost
-from bot.application.worker.handling import EffectHandlers, Handler, attempt
+from bot.application.worker.handling import UNFORESEEN, EffectHandlers, Handler, attempt
 from bot.domain import words
 from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import now
@@ -33,8 +33,6 @@ IDLE = 0.5
 """Seconds between two looks at an outbox in which nothing is due: other processes enqueue effects too."""
 AT_ONCE = 20
 """Effects of a lane that `drain` claims at once; it performs them one after the other."""
-UNFORESEEN = "Something that nobody foresaw went wrong inside NOMADS ({error}); the log of NOMADS says where."
-"""Why an effect is given up after unforeseen failures, in words for a person."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects performed at once in each lane, so that a dead mail server holds back nothing but mail."""
 

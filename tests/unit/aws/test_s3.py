@@ -218,6 +218,24 @@ def test_keys_without_an_end_sign_for_as_long_as_the_setting_says(world: World) 
     assert just_before(link.expires, datetime.now(UTC) + timedelta(seconds=world.config.link_lifetime))
 
 
+def test_temporary_keys_that_tell_no_end_are_promised_no_longer_than_any_last(world: World) -> None:
+    session: Any = world.clients.session
+    session._session.set_credentials("key", "b", token="c")  # as AWS_SESSION_TOKEN does
+
+    link = world.results().link(FOLDER, "x")
+
+    assert world.config.link_lifetime == 604_800
+    assert just_before(link.expires, datetime.now(UTC) + timedelta(hours=36))
+    assert link.at_latest
+    assert parse_qs(urlsplit(link.url).query)["X-Amz-Expires"] == ["129600"]
+
+
+def test_an_end_that_is_told_is_certain(world: World) -> None:
+    assert not world.results().link(FOLDER, "x").at_latest
+    Provider(world, timedelta(hours=6))
+    assert not world.results().link(FOLDER, "x").at_latest
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "disposition"),
     [

@@ -13,7 +13,7 @@ from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import Handler, Handlers, attempt
+from bot.application.worker.handling import GIVE_UP, UNFORESEEN, Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
@@ -164,7 +164,8 @@ class SubmitEffects:
     def _give_up(self, effect: Effect, error: str) -> None:
         if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
             attempt(self._abandon, effect)
-        self._lifecycle.refuse(effect, error, cause=Cause.SETUP)
+        refused = effect.attempts < GIVE_UP and not error.startswith(UNFORESEEN.partition("(")[0])
+        self._lifecycle.refuse(effect, error, cause=Cause.SETUP if refused else Cause.UNKNOWN)
 
     def _abandon(self, effect: Effect) -> None:
         with self._ledger.database.read() as transaction:
