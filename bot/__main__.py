@@ -38,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
     submit.add_argument(
+        "--volume",
+        default="",
+        metavar="ADDRESS",
+        help="in place of collection and experiment: an address, such as zarr://s3://bucket/volume.zarr, or a name "
+        "from the admin's list; needs no token",
+    )
+    submit.add_argument(
         "--option",
         action="append",
         default=[],

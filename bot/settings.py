@@ -17,6 +17,8 @@ from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
 from contract.names import PATTERN, short
+from volumes.errors import WrongVolume
+from volumes.roots import BOSSDB, Roots
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 10**9
@@ -42,7 +44,7 @@ def _is(check: Callable[[str], object]) -> AfterValidator:
         try:
             if text:
                 check(text)
-        except ValueError:
+        except (ValueError, WrongVolume):
             raise PydanticCustomError("address", "wrong") from None
         return text
 
@@ -107,6 +109,12 @@ class Settings(BaseSettings):
         str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$", description="off, or collection/experiment in BOSS")
     ] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
+    volume_roots: Annotated[
+        str, _is(Roots.read), Field(description="hosts, buckets and folders, such as s3://bucket,https://host")
+    ] = BOSSDB
+    """Where volumes by address, and BOSS's bulk data, may lie; programs and the bot ask nothing else."""
+    volumes: Path | None = None
+    """A TOML file of volumes that are offered by a name; unset: none are."""
     viewer: WebAddress = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
     max_bytes: Annotated[int, Field(gt=0, le=PB)] = 2 * GB

@@ -138,7 +138,7 @@ class Look:
         facts = [
             f"*Job `{job.id}`*: {cards.state(job)}",
             f"Pipeline: {words.mrkdwn(request.pipeline)}",
-            f"Volume: {words.mrkdwn(f'{request.collection}/{request.experiment}')}, {request.box} "
+            f"Volume: {words.mrkdwn(request.place)}, {request.box} "
             f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]

@@ -7,6 +7,7 @@
 
 `#level` at the end names a level of a multiscale volume; without it the finest is taken. `…/{PSD95,Synapsin}` names the
 datasets of a folder that holds one for each channel; without it they are listed, which not every server allows.
+`channels://PSD95=zarr://…;Synapsin=n5://…` puts a volume together of channels that lie apart.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote, urlsplit
 
-from contract.names import short
+from contract.names import is_name, short
 from volumes.errors import WrongVolume
 
 FORMATS = {
@@ -30,8 +31,12 @@ FORMATS = {
 """The formats by the words that people write for them."""
 SCHEMES = ("s3", "gs", "https", "http", "file")
 """Where a volume may lie."""
+APART = "channels"
+"""The format of a volume whose channels lie apart."""
 MAX_ADDRESS = 1000
 """Characters of the longest address taken."""
+MAX_APART = 16
+"""Channels of an address whose channels lie apart, at most."""
 MAX_STEM = 60
 """Characters of a volume's name that the names of its results begin with, at most."""
 _LINK = re.compile(r"<([^<>|]*)(?:\|[^<>]*)?>")
@@ -106,15 +111,24 @@ class Address:
     """A volume that is not BOSS's."""
 
     format: str
-    """`precomputed`, `zarr` or `n5`."""
+    """`precomputed`, `zarr`, `n5`, or `channels`."""
     location: Location
     channels: tuple[str, ...] = ()
     """The datasets, below the location, that are the channels; empty: the location says."""
     level: str = ""
     """The level of a multiscale volume: its path or key; empty: the finest."""
+    parts: tuple[tuple[str, Address], ...] = ()
+    """Of the format `channels`: each channel's name and address; `location` is the first one's."""
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """All places that the address names."""
+        return tuple(part.location for _, part in self.parts) or (self.location,)
 
     def __str__(self) -> str:
         """The address in the one form in which it is kept and compared."""
+        if self.parts:
+            return f"{APART}://" + ";".join(f"{name}={part}" for name, part in self.parts)
         channels = f"/{{{','.join(self.channels)}}}" if self.channels else ""
         return f"{self.format}://{self.location.url}{channels}" + (f"#{self.level}" if self.level else "")
 
@@ -148,6 +162,8 @@ def is_address(text: str) -> bool:
 def parse(text: str) -> Address | BossAddress:
     """Read what a person typed or pasted. Raises WrongVolume, whose text says what is wrong."""
     text = _LINK.sub(r"\1", text.strip())
+    if text.startswith(f"{APART}://"):
+        return _apart(text.removeprefix(f"{APART}://"))
     if len(text) > MAX_ADDRESS:
         raise WrongVolume(f"This address has {len(text)} characters; {MAX_ADDRESS} is the most.")
     if any(not c.isprintable() or c in ' \\"' for c in text):
@@ -165,6 +181,22 @@ def parse(text: str) -> Address | BossAddress:
     return Address(
         format=FORMATS[word.lower()], location=Location.parse(rest), channels=channels, level=level.strip("/")
     )
+
+
+def _apart(rest: str) -> Address:
+    """The address of a volume whose channels lie apart."""
+    parts = list[tuple[str, Address]]()
+    for word in rest.split(";"):
+        name, equals, text = word.partition("=")
+        if not equals or not is_name(name) or name in dict(parts):
+            raise WrongVolume("Channels that lie apart are named: channels://PSD95=zarr://…;Synapsin=n5://….")
+        part = parse(text)
+        if not isinstance(part, Address) or part.parts or part.channels:
+            raise WrongVolume(f"The channel {short(name)} needs the address of one dataset that is not BOSS's.")
+        parts.append((name, part))
+    if len(parts) > MAX_APART:
+        raise WrongVolume(f"This address has {len(parts)} channels; {MAX_APART} is the most.")
+    return Address(format=APART, location=parts[0][1].location, parts=tuple(parts))
 
 
 def _boss(rest: str) -> BossAddress:

@@ -22,7 +22,9 @@ _READERS: dict[str, Callable[[Documents, Location, str], Dataset | None]] = {
 
 
 def describe(address: Address, documents: Documents) -> Volume:
-    """The volume at the address: one dataset, or a folder with one for each channel. Raises VolumeError."""
+    """The volume at the address: one dataset, or one for each channel. Raises VolumeError."""
+    if address.parts:
+        return joined({name: _alone(name, part, documents) for name, part in address.parts})
     found = _datasets(address, documents)
     if not found:
         if documents.refused:
@@ -35,6 +37,14 @@ def describe(address: Address, documents: Documents) -> Volume:
             + ("." if address.channels else ", or name its channels at the end: …/{PSD95,Synapsin}.")
         )
     return joined(found)
+
+
+def _alone(name: str, address: Address, documents: Documents) -> Dataset:
+    """The dataset of a channel that lies by itself."""
+    found = list(_datasets(address, documents).values())
+    if len(found) != 1 or len(found[0].sources) != 1:
+        raise WrongVolume(f"At the address of the channel {name} lies no dataset of one channel.")
+    return found[0]
 
 
 def _datasets(address: Address, documents: Documents) -> dict[str, Dataset]:

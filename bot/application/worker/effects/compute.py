@@ -68,9 +68,20 @@ class Launcher:
     """Makes the Work of a job: arguments by the pipelines' contract, processors, memory and time limit."""
 
     def __init__(
-        self, *, catalog: Catalog, results: Results, boss_host: str, predictions: str = "", viewer: str = ""
+        self,
+        *,
+        catalog: Catalog,
+        results: Results,
+        boss_host: str,
+        predictions: str = "",
+        viewer: str = "",
+        roots: str = "",
     ) -> None:
-        """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not."""
+        """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not.
+
+        `roots` are the places where volumes and BOSS's bulk data may lie, as volumes.roots reads them.
+        """
+        self._roots = roots
         self._catalog = catalog
         self._results = results
         self._boss_host = boss_host
@@ -87,7 +98,7 @@ class Launcher:
             pipeline=pipeline.name,
             image=pipeline.image,
             command=pipeline.command,
-            arguments=self._arguments(job, old=pipeline.contract == "2018"),
+            arguments=self._arguments(job, pipeline.contract),
             results=self._results.uri(job.folder),
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
@@ -98,18 +109,22 @@ class Launcher:
             tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
         )
 
-    def _arguments(self, job: Job, *, old: bool) -> list[str]:
+    def _arguments(self, job: Job, contract: str) -> list[str]:
         request = job.request
         arguments = ["--host", self._boss_host, "--col", request.collection, "--exp", request.experiment]
+        if request.volume:
+            arguments = ["--volume", request.volume]
         for axis in "zyx":
             side = getattr(request, axis)
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
-        if old:
+        if contract == "2018":
             return arguments
+        if contract == "2" and self._roots:
+            arguments += ["--volume-roots", self._roots]
         for name, value in request.options.items():  # none of a value's first characters is a dash
             arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
-        if self._predictions:
+        if self._predictions and not request.volume:
             arguments += ["--predictions", self._predictions]
         if self._viewer:
             arguments += ["--viewer", self._viewer]
