@@ -190,18 +190,10 @@ def _options_of(pipeline: Pipeline | None, named: Sequence[tuple[str, str]]) -> 
             left_out.append(f"{name}={value} ({no_such_option(name, pipeline.options, pipeline.name)})")
         elif name not in known or options.setdefault(name, value) != value:  # of two values, the first counts
             left_out.append(f"{name}={value}")
-        elif known[name].kind == "choice" and not _choice(known[name], value):
+        elif known[name].kind == "choice" and not known[name].takes(value):  # such a field holds nothing else
             options.pop(name)
             left_out.append(f"{name}={value} (it is {known[name].allowed})")
     return options, left_out
-
-
-def _choice(option: Option, typed: str) -> str:
-    """The choice as the option spells it; empty where it is none."""
-    try:
-        return option.read(typed)
-    except ValueError:
-        return ""
 
 
 def view(
@@ -296,22 +288,25 @@ def _options(pipeline: Pipeline | None, typed: Mapping[str, str]) -> list[dict[s
     blocks = []
     for option in pipeline.options:
         initial = typed.get(option.name) or option.initial
-        if option.kind == "choice":
-            initial = _choice(option, initial) or option.initial
+        if option.kind == "choice":  # as it is spelled; one that is gone is the default
+            initial = option.read(initial) if option.takes(initial) else option.initial
         blocks.append(_filled(_option(pipeline.name, option), initial, most=OPTION_INITIAL))
     return blocks
 
 
 @lru_cache(maxsize=256)
 def _option(pipeline: str, option: Option) -> dict[str, Any]:
-    name, hint = f"{OPTION}{pipeline}:{option.name}", option.about
     element: InputInteractiveElement = _text()
     if option.kind == "choice":
         choices = [SlackOption(value=choice, text=choice) for choice in option.choices or ()]
         element = StaticSelectElement(action_id=ACTION, options=choices)
-    else:
-        hint += f" Write {option.allowed}; empty: {option.initial or 'none'}."
-    block = InputBlock(block_id=name, label=option.title, element=element, hint=hint, optional=option.kind != "choice")
+    block = InputBlock(
+        block_id=f"{OPTION}{pipeline}:{option.name}",
+        label=option.title,
+        element=element,
+        hint=option.hint,
+        optional=option.kind != "choice",  # an empty field is the default
+    )
     return block.to_dict()
 
 

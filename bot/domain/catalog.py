@@ -89,7 +89,8 @@ class Pipeline(BaseModel):
         """
         values: dict[str, str] = {}
         known = {option.name: option for option in self.options}
-        errors = {name: no_such_option(name, self.options, self.name) for name in typed if name not in known}
+        gone = [name for name, text in typed.items() if name not in known and text.strip()]
+        errors = {name: no_such_option(name, self.options, self.name) for name in gone}
         for name, option in known.items():
             try:
                 value = option.read(typed.get(name, ""))

@@ -121,14 +121,13 @@ class Option(BaseModel):
             if default not in (None, ""):
                 raise ValueError('it has to be "", since no experiment is known here')
             return ""
-        right = isinstance(default, str) if option.kind == "choice" else _is_number(default)
-        try:
-            if right and str(default):
-                option.read(str(default))
-                return default
-        except ValueError:
-            pass  # in words for somebody who fills in a form
-        raise ValueError(f"it has to be {option.allowed}")
+        if option.kind == "choice":
+            right = default in (option.choices or ())
+        else:
+            right = isinstance(default, int | float) and not isinstance(default, bool) and option.takes(str(default))
+        if not right:
+            raise ValueError(f"it has to be {option.allowed}")
+        return default
 
     @property
     def initial(self) -> str:
@@ -143,8 +142,21 @@ class Option(BaseModel):
                 return _either(self.choices or ())
             case "channels":
                 return f"names of channels of the experiment, {self.most:.0f} at most, with commas between"
-        what = "a number" if self.kind == "number" else "a whole number"
-        return f"{what} from {_plain(Decimal(str(self.least)))} to {_plain(Decimal(str(self.most)))}"
+        return f"{'a number' if self.kind == 'number' else 'a whole number'} from {self._span}"
+
+    @property
+    def hint(self) -> str:
+        """What the field under which it stands is for, and what may be typed there."""
+        match self.kind:
+            case "choice":
+                return self.about
+            case "channels":
+                return f"{self.about} {self.most:.0f} at most, with commas between."
+        return f"{self.about} {self._span}; empty: {self.initial}."
+
+    @property
+    def _span(self) -> str:
+        return f"{_plain(Decimal(str(self.least)))} to {_plain(Decimal(str(self.most)))}"
 
     def read(self, typed: str) -> str:
         """The value as programs get it, in the one way in which it is stored; of an empty text, the default.
@@ -156,6 +168,14 @@ class Option(BaseModel):
             return self.initial
         read: Callable[[str], str] = {"choice": self._chosen, "channels": self._channels}.get(self.kind, self._number)
         return read(text)
+
+    def takes(self, typed: str) -> bool:
+        """Whether that can be typed."""
+        try:
+            self.read(typed)
+        except ValueError:
+            return False
+        return True
 
     def channels(self, value: str) -> Sequence[str]:
         """The channels that a value as `read` returns it names; none unless the option is one of channels."""
@@ -206,10 +226,6 @@ def no_such_option(name: str, options: Sequence[Option], pipeline: str) -> str:
 def _plain(value: Decimal) -> str:
     """The number in digits, as the program that reads it as a double has it: 0.1 also for 0.10 and 1e-1."""
     return f"{Decimal(repr(abs(float(value)))).normalize():f}"  # none is below 0, but -0 may be typed
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _absent(value: _Value | None, kind: str | None, field: str) -> _Value | None:

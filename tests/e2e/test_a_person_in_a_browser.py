@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House, bot_process
+from tests.support import options
 from tests.support.app import PROGRAMS, with_endings
 
 pytestmark = pytest.mark.browser
@@ -114,3 +115,22 @@ def test_a_person_reads_the_log_of_a_running_job_and_cancels_it_in_the_home_tab(
         expect(page.get_by_role("button", name="Edit and rerun").first).to_be_visible()
         page.get_by_role("button", name="Details").first.click()
         expect(window.get_by_text("What happened")).to_be_visible()
+
+
+def test_a_person_chooses_a_pipeline_and_sets_its_options(browser: Browser, tmp_path: Path) -> None:
+    pipelines = str(options.write(tmp_path / "pipelines"))
+    with at_work(browser, tmp_path, NOMADS_PIPELINES=pipelines) as page:
+        page.get_by_placeholder("/nomads submit").fill("/nomads submit plain demo/cortex x=0,256 y=0,256 z=0,16")
+        page.keyboard.press("Enter")
+        form = page.get_by_role("dialog")
+        expect(form.get_by_text("PSD95 (uint8)")).to_be_visible()
+        form.get_by_label("BOSS token").fill(DEMO_TOKEN)
+        form.get_by_label("Pipeline").select_option("optional")
+        expect(form.get_by_label("False discovery rate")).to_have_value("0.25")
+        form.get_by_label("False discovery rate").fill("2")
+        form.get_by_role("button", name="Submit").click()
+        expect(form.get_by_text("2 is too large; write a number from 0.01 to 0.9, such as 0.25.")).to_be_visible()
+        form.get_by_label("False discovery rate").fill("10 %")
+        form.get_by_role("button", name="Submit").click()
+        expect(form).to_be_hidden()
+        expect(page.get_by_text("False discovery rate 0.1").first).to_be_visible()

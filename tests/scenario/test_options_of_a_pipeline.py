@@ -91,8 +91,9 @@ def test_the_options_of_the_chosen_pipeline_stand_under_it_with_their_defaults(s
     assert held(view) == {"method": "paired", "false-discovery": "0.25", "sections": "3", "witness": ""}
     rate = view["blocks"][2]  # type: ignore[index]
     assert rate["label"]["text"] == "False discovery rate"
-    assert rate["hint"]["text"] == (
-        "Share of the detections that may be there by chance. Write a number from 0.01 to 0.9; empty: 0.25."
+    assert rate["hint"]["text"] == ("Share of the detections that may be there by chance. 0.01 to 0.9; empty: 0.25.")
+    assert view["blocks"][4]["hint"]["text"] == (  # type: ignore[index]
+        "Channels that ought to be there. 3 at most, with commas between."
     )
 
 

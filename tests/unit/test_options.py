@@ -88,6 +88,7 @@ def test_an_entry_declares_options_of_four_kinds() -> None:
         (CHOICE + 'choices = ["--token"]', "rate.choices: “--token” cannot be a choice; one has letters, digits, dots, "
          "dashes and underscores, 63 at most, and begins with a letter or digit."),
         (CHOICE + 'choices = ["a", "A"]\ndefault = "a"', "rate.choices: two choices are the same."),
+        (CHOICE + 'choices = ["a", "b"]\ndefault = "A"', "rate.default: it has to be a or b."),
         (CHOICE + 'choices = ["a", "b"]\ndefault = "c"', "rate.default: it has to be a or b."),
         (CHANNELS + "most = 11", "rate.most: an option takes 1 to 10 channels."),
         (CHANNELS + 'default = "PSD95"', 'rate.default: it has to be "", since no experiment is known here.'),
@@ -229,6 +230,7 @@ def test_all_mistakes_in_options_are_told_at_once_and_an_unknown_name_hears_whic
     assert errors["colour"] == (
         "nomads-unsupervised has no option “colour”; it has method, false-discovery, sections and witness."
     )
+    assert optional().read_options({"colour": " "}) == ({}, {}), "the field of an option that is gone can be emptied"
     _, errors = optional(options=()).read_options({"colour": "blue"})
     assert errors == {"colour": "nomads-unsupervised has no options."}
 
