@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,8 @@ Array = NDArray[Any]
 
 IN_MEMORY = 4 * 2**20
 """Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
-FETCH = 64 * 2**20
-"""Bytes that are read at once, at most, but one row of blocks at least."""
+FETCH = 32 * 2**20
+"""Bytes that are read at once, at most, but one row of blocks at least; as many are being kept meanwhile."""
 PIECE = 2**21
 """Voxels that are measured together, about."""
 LARGEST = 2048
@@ -99,23 +100,37 @@ class Channel:
         stop = min(depth, first + deep - (self._corner[0] - self._origin[0] + first) % deep)
         lines = max(1, FETCH // ((stop - first) * row * tall)) * tall
         walls = range(lines - (self._corner[1] - self._origin[1]) % tall, high, lines)
-        for top, bottom in itertools.pairwise([0, *walls, high]):
-            data = self._store.read(self._about, first, stop, top, bottom, told=self._told)
+        with ThreadPoolExecutor(1) as writer:  # one band is kept while the next one is read
+            kept: list[Future[None]] = []
+            for top, bottom in itertools.pairwise([0, *walls, high]):
+                data = self._store.read(self._about, first, stop, top, bottom, told=self._told)
+                self._done(kept)
+                kept = [writer.submit(self._keep, data, first, top)]
+                self._look(data, top)
+            self._done(kept)
+        self._there = stop
+
+    def _keep(self, data: Array, first: int, top: int) -> None:
+        """Store rows, from `top` on, of the sections from `first` on."""
+        _, high, wide = self.shape
+        row = wide * self.dtype.itemsize
+        for z, section in enumerate(data, start=first):
+            self._kept.seek((z * high + top) * row)
+            self._kept.write(section.data)
+
+    def _done(self, kept: Sequence[Future[None]]) -> None:
+        """Wait until what was to be stored is stored. Raises Failure where it cannot be."""
+        for each in kept:
             try:
-                for z, section in enumerate(data, start=first):
-                    self._kept.seek((z * high + top) * row)
-                    self._kept.write(section.data)
+                each.result()
             except OSError as error:
                 raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
-            self._look(data, top)
-        self._there = stop
 
     def _look(self, data: Array, top: int) -> None:
         """Update extremes, projection and sample with rows, from `top` on, of new sections."""
-        low, high = int(data.min()), int(data.max())
+        low, brightest = int(data.min()), data.max(axis=0)
         self.lowest = min(self.lowest, low) if self._sample else low
-        self.highest = max(self.highest, high)
-        brightest = data.max(axis=0)
+        self.highest = max(self.highest, int(brightest.max()))
         starts = [0, *range(self._pixel - top % self._pixel, len(brightest), self._pixel)]
         brightest = np.maximum.reduceat(brightest, starts, axis=0)
         brightest = np.maximum.reduceat(brightest, range(0, brightest.shape[1], self._pixel), axis=1)
