@@ -20,6 +20,13 @@ from tests.support.databases import Postgres, new_sqlite, postgres
 if TYPE_CHECKING:
     from sandbox.house import House
 
+
+def _has_tissue() -> bool:
+    from tests.support import tissue  # what it stands on takes a second to import
+
+    return tissue.there()
+
+
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
     "browser": (
@@ -31,6 +38,12 @@ _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: os.geteuid() == 0,
         "not root",
         "{} tests of programs that run as another user were not run. They need root, as in a container of the CI's.",
+    ),
+    "tissue": (
+        _has_tissue,
+        "no real tissue on this machine",
+        "{} tests of what is found in real tissue were not run. The data belong in ../shared/real-tissue, beside the "
+        "checkout, or in the folder that NOMADS_TISSUE names.",
     ),
 }
 """Marks of tests that cannot run everywhere: whether they can here, and what the end of the output says if not."""

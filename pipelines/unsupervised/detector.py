@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import cc3d
@@ -20,58 +20,52 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipelines.unsupervised import matched, nomads2018, probabilistic
+from pipelines.unsupervised import nomads2018, probabilistic
+from pipelines.unsupervised.chance import LEAST, judge, looks_for, merged, share_of
+from pipelines.unsupervised.found import Read, Size, Synapses, Triple
+from pipelines.unsupervised.search import REGISTER, Register, Search
 from pipelines.unsupervised.sections import Band, bands
 
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
-Size = tuple[float, float, float]
-Read = Callable[[int, int, int, int], tuple[Array, Array]]
 
-Method = Literal["matched", "probabilistic", "nomads2018"]
+Method = Literal["paired", "probabilistic", "nomads2018"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT: Method = "matched"
-"""The best method on synthetic volumes; docs/detection.md has the table."""
+DEFAULT: Method = "paired"
+"""The method that finds most beyond chance on real tissue; docs/detection.md has the table."""
 VOXEL_NM: Size = (70.0, 100.0, 100.0)
 """Voxel size of array tomography, (z, y, x) in nanometres: the default."""
+FALSE_DISCOVERY = 0.25
+"""Share of the detections that may be there by chance: the default operating point."""
 BELOW = 10
 """Interquartile ranges below the median at which floats are cut: a mark for missing data lies lower."""
 ABOVE = 300
 """Interquartile ranges above the median at which floats are cut: puncta do not lie higher."""
 EVERY = 16
-"""Every so many rows, one is looked at for a channel's lowest value and its photons."""
+"""Every so many rows, one is looked at for a channel's lowest value."""
 FEW = 1000
 """One in so many voxels may lie below a channel's lowest value."""
 PIECE = 2**21
-"""Voxels of a channel that are read and processed at a time; somewhat more in a large volume."""
+"""Voxels of a channel that are read and processed at a time by methods that need no whole sections."""
 
 
-@dataclass(frozen=True, slots=True)
-class Synapses:
-    """The objects found, one row each in the order of their labels (row 0 is label 1).
-
-    `labels` has the volume's shape: an object's label in its voxels, 0 elsewhere. Labels count up in the order of the
-    objects' first voxels. `centres` is (n, 3): z, y, x in voxels from the array's corner; `voxels` and `scores` are
-    (n,). A score is the mean over the object's voxels: by how many standard deviations both markers stand out on
-    average (matched), the probability (probabilistic), or 1 (nomads2018, which has none).
-    """
-
-    labels: NDArray[np.uint32]
-    centres: NDArray[np.float64]
-    voxels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.voxels)
-
-
-def detect(psd: Array, synapsin: Array, *, method: Method = DEFAULT, voxel_nm: Size = VOXEL_NM) -> NDArray[np.bool_]:
+def detect(
+    psd: Array,
+    synapsin: Array,
+    *,
+    method: Method = DEFAULT,
+    voxel_nm: Size = VOXEL_NM,
+    false_discovery: float = FALSE_DISCOVERY,
+    register: Register = "auto",
+) -> NDArray[np.bool_]:
     """Which voxels belong to a synapse: a mask of the inputs' shape.
 
     `psd` is the postsynaptic, `synapsin` the presynaptic marker, of one shape (z, y, x): unsigned integers, or floats,
     which are taken in at most 65,536 steps, what is far off being cut and what is not finite counting as the median.
-    `voxel_nm` is the size of a voxel along z, y, x. A channel without contrast shows no synapse.
-    Raises ValueError where the arrays do not fit one another, a voxel has no size, or the method is unknown.
+    `voxel_nm` is the size of a voxel along z, y, x. A channel without contrast shows no synapse. `false_discovery` is
+    the share of the synapses that may be there by chance, and `register` says whether channels are moved back on one
+    another; only the default method knows them.
+    Raises ValueError where the arrays do not fit one another, a voxel has no size, the method is unknown, or the rate
+    is not between 0 and 1.
     """
     if psd.ndim != 3 or psd.shape != synapsin.shape or 0 in psd.shape:
         raise ValueError(f"two arrays of one shape z, y, x are needed, not {psd.shape} and {synapsin.shape}")
@@ -81,7 +75,16 @@ def detect(psd: Array, synapsin: Array, *, method: Method = DEFAULT, voxel_nm: S
         return psd[start:stop, top:bottom], synapsin[start:stop, top:bottom]
 
     depth, high, wide = psd.shape
-    return np.asarray(scan(read, (depth, high, wide), method=method, voxel_nm=voxel_nm).labels != 0)
+    found = scan(
+        read,
+        (depth, high, wide),
+        method=method,
+        voxel_nm=voxel_nm,
+        false_discovery=false_discovery,
+        register=register,
+        chance=False,
+    )
+    return np.asarray(found.labels != 0)
 
 
 def scan(
@@ -90,34 +93,114 @@ def scan(
     *,
     method: Method = DEFAULT,
     voxel_nm: Size = VOXEL_NM,
+    false_discovery: float = FALSE_DISCOVERY,
+    threshold: float | None = None,
+    register: Register = "auto",
+    chance: bool = True,
+    inside: tuple[Triple, Triple] | None = None,
+    looks: Sequence[tuple[int, int]] | None = None,
     piece: int = PIECE,
     told: Callable[[float], None] = lambda part: None,
 ) -> Synapses:
-    """The synapses of a volume of that shape, read in pieces; the result does not depend on the pieces.
+    """The synapses of a volume of that shape, read section by section; the result does not depend on the pieces.
 
     `read(start, stop, top, bottom)` gives the rows `[top, bottom)` of the sections `[start, stop)` of the postsynaptic
-    and the presynaptic marker: unsigned integers (z, y, x). It is called for about `piece` voxels, in the order of z,
-    for one band of rows after the other, and for the whole volume up to three times. Beside what `read` itself holds,
-    memory is 5 bytes a voxel and some 150 MB. `told` is called with the part of the work that is done, from 0 to 1.
-    Raises ValueError if the method is unknown or a voxel has no size.
+    and the presynaptic marker: unsigned integers (z, y, x). The default method reads whole sections, once, in order;
+    the others about `piece` voxels at a time, up to three times. Beside what `read` itself holds, memory is 5 bytes a
+    voxel, some 10 bytes a pixel of two sections, and some 150 MB. `told` is called with the part of the work that is
+    done, from 0 to 1.
+
+    Of the default method alone: `threshold` is a lowest score to take instead of the one that `false_discovery` asks
+    for. `inside` is a box `(start, stop)` in the volume: what is found in it is returned, and counted from its corner;
+    the rest is looked at as its surroundings. `looks` are the shifts (y, x) in pixels that show what chance finds,
+    instead of those that `chance.looks_for` gives. Without `chance` the share is told only where it costs nothing.
+    Raises ValueError if method or register is unknown, a voxel has no size, or the rate is not between 0 and 1.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    if register not in REGISTER:
+        raise ValueError(f"register is one of {', '.join(REGISTER)}, not {register!r}")
     if len(voxel_nm) != 3 or not all(0 < size < math.inf for size in voxel_nm):
         raise ValueError(f"voxel_nm is three lengths above 0 in nanometres, z, y, x, not {voxel_nm}")
+    if not 0 < false_discovery < 1:
+        raise ValueError(f"false_discovery is a share between 0 and 1, not {false_discovery}")
+    if method == "paired":
+        search = Search(
+            shape,
+            voxel_nm,
+            inside=inside or ((0, 0, 0), shape),
+            false_discovery=false_discovery,
+            threshold=threshold,
+            register=register,
+            looks=looks if chance or threshold is None else [],
+        )
+        return search.synapses(read, told=told)
     # what a band needs beyond its voxels must not outgrow a volume of few sections
     piece += math.prod(shape) // 256
+    shifts = [] if not chance else _looks(shape, voxel_nm)[:LEAST]
+
+    def found(number: int, read: Read, piece: int) -> Synapses:
+        def part(done: float) -> None:
+            told((number + done) / (len(shifts) + 1))
+
+        return _by_voxels(read, shape, method=method, voxel_nm=voxel_nm, piece=piece, told=part)
+
+    # what chance finds comes first, and without its labels, so that memory holds one volume of labels at a time
+    by_look = []
+    for number, look in enumerate(shifts):
+        shifted = found(number, _rolled(read, shape, look), piece // 4)
+        by_look.append(_once(shifted, voxel_nm))
+        del shifted
+    seen = found(len(shifts), read, piece)
+    return _with_chance(seen, _once(seen, voxel_nm), by_look) if shifts else seen
+
+
+def _looks(shape: Triple, voxel_nm: Size) -> list[tuple[int, int]]:
+    return looks_for((shape[1], shape[2]), (voxel_nm[1], voxel_nm[2]), depth=shape[0])
+
+
+def _once(seen: Synapses, voxel_nm: Size) -> Array:
+    """The scores of the objects, those that lie close together counting once."""
+    kept, _ = merged(seen.centres * voxel_nm, seen.scores)
+    return np.asarray(seen.scores[kept])
+
+
+def _with_chance(seen: Synapses, scores: Array, by_look: Sequence[Array]) -> Synapses:
+    """The objects with their rates and chance, from the scores found, and those found in shifted channels."""
+    judged = judge(scores, by_look, FALSE_DISCOVERY)
+    told = share_of(len(scores), [len(by_chance) for by_chance in by_look])
+    chance = replace(told, count=told.count * len(seen) / max(1, len(scores)))
+    return replace(seen, rates=judged.rates(seen.scores), chance=chance, curve=judged.curve)
+
+
+def _rolled(read: Read, shape: Triple, look: tuple[int, int]) -> Read:
+    """`read` with the presynaptic marker shifted by (y, x) voxels, wrapped round the section."""
+    _, high, _ = shape
+    down, right = look
+
+    def rolled(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
+        psd, _ = read(start, stop, top, bottom)
+        parts, row = [], top
+        while row < bottom:
+            there = (row - down) % high
+            rows = min(bottom - row, high - there)
+            parts.append(read(start, stop, there, there + rows)[1])
+            row += rows
+        return psd, np.roll(np.concatenate(parts, axis=1), right, axis=2)
+
+    return rolled
+
+
+def _by_voxels(
+    read: Read, shape: Triple, *, method: Method, voxel_nm: Size, piece: int, told: Callable[[float], None]
+) -> Synapses:
+    """What a method that judges voxels finds."""
 
     def tell(part: float) -> None:
         told(0.1 + 0.7 * part)
 
-    if method != "nomads2018":
-        read, photons = _counted(read, shape, piece=piece, told=lambda part: told(0.1 * part))
-    if method == "matched":
-        bins = matched.bins_for(voxel_nm)
-        levels = _matched(read, shape, photons=photons, bins=bins, piece=piece, told=tell)
-        smallest, steps = matched.SMALLEST * math.prod(bins), matched.STEPS
-    elif method == "probabilistic":
+    if method == "probabilistic":
+        read = _counted(read, shape, piece=piece, told=lambda part: told(0.1 * part))
         levels = _probabilistic(read, shape, size=probabilistic.span(voxel_nm), piece=piece, told=tell)
         smallest, steps = probabilistic.SMALLEST, probabilistic.STEPS
     else:
@@ -126,23 +209,15 @@ def scan(
     return _objects(levels, smallest=smallest, steps=steps, piece=piece, told=lambda part: told(0.8 + 0.2 * part))
 
 
-def _counted(
-    read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]
-) -> tuple[Read, tuple[float, float]]:
-    """`read` with each channel's lowest value subtracted, and the grey levels of a photon in each channel.
+def _counted(read: Read, shape: Triple, *, piece: int, told: Callable[[float], None]) -> Read:
+    """`read` with each channel's lowest value subtracted.
 
     The lowest value is the camera's offset, or the common part of large numbers, which would leave no room for their
     differences once they are floats. One voxel in FEW may be lower, since a dead pixel says nothing about the others.
-
-    The variance of photon noise is its mean times a photon's grey levels. Neighbours in a row differ by their noise,
-    but hardly by the blurred image. Rows with hot voxels or sharp puncta would give too much, so the lower quartile of
-    the rows is taken.
     """
     depth, high, wide = shape
     few = depth * -(-high // EVERY) * wide // FEW + 1
     lowest: list[Array] = [np.zeros(0)] * 2
-    common = [0, 0]
-    rows: list[list[Array]] = [[], []]
     for band in bands(shape, piece=piece, halo=0, step=EVERY):
         for z, pair in enumerate(_sections(read, shape, band, piece)):
             for n, section in enumerate(pair):
@@ -151,20 +226,8 @@ def _counted(
                 if lower.size:
                     kept = np.concatenate([lowest[n].astype(seen.dtype), lower])
                     lowest[n] = np.partition(kept, few - 1)[:few] if len(kept) > few else kept
-                if seen.itemsize == 8:  # more digits than a float holds
-                    common[n] = common[n] or int(seen[0, 0])
-                    seen = (seen - np.uint64(common[n])).view(np.int64)
-                seen = seen.astype(np.float64)
-                differences = np.diff(seen, axis=1)
-                squares = np.einsum("yx,yx->y", differences, differences)
-                rows[n].append(np.stack([seen.mean(axis=1), squares / (2 * max(1, wide - 1))]))
             told(_done(band, z + 1, shape))
     lows = [values.max() for values in lowest]
-    photons = []
-    for low, base, row in zip(lows, common, rows, strict=True):
-        means, variances = np.concatenate(row, axis=1)
-        means -= int(low) - base
-        photons.append(float(np.quantile(variances[means > 0] / means[means > 0], 0.25)) if np.any(means > 0) else 0.0)
 
     def above(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
         psd, synapsin = (
@@ -173,27 +236,7 @@ def _counted(
         )
         return psd, synapsin
 
-    return above, (photons[0], photons[1])
-
-
-def _matched(
-    read: Read,
-    shape: Triple,
-    *,
-    photons: tuple[float, float],
-    bins: Triple,
-    piece: int,
-    told: Callable[[float], None],
-) -> NDArray[np.uint8]:
-    levels = np.zeros(shape, np.uint8)
-    halo, step = matched.HALO * bins[1], matched.TILE * bins[1]
-    for band in bands(shape, piece=piece, halo=halo, step=step):
-        pairs = _sections(read, shape, band, piece)
-        for z, level in enumerate(matched.levels(pairs, photons=photons, bins=bins)):
-            at = slice(z * bins[0], min(shape[0], (z + 1) * bins[0]))
-            levels[at, band.top : band.bottom] = _fine(level, bins, (band.high - band.low, shape[2]))[band.own]
-            told(_done(band, at.stop, shape))
-    return levels
+    return above
 
 
 def _probabilistic(
@@ -251,13 +294,6 @@ def _done(band: Band, sections: int, shape: Triple) -> float:
     return (band.top + (band.bottom - band.top) * sections / shape[0]) / shape[1]
 
 
-def _fine(level: Array, bins: Triple, shape: tuple[int, int]) -> Array:
-    """Each binned pixel repeated for its voxels, cut to `shape` (y, x)."""
-    for axis, side in enumerate(bins[1:]):
-        level = level if side == 1 else np.repeat(level, side, axis=axis)
-    return level[: shape[0], : shape[1]]
-
-
 def _unsigned(volume: Array) -> Array:
     """The volume as unsigned integers, as `detect` says."""
     if volume.dtype.kind == "b":
@@ -313,7 +349,7 @@ def _objects(
         count += new
         told(0.7 * min(len(here), slab.stop) / len(here))
     if not count:
-        return Synapses(labels, np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0))
+        return Synapses(labels, np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
 
     joined = np.concatenate(joints) - 1
     graph = coo_array((np.ones(len(joined), np.bool_), (joined[:, 0], joined[:, 1])), shape=(count, count))
@@ -333,7 +369,10 @@ def _objects(
         told(0.7 + 0.3 * min(len(here), slab.stop) / len(here))
     sums = sums[order]
     voxels = sums[:, 0]
-    return Synapses(labels, sums[:, 1:4] / voxels[:, None], voxels.astype(np.int64), sums[:, 4] / voxels / steps)
+    scores = sums[:, 4] / voxels / steps
+    return Synapses(
+        labels, sums[:, 1:4] / voxels[:, None], voxels.astype(np.int64), scores, np.full(len(order), np.nan)
+    )
 
 
 def _labelled(mask: NDArray[np.bool_]) -> tuple[Array, int]:

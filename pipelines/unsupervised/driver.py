@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipelines.common.run import Found, Run
     from pipelines.unsupervised.detector import Method
 
-OPTIONS = {"--method": "how synapses are found: matched (the default), probabilistic or nomads2018"}
+OPTIONS = {"--method": "how synapses are found: paired (the default), probabilistic or nomads2018"}
 
 
 def program(request: Request) -> None:

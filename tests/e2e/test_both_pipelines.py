@@ -40,4 +40,6 @@ def test_it_succeeds_and_its_thread_shows_counts_and_a_preview(
         places = [[float(row[axis]) for axis in "zyx"] for row in found]
         assert house.boss.cortex is not None
         truth = house.boss.cortex.truth_within((0, 0, 0), (32, 256, 256))
-        assert min(match(places, truth)) > 0.93  # those cut by the border count against it
+        precision, recall = match(places, truth)
+        assert precision > 0.8  # a quarter may be there by chance
+        assert recall > 0.93  # those cut by the border count against it

@@ -6,7 +6,6 @@ the same voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,21 +20,6 @@ from skimage import measure
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
 Kind = Literal["poisson", "normal"]
-Field = Literal[
-    "patches",
-    "ramp",
-    "vignette",
-    "far corner",
-    "rim",
-    "bend",
-    "waves",
-    "spot",
-    "small spot",
-    "stripes",
-    "fine stripes",
-    "tiles",
-    "last row",
-]
 
 VOXEL_NM = (70.0, 100.0, 100.0)
 """Array tomography: sections of 70 nm, pixels at the resolution of light."""
@@ -44,29 +28,37 @@ LEVELS = (2.0, 1.0, 0.5, 0.25, 0.125)
 SEEDS = (1, 2, 3)
 TOLERANCE = (2, 4, 4)
 """How far a detection may be off."""
-SYNAPSES, LONELY = 400, 300
-"""In SHAPE: paired puncta, and puncta without a partner in each channel."""
 SHAPE: Triple = (20, 512, 512)
-APART = (4, 8, 8)
-"""No two sites are closer than this along all axes at once."""
+DENSITY, LONELY = 1.0, 0.5
+"""In a cubic micrometre: synapses, as in cortex; and puncta without a partner, in each channel."""
+APART = (5, 4, 4)
+"""No two sites are closer than this along all axes at once; puncta touch where two sites are as close."""
 OFFSET_NM = 150.0
 """Between the centres of the two puncta of a synapse, in any direction."""
 BLUR = (1.6, 1.4, 1.4)
 """Standard deviations of a punctum: 112 nm along z, though a section is thinner, against 140 nm."""
 BRIGHTNESS = 60.0
-"""Grey levels at the centre of a nominal punctum above its background."""
-SPREAD = 0.3
-"""Of the logarithm of the brightness, from punctum to punctum and channel to channel."""
+"""Grey levels at the centre of a nominal punctum above its background: the median."""
+SPREAD = 0.5
+"""Of the logarithm of the brightness, from punctum to punctum and channel to channel: one in a hundred is three times
+as bright as the median."""
 REACH: Triple = (6, 6, 6)
 """How far a punctum shines; beyond, it is darker than a grey level."""
 BACKGROUND = 24.0
-"""Grey levels, on average."""
+"""Grey levels, on average; subtracted after the photograph, so that what is darker is 0."""
 UNEVEN = 0.3
 """How much brighter or darker the background is, at most, as a part of its mean."""
+SHARED, SHARED_NM = 0.3, 1000.0
+"""Structure that both channels share, such as cell bodies: its standard deviation as a part of the background's mean,
+and that of the Gaussian it is smoothed with."""
 GAIN = 1.5
 """Grey levels a photon."""
 READ_NOISE = 6.0
 """Grey levels, on top of the shot noise."""
+FARTHEST = 15
+"""Pixels along y and x by which a shifted section lies off, at most."""
+MOVED = 3
+"""One in so many sections is shifted."""
 
 
 @dataclass(frozen=True)
@@ -78,24 +70,51 @@ class Puncta:
     truth: NDArray[np.float64]
 
 
-def puncta(seed: int, *, level: float = 1.0, shape: Triple = SHAPE, dtype: str = "uint8", frames: int = 1) -> Puncta:
-    """A volume of synapses and of puncta that only look like half of one, as dense as in SHAPE.
+def puncta(
+    seed: int,
+    *,
+    level: float = 1.0,
+    shape: Triple = SHAPE,
+    dtype: str = "uint8",
+    frames: int = 1,
+    shifted: bool = False,
+) -> Puncta:
+    """A volume of synapses and of puncta that only look like half of one, on structure that both channels share.
 
-    With several frames it is their average, which has less noise.
+    With several frames it is their average, which has less noise. With `shifted`, one section in MOVED of the
+    presynaptic channel lies up to FARTHEST pixels off, in any direction; the truth is where the postsynaptic one says.
     """
     random = np.random.default_rng(seed)
-    density = np.prod(shape) / np.prod(SHAPE)
-    paired, lonely = round(SYNAPSES * density), round(LONELY * density)
-    sites = _sites(random, shape, paired + 2 * lonely)
+    pad = FARTHEST if shifted else 0
+    canvas = (shape[0], shape[1] + 2 * pad, shape[2] + 2 * pad)
+    cubic = float(np.prod(canvas) * np.prod(VOXEL_NM)) / 1e9
+    paired, lonely = round(DENSITY * cubic), round(LONELY * cubic)
+    sites = _sites(random, canvas, paired + 2 * lonely)
     direction = random.standard_normal((len(sites), 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     half = direction * (OFFSET_NM / 2) / VOXEL_NM
+    light = 1 + UNEVEN * _unevenness(random, canvas) + SHARED * _structure(random, canvas)
     there = (slice(0, paired + lonely), np.r_[0:paired, paired + lonely : len(sites)])
-    channels = [
-        _photographed(random, shape, (sites + side * half)[chosen], level=level, dtype=dtype, frames=frames)
+    psd, synapsin = (
+        _photographed(random, light, (sites + side * half)[chosen], level=level, dtype=dtype, frames=frames)
         for side, chosen in zip((1, -1), there, strict=True)
-    ]
-    return Puncta(channels[0], channels[1], sites[:paired])
+    )
+    truth = sites[:paired] - (0, pad, pad)
+    if shifted:
+        moves = np.zeros((shape[0], 2), np.int64)
+        some = moves[1::MOVED]
+        some[:] = random.integers(-FARTHEST, FARTHEST + 1, some.shape)
+        still = np.s_[:, pad : pad + shape[1], pad : pad + shape[2]]
+        psd, synapsin = (
+            psd[still],
+            np.stack(
+                [
+                    section[pad - y : pad - y + shape[1], pad - x : pad - x + shape[2]]
+                    for section, (y, x) in zip(synapsin, moves, strict=True)
+                ]
+            ),
+        )
+    return Puncta(psd, synapsin, truth[np.all((truth >= -0.5) & (truth < np.array(shape) - 0.5), axis=1)])
 
 
 def noise(
@@ -104,34 +123,22 @@ def noise(
     kind: Kind,
     level: float,
     shape: Triple,
-    uneven: float = 0.5,
-    field: Field = "patches",
     spread: float = 0.5,
     gain: float = 1,
     offset: float = 0,
-    dead: bool = False,
     dtype: str = "uint8",
-    part: tuple[slice, ...] = (),
 ) -> Array:
-    """Nothing but noise: about `level` photons, more and fewer by the part `uneven` across the field.
+    """Nothing but even noise of about `level` photons.
 
-    `poisson` counts photons; `normal` has a standard deviation of `spread` mean levels everywhere. A photon is `gain`
-    grey levels above `offset`; if `dead`, the first voxel is 0. The field is bright in patches, towards the right, but
-    for its corners, towards its first corner, towards it within a circle whose rim grazes two borders, on one side of a
-    slanting line at which it begins to fall, in waves of any direction down to 90 pixels, in one spot of 80 or 30
-    pixels (a standard deviation), in stripes 120 or 64 pixels apart, in every other tile of 256 pixels, or in the last
-    row. With `part`, only that part of the volume is photographed.
+    `poisson` counts photons; `normal` has a standard deviation of `spread` mean levels. A photon is `gain` grey levels
+    above `offset`.
     """
     random = np.random.default_rng(seed)
-    mean = np.float32(level) * (1 + np.float32(uneven) * _FIELDS[field](random, shape)[part])
     if kind == "poisson":
-        seen: Array = random.poisson(mean)
+        seen: Array = random.poisson(level, shape)
     else:
-        seen = mean + np.float32(level * spread) * random.standard_normal(mean.shape, np.float32)
-    noise = np.clip(np.rint(seen * gain + offset), 0, np.iinfo(dtype).max).astype(dtype)
-    if dead:
-        noise[0, 0, 0] = 0
-    return np.asarray(noise)
+        seen = np.float32(level) + np.float32(level * spread) * random.standard_normal(shape, np.float32)
+    return np.asarray(np.clip(np.rint(seen * gain + offset), 0, np.iinfo(dtype).max).astype(dtype))
 
 
 def match(found: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
@@ -181,24 +188,26 @@ def _sites(random: np.random.Generator, shape: Triple, count: int) -> NDArray[np
 
 
 def _photographed(
-    random: np.random.Generator, shape: Triple, places: Array, *, level: float, dtype: str, frames: int
+    random: np.random.Generator, background: Array, places: Array, *, level: float, dtype: str, frames: int
 ) -> Array:
-    """One channel: blurred puncta on an uneven background, as photons, with the camera's noise."""
+    """One channel: blurred puncta on a background, as photons, with the camera's noise; less the mean background."""
+    shape = background.shape
     room = [reach + 2 for reach in REACH]  # a punctum may stand a voxel outside
     light = np.zeros([n + 2 * r for n, r in zip(shape, room, strict=True)], np.float32)
     brightness = level * BRIGHTNESS * np.exp(SPREAD * random.standard_normal(len(places)))
     nearest = np.rint(places).astype(np.int64)
-    profiles, rows = [], []
+    profiles = []
     for axis, (sigma, reach) in enumerate(zip(BLUR, REACH, strict=True)):
         at = nearest[:, axis, None] + np.arange(-reach, reach + 1)
-        profiles.append(np.exp(-0.5 * ((at - places[:, axis, None]) / sigma) ** 2))
-        rows.append(at + room[axis])
-    glow = np.einsum("n,nz,ny,nx->nzyx", brightness, *profiles, optimize=True)
-    np.add.at(light, (rows[0][:, :, None, None], rows[1][:, None, :, None], rows[2][:, None, None, :]), glow)
+        profiles.append(np.exp(-0.5 * ((at - places[:, axis, None]) / sigma) ** 2).astype(np.float32))
+    glow = brightness.astype(np.float32)[:, None] * profiles[0]
+    for first, column, row, along in zip(nearest + 2, profiles[1], profiles[2], glow, strict=True):
+        box = tuple(slice(n, n + 2 * reach + 1) for n, reach in zip(first, REACH, strict=True))
+        light[box] += along[:, None, None] * (column[:, None] * row)
     inside = light[tuple(slice(r, -r) for r in room)]
-    inside = inside + np.float32(BACKGROUND) * (1 + np.float32(UNEVEN) * _unevenness(random, shape))
+    inside = inside + np.float32(BACKGROUND) * np.maximum(background, 0).astype(np.float32)
     photons = random.poisson(inside / GAIN * frames) / frames
-    seen = photons * GAIN + READ_NOISE / frames**0.5 * random.standard_normal(shape, np.float32)
+    seen = photons * GAIN - BACKGROUND + READ_NOISE / frames**0.5 * random.standard_normal(shape, np.float32)
     largest = np.iinfo(dtype).max
     return np.asarray(np.clip(np.rint(seen * (largest / 255)), 0, largest), dtype)
 
@@ -212,42 +221,7 @@ def _unevenness(random: np.random.Generator, shape: Triple) -> NDArray[np.float3
     return np.asarray(field + sections, np.float32)
 
 
-def _of_place(
-    value: Callable[[Array, Array], Array],
-) -> Callable[[np.random.Generator, Triple], NDArray[np.float32]]:
-    """A field that has a value at each place, y and x being counted from the middle."""
-
-    def field(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
-        y, x = ((np.arange(n) - (n - 1) / 2) for n in shape[1:])
-        seen = np.broadcast_to(value(y[:, None], x[None, :]), shape[1:])
-        return np.asarray(np.broadcast_to(seen, shape), np.float32)
-
-    return field
-
-
-def _waves(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
-    """Between -1 and 1: a sum of waves, up to eight along either axis of a field of 1,024 pixels; one of one seed."""
-    random = np.random.default_rng(4)
-    y, x = (2 * np.pi * np.arange(n) / 1024 for n in shape[1:])
-    field = np.zeros(shape[1:])
-    for up in range(-8, 9):
-        for right in range(9):
-            field += random.standard_normal() * np.sin(up * y[:, None] + right * x + random.uniform(0, 2 * np.pi))
-    return np.asarray(np.broadcast_to(field / np.abs(field).max(), shape), np.float32)
-
-
-_FIELDS: dict[Field, Callable[[np.random.Generator, Triple], NDArray[np.float32]]] = {
-    "patches": _unevenness,
-    "ramp": _of_place(lambda y, x: x / x.max()),
-    "vignette": _of_place(lambda y, x: 1 - ((y / y.max()) ** 2 + (x / x.max()) ** 2)),
-    "far corner": _of_place(lambda y, x: 1 - (((y / y.max() + 1) / 2) ** 2 + ((x / x.max() + 1) / 2) ** 2)),
-    "rim": _of_place(lambda y, x: 1 - 2 * np.minimum(1, ((y / y.max() + 1) / 2) ** 2 + ((x / x.max() + 1) / 2) ** 2)),
-    "bend": _of_place(lambda y, x: 2 / (1 + np.maximum(0, -y - 0.3 * x) / 200) - 1),
-    "waves": _waves,
-    "spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 80**2)) - 1),
-    "small spot": _of_place(lambda y, x: 2 * np.exp(-(y**2 + x**2) / (2 * 30**2)) - 1),
-    "stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 120))),
-    "fine stripes": _of_place(lambda y, x: np.sin((x + 0.3 * y) * (2 * np.pi / 64))),
-    "tiles": _of_place(lambda y, x: np.where((y // 256 + x // 256) % 2, 1.0, -1.0)),
-    "last row": _of_place(lambda y, x: np.where(y == y.max(), 1.0, 0.0) + 0 * x),
-}
+def _structure(random: np.random.Generator, shape: Triple) -> NDArray[np.float32]:
+    """Of mean 0 and standard deviation 1: smooth within SHARED_NM along all axes."""
+    smooth = ndimage.gaussian_filter(random.standard_normal(shape, np.float32), [SHARED_NM / nm for nm in VOXEL_NM])
+    return np.asarray(smooth / smooth.std(), np.float32)

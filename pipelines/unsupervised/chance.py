@@ -1,0 +1,149 @@
+"""How much of what is found is found by chance: the presynaptic channel is looked up elsewhere, and found again.
+
+Where one channel is shifted by far more than a punctum, whatever is found is chance. The chance share is the mean of
+what the shifted looks find, over what is found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Array = NDArray[Any]
+
+MERGE_NM = 250.0
+"""Objects whose centres are nearer than this count once."""
+SHIFT_NM = 6000.0
+"""The shortest shift: farther than the surroundings in which brightness is measured. A box must be twice as long."""
+TEST_NM = 1000.0
+"""In a smaller box the share cannot be told. Shifts of this length still tell whether there is anything but chance."""
+SURE = 5.0
+"""Standard errors by which what is found must exceed chance; otherwise nothing is found."""
+MOST, LEAST = 8, 2
+"""Shifted looks: so many in small volumes, and so few in large ones, where each of them sees enough."""
+ENOUGH = 40e6
+"""Pixels that all looks see together, about."""
+_NORMAL = 1.96
+"""Standard deviations on either side that hold 95 %."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chance:
+    """How many of the objects found are there by chance, and between what shares of them that lies (95 %)."""
+
+    count: float
+    share: float
+    low: float
+    high: float
+
+
+def share_of(found: int, by_look: Sequence[int]) -> Chance:
+    """From how many were found, and how many each shifted look found."""
+    looks = len(by_look)
+    mean = sum(by_look) / looks
+    spread = max(mean + 1, float(np.var(by_look, ddof=1)) if looks > 1 else 0.0)
+    off = _NORMAL * math.sqrt(spread * (1 + 1 / looks))
+    low, middle, high = (min(1.0, max(0.0, count) / max(1, found)) for count in (mean - off, mean, mean + off))
+    return Chance(count=min(mean, float(found)), share=middle, low=low, high=high)
+
+
+def looks_for(
+    shape: tuple[int, int], pixel_nm: tuple[float, float], *, depth: int, least_nm: float = SHIFT_NM
+) -> list[tuple[int, int]]:
+    """Shifts (y, x) in pixels, spread evenly over a section, none shorter than `least_nm`; [] in too small a box.
+
+    As many as `depth` sections of that shape need.
+    """
+    if max(shape[0] * pixel_nm[0], shape[1] * pixel_nm[1]) < 2 * least_nm:
+        return []
+    many = min(MOST, max(LEAST, round(ENOUGH / (shape[0] * shape[1] * depth))))
+    found: list[tuple[int, int]] = []
+    for n in range(1, 1000):
+        y, x = ((n * step + 0.5) % 1 - 0.5 for step in (0.7548776662466927, 0.5698402909980532))  # an even sequence
+        look = round(y * shape[0]), round(x * shape[1])
+        if math.hypot(look[0] * pixel_nm[0], look[1] * pixel_nm[1]) >= least_nm:
+            found.append(look)
+        if len(found) == many:
+            break
+    return found
+
+
+def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Which objects are kept, those that no better kept one lies within MERGE_NM of; and for each the one it counts to.
+
+    `places_nm` is (n, 3). Of two of one score the first one along z, then y, x is the better one.
+    """
+    count = len(scores)
+    order = np.lexsort((*places_nm.T[::-1], -scores))
+    rank = np.empty(count, np.intp)
+    rank[order] = np.arange(count)
+    pairs = (
+        cKDTree(places_nm[order], balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")
+        if count
+        else np.zeros((0, 2), np.intp)
+    )
+    kept, gone = np.zeros(count, np.bool_), np.zeros(count, np.bool_)  # by rank
+    better, worse = pairs.min(axis=1), pairs.max(axis=1)
+    while len(better):
+        beaten = np.zeros(count, np.bool_)
+        beaten[worse] = True
+        kept |= ~gone & ~beaten
+        gone[worse[kept[better]]] = True
+        open_ = ~gone[better] & ~gone[worse] & ~kept[better]
+        better, worse = better[open_], worse[open_]
+    kept |= ~gone
+    to = np.arange(count)
+    best = kept[pairs.min(axis=1)]
+    np.minimum.at(to, pairs.max(axis=1)[best], pairs.min(axis=1)[best])
+    return kept[rank], order[to[rank]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What each threshold would find, and the one to take."""
+
+    threshold: float
+    """The lowest score at the rate asked for; infinite where nothing is beyond chance."""
+    curve: NDArray[np.float64]
+    """(m, 3): threshold, found, found by chance; from the highest threshold on."""
+
+    def rates(self, scores: Array) -> NDArray[np.float64]:
+        """For each score the lowest chance share among the thresholds at which it is found (its q value)."""
+        if not len(self.curve):
+            return np.ones(len(scores))
+        places = np.searchsorted(-self.curve[:, 0], -np.asarray(scores, np.float64), "left")
+        return _rates(self.curve)[np.minimum(places, len(self.curve) - 1)]
+
+
+def _rates(curve: Array) -> NDArray[np.float64]:
+    share = curve[:, 2] / np.maximum(curve[:, 1], 1)
+    return np.asarray(np.minimum(1, np.minimum.accumulate(share[::-1])[::-1]))
+
+
+def judge(found: Array, by_look: Sequence[Array], false_discovery: float) -> Judged:
+    """From the scores found, and those that each shifted look found.
+
+    The threshold is the lowest one whose rate is at most `false_discovery`, unless what is found there is not beyond
+    chance.
+    """
+    best = np.sort(np.asarray(found, np.float64))[::-1]
+    shifted = np.sort(np.concatenate([np.asarray(scores, np.float64) for scores in by_look]))
+    count = np.searchsorted(-best, -best, "right")  # equal scores are found together
+    chance = (len(shifted) - np.searchsorted(shifted, best, "left")) / len(by_look)
+    curve = np.stack([best, count, chance], axis=1)
+    good = np.flatnonzero(_rates(curve) <= false_discovery)
+    threshold = math.inf
+    if len(good) and beyond_chance(int(count[good[-1]]), float(chance[good[-1]]), len(by_look)):
+        threshold = float(best[good[-1]])
+    return Judged(threshold, curve)
+
+
+def beyond_chance(found: int, chance: float, looks: int) -> bool:
+    """Whether so many are more than the mean `chance` of so many looks, by SURE standard errors (Poisson)."""
+    return found - chance > SURE * math.sqrt((chance + 1) * (1 + 1 / looks))

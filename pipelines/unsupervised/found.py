@@ -1,0 +1,50 @@
+"""What a detector gives: the objects, how sure they are, and how the channels lay. Axes are z, y, x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.unsupervised.chance import Chance
+from pipelines.unsupervised.registration import Warp
+
+Array = NDArray[Any]
+Triple = tuple[int, int, int]
+Size = tuple[float, float, float]
+Read = Callable[[int, int, int, int], tuple[Array, Array]]
+"""Gives the rows `[top, bottom)` of the sections `[start, stop)` of both markers, by start, stop, top, bottom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synapses:
+    """The objects found, one row each in the order of their labels (row 0 is label 1).
+
+    `labels` has the shape of what is inside: an object's label in its voxels, 0 elsewhere. `centres` is (n, 3): z, y, x
+    in voxels from its corner, in the coordinates of the postsynaptic channel; `voxels`, `scores` and `rates` are (n,).
+    A score is how strongly both markers meet and how alike their light is (paired), the mean probability over the
+    object's voxels (probabilistic), or 1 (nomads2018, which has none).
+    """
+
+    labels: NDArray[np.uint32]
+    centres: NDArray[np.float64]
+    voxels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    """The lowest false discovery rate at which each object would still be found; nan where chance cannot be told."""
+    threshold: float = 0.0
+    """The lowest score of an object; infinite where nothing is beyond chance."""
+    chance: Chance | None = None
+    """How many of the objects are there by chance; None where that cannot be told, or was not asked for."""
+    curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    """(m, 3): threshold, found, found by chance; from the highest threshold on, beyond the one that was taken."""
+    across: Sequence[Warp] = ()
+    """How the presynaptic channel lies on the postsynaptic one, for each section of pixels, as far as measured."""
+    along: Sequence[Warp] = ()
+    """How each section but the first lies on the last one, as the postsynaptic channel says."""
+
+    def __len__(self) -> int:
+        return len(self.voxels)

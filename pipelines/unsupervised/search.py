@@ -1,0 +1,296 @@
+"""The default method over a volume: sections are searched two at a time, then judged together. Axes are z, y, x."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.unsupervised.chance import (
+    MERGE_NM,
+    TEST_NM,
+    Chance,
+    Judged,
+    beyond_chance,
+    judge,
+    looks_for,
+    merged,
+    share_of,
+)
+from pipelines.unsupervised.found import Read, Size, Synapses, Triple
+from pipelines.unsupervised.paired import (
+    REGION_NM,
+    THRESHOLD,
+    Candidates,
+    Grid,
+    Scored,
+    reach_nm,
+    standing_out,
+)
+from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp
+from pipelines.unsupervised.registration import register as registered
+
+Array = NDArray[Any]
+Register = Literal["auto", "off", "report"]
+REGISTER: tuple[Register, ...] = get_args(Register)
+THREADS = 2
+"""Sections searched at a time: NumPy's loops run side by side, and each section takes some 10 bytes a pixel."""
+EVERY, FEW = 16, 1000
+"""Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
+NOTHING = Chance(count=0.0, share=0.0, low=0.0, high=0.0)
+"""The chance share of nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """What was seen in one section of pixels."""
+
+    looks: list[Scored]
+    tiles: Tiles | None
+    across: Warp
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look found in the whole volume, each object once. `places` are z, y, x in pixels."""
+
+    scores: NDArray[np.float32]
+    places: NDArray[np.int32]
+
+
+class Search:
+    """The search of one volume; `detector.scan` says what the arguments mean. `looks=None`: what the volume allows."""
+
+    def __init__(
+        self,
+        shape: Triple,
+        voxel_nm: Size,
+        *,
+        inside: tuple[Triple, Triple],
+        false_discovery: float,
+        threshold: float | None,
+        register: Register,
+        looks: Sequence[tuple[int, int]] | None,
+    ) -> None:
+        self._shape, self._inside = shape, inside
+        self._rate, self._threshold, self._register = false_discovery, threshold, register
+        self._grid = grid = Grid.of(voxel_nm)
+        self._plane = (-(-shape[1] // grid.bins[1]), -(-shape[2] // grid.bins[2]))
+        self._depth = -(-shape[0] // grid.bins[0])
+        self._tells = True
+        """Whether the looks tell the chance share, or only whether there is anything but chance."""
+        if looks is None:
+            looks = looks_for(self._plane, grid.pixel_nm[1:], depth=self._depth)
+            if not looks:
+                self._tells = False
+                looks = looks_for(self._plane, grid.pixel_nm[1:], depth=self._depth, least_nm=TEST_NM)
+        self._looks = [(0, 0), *looks]
+
+    def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
+        """Search all sections, and keep what is beyond chance as far as asked."""
+        sections, along = self._searched(read, told=lambda part: told(0.8 * part))
+        across = [section.across for section in sections]
+        frames = _frames(along or [NOWHERE] * (self._depth - 1))
+        all_looks = [self._together([section.looks[n] for section in sections]) for n in range(len(self._looks))]
+        kept, to = zip(*(self._merged(look, frames) for look in all_looks), strict=True)
+        objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
+        told(0.85)
+        judged, threshold = self._judged(objects)
+        here = [self._within(look.places) & (look.scores >= threshold) for look in objects]
+        regions = np.concatenate([section.looks[0].regions for section in sections])
+        chosen = np.flatnonzero(kept[0])[here[0]]
+        labels, voxels = self._painted(all_looks[0], regions, to[0], chosen, threshold)
+        told(1)
+        inside = [look.scores[self._within(look.places)] for look in objects]
+        scores = all_looks[0].scores[chosen].astype(np.float64)
+        return Synapses(
+            labels,
+            self._centres(all_looks[0].places[chosen]) - self._inside[0],
+            voxels,
+            scores,
+            judged.rates(scores) if judged else np.full(len(chosen), np.nan),
+            threshold=threshold,
+            chance=self._chance([int(part.sum()) for part in here]),
+            curve=judge(inside[0], inside[1:], self._rate).curve if judged else np.zeros((0, 3)),
+            across=across,
+            along=along,
+        )
+
+    def _searched(self, read: Read, *, told: Callable[[float], None]) -> tuple[list[_Section], list[Warp]]:
+        """Each section, and how each but the first lies on the last."""
+        found: list[_Section] = []
+        along: list[Warp] = []
+        waiting: deque[Future[_Section]] = deque()
+        last: Tiles | None = None
+
+        def take() -> None:
+            nonlocal last
+            section = waiting.popleft().result()
+            if found and self._register != "off":
+                near = self._grid.pixel_nm[0] <= MERGE_NM
+                along.append(registered(section.tiles, last) if near else NOWHERE)
+            last = section.tiles
+            found.append(_Section(section.looks, None, section.across))
+            told(len(found) / self._depth)
+
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            for pair in self._pixels(read):
+                waiting.append(pool.submit(self._looked, *pair))
+                del pair  # large, and the next ones are read before the loop lets them go
+                if len(waiting) == THREADS:
+                    take()
+            while waiting:
+                take()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return found, along
+
+    def _pixels(self, read: Read) -> Iterator[tuple[Array, Array]]:
+        """Both markers' sections in pixels, in order."""
+        deep = self._grid.bins[0]
+        for start in range(0, self._shape[0], deep):
+            yield _put_together(*read(start, min(self._shape[0], start + deep), 0, self._shape[1]), grid=self._grid)
+
+    def _looked(self, psd: Array, synapsin: Array) -> _Section:
+        grid = self._grid
+        post, pre = standing_out(psd, grid), standing_out(synapsin, grid)
+        del psd, synapsin
+        tiles, warp = None, NOWHERE
+        if self._register != "off":
+            tiles = Tiles.of(post, grid)
+            warp = registered(tiles, Tiles.of(pre, grid))
+        candidates = Candidates(post, grid)
+        moved = None
+        if self._register == "auto" and warp.moves(self._plane):
+            moved = np.rint(warp.shift(candidates.places)).astype(np.intp)
+        return _Section(candidates.scores(pre, moved, self._looks), tiles, warp)
+
+    def _together(self, sections: Sequence[Scored]) -> _Look:
+        depths = np.repeat(np.arange(len(sections), dtype=np.int32), [len(section.scores) for section in sections])
+        places = np.column_stack([depths, np.concatenate([section.places for section in sections])])
+        return _Look(np.concatenate([section.scores for section in sections]), places.astype(np.int32))
+
+    def _merged(self, look: _Look, frames: Array) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """`chance.merged`, in the frame of the first section."""
+        at = look.places.astype(np.float64)
+        turns, shifts = frames[look.places[:, 0], :2], frames[look.places[:, 0], 2]
+        at[:, 1:] = np.einsum("nij,nj->ni", turns, at[:, 1:]) + shifts
+        return merged(at * self._grid.pixel_nm, look.scores)
+
+    def _judged(self, objects: Sequence[_Look]) -> tuple[Judged | None, float]:
+        """What the looks say, where they tell the share; and the threshold."""
+        found, by_look = objects[0].scores, [look.scores for look in objects[1:]]
+        judged = judge(found, by_look, self._rate) if by_look and self._tells else None
+        if self._threshold is not None:
+            return judged, self._threshold
+        if judged:
+            return judged, judged.threshold
+        if by_look:
+            counts = [int(np.count_nonzero(scores >= THRESHOLD)) for scores in (found, *by_look)]
+            if not beyond_chance(counts[0], float(np.mean(counts[1:])), len(by_look)):
+                return None, math.inf
+        return None, THRESHOLD
+
+    def _chance(self, counts: Sequence[int]) -> Chance | None:
+        """From how many objects each look found inside; None where that cannot be told."""
+        if len(counts) < 2 or not self._tells:
+            return None
+        return share_of(counts[0], counts[1:]) if counts[0] else NOTHING
+
+    def _centres(self, places: Array) -> NDArray[np.float64]:
+        """Pixels as voxels."""
+        return np.asarray((places + 0.5) * self._grid.bins - 0.5)
+
+    def _within(self, places: Array) -> NDArray[np.bool_]:
+        middle = self._centres(places) + 0.5
+        return np.asarray(np.all((middle >= self._inside[0]) & (middle < self._inside[1]), axis=1))
+
+    def _painted(
+        self, look: _Look, regions: NDArray[np.uint64], to: Array, chosen: Array, threshold: float
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Labels of what is inside, and how many voxels each has there.
+
+        `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
+        """
+        start, stop = (np.array(corner) for corner in self._inside)
+        labels = np.zeros(stop - start, np.uint32)
+        number = np.zeros(len(look.scores), np.uint32)
+        number[chosen] = np.arange(1, len(chosen) + 1)
+        number = number[to]
+        parts = np.flatnonzero((number > 0) & (look.scores >= threshold))
+        parts = parts[np.argsort(look.scores[parts], kind="stable")]  # where objects meet, the better one has the voxel
+        bins = np.array(self._grid.bins)
+
+        def paint(places: Array, values: Array) -> None:
+            for step in np.ndindex(*self._grid.bins):
+                at = places * bins + step - start
+                good = np.all((at >= 0) & (at < labels.shape), axis=1)
+                labels[tuple(at[good].T)] = values[good]
+
+        for bit, offset in enumerate(self._grid.offsets(REGION_NM)):
+            some = parts[(regions[parts] >> np.uint64(bit)) & np.uint64(1) > 0]
+            places = look.places[some] + np.array([0, *offset])
+            good = np.all((places[:, 1:] >= 0) & (places[:, 1:] < self._plane), axis=1)
+            paint(places[good], number[some][good])
+        paint(look.places[chosen], number[chosen])
+        voxels = np.zeros(len(chosen) + 1, np.int64)
+        for section in labels:
+            voxels += np.bincount(section[section != 0], minlength=len(voxels))
+        return labels, voxels[1:]
+
+
+def margin(voxel_nm: Size) -> Triple:
+    """Voxels around a box, along z, y, x, on which the scores of what lies in it depend; whole steps of the grid."""
+    grid = Grid.of(voxel_nm)
+    far = (MERGE_NM, reach_nm(), reach_nm())
+    z, y, x = (math.ceil(nm / size / step) * step for nm, size, step in zip(far, voxel_nm, grid.step, strict=True))
+    return z, y, x
+
+
+def _frames(along: Sequence[Warp]) -> NDArray[np.float64]:
+    """(sections, 3, 2): each section's turn and stretch (2 x 2) and shift into the first one's frame."""
+    turn, shift = np.eye(2), np.zeros(2)
+    frames = [np.vstack([turn, shift])]
+    for warp in along:
+        if warp.sure:
+            shift = shift - turn @ warp.linear[0]
+            turn = turn @ (np.eye(2) - warp.linear[1:].T)
+        frames.append(np.vstack([turn, shift]))
+    return np.stack(frames)
+
+
+def _put_together(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:
+    """Both markers' sections of pixels. Raises ValueError where they are not unsigned integers."""
+    if psd.dtype.kind != "u" or synapsin.dtype.kind != "u":
+        raise ValueError(f"unsigned integers are needed, not {psd.dtype} and {synapsin.dtype}")
+    return _pixels(psd, grid), _pixels(synapsin, grid)
+
+
+def _pixels(section: Array, grid: Grid) -> Array:
+    """A section of pixels (y, x), from the sections of voxels (z, y, x) that make it: unsigned integers, or float32.
+
+    What is left over at the ends makes smaller pixels. Large numbers lose what they have in common,
+    which would leave no room for their differences once they are floats.
+    """
+    if section.itemsize > 2:
+        seen = section[:, ::EVERY].reshape(-1)
+        lowest = np.partition(seen, len(seen) // FEW)[len(seen) // FEW]
+        less = np.empty(section.shape, np.float32)
+        for top in range(0, section.shape[1], EVERY):  # a few rows at a time, since they have 8 bytes a voxel
+            few = np.s_[:, top : top + EVERY]
+            less[few] = np.maximum(section[few], lowest) - lowest
+        section = less
+    if grid.bins == (1, 1, 1):
+        return np.asarray(section[0])
+    rows, columns = (np.arange(0, n, side) for n, side in zip(section.shape[1:], grid.bins[1:], strict=True))
+    sums = np.add.reduceat(section.sum(axis=0, dtype=np.float32), rows, axis=0)
+    sums = np.add.reduceat(sums, columns, axis=1)
+    sizes = [np.diff(np.append(starts, n)) for starts, n in zip((rows, columns), section.shape[1:], strict=True)]
+    return np.asarray(sums / (np.outer(*sizes) * len(section)), np.float32)
