@@ -45,6 +45,8 @@ DEMO_TOKEN = "demo-token"
 """The token that the stand-in accepts unless other tokens are given."""
 PREDICTIONS = "collman_nomads", "nomads_predictions"
 """Collection and experiment that programs write their detections to, unless the settings say another place."""
+VOLUMES = "volumes"
+"""The bucket in which the demo volume lies beside BOSS, as `cortex`."""
 MAX_CUTOUT = 520 * 2**20
 """Bytes of the largest cutout, uncompressed, as in BOSS."""
 
@@ -178,6 +180,15 @@ class BossStandIn:
                 channels={name: self.cortex.bricks(name) for name in self.cortex.channels},
                 public=True,
             )
+            for name in self.cortex.channels:  # the same voxels through another door
+                self.buckets.add_channel(
+                    VOLUMES,
+                    f"cortex/{name}",
+                    self.cortex.bricks(name),
+                    start=(0, 0, 0),
+                    shape=self.cortex.shape,
+                    voxel_nm=self.cortex.voxel_nm,
+                )
             # where detections are written back to, as in 2018
             collection, experiment = PREDICTIONS
             self.add(collection, experiment, shape=self.cortex.shape, voxel_nm=self.cortex.voxel_nm, channels={})
@@ -230,6 +241,12 @@ class BossStandIn:
                     self.buckets.add_channel(bulk, path, bricks, start=offset, shape=shape, voxel_nm=voxel_nm)
                     described |= {"storage_type": "cloudvol", "bucket": bulk, "cv_path": f"/{path}"}
                 there.channels[name] = _Channel(described, bricks)
+
+    @property
+    def address(self) -> str:
+        """The demo volume as a volume by address: precomputed, on a web server."""
+        assert self.cortex is not None
+        return f"precomputed://{self.url}/{VOLUMES}/cortex/{{{','.join(self.cortex.channels)}}}"
 
     @property
     def experiments(self) -> list[str]:

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from volumes.address import Location
-from volumes.errors import VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
 from volumes.roots import Roots, addresses, path_of
 
 MAX_DOCUMENT = 8 * 2**20
@@ -188,11 +189,21 @@ def get(url: str, *, headers: Mapping[str, str], deadline: float) -> _Answer:
     except (OSError, http.client.HTTPException):
         late = time.monotonic() >= deadline
         raise VolumeUnavailable(f"{host} did not answer in time." if late else f"{host} cannot be reached.") from None
+    if response.getheader("Content-Encoding", "").lower() == "gzip":  # stored so in S3, whatever was asked for
+        body = _unpacked(body)
     if len(body) > MAX_DOCUMENT:
         raise WrongVolume(f"A document of this volume has more than {MAX_DOCUMENT // 2**20} MiB.")
     if response.length or time.monotonic() >= deadline:
         raise VolumeUnavailable(f"The answer of {host} broke off.")
     return _Answer(response.status, body, {name.lower(): value for name, value in response.getheaders()})
+
+
+def _unpacked(body: bytes) -> bytes:
+    """What is packed with gzip, cut beyond MAX_DOCUMENT. Raises VolumeDamaged."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_DOCUMENT + 1)
+    except zlib.error:
+        raise VolumeDamaged("A document of this volume is damaged: it cannot be unpacked.") from None
 
 
 def _connected(scheme: str, host: str, port: int, timeout: float) -> http.client.HTTPConnection:

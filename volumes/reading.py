@@ -91,6 +91,7 @@ class Array:
         try:
             return self._patiently(lambda: self._read(self._whole, box))
         except _Missing:
+            self._check_packed(box)
             with self._lock:
                 self.missing += 1
             return self._patiently(lambda: self._read(self._filled, box))
@@ -173,6 +174,12 @@ class Array:
                 self._folders.add(folder)
             if os.path.islink(f"{top}/{name}"):
                 self._roots.check(self._source.location.child(name))
+
+    def _check_packed(self, box: Bounds) -> None:
+        """Check that no chunk of the box lies there as a `.gz` file, which is not read. Raises WrongVolume."""
+        top = path_of(self._source.location)
+        if self._source.location.scheme == "file" and any((top / f"{name}.gz").exists() for name in self._files(box)):
+            raise WrongVolume(f"The chunks of the channel {self.name} are files packed one by one (.gz): unpack them.")
 
     def _files(self, box: Bounds) -> Iterator[str]:
         """The files that hold the chunks of a box, whether or not they are there, below the array's folder."""

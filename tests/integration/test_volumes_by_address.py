@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
 
 from sandbox import stores
 from sandbox.boss import BossStandIn
@@ -178,6 +180,17 @@ def test_a_chunk_that_is_not_stored_is_the_fill_value_and_is_counted(
     assert array.missing == 1
 
 
+def test_chunks_that_were_packed_file_by_file_are_not_taken_for_missing_ones(
+    channels: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    address = stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    for path in _chunks(tmp_path):
+        path.rename(f"{path}.gz")
+
+    with pytest.raises(WrongVolume, match=r"packed one by one \(\.gz\)"):
+        Reader(tmp_path.as_uri()).array(address).read(BOX)
+
+
 def _half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -328,6 +341,28 @@ def test_an_answer_that_breaks_off_is_no_document(server: BossStandIn, tmp_path:
 
     with pytest.raises(VolumeUnavailable):
         Reader(server.url).describe(f"precomputed://{server.url}/lab/volume/PSD95")
+
+
+@pytest.mark.parametrize("size", [10, 2**26])
+def test_metadata_that_a_server_sends_packed_is_unpacked_within_its_limit(
+    size: int, server: BossStandIn, tmp_path: Path
+) -> None:
+    stores.precomputed(tmp_path / "volume", {"PSD95": np.ones((4, 4, 4), "uint8")})
+    answer = server.buckets.answer
+
+    def packed(request: Request) -> Response:
+        body = bytes(answer(request).body) + b" " * size
+        return Response(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+
+    server.buckets.add("packed", tmp_path)
+    server.buckets.answer = packed  # type: ignore[method-assign]
+    reader, address = Reader(server.url), f"precomputed://{server.url}/packed/volume/PSD95"
+
+    if size == 10:
+        assert reader.describe(address).bounds == ((0, 4), (0, 4), (0, 4))
+    else:
+        with pytest.raises(WrongVolume, match="more than 8 MiB"):
+            reader.describe(address)
 
 
 def test_a_host_that_leads_to_a_metadata_address_is_never_asked() -> None:
