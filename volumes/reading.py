@@ -30,7 +30,9 @@ from volumes.roots import addresses, path_of
 T = TypeVar("T")
 
 READ = 60.0
-"""Seconds that one piece may take; then it is given up, and tried again."""
+"""Seconds that one piece may take, and some more for its size; then it is given up, and tried again."""
+SLOWEST = 10**6
+"""Bytes a second, as unpacked, for which a large piece gets more time."""
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
 TOGETHER = 16
@@ -97,7 +99,9 @@ class Array:
             return self._patiently(lambda: self._read(self._filled, box))
 
     def _read(self, store: Any, box: Bounds) -> NDArray[Any]:
-        return np.ascontiguousarray(self._waited(self._view(store, box).read(order="C")))
+        view = self._view(store, box)
+        more = view.size * self.dtype.itemsize / SLOWEST
+        return np.ascontiguousarray(self._waited(view.read(order="C"), more=more))
 
     def _opened(self, spec: dict[str, Any], *, missing: bool) -> Any:
         future = ts.open({**spec, "fill_missing_data_reads": missing}, read=True, open=True, context=_context())
@@ -112,9 +116,9 @@ class Array:
         left = [axis for axis in source.axes if axis not in source.fixed]
         return store[index].transpose([left.index(axis) for axis in "zyx"])
 
-    def _waited(self, future: Any) -> Any:
+    def _waited(self, future: Any, *, more: float = 0) -> Any:
         try:
-            return future.result(timeout=self._patience)
+            return future.result(timeout=self._patience + more)
         except TimeoutError:
             future.cancel()
             raise _Transient("it did not answer in time") from None
