@@ -107,6 +107,10 @@ class Channel:
                 self._done(kept)
                 kept = [writer.submit(self._keep, data, first, top)]
                 self._look(data, top)
+                if data.nbytes > FETCH:  # two bands of this size would be too much
+                    self._done(kept)
+                    kept = []
+                del data
             self._done(kept)
         self._there = stop
 
