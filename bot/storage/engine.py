@@ -99,7 +99,7 @@ class SqliteFile:
     """
 
     def __init__(self, url: sa.URL) -> None:
-        name = url.database or ""
+        name = (url.database or "") if url.get_backend_name() == "sqlite" else ""
         self.path = Path(name) if name and not name.startswith((":memory:", "file:")) else None
         """None: the database lies in memory, or in another server."""
         self._opened: tuple[int, int] | None = None
@@ -164,7 +164,10 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-_GONE = "The database file, or one beside it, was deleted or replaced while NOMADS runs. Put it back, and start NOMADS anew."
+_GONE = (
+    "The database file, or one beside it, was deleted or replaced while NOMADS runs. "
+    "Put it back, and start NOMADS anew."
+)
 CHECKED_AT_START = 256 * 2**20
 """Bytes of the largest SQLite file that is checked for damage at the start: it is read whole."""
 

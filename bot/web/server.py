@@ -1,8 +1,7 @@
-"""The HTTP server: uvicorn, with limits on how long a request may take to arrive, on how long an answer may lie unread, and on
-how many connections there are.
+"""The HTTP server: uvicorn, with limits on requests that do not arrive, on answers that nobody reads, and on connections.
 
-uvicorn waits for ever for the rest of a request, and for whoever does not read the answer. Such connections would use up
-the process's open files, after which nobody can connect.
+uvicorn waits for ever for the rest of a request, and for whoever does not read the answer. Such connections would use
+up the process's open files, after which nobody can connect.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Bounded(H11Protocol):
     """One connection. It is closed where a request takes too long to arrive, or nobody reads its answer.
 
     Where there are as many connections as there may be, a new one takes the place of another: of one whose answer is
-    not read, else of one that waits for its request, else of one whose answer is being read; among these, of the oldest.
+    not read, else of one that waits for its request, else of one whose answer is being read; of these, the oldest.
     Where there is none of them, the new one is closed.
     """
 
