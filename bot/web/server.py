@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with limits on requests that do not arrive, on answers that nobody reads, and on connections.
+"""The HTTP server: uvicorn, with limits on requests that do not arrive, answers that nobody reads, and connections.
 
 uvicorn waits for ever for the rest of a request, and for whoever does not read the answer. Such connections would use
 up the process's open files, after which nobody can connect.
