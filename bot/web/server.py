@@ -43,7 +43,7 @@ class Bounded(H11Protocol):
     """One connection. It is closed where a request takes too long to arrive, or nobody reads its answer.
 
     Where there are as many connections as there may be, a new one takes the place of another: of one whose answer is
-    not read, else of one that waits for its request, else of one whose answer is being read; of these, the oldest.
+    not read or that sends request upon request without waiting, else of one that waits for its request, else of one whose answer is being read; of these, the oldest.
     Where there is none of them, the new one is closed.
     """
 
@@ -82,8 +82,10 @@ class Bounded(H11Protocol):
 
     def _rank(self) -> int | None:
         """How soon the connection gives way to a new one, 0 first; None: it does not."""
+        if self._stuck or (self.conn.their_state is h11.DONE and self.conn.trailing_data[0]):
+            return 0  # the system may hold answers that nobody reads: whoever asks for more in advance shows it
         if self._unread():
-            return 0 if self._stuck else 2
+            return 2
         return None if self.awaits is None else 1
 
     def _look(self) -> None:

@@ -98,7 +98,7 @@ def unread(door: Door, number: int) -> Iterator[list[socket.socket]]:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             connection.connect(("127.0.0.1", door.port))
             connection.settimeout(0.5)
-            with suppress(TimeoutError):  # the server has stopped to read
+            with suppress(TimeoutError, ConnectionResetError):  # the server has stopped to read, or has closed it
                 connection.sendall(b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n" * 200_000)
             opened.append(connection)
         yield opened
@@ -125,6 +125,16 @@ def test_a_connection_whose_answer_nobody_reads_makes_room_for_a_new_one(
     with unread(door, 2) as connections:
         assert httpx.get(f"{door.url}/health").status_code == 200
         assert reset(connections[0])
+
+
+def test_a_connection_that_sends_request_upon_request_makes_room_for_a_new_one(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "most_connections", lambda: 2)
+    many = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n" * 2000  # the system holds all answers, so that none waits here
+    with half_sent(door.port, many, many) as connections:
+        assert httpx.get(f"{door.url}/health").status_code == 200
+        assert closed(connections[0])
 
 
 def test_fifteen_hundred_half_sent_requests_neither_stop_the_bot_nor_fill_its_log(house: House, tmp_path: Path) -> None:
