@@ -42,6 +42,8 @@ CONTENT_TAG = "nomads-content"
 _TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
 """Passes the token to a program that takes it as an argument only, without the token in any request to AWS."""
 _NO_IMAGE = "CannotPullContainerError"
+_TIMED_OUT = "Job attempt duration exceeded timeout"
+"""How AWS's status reason begins for a job that ran into its limit; a person's reason may hold any words."""
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
     "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
@@ -409,7 +411,7 @@ def _observation(job: Mapping[str, Any]) -> Observation:
         words = ""
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
-    elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
+    elif (job.get("isCancelled") or job.get("isTerminated")) and reason and not reason.startswith(_TIMED_OUT):
         # Whoever ended it said why; the container's reason says nothing more.
         words, cause = _given_up(reason) or reason, Cause.UNKNOWN
     else:
@@ -478,18 +480,20 @@ def _words(status_reason: str, container_reason: str, exit_code: int | None) -> 
         return _TAKEN_BACK, Cause.MACHINE
     if "OutOfMemory" in both or (exit_code == 137 and itself and not container_reason):
         return "It needed more memory than it was given and was stopped; a smaller box needs less.", Cause.MEMORY
-    if "exceeded timeout" in both:
+    if status_reason.startswith(_TIMED_OUT):
         return (
             "It ran longer than its pipeline allows and was stopped; a smaller box takes less time.",
             Cause.TIME_LIMIT,
         )
     if re.search(r"assume (the )?role", both):
         return f"AWS could not use the role that it is to run with: {said}", Cause.ROLE
-    if "CannotPull" in both or "registry auth from" in both:
+    if "no space left on device" in both:
+        return f"The machine that it was to run on had no room left on its disk: {said}", Cause.MACHINE
+    if "CannotPull" in both or re.search(r"registry auth from|retrieve ecr registry auth", both):
         return f"Its container image could not be fetched: {said}", Cause.IMAGE
     if "CannotStartContainer" in both or "CannotCreateContainer" in both:
         return f"The program in its container image could not be started: {said}", Cause.IMAGE
-    if "ResourceInitializationError" in both and "secret" in both:
+    if ("ResourceInitializationError" in both and "secret" in both) or "Fetching secret data" in both:
         return f"AWS could not hand it the token: {said}", Cause.SECRET
     if exit_code and itself and not container_reason:
         return f"The program ended with exit code {exit_code}.", None

@@ -335,3 +335,16 @@ def test_without_admins_the_threads_hear_it_all_the_same(world: World) -> None:
     job = world.running()
     away_for(world, 120)
     assert waits(world, job)[0].endswith("It goes on by itself once there is an answer.")
+
+
+def test_a_cancellation_that_compute_does_not_take_is_told_although_it_answers_all_else(house: World) -> None:
+    job = house.running()
+    house.steering.cancel(job.id, actor="U01DEMO")
+    for _ in range(8):
+        house.compute.fail_next(Unavailable("AWS Batch did not end the job: throttled."), call="cancel")
+        house.settle(patience=0)
+        house.worker.watcher.watch_once()
+        house.clock.advance(10)
+    house.settle(patience=0)
+    assert waits(house, job)[0].startswith("It waits, for 1 min")
+    assert "AWS Batch did not end the job: throttled" in waits(house, job)[0]

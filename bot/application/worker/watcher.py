@@ -108,7 +108,7 @@ class Watcher:
             some = watched[first : first + ASKED]
             seen, doubtful = self._ask(some)
             clear = [job for job in some if job.compute_id not in doubtful]
-            attempt(self._stalls.answered, [job.id for job in clear if job.stalled])
+            attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
             for job in clear:
                 observation = self._observed(job, seen.get(job.compute_id))
                 if observation is None:

@@ -942,3 +942,53 @@ def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> No
     other = BatchCompute(config=world.config)
     assert other.find(WORK.name) == job
     assert other.observe([job])[job].state is JobState.SUBMITTED
+
+
+@pytest.mark.parametrize(
+    ("status", "container", "cause", "words"),
+    [
+        (
+            "Task failed to start",
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+            "failed: unable to retrieve ecr registry auth: service call has been retried 3 time(s): AccessDeniedException",
+            Cause.IMAGE,
+            "container image could not be fetched",
+        ),
+        (
+            "Task failed to start",
+            "Fetching secret data from AWS Secrets Manager in region us-east-1: secret nomads/x: "
+            "ResourceNotFoundException",
+            Cause.SECRET,
+            "could not hand it the token",
+        ),
+        (
+            "Essential container in task exited",
+            "CannotCreateContainerError: no space left on device",
+            Cause.MACHINE,
+            "no room left on its disk",
+        ),
+    ],
+)
+def test_a_failure_is_told_by_what_aws_says_failed(
+    world: World, status: str, container: str, cause: Cause, words: str
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = {"jobId": job, "status": "FAILED", "statusReason": status, "container": {"reason": container}}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert seen.why is cause
+    assert words in seen.reason
+
+
+def test_a_person_s_own_reason_is_no_time_limit_whatever_words_it_has(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    ended = {"statusReason": "my note: it exceeded timeout of my patience", "isTerminated": True}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [_described(job, exitCode=137) | ended]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.reason, seen.why) == ("my note: it exceeded timeout of my patience", Cause.UNKNOWN)
