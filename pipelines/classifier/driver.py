@@ -23,10 +23,12 @@ def program(request: Request) -> None:
     from pipelines.common.results import npz
     from pipelines.common.run import Run
 
-    method = chosen(request)
+    options = chosen(request)
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
     entry = Path(__file__).with_name("pipeline.toml")
-    with Run(request, entry=entry, results=lambda uri: Outputs(uri, model=weights.name)) as run:
+    with Run(
+        request, entry=entry, witnesses=options.witnesses, results=lambda uri: Outputs(uri, model=weights.name)
+    ) as run:
         if strange := [role for role in weights.roles if role not in run.channels]:
             raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
         run.note(weights.about)
@@ -34,7 +36,7 @@ def program(request: Request) -> None:
             run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
 
         run.fetch()
-        found = detected(run, method)
+        found = detected(run, options)
         labels, gaba = cubes.classify(
             weights,
             found.centres,
@@ -66,7 +68,7 @@ def program(request: Request) -> None:
         run.finish(
             replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
             facts={
-                "Method": method,
+                **options.facts,
                 "Model": weights.name,
                 "Classes": weights.about,
             },
