@@ -950,7 +950,7 @@ def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> No
         (
             "Task failed to start",
             "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
-            "failed: unable to retrieve ecr registry auth: service call has been retried 3 time(s): AccessDeniedException",
+            "failed: unable to retrieve ecr registry auth: AccessDeniedException",
             Cause.IMAGE,
             "container image could not be fetched",
         ),
