@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -125,8 +124,8 @@ class Finding(BaseModel):
 
 def _density(value: Any) -> float | None:
     """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
-    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return float(value) if fit else None
+    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return abs(float(value)) if fit else None  # -0.0 is 0
 
 
 class Chance(BaseModel):

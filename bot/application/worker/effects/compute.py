@@ -173,7 +173,8 @@ class SubmitEffects:
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
-            self._compute.cancel(job.compute_id, reason=CANCELLED)
+            with self._stalls.noticed(job):
+                self._compute.cancel(job.compute_id, reason=CANCELLED)
         with self._ledger.done(effect):
             pass
 
