@@ -28,7 +28,7 @@ def program(request: Request) -> None:
     from pipelines.common.results import npz
     from pipelines.common.run import Run
 
-    method = chosen(request)
+    options = chosen(request)
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
     entry = Path(__file__).with_name("pipeline.toml")
 
@@ -38,10 +38,16 @@ def program(request: Request) -> None:
         return grown((request.z, request.y, request.x), (z, y, x), volume.bounds)
 
     def near(volume: Volume) -> dict[str, Box]:
-        wide = union(cubed(volume), searched(request, volume, method))
+        wide = union(cubed(volume), searched(request, volume, options))
         return dict.fromkeys(weights.roles, cubed(volume)) | dict.fromkeys(ROLES, wide)
 
-    with Run(request, entry=entry, near=near, results=lambda uri: Outputs(uri, model=weights.name)) as run:
+    with Run(
+        request,
+        entry=entry,
+        near=near,
+        witnesses=options.witnesses,
+        results=lambda uri: Outputs(uri, model=weights.name),
+    ) as run:
         if strange := [role for role in weights.roles if role not in run.channels]:
             raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
         run.note(weights.about)
@@ -49,7 +55,7 @@ def program(request: Request) -> None:
             run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
 
         run.fetch()
-        found = detected(run, method)
+        found = detected(run, options)
         around = cubed(run.volume)
         parts = {role: channel.part(around) for role, channel in run.channels.items() if role in weights.roles}
         labels, gaba = cubes.classify(
@@ -85,7 +91,7 @@ def program(request: Request) -> None:
         run.finish(
             replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
             facts={
-                "Method": method,
+                **options.facts,
                 "Model": weights.name,
                 "Classes": weights.about,
             },

@@ -18,7 +18,7 @@ import math
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -29,19 +29,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.channels import candidates
-from contract.names import MAX_NAME, results_key
+from contract.names import MAX_NAME, results_key, short
 from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import preview, report, viewer
 from pipelines.common.boss import Boss, Volume, pick
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel
-from pipelines.common.program import Failure, Progress, Request, Stopwatch
+from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
 from pipelines.common.results import Results, npz, table
 
 Array = NDArray[Any]
 
 COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
-"""Of synapses.csv; a mean brightness of each channel follows."""
+"""Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
 PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
 CIRCLE_NM = 300
@@ -64,6 +64,16 @@ class Found:
     """The classes, in the order in which they are shown."""
     kind: NDArray[np.int64] | None = None
     """(n,): each object's class, as an index into `kinds`; None: all are of the first class."""
+    nothing: str = "Nothing in this box stands out as a synapse."
+    """What is said where nothing was found."""
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Further columns of synapses.csv, (n,) each; what is not a number is left empty."""
+    numbers: Sequence[tuple[str, str]] = ()
+    """Further labels and values for the head of the report."""
+    sections: Sequence[report.Section] = ()
+    """Further sections of the report."""
+    told: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of results.json."""
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -74,7 +84,8 @@ class Run:
 
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
     pipeline.toml unless given; `near` gives the box to read for each role whose channel is read beyond the request's
-    box, within the experiment's bounds. A context manager, which discards the channels' voxels at its end.
+    box, within the experiment's bounds. `witnesses` are channels that are read beside those of the roles. A context
+    manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -84,6 +95,7 @@ class Run:
         entry: Path,
         roles: Mapping[str, Sequence[str]] | None = None,
         near: Callable[[Volume], Mapping[str, Box]] = lambda volume: {},
+        witnesses: Sequence[str] = (),
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
         err: TextIO | None = None,
@@ -101,6 +113,14 @@ class Run:
         self._roles = roles or self.entry.get("roles", {})
         self.names = pick(self._roles, self.volume.channels, request.channels)
         """Role to channel name."""
+        for number, name in enumerate(witnesses, start=1):
+            if name not in self.volume.channels:
+                there = ", ".join(self.volume.channels[:20])
+                raise WrongRequest(f"The experiment has no channel {short(name)} for a witness; it has {there}.")
+            if name in [self.names.get(role) for role in ("postsynaptic", "presynaptic")]:
+                raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
+            if name not in self.names.values():
+                self.names[f"witness {number}" if number > 1 else "witness"] = name
         described = {role: self.boss.channel(name) for role, name in self.names.items()}
         self._read = 0
         boxes = near(self.volume)
@@ -154,6 +174,10 @@ class Run:
         self.progress(0.05 + 0.6 * part, "reading")
         if phase != "reading" and part == 1:
             self.progress(0.65, phase)
+
+    def channel(self, name: str) -> Channel:
+        """The channel of that name, which has a role or is a witness."""
+        return next(channel for channel in self.channels.values() if channel.name == name)
 
     def fetch(self) -> None:
         """Read every channel from BOSS before anything is computed, since BOSS may fail half way."""
@@ -225,6 +249,7 @@ class Run:
                 "written_back": written,
                 "notes": notes,
                 "facts": dict(facts or {}),
+                **found.told,
                 "versions": versions,
             }
         )
@@ -246,6 +271,8 @@ class Run:
         names = ", ".join(f"{role} {name}" for role, name in self.names.items())
         self._notes.insert(0, f"Channels by role: {names}.")
         for role, name in self.names.items():
+            if role not in self._roles:
+                continue
             alias = next((part for part in self._roles[role] if part in name.lower()), "")
             others = [other for other in candidates([alias], self.volume.channels) if alias and other != name]
             if others and role not in self.request.channels:
@@ -253,11 +280,11 @@ class Run:
         if len(found):
             self.note(f"Density: {len(found) / self.cubic_um:.3g} per µm³ in {self.cubic_um:,.4g} µm³.")
         else:
-            self.note("Nothing in this box stands out as a synapse.")
+            self.note(found.nothing)
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
         if shape(self.near)[0] == 1:
-            self.warn("The box is one section thick: what spans sections cannot be told from noise as well as usual.")
+            self.warn("The box is one section thick: synapses that lie mostly in another section are missed.")
         for channel in self.channels.values():
             if channel.constant:
                 self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
@@ -275,17 +302,19 @@ class Run:
         cubic = found.voxels * voxel_nm.prod() / 1e9
         kinds = [found.kinds[k] for k in _kind(found)]
         means = np.stack(list(bright.values()), axis=1) if bright else np.zeros((len(found), 0))
-        rows = zip(places, places * voxel_nm, found.voxels, cubic, found.scores, kinds, means, strict=True)
+        more = np.stack(list(found.columns.values()), axis=1) if found.columns else np.zeros((len(found), 0))
+        rows = zip(places, places * voxel_nm, found.voxels, cubic, found.scores, kinds, more, means, strict=True)
         return table(
-            (*COLUMNS, *(f"mean_{self.names[role]}" for role in bright)),
+            (*COLUMNS, *found.columns, *(f"mean_{self.names[role]}" for role in bright)),
             (
                 (
                     number,
                     *(f"{v:.2f}" for v in (*place, *nm)),
                     *(count, f"{volume:.6f}", f"{score:.4f}", kind),
+                    *("" if math.isnan(value) else f"{value:.4f}" for value in further),
                     *(f"{mean:.2f}" for mean in seen),
                 )
-                for number, (place, nm, count, volume, score, kind, seen) in enumerate(rows, start=1)
+                for number, (place, nm, count, volume, score, kind, further, seen) in enumerate(rows, start=1)
             ),
         )
 
@@ -345,6 +374,7 @@ class Run:
             ("Synapses", f"{len(found):,}"),
             ("Per cubic micrometre", f"{len(found) / self.cubic_um:.3g}"),
             ("Volume of the box", f"{self.cubic_um:,.4g} µm³"),
+            *found.numbers,
         ]
         if len(found):
             numbers.append(("Median synapse", f"{np.median(cubic):.3g} µm³"))
@@ -373,7 +403,7 @@ class Run:
             picture=picture,
             picture_said=f"The box from above: {self._picture_said(found)}.",
             key=key,
-            sections=[self._synapses(found, cubic), self._brightness(bright)],
+            sections=[self._synapses(found, cubic), *found.sections, self._brightness(bright)],
             facts=made,
         )
 

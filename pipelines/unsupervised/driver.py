@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,9 +14,37 @@ if TYPE_CHECKING:
     from pipelines.common.boxes import Box
     from pipelines.common.run import Found, Run
     from pipelines.unsupervised.detector import Method
+    from pipelines.unsupervised.search import Register
 
 ROLES = ("postsynaptic", "presynaptic")
-OPTIONS = {"--method": "how synapses are found: paired (the default), probabilistic or nomads2018"}
+OPTIONS = {
+    "--method": "how synapses are found: paired (the default), probabilistic or nomads2018",
+    "--false-discovery": "share of the synapses that may be there by chance, 0.01 to 0.9; for the method paired",
+    "--register": "whether a channel that is shifted or turned is moved back: auto (the default), off or report",
+    "--witness": "further channels, with commas between, whose enrichment at the synapses is told",
+}
+LEAST, MOST = 0.01, 0.9
+"""Of the false discovery rate; pipeline.toml says the same."""
+WITNESSES = 4
+"""Channels, at most; pipeline.toml says the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a request asks of the detection."""
+
+    method: Method
+    false_discovery: float
+    register: Register
+    witnesses: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For results.json and the report."""
+        facts: dict[str, str] = {"Method": self.method}
+        if self.method == "paired":
+            facts |= {"False discovery rate": f"{self.false_discovery:g}", "Registration": self.register}
+        return facts
 
 
 def program(request: Request) -> None:
@@ -22,56 +52,86 @@ def program(request: Request) -> None:
     # imported here, so that wrong arguments are refused at once
     from pipelines.common.run import Run
 
-    method = chosen(request)
+    options = chosen(request)
+    entry = Path(__file__).with_name("pipeline.toml")
 
     def near(volume: Volume) -> dict[str, Box]:
-        return dict.fromkeys(ROLES, searched(request, volume, method))
+        return dict.fromkeys(ROLES, searched(request, volume, options))
 
-    with Run(request, entry=Path(__file__).with_name("pipeline.toml"), near=near) as run:
+    with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
         run.fetch()
-        run.finish(detected(run, method), facts={"Method": method})
+        run.finish(detected(run, options), facts=options.facts)
 
 
-def chosen(request: Request) -> Method:
-    """The method that the request names, or the default. Raises WrongRequest for an unknown name."""
-    from pipelines.unsupervised import detector
+def chosen(request: Request) -> Options:
+    """What the request asks for. Raises WrongRequest for a value that is none."""
+    from pipelines.unsupervised import detector, search
 
-    asked = request.options.get("method", detector.DEFAULT)
-    for method in detector.METHODS:
-        if method == asked:
-            return method
-    raise WrongRequest(f"There is no method of that name; --method is one of {', '.join(detector.METHODS)}.")
+    given = request.options
+    rate = given.get("false-discovery", str(detector.FALSE_DISCOVERY))
+    try:
+        false_discovery = float(rate)
+    except ValueError:
+        false_discovery = math.nan
+    if not LEAST <= false_discovery <= MOST:
+        raise WrongRequest(f"--false-discovery is a number from {LEAST} to {MOST}, such as 0.25.")
+    asked = given.get("method", detector.DEFAULT)
+    method = next((method for method in detector.METHODS if method == asked), None)
+    if method is None:
+        raise WrongRequest(f"There is no method of that name; --method is one of {', '.join(detector.METHODS)}.")
+    moved = given.get("register", "auto")
+    register = next((register for register in search.REGISTER if register == moved), None)
+    if register is None:
+        raise WrongRequest(f"--register is one of {', '.join(search.REGISTER)}.")
+    witnesses = tuple(dict.fromkeys(name for name in given.get("witness", "").replace(" ", "").split(",") if name))
+    if len(witnesses) > WITNESSES:
+        raise WrongRequest(f"--witness takes {WITNESSES} channels at most, with commas between them.")
+    return Options(method=method, false_discovery=false_discovery, register=register, witnesses=witnesses)
 
 
-def searched(request: Request, volume: Volume, method: Method) -> Box:
-    """The box in which a method looks for the synapses of the request's box: what has to be read of ROLES.
+def searched(request: Request, volume: Volume, options: Options) -> Box:
+    """The box in which the method looks for the synapses of the request's box: what has to be read of ROLES.
 
     The other methods than the default measure whole sections, so that any margin would change what they find.
     """
-    from pipelines.unsupervised import detector, search
+    from pipelines.unsupervised import search
 
     box = request.z, request.y, request.x
-    return search.surroundings(box, volume.bounds, volume.voxel_nm) if method == detector.DEFAULT else box
+    return search.surroundings(box, volume.bounds, volume.voxel_nm) if options.method == "paired" else box
 
 
-def detected(run: Run, method: Method) -> Found:
-    """The synapses in the box of a run's channels of ROLES, of which `searched` has to be read."""
+def detected(run: Run, options: Options) -> Found:
+    """The synapses in the box, and all that is told of them; of a run's channels of ROLES `searched` has to be read."""
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
-    from pipelines.unsupervised import detector
+    from pipelines.unsupervised import detector, told
 
     run.progress(0.65, "detecting")
-    box = searched(run.request, run.volume, method)
-    psd, synapsin = (run.channels[role].part(box) for role in ROLES)
+    looked = searched(run.request, run.volume, options)
+    psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
     synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
         psd.shape,
-        method=method,
-        inside=placed(run.box, box),
+        method=options.method,
+        inside=placed(run.box, looked),
         voxel_nm=run.volume.voxel_nm,
+        false_discovery=options.false_discovery,
+        register=options.register,
         told=lambda part: run.progress(0.65 + 0.05 * part, "detecting"),
     )
-    return Found(labels=synapses.labels, centres=synapses.centres, voxels=synapses.voxels, scores=synapses.scores)
+    for note in told.notes(run, synapses, options, looked):
+        run.note(note)
+    return Found(
+        labels=synapses.labels,
+        centres=synapses.centres,
+        voxels=synapses.voxels,
+        scores=synapses.scores,
+        nothing=told.NOTHING if synapses.threshold == math.inf else Found.nothing,
+        columns={"false_discovery_rate": synapses.rates},
+        numbers=told.numbers(synapses),
+        sections=told.sections(run, synapses, options, looked),
+        told={"chance": told.chance(synapses)},
+    )
 
 
 def run() -> NoReturn:

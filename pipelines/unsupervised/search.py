@@ -161,7 +161,7 @@ class Search:
         """Both markers' sections in pixels, in order."""
         deep = self._grid.bins[0]
         for start in range(0, self._shape[0], deep):
-            yield _put_together(*read(start, min(self._shape[0], start + deep), 0, self._shape[1]), grid=self._grid)
+            yield pixels(*read(start, min(self._shape[0], start + deep), 0, self._shape[1]), grid=self._grid)
 
     def _looked(self, psd: Array, synapsin: Array) -> _Section:
         grid = self._grid
@@ -295,14 +295,14 @@ def _frames(along: Sequence[Warp]) -> NDArray[np.float64]:
     return np.stack(frames)
 
 
-def _put_together(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:
+def pixels(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:
     """Both markers' sections of pixels. Raises ValueError where they are not unsigned integers."""
     if psd.dtype.kind != "u" or synapsin.dtype.kind != "u":
         raise ValueError(f"unsigned integers are needed, not {psd.dtype} and {synapsin.dtype}")
-    return _pixels(psd, grid), _pixels(synapsin, grid)
+    return _in_pixels(psd, grid), _in_pixels(synapsin, grid)
 
 
-def _pixels(section: Array, grid: Grid) -> Array:
+def _in_pixels(section: Array, grid: Grid) -> Array:
     """A section of pixels (y, x), from the sections of voxels (z, y, x) that make it: unsigned integers, or float32.
 
     What is left over at the ends makes smaller pixels. Large numbers lose what they have in common,

@@ -39,7 +39,8 @@ def test_the_command_opens_a_form_with_the_channel_and_the_profile_s_address(ser
     view = served.open_form()
     fields = typed(view)
     assert list(fields) == [
-        "pipeline", "method", "token", "collection", "experiment", "x", "y", "z", "channel", "email",
+        "pipeline", "method", "false", "register", "witness", "token",
+        "collection", "experiment", "x", "y", "z", "channel", "email",
     ]  # fmt: skip
     assert fields["channel"] == served.slack.workspace.channel("#synapses").id
     assert fields["email"] == "demo@example.org"

@@ -127,7 +127,7 @@ def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss:
     assert told.counts["synapses"] == 0
     assert told.notes == [
         "Channels by role: postsynaptic psd, presynaptic Synapsin.",
-        "Nothing in this box stands out as a synapse.",
+        "Nothing beyond chance was found.",
         *warnings,
     ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1
@@ -169,8 +169,33 @@ def test_a_method_can_be_asked_for_and_is_told(boss: BossStandIn, tmp_path: Path
     assert here(arguments(boss, method=method, results_uri=uri(tmp_path))) == (0, "")
 
     told = json.loads((tmp_path / "results.json").read_text())
-    assert told["facts"] == {"Method": method}
+    assert told["facts"]["Method"] == method
+    assert told["chance"]["low"] <= told["chance"]["share"] <= told["chance"]["high"]
+    assert any("nomads2018" in note for note in told["notes"]) == (method == "nomads2018")
     assert told["counts"]["synapses"] > 0
+
+
+def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: BossStandIn, tmp_path: Path) -> None:
+    box = {"z_range": "0,16", "y_range": "0,256", "x_range": "0,256"}
+    told = {}
+    for rate in ("0.1", "0.5"):
+        folder = tmp_path / rate
+        asked = arguments(boss, **box, false_discovery=rate, witness="GluN1,TdTomato", results_uri=uri(folder))
+        assert here(asked) == (0, "")
+        told[rate] = json.loads((folder / "results.json").read_text())
+
+    assert told["0.1"]["counts"]["synapses"] < told["0.5"]["counts"]["synapses"]
+    assert told["0.1"]["chance"]["share"] <= 0.1 < told["0.5"]["chance"]["share"] <= 0.5
+    assert told["0.1"]["facts"]["False discovery rate"] == "0.1"
+    enriched = [note for note in told["0.1"]["notes"] if "times as often" in note]
+    assert [note.split()[0] for note in enriched] == ["GluN1", "TdTomato"]
+    assert float(enriched[0].split(": ")[1].split()[0]) > 3
+    page = (tmp_path / "0.1" / "report.html").read_text()
+    assert "Found, by false discovery rate" in page
+    assert "Section by section" in page
+    header, *found = (tmp_path / "0.1" / "synapses.csv").read_text().splitlines()
+    rates = [float(row.split(",")[header.split(",").index("false_discovery_rate")]) for row in found]
+    assert 0 <= min(rates) <= max(rates) <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -253,7 +278,9 @@ def test_a_table_names_its_columns(boss: BossStandIn, tmp_path: Path) -> None:
     assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
 
     header, first, *_ = (tmp_path / "synapses.csv").read_text().splitlines()
-    assert header == "id,z,y,x,z_nm,y_nm,x_nm,voxels,volume_um3,score,class,mean_PSD95,mean_Synapsin"
+    assert (
+        header == "id,z,y,x,z_nm,y_nm,x_nm,voxels,volume_um3,score,class,false_discovery_rate,mean_PSD95,mean_Synapsin"
+    )
     assert first.split(",")[10] == "synapse"
 
 
@@ -263,6 +290,8 @@ BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
 @pytest.mark.parametrize(
     ("changed", "code", "says"),
     [
+        ({"witness": "Nobody"}, 2, "The experiment has no channel Nobody for a witness"),
+        ({"witness": "PSD95"}, 2, "PSD95 cannot be a witness: it is what synapses are found in."),
         ({"x_range": "1000,1025"}, 2,
          f"The box x 1000, 1025 · y 0, 128 · z 0, 8 is not within the experiment; the experiment has {BOUNDS}."),
         ({"z_range": "60,65"}, 2, BOUNDS),
@@ -313,6 +342,10 @@ def test_a_request_that_cannot_work_ends_before_a_voxel_is_read(
         ({"results_uri": "file://host/x"}, "--results-uri"),
         ({"results_uri": "s3:///key"}, "--results-uri"),
         ({"bucket": "canary-token"}, "--bucket is not understood"),
+        ({"false_discovery": "1"}, "--false-discovery is a number from 0.01 to 0.9, such as 0.25."),
+        ({"false_discovery": "nan"}, "--false-discovery is a number from 0.01 to 0.9, such as 0.25."),
+        ({"register": "maybe"}, "--register is one of auto, off, report."),
+        ({"witness": "a,b,c,d,e"}, "--witness takes 4 channels at most"),
         ({"method": "magic"}, "--method is one of paired, probabilistic, nomads2018."),
     ],
 )

@@ -33,7 +33,7 @@ def drawn() -> Puncta:
 
 
 def searched(
-    psd: Array, synapsin: Array, part: Box, box: Box, *, voxel_nm: Size, register: Register = "auto"
+    psd: Array, synapsin: Array, part: Box, box: Box, *, voxel_nm: Size, register: Register = "off"
 ) -> Synapses:
     """What is found in the box where the part is looked at."""
     psd, synapsin = (channel[tuple(slice(*side) for side in part)] for channel in (psd, synapsin))
@@ -61,6 +61,7 @@ def whole(channel: Array) -> Box:
     ],
 )
 def test_a_box_has_the_candidates_of_its_volume_with_the_same_scores(box: Box, voxel_nm: Size) -> None:
+    """To the bit, where no registration is measured on what is looked at."""
     psd, synapsin = drawn().psd, drawn().synapsin
     everywhere = whole(psd)
     there = searched(psd, synapsin, everywhere, box, voxel_nm=voxel_nm)

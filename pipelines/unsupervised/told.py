@@ -1,0 +1,185 @@
+"""What a run says of chance, registration and witnesses: notes, parts of results.json and of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.common import report
+from pipelines.common.boxes import Box, shape
+from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.registration import Warp
+from pipelines.unsupervised.witness import witness
+
+if TYPE_CHECKING:
+    from pipelines.common.run import Run
+    from pipelines.unsupervised.driver import Options
+    from pipelines.unsupervised.found import Synapses
+
+OF_2018 = (
+    "nomads2018 takes every bright spot of the presynaptic channel for a synapse: all that it finds is there by chance."
+)
+NOTHING = "Nothing beyond chance was found."
+ROWS = 200
+"""Sections in a table, at most."""
+_EDGES = np.linspace(0, 0.9, 19)
+
+
+def chance(synapses: Synapses) -> dict[str, float] | None:
+    """For results.json: how many are there by chance, and between what shares; None where that cannot be told."""
+    told = synapses.chance
+    if told is None:
+        return None
+    count = min(len(synapses), round(told.count))
+    return {"count": count, "share": round(told.share, 4), "low": round(told.low, 4), "high": round(told.high, 4)}
+
+
+def numbers(synapses: Synapses) -> list[tuple[str, str]]:
+    """For the head of the report."""
+    told = synapses.chance
+    if told is None:
+        return [("By chance", "cannot be told")] if len(synapses) else []
+    if not len(synapses):
+        return []
+    return [("By chance, about", f"{told.count:,.0f} ({told.share:.0%}, {told.low:.0%} to {told.high:.0%})")]
+
+
+def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[str]:
+    """Sentences for thread and report; `looked` is the box that was searched, which holds the run's."""
+    said = []
+    if options.method == "nomads2018":
+        said.append(OF_2018)
+    said += _moved(run, synapses.across, looked, moved=options.register == "auto")
+    for name in options.witnesses:
+        said.append(_witnessed(run, synapses, name, moved=options.register == "auto"))
+    return said
+
+
+def _moved(run: Run, across: Sequence[Warp], looked: Box, *, moved: bool) -> list[str]:
+    """One line where a shift above a pixel is sure in a section of the box."""
+    plane, first, deep = _plane(run, looked)
+    start, stop = run.request.z
+    some = [n for n, warp in enumerate(across) if warp.moves(plane) and start - deep < first + n * deep < stop]
+    if not some:
+        return []
+    farthest = max(across[n].farthest(plane) for n in some)
+    turn = max((across[n].degrees for n in some), key=abs)
+    turned = f", turned by {abs(turn):.1f} degrees," if abs(turn) >= 0.1 else ""
+    where = _listed([first + n * deep for n in some])
+    psd, synapsin = (run.names[role] for role in ("postsynaptic", "presynaptic"))
+    done = "it was moved back" if moved else "it was left there"
+    return [f"In {where} {psd} lies{turned} up to {farthest:.0f} pixels off {synapsin}; {done}."]
+
+
+def _plane(run: Run, looked: Box) -> tuple[tuple[int, int], int, int]:
+    """A section's extent in pixels, the number of the first one, and voxels from a section of pixels to the next."""
+    grid = Grid.of(run.volume.voxel_nm)
+    _, high, wide = shape(looked)
+    return (-(-high // grid.bins[1]), -(-wide // grid.bins[2])), looked[0][0], grid.bins[0]
+
+
+def _listed(sections: Sequence[int]) -> str:
+    """Section 3; sections 1, 3 and 5; sections 0 to 7."""
+    if len(sections) == 1:
+        return f"section {sections[0]}"
+    if len(sections) > 2 and sections[-1] - sections[0] == len(sections) - 1:
+        return f"sections {sections[0]} to {sections[-1]}"
+    if len(sections) > 10:
+        return f"{len(sections)} sections from {sections[0]} to {sections[-1]}"
+    return f"sections {', '.join(map(str, sections[:-1]))} and {sections[-1]}"
+
+
+def _witnessed(run: Run, synapses: Synapses, name: str, *, moved: bool) -> str:
+    psd, other = run.channels["postsynaptic"], run.channel(name)
+    seen = witness(
+        lambda *place: (psd.read(*place), other.read(*place)),
+        run.request.shape,
+        synapses.centres,
+        voxel_nm=run.volume.voxel_nm,
+        moved=moved,
+    )
+    if seen is None:
+        return f"Whether {name} is at the synapses cannot be told: there are none, or the box is too small."
+    times = f"{seen.enrichment:.1f} times as often" if seen.elsewhere else "never there"
+    return (
+        f"{name} stands out at {seen.there:.0%} of the synapses, and at {seen.elsewhere:.0%} of the same places "
+        f"shifted away: {times}."
+    )
+
+
+def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[report.Section]:
+    """Of the report: found against chance, and registration."""
+    made = []
+    if len(synapses.curve):
+        made.append(_curve(synapses))
+    if options.method == "paired" and options.register != "off":
+        made.append(_registration(run, synapses, looked, moved=options.register == "auto"))
+    return made
+
+
+def _curve(synapses: Synapses) -> report.Section:
+    curve = synapses.curve
+    share = curve[:, 2] / np.maximum(curve[:, 1], 1)
+    rates = np.minimum(1, np.minimum.accumulate(share[::-1])[::-1])
+    found = [float(curve[rates <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
+    text = (
+        "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "
+        "would find; synapses.csv has for each synapse found the rate from which on it is found."
+    )
+    chart = report.Chart(
+        title="Found, by false discovery rate",
+        across="false discovery rate",
+        up="synapses",
+        edges=_EDGES,
+        series=[report.Series(label="synapses", values=np.array(found))],
+        said=f"{len(synapses):,} were found in this run.",
+    )
+    return report.Section(title="Chance", text=text, parts=[chart])
+
+
+def _registration(run: Run, synapses: Synapses, looked: Box, *, moved: bool) -> report.Section:
+    plane, first, deep = _plane(run, looked)
+    across, along = synapses.across, [None, *synapses.along]
+
+    def cells(warp: Warp | None) -> tuple[str, ...]:
+        if warp is None:
+            return ("–", "–", "–")
+        if not warp.agree:
+            return ("not known", "–", "no")
+        y, x = warp.middle(plane)
+        return f"{y:.1f}, {x:.1f}", f"{warp.degrees:.2f}", f"{'yes' if warp.sure else 'no'} ({warp.agree:.0%})"
+
+    shown = list(zip(range(len(across)), across, along, strict=False))[:ROWS]
+    table = report.Table(
+        title="Section by section",
+        header=(
+            "Section",
+            *("Shift of the presynaptic channel (y, x)", "Turn", "Sure"),
+            *("Shift on the section before (y, x)", "Turn", "Sure"),
+        ),
+        rows=[(str(first + n * deep), *cells(one), *cells(other)) for n, one, other in shown],
+    )
+    edges = np.arange(len(across) + 1, dtype=np.float64) * deep + first
+    far = [
+        np.array([warp.farthest(plane) if warp is not None and warp.sure else 0.0 for warp in warps])
+        for warps in (across, along[: len(across)])
+    ]
+    chart = report.Chart(
+        title="Sure shifts",
+        across="section (z)",
+        up="pixels",
+        edges=edges,
+        series=[
+            report.Series(label="presynaptic on postsynaptic, at its farthest corner", values=far[0]),
+            report.Series(label="on the section before", values=np.pad(far[1], (0, len(across) - len(far[1])))),
+        ],
+        said="Sections that are not sure have 0.",
+    )
+    text = (
+        "Shifts are in pixels, in the middle of the section, and turns in degrees; a shift is sure where enough tiles "
+        f"agree (their part). {'Sure shifts were moved back.' if moved else 'Nothing was moved.'} Synapses lie where "
+        f"{run.names['postsynaptic']}, the postsynaptic channel, has them."
+    )
+    return report.Section(title="Registration", text=text, parts=[table, chart])
