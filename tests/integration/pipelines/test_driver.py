@@ -185,7 +185,8 @@ def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: 
         told[rate] = json.loads((folder / "results.json").read_text())
 
     assert told["0.1"]["counts"]["synapses"] < told["0.5"]["counts"]["synapses"]
-    assert told["0.1"]["chance"]["share"] <= 0.1 < told["0.5"]["chance"]["share"] <= 0.5
+    low, high = (told[rate]["chance"] for rate in ("0.1", "0.5"))  # the threshold is measured with the margin
+    assert low["low"] <= 0.1 < low["high"] < high["low"] <= 0.5 < high["high"]
     assert told["0.1"]["facts"]["False discovery rate"] == "0.1"
     enriched = [note for note in told["0.1"]["notes"] if "times as often" in note]
     assert [note.split()[0] for note in enriched] == ["GluN1", "TdTomato"]
@@ -202,7 +203,7 @@ def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: 
     ("method", "rows", "sections"),
     [
         ({"method": "nomads2018"}, ("500:512", "512:1024"), ("14:16", "16:18")),
-        ({}, ("160:512", "512:1024"), ("9:16", "16:23")),  # and what scores depend on, on a grid of 8 pixels
+        ({}, ("168:512", "512:1024"), ("9:16", "16:23")),  # and what scores depend on, on a grid of 8 pixels
     ],
 )
 def test_how_much_is_read_at_a_time_changes_nothing(
