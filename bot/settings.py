@@ -32,7 +32,7 @@ def _from_json(value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("this cannot be read; it has to be JSON, as docs/settings.md shows") from None
+        raise ValueError('this cannot be read; it has to be JSON, such as ["a", "b"]') from None
 
 
 def _is(check: Callable[[str], object]) -> AfterValidator:
@@ -94,7 +94,9 @@ class Settings(BaseSettings):
     secret_key: Annotated[SecretStr | None, Field(min_length=16, description="16 random characters or more")] = None
     """Encrypts tokens in the database; unset: a key file in the data folder, made at the first start."""
     pipelines: Path = ROOT / "pipelines"
-    images: Annotated[dict[str, str], Json] = {}
+    images: Annotated[
+        dict[str, str], Json, Field(description='an object in JSON, such as {"pipeline": "registry/image:1"}')
+    ] = {}
     """JSON: pipeline name to container image, over what pipeline.toml says."""
 
     boss_host: Annotated[str, _is(urls.origin), Field(min_length=1, description=urls.HOST)] = "api.bossdb.io"

@@ -1,10 +1,11 @@
 """The BOSS token: what can be one, and how it is hidden in texts that people read.
 
 A program may print its token whole or spelled in other ways, by mistake or to get it past a filter: split by line ends,
-colour codes, other control characters and zero-width ones; backwards; in capitals or small letters; percent-encoded,
-in part or twice; in hexadecimal, with separators or without; in base64, as part of a longer text and wrapped. All
-of these are found, also across the places where a log is cut. Of a token with fewer than LONG characters only spellings
-that are split or percent-encoded are looked for: the others would be found in words that are none.
+colour codes, other sequences and characters of control, and zero-width ones; backwards; in capitals or small letters;
+percent-encoded or escaped as in JSON and Python, in part or twice; in hexadecimal, with separators or without; in
+base64, as part of a longer text and wrapped. All of these are found, also across the places where a log is cut. Of a
+token with fewer than LONG characters only spellings that are split, percent-encoded or escaped are looked for: the
+others would be found in words that are none.
 In every function an empty token means that nothing is to be hidden, as does PUBLIC_TOKEN.
 """
 
@@ -119,14 +120,31 @@ def _is_secret(token: str) -> bool:
 
 _Span = tuple[int, int]
 _PERCENT = rb"%(?:25)*"  # a percent sign that was encoded is one too
-_NOISE = re.compile(
-    rb"(?:"
-    rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
-    rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
-    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
-    rb"|\\[nrt0]|" + _PERCENT + rb"(?:[01][0-9A-Fa-f]|7[Ff])"  # as in a representation of bytes
-    rb")+|" + _PERCENT + rb"(?P<code>[2-7][0-9A-Fa-f])"
-)
+_BACKSLASH = rb"\\{1,4}(?:u00|x)"
+_SEQUENCE = 256
+"""Bytes in a control sequence of free text, such as a window's title, at most."""
+_SEQUENCES = rb"\x1b[\]PX^_][^\x07\x1b]{0,%d}?(?:\x07|\x1b\\|\xc2\x9c)" % _SEQUENCE  # ECMA-48, 5.6
+
+
+def _noise_of(escape: bytes, *further: bytes) -> re.Pattern[bytes]:
+    """What is passed over: characters and sequences of control, and those that `escape` begins the codes of."""
+    return re.compile(
+        rb"(?:"
+        + b"".join(one + b"|" for one in further)  # before the character that a sequence begins with
+        + rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
+        rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
+        rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
+        rb"|" + escape + rb"(?:[01][0-9A-Fa-f]|7[Ff])"
+        rb")+|" + escape + rb"(?P<code>[2-7][0-9A-Fa-f])"
+    )
+
+
+_ESCAPE = rb"(?:" + _PERCENT + rb"|" + _BACKSLASH + rb")"
+_ESCAPED = rb"\\[nrt0]"
+"""As in a representation of bytes."""
+_NOISE = _noise_of(_ESCAPE, _ESCAPED, _SEQUENCES)
+_NOISE_BUT_SEQUENCES = _noise_of(_ESCAPE, _ESCAPED)
+_NOISE_BUT_BACKSLASHES = _noise_of(_PERCENT, _SEQUENCES)
 _NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe2\xef\\%]")
 """What noise begins with: by it alone, ten times as many bytes are passed over in the same time."""
 _FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
@@ -140,11 +158,11 @@ _WIDEST = 6
 class _View:
     """A text as it reads without noise and encoding, and where each of its characters stands in the text."""
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
+    def __init__(self, text: bytes, noise: re.Pattern[bytes] = _NOISE) -> None:
+        self.text, self.noise = text, noise
         self._starts, self._origins, self._widths = [0], [0], [1]
         parts, length, done = [], 0, 0
-        for found in _noise(text):
+        for found in _noise(text, noise):
             start, end = found.span()
             if start > done:
                 parts.append(text[done:start])
@@ -177,11 +195,11 @@ class _View:
         return self.origin(start)[0], self.origin(end - 1)[1]
 
 
-def _noise(text: bytes) -> Iterator[re.Match[bytes]]:
+def _noise(text: bytes, noise: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
     at = 0
     while maybe := _NOISY.search(text, at):
         at = maybe.start()
-        if found := _NOISE.match(text, at):
+        if found := noise.match(text, at):
             yield found
             at = found.end()
         else:
@@ -195,7 +213,8 @@ class _Spellings:
         self._word = word = token.encode(errors="surrogatepass")
         self._whole = len(word) > MAX_TOKEN  # no token, so it is looked for as it is
         self._long = LONG <= len(word) <= MAX_TOKEN
-        self._shared = len(word) if self._whole else _WIDEST * len(word) + 2
+        # The text may end within a sequence, which then reads as text.
+        self._shared = len(word) if self._whole else _WIDEST * len(word) + 2 + _SEQUENCE
         self._needles: dict[bytes, _Span] = {}
         self._patterns: list[re.Pattern[bytes]] = []
         if not self._long:
@@ -219,6 +238,11 @@ class _Spellings:
                 found.append(view.span(max(0, at - left), min(len(view.folded), at + len(needle) + right)))
         for pattern in self._patterns:
             found += [view.span(*match.span()) for match in pattern.finditer(view.folded)]
+        if view.noise is _NOISE:
+            if re.search(_SEQUENCES, view.text):  # the token may also stand in such a sequence
+                found += self.spans(_View(view.text, _NOISE_BUT_SEQUENCES))
+            if b"\\" in self._word:  # its own characters may look like an escaped one
+                found += self.spans(_View(view.text, _NOISE_BUT_BACKSLASHES))
         return _merged(found)
 
     def spans_and_cut(self, view: _View) -> tuple[list[_Span], int]:

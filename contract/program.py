@@ -53,8 +53,8 @@ def read_progress(line: str) -> tuple[float, str] | None:
     return (min(1.0, float(found[1])), found[2]) if found else None
 
 
-def dies_with(parent: int) -> Callable[[], None]:
-    """A function for a new process to call first, so that the kernel kills the process when `parent` ends.
+def dies_with(parent: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """A function for a new process to call first, so that the kernel sends it the signal when `parent` ends.
 
     `parent` is the id of the process that forks. If it has ended already, the child exits with FAILED. The arrangement
     is Linux's; elsewhere, the child outlives a parent that is killed. Imports are done here, not in the child.
@@ -65,7 +65,7 @@ def dies_with(parent: int) -> Callable[[], None]:
 
     def arrange() -> None:
         if prctl:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # the parent died before the arrangement held
             os._exit(FAILED)
 

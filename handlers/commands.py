@@ -23,7 +23,7 @@ from handlers.token import Token
 HELP = (
     ("/nomads submit", "opens the form"),
     (
-        "/nomads submit {pipeline}demo/cortex x=0,512 y=0,512 z=0,16",
+        "/nomads submit {pipeline} demo/cortex x=0,512 y=0,512 z=0,16",
         "opens it filled in; options of a pipeline are words too: name=value",
     ),
     ("/nomads status", "shows your jobs that have not ended"),
@@ -36,7 +36,7 @@ HELP = (
     ("/nomads token", "shows, replaces or forgets your saved BOSS token"),
     ("/nomads help", "shows this"),
 )
-"""An example of each command, and what it does; `{pipeline}` is one that can run here, with a space."""
+"""An example of each command, and what it does; `{pipeline}` is one that can run here."""
 
 
 class Commands:
@@ -128,8 +128,8 @@ class Commands:
     def usage(self) -> list[Block]:
         """What can be typed, and which pipelines there are."""
         pipeline = self._first_choice()
-        named = f"{pipeline} " if pipeline else ""
-        lines = "\n".join(f"• `{example.replace('{pipeline}', named)}` {what}" for example, what in HELP)
+        examples = [(example, what) for example, what in HELP if pipeline or "{pipeline}" not in example]
+        lines = "\n".join(f"• `{example.replace('{pipeline}', pipeline)}` {what}" for example, what in examples)
         return [cards.section(f"*NOMADS finds synapses in BOSS volumes.*\n{lines}"), *self._pipelines()]
 
     def _pipelines(self) -> list[Block]:

@@ -139,7 +139,7 @@ class Look:
             f"*Job `{job.id}`*: {cards.state(job)}",
             f"Pipeline: {words.mrkdwn(request.pipeline)}",
             f"Volume: {words.mrkdwn(f'{request.collection}/{request.experiment}')}, {request.box} "
-            f"({words.count(request.box.voxels)} voxels{f', {words.size(job.size)}' if job.size else ''})",
+            f"({words.voxels(request.box.voxels)}{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]
         if options := self._catalog.told_options(request):

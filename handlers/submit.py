@@ -15,7 +15,7 @@ from bot.application.queries import Queries
 from bot.application.submission import Followed, Question, Submission
 from bot.domain import words
 from bot.domain.catalog import Catalog
-from bot.domain.errors import InvalidRequest, Unavailable
+from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.people import SavedToken
@@ -27,6 +27,9 @@ from handlers.windows import Windows, window
 CHECK = 1.5
 """Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""
 TELL_ME_TOO = "Tell me too when it ends"
+NO_PIPELINES = (
+    "No pipelines are set up, so there is nothing to submit yet. Whoever runs NOMADS can add one (NOMADS_PIPELINES)."
+)
 BUSY = "NOMADS cannot write to its database just now. Nothing was submitted; try again."
 
 
@@ -86,6 +89,8 @@ class Submit:
         ack()
 
     def _show(self, client: WebClient, body: Mapping[str, Any], user: str, wish: modal.Wish, profile: Profile) -> None:
+        if not list(self._catalog):
+            raise NomadsError(NO_PIPELINES)
         if self._queries.mails and not wish.values.get("email"):
             wish = modal.Wish({**wish.values, "email": self._workspace.mail_of(user)}, wish.not_understood)
         about = self._describing.at_opening(self._describing.look(user, wish.values, profile=profile))
@@ -152,7 +157,7 @@ class Submit:
 
     def _told(self, job: Job) -> dict[str, Any]:
         how = "you are mentioned in its thread" + (" and get a mail, if you want any" if self._queries.mails else "")
-        return window("You will be told", [section(f"When {self._named(job)}, ends, {how}.")])
+        return window("You will be told", [section(f"When {self._named(job)} ends, {how}.")])
 
     def _asked(self, view_id: str, user: str, form: modal.Filled, question: Question) -> dict[str, Any]:
         """The view of the form with the question."""
@@ -180,7 +185,7 @@ class Submit:
 
     def _named(self, job: Job) -> str:
         link = self._workspace.link_to(job.request.channel, self._queries.card_of(job.id))
-        return f"job `{job.id}`" + (f", {words.link(link, 'its thread')}" if link else "")
+        return f"job `{job.id}`" + (f" ({words.link(link, 'its thread')})" if link else "")
 
 
 def _saved(known: SavedToken | None) -> str | None:

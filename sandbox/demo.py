@@ -13,10 +13,12 @@ from typing import Any
 
 import httpx
 
-from sandbox.boss import DEMO_TOKEN
+from sandbox.boss import DEMO_TOKEN, BossStandIn
 from sandbox.house import House, bot_process
 
-COMMAND = "submit nomads-unsupervised demo/cortex x=0,512 y=0,512 z=0,16"
+COMMAND = "submit nomads-unsupervised demo/shifted x=0,512 y=0,512 z=0,16"
+SHIFTED = {5: (6, -9), 9: (-8, 7)}
+"""Sections of demo/shifted whose presynaptic channel lies off, and by how many pixels (y, x)."""
 CHANNEL = "#synapses"
 PATIENCE = 120
 """Seconds the sample job may take."""
@@ -30,6 +32,7 @@ def demo(*, once: bool) -> int:
     """Run the sample job and print the conversation; then stay, unless `once`. Returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="nomads-demo-") as folder, House() as house:
         log = Path(folder) / "bot.log"
+        shift(house.boss)
         with bot_process(house.environment(Path(folder) / "data"), log=log) as bot:
             try:
                 house.slack.wait_for_connection(30)
@@ -42,6 +45,16 @@ def demo(*, once: bool) -> int:
                 return 0
             print(f"\nThe workspace is at {house.slack.url} (Ctrl-C ends it). BOSS token: {DEMO_TOKEN}")
             return _stay(lambda: bot.poll() is None)
+
+
+def shift(boss: BossStandIn) -> None:
+    """Add the public experiment demo/shifted: demo/cortex, but Synapsin is shifted in the sections SHIFTED."""
+    volume = boss.cortex
+    if volume is None:
+        raise Disappointment("the stand-in has no demo/cortex")
+    channels = {name: volume.bricks(name) for name in volume.channels}
+    channels["Synapsin"] = volume.bricks("Synapsin").shifted(SHIFTED)
+    boss.add("demo", "shifted", shape=volume.shape, voxel_nm=volume.voxel_nm, channels=channels, public=True)
 
 
 def _stay(alive: Callable[[], bool]) -> int:

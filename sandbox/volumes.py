@@ -53,6 +53,19 @@ class Bricks:
                     out[outside] = brick[inside]
         return out
 
+    def shifted(self, sections: Mapping[int, tuple[int, int]]) -> Bricks:
+        """Such a volume in which some sections are shifted by (y, x) voxels, wrapped round their bricks."""
+
+        def fill(index: Triple) -> Array:
+            first = (index[0] * BRICK[0], index[1] * BRICK[1], index[2] * BRICK[2])
+            brick = self.read(first, (first[0] + BRICK[0], first[1] + BRICK[1], first[2] + BRICK[2]))
+            for z, by in sections.items():
+                if 0 <= z - first[0] < BRICK[0]:
+                    brick[z - first[0]] = np.roll(brick[z - first[0]], by, (0, 1))
+            return brick
+
+        return Bricks(str(self.dtype), fill=fill)
+
     def write(self, start: Triple, data: Array) -> None:
         """Write the array (z, y, x) at `start`."""
         stop = (start[0] + data.shape[0], start[1] + data.shape[1], start[2] + data.shape[2])

@@ -85,7 +85,7 @@ def _facts(story: Story) -> list[str]:
         f"Pipeline: {request.pipeline}",
         *([f"Options: {words.options(story.options)}"] if story.options else []),
         f"Volume: {request.collection}/{request.experiment}, {request.box} (voxels)",
-        f"Size: {words.count(request.box.voxels)} voxels, {words.size(story.size)}",
+        f"Size: {words.voxels(request.box.voxels)}, {words.size(story.size)}",
     ]
 
 

@@ -211,6 +211,8 @@ class Findings:
         """Sentences that say what is wrong and what to do."""
         self.unseen: list[str] = []
         """What was not looked at."""
+        self.notes: list[str] = []
+        """What an admin may want to know although it is not wrong."""
         self._looks = 0
 
     @contextmanager
@@ -233,6 +235,7 @@ class Findings:
         """Take over what a guard says."""
         advice = "Run nomads provision." if guard.mend else guard.advice
         self.wrong.extend(f"{guard.of}: {text}. {advice}" for text in guard.wrong)
+        self.notes.extend(f"{guard.of}: note that {text}." for text in guard.notes)
 
     def valid(self, what: str, found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """A resource of AWS Batch has to be there, and VALID. Returns the resource."""
@@ -254,13 +257,14 @@ class Findings:
             )
 
     def verdict(self) -> str:
-        """What was not looked at. Raises NomadsError where something is wrong."""
+        """What was not looked at, and notes. Raises NomadsError where something is wrong."""
         unseen = "; ".join(self.unseen)
         if self.wrong:
-            raise NomadsError(" ".join([*self.wrong, *([f"Not checked: {unseen}."] if unseen else [])]))
-        if not unseen:
-            return ""
-        return f"ok but for what was not checked ({unseen})" if self._looks else f"not checked ({unseen})"
+            raise NomadsError(" ".join([*self.wrong, *([f"Not checked: {unseen}."] if unseen else []), *self.notes]))
+        said = "ok" if self.notes else ""
+        if unseen:
+            said = f"ok but for what was not checked ({unseen})" if self._looks else f"not checked ({unseen})"
+        return ". ".join(filter(None, [said, " ".join(self.notes)]))
 
 
 def _lets(statement: Mapping[str, Any], service: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from bot.aws.clients import Clients, translated
 from bot.aws.clients import wanted as field_of
 from bot.aws.config import AwsConfig
+from bot.aws.statements import denies_without_tls, is_public, listed, other_accounts
 
 UPLOAD_DAYS = 1
 """Days after which S3 drops the parts of an upload that broke off."""
@@ -25,7 +26,6 @@ STUCK = (
 )
 """Reasons for which AWS Batch can end a job that blocks its queue (user guide, “Jobs stuck in a RUNNABLE status”)."""
 _UPLOADS = "nomads-incomplete-uploads"
-_ANYBODY = ("*", {"AWS": "*"}, {"AWS": ["*"]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +125,22 @@ class Guards:
             lambda: json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]), absent="NoSuchBucketPolicy"
         )
         policy: dict[str, Any] = found or {"Version": "2012-10-17"}
-        statements = _list(policy.get("Statement", []))
-        denies = any(_is_tls_only(statement, wanted) for statement in statements)
-        public = [_sid(s) for s in statements if s.get("Effect") == "Allow" and _anybody(s) and not s.get("Condition")]
-        others = [_sid(s) for s in statements if not _is_tls_only(s, wanted) and _sid(s) not in public]
+        statements = listed(policy.get("Statement"))
+        denials = [s for s in statements if denies_without_tls(s)]
+        denied = {resource for s in denials for resource in listed(s.get("Resource"))}
+        public = [_sid(s) for s in statements if is_public(s)]
+        others = [s for s in statements if s not in denials and not is_public(s)]
+        foreign = {_sid(s): accounts for s in others if (accounts := other_accounts(s, self._account))}
+        notes = [f"the policy's statement {sid} lets in account {', '.join(who)}" for sid, who in foreign.items()]
+        if further := [_sid(s) for s in others if _sid(s) not in foreign]:
+            notes.append(f"the policy has statements that are not NOMADS's: {', '.join(further)}")
         wrong = [f"the policy's statement {sid} lets anybody in; it should be gone" for sid in public]
-        if not denies:
+        if not denied >= set(wanted["Resource"]):
             wrong.append("the policy lets requests in without TLS; it should deny them")
         amended = json.dumps({**policy, "Statement": [*statements, wanted]})
         return self._guard(
             wrong=wrong,
-            notes=[f"the policy has statements that are not NOMADS's: {', '.join(others)}"] if others else [],
+            notes=notes,
             # S3 refuses to take a public policy once BlockPublicPolicy is on.
             mend=None if public else lambda: s3.put_bucket_policy(Bucket=name, Policy=amended),
             mended="only TLS is let in",
@@ -182,6 +187,11 @@ class Guards:
                 if error.response["Error"]["Code"] != absent:
                     raise
                 return None
+
+    @property
+    def _account(self) -> str:
+        """The id of the bot's own account, as its roles tell it."""
+        return self._config.job_role.split(":")[4] if self._config.job_role else ""
 
     def _guard(self, **values: Any) -> Guard:
         return Guard(of=f"bucket {self._config.bucket}", **values)
@@ -352,23 +362,6 @@ def _tls_only(arn: str) -> dict[str, Any]:
     }
 
 
-def _is_tls_only(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    condition = json.loads(json.dumps(statement.get("Condition")).lower())
-    return (
-        statement.get("Effect") == "Deny"
-        and statement.get("Principal") in _ANYBODY
-        and bool({"s3:*", "*"} & set(_list(statement.get("Action"))))
-        and set(_list(statement.get("Resource"))) >= set(wanted["Resource"])
-        and condition in ({"bool": {"aws:securetransport": "false"}}, {"bool": {"aws:securetransport": False}})
-    )
-
-
-def _anybody(statement: Mapping[str, Any]) -> bool:
-    principal = statement.get("Principal")
-    named = principal.get("AWS") if isinstance(principal, dict) else principal
-    return "NotPrincipal" in statement or "*" in _list(named)
-
-
 def _of_all(rule: Mapping[str, Any]) -> bool:
     """Whether a lifecycle rule is for every object."""
     chosen = rule.get("Filter") or {"Prefix": rule.get("Prefix", "")}
@@ -377,7 +370,3 @@ def _of_all(rule: Mapping[str, Any]) -> bool:
 
 def _sid(statement: Mapping[str, Any]) -> str:
     return str(statement.get("Sid") or "without a Sid")
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -143,6 +143,7 @@ class Catalog:
         images = images or {}
         found: dict[str, Pipeline] = {}
         try:
+            folder.stat()  # glob finds nothing where there is no folder
             paths = sorted(folder.glob("*/pipeline.toml"))
         except OSError as error:
             raise NomadsError(f"The folder of pipelines cannot be read: {error.strerror}.") from None

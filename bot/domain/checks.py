@@ -71,11 +71,11 @@ def too_large(
         return {}
     limit = f"a job may read {words.size(max_bytes)}"
     if most == pipeline.limits.voxels:
-        limit = f"this pipeline takes {words.count(pipeline.limits.voxels)} voxels at most"
+        limit = f"this pipeline takes {words.voxels(pipeline.limits.voxels)} at most"
     longest = max("xyz", key=lambda axis: len(getattr(box, axis)))
     return {
         longest: f"This box is {words.size(box.voxels * per_voxel)}:"
-        f" {words.count(box.voxels)} voxels in {channels_read(pipeline, options)} channels; {limit}."
+        f" {words.voxels(box.voxels)} in {channels_read(pipeline, options)} channels; {limit}."
         f" {_fitting(box, most, experiment)}"
     }
 
@@ -83,7 +83,7 @@ def too_large(
 def _fitting(box: Box, most: int, experiment: Experiment | None) -> str:
     inside = box.inside(experiment.bounds) if experiment else None
     if inside is None:
-        return f"Choose a box of {words.count(most)} voxels at most."
+        return f"Choose a box of {words.voxels(most)} at most."
     fits = inside.largest_within(most)
     same = all(inside.sides[axis].start == side.start for axis, side in box.sides.items())
     which = "The largest box from this corner that fits" if same else "A box of this experiment that fits"

@@ -45,7 +45,10 @@ def _sentence(found: Any, field: FieldInfo | None) -> str:
         return "there is no such field."
     if found["type"] == "value_error":
         return f"{found['ctx']['error']}."
-    allowed = f"it has to be {_allowed(field)}." if field else "it cannot be read."
+    allowed = "it cannot be read."
+    if field:
+        each = _each(field, found["loc"])
+        allowed = f"each has to be {each}." if each else f"it has to be {_allowed(field)}."
     if found["type"] == "missing":
         return f"this is needed; {allowed}"
     if field is None or _kinds(field.annotation) & {SecretStr}:
@@ -94,6 +97,20 @@ _NAMES: dict[Any, str] = {
 """What people call the types. A type that people need not know is a value."""
 
 
+def _each(field: FieldInfo, where: Sequence[int | str]) -> str:
+    """What an item of a list has to be, where that is the place; empty for other places, or if the field says it."""
+    (kind, *_) = _kinds(field.annotation)
+    if field.description or not isinstance(where[-1], int) or get_origin(kind) not in (list, tuple):
+        return ""
+    return _named(get_args(kind)[0])
+
+
+def _named(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "a table"
+    return _NAMES.get(get_origin(kind) or kind, "a value")
+
+
 def _allowed(field: FieldInfo) -> str:
     """What a field takes, such as `a whole number from 0 to 65535`."""
     if field.description:
@@ -104,7 +121,7 @@ def _allowed(field: FieldInfo) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     names = ("ge", "gt", "le", "min_length", "max_length")
     bounds = {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}
-    name = _NAMES.get(get_origin(kind) or kind, "a value")
+    name = _named(kind)
     match bounds:
         case {"ge": low, "le": high}:
             return f"{name} from {low} to {high}"

@@ -32,8 +32,15 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def voxels(number: int) -> str:
+    """A number of voxels, as `1,234 voxels` or `1 voxel`."""
+    return f"{count(number)} {'voxel' if number == 1 else 'voxels'}"
+
+
 def size(number: int) -> str:
     """Bytes in decimal units, as `8.4 MB` or `200,000 TB`."""
+    if number == 1:
+        return "1 byte"
     value, unit = float(number), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
@@ -63,9 +70,9 @@ def money(amount: float, currency: str) -> str:
     return f"{currency}{amount:,.2f}" if amount >= 0.01 else f"{currency}{amount:.2g}"
 
 
-def takes(voxels: int, bytes_read: int, expected: Expected | None) -> str:
-    """How large a run is, and what it is expected to take."""
-    said = f"{count(voxels)} voxels, {size(bytes_read)}"
+def takes(number: int, bytes_read: int, expected: Expected | None) -> str:
+    """How large a run of so many voxels is, and what it is expected to take."""
+    said = f"{voxels(number)}, {size(bytes_read)}"
     return f"{said}; expected: {forecast(expected)}" if expected else said
 
 

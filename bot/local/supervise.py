@@ -3,15 +3,16 @@
 RUN is a folder that LocalCompute made; CONFINEMENT is JSON that says what holds the program back. A process of this
 module runs beside every program, so this module and those of this folder that it imports need only the standard library
 and `contract`, and it starts without site-packages. At its end nothing of the run is alive: it adopts the program's
-processes that lose their parent. Where the supervisor itself is killed, LocalCompute ends what is left.
+processes that lose their parent. Where the supervisor itself is killed, its guard (`guard.py`) ends what is left, and
+where both are, LocalCompute ends what it can find.
 The files in the folder are the whole state of a run:
 
 | file        | written by  | says                                                                   |
 |-------------|-------------|------------------------------------------------------------------------|
 | `spec.json` | LocalCompute| `argv`, `timeout` and `grace` in seconds, the token's reference, the   |
 |             |             | folder of results                                                      |
-| `lock`      | LocalCompute| held (flock) as long as the supervisor lives, and no program inherits  |
-|             |             | it; a byte an attempt                                                  |
+| `lock`      | LocalCompute| held (flock) as long as the supervisor or its guard lives, and no      |
+|             |             | program inherits it; a byte an attempt                                 |
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
 | `cancel`    | LocalCompute| end it; the content says why                                           |
 | `log`       | the program | its output; at the end, the token is struck out of it                  |
@@ -45,7 +46,7 @@ if __name__ == "__main__":
     # Started with -I -S, Python finds its own library only. The checkout comes last, so that it hides none of that.
     sys.path.append(str(Path(__file__).parents[2]))
 
-from bot.local import processes
+from bot.local import guard, processes
 from bot.local.confinement import Confinement, close_folder, open_folder, used
 from contract import masking
 from contract.program import MEANINGS, TOKEN_VARIABLE, read_progress
@@ -318,7 +319,6 @@ def _run(run: Path, confinement: Confinement) -> None:
         if reason := use.too_much():
             cause = "setup"
             continue
-            continue
         if time.monotonic() >= deadline:
             reason = f"The program was ended: it ran longer than its limit of {_words(spec['timeout'])}."
             cause = "time-limit"
@@ -384,10 +384,11 @@ def _environment(run: Path, scratch: Path | None) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Supervise the run, unless another supervisor does or did. LOCK is the inherited descriptor of the lock."""
     os.umask(0o077)
+    guard.begin()  # before the lock becomes this process's alone
     run = Path(arguments[0])
     confinement = Confinement()
     if len(arguments) > 1:
-        os.set_inheritable(int(arguments[1]), False)  # held by no process but this one
+        os.set_inheritable(int(arguments[1]), False)  # held by this process and its guard alone
         confinement = Confinement.read(json.loads(arguments[2]))
     else:
         lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

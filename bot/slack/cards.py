@@ -82,7 +82,7 @@ def card(story: Story) -> list[Block]:
     facts = [
         f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
         *([f"*Options*\n{words.mrkdwn(words.options(story.options))}"] if story.options else []),
-        f"*Size*\n{words.count(request.box.voxels)} voxels, {words.size(story.size)}",
+        f"*Size*\n{words.voxels(request.box.voxels)}, {words.size(story.size)}",
         f"*Asked by*\n{who(job.actor)}",
         f"*State*\n{state(job)}{_since(job)}{_progress(job)}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bot.app import PATIENT, Core, build_core, mailer, slack_client
 from bot.backends import load
@@ -37,7 +37,7 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         "database": lambda: _open_effects(core),
         "compute": lambda: core.backend.compute.find("nomads-doctor"),
         "results": lambda: core.backend.results.list("nomads/doctor"),
-        "pipelines": lambda: _runnable(core),
+        "pipelines": lambda: _runnable(core, settings.images),
     }
     if further := getattr(load(settings.compute), "checks", None):
         checks |= further(core.backend, core.catalog)
@@ -105,7 +105,10 @@ def _open_effects(core: Core) -> int:
         return transaction.outbox.open()
 
 
-def _runnable(core: Core) -> None:
+def _runnable(core: Core, images: Mapping[str, str]) -> None:
+    if unknown := [name for name in images if core.catalog.get(name) is None]:
+        there = ", ".join(pipeline.name for pipeline in core.catalog) or "none"
+        raise NomadsError(f"NOMADS_IMAGES names {', '.join(unknown)}, which is no pipeline; there is {there}.")
     problems = {p.name: core.backend.compute.refuses(image=p.image, command=p.command) for p in core.catalog}
     if all(problems.values()):
         raise NomadsError(" ".join(problems.values()) or "There is no pipeline.")

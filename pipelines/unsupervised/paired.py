@@ -109,8 +109,8 @@ class Grid:
 
 def reach_nm() -> float:
     """How far the voxels are, within a section, on which a score depends."""
-    tile = _TILE * SURROUND_NM * 1.5
-    return 2 * (_WINDOW * LOCAL_NM + 2 * tile) + 4 * SURROUND_NM + 2 * PATCH_NM
+    tile = _TILE * SURROUND_NM / 2
+    return 2 * (_WINDOW * LOCAL_NM + 2 * tile) + 2 * SURROUND_NM + 2 * PATCH_NM + CLEFT_NM
 
 
 def standing_out(section: Array, grid: Grid) -> Map:

@@ -31,6 +31,8 @@ AGREE = 0.4
 """The part of the tiles, and four at least, that must agree; by chance one in 150 does."""
 STRETCH = 0.05
 """The largest turn (in radians) and stretch."""
+SIMPLE = 0.85
+"""A shift alone is believed where it explains this part of the tiles that a turn explains as well."""
 CLEAR = 6.0
 """Standard deviations by which the one peak must stand out where there are too few tiles to agree."""
 _CANDIDATES = 300
@@ -136,8 +138,11 @@ def _coarse(seen: Map, down: int, right: int) -> NDArray[np.float32]:
     return out
 
 
-def register(one: Tiles | None, other: Tiles | None) -> Warp:
-    """How the map of `other` lies on that of `one`; both maps are of one shape. None has no tiles to go by."""
+def register(one: Tiles | None, other: Tiles | None, *, simple: float = SIMPLE) -> Warp:
+    """How the map of `other` lies on that of `one`; both maps are of one shape. None has no tiles to go by.
+
+    `simple` is 1 where a turn is to be believed as soon as it explains more tiles than a shift.
+    """
     if one is None or other is None:
         return NOWHERE
     places, shifts, heights = _peaks(one, other)
@@ -150,7 +155,7 @@ def register(one: Tiles | None, other: Tiles | None) -> Warp:
         return Warp(np.array([shifts[best], (0, 0), (0, 0)]) * step, 1 / count, bool(heights[best] > CLEAR))
     if len(places) < 4:
         return NOWHERE
-    linear, agree = _plane(places, shifts, np.array(one.slack))
+    linear, agree = _plane(places, shifts, np.array(one.slack), simple)
     part = int(agree.sum())
     # from coarse pixels to pixels: slopes keep their value but for unequal steps
     linear[0] *= step
@@ -183,7 +188,7 @@ def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array, Array]:
     )
 
 
-def _plane(places: Array, shifts: Array, slack: Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The plane (3, 2) that most tiles agree with, and which do; of those that three tiles make, and then fitted."""
     centre = places.mean(axis=0)
     basis = np.column_stack([np.ones(len(places)), places - centre])
@@ -192,16 +197,20 @@ def _plane(places: Array, shifts: Array, slack: Array) -> tuple[NDArray[np.float
     three = three[np.abs(np.linalg.det(basis[three])) > 1e-3 * np.abs(basis[:, 1:]).max() ** 2]
     planes = np.linalg.solve(basis[three], shifts[three]) if len(three) else np.zeros((0, 3, 2))
     planes = planes[np.abs(planes[:, 1:]).max(axis=(1, 2)) <= STRETCH]
-    still = np.zeros((len(shifts), 3, 2))  # one shift for all is a plane too
+    still = np.zeros((len(shifts), 3, 2))  # one shift for all
     still[:, 0] = shifts
-    planes = np.concatenate([planes, still])
-    fits = _near(basis, planes, shifts, slack)
-    agree = fits[fits.sum(axis=1).argmax()]
+    agree, agree_turned = (
+        max(_near(basis, some, shifts, slack), key=np.count_nonzero, default=np.zeros(len(shifts), np.bool_))
+        for some in (still, planes)
+    )
+    turned = bool(np.count_nonzero(agree) < simple * np.count_nonzero(agree_turned))
+    if turned:
+        agree = agree_turned
     linear = np.zeros((3, 2))
-    # a few tiles in a line say nothing of turns across it
-    ridge = np.diag([0, 1, 1]) * (np.abs(basis[:, 1:]).max() / 4) ** 2
+    # a few tiles in a line say nothing of turns across it, and tiles that one shift explains nothing of turns at all
+    ridge = np.diag([0, 1, 1]) * (np.abs(basis[:, 1:]).max() / 4) ** 2 * (1 if turned else 1e6)
     for _ in range(5):
-        if agree.sum() < 3:
+        if np.count_nonzero(agree) < 3:
             break
         linear = np.linalg.solve(basis[agree].T @ basis[agree] + ridge, basis[agree].T @ shifts[agree])
         agree = _near(basis, linear[None], shifts, slack)[0]

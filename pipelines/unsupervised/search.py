@@ -139,7 +139,8 @@ class Search:
             section = waiting.popleft().result()
             if found and self._register != "off":
                 near = self._grid.pixel_nm[0] <= MERGE_NM
-                along.append(registered(section.tiles, last) if near else NOWHERE)
+                # sections are laid down one by one, so that turns are as likely as shifts
+                along.append(registered(section.tiles, last, simple=1) if near else NOWHERE)
             last = section.tiles
             found.append(_Section(section.looks, None, section.across))
             told(len(found) / self._depth)

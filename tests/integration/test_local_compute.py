@@ -729,12 +729,15 @@ while os.fstat(1).st_size == 0:
 print(os.getppid(), flush=True)
 """
 """Leaves a process in a session of its own, without a parent, deaf to SIGTERM; prints its id and the supervisor's."""
+UNMARKED = ESCAPED.replace("time.sleep(600)", "os.execve('/bin/sleep', ['sleep', '600'], {})")
+"""The same, and nothing in the environment of that process tells whose it is."""
 ENDINGS = {
     "it succeeds": "sys.exit(0)",
     "it fails": "sys.exit(1)",
     "it is cancelled": "time.sleep(600)",
     "it exceeds its time": "time.sleep(600)",
     "its supervisor is killed": "time.sleep(600)",
+    "its guard is killed": "time.sleep(600)",
 }
 
 
@@ -744,15 +747,31 @@ def escaped(rig: LocalComputeRig) -> tuple[int, int]:
     return int(first.split()[0]), int(supervisor)
 
 
+def guard_of(supervisor: int) -> int:
+    """The supervisor's parent."""
+    return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill_both(supervisor: int) -> None:
+    """Kill a supervisor and its guard at one moment: neither can act any more when the other is killed."""
+    both = (guard_of(supervisor), supervisor)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in both:
+            os.kill(pid, number)
+    until(lambda: not any(is_alive(pid) for pid in both), what="the end of supervisor and guard")
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_of_a_job_is_alive_when_it_is_told_as_ended(rig: LocalComputeRig, ending: str) -> None:
     timeout = 3.0 if ending == "it exceeds its time" else 60.0
-    rig.compute.submit(rig.script("job", ESCAPED + ENDINGS[ending], timeout=timeout))
+    rig.compute.submit(rig.script("job", UNMARKED + ENDINGS[ending], timeout=timeout))
     child, supervisor = escaped(rig)
     if ending == "it is cancelled":
         rig.compute.cancel("job", reason="enough")
     if ending == "its supervisor is killed":
         os.kill(supervisor, signal.SIGKILL)
+    if ending == "its guard is killed":
+        os.kill(guard_of(supervisor), signal.SIGKILL)
 
     seen = rig.wait("job")
 
@@ -761,11 +780,19 @@ def test_nothing_of_a_job_is_alive_when_it_is_told_as_ended(rig: LocalComputeRig
     assert seen.state is (JobState.SUCCEEDED if ending == "it succeeds" else JobState.FAILED)
 
 
-def test_nothing_of_a_job_is_alive_after_bot_and_supervisor_were_killed(rig: LocalComputeRig) -> None:
+def test_what_is_left_when_the_supervisor_is_killed_ends_without_the_bot(rig: LocalComputeRig) -> None:
+    submit_and_die(rig, UNMARKED + "time.sleep(600)")
+    child, supervisor = escaped(rig)
+
+    os.kill(supervisor, signal.SIGKILL)
+
+    until(lambda: not is_alive(child), what="the end of the escaped process")
+
+
+def test_what_is_marked_ends_also_after_bot_and_supervisor_and_guard_were_killed(rig: LocalComputeRig) -> None:
     submit_and_die(rig, ESCAPED + "time.sleep(600)")
     child, supervisor = escaped(rig)
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not is_alive(supervisor), what="the end of the supervisor")
+    kill_both(supervisor)
     assert is_alive(child)
 
     seen = rig.another().observe(["job"])["job"]  # the next start of the bot
@@ -777,8 +804,7 @@ def test_nothing_of_a_job_is_alive_after_bot_and_supervisor_were_killed(rig: Loc
 def test_what_a_killed_supervisor_left_is_ended_before_its_place_is_given_to_the_next(narrow: LocalComputeRig) -> None:
     narrow.compute.submit(narrow.script("job", ESCAPED + "time.sleep(600)"))
     child, supervisor = escaped(narrow)
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not is_alive(supervisor), what="the end of the supervisor")
+    kill_both(supervisor)
 
     narrow.compute.submit(narrow.script("next", ""))
 

@@ -352,6 +352,17 @@ def test_the_help_has_an_example_of_a_pipeline_that_is_there(served: Served) -> 
     assert "nomads-unsupervised" not in text(said(served, "help"))
 
 
+def test_without_pipelines_the_form_says_that_there_are_none_and_the_help_names_none(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "pipelines").mkdir()
+    with serve(tmp_path / "data", pipelines=str(tmp_path / "pipelines")) as served:
+        assert "No pipelines are set up" in said(served, "submit")["text"]
+        told = text(said(served, "help"))
+        assert "none yet" in told
+        assert "demo/cortex" not in told
+
+
 def test_edit_and_rerun_opens_the_form_as_it_was(served: Served) -> None:
     job = finished(served, x="0,128")
     served.slack.person().click(card(served, job, "nomads_edit"), "nomads_edit")

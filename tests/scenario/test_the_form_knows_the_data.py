@@ -533,7 +533,7 @@ def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
         ack = slack.person().submit(view, RIGHT | {"pipeline": "quick", "collection": "waits"})
         assert ack.body["response_action"] == "update"
         said = texts(shown(served))
-        assert f"*This is being done already*: job `{job.id}`, <https://sandbox.slack.com/archives/" in said
+        assert f"*This is being done already*: job `{job.id}` (<https://sandbox.slack.com/archives/" in said
         assert served.jobs == 1
         assert not [b for b in shown(served)["blocks"] if b["block_id"].startswith("agree-")]
         assert slack.person().submit(shown(served), {"x": "0, 100"}).ok, "another box is other work"
@@ -576,7 +576,7 @@ def test_who_submits_what_somebody_else_s_job_does_now_can_be_told_of_its_end(
         other.submit(asked, {"token": DEMO_TOKEN, box["block_id"]: ["yes"]})
         told = slack.view_of(OTHER)
         assert told
-        assert f"When job `{job.id}`, <https://sandbox.slack.com/archives/" in str(told["blocks"])
+        assert f"When job `{job.id}` (<https://sandbox.slack.com/archives/" in str(told["blocks"])
         folder = tmp_path / "results" / job.folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "go").touch()

@@ -51,6 +51,8 @@ def test_settings_put_another_image_in_place(tmp_path: Path) -> None:
             "timeout: “soon” cannot be used; it has to be a whole number from 60 to 31536000.",
         ),
         (ENTRY + "cpu = 0", "cpu: “0” cannot be used; it has to be a number above 0, 1024 at most."),
+        (ENTRY.replace("command = ", "#") + "command = [1]", "command.1: “1” cannot be used; each has to be text."),
+        (ENTRY + "limits = [1]", "limits: “[1]” cannot be used; it has to be a table."),
         (ENTRY + 'contract = "3"', "contract: “3” cannot be used; it has to be 2018 or 1."),
         (
             ENTRY + "[limits]\nvoxels = 0",
@@ -96,6 +98,8 @@ def test_an_entry_that_is_no_text_is_told_with_its_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NomadsError, match=r"^The folder of pipelines cannot be read: No such file or directory\.$"):
+        Catalog.read(tmp_path / "nowhere")
     with pytest.raises(NomadsError, match=r"^The folder of pipelines cannot be read: File name too long\.$"):
         Catalog.read(tmp_path / ("x" * 5000))
 

@@ -100,10 +100,21 @@ def test_a_volume_without_a_voxel_from_0_up_suggests_no_box() -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(2 * 10**17, "200,000 TB"), (2 * 10**12, "2 TB"), (9_990_000, "9.99 MB"), (250 * 10**6, "250 MB"), (8, "8 bytes")],
+    [
+        (2 * 10**17, "200,000 TB"),
+        (2 * 10**12, "2 TB"),
+        (9_990_000, "9.99 MB"),
+        (250 * 10**6, "250 MB"),
+        (8, "8 bytes"),
+        (1, "1 byte"),
+    ],
 )
 def test_a_size_is_read_by_people(number: int, said: str) -> None:
     assert words.size(number) == said
+
+
+def test_one_voxel_is_told_as_one() -> None:
+    assert [words.voxels(number) for number in (1, 2, 4096)] == ["1 voxel", "2 voxels", "4,096 voxels"]
 
 
 def test_negative_bounds_include_the_box_that_counts_from_0() -> None:

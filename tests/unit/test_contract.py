@@ -190,6 +190,12 @@ SPELLINGS = {
     "percent-encoded twice": "".join(f"%25{byte:02X}" for byte in SECRET.encode()),
     "percent-encoded thrice, in part": SECRET.replace("-", "%25252d"),
     "percent-encoded with line ends": "%0D%0A".join(SECRET),
+    "escaped as in JSON": "".join(f"\\u{byte:04x}" for byte in SECRET.encode()),
+    "escaped in part": SECRET.replace("c", "\\u0063").replace("-", "\\x2D"),
+    "escaped twice": "".join(f"\\\\u{byte:04X}" for byte in SECRET.encode()),
+    "split by escaped control characters": "\\u001b".join(SECRET),
+    "split by a window's title": f"{SECRET[:9]}\x1b]0;title\x07{SECRET[9:]}",
+    "split by links": "\x1b]8;;https://example.org/a\x1b\\".join((SECRET[:3], SECRET[3:9], SECRET[9:])),
 }
 
 
@@ -228,6 +234,15 @@ def test_a_token_is_hidden_however_it_is_spelled(
     assert (len(struck), struck.count(b"\n")) == (len(whole), whole.count(b"\n"))
     assert masking.hidden(struck.decode(), SECRET) == struck.decode()
     assert b"*" in struck
+
+
+def test_a_token_that_is_spelled_within_a_control_sequence_is_hidden_too() -> None:
+    """What splits a token is passed over, but is read as text as well."""
+    assert masking.hidden(f"\x1b]0;{SECRET.encode().hex()}\x07", SECRET) == f"\x1b]0;{MASK}\x07"
+
+
+def test_a_token_with_a_backslash_is_not_taken_for_escaped_characters() -> None:
+    assert masking.hidden(r"(\0000000)", "0000000\\") == f"({MASK})"
 
 
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=masking.LONG, max_size=64)

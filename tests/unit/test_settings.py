@@ -101,8 +101,13 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
         (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws."),
         (Settings, "NOMADS_CURRENCY", "thalers and groats",
          "“thalers and groats” cannot be used; it has to be text of 8 characters at most."),
-        (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, as docs/settings.md shows."),
+        (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, such as [\"a\", \"b\"]."),
         (Settings, "NOMADS_ADMINS", '"U0123"', "“U0123” cannot be used; it has to be a list."),
+        (Settings, "NOMADS_ADMINS", "[1]", "“1” cannot be used; each has to be text."),
+        (Settings, "NOMADS_IMAGES", "[]",
+         "“[]” cannot be used; it has to be an object in JSON, such as {\"pipeline\": \"registry/image:1\"}."),
+        (AwsConfig, "NOMADS_AWS_SUBNETS", "subnet-1",
+         "this cannot be read; it has to be JSON, such as [\"a\", \"b\"]."),
         (AwsConfig, "NOMADS_AWS_ATTEMPTS", "0", "“0” cannot be used; it has to be a whole number from 1 to 10."),
         (AwsConfig, "NOMADS_AWS_SPOT", "perhaps", "“perhaps” cannot be used; it has to be true or false."),
         (AwsConfig, "NOMADS_AWS_JOB_ROLE", "me",
@@ -281,3 +286,10 @@ def test_doctor_says_that_slack_s_tokens_are_missing(tmp_path: Path) -> None:
     said: list[str] = []
     assert not doctor(Settings.model_validate({"data": str(tmp_path)}), say=said.append)
     assert [line for line in said if not line.endswith(": ok")] == ["slack: Set SLACK_BOT_TOKEN."]
+
+
+def test_doctor_names_images_of_pipelines_that_are_none(tmp_path: Path) -> None:
+    said: list[str] = []
+    doctor(Settings.model_validate({"data": str(tmp_path), "images": {"nope": "registry/x:1"}}), say=said.append)
+    [line] = [line for line in said if line.startswith("pipelines: ")]
+    assert line.startswith("pipelines: NOMADS_IMAGES names nope, which is no pipeline; there is nomads-classifier, ")

@@ -225,7 +225,7 @@ def test_a_bucket_that_is_there_keeps_its_statements_and_gets_the_guards_it_lack
             "object ownership is not set; it should be BucketOwnerEnforced",
             "objects belong to the bucket's owner",
             "the policy lets requests in without TLS; it should deny them",
-            "note that the policy has statements that are not NOMADS's: Colleagues",
+            "note that the policy's statement Colleagues lets in account 111122223333",
             "only TLS is let in",
             "parts of broken uploads are kept for ever; it should be 1 day",
             "parts of broken uploads are dropped after 1 day",
@@ -258,6 +258,67 @@ def test_a_public_policy_is_shut_in_and_left_to_an_admin() -> None:
 
 
 @pytest.mark.parametrize(
+    ("condition", "is_public"),
+    [
+        ({"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}, True),
+        ({"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "128.0.0.0/1"]}}, True),
+        ({"IpAddress": {"aws:SourceIp": "::/0"}}, True),
+        ({"StringLike": {"aws:UserAgent": "*"}}, True),
+        ({"StringEquals": {"aws:Referer": "https://example.org"}}, True),
+        ({"StringLike": {"aws:SourceVpc": "vpc-*"}}, True),
+        ({"StringEqualsIfExists": {"aws:SourceVpc": "vpc-1"}}, True),
+        ({"StringNotEquals": {"aws:SourceVpc": "vpc-1"}}, True),
+        ({"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "2001:db8::/32"]}}, False),
+        ({"StringEquals": {"AWS:SourceVpce": ["vpce-1", "vpce-2"]}}, False),
+        ({"StringEquals": {"aws:PrincipalOrgID": "o-1"}, "StringLike": {"aws:UserAgent": "*"}}, False),
+        ({"ArnLike": {"s3:DataAccessPointArn": "arn:aws:s3:eu-west-2:123456789012:accesspoint/*"}}, False),
+    ],
+)
+def test_a_statement_is_public_unless_its_conditions_hold_it_to_fixed_values(
+    condition: dict[str, Any], is_public: bool
+) -> None:
+    """As S3 means it: otherwise a condition that everybody meets would hide that everybody is let in."""
+    with bare_world() as world:
+        _a_bucket(PUBLIC | {"Condition": condition})
+        said = _of_the_bucket(run(world))
+        assert ("the policy's statement Everybody lets anybody in; it should be gone" in said) is is_public
+        assert ("note that the policy has statements that are not NOMADS's: Everybody" in said) is not is_public
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Condition": {"Bool": {"aws:SecureTransport": ["false"]}}},
+        {"Condition": {"bool": {"AWS:securetransport": False}}},
+        {"Condition": {"BoolIfExists": {"aws:SecureTransport": "False"}}},
+        {"Principal": {"AWS": ["*"]}, "Action": ["S3:*"]},
+        {"Resource": [f"arn:aws:s3:::{BUCKET}/*", f"arn:aws:s3:::{BUCKET}", "arn:aws:s3:::more"]},
+    ],
+)
+def test_a_denial_without_tls_counts_however_it_is_spelled(change: dict[str, Any]) -> None:
+    with bare_world() as world:
+        run(world)
+        _change_the_denial(change)
+        assert _of_the_bucket(run(world)) == ["is there"]
+
+
+def test_a_denial_without_tls_may_be_two_statements() -> None:
+    with bare_world() as world:
+        run(world)
+        resources = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
+        _change_the_denial(*({"Sid": f"Tls{n}", "Resource": one} for n, one in enumerate(resources)))
+        assert _of_the_bucket(run(world)) == ["is there"]
+
+
+def _change_the_denial(*changes: dict[str, Any]) -> None:
+    """Put the policy's one statement in the bucket's policy once for each of the changes."""
+    s3 = boto3.client("s3", region_name="eu-west-2")
+    policy = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+    changed = [{**policy["Statement"][0], **change} for change in changes]
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({**policy, "Statement": changed}))
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"Effect": "Allow", "Condition": {"Bool": {"aws:SecureTransport": "true"}}},
@@ -270,11 +331,7 @@ def test_a_public_policy_is_shut_in_and_left_to_an_admin() -> None:
 def test_a_statement_that_only_looks_like_the_one_for_tls_does_not_count(change: dict[str, Any]) -> None:
     with bare_world() as world:
         run(world)
-        s3 = boto3.client("s3", region_name="eu-west-2")
-        policy = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
-        s3.put_bucket_policy(
-            Bucket=BUCKET, Policy=json.dumps({**policy, "Statement": [{**policy["Statement"][0], **change}]})
-        )
+        _change_the_denial(change)
         assert "the policy lets requests in without TLS; it should deny them" in _of_the_bucket(run(world))
         assert "is there" in _of_the_bucket(run(world))
 

@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 
 from pipelines.unsupervised.detector import METHODS, _unsigned, detect
+from pipelines.unsupervised.search import margin
 from tests.support import tissue
 from tests.support.tissue import CHANNELS, EXCESS, LOOKS, Name, found, judged, marked, pictures
 
@@ -142,3 +143,21 @@ def test_pixels_of_another_size_show_about_as_much(nm: float) -> None:
     after = len(found(resampled(psd), resampled(synapsin), voxel_nm=(70, nm, nm)))
 
     assert 0.8 * before <= after <= 1.2 * before
+
+
+def test_a_part_of_a_volume_has_the_scores_of_the_volume_where_its_surroundings_are_seen() -> None:
+    psd, synapsin = (marker[:3] for marker in pictures("cultures_excitatory"))
+    how: dict[str, Any] = {"threshold": 0.6, "register": "off", "chance": False}
+    z, y, x = margin((70, 100, 100))
+    assert (z, y, x) == (4, 248, 248)
+    part = np.s_[:, 304 - y : 624 + y, 256 - x : 608 + x]
+    inside = ((0, y, x), (3, y + 320, x + 352))
+    whole = found(psd, synapsin, inside=((0, 304, 256), (3, 624, 608)), **how)
+
+    cut = found(psd[part], synapsin[part], inside=inside, **how)
+
+    assert len(cut) > 100
+    assert cut.labels.shape == (3, 320, 352)
+    assert np.array_equal(whole.centres, cut.centres)
+    assert np.array_equal(whole.scores, cut.scores)
+    assert np.array_equal(whole.labels, cut.labels)
