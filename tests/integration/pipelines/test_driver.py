@@ -203,7 +203,7 @@ def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: 
     ("method", "rows", "sections"),
     [
         ({"method": "nomads2018"}, ("500:512", "512:1024"), ("14:16", "16:18")),
-        ({}, ("168:512", "512:1024"), ("9:16", "16:23")),  # and what scores depend on, on a grid of 8 pixels
+        ({}, ("240:512", "512:1024"), ("9:16", "16:23")),  # and what scores depend on, on a grid of 8 pixels
     ],
 )
 def test_how_much_is_read_at_a_time_changes_nothing(

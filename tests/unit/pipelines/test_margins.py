@@ -117,21 +117,21 @@ def test_surroundings_are_bounded_whatever_the_voxels(box: Box, voxel_nm: Size) 
 
 
 @pytest.mark.tissue
-@pytest.mark.parametrize(("register", "same", "near"), [("off", 1.0, 0.0), ("auto", 0.75, 0.05)])
-def test_a_box_cut_out_of_tissue_has_the_tissues_scores(register: Register, same: float, near: float) -> None:
-    """To the bit where registration is off; otherwise it is measured on what is looked at, and objects merge by it."""
+def test_a_box_cut_out_of_shifted_tissue_has_nearly_the_tissues_scores() -> None:
+    """Registration is measured on what is looked at, and objects merge by it. Nine of ten scores are within 0.05."""
     psd, synapsin = (channel[2:6] for channel in tissue.pictures("array_tomography"))
     voxel_nm = tissue.VOXEL_NM["array_tomography"]
     box: Box = ((1, 3), (480, 560), (200, 300))
-    there = searched(psd, synapsin, whole(psd), box, voxel_nm=voxel_nm, register=register)
+    there = searched(psd, synapsin, whole(psd), box, voxel_nm=voxel_nm, register="auto")
 
     part = surroundings(box, whole(psd), voxel_nm)
-    here = searched(psd, synapsin, part, box, voxel_nm=voxel_nm, register=register)
+    here = searched(psd, synapsin, part, box, voxel_nm=voxel_nm, register="auto")
 
     assert voxels(part) < psd.size
     ours, theirs = (
         {tuple(place): score for place, score in zip(seen.centres, seen.scores, strict=True)} for seen in (here, there)
     )
     off = [abs(ours[place] - theirs[place]) for place in ours.keys() & theirs.keys()]
-    assert len(off) >= same * max(len(here), len(there)) > 10
-    assert np.quantile(off, 0.9) <= near
+    print(len(here), len(there), len(off), sorted(off)[-5:])
+    assert len(off) >= 0.75 * max(len(here), len(there)) > 10
+    assert np.quantile(off, 0.9) <= 0.05
