@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
     commands.add_parser("doctor", help="check settings, database, pipelines, Slack and AWS, and say what is wrong")
     replay = commands.add_parser("replay", help="try again what was given up, such as a card that Slack refused")
-    which = replay.add_mutually_exclusive_group(required=True)
+    which = replay.add_mutually_exclusive_group()
     which.add_argument("job", nargs="?", metavar="JOB", help="what was given up of this job")
     which.add_argument("--all", action="store_true", help="what was given up of all jobs")
     submit = commands.add_parser(
@@ -163,9 +163,12 @@ def _provision(_arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from bot.terminal.admin import replay
+    from bot.terminal.admin import list_given_up, replay
 
-    replay(_settings(), arguments.job, say=print)
+    if arguments.job or arguments.all:
+        replay(_settings(), arguments.job, say=print)
+    else:
+        list_given_up(_settings(), say=print)
     return 0
 
 

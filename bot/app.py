@@ -270,6 +270,7 @@ def build_core(
             queries=queries,
             catalog=catalog,
             results=backend.results,
+            output=output,
             addresses=addresses,
             sees=lambda person, job: access.judged(person, [job])[0],
         ),

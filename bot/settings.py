@@ -19,6 +19,8 @@ from bot.domain.mistakes import mistakes
 from contract.names import PATTERN, short
 
 ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
+"""The file that settings are read from, in the folder in which the bot is started."""
 GB = 10**9
 PB = 10**15
 HOUR = 3600
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="NOMADS_",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from bot.application.addresses import Addresses
 from bot.application.links import Links
-from bot.application.output import LOG_FILE
+from bot.application.output import LOG_FILE, Output
 from bot.application.ports import Results
 from bot.application.queries import Queries
 from bot.domain import words
@@ -45,6 +45,7 @@ class Visits:
         queries: Queries,
         catalog: Catalog,
         results: Results,
+        output: Output,
         addresses: Addresses,
         sees: Callable[[str, Job], bool | None],
     ) -> None:
@@ -53,13 +54,14 @@ class Visits:
         self._queries = queries
         self._catalog = catalog
         self._results = results
+        self._output = output
         self._addresses = addresses
         self._sees = sees
 
     def page(self, signed: str) -> ResultsPage:
         """What the page of the results shows. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
-        found = self._results.list(job.folder)
+        found = self._listed(job)
         names = {file.name for file in found}
         summary, pipeline = job.summary, self._catalog.get(job.request.pipeline)
         preview = summary.preview if summary and summary.preview in names else ""
@@ -84,7 +86,7 @@ class Visits:
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
-        files = self._results.list(job.folder)
+        files = self._listed(job)
         if not files:
             raise NotFound("Nothing has been written yet.")
         return f"nomads-{job.id}", self._opened(job, files)
@@ -96,6 +98,9 @@ class Visits:
     def end_mail(self, signed: str) -> None:
         """Send no more mail to the address that the link is for. Raises NotFound and Unavailable."""
         self._addresses.end(self._links.read_end_of_mail(signed))
+
+    def _listed(self, job: Job) -> list[ResultFile]:
+        return self._output.listed(job, self._results.list(job.folder))
 
     def _opened(self, job: Job, files: list[ResultFile]) -> Iterator[tuple[str, Opened]]:
         for file in files:

@@ -270,6 +270,8 @@ class Watched:
     """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""
     stalled: bool
     """Whether compute did not answer for it last time."""
+    ending: bool
+    """Whether it is cancelled: compute then has to take that, and that it answers a question about the job is less."""
 
 
 @dataclass(frozen=True, slots=True)

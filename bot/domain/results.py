@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
+from contract import masking
 from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
 
 MAX_COUNT = 10**15
@@ -28,6 +28,7 @@ MOST_MISSING = 5
 MAX_MISSING_NAME = 60
 """Characters that are told of each such name."""
 NOT_THERE = "The program announced files that it did not leave:"
+NAMED = "Files whose names hold the BOSS token are not shown."
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ class Finding(BaseModel):
 
 def _density(value: Any) -> float | None:
     """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
-    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return float(value) if fit else None
+    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return abs(float(value)) if fit else None  # -0.0 is 0
 
 
 class Chance(BaseModel):
@@ -185,8 +186,10 @@ class Summary(BaseModel):
     viewer: (
         Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
     ) = None
-    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 1)] = []
-    """The program's, MAX_NOTES at most, and one of `beside`."""
+    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 2)] = []
+    """The program's, MAX_NOTES at most, and one each of `beside` and `without_names`."""
+    only_named: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
+    """Whether the folder has files whose names hold the token, so that only `names` may be shown of it."""
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
     """Synapses per cubic micrometre."""
     chance: Annotated[Chance | None, BeforeValidator(_chance), Field(exclude_if=lambda chance: chance is None)] = None
@@ -240,17 +243,30 @@ class Summary(BaseModel):
         )
         return (there if there.silent else there.model_copy(update={"notes": [*there.notes, said]})), said
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the files that it names, and of the file from which it was read."""
+        return {RESULTS, *(file.name for file in self.files), *([self.preview] if self.preview else [])}
+
+    def without_names(self) -> Summary:
+        """This, for a folder with files whose names hold the token."""
+        return self.model_copy(update={"only_named": True, "notes": [*self.notes, NAMED]})
+
     @classmethod
-    def read(cls, content: bytes) -> Summary:
-        """The checked part of a results.json, whatever a program has written there. Raises Unreadable."""
+    def read(cls, content: bytes, *, token: str = "") -> Summary:
+        """The checked part of a results.json, whatever a program has written there, without the token.
+
+        A file or an address with the token in it is left out; a file's is noted. Raises Unreadable.
+        """
         try:
             said = json.loads(content)
+            shown = _without(said, token)
         except RecursionError:
             raise Unreadable(f"{RESULTS} is nested too deeply.") from None
         except ValueError:  # no UTF-8, no JSON, a number of thousands of digits
             raise Unreadable(f"{RESULTS} is not JSON.") from None
         try:
-            summary = cls.model_validate(said)
+            summary = cls.model_validate(shown)
         except ValidationError as error:
             place = ".".join(_line(str(part))[:40] for part in error.errors()[0]["loc"][:3])
             what = f"“{place}” is not as the contract has it" if place else "it is not an object"
@@ -259,7 +275,48 @@ class Summary(BaseModel):
             raise Unreadable(f"{RESULTS} cannot be used: there are at most {MAX_NOTES} notes.")
         if not all(name and 0 <= number <= MAX_COUNT for name, number in summary.counts.items()):
             raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
-        return summary.model_copy(update={"notes": [note for note in summary.notes if note]})
+        summary = summary.model_copy(update={"notes": [note for note in summary.notes if note]})
+        return summary if shown == said else summary._without_masked()
+
+    def _without_masked(self) -> Summary:
+        """This without names and addresses in which a token was masked: they lead nowhere."""
+        masked = {name for name in self.names if masking.SHORT_MASK in name}
+        whole = self.model_copy(
+            update={
+                "files": [file for file in self.files if file.name not in masked],
+                "preview": None if self.preview in masked else self.preview,
+                "viewer": None if self.viewer and masking.SHORT_MASK in self.viewer else self.viewer,
+            }
+        )
+        return whole.without_names() if masked else whole
+
+
+def _without(said: Any, token: str) -> Any:
+    """What JSON says, with the token replaced in every text of it, names of fields among them."""
+    texts = list(_texts(said))
+    shown = iter(masking.hidden_in_texts(texts, token))
+
+    def again(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {next(shown): again(inner) for inner in value.values()}
+        if isinstance(value, list):
+            return [again(inner) for inner in value]
+        return next(shown) if isinstance(value, str) else value
+
+    return again(said)
+
+
+def _texts(said: Any) -> Iterator[str]:
+    """Every text in what JSON says, in its order."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, list):
+        for inner in said:
+            yield from _texts(inner)
+    elif isinstance(said, dict):
+        for name, inner in said.items():
+            yield name
+            yield from _texts(inner)
 
 
 @dataclass(frozen=True, slots=True)

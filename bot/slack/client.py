@@ -119,8 +119,10 @@ class PooledWebClient(WebClient):
             content = answer.read()
         except BaseException as error:
             connection.close()
-            if isinstance(error, HTTPException | OSError) and not isinstance(error, TimeoutError):
-                raise URLError(error) from error  # as urllib does with most errors
+            # ValueError, OverflowError and MemoryError: lengths that no answer has.
+            broken = isinstance(error, HTTPException | OSError | ValueError | OverflowError | MemoryError)
+            if broken and not isinstance(error, TimeoutError):
+                raise URLError(str(error) or type(error).__name__) from error  # as urllib does with most errors
             raise
         self._give_back(connection, answer)
         return answer.status, answer.headers, content

@@ -156,6 +156,7 @@ class Jobs:
                 jobs.c.submitted_at,
                 sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
                 jobs.c.stalled_since.is_not(None),
+                jobs.c.cancelled_by.is_not(None),
             )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)

@@ -59,14 +59,26 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     return sound
 
 
-def _say_given_up(core: Core, say: Callable[[str], None]) -> None:
-    """How many effects were given up, the newest of them, and how they are tried again."""
+def list_given_up(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Say what was given up, and how it is tried again; changes nothing."""
+    core = build_core(settings)
+    core.database.migrate()
+    try:
+        _say_given_up(core, say, nothing="Nothing was given up.")
+    finally:
+        core.close()
+
+
+def _say_given_up(core: Core, say: Callable[[str], None], *, nothing: str = "") -> None:
+    """How many effects were given up, the newest of them, and how they are tried again; else `nothing`, if anything."""
     try:
         number, newest = core.queries.given_up(most=NEWEST)
     except NomadsError as error:
         say(f"given up: {error}")
         return
     if not number:
+        if nothing:
+            say(nothing)
         return
     say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again what can be. The newest:")
     for one in newest:

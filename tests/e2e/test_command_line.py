@@ -418,10 +418,14 @@ def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab
     wrong = lab.here("replay", "nobody")
     assert (wrong.code, wrong.out) == (2, "")
     assert "There is no job" in wrong.err
-    for arguments in ((), (job.id, "--all")):
-        with pytest.raises(SystemExit) as ended:
-            lab.here("replay", *arguments)
-        assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        lab.here("replay", job.id, "--all")
+    assert ended.value.code == 2
+
+    listed = lab.here("replay")
+    assert listed.code == 0
+    assert f"job {job.id}, card: The channel is archived" in listed.out
+    assert "nomads replay --all, or nomads replay JOB, tries again" in listed.out
 
     code, said, _ = lab.here("replay", job.id)
 
@@ -437,6 +441,7 @@ def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab
     assert "Finished" in lab.thread(job)[-1]
     assert len(lab.replies(job)) == len(set(lab.replies(job))) == len({line.split(",")[1] for line in replies})
     assert "given up" not in lab.here("doctor").out
+    assert lab.here("replay").out == "Nothing was given up.\n"
     assert lab.here("replay", "--all").out == "Nothing was given up.\n"
     assert lab.here("replay", job.id).out == f"Nothing was given up of job {job.id}.\n"
 

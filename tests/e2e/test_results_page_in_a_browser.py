@@ -51,6 +51,7 @@ def page_s_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         queries=world.queries,
         catalog=world.catalog,
         results=LocalResults(folder=folder / "results"),
+        output=world.output,
         addresses=world.addresses,
         sees=lambda person, job: True,
     )

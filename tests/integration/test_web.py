@@ -77,6 +77,7 @@ class Lab:
             queries=self.world.queries,
             catalog=self.world.catalog,
             results=self.results,
+            output=self.world.output,
             addresses=self.world.addresses,
             sees=self._sees,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import ssl
 import threading
@@ -179,3 +180,30 @@ def test_the_certificate_of_slack_is_checked() -> None:
     assert context is not None
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}",
+        b"HTTP/1.1 abc\r\n\r\n",
+    ],
+)
+def test_an_answer_of_an_impossible_length_is_a_url_error(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def say() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            said = pool.submit(say)
+            port = listener.getsockname()[1]
+            client = PooledWebClient(token="xoxb-example", base_url=f"http://127.0.0.1:{port}/api/", timeout=5)
+            with pytest.raises(URLError):
+                client.auth_test()
+            said.result()

@@ -34,8 +34,6 @@ SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
 TOLD_NOTHING = "The program told nothing of what it found."
 LEFT_NOTHING = "The program ended, but left no results."
-MAX_SUMMARY = 2**20
-"""Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
@@ -175,7 +173,8 @@ class SubmitEffects:
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
-            self._compute.cancel(job.compute_id, reason=CANCELLED)
+            with self._stalls.noticed(job):
+                self._compute.cancel(job.compute_id, reason=CANCELLED)
         with self._ledger.done(effect):
             pass
 
@@ -209,8 +208,10 @@ class CollectEffects:
         with self._stalls.noticed(job):
             if job.state is JobState.SUCCEEDED:
                 summary, trouble = self._found(job)
-            elif job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
-                tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+            else:
+                summary = self._closed(job)
+                if job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
+                    tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
             if job.exit_code is None:  # no orderly end: the token may still be in the log
                 self._output.redact(job)
         self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble)
@@ -231,7 +232,7 @@ class CollectEffects:
     def _found(self, job: Job) -> tuple[Summary, str]:
         """The announced results that are there; without any, the folder's files. And what is wrong; empty: nothing."""
         try:
-            said = Summary.read(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY))
+            said = self._output.summary(job)
         except NotFound:
             pipeline = self._catalog.get(job.request.pipeline)
             # the images of 2018 know of no such file
@@ -244,22 +245,32 @@ class CollectEffects:
 
     def _held_against_folder(self, job: Job, said: Summary) -> tuple[Summary, str]:
         try:
-            names = {file.name for file in self._results.list(job.folder)}
+            files, hidden = self._output.left(job)
         except Refused as refusal:  # who may only read is told what is announced
             log.warning("Job %s: whether its files are there is not known. %s", job.id, refusal)
             return said, TOLD_NOTHING if said.silent else ""
         if said.silent:
             left = self._files(job, besides=RESULTS)
             return left, TOLD_NOTHING if left.files else LEFT_NOTHING
-        there, missing = said.beside(names)
+        there, missing = said.beside({file.name for file in files})
+        if hidden and not there.only_named:
+            there = there.without_names()
         return there, missing if there.silent else ""
+
+    def _closed(self, job: Job) -> Summary | None:
+        """None, unless a job that did not succeed left files whose names hold the token."""
+        try:
+            return Summary(only_named=True) if self._output.left(job)[1] else None
+        except Refused:  # its folder, or its token, cannot be read
+            return None
 
     def _files(self, job: Job, *, besides: str = "") -> Summary:
         """The files of the job's folder, LINKS at most, without the one of the name `besides`."""
-        files = [file for file in self._results.list(job.folder) if file.name != besides]
-        found = [finding for file in files if (finding := _left(file))]
+        files, hidden = self._output.left(job)
+        found = [finding for file in files if file.name != besides and (finding := _left(file))]
         log.info("Job %s announces no results; it left %d files.", job.id, len(found))
-        return Summary(files=found[:LINKS])
+        summary = Summary(files=found[:LINKS])
+        return summary.without_names() if hidden else summary
 
 
 def _left(file: ResultFile) -> Finding | None:
