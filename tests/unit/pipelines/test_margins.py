@@ -132,6 +132,5 @@ def test_a_box_cut_out_of_shifted_tissue_has_nearly_the_tissues_scores() -> None
         {tuple(place): score for place, score in zip(seen.centres, seen.scores, strict=True)} for seen in (here, there)
     )
     off = [abs(ours[place] - theirs[place]) for place in ours.keys() & theirs.keys()]
-    print(len(here), len(there), len(off), sorted(off)[-5:])
     assert len(off) >= 0.75 * max(len(here), len(there)) > 10
     assert np.quantile(off, 0.9) <= 0.05
