@@ -148,9 +148,11 @@ class Search:
         pool = ThreadPoolExecutor(THREADS)
         try:
             for pair in self._pixels(read):
+                # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
+                most = 1 if pair[0].itemsize > 2 and self._grid.bins == (1, 1, 1) else THREADS
                 waiting.append(pool.submit(self._looked, *pair))
                 del pair  # large, and the next ones are read before the loop lets them go
-                if len(waiting) == THREADS:
+                while len(waiting) >= most:
                     take()
             while waiting:
                 take()

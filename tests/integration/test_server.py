@@ -98,7 +98,7 @@ def unread(door: Door, number: int) -> Iterator[list[socket.socket]]:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             connection.connect(("127.0.0.1", door.port))
             connection.settimeout(0.5)
-            with suppress(TimeoutError):  # the server has stopped to read
+            with suppress(TimeoutError, ConnectionError):  # the server has stopped to read, or has ended it already
                 connection.sendall(b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n" * 200_000)
             opened.append(connection)
         yield opened
