@@ -28,12 +28,11 @@ from numpy.typing import NDArray
 from contract.channels import choose, shared, wanted
 from contract.names import short
 from contract.units import READABLE, nanometres
+from pipelines.common.boxes import Box, Triple, said, shape
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
 
 T = TypeVar("T")
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 CONNECT = 5
 """Seconds to wait for a connection."""
@@ -117,7 +116,7 @@ class Boss:
         """Raise WrongRequest with the real bounds unless the box lies within the experiment."""
         asked = (self._request.z, self._request.y, self._request.x)
         if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-            raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
+            raise WrongRequest(f"The box {said(asked)} is not within {where}; {where} has {said(volume.bounds)}.")
 
     def channel(self, name: str) -> ChannelResource:
         """The channel of that name in the request's experiment, for intern to read.
@@ -137,24 +136,13 @@ class Boss:
                 f"The channel “{name}” has the data type {short(str(about.get('datatype')))}; {READABLE}."
             ) from None
 
-    def read(
-        self,
-        channel: ChannelResource,
-        start: int,
-        stop: int,
-        top: int = 0,
-        bottom: int | None = None,
-        *,
-        told: Callable[[int], None],
-    ) -> Array:
-        """The channel's voxels (z, y, x) in the sections `[start, stop)` and rows `[top, bottom)`, by default all rows.
+    def read(self, channel: ChannelResource, box: Box, *, told: Callable[[int], None]) -> Array:
+        """The channel's voxels (z, y, x) in a box of the experiment.
 
-        Sections and rows count from the box's corner. `told` is called after each piece with its number of voxels.
-        Raises BossFailure.
+        `told` is called after each piece with its number of voxels. Raises BossFailure.
         """
-        (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
-        corner = (z0 + start, y0 + top, x0)
-        data = np.empty((stop - start, (high if bottom is None else bottom) - top, wide), channel.datatype)
+        corner = tuple(low for low, _ in box)
+        data = np.empty(shape(box), channel.datatype)
         for z, y, x in _tiles(corner, data.shape, TILE if data.itemsize <= 2 else CUBOID):
             piece = self._patiently(lambda z=z, y=y, x=x: self._cutout(channel, z, y, x))  # type: ignore[misc]
             data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), corner, strict=True))] = piece
@@ -333,18 +321,13 @@ def pick(
     return found
 
 
-def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
+def _tiles(start: Sequence[int], shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
     """The box in pieces that end at multiples of `tile`, where BOSS's cuboids end."""
     axes = []
     for a, n, size in zip(start, shape, tile, strict=True):
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
         axes.append(list(itertools.pairwise(walls)))
     yield from itertools.product(axes[0], axes[1], axes[2])
-
-
-def _box(box: Box) -> str:
-    z, y, x = box
-    return f"x {x[0]}, {x[1]} · y {y[0]}, {y[1]} · z {z[0]}, {z[1]}"
 
 
 def _listing(names: object, limit: int = 20) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Box, grown, voxels
 from pipelines.unsupervised.chance import (
     MERGE_NM,
     TEST_NM,
@@ -43,6 +44,10 @@ THREADS = 2
 """Sections searched at a time: NumPy's loops run side by side, and each section takes some 10 bytes a pixel."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
+MOST, AS_LARGE = 2**27, 4
+"""Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
+ROOM = 100e6
+"""Bytes for two sections, beside 3 for each voxel of the box."""
 NOTHING = Chance(count=0.0, share=0.0, low=0.0, high=0.0)
 """The chance share of nothing."""
 
@@ -249,12 +254,36 @@ class Search:
         return labels, voxels[1:]
 
 
-def margin(voxel_nm: Size) -> Triple:
-    """Voxels around a box, along z, y, x, on which the scores of what lies in it depend; whole steps of the grid."""
+def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
+    """The part of a volume to search for what lies in a box, so that scores are those that the whole volume gives.
+
+    It begins where the grid of the whole volume repeats. Where it would hold more than MOST voxels and AS_LARGE boxes,
+    or its sections more than memory is promised for, it is smaller along y and x, and scores are nearly the same.
+    """
     grid = Grid.of(voxel_nm)
-    far = (MERGE_NM, reach_nm(), reach_nm())
-    z, y, x = (math.ceil(nm / size / step) * step for nm, size, step in zip(far, voxel_nm, grid.step, strict=True))
+    deep, down, right = (nm / size for nm, size in zip((MERGE_NM, reach_nm(), reach_nm()), voxel_nm, strict=True))
+    for share in np.linspace(1, 0, 41):
+        z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
+        part = _aligned(grown(box, (z, y, x), bounds), bounds, grid)
+        room = ROOM + 3 * voxels(box)
+        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and _held(part, grid) <= room:
+            return part
+    return box
+
+
+def _aligned(part: Box, bounds: Box, grid: Grid) -> Box:
+    """The part, begun so much earlier that the grid of the whole volume repeats there."""
+    z, y, x = (
+        (low - (low - first) % step, high)
+        for (low, high), (first, _), step in zip(part, bounds, grid.step, strict=True)
+    )
     return z, y, x
+
+
+def _held(part: Box, grid: Grid) -> float:
+    """Bytes of two sections of pixels, about, with the voxels that the next one is made of."""
+    plane = voxels(part) / (part[0][1] - part[0][0])
+    return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
 
 
 def _frames(along: Sequence[Warp]) -> NDArray[np.float64]:
