@@ -43,8 +43,8 @@ class Bounded(H11Protocol):
     """One connection. It is closed where a request takes too long to arrive, or nobody reads its answer.
 
     Where there are as many connections as there may be, a new one takes the place of another: of one whose answer is
-    not read or that sends request upon request without waiting, else of one that waits for its request, else of one whose
-    answer is being read; of these, the oldest.
+    not read or that sends request upon request without waiting, else of one that waits for its request, else of one
+    whose answer is being read; of these, the oldest.
     Where there is none of them, the new one is closed.
     """
 
