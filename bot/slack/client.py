@@ -49,10 +49,12 @@ class PooledWebClient(WebClient):
         self._path = urlsplit(base_url).path
         self._idle: deque[tuple[HTTPConnection, float]] = deque()  # the most recently used last
         self._lock = threading.Lock()
+        self._ended = False
 
     def close(self) -> None:
-        """Close the idle connections. A connection in use closes when Slack ends it, or after IDLE_SECONDS."""
+        """Close the idle connections, and each that is in use as soon as its call is answered."""
         with self._lock:
+            self._ended = True
             idle = [connection for connection, _ in self._idle]
             self._idle.clear()
         for connection in idle:
@@ -151,6 +153,9 @@ class PooledWebClient(WebClient):
             return
         now = time.monotonic()
         with self._lock:
+            if self._ended:
+                connection.close()
+                return
             self._idle.append((connection, now))
             while now - self._idle[0][1] > IDLE_SECONDS:
                 self._idle.popleft()[0].close()
