@@ -30,14 +30,9 @@ Array = NDArray[Any]
 DOCS = Path(__file__).parents[1] / "docs"
 SECTION, TOP, LEFT, SIDE = 3, 700, 100, 192
 """The part of the array tomography that is shown."""
-CONSTANTS = {
-    "PUNCTUM_NM": "punctum",
-    "SURROUND_NM": "surround",
-    "LOCAL_NM": "local",
-    "CLEFT_NM": "cleft",
-    "PATCH_NM": "patch",
-}
+CONSTANTS = ("PUNCTUM_NM", "SURROUND_NM", "LOCAL_NM", "CLEFT_NM", "PATCH_NM")
 CHANGES = (0.8, 1.25)
+"""Factors by which each of the constants is changed, one at a time."""
 WIDE, HIGH, TICKS = 300, 260, (10, 100, 1000, 10000)
 """Of one diagram: its sides, and the numbers at its lines."""
 COLOURS = ("#b3006b", "#00705a", "#666666", "#b07000")
