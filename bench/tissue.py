@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from pipelines.common.preview import draw
 from pipelines.unsupervised import paired
-from pipelines.unsupervised.detector import _unsigned
+from pipelines.unsupervised.detector import unsigned
 from tests.support import tissue
 from tests.support.tissue import CHANNELS, EXCESS, MARKED, PLAIN, SHARE, WAYS, Name, found, judged
 
@@ -115,7 +115,7 @@ def _measured() -> Iterator[str]:
         assert seen.chance
         yield f"{len(seen) * (1 - seen.chance.share):,.0f}"
     psd, synapsin, marks = tissue.marked()
-    seen = found(_unsigned(psd), _unsigned(synapsin), threshold=0.3, chance=False)
+    seen = found(unsigned(psd), unsigned(synapsin), threshold=0.3, chance=False)
 
     def f1(threshold: float) -> float:
         return tissue.f1(seen.centres[seen.scores >= threshold, 1:], marks)
@@ -153,7 +153,7 @@ def of_tissue() -> bytes:
 def of_marked() -> bytes:
     """A PNG: the marked crop with the person's marks, and with what is found."""
     psd, synapsin, marks = tissue.marked()
-    seen = found(_unsigned(psd), _unsigned(synapsin))
+    seen = found(unsigned(psd), unsigned(synapsin))
     return _side_by_side(psd[0] * 255, synapsin[0] * 255, [np.insert(marks, 0, 0, axis=1), seen.centres])
 
 

@@ -118,10 +118,11 @@ class Judged:
         if not len(self.curve):
             return np.ones(len(scores))
         places = np.searchsorted(-self.curve[:, 0], -np.asarray(scores, np.float64), "left")
-        return _rates(self.curve)[np.minimum(places, len(self.curve) - 1)]
+        return rates_of(self.curve)[np.minimum(places, len(self.curve) - 1)]
 
 
-def _rates(curve: Array) -> NDArray[np.float64]:
+def rates_of(curve: Array) -> NDArray[np.float64]:
+    """The false discovery rate at each threshold of a curve (m, 3): the lowest share there or at a lower threshold."""
     share = curve[:, 2] / np.maximum(curve[:, 1], 1)
     return np.asarray(np.minimum(1, np.minimum.accumulate(share[::-1])[::-1]))
 
@@ -137,7 +138,7 @@ def judge(found: Array, by_look: Sequence[Array], false_discovery: float) -> Jud
     count = np.searchsorted(-best, -best, "right")  # equal scores are found together
     chance = (len(shifted) - np.searchsorted(shifted, best, "left")) / len(by_look)
     curve = np.stack([best, count, chance], axis=1)
-    good = np.flatnonzero(_rates(curve) <= false_discovery)
+    good = np.flatnonzero(rates_of(curve) <= false_discovery)
     threshold = math.inf
     if len(good) and beyond_chance(int(count[good[-1]]), float(chance[good[-1]]), len(by_look)):
         threshold = float(best[good[-1]])

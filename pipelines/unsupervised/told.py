@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.common import report
 from pipelines.common.boxes import Box, shape
+from pipelines.unsupervised.chance import rates_of
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
@@ -121,8 +122,7 @@ def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> lis
 
 def _curve(synapses: Synapses) -> report.Section:
     curve = synapses.curve
-    share = curve[:, 2] / np.maximum(curve[:, 1], 1)
-    rates = np.minimum(1, np.minimum.accumulate(share[::-1])[::-1])
+    rates = rates_of(curve)
     found = [float(curve[rates <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
     text = (
         "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "

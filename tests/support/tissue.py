@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
 from pipelines.unsupervised.chance import judge, merged
-from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, _unsigned, scan
+from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.search import Register
 
@@ -172,7 +172,7 @@ def f1_of_marked(way: Way = DEFAULT) -> float:
     """On the marked crop: of the plain difference of Gaussians at its best threshold, of methods at their default."""
     psd, synapsin, marks = marked()
     if way != PLAIN:
-        psd, synapsin = _unsigned(psd), _unsigned(synapsin)
+        psd, synapsin = unsigned(psd), unsigned(synapsin)
     centres, scores = _seen(psd, synapsin, way, (70, 100, 100))
     if way != PLAIN:
         return f1(centres[:, 1:], marks)

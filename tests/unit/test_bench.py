@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from slack_sdk.signature import SignatureVerifier
 
@@ -132,11 +133,14 @@ def test_no_figure_is_drawn_without_the_real_data(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.tissue
-def test_the_table_has_a_goal_and_a_column_for_each_method_and_the_floor() -> None:
+def test_the_table_has_a_goal_and_a_column_for_each_method_and_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tissue.Judged(found=1234, share=0.25, excess=925, curve=np.zeros((0, 3)))
+    monkeypatch.setattr("bench.tissue.judged", lambda name, way: seen)
+    monkeypatch.setattr(tissue, "f1_of_marked", lambda way: 0.8)
     header, _, *rows = table()
 
     assert header == "| real data | goal | paired | probabilistic | nomads2018 | difference of Gaussians |"
     assert [row.split(" | ")[1] for row in rows] == ["3,500", "", "2,200", "", "600", "", "0.85"]
-    assert rows[0].startswith("| cultures_excitatory: beyond chance at a share of 0.25")
+    assert rows[0] == "| cultures_excitatory: beyond chance at a share of 0.25 | 3,500 | 925 | 925 | 925 | 925 |"
+    assert rows[1] == "| cultures_excitatory: found, chance share |  |" + " 1,234, 0.25 |" * 4
     assert {row.count("|") for row in rows} == {header.count("|")}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipelines.unsupervised import detector, nomads2018, probabilistic
-from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan
+from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
 from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
@@ -40,11 +40,6 @@ def found(psd: Array, synapsin: Array, **how: Any) -> Synapses:
         return psd[start:stop, top:bottom], synapsin[start:stop, top:bottom]
 
     return scan(read, shape, **how)
-
-
-def unsigned(channel: Array) -> Array:
-    """Floats as `detect` takes them."""
-    return detector._unsigned(channel)
 
 
 @cache

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from pipelines.common.boxes import placed, shape
-from pipelines.unsupervised.detector import METHODS, _unsigned, detect
+from pipelines.unsupervised.detector import METHODS, detect, unsigned
 from pipelines.unsupervised.search import surroundings
 from tests.support import tissue
 from tests.support.tissue import CHANNELS, EXCESS, LOOKS, Name, found, judged, marked, pictures
@@ -56,7 +56,7 @@ def test_it_finds_what_a_person_marked() -> None:
     """At its default, which for a crop of 10 micrometres is the documented threshold."""
     psd, synapsin, marks = marked()
 
-    here = found(_unsigned(psd), _unsigned(synapsin))
+    here = found(unsigned(psd), unsigned(synapsin))
 
     assert here.chance is None
     assert np.isnan(here.rates).all()
