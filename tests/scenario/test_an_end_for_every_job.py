@@ -357,8 +357,8 @@ def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
     ("error", "times", "cause"),
     [
         (Refused("The queue takes no jobs."), 1, Cause.SETUP),
-        (Unavailable("AWS is away"), 1000, Cause.UNKNOWN),
-        (RuntimeError("unforeseen"), 1000, Cause.UNKNOWN),
+        (Unavailable("AWS is away"), 100, Cause.UNKNOWN),
+        (RuntimeError("unforeseen"), 100, Cause.UNKNOWN),
     ],
 )
 def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
@@ -366,7 +366,9 @@ def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
 ) -> None:
     world.compute.fail_next(error, call="submit", times=times)
     job = world.accept()
-    world.settle(patience=30 * 86_400)
+    world.settle(patience=60)
+    world.nearly_give_up(job)
+    world.settle()
     ended = world.job(job)
     assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.worker.effects.compute import CHECKS
-from bot.application.worker.handling import FAULTS, GIVE_UP
+from bot.application.worker.handling import FAULTS
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
@@ -86,9 +86,7 @@ def test_a_card_that_stays_without_an_answer_for_days_is_told_as_one_that_was_re
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()
-    with world.store.begin() as transaction:  # as if it had failed so often that one more failure is the last one
-        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
-        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.nearly_give_up(job)
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     world.settle()
     assert told_alone(world) == [[]]
@@ -185,9 +183,7 @@ def test_a_replay_looks_first_for_what_may_have_happened_after_all(world: World)
     world.chat.fail_after(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()
-    with world.store.begin() as transaction:
-        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
-        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.nearly_give_up(job)
     world.chat.fail_next(Unavailable("no answer"), call="find")
     world.settle()
     assert "card" in given_up(world)
