@@ -21,8 +21,8 @@ from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Summary
 from bot.domain.work import CANCELLED, Cause, Observation, Progress
 from contract.program import REFUSED, read_progress
 

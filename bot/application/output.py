@@ -14,7 +14,8 @@ from bot.domain import words
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
-from bot.domain.results import Link, ResultFile, Summary
+from bot.domain.results import Link, ResultFile
+from bot.domain.summary import Summary
 from bot.domain.work import LogLine
 from contract import masking
 from contract.program import RESULTS

@@ -17,8 +17,8 @@ from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Summary
 from bot.domain.work import Cause, Progress
 
 UNREAD = "Ended without results that can be read"

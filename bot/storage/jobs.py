@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 from bot.domain.errors import UnknownJob
 from bot.domain.job import Job, Watched
 from bot.domain.request import JobRequest
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, WATCHED, JobState
+from bot.domain.summary import Summary
 from bot.storage.dialect import insert
 from bot.storage.tables import Utc, jobs
 

@@ -15,8 +15,9 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import NAMED, Link, Summary, Unreadable
+from bot.domain.results import Link
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import NAMED, Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause
 from bot.slack import cards
 from bot.storage.engine import Database

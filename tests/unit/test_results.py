@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bot.domain import words
-from bot.domain.results import Summary, Unreadable
+from bot.domain.summary import Summary, Unreadable
 
 
 @pytest.mark.parametrize("density", ["1" + "0" * 400, "1e999", "-1", "true", '"x"'])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from bot.domain.results import Summary
+from bot.domain.summary import Summary
 from pipelines.classifier import model
 from pipelines.classifier.driver import OPTIONS, program
 from pipelines.classifier.outputs import captioned

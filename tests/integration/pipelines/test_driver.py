@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.domain.results import Summary
+from bot.domain.summary import Summary
 from contract.program import REFUSED
 from pipelines.common import channels
 from pipelines.common.program import run

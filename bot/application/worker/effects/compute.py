@@ -19,8 +19,9 @@ from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Finding, ResultFile, Summary, Unreadable
+from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Finding, Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause, Work
 from contract.program import RESULTS
 
