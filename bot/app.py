@@ -46,11 +46,11 @@ from bot.storage.keys import derived, load_key
 from bot.storage.vault import Vault
 
 if TYPE_CHECKING:
-    from slack_bolt import App
     from starlette.applications import Starlette
 
     from bot.boss.volumes import BossVolumes
     from bot.slack.client import PooledWebClient
+    from bot.slack.requests import Requests
     from handlers.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Nomads:
     """The application with Slack in front."""
 
     core: Core
-    app: App
+    slack: Requests
     web: Starlette
     socket_mode: bool
     clients: Sequence[PooledWebClient]
@@ -320,6 +320,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
 
     from bot.slack.chat import SlackChat
     from bot.slack.connection import SharedClient
+    from bot.slack.requests import Requests
     from bot.slack.workspace import SlackWorkspace
     from bot.web.site import web
     from handlers import register
@@ -339,8 +340,8 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         token_verification_enabled=False,  # no call to Slack before the first request
         ignoring_self_events_enabled=False,  # of events, the app hears of its opened home tab alone
         attaching_function_token_enabled=False,  # the app has no functions of workflows
+        raise_error_for_unhandled_request=True,  # handlers.errors answers: Bolt would log lines of code to write
     )
-
     app.middleware(SharedClient(client))
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     logs = register(
@@ -358,12 +359,12 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    secret = settings.slack_signing_secret
+    secret, requests = settings.slack_signing_secret, Requests(app)
     return Nomads(
         core=core,
-        app=app,
+        slack=requests,
         web=web(
-            app=None if socket_mode else app,
+            slack=None if socket_mode else requests,
             shared=core.visits,
             health=core.readiness.now,
             signing_secret=secret,

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with Door() as door, door.leads_to(web(app=None, shared=None, health=Health)):
+    with Door() as door, door.leads_to(web(slack=None, shared=None, health=Health)):
         yield door
 
 

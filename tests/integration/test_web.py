@@ -143,7 +143,7 @@ def serving(site: Starlette) -> Iterator[Client]:
 
 @pytest.fixture
 def client(lab: Lab) -> Iterator[Client]:
-    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
+    with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
         yield client
 
 
@@ -423,7 +423,7 @@ class _Elsewhere(LocalResults):
 
 def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_bot_s(lab: Lab, tmp_path: Path) -> None:
     lab.results = _Elsewhere(folder=tmp_path / "results")
-    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
+    with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
         page = client.get(lab.path())
         report = client.get(lab.path("report.html"))
         preview = client.get(lab.path("preview.png"))
@@ -479,7 +479,7 @@ def test_a_link_of_the_one_kind_is_none_of_the_other(client: Client, lab: Lab) -
 
 
 def test_a_process_whose_database_is_away_is_not_ready() -> None:
-    with serving(web(app=None, shared=None, health=lambda: Health("The database does not answer."))) as client:
+    with serving(web(slack=None, shared=None, health=lambda: Health("The database does not answer."))) as client:
         answer = client.get("/ready")
         assert (answer.status, answer.text) == (503, "The database does not answer.\n")
         assert client.get("/health").status == 200
