@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -13,7 +14,7 @@ from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import GIVE_UP, UNFORESEEN, Handler, Handlers, attempt
+from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
@@ -138,7 +139,11 @@ class SubmitEffects:
     def handlers(self) -> Handlers:
         """The handlers of SUBMIT and CANCEL."""
         return {
-            Kind.SUBMIT: Handler(perform=self._submit, give_up=self._give_up),
+            Kind.SUBMIT: Handler(
+                perform=self._submit,
+                give_up=partial(self._give_up, cause=Cause.UNKNOWN),
+                refused=partial(self._give_up, cause=Cause.SETUP),
+            ),
             Kind.CANCEL: Handler(perform=self._cancel, give_up=self._lifecycle.not_cancelled),
         }
 
@@ -160,11 +165,10 @@ class SubmitEffects:
             return
         self._lifecycle.submitted(effect, compute_id, token_ref=reference)
 
-    def _give_up(self, effect: Effect, error: str) -> None:
+    def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
         if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
             attempt(self._abandon, effect)
-        refused = effect.attempts < GIVE_UP and not error.startswith(UNFORESEEN.partition("(")[0])
-        self._lifecycle.refuse(effect, error, cause=Cause.SETUP if refused else Cause.UNKNOWN)
+        self._lifecycle.refuse(effect, error, cause=cause)
 
     def _abandon(self, effect: Effect) -> None:
         with self._ledger.database.read() as transaction:
