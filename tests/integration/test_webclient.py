@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.server.requests.append(body)
         mood = self.server.mood
-        if mood == "silent":
+        if mood in ("silent", "slow"):
             self.server.released.wait(30)
         if mood in ("silent", "lossy"):
             self.close_connection = True
@@ -128,6 +128,19 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(
     client.api_call("api.test")
     client.api_call("api.test")
     assert server.connections == 2
+
+
+def test_a_call_that_is_answered_after_the_client_was_closed_leaves_no_connection_behind(server: Server) -> None:
+    server.mood = "slow"
+    address = f"http://127.0.0.1:{server.server_address[1]}/api/"
+    client = PooledWebClient(token="demo-token", base_url=address, timeout=30)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.api_call, "api.test")
+        until(lambda: len(server.requests) == 1)
+        client.close()
+        server.released.set()
+        assert answer.result()["ok"]
+    until(lambda: server.ended == 1)
 
 
 def test_a_call_whose_answer_was_lost_is_not_repeated(server: Server, client: PooledWebClient) -> None:
