@@ -25,13 +25,12 @@ def provision(settings: Settings) -> None:
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     """Test each part once, starting nothing, and say what is wrong. Returns whether everything is right.
 
-    What may not be looked at is said, and counts as right.
+    What may not be looked at is said, and counts as right. What a start warns of comes after the parts, as a note.
     """
     from bot.aws.ses import SesMailer
     from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)
-    core.announce()
     core.database.migrate()
     checks: dict[str, Callable[[], object]] = {
         "database": lambda: _open_effects(core),
@@ -54,6 +53,8 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         except NomadsError as error:
             sound = False
             say(f"{name}: {error}")
+    if core.backend.announcement:
+        say(f"note: {core.backend.announcement}")
     _say_given_up(core, say)
     core.close()
     return sound

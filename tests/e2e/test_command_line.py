@@ -71,6 +71,17 @@ def folder_of(url: str) -> Path:
 # What it says of itself
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "１", "1000001", "99999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("command", [("jobs", "--limit"), ("logs", "7k2m9x4q", "--lines")])
+def test_a_number_that_no_list_has_is_a_sentence(
+    command: tuple[str, ...], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, number])
+    assert ended.value.code == 2
+    assert f"argument {command[-1]}: it has to be a number from 1 to 1,000,000" in capsys.readouterr().err
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
@@ -397,9 +408,9 @@ def test_doctor_finds_a_sound_house_sound(
 ) -> None:
     env = house.environment(tmp_path / "data")
     assert here(monkeypatch, tmp_path, "doctor", **env) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        *("database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"),
-    ]
+    *parts, note = capsys.readouterr().out.splitlines()
+    assert parts == ["database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"]
+    assert note.startswith("note: Programs run on this machine")
     assert not house.mail.messages
 
 
@@ -460,7 +471,7 @@ def test_doctor_names_every_part_that_is_not_sound(
     )
     assert here(monkeypatch, tmp_path, "doctor", **env) == 1
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail"]
+    assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail", "note"]
     assert said["pipelines"] == "There is no pipeline."
     assert said["slack"] == "Slack did not take SLACK_BOT_TOKEN (invalid_auth)."
     assert said["mail"].startswith("The mail server does not answer")
