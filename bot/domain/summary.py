@@ -21,7 +21,21 @@ MOST_MISSING = 5
 MAX_MISSING_NAME = 60
 """Characters that are told of each such name."""
 NOT_THERE = "The program announced files that it did not leave:"
-NAMED = "Files whose names hold the BOSS token are not shown."
+NAMED = "Files whose names hold the BOSS token, or may hold it, are not shown."
+UNMASKED = (
+    "The BOSS token was erased before this could be read, so texts of the program are not shown, as they may hold it."
+)
+KNOWN_FILES = {
+    "synapses.csv": "One line for each synapse: centre in voxels and nm, volume, score, class.",
+    "predictions.npz": "Where the synapses are, voxel by voxel, for numpy: 255 in a synapse, else 0.",
+    "segmentation.npz": "Which synapse each voxel belongs to, for numpy: 0 is none.",
+    "report.html": "Density, sizes, scores and brightness on one page that opens anywhere.",
+    "preview.png": "The box from above, with a circle round each synapse.",
+    RESULTS: "Counts, parameters and versions, for programs.",
+}
+"""What the files are that our pipelines write, in a sentence each. Their names are no program's own text."""
+KNOWN_COUNTS = ("synapses", "voxels in synapses")
+"""What our pipelines count."""
 
 
 class Unreadable(NomadsError):
@@ -194,11 +208,17 @@ class Summary(BaseModel):
         return self.model_copy(update={"only_named": True, "notes": [*self.notes, NAMED]})
 
     @classmethod
-    def read(cls, content: bytes, *, token: str = "") -> Summary:
+    def read(cls, content: bytes, *, token: str | None = "") -> Summary:
         """The checked part of a results.json, whatever a program has written there, without the token.
 
-        A file or an address with the token in it is left out; a file's is noted. Raises Unreadable.
+        A file or an address with the token in it is left out; a file's is noted. Where the token is not known (None),
+        no text of the program's is believed to be without it: see `_known`. Raises Unreadable.
         """
+        if token is None:
+            try:
+                return cls.read(content)._known()
+            except Unreadable:
+                raise Unreadable(f"{RESULTS} cannot be used.") from None  # what is wrong may be told in its own texts
         try:
             said = json.loads(content)
             shown = _without(said, token)
@@ -218,6 +238,20 @@ class Summary(BaseModel):
             raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
         summary = summary.model_copy(update={"notes": [note for note in summary.notes if note]})
         return summary if shown == said else summary._without_masked()
+
+    def _known(self) -> Summary:
+        """This without any text that a program chose: numbers, and files, counts and a preview of known names."""
+        return Summary().model_copy(
+            update={
+                "counts": {name: self.counts[name] for name in KNOWN_COUNTS if name in self.counts},
+                "files": [Finding(name=file.name) for file in self.files if file.name in KNOWN_FILES],
+                "preview": self.preview if self.preview in KNOWN_FILES else None,
+                "notes": [UNMASKED],
+                "only_named": True,
+                "density_per_um3": self.density_per_um3,
+                "chance": self.chance,
+            }
+        )
 
     def _without_masked(self) -> Summary:
         """This without names and addresses in which a token was masked: they lead nowhere."""

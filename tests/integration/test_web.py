@@ -206,7 +206,21 @@ def test_a_file_name_that_is_not_utf_8_breaks_no_page(client: Client, lab: Lab, 
     assert page.status == 200
     assert "Its name cannot stand in an address" in page.text
     assert 'href="./synapses.csv"' in page.text
-    assert zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content)).testzip() is None
+    archive = zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content))
+    assert archive.testzip() is None
+    told = archive.read(f"nomads-{lab.job.id}/not-in-this-zip.txt").decode()
+    assert told.splitlines()[1:] == [os.fsdecode(name).encode("unicode_escape").decode()]
+    assert f"nomads-{lab.job.id}/synapses.csv" in archive.namelist()
+
+
+def test_a_zip_of_every_file_names_none_that_is_absent_and_takes_no_file_s_name(client: Client, lab: Lab) -> None:
+    def names() -> list[str]:
+        return zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content)).namelist()
+
+    (lab.home / "not-in-this-zip.txt").write_text("a program's own")
+    assert [name for name in names() if "not-in" in name] == [f"nomads-{lab.job.id}/not-in-this-zip.txt"]
+    (lab.home / "line\nbreak").write_text("x")
+    assert f"nomads-{lab.job.id}/_not-in-this-zip.txt" in names()
 
 
 # Whose a link is

@@ -217,9 +217,9 @@ class CollectEffects:
                 summary = self._closed(job)
                 if job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
                     tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-            if job.exit_code is None:  # no orderly end: the token may still be in the log
-                self._output.redact(job)
-        self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble)
+            # Without an orderly end, the token may still be in the log.
+            masked = job.exit_code is not None or self._output.redact(job)
+        self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble, masked=masked)
 
     def _give_up(self, effect: Effect, error: str) -> None:
         with self._ledger.database.read() as transaction:
@@ -227,12 +227,12 @@ class CollectEffects:
         masked = job.exit_code is not None
         if not masked:
             try:
-                self._output.redact(job)
-                masked = True
+                masked = self._output.redact(job)
             except Exception as fault:
                 log.error("Job %s: its log stays hidden, with the token in it: %s", job.id, words.where(fault))
         trouble = f"{UNREAD} {error}" if job.state is JobState.SUCCEEDED else ""
-        self._lifecycle.conclude(effect, summary=None, log_tail=(), trouble=trouble, note=error, masked=masked)
+        unread = Summary(only_named=True)  # nobody has looked whether a file's name holds the token
+        self._lifecycle.conclude(effect, summary=unread, log_tail=(), trouble=trouble, note=error, masked=masked)
 
     def _found(self, job: Job) -> tuple[Summary, str]:
         """The announced results that are there; without any, the folder's files. And what is wrong; empty: nothing."""
@@ -263,11 +263,11 @@ class CollectEffects:
         return there, missing if there.silent else ""
 
     def _closed(self, job: Job) -> Summary | None:
-        """None, unless a job that did not succeed left files whose names hold the token."""
+        """None, unless a job that did not succeed left files whose names hold the token, or may hold it."""
         try:
             return Summary(only_named=True) if self._output.left(job)[1] else None
-        except Refused:  # its folder, or its token, cannot be read
-            return None
+        except Refused:  # its folder cannot be read
+            return Summary(only_named=True)
 
     def _files(self, job: Job, *, besides: str = "") -> Summary:
         """The files of the job's folder, LINKS at most, without the one of the name `besides`."""
