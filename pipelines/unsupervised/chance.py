@@ -27,7 +27,7 @@ SURE = 5.0
 """Standard errors by which what is found must exceed chance; otherwise nothing is found."""
 MOST, LEAST = 8, 2
 """Shifted looks: so many in small volumes, and so few in large ones, where each of them sees enough."""
-ENOUGH = 40e6
+ENOUGH = 15e6
 """Pixels that all looks see together, about."""
 _NORMAL = 1.96
 """Standard deviations on either side that hold 95 %."""
@@ -84,7 +84,8 @@ def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[
     rank = np.empty(count, np.intp)
     rank[order] = np.arange(count)
     pairs = (
-        cKDTree(places_nm[order], balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")
+        # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
+        rank[cKDTree(places_nm, balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")]
         if count
         else np.zeros((0, 2), np.intp)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +104,8 @@ class Search:
         across = [section.across for section in sections]
         frames = _frames(along or [NOWHERE] * (self._depth - 1))
         all_looks = [self._together([section.looks[n] for section in sections]) for n in range(len(self._looks))]
-        kept, to = zip(*(self._merged(look, frames) for look in all_looks), strict=True)
+        with ThreadPoolExecutor(THREADS) as pool:
+            kept, to = zip(*pool.map(lambda look: self._merged(look, frames), all_looks), strict=True)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
@@ -225,33 +227,59 @@ class Search:
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Labels of what is inside, and how many voxels each has there.
 
-        `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
+        `chosen` are the objects, by their best sections; the sections that count to them are parts of them. Where
+        objects meet, the one that is better there has the voxel; each has its own centre.
         """
-        start, stop = (np.array(corner) for corner in self._inside)
-        labels = np.zeros(stop - start, np.uint32)
+        labels = np.zeros(np.subtract(self._inside[1], self._inside[0]), np.uint32)
         number = np.zeros(len(look.scores), np.uint32)
         number[chosen] = np.arange(1, len(chosen) + 1)
-        number = number[to]
-        parts = np.flatnonzero((number > 0) & (look.scores >= threshold))
-        parts = parts[np.argsort(look.scores[parts], kind="stable")]  # where objects meet, the better one has the voxel
-        bins = np.array(self._grid.bins)
+        middle, number = number > 0, number[to]
+        part = (number > 0) & (look.scores >= threshold)
+        sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def paint(places: Array, values: Array) -> None:
-            for step in np.ndindex(*self._grid.bins):
-                at = places * bins + step - start
-                good = np.all((at >= 0) & (at < labels.shape), axis=1)
-                labels[tuple(at[good].T)] = values[good]
+        def paint(first: int) -> NDArray[np.int64]:
+            voxels = np.zeros(len(chosen) + 1, np.int64)
+            for low, high in itertools.islice(itertools.pairwise(sections), first, None, THREADS):
+                parts = low + np.flatnonzero(part[low:high])
+                places, which = self._regions(look.places[parts], regions[parts])
+                middles = low + np.flatnonzero(middle[low:high])
+                places = np.concatenate([places, look.places[middles]])
+                numbers = number[np.concatenate([parts[which], middles])]
+                scores = np.append(look.scores[parts[which]], np.full(len(middles), np.inf))
+                for step in np.ndindex(*self._grid.bins):
+                    at = places * self._grid.bins + step - self._inside[0]
+                    voxels += np.bincount(_set(labels, at, numbers, scores), minlength=len(voxels))
+            return voxels
 
-        for bit, offset in enumerate(self._grid.offsets(REGION_NM)):
-            some = parts[(regions[parts] >> np.uint64(bit)) & np.uint64(1) > 0]
-            places = look.places[some] + np.array([0, *offset])
-            good = np.all((places[:, 1:] >= 0) & (places[:, 1:] < self._plane), axis=1)
-            paint(places[good], number[some][good])
-        paint(look.places[chosen], number[chosen])
-        voxels = np.zeros(len(chosen) + 1, np.int64)
-        for section in labels:
-            voxels += np.bincount(section[section != 0], minlength=len(voxels))
-        return labels, voxels[1:]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return labels, sum(pool.map(paint, range(THREADS)), np.zeros(len(chosen) + 1, np.int64))[1:]
+
+    def _regions(self, places: Array, regions: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The pixels of all regions, (m, 3), and which of the places (n, 3) each belongs to."""
+        offsets = self._grid.offsets(REGION_NM)
+        which, bit = np.nonzero(regions[:, None] >> np.arange(len(offsets), dtype=np.uint64) & np.uint64(1))
+        pixels = places[which].astype(np.intp)
+        pixels[:, 1:] += offsets[bit]
+        return pixels, which
+
+
+def _set(labels: NDArray[np.uint32], at: Array, values: Array, scores: Array) -> NDArray[np.uint32]:
+    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
+
+    Returns the values that were set.
+    """
+    inside = np.all((at >= 0) & (at < labels.shape), axis=1)
+    flat, values, scores = labels.reshape(-1), values[inside], scores[inside]
+    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
+    turns = np.arange(len(where), dtype=np.uint32)
+    flat[where] = turns  # the last one stays; the order is that of memory, which is fast
+    flat[where[flat[where] != turns]] = len(turns)
+    several = np.flatnonzero(flat[where] == len(turns))
+    several = several[np.argsort(scores[several], kind="stable")]
+    flat[where[several]] = several
+    stays = flat[where] == turns
+    flat[where[stays]] = values[stays]
+    return np.asarray(values[stays])
 
 
 def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
