@@ -93,7 +93,8 @@ def _through(folder: Path, address: str) -> None:
         roots=Roots.parse([folder.as_uri()]),
     )
     store = Store(request, place)
-    channel = Channel(store, store.channel("PSD95"), start=request.start, shape=request.shape, told=lambda _: None)
+    box = (z, y, x)
+    channel = Channel(store, store.channel("PSD95", box), box=box, told=lambda _: None)
     channel.fetch()
     channel.close()
 

@@ -49,10 +49,10 @@ from bot.storage.vault import Vault
 from volumes.roots import Roots
 
 if TYPE_CHECKING:
-    from slack_bolt import App
     from starlette.applications import Starlette
 
     from bot.slack.client import PooledWebClient
+    from bot.slack.requests import Requests
     from bot.volumes.addressed import AddressedVolumes
     from handlers.logs import Logs
 
@@ -111,7 +111,7 @@ class Nomads:
     """The application with Slack in front."""
 
     core: Core
-    app: App
+    slack: Requests
     web: Starlette
     socket_mode: bool
     clients: Sequence[PooledWebClient]
@@ -279,6 +279,7 @@ def build_core(
             queries=queries,
             catalog=catalog,
             results=backend.results,
+            output=output,
             addresses=addresses,
             sees=lambda person, job: access.judged(person, [job])[0],
         ),
@@ -328,6 +329,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
 
     from bot.slack.chat import SlackChat
     from bot.slack.connection import SharedClient
+    from bot.slack.requests import Requests
     from bot.slack.workspace import SlackWorkspace
     from bot.web.site import web
     from handlers import register
@@ -347,8 +349,8 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         token_verification_enabled=False,  # no call to Slack before the first request
         ignoring_self_events_enabled=False,  # of events, the app hears of its opened home tab alone
         attaching_function_token_enabled=False,  # the app has no functions of workflows
+        raise_error_for_unhandled_request=True,  # handlers.errors answers: Bolt would log lines of code to write
     )
-
     app.middleware(SharedClient(client))
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     logs = register(
@@ -366,12 +368,12 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    secret = settings.slack_signing_secret
+    secret, requests = settings.slack_signing_secret, Requests(app)
     return Nomads(
         core=core,
-        app=app,
+        slack=requests,
         web=web(
-            app=None if socket_mode else app,
+            slack=None if socket_mode else requests,
             shared=core.visits,
             health=core.readiness.now,
             signing_secret=secret,

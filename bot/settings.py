@@ -21,6 +21,8 @@ from volumes.errors import WrongVolume
 from volumes.roots import BOSSDB, Roots
 
 ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
+"""The file that settings are read from, in the folder in which the bot is started."""
 GB = 10**9
 PB = 10**15
 HOUR = 3600
@@ -51,9 +53,23 @@ def _is(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _secret(pattern: str) -> AfterValidator:
+    """A secret in which the pattern is found; the description says what it has to be."""
+
+    def checked(secret: SecretStr | None) -> SecretStr | None:
+        if secret and not re.search(pattern, secret.get_secret_value()):
+            raise PydanticCustomError("secret", "wrong")
+        return secret
+
+    return AfterValidator(checked)
+
+
 Json = BeforeValidator(_from_json)
 """A setting that is written as JSON. pydantic-settings would read it too, but stop at the first that is wrong."""
 WebAddress = Annotated[str, _is(urls.web), Field(description=urls.WEB)]
+OfSlack = Annotated[
+    SecretStr | None, _secret(r"\A[!-~]+\Z"), Field(description="what Slack's page shows, without blanks and line ends")
+]
 BaseAddress = Annotated[str, _is(urls.base), Field(description=urls.BASE)]
 
 
@@ -62,18 +78,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="NOMADS_",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         enable_decoding=False,
     )
 
-    slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
-    slack_signing_secret: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = (
-        None
-    )
-    slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
+    slack_bot_token: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
+    slack_signing_secret: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = None
+    slack_app_token: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
     """Set: Socket Mode. Unset: HTTP."""
     slack_api_url: Annotated[BaseAddress, Field(validation_alias=AliasChoices("SLACK_API_URL"))] = (
         "https://slack.com/api/"
@@ -93,7 +107,9 @@ class Settings(BaseSettings):
     """Where this machine stores its data: database, key, runs, results."""
     database_url: str = ""
     """SQLAlchemy's URL; empty: SQLite in the data folder."""
-    secret_key: Annotated[SecretStr | None, Field(min_length=16, description="16 random characters or more")] = None
+    secret_key: Annotated[
+        SecretStr | None, _secret(r"\S.{14,}\S"), Field(description="16 random characters or more")
+    ] = None
     """Encrypts tokens in the database; unset: a key file in the data folder, made at the first start."""
     pipelines: Path = ROOT / "pipelines"
     images: Annotated[

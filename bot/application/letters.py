@@ -97,6 +97,10 @@ def _mail(
     message_id: str,
     stranger: Stranger | None,
 ) -> Mail:
+    here = [link for link in links if stranger and link[1].startswith("file:")]  # a place on the bot's own machine
+    if stranger and here:
+        links = [link for link in links if link not in here]
+        lines = [*lines, f"The results are kept on the machine that runs NOMADS: ask {stranger.asked_by} for them."]
     text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
     why = how = stop = ""
     if stranger:

@@ -263,7 +263,7 @@ def state(job: Job) -> str:
     if job.state is JobState.CANCELLED and job.cancelled_by:
         return f"{_STATES[job.state]} by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
     if job.unread:
-        return f"{_UNREAD}\n{words.mrkdwn(job.reason)}"
+        return f"{_UNREAD}\n{words.unmarked(job.reason)}"
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
     if not job.ended and job.stalled_told:
@@ -338,7 +338,7 @@ def spoken(story: Story, steps: Sequence[Step]) -> str:
 
 def step_text(step: Step | Transition, job: Job) -> str:
     """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
-    text = words.mrkdwn(step.text)
+    text = (words.unmarked if step.state is JobState.FAILED else words.mrkdwn)(step.text)
     if step.state is JobState.CANCELLED and job.cancelled_by:
         by = f"by {words.mrkdwn(job.cancelled_by)}"
         text = text.replace(by, f"by {who(job.cancelled_by)}", 1)

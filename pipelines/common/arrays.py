@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from contract.names import short
 from contract.units import READABLE, VOXEL_BYTES
-from pipelines.common.program import BossFailure, BossRefusal, Request, WrongRequest
+from pipelines.common.boxes import Box
+from pipelines.common.program import BossFailure, BossRefusal, WrongRequest
 from volumes.described import Channel
 from volumes.documents import Fetched
 from volumes.errors import VolumeError, VolumeRefused, WrongVolume
@@ -29,21 +30,10 @@ def opened(channel: Channel, documents: Fetched, *, pauses: tuple[float, ...]) -
         return Array(channel, documents=documents, pauses=pauses)
 
 
-def read(
-    request: Request,
-    channel: Array,
-    start: int,
-    stop: int,
-    top: int = 0,
-    bottom: int | None = None,
-    *,
-    told: Callable[[int], None],
-) -> NDArray[Any]:
-    """The channel's voxels in sections and rows of the request's box, as Boss.read. Raises as `failures`."""
-    (z, y, x), (_, high, wide) = request.start, request.shape
-    rows = y + top, y + (high if bottom is None else bottom)
+def read(channel: Array, box: Box, *, told: Callable[[int], None]) -> NDArray[Any]:
+    """The channel's voxels in a box of the volume, as Boss.read. Raises as `failures`."""
     with failures():
-        found = channel.read(((z + start, z + stop), rows, (x, x + wide)))
+        found = channel.read(box)
     told(found.size)
     return found
 

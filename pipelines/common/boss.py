@@ -29,6 +29,7 @@ from contract.channels import choose, shared, wanted
 from contract.names import short
 from contract.units import READABLE, VOXEL_BYTES, nanometres
 from pipelines.common import arrays
+from pipelines.common.boxes import Box, Triple, said, shape
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
 from volumes.address import Address, Location
 from volumes.describe import describe
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 CONNECT = 5
 """Seconds to wait for a connection."""
@@ -127,8 +126,8 @@ class Boss:
         """Raise WrongRequest with the real bounds unless the box lies within the experiment."""
         check_box(self._request, volume, where=where)
 
-    def channel(self, name: str) -> ChannelResource | StoredArray:
-        """The channel of that name in the request's experiment, for `read`.
+    def channel(self, name: str, box: Box) -> ChannelResource | StoredArray:
+        """The channel of that name in the request's experiment, to `read` the box, or parts of it.
 
         A channel of BossDB's bulk data is read where it lies, if its bucket is among the request's roots and shows it;
         all others are read by intern. Raises WrongRequest where its data type cannot be read, and BossFailure where
@@ -138,7 +137,7 @@ class Boss:
         about = self._get(ChannelResource(name, request.collection, request.experiment))
         if about is None:
             raise BossFailure(f"BOSS lists the channel “{name}” but does not find it.")
-        if bulk := self._bulk(name, about):
+        if bulk := self._bulk(name, about, box):
             return bulk
         try:
             return ChannelResource(
@@ -149,12 +148,11 @@ class Boss:
                 f"The channel “{name}” has the data type {short(str(about.get('datatype')))}; {READABLE}."
             ) from None
 
-    def _bulk(self, name: str, about: Mapping[str, Any]) -> StoredArray | None:
-        """The channel in the bucket that BOSS names; None where BOSS has to be asked for its voxels."""
+    def _bulk(self, name: str, about: Mapping[str, Any], box: Box) -> StoredArray | None:
+        """The channel in the bucket that BOSS names; None where BOSS has to be asked for the box's voxels."""
         if about.get("storage_type") != "cloudvol":
             return None
-        request = self._request
-        documents = Fetched(request.roots, time.monotonic() + DESCRIBE)
+        documents = Fetched(self._request.roots, time.monotonic() + DESCRIBE)
         try:
             place = Location.parse(f"s3://{about.get('bucket')}/{about.get('cv_path')}")
             found = describe(Address(format="precomputed", location=place), documents)
@@ -162,32 +160,21 @@ class Boss:
             return None
         except VolumeError as error:
             raise BossFailure(str(error)) from None
-        channel, box = found.channels[0], (request.z, request.y, request.x)
+        channel = found.channels[0]
         inside = all(low <= a and b <= high for (a, b), (low, high) in zip(box, found.bounds, strict=True))
         if not inside or channel.datatype != about.get("datatype") or channel.datatype not in VOXEL_BYTES:
             return None
         return arrays.opened(replace(channel, name=name), documents, pauses=self._pauses)
 
-    def read(
-        self,
-        channel: ChannelResource | StoredArray,
-        start: int,
-        stop: int,
-        top: int = 0,
-        bottom: int | None = None,
-        *,
-        told: Callable[[int], None],
-    ) -> Array:
-        """The channel's voxels (z, y, x) in the sections `[start, stop)` and rows `[top, bottom)`, by default all rows.
+    def read(self, channel: ChannelResource | StoredArray, box: Box, *, told: Callable[[int], None]) -> Array:
+        """The channel's voxels (z, y, x) in a box of the experiment.
 
-        Sections and rows count from the box's corner. `told` is called after each piece with its number of voxels.
-        Raises BossFailure.
+        `told` is called after each piece with its number of voxels. Raises BossFailure.
         """
         if not isinstance(channel, ChannelResource):
-            return arrays.read(self._request, channel, start, stop, top, bottom, told=told)
-        (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
-        corner = (z0 + start, y0 + top, x0)
-        data = np.empty((stop - start, (high if bottom is None else bottom) - top, wide), channel.datatype)
+            return arrays.read(channel, box, told=told)
+        corner = tuple(low for low, _ in box)
+        data = np.empty(shape(box), channel.datatype)
         for z, y, x in _tiles(corner, data.shape, TILE if data.itemsize <= 2 else CUBOID):
             piece = self._patiently(lambda z=z, y=y, x=x: self._cutout(channel, z, y, x))  # type: ignore[misc]
             data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), corner, strict=True))] = piece
@@ -352,7 +339,7 @@ def check_box(request: Request, volume: Volume, *, where: str) -> None:
     """Raise WrongRequest with the real bounds unless the request's box lies within the volume, called `where`."""
     asked = (request.z, request.y, request.x)
     if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-        raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
+        raise WrongRequest(f"The box {said(asked)} is not within {where}; {where} has {said(volume.bounds)}.")
 
 
 def pick(
@@ -380,18 +367,13 @@ def pick(
     return found
 
 
-def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
+def _tiles(start: Sequence[int], shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
     """The box in pieces that end at multiples of `tile`, where BOSS's cuboids end."""
     axes = []
     for a, n, size in zip(start, shape, tile, strict=True):
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
         axes.append(list(itertools.pairwise(walls)))
     yield from itertools.product(axes[0], axes[1], axes[2])
-
-
-def _box(box: Box) -> str:
-    z, y, x = box
-    return f"x {x[0]}, {x[1]} · y {y[0]}, {y[1]} · z {z[0]}, {z[1]}"
 
 
 def _listing(names: object, limit: int = 20) -> str:

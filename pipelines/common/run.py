@@ -19,6 +19,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,8 @@ from contract.channels import candidates
 from contract.names import MAX_NAME, results_key, short
 from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import preview, report, viewer
-from pipelines.common.boss import Boss, pick
+from pipelines.common.boss import Boss, Volume, pick
+from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel
 from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
 from pipelines.common.results import Results, npz, table
@@ -82,8 +84,9 @@ class Run:
     """A request whose experiment, box and channels are right, and whose results can be written.
 
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
-    pipeline.toml unless given. `witnesses` are channels that are read
-    beside those of the roles. A context manager, which discards the channels' voxels at its end.
+    pipeline.toml unless given; `near` gives the box to read for each role whose channel is read beyond the request's
+    box, within the experiment's bounds. `witnesses` are channels that are read beside those of the roles. A context
+    manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Run:
         *,
         entry: Path,
         roles: Mapping[str, Sequence[str]] | None = None,
+        near: Callable[[Volume], Mapping[str, Box]] = lambda volume: {},
         witnesses: Sequence[str] = (),
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
@@ -119,13 +123,15 @@ class Run:
                 raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
             if name not in self.names.values():
                 self.names[f"witness {number}" if number > 1 else "witness"] = name
-        described = {role: store.channel(name) for role, name in self.names.items()}
+        boxes = near(self.volume)
+        described = {role: store.channel(name, boxes.get(role, self.box)) for role, name in self.names.items()}
         self._read = 0
         self.channels = {
-            role: Channel(store, about, start=request.start, shape=request.shape, told=self._told)
+            role: Channel(store, about, box=self.box, near=boxes.get(role), told=self._told)
             for role, about in described.items()
         }
         """Role to channel, with voxels (z, y, x)."""
+        self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
         self._notes: list[str] = []
         self._warnings: list[str] = []
 
@@ -137,6 +143,16 @@ class Run:
     ) -> None:
         for channel in self.channels.values():
             channel.close()
+
+    @property
+    def box(self) -> Box:
+        """The request's, in the experiment's voxels, (z, y, x)."""
+        return self.request.z, self.request.y, self.request.x
+
+    @property
+    def near(self) -> Box:
+        """The box that holds all that is read, of whichever channel."""
+        return reduce(union, (channel.near for channel in self.channels.values()), self.box)
 
     @property
     def key(self) -> str:
@@ -155,7 +171,7 @@ class Run:
 
     def _told(self, voxels: int) -> None:
         self._read += voxels
-        part = self._read / (math.prod(self.request.shape) * len(self.channels))
+        part = self._read / self._voxels
         phase = self._phase
         self.progress(0.05 + 0.6 * part, "reading")
         if phase != "reading" and part == 1:
@@ -269,7 +285,7 @@ class Run:
             self.note(found.nothing)
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
-        if self.request.shape[0] == 1:
+        if shape(self.near)[0] == 1:
             self.warn("The box is one section thick: synapses that lie mostly in another section are missed.")
         for channel in self.channels.values():
             if channel.missing:
@@ -356,12 +372,12 @@ class Run:
         versions: Mapping[str, str],
     ) -> report.Page:
         request, nm = self.request, self.volume.voxel_nm
-        box = " · ".join(f"{axis} {getattr(request, axis)[0]}, {getattr(request, axis)[1]}" for axis in "xyz")
+        box = said(self.box)
         cubic = found.voxels * math.prod(nm) / 1e9
         numbers = [
             ("Synapses", f"{len(found):,}"),
             ("Per cubic micrometre", f"{len(found) / self.cubic_um:.3g}"),
-            ("Volume looked at", f"{self.cubic_um:,.4g} µm³"),
+            ("Volume of the box", f"{self.cubic_um:,.4g} µm³"),
             *found.numbers,
         ]
         if len(found):
@@ -372,6 +388,7 @@ class Run:
             **({} if request.address else {"BOSS": f"{request.protocol}://{request.host}"}),
             "Volume": request.place,
             "Box (voxels)": box,
+            **({} if self.near == self.box else {"Read around it (voxels)": said(self.near)}),
             "Voxel (x, y, z)": f"{nm[2]:g} × {nm[1]:g} × {nm[0]:g} nm",
             **{f"Channel: {role}": name for role, name in self.names.items()},
             **facts,

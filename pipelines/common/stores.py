@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.common import arrays
 from pipelines.common.boss import DESCRIBE, PAUSES, Volume, check_box
+from pipelines.common.boxes import Box
 from pipelines.common.program import Request
 from volumes.address import Address
 from volumes.describe import describe
@@ -39,20 +40,11 @@ class Store:
         """Raise WrongRequest with the real bounds unless the box lies within the volume."""
         check_box(self._request, volume, where="the volume")
 
-    def channel(self, name: str) -> Array:
-        """The channel of that name. Raises WrongRequest where its data type is none that programs read."""
+    def channel(self, name: str, box: Box) -> Array:
+        """As Boss.channel. All channels of a volume by address hold every box within its bounds."""
         found = next(channel for channel in self._volume.channels if channel.name == name)
         return arrays.opened(found, self._documents, pauses=self._pauses)
 
-    def read(
-        self,
-        channel: Array,
-        start: int,
-        stop: int,
-        top: int = 0,
-        bottom: int | None = None,
-        *,
-        told: Callable[[int], None],
-    ) -> NDArray[Any]:
+    def read(self, channel: Array, box: Box, *, told: Callable[[int], None]) -> NDArray[Any]:
         """As Boss.read."""
-        return arrays.read(self._request, channel, start, stop, top, bottom, told=told)
+        return arrays.read(channel, box, told=told)
