@@ -22,6 +22,7 @@ COPY bot bot
 COPY handlers handlers
 # shared with the programs
 COPY contract contract
+COPY volumes volumes
 # the catalogue alone: what a pipeline is called, what it needs, where its image is
 COPY pipelines pipelines
 USER 10001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from bench.figures import Figure
 from bench.processes import part
+from bench.tissue import missing, table
 from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect
 from tests.support import puncta, tissue
 from tests.support.puncta import Puncta
@@ -53,34 +55,19 @@ def measure() -> Iterator[Figure]:
 
 def _tissue() -> Iterator[Figure]:
     if not tissue.there():
-        print(f"The real data are not on this machine ({tissue.FOLDER}): their figures are left out.")
+        print(missing())
         return
-    for name in tissue.CHANNELS:
-        for method in METHODS:
-            seen = tissue.judged(name, method)
-            goal = tissue.EXCESS[name] if method == DEFAULT else None
-            yield Figure(
-                name=f"tissue, {name}, {method}, beyond chance at a share of {tissue.SHARE:g}",
-                value=seen.excess,
-                unit="synapses",
-                at_least=goal,
-            )
-            yield Figure(name=f"tissue, {name}, {method}, found", value=seen.found, unit="synapses")
-            yield Figure(name=f"tissue, {name}, {method}, chance share", value=seen.share, unit="of them")
-    psd, synapsin, marks = tissue.marked()
-    for method in METHODS:
-        centres = found(*map(_whole, (psd, synapsin)), method=method, chance=False).centres
+    print("", *table(), "", sep="\n")
+    for name, goal in tissue.EXCESS.items():
         yield Figure(
-            name=f"tissue, {tissue.MARKED}, {method}, F1",
-            value=tissue.f1(centres[:, 1:], marks),
-            unit="",
-            at_least=tissue.F1 if method == DEFAULT else None,
+            name=f"tissue, {name}, {DEFAULT}, beyond chance at a share of {tissue.SHARE:g}",
+            value=tissue.judged(name).excess,
+            unit="synapses",
+            at_least=goal,
         )
-
-
-def _whole(channel: tissue.Array) -> tissue.Array:
-    """Floats in 65,536 steps, as `detect` takes them."""
-    return np.asarray(np.rint((channel - channel.min()) / np.ptp(channel) * 65535), np.uint16)
+    yield Figure(
+        name=f"tissue, {tissue.MARKED}, {DEFAULT}, F1", value=tissue.f1_of_marked(), unit="", at_least=tissue.F1
+    )
 
 
 def _drawn() -> Iterator[Figure]:
@@ -107,9 +94,12 @@ def _score(volumes: list[Puncta], method: Method) -> tuple[float, float, float]:
 
 
 def _noise() -> Iterator[Figure]:
-    """False detections, for each kind of noise: the goal is one in a million voxels."""
+    """False detections, for each kind of noise: one in a million voxels at most, and told as nothing beyond chance."""
+    nothing = 0
     for how in NOISE:
-        count = len(found(*(puncta.noise(seed, shape=NOISE_SHAPE, **how) for seed in (1, 2))))
+        seen = found(*(puncta.noise(seed, shape=NOISE_SHAPE, **how) for seed in (1, 2)))
+        count = len(seen)
+        nothing += seen.threshold == math.inf
         small = sum(
             len(found(*(puncta.noise(2 * n + seed, shape=SMALL, **how) for seed in (3, 4)))) for n in range(SMALLS)
         )
@@ -123,6 +113,9 @@ def _noise() -> Iterator[Figure]:
                 unit="detections in 1,000,000 voxels",
                 at_most=1,
             )
+    yield Figure(
+        name="noise, told as nothing beyond chance", value=nothing, unit=f"of {len(NOISE)} kinds", at_least=len(NOISE)
+    )
 
 
 def _said(

@@ -42,11 +42,11 @@ class Typist:
                 number += 1
                 box = {"x": f"0, {512 - number % 500}", "y": f"0, {512 - number // 500}"}  # no two do the same work
                 self._insist(person, view, RIGHT | box)
-            time.sleep(PAUSE)
+            self.end.wait(PAUSE)
 
     def _insist(self, person: Person, view: dict[str, object], typed: dict[str, str]) -> None:
         while not person.submit(view, typed).ok:
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # as a person takes a breath: there is nothing to wait for but a bot that starts
         self.acknowledged += 1
 
 
@@ -64,7 +64,7 @@ def measure() -> Iterator[Figure]:
         thread.start()
         until, kills = time.monotonic() + minutes * 60, 0
         while time.monotonic() < until:
-            time.sleep(moments.uniform(*BETWEEN))
+            typist.end.wait(moments.uniform(*BETWEEN))
             lab.living().kill()
             lab.start()
             kills += 1

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bot.settings import Settings
+
+
+MOST = 1_000_000
+"""Jobs or lines that may be asked for at once."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
     commands.add_parser("doctor", help="check settings, database, pipelines, Slack and AWS, and say what is wrong")
     replay = commands.add_parser("replay", help="try again what was given up, such as a card that Slack refused")
-    which = replay.add_mutually_exclusive_group(required=True)
+    which = replay.add_mutually_exclusive_group()
     which.add_argument("job", nargs="?", metavar="JOB", help="what was given up of this job")
     which.add_argument("--all", action="store_true", help="what was given up of all jobs")
     submit = commands.add_parser(
@@ -37,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("email", "name@example.org"),
     ):
         submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
+    submit.add_argument(
+        "--volume",
+        default="",
+        metavar="ADDRESS",
+        help="in place of collection and experiment: an address, such as zarr://s3://bucket/volume.zarr, or a name "
+        "from the admin's list; needs no token",
+    )
     submit.add_argument(
         "--option",
         action="append",
@@ -57,12 +71,12 @@ def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     """Add the commands for existing jobs."""
     jobs = commands.add_parser("jobs", help="list jobs, the newest first")
     jobs.add_argument("--state", default="", metavar="STATE", help="only those in this state, such as running")
-    jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (20)")
+    jobs.add_argument("--limit", type=_number, default=20, metavar="N", help="at most so many (20)")
     jobs.add_argument("--before", default="", metavar="JOB", help="only those accepted before this one: the next page")
     status = commands.add_parser("status", help="say everything of a job")
     logs = commands.add_parser("logs", help="print the end of a job's log")
     logs.add_argument("--follow", action="store_true", help="go on printing until the job ends")
-    logs.add_argument("--lines", type=_positive, default=100, metavar="N", help="how many lines to begin with (100)")
+    logs.add_argument("--lines", type=_number, default=100, metavar="N", help="how many lines to begin with (100)")
     cancel = commands.add_parser("cancel", help="end a job, wherever it stands")
     retry = commands.add_parser("retry", help="try a job again; the token comes from BOSS_TOKEN or a prompt")
     retry.add_argument("--wait", action="store_true", help="stay until the job ends")
@@ -73,10 +87,10 @@ def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         command.add_argument("--json", action="store_true", help="print JSON, an object a line")
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError("it has to be 1 at least")
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else 0
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"it has to be a number from 1 to {MOST:,}")
     return number
 
 
@@ -102,7 +116,8 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
     from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 
     try:
-        return _COMMANDS[command](arguments)
+        with _ended_in_order():
+            return _COMMANDS[command](arguments)
     except InvalidRequest as error:
         for field, text in error.errors.items():
             print(f"{field}: {text}", file=sys.stderr)
@@ -111,12 +126,40 @@ def _guarded(command: str, arguments: argparse.Namespace) -> int:
         return 1
     except NomadsError as error:
         print(error, file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as in shells
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.number if isinstance(interrupt, _Ended) else signal.SIGINT)  # as in shells
     except BrokenPipeError:  # the reader of the output has closed it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
         return 141
     return 2
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that ends the command as Ctrl+C does: what it drew is taken away, and what it began is finished."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Signals that would end the process at once raise `_Ended` during the block; one that is ignored stays so."""
+
+    def end(number: int, _frame: object) -> None:
+        raise _Ended(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    fatal = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if here and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in fatal:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in fatal:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _settings() -> Settings:
@@ -163,9 +206,12 @@ def _provision(_arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from bot.terminal.admin import replay
+    from bot.terminal.admin import list_given_up, replay
 
-    replay(_settings(), arguments.job, say=print)
+    if arguments.job or arguments.all:
+        replay(_settings(), arguments.job, say=print)
+    else:
+        list_given_up(_settings(), say=print)
     return 0
 
 

@@ -20,6 +20,7 @@ from bot.application.lifecycle import Lifecycle
 from bot.application.links import Links
 from bot.application.output import Output
 from bot.application.people import People
+from bot.application.places import Places
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
 from bot.application.queries import Queries
 from bot.application.review import Reviewer
@@ -37,6 +38,7 @@ from bot.application.worker.lanes import LaneRunner
 from bot.application.worker.watcher import Patience, Watcher
 from bot.application.worker.worker import Worker
 from bot.backends import load
+from bot.domain import named
 from bot.domain.catalog import Catalog
 from bot.domain.checks import Prices
 from bot.domain.errors import NomadsError
@@ -44,13 +46,14 @@ from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
 from bot.storage.keys import derived, load_key
 from bot.storage.vault import Vault
+from volumes.roots import Roots
 
 if TYPE_CHECKING:
-    from slack_bolt import App
     from starlette.applications import Starlette
 
-    from bot.boss.volumes import BossVolumes
     from bot.slack.client import PooledWebClient
+    from bot.slack.requests import Requests
+    from bot.volumes.addressed import AddressedVolumes
     from handlers.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ class Core:
     ledger: Ledger
     catalog: Catalog
     backend: Backend
-    volumes: BossVolumes
+    volumes: AddressedVolumes
     workspace: Workspace
     access: Access
     output: Output
@@ -108,7 +111,7 @@ class Nomads:
     """The application with Slack in front."""
 
     core: Core
-    app: App
+    slack: Requests
     web: Starlette
     socket_mode: bool
     clients: Sequence[PooledWebClient]
@@ -134,13 +137,17 @@ def build_core(
     the admin where the settings do not fit together.
     """
     from bot.boss.volumes import BossVolumes
+    from bot.volumes.addressed import AddressedVolumes
 
     key, database = _storage(settings)
     vault = Vault(key=derived(key, "tokens"), database=database)
     catalog = Catalog.read(settings.pipelines, images=settings.images)
     backend: Backend = load(settings.compute).backend(settings, tokens=vault, key_for=partial(derived, key))
     links = Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days)
-    volumes = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
+    boss = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
+    roots = Roots.read(settings.volume_roots)
+    volumes = AddressedVolumes(boss=boss, roots=roots)
+    places = Places(named=named.read(settings.volumes) if settings.volumes else (), boss_host=settings.boss_host)
     workspace = workspace or NoWorkspace()
     access = Access(workspace=workspace, admins=settings.admins)
     ledger = Ledger(database=database)
@@ -155,6 +162,7 @@ def build_core(
         addresses=addresses,
         max_bytes=settings.max_bytes,
         predictions=settings.predictions_place,
+        places=places,
     )
     forecast = Forecast(
         ledger=ledger,
@@ -199,6 +207,7 @@ def build_core(
         boss_host=settings.boss_host,
         predictions=settings.predictions_place,
         viewer=settings.viewer,
+        roots=str(roots),
     )
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
@@ -270,6 +279,7 @@ def build_core(
             queries=queries,
             catalog=catalog,
             results=backend.results,
+            output=output,
             addresses=addresses,
             sees=lambda person, job: access.judged(person, [job])[0],
         ),
@@ -279,7 +289,7 @@ def build_core(
         submission=submission,
         lifecycle=lifecycle,
         steering=steering,
-        browsing=Browsing(volumes=volumes, people=people),
+        browsing=Browsing(volumes=volumes, people=people, places=places),
         first_choice=reviewer.first_choice,
         readiness=Readiness(ledger=ledger, folder=settings.data),
         worker=Worker(lanes=lanes, watcher=watcher),
@@ -319,6 +329,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
 
     from bot.slack.chat import SlackChat
     from bot.slack.connection import SharedClient
+    from bot.slack.requests import Requests
     from bot.slack.workspace import SlackWorkspace
     from bot.web.site import web
     from handlers import register
@@ -338,8 +349,8 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         token_verification_enabled=False,  # no call to Slack before the first request
         ignoring_self_events_enabled=False,  # of events, the app hears of its opened home tab alone
         attaching_function_token_enabled=False,  # the app has no functions of workflows
+        raise_error_for_unhandled_request=True,  # handlers.errors answers: Bolt would log lines of code to write
     )
-
     app.middleware(SharedClient(client))
     later = ThreadPoolExecutor(LATER, thread_name_prefix="later")
     logs = register(
@@ -357,12 +368,12 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         later=later,
     )
 
-    secret = settings.slack_signing_secret
+    secret, requests = settings.slack_signing_secret, Requests(app)
     return Nomads(
         core=core,
-        app=app,
+        slack=requests,
         web=web(
-            app=None if socket_mode else app,
+            slack=None if socket_mode else requests,
             shared=core.visits,
             health=core.readiness.now,
             signing_secret=secret,

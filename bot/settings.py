@@ -17,8 +17,12 @@ from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
 from contract.names import PATTERN, short
+from volumes.errors import WrongVolume
+from volumes.roots import BOSSDB, Roots
 
 ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
+"""The file that settings are read from, in the folder in which the bot is started."""
 GB = 10**9
 PB = 10**15
 HOUR = 3600
@@ -42,9 +46,20 @@ def _is(check: Callable[[str], object]) -> AfterValidator:
         try:
             if text:
                 check(text)
-        except ValueError:
+        except (ValueError, WrongVolume):
             raise PydanticCustomError("address", "wrong") from None
         return text
+
+    return AfterValidator(checked)
+
+
+def _secret(pattern: str) -> AfterValidator:
+    """A secret in which the pattern is found; the description says what it has to be."""
+
+    def checked(secret: SecretStr | None) -> SecretStr | None:
+        if secret and not re.search(pattern, secret.get_secret_value()):
+            raise PydanticCustomError("secret", "wrong")
+        return secret
 
     return AfterValidator(checked)
 
@@ -52,6 +67,9 @@ def _is(check: Callable[[str], object]) -> AfterValidator:
 Json = BeforeValidator(_from_json)
 """A setting that is written as JSON. pydantic-settings would read it too, but stop at the first that is wrong."""
 WebAddress = Annotated[str, _is(urls.web), Field(description=urls.WEB)]
+OfSlack = Annotated[
+    SecretStr | None, _secret(r"\A[!-~]+\Z"), Field(description="what Slack's page shows, without blanks and line ends")
+]
 BaseAddress = Annotated[str, _is(urls.base), Field(description=urls.BASE)]
 
 
@@ -60,18 +78,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="NOMADS_",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         enable_decoding=False,
     )
 
-    slack_bot_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
-    slack_signing_secret: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = (
-        None
-    )
-    slack_app_token: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
+    slack_bot_token: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_BOT_TOKEN"))] = None
+    slack_signing_secret: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_SIGNING_SECRET"))] = None
+    slack_app_token: Annotated[OfSlack, Field(validation_alias=AliasChoices("SLACK_APP_TOKEN"))] = None
     """Set: Socket Mode. Unset: HTTP."""
     slack_api_url: Annotated[BaseAddress, Field(validation_alias=AliasChoices("SLACK_API_URL"))] = (
         "https://slack.com/api/"
@@ -91,7 +107,9 @@ class Settings(BaseSettings):
     """Where this machine stores its data: database, key, runs, results."""
     database_url: str = ""
     """SQLAlchemy's URL; empty: SQLite in the data folder."""
-    secret_key: Annotated[SecretStr | None, Field(min_length=16, description="16 random characters or more")] = None
+    secret_key: Annotated[
+        SecretStr | None, _secret(r"\S.{14,}\S"), Field(description="16 random characters or more")
+    ] = None
     """Encrypts tokens in the database; unset: a key file in the data folder, made at the first start."""
     pipelines: Path = ROOT / "pipelines"
     images: Annotated[
@@ -109,6 +127,12 @@ class Settings(BaseSettings):
         str, Field(pattern=rf"^(off|{PATTERN}/{PATTERN})$", description="off, or collection/experiment in BOSS")
     ] = "collman_nomads/nomads_predictions"
     """`collection/experiment` in BOSS that programs write their detections back to, or `off`."""
+    volume_roots: Annotated[
+        str, _is(Roots.read), Field(description="hosts, buckets and folders, such as s3://bucket,https://host")
+    ] = BOSSDB
+    """Where volumes by address, and BOSS's bulk data, may lie; programs and the bot ask nothing else."""
+    volumes: Path | None = None
+    """A TOML file of volumes that are offered by a name; unset: none are."""
     viewer: WebAddress = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
     max_bytes: Annotated[int, Field(gt=0, le=PB)] = 2 * GB

@@ -51,6 +51,19 @@ def hidden(text: str, token: str, *, mask: str = MASK) -> str:
     return _masked(written, spans, lambda _: mask.encode()).decode(errors="surrogatepass")
 
 
+def hidden_in_texts(texts: Sequence[str], token: str) -> list[str]:
+    """Each text with the token in it replaced by SHORT_MASK, also where the token goes on in the next text.
+
+    Where nothing is to be hidden, the texts are as they were; else NUL, which no text for people has, becomes a line
+    feed.
+    """
+    if not texts or not _is_secret(token):
+        return list(texts)
+    written = "\0".join(text.replace("\0", "\n") for text in texts).encode(errors="surrogatepass")
+    spans = _Spellings(token).spans(_View(written))
+    return _masked(written, spans, _in_each_text).decode(errors="surrogatepass").split("\0")
+
+
 def hidden_in_lines(lines: Sequence[str], token: str) -> list[str]:
     """The last lines of a log, with the token, and four or more of its characters at a cut, replaced by MASK.
 
@@ -302,6 +315,10 @@ def _merged(spans: Iterable[_Span]) -> list[_Span]:
         else:
             found.append((start, end))
     return found
+
+
+def _in_each_text(text: bytes) -> bytes:
+    return b"\0".join(SHORT_MASK.encode() if part else b"" for part in text.split(b"\0"))
 
 
 def _in_each_line(text: bytes) -> bytes:

@@ -24,7 +24,7 @@ TOKEN_VARIABLE = "BOSS_TOKEN"  # noqa: S105  a name, not a token
 """The environment variable that holds the BOSS token."""
 ARGUMENTS = frozenset(
     ("host", "token", "col", "exp", "z-range", "y-range", "x-range", "results-uri", "results-key")
-).union(("predictions", "viewer", "image-bytes", "channel", "help"))
+).union(("predictions", "viewer", "image-bytes", "channel", "help", "volume", "volume-roots"))
 """Names of the arguments that every program takes, without dashes: no option of a pipeline is named so."""
 RESULTS = "results.json"
 """The file that a program writes last: what the run found, and which files it left."""

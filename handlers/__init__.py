@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from slack_bolt import App
@@ -17,6 +17,7 @@ from bot.application.steering import Steering
 from bot.application.submission import Submission
 from bot.domain.catalog import Catalog
 from bot.domain.messages import Home
+from bot.domain.people import Steps
 from bot.slack import cards
 from handlers import errors, logs, modal, steer, token
 from handlers.commands import Commands
@@ -32,6 +33,13 @@ from handlers.windows import Windows
 
 COMMAND = "/nomads"
 SHORTCUT = "nomads_submit"
+Matchers = Sequence[Callable[..., bool]]
+_VALUED: Matchers = [lambda action: action.get("value") is not None]
+_TICKED: Matchers = [lambda action: action.get("selected_options") is not None]
+_STEPS: Matchers = [lambda action: (action.get("selected_option") or {}).get("value") in set(Steps)]
+_IN_VIEW: Matchers = [lambda body: body.get("view") is not None]
+_BY_A_PERSON: Matchers = [lambda event: isinstance(event.get("user"), str)]
+"""What a listener reads beyond the shape of its kind of request; a request without it is none of Slack's."""
 
 
 def register(
@@ -87,28 +95,28 @@ def register(
     # the form
     app.options(modal.COLLECTION)(options.collections)
     app.options(modal.EXPERIMENT)(options.experiments)
-    app.action(modal.PIPELINE)(submit.chosen)
-    app.action(modal.COLLECTION)(submit.chosen)
-    app.action(modal.EXPERIMENT)(submit.chosen)
+    app.action(modal.PIPELINE, matchers=_IN_VIEW)(submit.chosen)
+    app.action(modal.COLLECTION, matchers=_IN_VIEW)(submit.chosen)
+    app.action(modal.EXPERIMENT, matchers=_IN_VIEW)(submit.chosen)
     app.action(modal.REMEMBER)(submit.ticked)
     app.view(modal.CALLBACK)(submit.take)
     app.view(token.CALLBACK)(tokens.take)
     # a job's buttons
-    app.action(cards.CANCEL)(steering_.cancel)
-    app.action(cards.RETRY)(steering_.retry)
+    app.action(cards.CANCEL, matchers=_VALUED)(steering_.cancel)
+    app.action(cards.RETRY, matchers=_VALUED)(steering_.retry)
     app.view(steer.CALLBACK)(steering_.take)
-    app.action(cards.EDIT)(submit.edit)
-    app.action(cards.LOGS)(open_logs.show)
-    app.action(logs.WHOLE)(open_logs.whole)
+    app.action(cards.EDIT, matchers=_VALUED)(submit.edit)
+    app.action(cards.LOGS, matchers=_VALUED)(open_logs.show)
+    app.action(logs.WHOLE, matchers=[*_VALUED, *_IN_VIEW])(open_logs.whole)
     app.view_closed(re.compile(".*"))(open_logs.closed)
-    app.action(cards.RESULTS)(look.results)
-    app.action(cards.DETAILS)(look.details)
-    app.action(re.compile(f"{cards.LIST}(_newer|_older)?"))(look.turn)
+    app.action(cards.RESULTS, matchers=_VALUED)(look.results)
+    app.action(cards.DETAILS, matchers=_VALUED)(look.details)
+    app.action(re.compile(f"{cards.LIST}(_newer|_older)?"), matchers=_VALUED)(look.turn)
     # the home tab
-    app.event("app_home_opened")(home.opened)
+    app.event("app_home_opened", matchers=_BY_A_PERSON)(home.opened)
     app.action(cards.NEW)(home.new)
     app.action(cards.TOKEN)(tokens.button)
-    app.action(cards.TELL)(home.steps)
-    app.action(cards.HEAR)(home.hear)
+    app.action(cards.TELL, matchers=_STEPS)(home.steps)
+    app.action(cards.HEAR, matchers=_TICKED)(home.hear)
     app.error(errors.answer)
     return open_logs

@@ -26,6 +26,7 @@ FORMS = 1000
 """Open forms whose last choice is remembered."""
 SILENCE = 5.0
 """Seconds between two questions for opening forms to a BOSS that did not answer in PATIENCE."""
+SLOW_VOLUME = "The volume's server does not answer just now: the address is checked before the run."
 SLOW = "BOSS does not answer just now: names are taken as you type them, and checked before the run."
 
 
@@ -70,7 +71,7 @@ class Describing:
 
     def at_opening(self, look: Look) -> modal.About | None:
         """As `known`, for a form that is about to open; None: BOSS has to be asked, with `later`, and may answer."""
-        if look.collection and look.experiment and not self._worth_asking():
+        if look.whole and not look.addressed and not self._worth_asking():
             return modal.About(said=SLOW)  # also without a question to BOSS that nobody would wait for
         return self.known(look)
 
@@ -101,13 +102,15 @@ class Describing:
         about: modal.About | None = None
         try:
             about = self._describe(look, within=PATIENCE)
-            if look.collection and look.experiment:  # otherwise BOSS was not asked
+            if look.whole and not look.addressed:  # otherwise BOSS was not asked
                 self._silent = about is None
         finally:
             with self._lock:
                 waiting = self._waiting.pop(look, [])
             for one in waiting:
-                self._windows.later(partial(self._show, one, about or modal.About(said=SLOW)))
+                self._windows.later(
+                    partial(self._show, one, about or modal.About(said=SLOW_VOLUME if look.addressed else SLOW))
+                )
 
     def _show(self, waiting: _Waiting, about: modal.About) -> None:
         with self._lock:
@@ -117,7 +120,7 @@ class Describing:
 
     def _describe(self, look: Look, *, within: float) -> modal.About | None:
         """What BOSS says in time; None where BOSS does not answer."""
-        if not (look.collection and look.experiment):
+        if not look.whole:
             return modal.About()
         try:
             return modal.About(self._browsing.describe(look, within=within))

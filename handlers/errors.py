@@ -10,12 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 from slack_bolt import BoltResponse, Respond
+from slack_bolt.error import BoltUnhandledRequestError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.slack import cards
+from bot.slack.requests import refused
 from handlers.windows import window
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,12 @@ _LATE = {
 
 
 def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: Respond) -> BoltResponse:
-    """Answer a request whose listener raised: log the error unless it is a NomadsError, and tell the person."""
+    """Answer a request whose listener raised: log the error unless it is a NomadsError, and tell the person.
+
+    A request for which there is no listener is answered as one that Slack never sends.
+    """
+    if isinstance(error, BoltUnhandledRequestError):
+        return refused("nothing of this app's")
     if isinstance(error, NomadsError):  # raised on purpose, with a text for people
         return _told(body, client, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""

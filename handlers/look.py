@@ -111,7 +111,7 @@ class Look:
         links, page = self._output.links(job, Audience.person(user)), self._output.page(job, Audience.person(user))
         lines = [
             f"*Job `{job.id}`*",
-            *([words.mrkdwn(job.reason)] if job.unread else []),
+            *([words.unmarked(job.reason)] if job.unread else []),
             *(words.mrkdwn(finding) for finding in (job.summary.findings if job.summary else [])),
         ]
         lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
@@ -138,7 +138,7 @@ class Look:
         facts = [
             f"*Job `{job.id}`*: {cards.state(job)}",
             f"Pipeline: {words.mrkdwn(request.pipeline)}",
-            f"Volume: {words.mrkdwn(f'{request.collection}/{request.experiment}')}, {request.box} "
+            f"Volume: {words.mrkdwn(request.place)}, {request.box} "
             f"({words.voxels(request.box.voxels)}{f', {words.size(job.size)}' if job.size else ''})",
             f"Asked by {cards.who(job.actor)}",
         ]
@@ -154,7 +154,7 @@ class Look:
         if job.expected:
             facts.append(f"Expected: {words.mrkdwn(words.forecast(job.expected))}")
         if job.reason:
-            facts.append(f"Reason: {words.mrkdwn(job.reason)}")
+            facts.append(f"Reason: {words.unmarked(job.reason)}")
         if job.compute_id:
             console = self._output.console(job)
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))

@@ -39,11 +39,12 @@ from slack_sdk.models.views import View
 from bot.application.submission import Form
 from bot.domain import words
 from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.named import MARK, needs_no_token
 from bot.domain.options import Option, no_such_option
 from bot.domain.request import TEXTS, JobRequest
 from bot.domain.volume import Experiment
 from contract import ranges
-from contract.names import MAX_NAME
+from volumes.address import MAX_ADDRESS, is_address
 
 CALLBACK = "nomads_submit_view"
 ACTION = "value"
@@ -136,7 +137,9 @@ class Question:
 
 
 def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
-    """Read the words after `/nomads submit`: pipeline, collection/experiment, x=…, y=…, z=…, #channel, an address.
+    """Read the words after `/nomads submit`: pipeline, volume, x=…, y=…, z=…, #channel, a mail address.
+
+    The volume is `collection/experiment`, or an address such as `zarr://s3://bucket/volume.zarr`.
 
     Also `collection=…`, `experiment=…`, `pipeline=…` and `email=…`, and the options of the pipeline, such as
     `false-discovery=0.1`. The pipeline is `otherwise` where the words name none.
@@ -158,6 +161,8 @@ def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
         field, equals, value = word.partition("=")
         if link := _LINK.fullmatch(word):
             take(word, **({"channel": link["channel"]} if link["channel"] else {"email": link["email"]}))
+        elif is_address(field):
+            take(word, **{COLLECTION: word, EXPERIMENT: ""})
         elif equals and value and field in ("pipeline", COLLECTION, EXPERIMENT, "email"):
             take(word, **{field: value})
         elif equals and value and field and field not in JobRequest.model_fields:
@@ -205,6 +210,8 @@ def view(
     Without `mails` no address is asked for.
     """
     form, about = _form(catalog), about or About()
+    collection = str(wish.values.get(COLLECTION, ""))
+    left_out = _left_out(collection)
     blocks: list[dict[str, Any]] = []
     if wish.not_understood:
         blocks.append(_context(f"Not understood, and left out: {words.shortened(wish.not_understood, 300)}"))
@@ -213,6 +220,8 @@ def view(
         blocks.append(SectionBlock(text=text).to_dict())
     for block in form["blocks"]:
         name = block["block_id"]
+        if name in left_out:
+            continue
         if block["type"] != "input":
             blocks.append(block)
             continue
@@ -230,14 +239,21 @@ def view(
         blocks.append(_filled(block, initial))
         if name == PIPELINE:
             blocks += _options(catalog.get(initial), wish.values.get("options") or {})
-        if name == EXPERIMENT and (said := _described(about)):
+        if name == (COLLECTION if EXPERIMENT in left_out else EXPERIMENT) and (said := _described(about)):
             blocks.append(_context(said))
     if question and question.agree:
         name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
         label = "In its place" if question.instead else "Before it is submitted"
         blocks.append(_box(name, label, question.agree, optional=question.instead))
-    meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
+    meta = Meta(collection=collection[:MAX_ADDRESS])
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
+
+
+def _left_out(collection: str) -> frozenset[str]:
+    """The blocks that a form does not need where an address, or a volume's name, stands for the collection."""
+    if needs_no_token(collection):
+        return frozenset({EXPERIMENT, "token", REMEMBER})
+    return frozenset({EXPERIMENT} if is_address(collection) else ())
 
 
 @lru_cache(maxsize=4)
@@ -324,7 +340,10 @@ def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
 
 def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     start, stop = experiment.bounds["zyx".index(block["block_id"])]
-    return {**block, "hint": PlainTextObject(text=f"This experiment has {start}, {stop}; {_RANGE_HINT}").to_dict()}
+    return {
+        **block,
+        "hint": PlainTextObject(text=f"This {experiment.noun} has {start}, {stop}; {_RANGE_HINT}").to_dict(),
+    }
 
 
 def _described(about: About) -> str:
@@ -359,7 +378,8 @@ def _filled(block: dict[str, Any], initial: str, *, most: int = INITIAL) -> dict
 
 def option(name: str, said: str = "") -> dict[str, Any]:
     """A name as an option of a select; `said` is added to its text."""
-    text = words.shortened(name, OPTION_TEXT - len(said)) + said
+    shown, said = (name.removeprefix(MARK), " (volume)") if name.startswith(MARK) else (name, said)
+    text = words.shortened(shown, OPTION_TEXT - len(said)) + said
     return {"text": {"type": "plain_text", "text": text, "emoji": False}, "value": name}
 
 
@@ -375,12 +395,13 @@ def options(names: Sequence[str], typed: str, *, unchecked: str = "") -> list[di
     """
     typed = typed.strip()
     low = typed.lower()
-    begin = [name for name in names if name.lower().startswith(low)]
-    hold = [name for name in names if low in name.lower() and not name.lower().startswith(low)] if low else []
+    plain = {name: name.removeprefix(MARK).lower() for name in names}
+    begin = [name for name, text in plain.items() if text.startswith(low)]
+    hold = [name for name, text in plain.items() if low in text and not text.startswith(low)] if low else []
     fitting = [name for name in (*begin, *hold) if len(name) <= OPTION_VALUE]
     found = [option(name) for name in fitting[: OPTIONS - 1]]
     if typed and typed not in fitting and len(typed) <= OPTION_VALUE:
-        found.append(option(typed, unchecked or " (not listed)"))
+        found.append(option(typed, "" if is_address(typed) else unchecked or " (not listed)"))
     return found
 
 
@@ -455,4 +476,6 @@ def _field(block: str) -> str:
 def errors(found: Mapping[str, str], view: Mapping[str, Any]) -> dict[str, str]:
     """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters."""
     blocks = {_field(block["block_id"]): block["block_id"] for block in view["blocks"] if block["type"] == "input"}
+    if EXPERIMENT not in blocks:  # the form has an address, under which all stands that is wrong with its volume
+        blocks[EXPERIMENT] = blocks.get(COLLECTION, COLLECTION)
     return {blocks.get(field, field): words.shortened(text, ERROR) for field, text in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from slack_bolt import Ack
@@ -23,10 +24,11 @@ class Options:
         self._browsing = browsing
 
     def collections(self, ack: Ack, body: dict[str, Any]) -> None:
-        """Offer the collections that fit the typed text."""
+        """Offer the admin's named volumes, and the collections, that fit the typed text."""
         form = modal.parse(body["view"])
         user = body["user"]["id"]
-        self._offer(ack, body, lambda: self._browsing.collections(user, form.token, within=WITHIN))
+        collections = partial(self._browsing.collections, user, form.token, within=WITHIN)
+        self._offer(ack, body, collections, also=self._browsing.named(user))
 
     def experiments(self, ack: Ack, body: dict[str, Any]) -> None:
         """Offer the experiments of the chosen collection that fit the typed text."""
@@ -37,7 +39,9 @@ class Options:
             return
         self._offer(ack, body, lambda: self._browsing.experiments(user, form.token, collection, within=WITHIN))
 
-    def _offer(self, ack: Ack, body: dict[str, Any], names: Callable[[], Sequence[str]]) -> None:
+    def _offer(
+        self, ack: Ack, body: dict[str, Any], names: Callable[[], Sequence[str]], *, also: Sequence[str] = ()
+    ) -> None:
         found: Sequence[str] = ()
         unchecked = ""
         try:
@@ -46,4 +50,4 @@ class Options:
             unchecked = " (BOSS shows this token none)"
         except Unavailable:
             unchecked = " (unchecked: BOSS does not say)"
-        ack(options=modal.options(found, str(body.get("value") or ""), unchecked=unchecked))
+        ack(options=modal.options([*also, *found], str(body.get("value") or ""), unchecked=unchecked))

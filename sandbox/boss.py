@@ -2,8 +2,9 @@
 
 The stand-in lists collections, describes resources, tells permissions, gives voxels, and takes detections. It answers
 as BOSS does, error bodies and oddities included: the list of collections has a double slash, a refused token is a 401
-with `detail`, every other refusal has `status`, `code` and `message`. Any other part of BOSS is a 404. The stand-in
-listens on 127.0.0.1 only and never logs a token.
+with `detail`, every other refusal has `status`, `code` and `message`. Any other part of BOSS is a 404. Beside BOSS lie
+buckets, as at an endpoint of S3, and in them the channels whose `storage_type` is `cloudvol`. The stand-in listens on
+127.0.0.1 only and never logs a token.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.masking import PUBLIC_TOKEN
 from contract.names import is_name
+from sandbox.buckets import Buckets
 from sandbox.volumes import Bricks, Synthetic, Triple, cortex
 
 LOG = logging.getLogger("sandbox.boss")
@@ -43,6 +45,8 @@ DEMO_TOKEN = "demo-token"
 """The token that the stand-in accepts unless other tokens are given."""
 PREDICTIONS = "collman_nomads", "nomads_predictions"
 """Collection and experiment that programs write their detections to, unless the settings say another place."""
+VOLUMES = "volumes"
+"""The bucket in which the demo volume lies beside BOSS, as `cortex`."""
 MAX_CUTOUT = 520 * 2**20
 """Bytes of the largest cutout, uncompressed, as in BOSS."""
 
@@ -162,6 +166,8 @@ class BossStandIn:
         self.tokens: dict[str, Access] = {PUBLIC_TOKEN: Access(user=PUBLIC_TOKEN)} | tokens
         self._collections: dict[str, _Collection] = {}
         self._frames: dict[str, dict[str, Any]] = {}
+        self.buckets = Buckets()
+        """Buckets at the same address, as an S3's endpoint has them; bulk channels lie in them."""
         self._faults: list[_Fault] = []
         self._holds: list[Hold] = []
         if demo:
@@ -174,6 +180,15 @@ class BossStandIn:
                 channels={name: self.cortex.bricks(name) for name in self.cortex.channels},
                 public=True,
             )
+            for name in self.cortex.channels:  # the same voxels through another door
+                self.buckets.add_channel(
+                    VOLUMES,
+                    f"cortex/{name}",
+                    self.cortex.bricks(name),
+                    start=(0, 0, 0),
+                    shape=self.cortex.shape,
+                    voxel_nm=self.cortex.voxel_nm,
+                )
             # where detections are written back to, as in 2018
             collection, experiment = PREDICTIONS
             self.add(collection, experiment, shape=self.cortex.shape, voxel_nm=self.cortex.voxel_nm, channels={})
@@ -198,10 +213,12 @@ class BossStandIn:
         voxel_nm: tuple[float, float, float] = (50, 96, 96),
         offset: Triple = (0, 0, 0),
         public: bool = False,
+        bulk: str = "",
         **about: Any,
     ) -> None:
         """Add an experiment, its collection if need be, and a frame `[offset, offset + shape)`; axes z, y, x.
 
+        `bulk` names a bucket: the channels are `cloudvol` then, and lie there as `collection/experiment/channel`.
         `about` overrides fields of the experiment, such as `time_step_unit=None`. Bricks are addressed in the frame's
         coordinates, offset included.
         """
@@ -219,7 +236,17 @@ class BossStandIn:
             home.experiments[experiment] = there
             for name, bricks in channels.items():
                 described = _channel_about(name, {"datatype": str(bricks.dtype)}, "demo")
+                if bulk:
+                    path = f"{collection}/{experiment}/{name}"
+                    self.buckets.add_channel(bulk, path, bricks, start=offset, shape=shape, voxel_nm=voxel_nm)
+                    described |= {"storage_type": "cloudvol", "bucket": bulk, "cv_path": f"/{path}"}
                 there.channels[name] = _Channel(described, bricks)
+
+    @property
+    def address(self) -> str:
+        """The demo volume as a volume by address: precomputed, on a web server."""
+        assert self.cortex is not None
+        return f"precomputed://{self.url}/{VOLUMES}/cortex/{{{','.join(self.cortex.channels)}}}"
 
     @property
     def experiments(self) -> list[str]:
@@ -325,9 +352,13 @@ class BossStandIn:
         )
         routes = [Route(path, self._answer(handler), methods=methods.split()) for path, handler, methods in table]
         routes.append(Route("/v1/mgmt/resources/{c}/{e}/{ch}", self._console))
+        routes += [Route(path, self._object, methods=["GET"]) for path in ("/{bucket}", "/{bucket}/{key:path}")]
         app = Starlette(routes=routes, middleware=[Middleware(_Faults, boss=self)])
         app.router.redirect_slashes = False
         return app
+
+    async def _object(self, request: Request) -> Response:
+        return await run_in_threadpool(self.buckets.answer, request)
 
     def _console(self, request: Request) -> Response:
         """The management console's page of a channel, in little: BOSS asks people to sign in, the stand-in does not."""

@@ -20,6 +20,8 @@ COMMAND = "submit nomads-unsupervised demo/shifted x=0,512 y=0,512 z=0,16"
 SHIFTED = {5: (6, -9), 9: (-8, 7)}
 """Sections of demo/shifted whose presynaptic channel lies off, and by how many pixels (y, x)."""
 CHANNEL = "#synapses"
+VOLUME = "Demo cortex"
+"""The name of the demo volume's second door."""
 PATIENCE = 120
 """Seconds the sample job may take."""
 
@@ -33,7 +35,8 @@ def demo(*, once: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="nomads-demo-") as folder, House() as house:
         log = Path(folder) / "bot.log"
         shift(house.boss)
-        with bot_process(house.environment(Path(folder) / "data"), log=log) as bot:
+        settings = house.environment(Path(folder) / "data") | _doors(house, Path(folder))
+        with bot_process(settings, log=log) as bot:
             try:
                 house.slack.wait_for_connection(30)
                 _Conversation(house).play()
@@ -45,6 +48,13 @@ def demo(*, once: bool) -> int:
                 return 0
             print(f"\nThe workspace is at {house.slack.url} (Ctrl-C ends it). BOSS token: {DEMO_TOKEN}")
             return _stay(lambda: bot.poll() is None)
+
+
+def _doors(house: House, folder: Path) -> dict[str, str]:
+    """Settings by which the demo volume is offered through a second door: by a name, beside BOSS's collection."""
+    listed = folder / "volumes.toml"
+    listed.write_text(f'[[volumes]]\nname = "{VOLUME}"\naddress = "{house.boss.address}"\n')
+    return {"NOMADS_VOLUMES": str(listed), "NOMADS_VOLUME_ROOTS": house.boss.url}
 
 
 def shift(boss: BossStandIn) -> None:
@@ -85,6 +95,10 @@ class _Conversation:
         if not view:
             raise Disappointment(f"the form did not open: {ack}")
         print(f"modal     {view['title']['text']}: {', '.join(_labels(view))}")
+        offered = [option["text"]["text"] for option in self._person.suggest(view, "collection", "demo")]
+        print(f"modal     Collection offers {', '.join(offered)}")
+        if not {"demo", f"{VOLUME} (volume)"} <= {*offered}:
+            raise Disappointment("the demo volume is not offered through two doors")
         ack = self._person.submit(view, {"token": "wrong token"})
         for field, text in ack.errors.items():
             print(f"modal     {field}: {text}")

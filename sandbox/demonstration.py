@@ -46,9 +46,9 @@ class _Whole:
     volume: Synthetic
     name: str
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The sections `[start, stop)`, (z, y, x)."""
-        return self.volume.bricks(self.name).read((start, 0, 0), (stop, *self.volume.shape[1:]))
+    def read(self, start: int, stop: int, top: int, bottom: int) -> NDArray[Any]:
+        """The rows `[top, bottom)` of the sections `[start, stop)`, (z, y, x)."""
+        return self.volume.bricks(self.name).read((start, top, 0), (stop, bottom, self.volume.shape[2]))
 
 
 def examples(seed: int, components: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from bot.application.people import People, Profile
+from bot.application.places import Places
 from bot.application.ports import Volumes
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, Unavailable
+from bot.domain.named import MARK
 from bot.domain.volume import Experiment, TokenRefused
 from contract.masking import PUBLIC_TOKEN
+from volumes.address import is_address
 
 UNCHECKABLE = "BOSS does not answer just now, so this token cannot be checked; try again in a moment."
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look at an experiment: two people with the same token take the same one."""
+    """One look at an experiment, or at an address in place of a collection.
+
+    Two people with the same token take the same look.
+    """
 
     collection: str
     experiment: str
     token: SecretStr
 
+    @property
+    def addressed(self) -> bool:
+        """Whether it is a look at an address."""
+        return is_address(self.collection)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is known what to look at."""
+        return bool(self.collection and self.experiment) or self.addressed
+
 
 class Browsing:
     """Asks BOSS on behalf of a person. Methods return or raise, as Volumes does, within about `within` seconds."""
 
-    def __init__(self, *, volumes: Volumes, people: People) -> None:
+    def __init__(self, *, volumes: Volumes, people: People, places: Places | None = None) -> None:
         self._volumes = volumes
         self._people = people
+        self._places = places or Places()
+
+    def named(self, actor: str) -> Sequence[str]:
+        """The volumes that the admin offers this person by a name, as the collection's field takes them."""
+        return [MARK + volume.name for volume in self._places.offered(actor)]
 
     def collections(self, actor: str, typed: SecretStr, *, within: float) -> Sequence[str]:
         """The collections that the person's token may read."""
@@ -56,6 +78,11 @@ class Browsing:
 
         `profile` is the person's, where it is at hand.
         """
+        with suppress(InvalidRequest):  # it is told when the form is submitted
+            place = self._places.resolve({"collection": collection, "experiment": experiment}, actor)
+            collection, experiment = place["collection"], place["experiment"]
+        if is_address(collection):
+            return Look(collection, "", SecretStr(PUBLIC_TOKEN))
         saved = profile or self._people.profile(actor)
         token = typed if typed and typed.get_secret_value() else saved.token
         return Look(collection, experiment, token or SecretStr(PUBLIC_TOKEN))

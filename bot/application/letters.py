@@ -84,7 +84,7 @@ def _facts(story: Story) -> list[str]:
     return [
         f"Pipeline: {request.pipeline}",
         *([f"Options: {words.options(story.options)}"] if story.options else []),
-        f"Volume: {request.collection}/{request.experiment}, {request.box} (voxels)",
+        f"Volume: {request.place}, {request.box} (voxels)",
         f"Size: {words.voxels(request.box.voxels)}, {words.size(story.size)}",
     ]
 
@@ -97,6 +97,10 @@ def _mail(
     message_id: str,
     stranger: Stranger | None,
 ) -> Mail:
+    here = [link for link in links if stranger and link[1].startswith("file:")]  # a place on the bot's own machine
+    if stranger and here:
+        links = [link for link in links if link not in here]
+        lines = [*lines, f"The results are kept on the machine that runs NOMADS: ask {stranger.asked_by} for them."]
     text = "\n".join([*lines, "", *(f"{title}: {url}" for title, url in links)]).rstrip() + "\n"
     why = how = stop = ""
     if stranger:

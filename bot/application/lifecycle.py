@@ -21,8 +21,8 @@ from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Summary
 from bot.domain.work import CANCELLED, Cause, Observation, Progress
 from contract.program import REFUSED, read_progress
 
@@ -114,8 +114,11 @@ class Lifecycle:
     def observe(self, job_id: str, seen: Observation) -> bool:
         """Record what compute says of a job. Returns whether the job moved.
 
-        Late, repeated and disordered news change nothing. Raises UnknownJob.
+        Late, repeated and disordered news change nothing. A reason is stored without the token: compute may quote the
+        program's last words, or how it was called. Raises UnknownJob.
         """
+        if seen.reason:
+            seen = replace(seen, reason=self._tokens.masked(seen.reason, self._job(job_id).token_ref))
         with self._ledger.change(job_id) as change:
             cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
@@ -123,13 +126,23 @@ class Lifecycle:
             return change.follow(seen)
 
     def progressed(self, job_id: str, progress: Progress) -> bool:
-        """Record a running program's progress and show it on the card. Returns whether the progress is new."""
+        """Record a running program's progress and show it on the card. Returns whether the progress is new.
+
+        A phase is the program's own text, and is stored without the token.
+        """
+        job = self._job(job_id)
+        if job.progress is None or job.progress.phase != progress.phase:
+            progress = replace(progress, phase=self._tokens.masked(progress.phase, job.token_ref))
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNING or change.job.progress == progress:
                 return False
             change.set(progress={"part": progress.part, "phase": progress.phase})
             change.show()
             return True
+
+    def _job(self, job_id: str) -> Job:
+        with self._ledger.database.read() as transaction:
+            return transaction.jobs.get(job_id)
 
     def waits(self, job_id: str, cause: str, *, waited: timedelta) -> bool:
         """Tell once, in compute's words, why a job waits long to run. Returns False where the job was told, or runs.

@@ -1,9 +1,8 @@
-"""A job's results and log as people may see them: without the token."""
+"""What a program tells, prints and leaves, as people may see it: without the token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -14,14 +13,18 @@ from bot.domain import words
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
-from bot.domain.results import Link
+from bot.domain.results import Link, ResultFile
+from bot.domain.summary import KNOWN_FILES, Summary
 from bot.domain.work import LogLine
 from contract import masking
+from contract.program import RESULTS
 
 LINKS = 10
 """How many results are linked one by one; the folder's address leads to the rest."""
 LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
+MAX_SUMMARY = 2**20
+"""Bytes of the largest results.json that is read."""
 LOG_FILE = "nomads-log.txt"
 """Name of the whole log in the results folder, once somebody has asked for it."""
 
@@ -50,6 +53,35 @@ class Output:
         self._tokens = tokens
         self._links = links
         self._boss = boss_host if "://" in boss_host or not boss_host else f"https://{boss_host}"
+
+    def summary(self, job: Job) -> Summary:
+        """What an ended job's results.json tells, without the token.
+
+        Where the token to hide is not known, only numbers and known names are told. Raises NotFound where there is no
+        results.json, and Unreadable.
+        """
+        content = self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)
+        return Summary.read(content, token=self._hidden(job))
+
+    def left(self, job: Job) -> tuple[list[ResultFile], bool]:
+        """The files of an ended job's folder without those whose names hold the token, and whether there are such.
+
+        Where the token to hide is not known, any name may hold it but those of KNOWN_FILES.
+        """
+        return _shown(self._results.list(job.folder), self._hidden(job))
+
+    def listed(self, job: Job, found: list[ResultFile]) -> list[ResultFile]:
+        """Of the files in the job's folder those that are listed for people: without the token in their names.
+
+        Only files of known names where the token to hide is not known.
+        """
+        if job.summary or job.token_ref is None:  # what the summary does not say was not to be hidden
+            only = {*job.summary.names, *KNOWN_FILES} if job.summary and job.summary.only_named else None
+            return [file for file in found if only is None or file.name in only]
+        try:
+            return _shown(found, self._token(job))[0]
+        except (NotFound, Refused):
+            return _shown(found, None)[0]
 
     def links(self, job: Job, audience: Audience) -> list[tuple[str, Link]]:
         """Title and address of at most LINKS results, of the viewer, and of the channel that was written in BOSS.
@@ -112,19 +144,45 @@ class Output:
         self._results.write(job.folder, LOG_FILE, masking.hidden_in_pieces(log, token))
         return self._link(job, LOG_FILE, audience)
 
-    def redact(self, job: Job) -> None:
-        """Strike the token out of an ended job's stored log; to be called before the token is erased."""
+    def redact(self, job: Job) -> bool:
+        """Strike the token out of an ended job's stored log; to be called before the token is erased.
+
+        Returns False where the token may still be in the log, since it is not known.
+        """
         if job.compute_id and job.token_ref:
-            with suppress(NotFound, Refused):  # a token that is erased already cannot be struck out
-                self._logs.redact(job.compute_id, self._tokens.open(job.token_ref))
+            try:
+                token = self._tokens.open(job.token_ref)
+            except (NotFound, Refused):
+                return False
+            self._logs.redact(job.compute_id, token)
+        return True
+
+    def _hidden(self, job: Job) -> str | None:
+        """The token to hide in what an ended job's program wrote into files; None where it is not known any more."""
+        if job.token_ref is None:
+            return None
+        try:
+            return self._tokens.open(job.token_ref).get_secret_value()
+        except (NotFound, Refused):
+            return None
 
     def _token(self, job: Job) -> str:
-        """The token to hide; empty where nothing has to be hidden. Raises NotFound or Refused where it is not known."""
+        """The token to hide in a log; empty: there is none in it. Raises NotFound or Refused where it is not known."""
         if job.token_ref is None:
             if not job.ended:
                 raise NotFound("This job's token is not known.")
             return ""  # the token was struck out of the log before it was erased
         return self._tokens.open(job.token_ref).get_secret_value()
+
+
+def _shown(files: Sequence[ResultFile], token: str | None) -> tuple[list[ResultFile], bool]:
+    if token is None:
+        known = [file for file in files if file.name in KNOWN_FILES]
+        return known, len(known) < len(files)
+    names = [file.name for file in files]
+    shown = masking.hidden_in_texts(names, token)
+    clean = [file for file, name in zip(files, shown, strict=True) if file.name == name]
+    return clean, len(clean) < len(files)
 
 
 def log_lines(lines: Sequence[LogLine]) -> list[str]:

@@ -31,7 +31,10 @@ class Compute(Protocol):
         """The compute id of the work of that name, however it fared; None where compute never saw it."""
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """The state of each id, for any number of ids; an id that compute does not know is absent."""
+        """The state of each id, for any number of ids; an id that compute does not know is absent.
+
+        Raises Unclear, which holds the others, where what compute says of some makes no sense.
+        """
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         """End the work, queued or running, as FAILED with that reason.

@@ -10,12 +10,15 @@ from typing import Any
 from pydantic import SecretStr
 
 from bot.application.addresses import Addresses
+from bot.application.places import Places
 from bot.application.ports import Compute, Volumes
 from bot.domain import checks, words
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.request import JobRequest, read
 from bot.domain.volume import Box, Experiment, VolumesRefused
+from contract.masking import PUBLIC_TOKEN
+from volumes.address import is_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,9 @@ class Reviewer:
         addresses: Addresses,
         max_bytes: int,
         predictions: str = "",
+        places: Places | None = None,
     ) -> None:
-        """`max_bytes` is the most one job may read.
+        """`max_bytes` is the most one job may read, and `places` reads which volume is meant.
 
         `predictions` is where in BOSS programs write their detections to (`collection/experiment`); empty: nowhere.
         """
@@ -66,30 +70,39 @@ class Reviewer:
         self._addresses = addresses
         self._max_bytes = max_bytes
         self.predictions = predictions
+        self._places = places or Places()
 
     def first_choice(self) -> str:
         """The name of the pipeline with the fewest channels among those that can run here; empty where none can."""
         able = [p for p in self._catalog if not self._compute.refuses(image=p.image, command=p.command)]
         return min(able, key=lambda pipeline: pipeline.channels).name if able else ""
 
-    def review(self, values: Mapping[str, Any], token: SecretStr, *, within: float = 0) -> Reviewed:
+    def review(self, values: Mapping[str, Any], token: SecretStr, *, actor: str = "", within: float = 0) -> Reviewed:
         """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 
         `values` has JobRequest's fields; a mistake in an option is told by the option's name. No service is asked, and
         a review takes well under a millisecond; only where there are mistakes, BOSS is asked about the other fields,
         for `within` seconds at most.
         """
+        hidden: dict[str, str] = {}
+        try:
+            values = self._places.resolve(values, actor)
+        except InvalidRequest as refusal:
+            hidden = refusal.errors
         pipeline = self._catalog.get(str(values.get("pipeline") or "").strip())
         options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
         reading = read({**values, "options": options})
-        request, box, errors = reading.request, reading.box, {**reading.errors, **wrong}
+        request, box, errors = reading.request, reading.box, {**reading.errors, **wrong, **hidden}
+        addressed = is_address(str(values.get("collection") or "")) and not hidden
+        if addressed:
+            token = SecretStr(PUBLIC_TOKEN)  # nobody is asked with a token, so none is kept for the job
         if problem := checks.token_problem(token.get_secret_value()):
             errors["token"] = problem
         address = str(values.get("email") or "").strip()
         problem = self._addresses.missing(address) or self._addresses.outside(address)
         if "email" not in errors and problem:
             errors["email"] = problem
-        if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline)):
+        if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline, addressed=addressed)):
             errors["pipeline"] = problem
         large = {}
         if pipeline and box:
@@ -99,7 +112,7 @@ class Reviewer:
             shown, refused = self._shown(values, errors, token, within=within)
             if shown:  # it knows better than `large`
                 large = checks.against(reading.sides, pipeline, shown, options=options, max_bytes=self._max_bytes)
-            raise InvalidRequest(errors | refused | large)
+            raise InvalidRequest(_under(errors | refused | large, addressed=addressed))
         return Reviewed(request=request, pipeline=pipeline, box=box, token=token)
 
     def _shown(
@@ -108,7 +121,7 @@ class Reviewer:
         """The experiment, and what BOSS refuses by field; BOSS is asked as far as token and names are right."""
         collection, experiment = (str(values.get(name) or "").strip() for name in ("collection", "experiment"))
         try:
-            if "token" in errors or within <= 0:
+            if "token" in errors or within <= 0 or ("collection" in errors and is_address(collection)):
                 pass
             elif "collection" in errors:
                 self._volumes.collections(token=token, within=within)
@@ -122,10 +135,12 @@ class Reviewer:
             pass  # what BOSS does not say is said when the other mistakes are mended
         return None, {}
 
-    def _pipeline_problem(self, pipeline: Pipeline | None) -> str:
+    def _pipeline_problem(self, pipeline: Pipeline | None, *, addressed: bool) -> str:
         if pipeline is None:
             there = words.listed([pipeline.name for pipeline in self._catalog])
             return f"There is no pipeline of that name; there is {there}."
+        if addressed and pipeline.contract != "2":
+            return f"{pipeline.name} reads volumes of BOSS alone, and none by address."
         return self._compute.refuses(image=pipeline.image, command=pipeline.command)
 
     def ask(self, reviewed: Reviewed, *, within: float) -> Answered:
@@ -146,9 +161,9 @@ class Reviewer:
         return self._answered(reviewed, experiment, until=time.monotonic() + within, whole=True)
 
     def _describe(self, reviewed: Reviewed, *, within: float) -> Experiment:
-        request = reviewed.request
+        collection, experiment = reviewed.request.asked
         try:
-            return self._volumes.describe(request.collection, request.experiment, token=reviewed.token, within=within)
+            return self._volumes.describe(collection, experiment, token=reviewed.token, within=within)
         except VolumesRefused as refusal:
             raise InvalidRequest({refusal.field: str(refusal)}) from None
 
@@ -161,7 +176,7 @@ class Reviewer:
                 reviewed.box.sides, pipeline, experiment, options=options, max_bytes=self._max_bytes
             )
         ):
-            raise InvalidRequest(errors)
+            raise InvalidRequest(_under(errors, addressed=bool(reviewed.request.volume)))
         per_voxel, known = checks.bytes_per_voxel(pipeline, experiment, options)
         if whole and not known:
             raise Unavailable("BOSS did not tell the data types of all channels.")
@@ -171,7 +186,9 @@ class Reviewer:
             checked=experiment is not None and known,
             size=per_voxel * voxels,
             largest=widest * voxels,
-            warnings=self._warnings(reviewed.token, within=until - time.monotonic()) if experiment else (),
+            warnings=self._warnings(reviewed.token, within=until - time.monotonic())
+            if experiment and not reviewed.request.volume
+            else (),
         )
 
     def _warnings(self, token: SecretStr, *, within: float) -> list[str]:
@@ -182,3 +199,8 @@ class Reviewer:
         except VolumesRefused:
             pass  # BOSS took the token a moment ago; otherwise the program will say so
         return []
+
+
+def _under(errors: Mapping[str, str], *, addressed: bool) -> dict[str, str]:
+    """Errors by field; what is wrong with a volume by address stands under the collection, where the address does."""
+    return {"collection" if addressed and field == "experiment" else field: said for field, said in errors.items()}

@@ -129,7 +129,7 @@ class Submission:
         unwanted = self._addresses.trouble(str(form.values.get("email") or "").strip())
         errors = _by_field(unwanted)
         try:
-            reviewed = self.review(form.values, token, within=max(LEAST_SECONDS, until - time.monotonic()))
+            reviewed = self.review(form.values, token, actor=actor, within=max(LEAST_SECONDS, until - time.monotonic()))
             within = max(LEAST_SECONDS, until - time.monotonic())
             proposal = self.ask(reviewed, actor=actor, within=within, key=key)
         except InvalidRequest as error:
@@ -148,7 +148,8 @@ class Submission:
             raise InvalidRequest(errors)
         if question:
             return question
-        if form.remember and form.token.get_secret_value() and proposal.answered.readable:
+        told = proposal.answered.readable and not proposal.reviewed.request.volume  # by BOSS, which saw the token
+        if form.remember and form.token.get_secret_value() and told:
             self._people.save_token(actor, form.token)
         try:
             return self.accept(proposal, actor=actor, key=key)
@@ -157,12 +158,12 @@ class Submission:
                 raise InvalidRequest({"pipeline": ANOTHER_RUNS}) from None
             return _question(replace(proposal, twin=found.job))
 
-    def review(self, values: Mapping[str, Any], token: SecretStr, *, within: float = 0) -> Reviewed:
+    def review(self, values: Mapping[str, Any], token: SecretStr, *, actor: str = "", within: float = 0) -> Reviewed:
         """Review what a person typed. Raises InvalidRequest with every mistake, by field.
 
         Where there are mistakes, BOSS is asked about the other fields, for `within` seconds at most.
         """
-        return self._reviewer.review(values, token, within=within)
+        return self._reviewer.review(values, token, actor=actor, within=within)
 
     def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
         """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.
@@ -230,7 +231,7 @@ class Submission:
         """
         key = f"retry:{job.id}"
         try:
-            reviewed = self.review({**job.request.typed, "email": email}, token, within=within)
+            reviewed = self.review({**job.request.typed, "email": email}, token, actor=actor, within=within)
             if errors := _by_field(self._addresses.trouble(email)):
                 raise InvalidRequest(errors)
             if within:

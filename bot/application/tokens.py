@@ -5,8 +5,10 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from bot.application.ports import Secrets
+from bot.domain.errors import NotFound, Refused
 from bot.storage.transaction import Transaction
 from bot.storage.vault import Vault
+from contract import masking
 
 
 class TokenKeeper:
@@ -29,6 +31,14 @@ class TokenKeeper:
         if self._secrets is None or self._vault.holds(reference):
             return self._vault.get(reference)
         return self._secrets.get(reference)
+
+    def masked(self, text: str, reference: str | None) -> str:
+        """The text without the token; empty where the token is not known. Raises Unavailable."""
+        try:
+            token = self.open(reference).get_secret_value() if reference and text else ""
+        except (NotFound, Refused):
+            return ""
+        return masking.hidden_in_texts([text], token)[0]
 
     def hand_over(self, owner: str, reference: str) -> str:
         """Store the token where compute reads it; returns the token's reference there. Raises as `open`."""

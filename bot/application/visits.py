@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import count
 
 from bot.application.addresses import Addresses
 from bot.application.links import Links
-from bot.application.output import LOG_FILE
+from bot.application.output import LOG_FILE, Output
 from bot.application.ports import Results
 from bot.application.queries import Queries
 from bot.domain import words
@@ -15,22 +17,18 @@ from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
 from bot.domain.links import Reader, ResultsPage, SharedFile
 from bot.domain.people import TERMINAL
-from bot.domain.results import Link, Opened, ResultFile, Summary
-from contract.program import RESULTS
+from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.summary import KNOWN_FILES, Summary
 
 REPORT = "report.html"
 """The report, where a program has written one."""
-_KNOWN = {
-    "synapses.csv": "One line for each synapse: centre in voxels and nm, volume, score, class.",
-    "predictions.npz": "Where the synapses are, voxel by voxel, for numpy: 255 in a synapse, else 0.",
-    "segmentation.npz": "Which synapse each voxel belongs to, for numpy: 0 is none.",
-    REPORT: "Density, sizes, scores and brightness on one page that opens anywhere.",
-    "preview.png": "The box from above, with a circle round each synapse.",
-    RESULTS: "Counts, parameters and versions, for programs.",
-    LOG_FILE: "What the program printed.",
-}
-"""What the files are that our pipelines write, in a sentence each."""
+_KNOWN = KNOWN_FILES | {LOG_FILE: "What the program printed."}
 UNREACHABLE = "Its name cannot stand in an address; ask whoever runs NOMADS for it."
+ABSENT_FILE = "not-in-this-zip.txt"
+ABSENT = (
+    "These files are in the results folder, or were, and not in this zip: their names cannot stand in it, or they were "
+    "taken away meanwhile. Ask whoever runs NOMADS for them. Characters that cannot be printed are escaped."
+)
 MOST = 1000
 """Files that a page lists; the archive has all."""
 
@@ -45,6 +43,7 @@ class Visits:
         queries: Queries,
         catalog: Catalog,
         results: Results,
+        output: Output,
         addresses: Addresses,
         sees: Callable[[str, Job], bool | None],
     ) -> None:
@@ -53,13 +52,14 @@ class Visits:
         self._queries = queries
         self._catalog = catalog
         self._results = results
+        self._output = output
         self._addresses = addresses
         self._sees = sees
 
     def page(self, signed: str) -> ResultsPage:
         """What the page of the results shows. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
-        found = self._results.list(job.folder)
+        found = self._listed(job)
         listed, names = _folded(found, job.summary), {file.name for file in found}
         summary, pipeline = job.summary, self._catalog.get(job.request.pipeline)
         preview = summary.preview if summary and summary.preview in names else ""
@@ -84,7 +84,7 @@ class Visits:
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
-        files = self._results.list(job.folder)
+        files = self._listed(job)
         if not files:
             raise NotFound("Nothing has been written yet.")
         return f"nomads-{job.id}", self._opened(job, files)
@@ -97,13 +97,24 @@ class Visits:
         """Send no more mail to the address that the link is for. Raises NotFound and Unavailable."""
         self._addresses.end(self._links.read_end_of_mail(signed))
 
+    def _listed(self, job: Job) -> list[ResultFile]:
+        return self._output.listed(job, self._results.list(job.folder))
+
     def _opened(self, job: Job, files: list[ResultFile]) -> Iterator[tuple[str, Opened]]:
+        """The files; and where some cannot be opened, a text that names them."""
+        absent = []
         for file in files:
             try:
                 opened = self._results.open(job.folder, file.name)
             except NotFound:  # gone since, or without a name that can be asked for
+                absent.append(_escaped(file.name))
                 continue
             yield file.name, opened
+        if absent:
+            text = "\n".join([ABSENT, *absent, ""]).encode()
+            names = {file.name for file in files}
+            name = next(name for n in count() if (name := f"{'_' * n}{ABSENT_FILE}") not in names)
+            yield name, Opened(len(text), BytesIO(text))
 
     def _job(self, signed: str) -> Job:
         claim = self._links.read(signed)
@@ -141,3 +152,7 @@ def _folded(files: list[ResultFile], summary: Summary | None) -> list[ResultFile
         name = next((folders[folder] for folder in above if folder in folders), file.name)
         sizes[name] = sizes.get(name, 0) + file.size
     return [ResultFile(name, size) for name, size in sorted(sizes.items())]
+
+
+def _escaped(name: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)

@@ -10,6 +10,7 @@ import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from bot.aws.config import AwsConfig
 from bot.aws.guards import differences
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import Cause, Observation, Work
+from bot.domain.work import Cause, Observation, Unclear, Work
 from contract.program import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ CONTENT_TAG = "nomads-content"
 _TOKEN_ARGUMENT = ("sh", "-c", f'exec "$@" --token "${TOKEN_VARIABLE}"', "sh")
 """Passes the token to a program that takes it as an argument only, without the token in any request to AWS."""
 _NO_IMAGE = "CannotPullContainerError"
+_TIMED_OUT = "Job attempt duration exceeded timeout"
+"""How AWS's status reason begins for a job that ran into its limit; a person's reason may hold any words."""
 _ADMIN = "whoever looks after the AWS account"
 _WAITS = {
     "CAPACITY": "AWS has no free machine of the kind it needs just now; it starts by itself once there is one. "
@@ -66,6 +69,8 @@ MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
 _QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
 """States in which no attempt is under way: all that a job has had are over."""
+_SENSELESS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError)
+"""What reading a job raises that is not as AWS documents it; OSError is a time beyond the machine's calendar."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 
 
@@ -244,8 +249,8 @@ class BatchCompute:
                 jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
             )
             # AWS's filter knows no upper and lower case, so the name is compared again.
-            same = [job for page in pages for job in wanted(page, "jobSummaryList") if job["jobName"] == name]
-        return max(same, key=lambda job: job.get("createdAt", 0))["jobId"] if same else None
+            same = [job for page in pages for job in wanted(page, "jobSummaryList") if wanted(job, "jobName") == name]
+        return str(wanted(max(same, key=lambda job: job.get("createdAt", 0)), "jobId")) if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What AWS Batch says of each id, asked for in hundreds; unknown ids are absent."""
@@ -253,16 +258,28 @@ class BatchCompute:
         asked = [job for job in dict.fromkeys(ids) if _JOB_ID.fullmatch(job)]
         hundreds = [asked[at : at + DESCRIBE_LIMIT] for at in range(0, len(asked), DESCRIBE_LIMIT)]
         if len(hundreds) < 2:
-            return {job: seen for hundred in hundreds for job, seen in self._describe(hundred)}
-        # Most of a round is waiting for AWS, so a few calls go side by side; more would draw its throttling.
-        with ThreadPoolExecutor(max_workers=min(4, len(hundreds)), thread_name_prefix="describe") as pool:
-            return {job: seen for part in pool.map(self._describe, hundreds) for job, seen in part}
+            parts = [self._describe(hundred) for hundred in hundreds]
+        else:
+            # Most of a round is waiting for AWS, so a few calls go side by side; more would draw its throttling.
+            with ThreadPoolExecutor(max_workers=min(4, len(hundreds)), thread_name_prefix="describe") as pool:
+                parts = list(pool.map(self._describe, hundreds))
+        seen = {job: said for part, _ in parts for job, said in part.items()}
+        if unclear := {job for _, ids in parts for job in ids}:
+            raise Unclear("what AWS Batch says of it makes no sense", ids=unclear, seen=seen)
+        return seen
 
-    def _describe(self, ids: list[str]) -> list[tuple[str, Observation]]:
+    def _describe(self, ids: list[str]) -> tuple[dict[str, Observation], set[str]]:
+        """What AWS Batch says of at most a hundred jobs, and those of whom what it says makes no sense."""
         with translated("AWS Batch did not say how its jobs are"):
-            answer = self._describer.describe_jobs(jobs=ids)
             # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
-            return [(job["jobId"], _observation(job)) for job in wanted(answer, "jobs")]
+            described = wanted(self._describer.describe_jobs(jobs=ids), "jobs")
+        seen: dict[str, Observation] = {}
+        for job in described:
+            with suppress(*_SENSELESS):
+                seen[job["jobId"]] = _observation(job)
+        named = {job.get("jobId") for job in described}
+        # One that names no job may be about any of those that are missing.
+        return seen, set(ids) - set(seen) if None in named else (named & set(ids)) - set(seen)
 
     @cached_property
     def _describer(self) -> BatchClient:
@@ -337,17 +354,23 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
     described = said.get("jobs") if isinstance(said, dict) else None
     if not isinstance(described, list):
         raise Unanswered("AWS Batch's answer does not say how its jobs are.")
-    jobs = []
-    for job in described:
+    response_dict["body"] = json.dumps({"jobs": [_slimmed(job) for job in described]}).encode()
+
+
+def _slimmed(job: Any) -> dict[str, Any]:
+    """What an observation needs of one job. One that is not as AWS describes it keeps its id at most."""
+    try:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
             _part(attempt, "statusReason", "stoppedAt") | {"container": _container(attempt)}
-            for attempt in job.get("attempts", ())
+            for attempt in job.get("attempts") or ()
         ]
         kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
-        jobs.append(kept)
-    response_dict["body"] = json.dumps({"jobs": jobs}).encode()
+    except _SENSELESS:
+        name = job.get("jobId") if isinstance(job, dict) else None
+        return {"jobId": name} if isinstance(name, str) else {}
+    return kept
 
 
 def _container(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,24 +378,40 @@ def _container(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: whole[name] for name in names if whole.get(name) is not None}
+    """Those of the fields that there are. Raises TypeError where one has a type that AWS does not document for it."""
+    part = {name: whole[name] for name in names if whole.get(name) is not None}
+    for name, value in part.items():
+        if not isinstance(value, _TYPES[name]):
+            raise TypeError(name)
+    return part
+
+
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("jobId", "status", "statusReason", "reason", "logStreamName"), str),
+    **dict.fromkeys(("startedAt", "stoppedAt", "exitCode", "attempts"), int),
+    **dict.fromkeys(("isCancelled", "isTerminated"), bool),
+}
+"""What AWS documents of the fields of DescribeJobs that are read."""
 
 
 def _observation(job: Mapping[str, Any]) -> Observation:
-    """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say."""
+    """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say.
+
+    Raises one of _SENSELESS where the job is not as AWS describes it.
+    """
     attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
     attempt: Mapping[str, Any] = attempts[-1] if attempts else {}
     container = {**attempt.get("container", {}), **job.get("container", {})}
     state = JobState(job["status"])
     over = [one for one in attempts if state in _QUEUED or one.get("stoppedAt") or one.get("statusReason")]
     reason = str(job.get("statusReason") or attempt.get("statusReason") or "")
-    exit_code = container.get("exitCode") if state in FINAL else None
+    exit_code = _number(container, "exitCode") if state in FINAL else None
     cause: Cause | None = None
     if state is JobState.SUCCEEDED:
         words = ""
     elif state is JobState.RUNNABLE:
         words = _waiting(reason)
-    elif (job.get("isCancelled") or job.get("isTerminated")) and reason and "exceeded timeout" not in reason:
+    elif (job.get("isCancelled") or job.get("isTerminated")) and reason and not reason.startswith(_TIMED_OUT):
         # Whoever ended it said why; the container's reason says nothing more.
         words, cause = _given_up(reason) or reason, Cause.UNKNOWN
     else:
@@ -386,9 +425,17 @@ def _observation(job: Mapping[str, Any]) -> Observation:
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
         attempt=None if state in FINAL else len(over) + 1,  # an end is an end, whichever attempt it was
-        attempts=(job.get("retryStrategy") or {}).get("attempts"),
+        attempts=_number(job.get("retryStrategy") or {}, "attempts"),
         again=_again(over[-1], state) if over and state not in FINAL else "",
     )
+
+
+def _number(said: Mapping[str, Any], name: str) -> int | None:
+    """The number of that name, of 32 bits; None: there is none. Raises ValueError for a larger one."""
+    number: int | None = said.get(name)
+    if number is not None and not -(2**31) <= number < 2**31:
+        raise ValueError(name)
+    return number
 
 
 def _again(attempt: Mapping[str, Any], state: JobState) -> str:
@@ -433,18 +480,20 @@ def _words(status_reason: str, container_reason: str, exit_code: int | None) -> 
         return _TAKEN_BACK, Cause.MACHINE
     if "OutOfMemory" in both or (exit_code == 137 and itself and not container_reason):
         return "It needed more memory than it was given and was stopped; a smaller box needs less.", Cause.MEMORY
-    if "exceeded timeout" in both:
+    if status_reason.startswith(_TIMED_OUT):
         return (
             "It ran longer than its pipeline allows and was stopped; a smaller box takes less time.",
             Cause.TIME_LIMIT,
         )
     if re.search(r"assume (the )?role", both):
         return f"AWS could not use the role that it is to run with: {said}", Cause.ROLE
-    if "CannotPull" in both or "registry auth from" in both:
+    if "no space left on device" in both:
+        return f"The machine that it was to run on had no room left on its disk: {said}", Cause.MACHINE
+    if "CannotPull" in both or re.search(r"registry auth from|retrieve ecr registry auth", both):
         return f"Its container image could not be fetched: {said}", Cause.IMAGE
     if "CannotStartContainer" in both or "CannotCreateContainer" in both:
         return f"The program in its container image could not be started: {said}", Cause.IMAGE
-    if "ResourceInitializationError" in both and "secret" in both:
+    if ("ResourceInitializationError" in both and "secret" in both) or "Fetching secret data" in both:
         return f"AWS could not hand it the token: {said}", Cause.SECRET
     if exit_code and itself and not container_reason:
         return f"The program ended with exit code {exit_code}.", None

@@ -49,8 +49,8 @@ class Pipeline(BaseModel):
     """Container image; empty: this pipeline cannot run on AWS Batch."""
     command: tuple[str, ...] = ()
     """The program, without the request's arguments; empty: the pipeline cannot run at all yet."""
-    contract: Literal["2018", "1"] = "1"
-    """`2018`: takes `--token` and no `--results-uri`."""
+    contract: Literal["2018", "1", "2"] = "1"
+    """`2018`: takes `--token` and no `--results-uri`. `2`: reads volumes by address (`--volume`) too."""
     cpu: Annotated[float, Field(gt=0, le=1024)] = 1
     memory: Annotated[int, Field(gt=0, le=LARGEST_MEMORY)] = 2048
     """MiB, whatever the box."""

@@ -82,11 +82,11 @@ def too_large(
 
 def _fitting(box: Box, most: int, experiment: Experiment | None) -> str:
     inside = box.inside(experiment.bounds) if experiment else None
-    if inside is None:
+    if inside is None or experiment is None:
         return f"Choose a box of {words.voxels(most)} at most."
     fits = inside.largest_within(most)
     same = all(inside.sides[axis].start == side.start for axis, side in box.sides.items())
-    which = "The largest box from this corner that fits" if same else "A box of this experiment that fits"
+    which = "The largest box from this corner that fits" if same else f"A box of this {experiment.noun} that fits"
     return f"{which}: x {fits.x}; y {fits.y}; z {fits.z}."
 
 
@@ -121,7 +121,7 @@ def against(
     errors: dict[str, str] = {}
     for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True):
         if (side := sides.get(axis)) and (side.start < start or side.stop > stop):
-            errors[axis] = f"This experiment has {axis} {start}, {stop}; choose a range within that."
+            errors[axis] = f"This {experiment.noun} has {axis} {start}, {stop}; choose a range within that."
     if pipeline is None:
         return errors
     if problem := _channels_problem(pipeline, experiment):
@@ -147,11 +147,11 @@ def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
     if missing := [role for role in pipeline.roles if role not in chosen]:
         wanted = words.listed([channels.wanted(role, pipeline.roles[role]) for role in missing])
         there = _there(names, [part for role in missing for part in pipeline.roles[role]])
-        return f"{pipeline.name} needs a {wanted}; this experiment has {there}."
+        return f"{pipeline.name} needs a {wanted}; this {experiment.noun} has {there}."
     if channels.shared(chosen):
         there = _there(names, [part for parts in pipeline.roles.values() for part in parts])
         own = f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}"
-        return f"{own}; this experiment has {there}."
+        return f"{own}; this {experiment.noun} has {there}."
     return _unreadable(_read(pipeline, experiment, NO_OPTIONS))
 
 

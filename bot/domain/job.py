@@ -17,8 +17,8 @@ from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Summary
 from bot.domain.work import Cause, Progress
 
 UNREAD = "Ended without results that can be read"
@@ -270,6 +270,8 @@ class Watched:
     """Since when the job waits for a place to run; None: it does not wait, or its thread has said why."""
     stalled: bool
     """Whether compute did not answer for it last time."""
+    ending: bool
+    """Whether it is cancelled: compute then has to take that, and that it answers a question about the job is less."""
 
 
 @dataclass(frozen=True, slots=True)

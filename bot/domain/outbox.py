@@ -98,7 +98,15 @@ class GivenUp:
     @property
     def meaning(self) -> str:
         """What was not done, in words for an admin."""
-        return f"{self.kind.meaning} {self.subject}" if self.kind is Kind.REPLY else self.kind.meaning
+        match self.kind:
+            case Kind.REPLY:
+                return f"reply {self.subject}"
+            case Kind.DIRECT if self.subject:
+                return f"{self.kind.meaning} ({self.subject})"
+            case Kind.MAIL_FINISHED if self.subject:
+                return f"{self.kind.meaning} to {self.subject}, who follows it"
+            case _:
+                return self.kind.meaning
 
     @property
     def instead(self) -> str:

@@ -17,7 +17,12 @@ from bot.domain.errors import InvalidRequest
 from bot.domain.volume import Box, Range
 from contract import names
 from contract.names import MAX_NAME, short
+from volumes.address import Address as VolumeAddress
+from volumes.address import is_address, parse
+from volumes.errors import WrongVolume
 
+LONGEST_PLACE = 200
+"""Characters of an address that people are shown, at most."""
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
 DIGEST = 12
@@ -110,6 +115,8 @@ class JobRequest(BaseModel):
     channel: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,32}$")] | None = None
     options: Annotated[dict[str, str], Field(exclude_if=lambda options: not options)] = {}
     """The pipeline's options that differ from their defaults, as `Option.read` returns them. None: not even stored."""
+    volume: Annotated[str, Field(exclude_if=lambda volume: not volume)] = ""
+    """The address, in its one form, of a volume that is not BOSS's: collection and experiment are names made of it."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> JobRequest:
@@ -123,7 +130,19 @@ class JobRequest(BaseModel):
     def typed(self) -> dict[str, Any]:
         """The request as a person types it: a text for each field, and `options`, a text for each option."""
         texts = {name: str(value) for name in TEXTS if (value := getattr(self, name)) is not None}
+        if self.volume:
+            texts |= {"collection": self.volume, "experiment": ""}
         return {**texts, "options": dict(self.options)} if self.options else texts
+
+    @property
+    def place(self) -> str:
+        """The volume, for people: `collection/experiment`, or the address, cut where it is long."""
+        return short(self.volume, LONGEST_PLACE) or f"{self.collection}/{self.experiment}"
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """The volume as the port Volumes takes it: collection and experiment, or an address and nothing."""
+        return (self.volume, "") if self.volume else (self.collection, self.experiment)
 
     @property
     def box(self) -> Box:
@@ -144,8 +163,8 @@ class JobRequest(BaseModel):
         return f"{key}_options_{hashlib.sha256(said.encode()).hexdigest()[:DIGEST]}"
 
 
-TEXTS = tuple(name for name in JobRequest.model_fields if name != "options")
-"""The fields that a person types as one text each."""
+TEXTS = tuple(name for name in JobRequest.model_fields if name not in ("options", "volume"))
+"""The fields that a person types as one text each. An address is typed in place of the collection."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +187,27 @@ class Reading:
 def read(values: Mapping[str, Any]) -> Reading:
     """Read what a person typed, each field once. `values` has JobRequest's fields."""
     ranges: dict[str, Range] = {}
+    wrong = {}
+    values = dict(values)
+    if is_address(typed := str(values.get("collection") or "").strip()):
+        try:
+            values |= _located(typed)
+        except WrongVolume as error:
+            wrong["collection"] = str(error)
+            values |= {"collection": "unknown", "experiment": "unknown"}  # so that every other mistake is found too
     try:
-        request = JobRequest.model_validate(dict(values), context=ranges)
+        request = JobRequest.model_validate(values, context=ranges)
     except ValidationError as error:
-        return Reading(None, _by_field(error), ranges)
-    return Reading(request, {}, ranges)
+        return Reading(None, {**_by_field(error), **wrong}, ranges)
+    return Reading(None if wrong else request, wrong, ranges)
+
+
+def _located(typed: str) -> dict[str, str]:
+    """The fields that an address stands for. Raises WrongVolume."""
+    address = parse(typed)
+    if isinstance(address, VolumeAddress):
+        return {"volume": str(address), "collection": address.stem, "experiment": address.digest}
+    return {"collection": address.collection, "experiment": address.experiment}
 
 
 def _by_field(error: ValidationError) -> dict[str, str]:

@@ -127,6 +127,8 @@ class Experiment:
     """A voxel's size in nanometres; finite and above 0."""
     channels: tuple[Channel, ...]
     """In BOSS's order."""
+    noun: str = "experiment"
+    """What people call it: an experiment of BOSS's, or a volume by address."""
 
 
 class VolumesRefused(Refused):
@@ -181,6 +183,12 @@ class Unusable(VolumesRefused):
     """BOSS shows the experiment, but says too little, or nonsense, of it: nothing can run on it."""
 
     field = "experiment"
+
+
+class UnusableAddress(VolumesRefused):
+    """At the address lies nothing that can be read, or it may not be read."""
+
+    field = "collection"
 
 
 def _advice(near: Sequence[str]) -> str:

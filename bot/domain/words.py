@@ -18,6 +18,10 @@ COMPARED = 200
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Characters that Unicode counts as letters or signs and that show nothing."""
+_MARKS = re.compile(r"[*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""Slack's marks where they can begin or end something; an underscore within a name is none."""
 _STATES = {"PENDING": "submitted", "RUNNABLE": "waiting to run"}
 """Plain words for AWS Batch's states that say little to others."""
 
@@ -109,8 +113,11 @@ def shortened(text: str, limit: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with colour codes removed, and every other unprintable character (NUL, lone surrogates) as a space."""
-    return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", text))
+    """The text with colour codes removed, and every other unprintable character (NUL, lone surrogates) as a space.
+
+    So are characters that count as printable and show nothing.
+    """
+    return "".join(c if c.isprintable() and c not in _BLANK else " " for c in _ANSI.sub("", text))
 
 
 def where(error: BaseException) -> str:
@@ -125,5 +132,13 @@ def link(url: str, title: str) -> str:
 
 
 def mrkdwn(text: str) -> str:
-    """Text from people and programs, escaped so that Slack shows it as it is and pings nobody."""
+    """Text from people and programs, escaped so that it pings nobody and makes no link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unmarked(text: str) -> str:
+    """As `mrkdwn`, for what a program printed: its marks make nothing bold, italic, struck or code either.
+
+    A backtick becomes an apostrophe; the other marks stand between word joiners, which take no room.
+    """
+    return _MARKS.sub("\u2060\\g<0>\u2060", mrkdwn(text).replace("`", "'"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bot.domain.errors import Unavailable
 from bot.domain.states import FINAL, JobState
 from contract.program import BOSS_FAILED, REFUSED, WRONG, read_progress
 
@@ -94,6 +95,17 @@ class Observation:
         if self.exit_code is None or not 0 < self.exit_code < SIGNALLED:
             return Cause.UNKNOWN
         return {WRONG: Cause.REQUEST, BOSS_FAILED: Cause.VOLUME}.get(self.exit_code, Cause.PROGRAM)
+
+
+class Unclear(Unavailable):
+    """Compute answered, and for some jobs its answer makes no sense: these are in doubt, the others are `seen`."""
+
+    def __init__(self, message: str, *, ids: Collection[str], seen: Mapping[str, Observation]) -> None:
+        super().__init__(message)
+        self.ids = frozenset(ids)
+        """The compute ids that are in doubt."""
+        self.seen = seen
+        """What compute says of the others; one that it does not know is absent."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,21 @@ from pathlib import Path
 
 from bot.domain.errors import NomadsError
 from bot.local.compute import LocalCompute, Tokens
-from bot.local.confinement import FILE_MODE, FOLDER_MODE, OFF, PASSAGE_MODE, Impossible, Limits, User, tighten, users
+from bot.local.confinement import (
+    FILE_MODE,
+    FOLDER_MODE,
+    OFF,
+    PASSAGE_MODE,
+    Impossible,
+    Limits,
+    User,
+    narrowed,
+    tighten,
+    users,
+)
 from bot.local.logs import LocalLogs
 from bot.local.results import LocalResults
-from bot.settings import ROOT, Settings
+from bot.settings import ENV_FILE, ROOT, Settings
 
 SERVED_BY_THE_BOT = True
 WATCH_INTERVAL = 0.5
@@ -41,8 +52,10 @@ def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], byte
     users, trusted = _users(settings, reads=[ROOT, Path(sys.executable), data.parent])
     tighten(data / "runs", folders=0o700, files=0o600)
     tighten(data / "results", folders=FOLDER_MODE, files=FILE_MODE)
+    open_to_others = [narrowed(data, take=0o022)]
     if users:
         data.chmod(PASSAGE_MODE)
+        open_to_others.append(narrowed(Path(ENV_FILE).resolve(), take=0o077))
     return LocalBackend(
         compute=LocalCompute(
             folder=data / "runs",
@@ -58,6 +71,7 @@ def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], byte
         announcement=(
             f"Programs run on this machine itself, at most {settings.local_slots} at once; they share its memory and "
             f"processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch.{trusted}"
+            + "".join(f" {sentence}" for sentence in open_to_others if sentence)
         ),
     )
 

@@ -6,7 +6,9 @@ the bot may share the folders. `supervise.py` runs beside each program, and expl
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,11 +25,13 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.work import Cause, Observation, Work
+from bot.domain.work import Cause, Observation, Unclear, Work
 from bot.local import supervise
 from bot.local.confinement import Confinement, Limits, User
-from bot.local.runs import NAME, VANISHED, disk, has_vanished, is_held, lock, look
+from bot.local.runs import NAME, SPOILED, VANISHED, disk, ended, has_vanished, is_held, lock, look
 from contract.program import TOKEN_VARIABLE
+
+log = logging.getLogger(__name__)
 
 _PASSED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|OMP_NUM_THREADS"
@@ -112,24 +116,37 @@ class LocalCompute:
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What each run's folder says. A run whose supervisor was killed is FAILED, once nothing of it is alive."""
+        seen: dict[str, Observation] = {}
+        unclear: dict[str, str] = {}
         with disk("The folder of runs"):
-            for name in ids:
-                if self._knows(name) and has_vanished(self._run(name)):
-                    with self._queue_lock(), lock(self._run(name) / "lock", wait=False) as held:
-                        if held is not None:
-                            self._end_vanished(self._run(name))
+            known = [name for name in ids if self._knows(name)]
+            queued = {_run_of(place) for place in self._queue.iterdir()} if self._queue.is_dir() else set()
+            for name in known:
+                with _alone(name, unclear):
+                    self._end_if_vanished(name, queued=name in queued)
             why = ""
             if self._queue.is_dir() and any(self._queue.iterdir()):
                 with self._queue_lock():
                     self._start_waiting()
                     why = self._why_they_wait()
-            return {i: look(self._run(i), why) for i in ids if self._knows(i)}
+            for name in known:
+                with _alone(name, unclear):
+                    seen[name] = look(self._run(name), why, queued=name in queued)
+        if unclear:
+            raise Unclear(next(iter(unclear.values())), ids=unclear, seen=seen)
+        return seen
+
+    def _end_if_vanished(self, name: str, *, queued: bool) -> None:
+        if has_vanished(self._run(name), queued=queued):
+            with self._queue_lock(), lock(self._run(name) / "lock", wait=False) as held:
+                if held is not None:
+                    self._end_vanished(self._run(name))
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         """Ask for the end: a waiting run ends at once, a running one within seconds (SIGTERM, 5 s later SIGKILL)."""
         with disk("The folder of runs"):
             run = self._run(compute_id)
-            if not self._knows(compute_id) or (run / "exit.json").exists():
+            if not self._knows(compute_id) or ended(run):
                 return
             supervise.write(run / "cancel", reason or "It was cancelled.")
             with self._queue_lock():
@@ -166,32 +183,41 @@ class LocalCompute:
     def _start_waiting(self) -> None:
         room = True
         for place in sorted(self._queue.iterdir()):
-            run = self._run(place.name.partition(".")[2])
+            run = self._run(_run_of(place))
             if not room and not (run / "cancel").exists():  # cheap: a long queue is scanned twice a second
                 continue
             if not run.is_dir() or (run / "started").exists() or (run / "exit.json").exists():
                 place.unlink()
                 continue
-            with lock(run / "lock", wait=False) as held:
-                if held is None:  # a supervisor is about to claim the run
-                    continue
-                if reason := supervise.cancelled(run):
-                    supervise.write_exit(run, code=None, reason=reason)
-                elif room:
-                    room = self._start(run, held)
+            try:
+                with lock(run / "lock", wait=False) as held:
+                    if held is None:  # a supervisor is about to claim the run
+                        continue
+                    if reason := supervise.cancelled(run):
+                        supervise.write_exit(run, code=None, reason=reason)
+                    elif room:
+                        room = self._start(run, held)
+            except OSError as error:  # the run keeps its place; the others are started
+                log.warning("Run %s cannot be started now: %s.", run.name, error.strerror or type(error).__name__)
 
     def _end_vanished(self, run: Path) -> None:
         """End what a killed supervisor left alive, then the run. The locks of queue and run are held."""
-        if (run / "exit.json").exists():  # another process was first
+        if ended(run):  # another process was first
             return
         confinement = Confinement()
         for slot in self._slots.iterdir():
-            name, _, told = slot.read_text(encoding="utf-8").partition("\n")
-            if name == run.name:
-                confinement = Confinement.read(json.loads(told))
+            name, _, told = slot.read_bytes().partition(b"\n")
+            if name == run.name.encode():
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # spoiled: as the bot's user
+                    confinement = Confinement.read(json.loads(told))
         supervise.end_leftovers(run, confinement)
-        started = (run / "started").stat().st_mtime
-        supervise.write_exit(run, code=None, reason=VANISHED, started=started, cause=Cause.MACHINE.value)
+        started, reason, cause = None, SPOILED, Cause.UNKNOWN
+        if (run / "started").exists():
+            started = (run / "started").stat().st_mtime
+            if not (run / "exit.json").exists():
+                reason, cause = VANISHED, Cause.MACHINE
+        with contextlib.suppress(IsADirectoryError):  # in the place of exit.json; look() says the same of it
+            supervise.write_exit(run, code=None, reason=reason, started=started, cause=cause.value)
 
     def _start(self, run: Path, lock: int) -> bool:
         """Start the run's supervisor; False: no other run should be tried now."""
@@ -200,9 +226,12 @@ class LocalCompute:
                 return False
             self._end_previous(slot)
             confinement = json.dumps(self._confinement(number).told())
-            spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
             try:
+                spec = json.loads((run / "spec.json").read_bytes())
                 token = self._tokens.get(spec["token"])
+            except (ValueError, KeyError, TypeError):
+                supervise.write_exit(run, code=None, reason=SPOILED, cause=Cause.UNKNOWN.value)
+                return True
             except Refused as error:
                 supervise.write_exit(run, code=None, reason=str(error), cause=Cause.SECRET.value)
                 return True
@@ -264,6 +293,20 @@ class LocalCompute:
             f"{places} for programs on this machine {'is' if self._count == 1 else 'are'} taken; it starts when one is "
             "free. Whoever runs NOMADS can raise NOMADS_LOCAL_SLOTS."
         )
+
+
+@contextmanager
+def _alone(name: str, unclear: dict[str, str]) -> Iterator[None]:
+    """Note an OSError of the block in `unclear`, under the run's name: a program may have done it to its own files."""
+    try:
+        yield
+    except OSError as error:
+        unclear[name] = f"the files of its run cannot be used: {error.strerror or type(error).__name__}"
+
+
+def _run_of(place: Path) -> str:
+    """The name of the run that has this place in the queue."""
+    return place.name.partition(".")[2]
 
 
 def _path(uri: str) -> str:

@@ -248,6 +248,25 @@ def used(*folders: Path) -> int:
     return total
 
 
+def narrowed(path: Path, *, take: int) -> str:
+    """Take these rights from the path, where it has them and is this process's own. Empty where it has none of them.
+
+    Otherwise a sentence for the admin: what was done, or what the admin has to do.
+    """
+    try:
+        status = path.stat()
+    except OSError:  # there is none, or nobody reaches it
+        return ""
+    if not (wrong := stat.S_IMODE(status.st_mode) & take):
+        return ""
+    what = f"Other users of this machine, and so programs, could {'write to' if wrong & 0o022 else 'read'} {path}"
+    with contextlib.suppress(OSError):
+        if status.st_uid == os.geteuid():
+            path.chmod(stat.S_IMODE(status.st_mode) & ~take)
+            return f"{what}; NOMADS has made it {stat.S_IMODE(path.stat().st_mode):o}."
+    return f"{what}, which is not NOMADS's own to change: chmod {stat.S_IMODE(status.st_mode) & ~take:o} {path}"
+
+
 def tighten(folder: Path, *, folders: int, files: int) -> None:
     """Give what lies in a folder these modes at most, once: files of versions before had the umask's.
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,31 +59,47 @@ def is_held(path: Path) -> bool:
     return False
 
 
+MAX_EXIT = 64 * 1024
+"""Bytes of an exit.json that are read: its reason has a few hundred characters."""
+SPOILED = "How it ended is not known: something other than NOMADS has changed the files of its run."
+_SPOILED = Observation(JobState.FAILED, SPOILED, cause=Cause.UNKNOWN)
 VANISHED = "The program vanished: it or its supervisor was killed, or this machine restarted."
 """How a run ended whose supervisor could not say it."""
 
 
-def has_vanished(run: Path) -> bool:
-    """Whether the run's supervisor is gone and has not said how the run ended. Processes of the run may be alive."""
-    if (run / "exit.json").exists() or not (run / "started").exists() or is_held(run / "lock"):
+def has_vanished(run: Path, *, queued: bool = True) -> bool:
+    """Whether the run's supervisor is gone, and nothing that can be read says how the run ended.
+
+    Processes of the run may be alive. `queued`: whether the run had its place in the queue a moment ago; if not, it has
+    been started.
+    """
+    if ended(run) or not ((run / "started").exists() or not queued) or is_held(run / "lock"):
         return False
-    return not (run / "exit.json").exists()  # it may have ended between the two looks
+    return not ended(run)  # it may have ended between the two looks
 
 
-def look(run: Path, why_it_waits: str = "") -> Observation:
-    """What the run's folder says. A run whose supervisor was killed is FAILED."""
-    if ended := _ended(run):
-        return ended
+def look(run: Path, why_it_waits: str = "", *, queued: bool = True) -> Observation:
+    """What the run's folder says. A run whose supervisor was killed, or whose files were spoiled, is FAILED.
+
+    `queued`: whether the run had its place in the queue a moment ago.
+    """
+    if end := ended(run):
+        return end
     alive = is_held(run / "lock")
     try:
         started = _time((run / "started").stat().st_mtime)
     except FileNotFoundError:
-        return Observation(JobState.STARTING) if alive else Observation(JobState.RUNNABLE, why_it_waits)
+        if alive:
+            return Observation(JobState.STARTING)
+        waits = queued and not os.path.lexists(run / "exit.json")
+        return ended(run) or (Observation(JobState.RUNNABLE, why_it_waits) if waits else _SPOILED)
     if alive:
         return Observation(JobState.RUNNING, started_at=started)
-    return _ended(run) or Observation(  # the run may have ended between the two looks
-        JobState.FAILED, VANISHED, cause=Cause.MACHINE, started_at=started
-    )
+    if end := ended(run):  # between the two looks
+        return end
+    if os.path.lexists(run / "exit.json"):
+        return replace(_SPOILED, started_at=started)
+    return Observation(JobState.FAILED, VANISHED, cause=Cause.MACHINE, started_at=started)
 
 
 def _time(seconds: float) -> datetime:
@@ -94,16 +111,28 @@ def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else _time(seconds)
 
 
-def _ended(run: Path) -> Observation | None:
+def ended(run: Path) -> Observation | None:
+    """How the run ended, by its exit.json; None: there is none, or a program has put something else in its place."""
     try:
-        ended = json.loads((run / "exit.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        with open(run / "exit.json", "rb", opener=_at_once) as file:
+            said = json.loads(file.read(MAX_EXIT))
+        reason, code = said["reason"], said["code"]
+        if not isinstance(reason, str) or not (code is None or (type(code) is int and abs(code) < 2**31)):
+            return None
+        return Observation(
+            JobState.SUCCEEDED if code == 0 and not reason else JobState.FAILED,
+            reason,
+            exit_code=code,
+            cause=Cause(said["cause"]) if said.get("cause") else None,  # runs of older releases name none
+            started_at=moment(said["started"]),
+            stopped_at=_time(said["stopped"]),
+        )
+    except (FileNotFoundError, IsADirectoryError):
         return None
-    return Observation(
-        JobState.SUCCEEDED if ended["code"] == 0 and not ended["reason"] else JobState.FAILED,
-        ended["reason"],
-        exit_code=ended["code"],
-        cause=Cause(ended["cause"]) if ended.get("cause") else None,  # runs of older releases name none
-        started_at=moment(ended["started"]),
-        stopped_at=_time(ended["stopped"]),
-    )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """An opener that does not wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -73,14 +73,14 @@ def summary(job: Job) -> str:
     """The card in one line, for notifications and screen readers."""
     request = job.request
     stands = (_UNREAD if job.unread else _STATES[job.state])[2:].strip()
-    return words.mrkdwn(f"{request.pipeline} on {request.collection}/{request.experiment}: {stands}")
+    return words.mrkdwn(f"{request.pipeline} on {request.place}: {stands}")
 
 
 def card(story: Story) -> list[Block]:
     """The job's card. Everybody in the channel sees the same card; a click by someone who may not steer is refused."""
     job, request = story.job, story.job.request
     facts = [
-        f"*Volume*\n{words.mrkdwn(f'{request.collection}/{request.experiment}')}\n{request.box}",
+        f"*Volume*\n{words.mrkdwn(request.place)}\n{request.box}",
         *([f"*Options*\n{words.mrkdwn(words.options(story.options))}"] if story.options else []),
         f"*Size*\n{words.voxels(request.box.voxels)}, {words.size(story.size)}",
         f"*Asked by*\n{who(job.actor)}",
@@ -131,7 +131,7 @@ def _sure(job: Job) -> ConfirmObject:
 def row(job: Job) -> str:
     """The job as an entry of a list: two lines in Slack's mark-up, and a third where its card could not be posted."""
     request = job.request
-    volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
+    volume = words.mrkdwn(request.place)
     return (
         f"`{job.id}` {state(job)}{_progress(job).replace(chr(10), ' ')}\n"
         f"{words.mrkdwn(request.pipeline)} on {volume}, {request.box} · {who(job.actor)} · {moment(job.accepted_at)}"
@@ -263,7 +263,7 @@ def state(job: Job) -> str:
     if job.state is JobState.CANCELLED and job.cancelled_by:
         return f"{_STATES[job.state]} by {who(job.cancelled_by)}{_at(job.cancelled_at)}"
     if job.unread:
-        return f"{_UNREAD}\n{words.mrkdwn(job.reason)}"
+        return f"{_UNREAD}\n{words.unmarked(job.reason)}"
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
     if not job.ended and job.stalled_told:
@@ -338,7 +338,7 @@ def spoken(story: Story, steps: Sequence[Step]) -> str:
 
 def step_text(step: Step | Transition, job: Job) -> str:
     """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
-    text = words.mrkdwn(step.text)
+    text = (words.unmarked if step.state is JobState.FAILED else words.mrkdwn)(step.text)
     if step.state is JobState.CANCELLED and job.cancelled_by:
         by = f"by {words.mrkdwn(job.cancelled_by)}"
         text = text.replace(by, f"by {who(job.cancelled_by)}", 1)
@@ -381,7 +381,7 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
 def direct(story: Story, steps: Sequence[Step]) -> list[Block]:
     """A direct message to the job's owner: the steps, or that the job's card could not be posted to its channel."""
     job, request = story.job, story.job.request
-    volume = words.mrkdwn(f"{request.collection}/{request.experiment}")
+    volume = words.mrkdwn(request.place)
     about = f"*{words.mrkdwn(story.pipeline_title)}* on {volume}, {request.box}, job `{job.id}`"
     if steps:
         where = unposted(job) if job.unposted else f"⚠️ Its thread in <#{request.channel}> takes no more replies."

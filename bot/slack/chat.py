@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 
@@ -133,7 +134,8 @@ class SlackChat:
                 return self._client.files_upload_v2(
                     channel=channel, thread_ts=thread, filename=name, title=title, content=content
                 )
-            except (TypeError, AttributeError, ValueError):  # slack_sdk stumbles over what an answer lacks
+            # slack_sdk stumbles over what an answer lacks, and urllib over addresses and lengths that make no sense.
+            except (TypeError, AttributeError, ValueError, OverflowError, MemoryError, HTTPException):
                 raise Unavailable("An answer to the upload of a file was not Slack's own.") from None
 
         self._call("files.completeUploadExternal", upload, join=channel)

@@ -49,10 +49,12 @@ class PooledWebClient(WebClient):
         self._path = urlsplit(base_url).path
         self._idle: deque[tuple[HTTPConnection, float]] = deque()  # the most recently used last
         self._lock = threading.Lock()
+        self._ended = False
 
     def close(self) -> None:
-        """Close the idle connections. A connection in use closes when Slack ends it, or after IDLE_SECONDS."""
+        """Close the idle connections, and each that is in use as soon as its call is answered."""
         with self._lock:
+            self._ended = True
             idle = [connection for connection, _ in self._idle]
             self._idle.clear()
         for connection in idle:
@@ -119,8 +121,10 @@ class PooledWebClient(WebClient):
             content = answer.read()
         except BaseException as error:
             connection.close()
-            if isinstance(error, HTTPException | OSError) and not isinstance(error, TimeoutError):
-                raise URLError(error) from error  # as urllib does with most errors
+            # ValueError, OverflowError and MemoryError: lengths that no answer has.
+            broken = isinstance(error, HTTPException | OSError | ValueError | OverflowError | MemoryError)
+            if broken and not isinstance(error, TimeoutError):
+                raise URLError(str(error) or type(error).__name__) from error  # as urllib does with most errors
             raise
         self._give_back(connection, answer)
         return answer.status, answer.headers, content
@@ -149,6 +153,9 @@ class PooledWebClient(WebClient):
             return
         now = time.monotonic()
         with self._lock:
+            if self._ended:
+                connection.close()
+                return
             self._idle.append((connection, now))
             while now - self._idle[0][1] > IDLE_SECONDS:
                 self._idle.popleft()[0].close()

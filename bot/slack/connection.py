@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
-from slack_bolt import App, BoltRequest, BoltResponse
+from slack_bolt import BoltRequest, BoltResponse
 from slack_bolt.middleware import Middleware
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.domain.errors import NomadsError, Unavailable
 from bot.slack.client import refusal
+from bot.slack.requests import Requests
+
+if TYPE_CHECKING:
+    from slack_sdk.socket_mode.client import BaseSocketModeClient
+    from slack_sdk.socket_mode.request import SocketModeRequest
 
 
 class SharedClient(Middleware):
@@ -28,14 +35,20 @@ class SharedClient(Middleware):
 
 
 @contextmanager
-def socket_mode(app: App, token: SecretStr) -> Iterator[None]:
-    """Slack's requests reach the app over a WebSocket as long as the block lasts.
+def socket_mode(requests: Requests, token: SecretStr) -> Iterator[None]:
+    """Slack's requests reach the app of `requests` over a WebSocket as long as the block lasts.
 
     Raises NomadsError where Slack does not take the app-level token, and Unavailable where Slack cannot be reached.
     """
     from slack_bolt.adapter.socket_mode import SocketModeHandler
+    from slack_bolt.adapter.socket_mode.internals import build_headers, send_response
 
-    connection = SocketModeHandler(app, token.get_secret_value())
+    class Handler(SocketModeHandler):
+        def handle(self, client: BaseSocketModeClient, req: SocketModeRequest) -> None:
+            began = time.time()
+            send_response(client, req, requests.answer(req.payload, headers=build_headers(req)), began)
+
+    connection = Handler(requests.app, token.get_secret_value())
     try:
         try:
             connection.connect()  # type: ignore[no-untyped-call]

@@ -92,19 +92,49 @@ def _patience(url: sa.URL) -> dict[str, Any]:
 
 
 class SqliteFile:
-    """The file of a SQLite database: whether it is still the one that was opened.
+    """The files of a SQLite database: whether they are still those that were opened.
 
-    SQLite goes on writing to a file that was deleted or replaced, and what it writes is lost with the process.
+    SQLite goes on writing to a file that was deleted or replaced, and what it writes is lost with the process. What was
+    committed last is in the write-ahead log alone, `-wal`, which other processes find by `-shm`.
     """
 
     def __init__(self, url: sa.URL) -> None:
-        name = url.database or ""
+        name = (url.database or "") if url.get_backend_name() == "sqlite" else ""
         self.path = Path(name) if name and not name.startswith((":memory:", "file:")) else None
         """None: the database lies in memory, or in another server."""
         self._opened: tuple[int, int] | None = None
+        self._beside: dict[Path, tuple[int, int]] = {}
+        self._connections = 0
+        self._counting = threading.Lock()
+
+    def follow(self, engine: Engine) -> None:
+        """Learn from the engine's connections which files lie beside the database.
+
+        SQLite deletes these when the last connection of all processes ends: only while there is one do they stay.
+        """
+        if self.path is not None:
+            sa.event.listen(engine, "connect", self._joined)
+            sa.event.listen(engine, "close", self._left)
+
+    def _joined(self, connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA schema_version").fetchone()  # from now on it has the files open
+        with self._counting:
+            self._connections += 1
+            if self._connections == 1:
+                self._beside = self._companions()
+
+    def _left(self, _connection: Any, _record: Any) -> None:
+        with self._counting:
+            self._connections = max(0, self._connections - 1)
+            if not self._connections:
+                self._beside = {}
+
+    def _companions(self) -> dict[Path, tuple[int, int]]:
+        files = (Path(f"{self.path}{ending}") for ending in ("-wal", "-shm"))
+        return {file: found for file in files if (found := _identity(file))}
 
     def check(self) -> None:
-        """Raise Unavailable where the file is gone or another one; the first call says which one it is."""
+        """Raise Unavailable where a file is gone or another one; the first call says which one the database is."""
         if self.path is None:
             return
         try:
@@ -120,9 +150,24 @@ class SqliteFile:
             self._opened = found
         elif found != self._opened:
             raise Unavailable(_GONE)
+        beside = self._beside
+        if any(_identity(file) != opened for file, opened in beside.items()) and beside is self._beside:
+            raise Unavailable(_GONE)
 
 
-_GONE = "The database file was deleted or replaced while NOMADS runs. Put it back, and start NOMADS anew."
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Device and inode; None where there is no such file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+_GONE = (
+    "The database file, or one beside it, was deleted or replaced while NOMADS runs. "
+    "Put it back, and start NOMADS anew."
+)
 CHECKED_AT_START = 256 * 2**20
 """Bytes of the largest SQLite file that is checked for damage at the start: it is read whole."""
 
@@ -172,6 +217,7 @@ class Database:
         """`engine` comes from `connect()`."""
         self._engine = engine
         self._file = SqliteFile(engine.url)
+        self._file.follow(engine)
         self.single_writer = engine.dialect.name == "sqlite"
         """Whether the database admits one writer at a time (SQLite); readers do not wait for the writer."""
         # SQLite makes other writers poll; a lock of our own lets them queue instead.

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 from bot.domain.errors import UnknownJob
 from bot.domain.job import Job, Watched
 from bot.domain.request import JobRequest
-from bot.domain.results import Summary
 from bot.domain.states import FINAL, WATCHED, JobState
+from bot.domain.summary import Summary
 from bot.storage.dialect import insert
 from bot.storage.tables import Utc, jobs
 
@@ -156,6 +156,7 @@ class Jobs:
                 jobs.c.submitted_at,
                 sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
                 jobs.c.stalled_since.is_not(None),
+                jobs.c.cancelled_by.is_not(None),
             )
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)

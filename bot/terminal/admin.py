@@ -25,13 +25,12 @@ def provision(settings: Settings) -> None:
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
     """Test each part once, starting nothing, and say what is wrong. Returns whether everything is right.
 
-    What may not be looked at is said, and counts as right.
+    What may not be looked at is said, and counts as right. What a start warns of comes after the parts, as a note.
     """
     from bot.aws.ses import SesMailer
     from bot.mail.smtp import SmtpMailer
 
     core = build_core(settings)
-    core.announce()
     core.database.migrate()
     checks: dict[str, Callable[[], object]] = {
         "database": lambda: _open_effects(core),
@@ -54,19 +53,33 @@ def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:
         except NomadsError as error:
             sound = False
             say(f"{name}: {error}")
+    if core.backend.announcement:
+        say(f"note: {core.backend.announcement}")
     _say_given_up(core, say)
     core.close()
     return sound
 
 
-def _say_given_up(core: Core, say: Callable[[str], None]) -> None:
-    """How many effects were given up, the newest of them, and how they are tried again."""
+def list_given_up(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Say what was given up, and how it is tried again; changes nothing."""
+    core = build_core(settings)
+    core.database.migrate()
+    try:
+        _say_given_up(core, say, nothing="Nothing was given up.")
+    finally:
+        core.close()
+
+
+def _say_given_up(core: Core, say: Callable[[str], None], *, nothing: str = "") -> None:
+    """How many effects were given up, the newest of them, and how they are tried again; else `nothing`, if anything."""
     try:
         number, newest = core.queries.given_up(most=NEWEST)
     except NomadsError as error:
         say(f"given up: {error}")
         return
     if not number:
+        if nothing:
+            say(nothing)
         return
     say(f"given up: {number}; nomads replay --all, or nomads replay JOB, tries again what can be. The newest:")
     for one in newest:

@@ -74,7 +74,7 @@ def status(settings: Settings, arguments: argparse.Namespace) -> int:
 def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> None:
     request = job.request
     shown.say(f"Job {job.id}: {job.stands.lower()}", job.state)
-    shown.say(f"{request.pipeline} on {request.collection}/{request.experiment}, {request.box}, asked by {job.actor}")
+    shown.say(f"{request.pipeline} on {request.place}, {request.box}, asked by {job.actor}")
     if options := core.catalog.told_options(request):
         shown.say(f"Options: {words.options(options)}")
     for one in core.queries.attempts(job, actor=current_actor()):
@@ -178,6 +178,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "pipeline": request.pipeline,
         "collection": request.collection,
         "experiment": request.experiment,
+        **({"volume": request.volume} if request.volume else {}),
         **{axis: str(getattr(request, axis)) for axis in "xyz"},
         "options": request.options,
         "actor": job.actor,

@@ -108,7 +108,7 @@ def row(job: Job) -> tuple[str, ...]:
         f"{job.accepted_at:%Y-%m-%d %H:%M}",
         words.state(job.state) + progress,
         request.pipeline,
-        f"{request.collection}/{request.experiment}",
+        request.place,
         str(request.box),
         job.actor,
     )

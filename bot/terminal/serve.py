@@ -43,7 +43,7 @@ def running(nomads: Nomads) -> Iterator[None]:
             return
         from bot.slack.connection import socket_mode
 
-        with socket_mode(nomads.app, token):
+        with socket_mode(nomads.slack, token):
             yield
 
 

@@ -20,12 +20,14 @@ from bot.domain import words
 from bot.domain.errors import InvalidRequest
 from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.links import Audience
+from bot.domain.named import MARK, needs_no_token
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.settings import Settings
 from bot.terminal.screen import Screen, screen
 from bot.terminal.serve import working
 from contract.program import TOKEN_VARIABLE
+from volumes.address import is_address
 
 LOOK = 0.2
 """Seconds between two looks at the job while waiting."""
@@ -43,15 +45,29 @@ def submit(settings: Settings, arguments: argparse.Namespace) -> int:
     Raises InvalidRequest with every mistake, by field.
     """
     values = {name: getattr(arguments, name) for name in FIELDS} | {"options": _options(arguments.option)}
+    if arguments.volume:
+        values |= _volume(arguments)
+    actor = current_actor()
     core = build_core(settings, base_url=settings.public_url.rstrip("/"))
-    reviewed = core.submission.review(values, token(), within=PATIENCE)  # before anything is made on this machine
+    given = SecretStr("") if needs_no_token(values["collection"]) else token()
+    reviewed = core.submission.review(values, given, actor=actor, within=PATIENCE)  # before anything is made here
     core.database.migrate()
-    proposal = core.submission.ask(reviewed, actor=(actor := current_actor()), within=PATIENCE)
+    proposal = core.submission.ask(reviewed, actor=actor, within=PATIENCE)
     if values["email"] and not core.queries.mails:
         print("Mail is off (NOMADS_MAIL), so none is sent to this address.", file=sys.stderr)
     with working(core):  # a bot may or may not be running beside this process; leases keep the two apart
         job = _taken(core, proposal, actor=actor, again=arguments.again)
         return follow(core, job, wait=arguments.wait, as_json=arguments.json)
+
+
+def _volume(arguments: argparse.Namespace) -> dict[str, str]:
+    """The fields that `--volume` stands for. Raises InvalidRequest where they are given too."""
+    if arguments.collection or arguments.experiment:
+        raise InvalidRequest(
+            {"volume": "This takes the place of --collection and --experiment; give one or the other."}
+        )
+    typed = arguments.volume.strip()
+    return {"collection": typed if is_address(typed) else f"{MARK}{typed}", "experiment": ""}
 
 
 def _options(given: Sequence[tuple[str, str]]) -> dict[str, str]:

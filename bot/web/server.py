@@ -1,7 +1,7 @@
-"""The HTTP server: uvicorn, with limits on how long a request may take to arrive and on how many connections there are.
+"""The HTTP server: uvicorn, with limits on requests that do not arrive, answers that nobody reads, and connections.
 
-uvicorn waits for ever for the rest of a request. Half-sent requests would use up the process's open files, after which
-nobody can connect.
+uvicorn waits for ever for the rest of a request, and for whoever does not read the answer. Such connections would use
+up the process's open files, after which nobody can connect.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ HEADER_SECONDS = 10.0
 """Seconds within which a request's header has to arrive, from the moment in which the connection waits for one."""
 BODY_SECONDS = 20.0
 """Seconds within which a request's body has to arrive, from the end of its header."""
+READ_SECONDS = 20.0
+"""Seconds within which a client has to read something of what waits to be sent to it."""
 LOOK_SECONDS = 2.0
 """Seconds between two looks at a connection: by so much a limit may be exceeded."""
 MOST_CONNECTIONS = 1000
@@ -38,10 +40,12 @@ def most_connections() -> int:
 
 
 class Bounded(H11Protocol):
-    """One connection. It is closed where a request takes too long to arrive.
+    """One connection. It is closed where a request takes too long to arrive, or nobody reads its answer.
 
-    Where there are as many connections as there may be, a new one takes the place of the one that has waited longest
-    for its request; where none waits for a request, the new one is closed.
+    Where there are as many connections as there may be, a new one takes the place of another: of one whose answer is
+    not read or that sends request upon request without waiting, else of one that waits for its request, else of one
+    whose answer is being read; of these, the oldest.
+    Where there is none of them, the new one is closed.
     """
 
     opened_at: float
@@ -50,12 +54,13 @@ class Bounded(H11Protocol):
         """Accept the connection, within the limit."""
         super().connection_made(transport)
         self.opened_at = self._since = self.loop.time()
-        self._seen: tuple[object, object] = (None, None)
+        self._seen: tuple[object, object, int] = (None, None, 0)
+        self._stuck = False
         self._timer = self.loop.call_later(LOOK_SECONDS, self._look)
         if len(self.connections) > most_connections():
             others = (cast("Bounded", other) for other in self.connections if other is not self)
-            waiting = [other for other in others if other.awaits is not None]
-            min(waiting, key=lambda other: other.opened_at, default=self).drop()
+            waiting = [(rank, other.opened_at, other) for other in others if (rank := other._rank()) is not None]
+            min(waiting, key=lambda one: one[:2], default=(0, 0.0, self))[2].drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -72,11 +77,26 @@ class Bounded(H11Protocol):
         self.connections.discard(self)
         self.transport.abort()
 
+    def _unread(self) -> int:
+        """Bytes that wait until the client has read what was sent before them."""
+        return self.transport.get_write_buffer_size()
+
+    def _rank(self) -> int | None:
+        """How soon the connection gives way to a new one, 0 first; None: it does not."""
+        if self._stuck or (self.conn.their_state is h11.DONE and self.conn.trailing_data[0]):
+            return 0  # the system may hold answers that nobody reads: whoever asks for more in advance shows it
+        if self._unread():
+            return 2
+        return None if self.awaits is None else 1
+
     def _look(self) -> None:
-        at, seen = self.loop.time(), (self.conn.their_state, self.cycle)
+        at, unread = self.loop.time(), self._unread()
+        seen = (self.conn.their_state, self.cycle, unread)
+        self._stuck = bool(unread) and seen == self._seen
         if seen != self._seen:
             self._seen, self._since = seen, max(self.opened_at, at - LOOK_SECONDS)
-        if self.awaits is not None and at - self._since >= self.awaits:
+        within = READ_SECONDS if unread else self.awaits
+        if within is not None and at - self._since >= within:
             self.drop()
         else:
             self._timer = self.loop.call_later(LOOK_SECONDS, self._look)

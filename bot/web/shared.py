@@ -46,7 +46,10 @@ _FILE = _PLAIN | {
     "style-src 'unsafe-inline'"
 }
 NOTHING = ("There is nothing here", "The link may be cut short, or it was made for somebody else. Copy all of it.")
-ENDED = "The results are still there. A new link: press Results on the job's card in Slack, or type /nomads status {}."
+ENDED = (
+    "The results are still there. A new link: press Results on the job's card in Slack, or type /nomads status {}. "
+    "Without Slack, ask whoever asked for the job; the mail names them."
+)
 NO_ANSWER = ("Not just now", "Try again in a moment.")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hmac
-import logging
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import anyio.to_thread
 from pydantic import SecretStr
-from slack_bolt import App, BoltRequest
+from slack_bolt import BoltResponse
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -25,8 +27,6 @@ from bot.domain.health import Health
 from bot.domain.links import Shared
 from bot.web.shared import shared_routes
 
-log = logging.getLogger(__name__)
-
 THREADS = 64
 """Requests answered at once: a request mostly waits, for Slack or the database."""
 SIGNED_WITHIN = 300
@@ -35,16 +35,23 @@ MAX_BODY = 2**20
 """Bytes of the largest request; Slack's largest (a view of 250 kB and its state) stay well below."""
 
 
+class Requests(Protocol):
+    """What answers Slack's requests."""
+
+    def answer(self, body: Any, *, headers: Mapping[str, str | Sequence[str]] | None, query: str) -> BoltResponse:
+        """The answer to a body; it has the status 400 where that is none of Slack's."""
+
+
 def web(
     *,
-    app: App | None,
+    slack: Requests | None,
     shared: Shared | None,
     health: Callable[[], Health],
     signing_secret: SecretStr | None = None,
 ) -> Starlette:
-    """The routes: Slack's where `app` is given (not in Socket Mode), those of links where `shared` answers them.
+    """The routes: Slack's where `slack` is given (not in Socket Mode), those of links where `shared` answers them.
 
-    `app` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
+    `slack` needs the `signing_secret`: a request that Slack did not sign gets 401 before its content is parsed.
     """
 
     async def alive(_request: Request) -> Response:
@@ -58,8 +65,8 @@ def web(
         )
 
     routes = [Route("/health", alive), Route("/ready", readiness)]
-    if app and signing_secret:
-        routes.append(Route("/slack/events", _SlackEvents(app, signing_secret), methods=["POST"]))
+    if slack and signing_secret:
+        routes.append(Route("/slack/events", _SlackEvents(slack, signing_secret), methods=["POST"]))
     if shared:
         routes += shared_routes(shared)
 
@@ -92,8 +99,8 @@ class OneLength:
 class _SlackEvents:
     """Slack's requests as an ASGI application of its own: a function would be wrapped twice by Starlette."""
 
-    def __init__(self, app: App, signing_secret: SecretStr) -> None:
-        self._app = app
+    def __init__(self, requests: Requests, signing_secret: SecretStr) -> None:
+        self._requests = requests
         self._secret = signing_secret.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,17 +121,27 @@ class _SlackEvents:
             return PlainTextResponse("not signed by Slack, or too long ago\n", status_code=401)
         return await run_in_threadpool(self._dispatched, body, str(request.query_params), dict(request.headers))
 
-    def _dispatched(self, body: bytes, query: str, headers: dict[str, str | Sequence[str]]) -> Response:
-        """Bolt's answer, found in a thread of its own: Bolt's adapter would hold up all others with a slow one."""
-        try:
-            asked = BoltRequest(body=body.decode(), query=query, headers=headers)
-            if not isinstance(asked.body, dict) or not asked.body:
-                raise TypeError("not an object")
-            answer = self._app.dispatch(asked)
-        except Exception as error:  # listeners' errors are Bolt's; what is raised here comes of a strange body
-            log.warning("A request is signed by Slack, and is none of Slack's (%s).", type(error).__name__)
-            return PlainTextResponse("not a request of Slack's\n", status_code=400)
+    def _dispatched(self, body: bytes, query: str, headers: dict[str, str]) -> Response:
+        """The answer, found in a thread of its own: Bolt's adapter would hold up all others with a slow one."""
+        answer = self._requests.answer(_read(body), query=query, headers=headers)
         return Response(answer.body, status_code=answer.status, headers=_flat(answer.headers))
+
+
+def _read(body: bytes) -> Any:
+    """What a body says: JSON, a form, or JSON in a form's `payload`; None where it cannot be read.
+
+    Bolt takes each form in which the word payload occurs for one that has such a field.
+    """
+    try:
+        text = body.decode()
+        if text[:1] not in ("{", "["):
+            form = dict(parse_qsl(text, keep_blank_values=True))
+            if "payload" not in form:
+                return form
+            text = form["payload"]
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_slack_s(secret: bytes, headers: Headers, body: bytes) -> bool:

@@ -18,15 +18,17 @@ Array = NDArray[Any]
 
 SLAB = 16
 """Sections whose synapses are projected together."""
+BYTES = 2**25
+"""Of a slab that is held at a time, about: so many rows of it."""
 _BATCH = 256
 _VOXELS = 2**21
 
 
 class Sections(Protocol):
-    """A channel of the box, read by sections."""
+    """A channel, read by sections and rows."""
 
-    def read(self, start: int, stop: int) -> Array:
-        """The sections `[start, stop)` counted from the box's first: unsigned integers, (stop - start, y, x)."""
+    def read(self, start: int, stop: int, top: int, bottom: int) -> Array:
+        """The rows `[top, bottom)` of the sections `[start, stop)`: unsigned integers, (stop - start, y, x)."""
 
 
 def classify(
@@ -40,9 +42,9 @@ def classify(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Each synapse's label (n,), and the probability of GABA (n,); NaN where the synapse is not classified.
 
-    `centres` is (n, 3), in voxels from the box's corner, and is rounded down to whole voxels, as in 2018. `channels`
-    has a channel for each of the model's roles; `shape` is the box's, (z, y, x). A synapse whose cube would leave the
-    box is NOT_CLASSIFIED. `told` is called with the part that is done. Raises KeyError where a role has no channel.
+    `centres` is (n, 3), in voxels of the channels, and is rounded down to whole voxels, as in 2018. `channels` has a
+    channel for each of the model's roles; `shape` is theirs, (z, y, x). A synapse whose cube would leave it is
+    NOT_CLASSIFIED. `told` is called with the part that is done. Raises KeyError where a role has no channel.
     """
     whole = np.floor(centres).astype(np.int64).reshape(-1, 3)
     half = np.array(weights.cube) // 2
@@ -75,30 +77,37 @@ def project(
     cube: Triple,
     shape: Triple,
     slab: int = SLAB,
+    held: int = BYTES,
     told: Callable[[float], None] = lambda part: None,
 ) -> NDArray[np.float64]:
-    """Projections (n, components) of the cubes round whole voxels (n, 3); every cube must lie within the box.
+    """Projections (n, components) of the cubes round whole voxels (n, 3); every cube must lie within the channels.
 
-    `components` is (components, roles x voxels of the cube), the roles in the order of `roles`.
+    `components` is (components, roles x voxels of the cube), the roles in the order of `roles`. About `held` bytes of a
+    slab are held at a time.
     """
     features = np.zeros((len(whole), len(components)))
     rows = components.reshape(len(components), len(roles), -1)
-    order = np.argsort(whole[:, 0], kind="stable")
-    walls = np.searchsorted(whole[order, 0], range(0, shape[0] + slab, slab))
+    lines = max(cube[1], held // (shape[2] * (slab + cube[0])))
+    bands = -(-shape[1] // lines)
+    pieces = -(-shape[0] // slab) * bands
+    piece = whole[:, 0] // slab * bands + whole[:, 1] // lines
+    order = np.argsort(piece, kind="stable")
+    walls = np.searchsorted(piece[order], range(pieces + 1))
     corners = whole - np.array(cube) // 2
     for number, role in enumerate(roles):
         kernels = np.ascontiguousarray(rows[:, number])
-        for step, start in enumerate(range(0, shape[0], slab)):
-            told((number + start / shape[0]) / len(roles))
+        for step in range(pieces):
+            told((number + step / pieces) / len(roles))
             here = order[walls[step] : walls[step + 1]]
             if not here.size:
                 continue
-            low, high = int(corners[here, 0].min()), int(corners[here, 0].max()) + cube[0]
-            windows = np.lib.stride_tricks.sliding_window_view(_bytes(channels[role], low, high, shape[1:]), cube)
+            (low, top), (high, bottom) = corners[here, :2].min(axis=0), corners[here, :2].max(axis=0) + cube[:2]
+            seen = _bytes(channels[role], (int(low), int(high)), (int(top), int(bottom)), shape[2])
+            windows = np.lib.stride_tricks.sliding_window_view(seen, cube)
             for first in range(0, len(here), _BATCH):
                 batch = here[first : first + _BATCH]
                 z, y, x = corners[batch].T
-                cubes = windows[z - low, y, x].reshape(len(batch), 1, -1).astype(np.float64)
+                cubes = windows[z - low, y - top, x].reshape(len(batch), 1, -1).astype(np.float64)
                 # one dot product each: a matrix product's sums depend on the number of rows
                 features[batch] += np.vecdot(cubes, kernels)
     return features
@@ -113,10 +122,10 @@ def painted(labels: Array, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def _bytes(channel: Sections, start: int, stop: int, plane: tuple[int, int]) -> NDArray[np.uint8]:
-    """Sections `[start, stop)` as grey levels 0 to 255; deeper data are scaled by their type, as in 2018."""
-    out = np.empty((stop - start, *plane), np.uint8)
-    for z in range(start, stop):  # one by one: scaling takes eight bytes a voxel
-        section = channel.read(z, z + 1)[0]
-        out[z - start] = section if section.dtype == np.uint8 else section / np.iinfo(section.dtype).max * 255
+def _bytes(channel: Sections, sections: tuple[int, int], rows: tuple[int, int], wide: int) -> NDArray[np.uint8]:
+    """Rows of sections as grey levels 0 to 255; deeper data are scaled by their type, as in 2018."""
+    out = np.empty((sections[1] - sections[0], rows[1] - rows[0], wide), np.uint8)
+    for z in range(*sections):  # one by one: scaling takes eight bytes a voxel
+        section = channel.read(z, z + 1, *rows)[0]
+        out[z - sections[0]] = section if section.dtype == np.uint8 else section / np.iinfo(section.dtype).max * 255
     return out

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.common.program import Request, WrongRequest, main
 from pipelines.unsupervised.driver import OPTIONS as METHOD
-from pipelines.unsupervised.driver import chosen, detected
+from pipelines.unsupervised.driver import ROLES, chosen, detected, searched
+
+if TYPE_CHECKING:
+    from pipelines.common.boss import Volume
+    from pipelines.common.boxes import Box
 
 OPTIONS = METHOD | {"--weights": "a model: a file or s3://bucket/key; without it, the demonstration model"}
 
@@ -20,14 +24,29 @@ def program(request: Request) -> None:
 
     from pipelines.classifier import cubes, model
     from pipelines.classifier.outputs import Outputs
+    from pipelines.common.boxes import grown, placed, shape, union
     from pipelines.common.results import npz
     from pipelines.common.run import Run
 
     options = chosen(request)
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
     entry = Path(__file__).with_name("pipeline.toml")
+
+    def cubed(volume: Volume) -> Box:
+        """What the cubes round the synapses of the box reach."""
+        z, y, x = (side // 2 for side in weights.cube)
+        return grown((request.z, request.y, request.x), (z, y, x), volume.bounds)
+
+    def near(volume: Volume) -> dict[str, Box]:
+        wide = union(cubed(volume), searched(request, volume, options))
+        return dict.fromkeys(weights.roles, cubed(volume)) | dict.fromkeys(ROLES, wide)
+
     with Run(
-        request, entry=entry, witnesses=options.witnesses, results=lambda uri: Outputs(uri, model=weights.name)
+        request,
+        entry=entry,
+        near=near,
+        witnesses=options.witnesses,
+        results=lambda uri: Outputs(uri, model=weights.name),
     ) as run:
         if strange := [role for role in weights.roles if role not in run.channels]:
             raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
@@ -37,18 +56,22 @@ def program(request: Request) -> None:
 
         run.fetch()
         found = detected(run, options)
+        around = cubed(run.volume)
+        parts = {role: channel.part(around) for role, channel in run.channels.items() if role in weights.roles}
         labels, gaba = cubes.classify(
             weights,
-            found.centres,
-            run.channels,
-            shape=request.shape,
+            found.centres + placed(run.box, around)[0],
+            parts,
+            shape=shape(around),
             told=lambda part: run.progress(0.67 + 0.03 * part, "classifying"),
         )
         size = " × ".join(map(str, weights.cube))
-        if any(n < side for n, side in zip(request.shape, weights.cube, strict=True)):
-            run.warn(f"No synapse was classified: that takes a box of at least {size} voxels (z, y, x).")
-        elif near := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
-            run.note(f"Not classified: {near:,}, too near the border of the box for a cube of {size} voxels (z, y, x).")
+        if any(n < side for n, side in zip(shape(around), weights.cube, strict=True)):
+            run.warn(f"No synapse was classified: that takes an experiment of at least {size} voxels (z, y, x).")
+        elif left := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
+            run.note(
+                f"Not classified: {left:,}, too near the experiment's border for a cube of {size} voxels (z, y, x)."
+            )
         run.results.add(
             "classes.npz",
             npz(

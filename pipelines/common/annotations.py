@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.precomputed import Box, as_json
+from pipelines.common.precomputed import Frame, as_json
 from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
@@ -52,11 +52,11 @@ class _Level:
     """The points, by row."""
 
 
-def write_annotations(results: Results, folder: str, points: Points, box: Box, *, title: str, about: str) -> None:
+def write_annotations(results: Results, folder: str, points: Points, frame: Frame, *, title: str, about: str) -> None:
     """Write the points, info last. Raises Failure where a file cannot be written."""
     info = f"{folder}/info"
     results.remove(info)
-    lower, extent = np.array(box.start[::-1], float), np.array(box.shape[::-1], float)
+    lower, extent = np.array(frame.start[::-1], float), np.array(frame.shape[::-1], float)
     records = np.zeros(len(points.centres), _RECORD)
     records["place"] = points.centres[:, ::-1] + lower + 0.5  # here a voxel's first corner, not its centre, is whole
     records["score"], records["size"], records["class"] = points.scores, points.sizes, points.kind
@@ -69,7 +69,7 @@ def write_annotations(results: Results, folder: str, points: Points, box: Box, *
         )
     inside = records["place"].astype(np.float64) - lower
     spatial: list[dict[str, object]] = []
-    for level in _levels(inside, extent, box.voxel_nm[::-1]):
+    for level in _levels(inside, extent, frame.voxel_nm[::-1]):
         key = f"spatial{len(spatial)}"
         sharding = Sharding.of(morton_bits(level.grid), preshift=_CELLS)
         cells, most = _cells(level, inside[level.rows], records[level.rows], sharding)
@@ -86,7 +86,7 @@ def write_annotations(results: Results, folder: str, points: Points, box: Box, *
     content = {
         "@type": "neuroglancer_annotations_v1",
         "dimensions": {
-            axis: [round(nm * 1e-9, 15), "m"] for axis, nm in zip("xyz", reversed(box.voxel_nm), strict=True)
+            axis: [round(nm * 1e-9, 15), "m"] for axis, nm in zip("xyz", reversed(frame.voxel_nm), strict=True)
         },
         "lower_bound": lower.tolist(),
         "upper_bound": (lower + extent).tolist(),

@@ -10,8 +10,8 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import requests
@@ -27,13 +27,20 @@ from numpy.typing import NDArray
 
 from contract.channels import choose, shared, wanted
 from contract.names import short
-from contract.units import READABLE, nanometres
+from contract.units import READABLE, VOXEL_BYTES, nanometres
+from pipelines.common import arrays
+from pipelines.common.boxes import Box, Triple, said, shape
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
+from volumes.address import Address, Location
+from volumes.describe import describe
+from volumes.documents import Fetched
+from volumes.errors import VolumeError, VolumeRefused, WrongVolume
+
+if TYPE_CHECKING:
+    from volumes.reading import Array as StoredArray
 
 T = TypeVar("T")
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 CONNECT = 5
 """Seconds to wait for a connection."""
@@ -41,6 +48,8 @@ READ = 60
 """Seconds to wait for the next bytes."""
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
+DESCRIBE = 60.0
+"""Seconds within which a bucket, a web server or a folder has to say what volume it holds."""
 CUBOID: Triple = (16, 512, 512)
 """Extent of the cuboids in which BOSS stores voxels, (z, y, x)."""
 TILE: Triple = (16, 1024, 1024)
@@ -115,19 +124,21 @@ class Boss:
 
     def check_box(self, volume: Volume, *, where: str = "the experiment") -> None:
         """Raise WrongRequest with the real bounds unless the box lies within the experiment."""
-        asked = (self._request.z, self._request.y, self._request.x)
-        if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-            raise WrongRequest(f"The box {_box(asked)} is not within {where}; {where} has {_box(volume.bounds)}.")
+        check_box(self._request, volume, where=where)
 
-    def channel(self, name: str) -> ChannelResource:
-        """The channel of that name in the request's experiment, for intern to read.
+    def channel(self, name: str, box: Box) -> ChannelResource | StoredArray:
+        """The channel of that name in the request's experiment, to `read` the box, or parts of it.
 
-        Raises WrongRequest where its data type cannot be read, and BossFailure where BOSS does not find the channel.
+        A channel of BossDB's bulk data is read where it lies, if its bucket is among the request's roots and shows it;
+        all others are read by intern. Raises WrongRequest where its data type cannot be read, and BossFailure where
+        BOSS does not find the channel.
         """
         request = self._request
         about = self._get(ChannelResource(name, request.collection, request.experiment))
         if about is None:
             raise BossFailure(f"BOSS lists the channel “{name}” but does not find it.")
+        if bulk := self._bulk(name, about, box):
+            return bulk
         try:
             return ChannelResource(
                 name, request.collection, request.experiment, datatype=str(about.get("datatype")), raw=about
@@ -137,24 +148,33 @@ class Boss:
                 f"The channel “{name}” has the data type {short(str(about.get('datatype')))}; {READABLE}."
             ) from None
 
-    def read(
-        self,
-        channel: ChannelResource,
-        start: int,
-        stop: int,
-        top: int = 0,
-        bottom: int | None = None,
-        *,
-        told: Callable[[int], None],
-    ) -> Array:
-        """The channel's voxels (z, y, x) in the sections `[start, stop)` and rows `[top, bottom)`, by default all rows.
+    def _bulk(self, name: str, about: Mapping[str, Any], box: Box) -> StoredArray | None:
+        """The channel in the bucket that BOSS names; None where BOSS has to be asked for the box's voxels."""
+        if about.get("storage_type") != "cloudvol":
+            return None
+        documents = Fetched(self._request.roots, time.monotonic() + DESCRIBE)
+        try:
+            place = Location.parse(f"s3://{about.get('bucket')}/{about.get('cv_path')}")
+            found = describe(Address(format="precomputed", location=place), documents)
+        except (WrongVolume, VolumeRefused):  # BOSS may read what this program may not
+            return None
+        except VolumeError as error:
+            raise BossFailure(str(error)) from None
+        channel = found.channels[0]
+        inside = all(low <= a and b <= high for (a, b), (low, high) in zip(box, found.bounds, strict=True))
+        if not inside or channel.datatype != about.get("datatype") or channel.datatype not in VOXEL_BYTES:
+            return None
+        return arrays.opened(replace(channel, name=name), documents, pauses=self._pauses)
 
-        Sections and rows count from the box's corner. `told` is called after each piece with its number of voxels.
-        Raises BossFailure.
+    def read(self, channel: ChannelResource | StoredArray, box: Box, *, told: Callable[[int], None]) -> Array:
+        """The channel's voxels (z, y, x) in a box of the experiment.
+
+        `told` is called after each piece with its number of voxels. Raises BossFailure.
         """
-        (z0, y0, x0), (_, high, wide) = self._request.start, self._request.shape
-        corner = (z0 + start, y0 + top, x0)
-        data = np.empty((stop - start, (high if bottom is None else bottom) - top, wide), channel.datatype)
+        if not isinstance(channel, ChannelResource):
+            return arrays.read(channel, box, told=told)
+        corner = tuple(low for low, _ in box)
+        data = np.empty(shape(box), channel.datatype)
         for z, y, x in _tiles(corner, data.shape, TILE if data.itemsize <= 2 else CUBOID):
             piece = self._patiently(lambda z=z, y=y, x=x: self._cutout(channel, z, y, x))  # type: ignore[misc]
             data[tuple(slice(a - o, b - o) for (a, b), o in zip((z, y, x), corner, strict=True))] = piece
@@ -308,6 +328,20 @@ class Boss:
             ) from None
 
 
+def blocks(channel: ChannelResource | StoredArray) -> tuple[Triple, Triple]:
+    """How a channel is stored: the coordinates at which its blocks begin, and their extent, (z, y, x)."""
+    if isinstance(channel, ChannelResource):
+        return (0, 0, 0), CUBOID
+    return channel.origin, channel.chunk
+
+
+def check_box(request: Request, volume: Volume, *, where: str) -> None:
+    """Raise WrongRequest with the real bounds unless the request's box lies within the volume, called `where`."""
+    asked = (request.z, request.y, request.x)
+    if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
+        raise WrongRequest(f"The box {said(asked)} is not within {where}; {where} has {said(volume.bounds)}.")
+
+
 def pick(
     roles: Mapping[str, Sequence[str]], channels: Sequence[str], chosen: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -333,18 +367,13 @@ def pick(
     return found
 
 
-def _tiles(start: Triple, shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
+def _tiles(start: Sequence[int], shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
     """The box in pieces that end at multiples of `tile`, where BOSS's cuboids end."""
     axes = []
     for a, n, size in zip(start, shape, tile, strict=True):
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
         axes.append(list(itertools.pairwise(walls)))
     yield from itertools.product(axes[0], axes[1], axes[2])
-
-
-def _box(box: Box) -> str:
-    z, y, x = box
-    return f"x {x[0]}, {x[1]} · y {y[0]}, {y[1]} · z {z[0]}, {z[1]}"
 
 
 def _listing(names: object, limit: int = 20) -> str:

@@ -1,26 +1,33 @@
-"""The channels of a run: read from BOSS once, in slabs, and then from this machine. Axes are z, y, x."""
+"""The channels of a run: read from where they lie once, in slabs, and then from this machine. Axes are z, y, x."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from intern.resource.boss.resource import ChannelResource
 from numpy.typing import NDArray
 
-from pipelines.common.boss import CUBOID, Boss
+from pipelines.common.boss import CUBOID, Boss, blocks
+from pipelines.common.boxes import Box, Triple, shape, voxels
 from pipelines.common.program import Failure
+from pipelines.common.stores import Store
+
+if TYPE_CHECKING:
+    from volumes.reading import Array as StoredArray
 
 Array = NDArray[Any]
 
 IN_MEMORY = 4 * 2**20
 """Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
-FETCH = 64 * 2**20
-"""Bytes that are read from BOSS at once, at most, but one row of cuboids at least."""
+FETCH = 32 * 2**20
+"""Bytes that are read at once, at most, but one row of blocks at least; as many are being kept meanwhile."""
 PIECE = 2**21
 """Voxels that are measured together, about."""
 LARGEST = 2048
@@ -29,85 +36,154 @@ SAMPLE = 2**18
 """Voxels in the sample of a channel's brightness, about."""
 
 
-class Channel:
-    """One channel of the box. Sections come from BOSS when they are first read, and from this machine afterwards."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A box of a channel, within what is read of it. Sections and rows count from the box's corner."""
 
-    def __init__(
-        self,
-        boss: Boss,
-        about: ChannelResource,
-        *,
-        start: tuple[int, int, int],
-        shape: tuple[int, int, int],
-        told: Callable[[int], None],
-    ) -> None:
-        """`start` and `shape` are the box's, (z, y, x) in voxels; `told` gets each piece's number of voxels."""
-        self.name: str = about.name
-        self.dtype = np.dtype(about.datatype)
-        self.shape = shape
-        self._boss, self._about, self._told = boss, about, told
-        self._corner = start
-        self._there = 0
-        self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
-        self._step = max(1, round(math.sqrt(math.prod(shape) / SAMPLE)))
-        self._sample: list[Array] = []
-        self.lowest = self.highest = 0
-        """The least and the greatest value read so far."""
-        self._pixel = -(-max(shape[1:]) // LARGEST)
-        high, wide = (-(-side // self._pixel) for side in shape[1:])
-        self.projection: Array = np.zeros((high, wide), self.dtype)
-        """Maximum along z of the sections read so far, (y, x); in a large box a pixel covers several voxels."""
+    channel: Channel
+    box: Box
+    """In the experiment's voxels."""
+
+    @property
+    def shape(self) -> Triple:
+        """The box's extent, (z, y, x)."""
+        return shape(self.box)
 
     def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
-        """Rows `[top, bottom)` of the sections `[start, stop)`, from the box's corner, as (z, y, x); by default all.
+        """Rows `[top, bottom)` of the sections `[start, stop)`, as (z, y, x); by default all.
 
         Callers must not write to the array. Raises BossFailure, and Failure where this machine cannot store the voxels.
         """
-        depth, high, wide = self.shape
-        stop = depth if stop is None else stop
-        bottom = high if bottom is None else bottom
-        self.fetch(stop)
-        if bottom - top == high:
+        (z, deep), (y, low), x = self.box
+        deep, low = (deep if stop is None else z + stop), (low if bottom is None else y + bottom)
+        return self.channel.cut(((z + start, deep), (y + top, low), x))
+
+
+class Channel:
+    """One channel of the box, and of its surroundings where those are read too.
+
+    Sections come from the volume when they are first read, and from this machine afterwards. What is measured
+    (extremes, projection, sample) is the box's alone.
+    """
+
+    def __init__(
+        self,
+        store: Boss | Store,
+        about: ChannelResource | StoredArray,
+        *,
+        box: Box,
+        near: Box | None = None,
+        told: Callable[[int], None],
+    ) -> None:
+        """`near`, which holds the box, is what is read, by default the box; both in the experiment's voxels.
+
+        `told` gets each piece's number of voxels.
+        """
+        self.name: str = about.name
+        self.dtype = np.dtype(about.datatype)
+        self.box, self.near = box, near or box
+        self._shape = shape(self.near)
+        self._store, self._about, self._told = store, about, told
+        self._corner = tuple(low for low, _ in self.near)
+        self._origin, self._block = blocks(about)
+        self._there = 0
+        self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
+        self._step = max(1, round(math.sqrt(voxels(box) / SAMPLE)))
+        self._sample: list[Array] = []
+        self.lowest = self.highest = 0
+        """The least and the greatest value read so far."""
+        self._pixel = -(-max(shape(box)[1:]) // LARGEST)
+        high, wide = (-(-side // self._pixel) for side in shape(box)[1:])
+        self.projection: Array = np.zeros((high, wide), self.dtype)
+        """Maximum along z of the sections read so far, (y, x); in a large box a pixel covers several voxels."""
+
+    def part(self, box: Box) -> Part:
+        """A box within what is read."""
+        return Part(self, box)
+
+    def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
+        """As `Part.read`, of the box."""
+        return self.part(self.box).read(start, stop, top, bottom)
+
+    def cut(self, box: Box) -> Array:
+        """The voxels (z, y, x) of a box within what is read. As `Part.read`."""
+        (start, stop), (top, bottom), (left, right) = (
+            (low - corner, high - corner) for (low, high), corner in zip(box, self._corner, strict=True)
+        )
+        _, high, wide = self._shape
+        self._fetch_to(stop)
+        if (bottom - top, right - left) == (high, wide):
             return self._rows(start * high, stop * high).reshape(-1, high, wide)
-        found = np.empty((stop - start, bottom - top, wide), self.dtype)
+        found = np.empty((stop - start, bottom - top, right - left), self.dtype)
         for z in range(start, stop):
-            found[z - start] = self._rows(z * high + top, z * high + bottom)
+            found[z - start] = self._rows(z * high + top, z * high + bottom)[:, left:right]
         return found
 
-    def fetch(self, stop: int | None = None) -> None:
-        """Read the sections before `stop`, by default all, from BOSS, unless they were read. Raises as `read`."""
-        while self._there < (self.shape[0] if stop is None else stop):
+    def fetch(self) -> None:
+        """Read all sections from the volume, unless they were read. Raises as `read`."""
+        self._fetch_to(self._shape[0])
+
+    def _fetch_to(self, stop: int) -> None:
+        while self._there < stop:
             self._fetch()
 
     def _rows(self, first: int, last: int) -> Array:
-        row = self.shape[2] * self.dtype.itemsize
+        row = self._shape[2] * self.dtype.itemsize
         self._kept.seek(first * row)
-        return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self.shape[2])
+        return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self._shape[2])
 
     def _fetch(self) -> None:
-        """Read up to the next boundary of BOSS's cuboids along z, in bands of rows that end at boundaries too."""
-        depth, high, wide = self.shape
+        """Read up to the next boundary of the stored blocks along z, in bands of rows that end at boundaries too."""
+        depth, high, wide = self._shape
+        z, y, x = self._corner
         first, row = self._there, wide * self.dtype.itemsize
-        stop = min(depth, first + CUBOID[0] - (self._corner[0] + first) % CUBOID[0])
-        lines = max(1, FETCH // ((stop - first) * row * CUBOID[1])) * CUBOID[1]
-        walls = range(lines - self._corner[1] % CUBOID[1], high, lines)
-        for top, bottom in itertools.pairwise([0, *walls, high]):
-            data = self._boss.read(self._about, first, stop, top, bottom, told=self._told)
-            try:
-                for z, section in enumerate(data, start=first):
-                    self._kept.seek((z * high + top) * row)
-                    self._kept.write(section.data)
-            except OSError as error:
-                raise Failure(f"What BOSS sent cannot be kept on this machine: {error.strerror}.") from None
-            self._look(data, top)
+        deep, tall = self._block[0] * max(1, CUBOID[0] // self._block[0]), self._block[1]
+        most = max(FETCH, CUBOID[0] * CUBOID[1] * row)
+        deep = min(deep, max(1, most // (tall * row)))  # blocks so large are read more than once
+        stop = min(depth, first + deep - (z - self._origin[0] + first) % deep)
+        lines = max(1, FETCH // ((stop - first) * row * tall)) * tall
+        walls = range(lines - (y - self._origin[1]) % tall, high, lines)
+        with ThreadPoolExecutor(1) as writer:  # one band is kept while the next one is read
+            kept: list[Future[None]] = []
+            for top, bottom in itertools.pairwise([0, *walls, high]):
+                box = ((z + first, z + stop), (y + top, y + bottom), (x, x + wide))
+                data = self._store.read(self._about, box, told=self._told)
+                self._done(kept)
+                kept = [writer.submit(self._keep, data, first, top)]
+                self._look(data, box)
+                if data.nbytes > FETCH:  # two bands of this size would be too much
+                    self._done(kept)
+                    kept = []
+                del data
+            self._done(kept)
         self._there = stop
 
-    def _look(self, data: Array, top: int) -> None:
-        """Update extremes, projection and sample with rows, from `top` on, of new sections."""
-        low, high = int(data.min()), int(data.max())
+    def _keep(self, data: Array, first: int, top: int) -> None:
+        """Store rows, from `top` on, of the sections from `first` on."""
+        _, high, wide = self._shape
+        row = wide * self.dtype.itemsize
+        for z, section in enumerate(data, start=first):
+            self._kept.seek((z * high + top) * row)
+            self._kept.write(section.data)
+
+    def _done(self, kept: Sequence[Future[None]]) -> None:
+        """Wait until what was to be stored is stored. Raises Failure where it cannot be."""
+        for each in kept:
+            try:
+                each.result()
+            except OSError as error:
+                raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
+
+    def _look(self, data: Array, box: Box) -> None:
+        """Update extremes, projection and sample with new voxels, those of `box`, as far as they are the box's."""
+        within = [(max(a, low), min(b, high)) for (a, b), (low, high) in zip(box, self.box, strict=True)]
+        if any(a >= b for a, b in within):
+            return
+        data = data[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(within, box, strict=True))]
+        top = within[1][0] - self.box[1][0]
+        low, brightest = int(data.min()), data.max(axis=0)
         self.lowest = min(self.lowest, low) if self._sample else low
-        self.highest = max(self.highest, high)
-        brightest = data.max(axis=0)
+        self.highest = max(self.highest, int(brightest.max()))
         starts = [0, *range(self._pixel - top % self._pixel, len(brightest), self._pixel)]
         brightest = np.maximum.reduceat(brightest, starts, axis=0)
         brightest = np.maximum.reduceat(brightest, range(0, brightest.shape[1], self._pixel), axis=1)
@@ -125,6 +201,11 @@ class Channel:
         return np.concatenate([part.reshape(-1) for part in self._sample]) if self._sample else self.projection[:0, 0]
 
     @property
+    def missing(self) -> bool:
+        """Whether a part of what was read is not stored, and was taken for the fill value."""
+        return bool(getattr(self._about, "missing", 0))
+
+    @property
     def constant(self) -> bool:
         """Whether all voxels read so far have one value."""
         return self.lowest == self.highest
@@ -132,7 +213,7 @@ class Channel:
     def brightness(self, labels: Array, count: int) -> NDArray[np.float64]:
         """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,)."""
         total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
-        depth, high, wide = self.shape
+        depth, high, wide = shape(self.box)
         slab, lines = max(1, PIECE // (high * wide)), max(1, PIECE // wide)
         for start, top in itertools.product(range(0, depth, slab), range(0, high, lines)):
             stop, bottom = min(depth, start + slab), min(high, top + lines)

@@ -57,7 +57,7 @@ def crate(
         "@id": "./",
         "@type": "Dataset",
         "conformsTo": {"@id": PROFILE},
-        "name": f"Synapses in {request.collection}/{request.experiment}",
+        "name": f"Synapses in {request.place}",
         "description": f"What {entry['name']} found in a box of the volume. It holds no time; the date is none.",
         "datePublished": NO_DATE,
         "license": LICENCE,
@@ -93,10 +93,16 @@ def crate(
 
 
 def arguments(request: Request) -> Iterator[tuple[str, str]]:
-    """Name and value of each argument that says what a run does: all but the token and where results go."""
-    yield "host", f"{request.protocol}://{request.host}"
-    yield "col", request.collection
-    yield "exp", request.experiment
+    """Name and value of each argument that says what a run does: all but the token and where results go.
+
+    Where volumes may lie is left out too: that is for whoever runs it again to say.
+    """
+    if request.address:
+        yield "volume", str(request.address)
+    else:
+        yield "host", f"{request.protocol}://{request.host}"
+        yield "col", request.collection
+        yield "exp", request.experiment
     for axis in "zyx":
         start, stop = getattr(request, axis)
         yield f"{axis}-range", f"{start},{stop}"
@@ -153,31 +159,32 @@ def _plain(names: Sequence[str]) -> bool:
     """Whether arguments of those names can come from `arguments`: each once, and none that only a person gives."""
     once = [name for name in names if name != "channel"]
     plain = all(re.fullmatch(r"[a-z][a-z0-9-]*", name) for name in names)
-    return plain and len(set(once)) == len(once) and not {"token", "results-uri", "help"} & set(names)
+    return plain and len(set(once)) == len(once) and not {"token", "results-uri", "volume-roots", "help"} & set(names)
 
 
 def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
-    """The part of a channel that was read. It has no file: the checksum is of its voxels."""
-    address = f"{request.protocol}://{request.host}/{request.collection}/{request.experiment}/{channel.name}"
-    box = ", ".join(f"{axis} {getattr(request, axis)[0]} to {getattr(request, axis)[1]}" for axis in "zyx")
+    """The part of a channel that was read, the box's surroundings with it. The checksum is of its voxels."""
+    boss = "" if request.address else f"{request.protocol}://{request.host}/"
+    box = ", ".join(f"{axis} {start} to {stop}" for axis, (start, stop) in zip("zyx", channel.near, strict=True))
     return {
         "@id": f"#{role.replace(' ', '-')}",
         "@type": "Dataset",
         "name": f"{channel.name}: {role}",
         "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. "
         "sha256 is of the voxels in C order (z, y, x), little-endian.",
-        "identifier": address,
+        "identifier": f"{boss}{request.place}/{channel.name}",
         "sha256": _digest(channel),
     }
 
 
 def _digest(channel: Channel) -> str:
     digest = hashlib.sha256()
-    depth, high, wide = channel.shape
+    part = channel.part(channel.near)
+    depth, high, wide = part.shape
     lines = max(1, PIECE // wide)
     for z in range(depth):
         for top in range(0, high, lines):
-            rows = channel.read(z, z + 1, top, min(high, top + lines))
+            rows = part.read(z, z + 1, top, min(high, top + lines))
             digest.update(rows.astype(channel.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.annotations import Points, write_annotations
+from pipelines.common.boxes import voxels
 from pipelines.common.channels import Channel
-from pipelines.common.precomputed import Box, write_image, write_segmentation
+from pipelines.common.precomputed import Frame, write_image, write_segmentation
 from pipelines.common.results import Results
 
 if TYPE_CHECKING:
     from pipelines.common.run import Found
 
 
-def write_found(results: Results, found: Found, kind: NDArray[np.int64], box: Box) -> None:
+def write_found(results: Results, found: Found, kind: NDArray[np.int64], frame: Frame) -> None:
     """Write what was found, under the ids of synapses.csv: its voxels and its centres. Raises Failure.
 
     `kind` is each object's class, as an index into `found.kinds`.
@@ -27,27 +28,27 @@ def write_found(results: Results, found: Found, kind: NDArray[np.int64], box: Bo
         results,
         "segmentation",
         found.labels,
-        box,
+        frame,
         title="Segmentation",
         about="The synapses' voxels under their ids, as a Neuroglancer precomputed volume.",
     )
     points = Points(
         centres=found.centres,
         scores=found.scores,
-        sizes=found.voxels.astype(np.float64) * math.prod(box.voxel_nm) / 1e9,
+        sizes=found.voxels.astype(np.float64) * math.prod(frame.voxel_nm) / 1e9,
         kind=kind,
         kinds=found.kinds,
     )
     about = "The synapses' centres with score, size and class, as Neuroglancer precomputed annotations."
-    write_annotations(results, "annotations", points, box, title="Annotations", about=about)
+    write_annotations(results, "annotations", points, frame, title="Annotations", about=about)
 
 
 def image_size(channels: Sequence[Channel]) -> int:
     """Bytes of all voxels of the channels, in full resolution and uncompressed."""
-    return sum(math.prod(channel.shape) * channel.dtype.itemsize for channel in channels)
+    return sum(voxels(channel.box) * channel.dtype.itemsize for channel in channels)
 
 
-def write_images(results: Results, channels: Mapping[str, Channel], box: Box) -> None:
+def write_images(results: Results, channels: Mapping[str, Channel], frame: Frame) -> None:
     """Write each role's channel as it was read. Raises Failure."""
     for role, channel in channels.items():
         write_image(
@@ -55,7 +56,7 @@ def write_images(results: Results, channels: Mapping[str, Channel], box: Box) ->
             f"image/{role.replace(' ', '-')}",  # a witness has a number
             channel.read,
             channel.dtype,
-            box,
+            frame,
             title=f"Image: {role}",
             about=f"The channel {channel.name} as it was read, as a Neuroglancer precomputed volume.",
         )

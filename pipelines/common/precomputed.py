@@ -35,7 +35,7 @@ COARSEST = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class Frame:
     """Where the voxels lie."""
 
     start: Triple
@@ -63,7 +63,7 @@ class _Scale:
         return [-(-side // chunk) for side, chunk in zip(reversed(self.shape), reversed(CHUNK), strict=True)]
 
 
-def write_segmentation(results: Results, folder: str, labels: Array, box: Box, *, title: str, about: str) -> None:
+def write_segmentation(results: Results, folder: str, labels: Array, frame: Frame, *, title: str, about: str) -> None:
     """Write ids (z, y, x; below 2**32) as a segmentation. In coarse resolutions the greatest id of a voxel stays.
 
     Raises Failure where a file cannot be written.
@@ -83,17 +83,17 @@ def write_segmentation(results: Results, folder: str, labels: Array, box: Box, *
             empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)))
         return empty[chunk.shape]
 
-    writer = _Writer(results, folder, rows, box, itemsize=4, shrink=_greatest, encode=encode)
+    writer = _Writer(results, folder, rows, frame, itemsize=4, shrink=_greatest, encode=encode)
     writer.write(kind, encoding, title=title, about=about)
 
 
-def write_image(results: Results, folder: str, read: Read, dtype: Any, box: Box, *, title: str, about: str) -> None:
+def write_image(results: Results, folder: str, read: Read, dtype: Any, frame: Frame, *, title: str, about: str) -> None:
     """Write a channel's values as an image; those of coarse resolutions are means, rounded down. Raises as above."""
 
     def encode(chunk: Array, sharding: Sharding) -> bytes:
         return sharding.packed(np.ascontiguousarray(chunk.astype(np.dtype(dtype).newbyteorder("<"))).tobytes(), 1)
 
-    writer = _Writer(results, folder, read, box, itemsize=np.dtype(dtype).itemsize, shrink=_mean, encode=encode)
+    writer = _Writer(results, folder, read, frame, itemsize=np.dtype(dtype).itemsize, shrink=_mean, encode=encode)
     kind = {"type": "image", "data_type": np.dtype(dtype).name}
     writer.write(kind, {"encoding": "raw"}, title=title, about=about)
 
@@ -106,19 +106,19 @@ class _Writer:
         results: Results,
         folder: str,
         read: Read,
-        box: Box,
+        frame: Frame,
         *,
         itemsize: int,
         shrink: Callable[[Array, Triple], Array],
         encode: Callable[[Array, Sharding], bytes],
     ) -> None:
-        self._results, self._folder, self._read, self._box = results, folder, read, box
+        self._results, self._folder, self._read, self._frame = results, folder, read, frame
         self._itemsize, self._shrink, self._encode = itemsize, shrink, encode
 
     def write(self, kind: dict[str, str], encoding: dict[str, Any], *, title: str, about: str) -> None:
         info = f"{self._folder}/info"
         self._results.remove(info)
-        scales = [self._scale(scale, encoding) for scale in _scales(self._box)]
+        scales = [self._scale(scale, encoding) for scale in _scales(self._frame)]
         content = {"@type": "neuroglancer_multiscale_volume", **kind, "num_channels": 1, "scales": scales}
         self._results.add(info, as_json(content), title=title, about=about, media_type="application/json")
 
@@ -153,7 +153,7 @@ class _Writer:
         """Voxels `[first, stop)` of a resolution."""
         cut, pad = [], []
         for axis in range(3):
-            factor, origin, most = scale.factor[axis], self._box.start[axis], self._box.shape[axis]
+            factor, origin, most = scale.factor[axis], self._frame.start[axis], self._frame.shape[axis]
             a = (scale.start[axis] + first[axis]) * factor - origin
             b = (scale.start[axis] + stop[axis]) * factor - origin
             cut.append((max(0, a), min(b, most)))
@@ -165,14 +165,14 @@ class _Writer:
         return self._shrink(np.pad(chunk, pad, mode="edge"), scale.factor)
 
 
-def _scales(box: Box) -> Iterator[_Scale]:
+def _scales(frame: Frame) -> Iterator[_Scale]:
     """The resolutions, the finest first. Axes are halved that are not much coarser than the finest axis."""
     factor = (1, 1, 1)
     while True:
-        start = tuple(a // f for a, f in zip(box.start, factor, strict=True))
-        stop = [-(-(a + n) // f) for a, n, f in zip(box.start, box.shape, factor, strict=True)]
+        start = tuple(a // f for a, f in zip(frame.start, factor, strict=True))
+        stop = [-(-(a + n) // f) for a, n, f in zip(frame.start, frame.shape, factor, strict=True)]
         shape = tuple(b - a for a, b in zip(start, stop, strict=True))
-        nm = tuple(size * f for size, f in zip(box.voxel_nm, factor, strict=True))
+        nm = tuple(size * f for size, f in zip(frame.voxel_nm, factor, strict=True))
         yield _Scale(factor=factor, start=_triple(start), shape=_triple(shape), resolution=(nm[0], nm[1], nm[2]))
         if max(shape[1:]) <= COARSEST:
             return

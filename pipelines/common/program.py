@@ -23,11 +23,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 from urllib.parse import urlsplit
 
 from contract import masking, names, ranges
 from contract.program import BOSS_FAILED, DONE, FAILED, REFUSED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
+from volumes.address import Address
+from volumes.address import parse as address_of
+from volumes.errors import WrongVolume
+from volumes.roots import BOSSDB, SETTING, Roots
 
 IMAGE_BYTES = 2**28
 """Bytes of the largest image that is written beside the results, unless another number is asked for."""
@@ -53,7 +57,7 @@ class WrongRequest(Failure):
 
 
 class BossFailure(Failure):
-    """BOSS refused, or does not answer."""
+    """BOSS, or whatever else holds the volume, refused, does not answer, or has damaged data."""
 
     code = BOSS_FAILED
 
@@ -71,11 +75,13 @@ class Request:
     """What the program is asked to do. Ranges are half-open `(start, stop)` in voxels at resolution 0."""
 
     host: str
-    """Host name, with a port where it is not the protocol's default."""
+    """BOSS's host name, with a port where it is not the protocol's default; empty for a volume by address."""
     protocol: str
     token: str = field(repr=False)
     collection: str
+    """For a volume by address: a name made of it."""
     experiment: str
+    """For a volume by address: its digest."""
     z: tuple[int, int]
     y: tuple[int, int]
     x: tuple[int, int]
@@ -92,6 +98,15 @@ class Request:
     """Role to channel, where the person chose the channel."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The program's own options that were given, by name without leading dashes."""
+    address: Address | None = None
+    """A volume that is not BOSS's."""
+    roots: Roots = field(default_factory=Roots)
+    """Where volumes, and BOSS's bulk data, may lie."""
+
+    @property
+    def place(self) -> str:
+        """The volume, for people: `collection/experiment`, or the address."""
+        return str(self.address) if self.address else f"{self.collection}/{self.experiment}"
 
     @property
     def start(self) -> tuple[int, int, int]:
@@ -105,10 +120,13 @@ class Request:
 
     def public(self) -> dict[str, object]:
         """The request for results.json: without the token and without the places results go to."""
-        return {
+        boss = {
             "host": f"{self.protocol}://{self.host}",
             "collection": self.collection,
             "experiment": self.experiment,
+        }
+        return {
+            **({"volume": str(self.address)} if self.address else boss),
             "z": list(self.z),
             "y": list(self.y),
             "x": list(self.x),
@@ -125,14 +143,19 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[str, str] | None = None) -> Request:
     """Read the arguments; the token comes from `--token` or BOSS_TOKEN. Raises WrongRequest.
 
+    The volume is BOSS's (`--host`, `--col`, `--exp`), or has an address (`--volume`), which needs no token.
+
     `options` are the program's own options, `--name` to a line of help; each takes a value and may be left out.
     """
     own = options or {}
     parser = _Parser(prog="pipeline", allow_abbrev=False)
-    parser.add_argument("--host", required=True, help="BOSS: a host name (https), or a URL")
+    of_boss = not any(word == "--volume" or word.startswith("--volume=") for word in argv)
+    parser.add_argument("--host", required=of_boss, help="BOSS: a host name (https), or a URL")
     parser.add_argument("--token", help="BOSS token; better in BOSS_TOKEN")
-    parser.add_argument("--col", required=True, help="collection")
-    parser.add_argument("--exp", required=True, help="experiment")
+    parser.add_argument("--col", required=of_boss, help="collection")
+    parser.add_argument("--exp", required=of_boss, help="experiment")
+    parser.add_argument("--volume", help="an address, in place of --host, --col and --exp")
+    parser.add_argument("--volume-roots", help=f"where volumes may lie; default: {SETTING}, or BossDB's public bucket")
     for name in _RANGES:
         parser.add_argument(name, required=True, metavar="START,STOP", help="voxels, the stop not included")
     parser.add_argument("--results-uri", default="", help="s3://bucket/key/ or file:///folder/; default: ./results/")
@@ -147,13 +170,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
     if unknown:  # without their values: a value may be a token
         names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         raise WrongRequest(f"The arguments are wrong: {', '.join(names) or 'a stray word'} is not understood.")
-    protocol, host = _host(given.host)
+    token = given.token or environ.get(TOKEN_VARIABLE, "")
+    try:
+        place = _volume(given, token)
+        roots = Roots.read(given.volume_roots or environ.get(SETTING) or BOSSDB)
+    except WrongVolume as error:
+        raise WrongRequest(str(error)) from None
     return Request(
-        host=host,
-        protocol=protocol,
-        token=_token(given.token or environ.get(TOKEN_VARIABLE, "")),
-        collection=_name("collection", given.col),
-        experiment=_name("experiment", given.exp),
+        **place,
+        roots=roots,
         z=_range("z", given.z_range),
         y=_range("y", given.y_range),
         x=_range("x", given.x_range),
@@ -165,6 +190,37 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
         channels=_channels(given.channel),
         options={key: value for name in own if (value := getattr(given, (key := name[2:]).replace("-", "_")))},
     )
+
+
+def _volume(given: argparse.Namespace, token: str) -> dict[str, Any]:
+    """The fields of a Request that say which volume is read. Raises WrongRequest and WrongVolume."""
+    named = [f"--{name}" for name in ("host", "col", "exp") if getattr(given, name) is not None]
+    address = None if given.volume is None else address_of(given.volume)
+    if address and named:
+        raise WrongRequest(f"The arguments are wrong: --volume takes the place of {', '.join(named)}.")
+    if isinstance(address, Address):
+        # a token that was given is hidden in what is printed, and sent nowhere
+        return {
+            "host": "",
+            "protocol": "",
+            "token": token,
+            "collection": address.stem,
+            "experiment": address.digest,
+            "address": address,
+        }
+    if address is None:
+        protocol, host = _host(given.host)
+        collection, experiment = given.col, given.exp
+    else:
+        protocol, host = _host(f"{address.protocol}://{address.host}")
+        collection, experiment = address.collection, address.experiment
+    return {
+        "host": host,
+        "protocol": protocol,
+        "token": _token(token),
+        "collection": _name("collection", collection),
+        "experiment": _name("experiment", experiment),
+    }
 
 
 def _join_ranges(argv: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -31,18 +32,20 @@ from contract.channels import candidates
 from contract.names import MAX_NAME, results_key, short
 from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import layers, preview, report, viewer
-from pipelines.common.boss import Boss, pick
+from pipelines.common.boss import Boss, Volume, pick
+from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel
 from pipelines.common.crate import crate
-from pipelines.common.precomputed import Box
+from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
 from pipelines.common.results import Results, npz, table
+from pipelines.common.stores import Store
 
 Array = NDArray[Any]
 
 COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
-PACKAGES = ("intern", "numpy", "scipy", "connected-components-3d", "pillow")
+PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
@@ -83,8 +86,9 @@ class Run:
     """A request whose experiment, box and channels are right, and whose results can be written.
 
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
-    pipeline.toml unless given. `witnesses` are channels that are read
-    beside those of the roles. A context manager, which discards the channels' voxels at its end.
+    pipeline.toml unless given; `near` gives the box to read for each role whose channel is read beyond the request's
+    box, within the experiment's bounds. `witnesses` are channels that are read beside those of the roles. A context
+    manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Run:
         *,
         entry: Path,
         roles: Mapping[str, Sequence[str]] | None = None,
+        near: Callable[[Volume], Mapping[str, Box]] = lambda volume: {},
         witnesses: Sequence[str] = (),
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
@@ -104,10 +109,11 @@ class Run:
         self._say, self._watch, self._phase = Progress(out=self._out), Stopwatch(), "starting"
         self.progress(0, "starting")
         self.results = results(request.results_uri)
-        self.boss = Boss(request)
-        self.volume = self.boss.describe()
+        store = Store(request, request.address) if request.address else Boss(request)
+        self._boss = store if isinstance(store, Boss) else None
+        self.volume = store.describe()
         """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
-        self.boss.check_box(self.volume)
+        store.check_box(self.volume)
         self._roles = roles or self.entry.get("roles", {})
         self.names = pick(self._roles, self.volume.channels, request.channels)
         """Role to channel name."""
@@ -119,13 +125,15 @@ class Run:
                 raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
             if name not in self.names.values():
                 self.names[f"witness {number}" if number > 1 else "witness"] = name
-        described = {role: self.boss.channel(name) for role, name in self.names.items()}
+        boxes = near(self.volume)
+        described = {role: store.channel(name, boxes.get(role, self.box)) for role, name in self.names.items()}
         self._read = 0
         self.channels = {
-            role: Channel(self.boss, about, start=request.start, shape=request.shape, told=self._told)
+            role: Channel(store, about, box=self.box, near=boxes.get(role), told=self._told)
             for role, about in described.items()
         }
         """Role to channel, with voxels (z, y, x)."""
+        self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
         self._notes: list[str] = []
         self._warnings: list[str] = []
 
@@ -137,6 +145,16 @@ class Run:
     ) -> None:
         for channel in self.channels.values():
             channel.close()
+
+    @property
+    def box(self) -> Box:
+        """The request's, in the experiment's voxels, (z, y, x)."""
+        return self.request.z, self.request.y, self.request.x
+
+    @property
+    def near(self) -> Box:
+        """The box that holds all that is read, of whichever channel."""
+        return reduce(union, (channel.near for channel in self.channels.values()), self.box)
 
     @property
     def key(self) -> str:
@@ -155,7 +173,7 @@ class Run:
 
     def _told(self, voxels: int) -> None:
         self._read += voxels
-        part = self._read / (math.prod(self.request.shape) * len(self.channels))
+        part = self._read / self._voxels
         phase = self._phase
         self.progress(0.05 + 0.6 * part, "reading")
         if phase != "reading" and part == 1:
@@ -258,11 +276,11 @@ class Run:
 
     def _layers(self, found: Found) -> None:
         """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
-        box = Box(start=self.request.start, shape=self.request.shape, voxel_nm=self.volume.voxel_nm)
-        layers.write_found(self.results, found, _kind(found), box)
+        frame = Frame(start=self.request.start, shape=self.request.shape, voxel_nm=self.volume.voxel_nm)
+        layers.write_found(self.results, found, _kind(found), frame)
         size, most = layers.image_size(list(self.channels.values())), self.request.image_bytes
         if size <= most:
-            layers.write_images(self.results, self.channels, box)
+            layers.write_images(self.results, self.channels, frame)
         elif most:
             self.note(f"There is no image/ among the results: the channels have {size:,} bytes, more than {most:,}.")
 
@@ -288,9 +306,11 @@ class Run:
             self.note(found.nothing)
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
-        if self.request.shape[0] == 1:
+        if shape(self.near)[0] == 1:
             self.warn("The box is one section thick: synapses that lie mostly in another section are missed.")
         for channel in self.channels.values():
+            if channel.missing:
+                self.warn(f"Parts of the channel {channel.name} are not stored: they were read as the fill value.")
             if channel.constant:
                 self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
 
@@ -347,11 +367,11 @@ class Run:
 
     def _write_back(self, detections: Array) -> str | None:
         """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
-        if not self.request.predictions:
+        if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
         try:
-            self.boss.write(
+            self._boss.write(
                 self.request.predictions,
                 name,
                 detections,
@@ -373,12 +393,12 @@ class Run:
         versions: Mapping[str, str],
     ) -> report.Page:
         request, nm = self.request, self.volume.voxel_nm
-        box = " · ".join(f"{axis} {getattr(request, axis)[0]}, {getattr(request, axis)[1]}" for axis in "xyz")
+        box = said(self.box)
         cubic = found.voxels * math.prod(nm) / 1e9
         numbers = [
             ("Synapses", f"{len(found):,}"),
             ("Per cubic micrometre", f"{len(found) / self.cubic_um:.3g}"),
-            ("Volume looked at", f"{self.cubic_um:,.4g} µm³"),
+            ("Volume of the box", f"{self.cubic_um:,.4g} µm³"),
             *found.numbers,
         ]
         if len(found):
@@ -386,9 +406,10 @@ class Run:
             numbers.append(("Share of the volume", f"{found.voxels.sum() / found.labels.size:.2%}"))
         made = {
             "Pipeline": f"{self.entry['name']} {versions['pipeline']}",
-            "BOSS": f"{request.protocol}://{request.host}",
-            "Volume": f"{request.collection}/{request.experiment}",
+            **({} if request.address else {"BOSS": f"{request.protocol}://{request.host}"}),
+            "Volume": request.place,
             "Box (voxels)": box,
+            **({} if self.near == self.box else {"Read around it (voxels)": said(self.near)}),
             "Voxel (x, y, z)": f"{nm[2]:g} × {nm[1]:g} × {nm[0]:g} nm",
             **{f"Channel: {role}": name for role, name in self.names.items()},
             **facts,
@@ -400,7 +421,7 @@ class Run:
         key = [((255, 0, 255), magenta), ((0, 200, 0), green)]
         key += [(preview.COLOURS[i % len(preview.COLOURS)], kind) for i, kind in enumerate(kinds)]
         return report.Page(
-            title=f"Synapses in {request.collection}/{request.experiment}",
+            title=f"Synapses in {request.place}",
             about=f"{self.entry.get('title', self.entry['name'])}. Box: {box}.",
             numbers=numbers,
             notes=notes,

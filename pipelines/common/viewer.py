@@ -22,11 +22,15 @@ def link(
     voxel_nm: tuple[float, float, float],
     detections: str | None = None,
 ) -> str | None:
-    """The address; None where a browser elsewhere cannot reach this BOSS and no viewer is configured.
+    """The address; None for a volume by address, and where a browser elsewhere cannot reach this BOSS.
+
+    A viewer that is configured may reach a BOSS that others cannot.
 
     `voxel_nm` is (z, y, x); `detections` is `collection/experiment/channel` of detections that were written back. Where
     all channels make the link too long, only the first ones are shown.
     """
+    if request.address:
+        return None
     if not request.viewer and (request.protocol != "https" or not _public(request.host)):
         return None
     for shown in range(len(channels), -1, -1):

@@ -27,7 +27,7 @@ SURE = 5.0
 """Standard errors by which what is found must exceed chance; otherwise nothing is found."""
 MOST, LEAST = 8, 2
 """Shifted looks: so many in small volumes, and so few in large ones, where each of them sees enough."""
-ENOUGH = 40e6
+ENOUGH = 15e6
 """Pixels that all looks see together, about."""
 _NORMAL = 1.96
 """Standard deviations on either side that hold 95 %."""
@@ -84,7 +84,8 @@ def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[
     rank = np.empty(count, np.intp)
     rank[order] = np.arange(count)
     pairs = (
-        cKDTree(places_nm[order], balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")
+        # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
+        rank[cKDTree(places_nm, balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")]
         if count
         else np.zeros((0, 2), np.intp)
     )
@@ -118,10 +119,11 @@ class Judged:
         if not len(self.curve):
             return np.ones(len(scores))
         places = np.searchsorted(-self.curve[:, 0], -np.asarray(scores, np.float64), "left")
-        return _rates(self.curve)[np.minimum(places, len(self.curve) - 1)]
+        return rates_of(self.curve)[np.minimum(places, len(self.curve) - 1)]
 
 
-def _rates(curve: Array) -> NDArray[np.float64]:
+def rates_of(curve: Array) -> NDArray[np.float64]:
+    """The false discovery rate at each threshold of a curve (m, 3): the lowest share there or at a lower threshold."""
     share = curve[:, 2] / np.maximum(curve[:, 1], 1)
     return np.asarray(np.minimum(1, np.minimum.accumulate(share[::-1])[::-1]))
 
@@ -137,7 +139,7 @@ def judge(found: Array, by_look: Sequence[Array], false_discovery: float) -> Jud
     count = np.searchsorted(-best, -best, "right")  # equal scores are found together
     chance = (len(shifted) - np.searchsorted(shifted, best, "left")) / len(by_look)
     curve = np.stack([best, count, chance], axis=1)
-    good = np.flatnonzero(_rates(curve) <= false_discovery)
+    good = np.flatnonzero(rates_of(curve) <= false_discovery)
     threshold = math.inf
     if len(good) and beyond_chance(int(count[good[-1]]), float(chance[good[-1]]), len(by_look)):
         threshold = float(best[good[-1]])

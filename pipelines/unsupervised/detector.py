@@ -69,7 +69,7 @@ def detect(
     """
     if psd.ndim != 3 or psd.shape != synapsin.shape or 0 in psd.shape:
         raise ValueError(f"two arrays of one shape z, y, x are needed, not {psd.shape} and {synapsin.shape}")
-    psd, synapsin = _unsigned(psd), _unsigned(synapsin)
+    psd, synapsin = unsigned(psd), unsigned(synapsin)
 
     def read(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
         return psd[start:stop, top:bottom], synapsin[start:stop, top:bottom]
@@ -294,7 +294,7 @@ def _done(band: Band, sections: int, shape: Triple) -> float:
     return (band.top + (band.bottom - band.top) * sections / shape[0]) / shape[1]
 
 
-def _unsigned(volume: Array) -> Array:
+def unsigned(volume: Array) -> Array:
     """The volume as unsigned integers, as `detect` says."""
     if volume.dtype.kind == "b":
         return volume.view(np.uint8)

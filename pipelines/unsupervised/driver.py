@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 from pipelines.common.program import Request, WrongRequest, main
 
 if TYPE_CHECKING:
+    from pipelines.common.boss import Volume
+    from pipelines.common.boxes import Box
     from pipelines.common.run import Found, Run
     from pipelines.unsupervised.detector import Method
     from pipelines.unsupervised.search import Register
 
+ROLES = ("postsynaptic", "presynaptic")
 OPTIONS = {
     "--method": "how synapses are found: paired (the default), probabilistic or nomads2018",
     "--false-discovery": "share of the synapses that may be there by chance, 0.01 to 0.9; for the method paired",
@@ -51,7 +54,11 @@ def program(request: Request) -> None:
 
     options = chosen(request)
     entry = Path(__file__).with_name("pipeline.toml")
-    with Run(request, entry=entry, witnesses=options.witnesses) as run:
+
+    def near(volume: Volume) -> dict[str, Box]:
+        return dict.fromkeys(ROLES, searched(request, volume, options))
+
+    with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
         run.fetch()
         run.finish(detected(run, options), facts=options.facts)
 
@@ -82,23 +89,37 @@ def chosen(request: Request) -> Options:
     return Options(method=method, false_discovery=false_discovery, register=register, witnesses=witnesses)
 
 
+def searched(request: Request, volume: Volume, options: Options) -> Box:
+    """The box in which the method looks for the synapses of the request's box: what has to be read of ROLES.
+
+    The other methods than the default measure whole sections, so that any margin would change what they find.
+    """
+    from pipelines.unsupervised import search
+
+    box = request.z, request.y, request.x
+    return search.surroundings(box, volume.bounds, volume.voxel_nm) if options.method == "paired" else box
+
+
 def detected(run: Run, options: Options) -> Found:
-    """The synapses in a run's postsynaptic and presynaptic channels, and all that is told of them."""
+    """The synapses in the box, and all that is told of them; of a run's channels of ROLES `searched` has to be read."""
+    from pipelines.common.boxes import placed
     from pipelines.common.run import Found
     from pipelines.unsupervised import detector, told
 
     run.progress(0.65, "detecting")
-    psd, synapsin = (run.channels[role] for role in ("postsynaptic", "presynaptic"))
+    looked = searched(run.request, run.volume, options)
+    psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
     synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
-        run.request.shape,
+        psd.shape,
         method=options.method,
+        inside=placed(run.box, looked),
         voxel_nm=run.volume.voxel_nm,
         false_discovery=options.false_discovery,
         register=options.register,
         told=lambda part: run.progress(0.65 + 0.05 * part, "detecting"),
     )
-    for note in told.notes(run, synapses, options):
+    for note in told.notes(run, synapses, options, looked):
         run.note(note)
     return Found(
         labels=synapses.labels,
@@ -108,7 +129,7 @@ def detected(run: Run, options: Options) -> Found:
         nothing=told.NOTHING if synapses.threshold == math.inf else Found.nothing,
         columns={"false_discovery_rate": synapses.rates},
         numbers=told.numbers(synapses),
-        sections=told.sections(run, synapses, options),
+        sections=told.sections(run, synapses, options, looked),
         told={"chance": told.chance(synapses)},
     )
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 Array = NDArray[Any]
 Plane = NDArray[np.float32]
@@ -63,7 +62,7 @@ _WINDOW = 2.0
 """Standard deviations at which the Gaussian of the surroundings ends."""
 _STRIP = 2**16
 """Pixels processed at a time, so that they stay in the processor's cache."""
-_FEW = 2**13
+_FEW = 2**12
 """Candidates scored at a time."""
 
 
@@ -88,8 +87,9 @@ class Grid:
     @property
     def step(self) -> Triple:
         """Voxels, along z, y, x, after which the grid repeats."""
-        return self.bins[0], self.bins[1] * self.block[0] * _TILE, self.bins[2] * self.block[1] * _TILE
+        return self.bins[0], self.bins[1] * self.tile[0], self.bins[2] * self.tile[1]
 
+    @lru_cache(64)  # noqa: B019 - there are few grids
     def offsets(self, radius_nm: float) -> NDArray[np.intp]:
         """(n, 2): the steps y, x to all pixels within a radius, the nearest first."""
         down, right = self.pixel_nm[1:]
@@ -99,6 +99,26 @@ class Grid:
         away = np.hypot(y * down, x * right).reshape(-1)
         order = np.argsort(away, kind="stable")[: np.count_nonzero(away <= radius_nm * 1.001)]
         return np.stack([y.reshape(-1), x.reshape(-1)], axis=1)[order]
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Pixels in a tile's side."""
+        return self.block[0] * _TILE, self.block[1] * _TILE
+
+    @property
+    def local(self) -> Pair:
+        """Along y and x the standard deviation, in tiles, of the Gaussian of the surroundings."""
+        down, right = (LOCAL_NM / size / side for size, side in zip(self.pixel_nm[1:], self.tile, strict=True))
+        return down, right
+
+    @property
+    def surround(self) -> Pair:
+        """The standard deviation, in blocks, that makes SURROUND_NM with what blocks and lines between them blur."""
+        down, right = (
+            math.sqrt(max(0.01, (SURROUND_NM / size) ** 2 - (3 * side**2 - 3) / 12)) / side
+            for size, side in zip(self.pixel_nm[1:], self.block, strict=True)
+        )
+        return down, right
 
     @property
     def rim(self) -> tuple[int, int]:
@@ -119,48 +139,61 @@ def standing_out(section: Array, grid: Grid) -> Map:
     `section` is (y, x) in pixels: unsigned integers, or float32.
     """
     high, wide = section.shape
-    y, x = (
-        _Axis.of(n, block, SURROUND_NM / size)
-        for n, block, size in zip(section.shape, grid.block, grid.pixel_nm[1:], strict=True)
-    )
-    origin = _origin(section, y, x, grid)
+    strips = _strips(high, wide, grid)
     weights = [_gaussian(PUNCTUM_NM / size) for size in grid.pixel_nm[1:]]
-    plane = np.empty((high, wide), np.float32)
-    blocks = np.empty((len(y.sizes), len(x.sizes)), np.float32)
-    halo = len(weights[0]) - 1
-    for top, bottom in y.strips(wide):
-        low, end = max(0, top - halo), min(high, bottom + halo)
-        root = section[low:end].astype(np.float32)
-        root -= y.fine(origin, low, end)
-        np.maximum(root, 0, out=root)
-        np.sqrt(root, out=root)
-        blocks[y.blocks(top, bottom)] = x.down(y.means(top, bottom) @ root[top - low : bottom - low])
-        edges = (halo - (top - low), halo - (end - bottom))
-        smooth = _smoothed(root, weights[0], 0, edges)
-        plane[top:bottom] = _smoothed(smooth, weights[1], 1, (len(weights[1]) - 1,) * 2)
-    surround = y.wide @ np.ascontiguousarray((x.wide @ blocks.T).T)
-    squares = np.empty((len(y.tile_sizes), len(x.tile_sizes)), np.float32)
-    for top, bottom in y.strips(wide):
-        part = plane[top:bottom]
-        near = y.near(top, bottom)
-        part -= y.lines(top, bottom) @ x.up(surround[near])
-        squares[y.tiles(top, bottom)] = x.tiles_down(y.means(top, bottom) @ (part * part), y.tiled(top, bottom))
-    local = np.sqrt(_gathered(squares, y, x, grid))
+    plane, blocks = _rooted(section, grid, weights)
+    surround = _around(blocks, grid.surround)
+    buffer, squares = np.empty((strips[0].stop, wide), np.float32), []
+    for rows in strips:
+        part = buffer[: rows.stop - rows.start]
+        _weighted(plane[rows.start : rows.stop + 2 * len(weights[0]) - 2, :wide], weights[0], out=part)
+        part -= _down(_across(_lines(surround, rows, grid.block[0]), grid.block[1], wide), grid.block[0], len(part))
+        plane[rows, :wide] = part  # in the place of rows that no later strip needs
+        part *= part
+        squares.append(_means(part, grid.tile))
+    local = np.sqrt(_around(np.concatenate(squares), grid.local))
     levels = np.asarray(STEPS / np.maximum(local, ROUNDED), np.float32)
-    scale = x.tiles_up(levels) * _steadier(weights[1], wide)
+    scale = _across(levels, grid.tile[1], wide) * _steadier(weights[1], wide)
     steadier = _steadier(weights[0], high)[:, None]
     rim = grid.rim
     out = np.zeros((high + 2 * rim[0], wide + 2 * rim[1]), np.int16)
     inside = out[rim[0] : rim[0] + high, rim[1] : rim[1] + wide]
-    for top, bottom in y.strips(wide):
-        part = plane[top:bottom]
-        part *= y.tile_lines(top, bottom) @ scale
-        if top < halo or bottom > high - halo:
-            part *= steadier[top:bottom]
+    for rows in strips:
+        part = _down(_lines(scale, rows, grid.tile[0]), grid.tile[0], rows.stop - rows.start)
+        part *= plane[rows, :wide]
+        if rows.start < len(weights[0]) or rows.stop > high - len(weights[0]):
+            part *= steadier[rows]
         np.rint(part, out=part)
         np.clip(part, -32000, 32000, out=part)
-        inside[top:bottom] = part
+        inside[rows] = part
     return out
+
+
+def _rooted(section: Array, grid: Grid, weights: Sequence[Sequence[float]]) -> tuple[Plane, Plane]:
+    """The square root, smoothed along x; and the root's means over blocks.
+
+    The smoothed plane has as many mirrored rows at both ends as smoothing along y needs, and some more columns at the
+    right, whose values mean nothing.
+    """
+    high, wide = section.shape
+    strips = _strips(high, wide, grid)
+    origin = _across(_origin(section, grid), grid.tile[1], wide)
+    down, right = (len(some) - 1 for some in weights)
+    plane = np.empty((high + 2 * down, wide + 2 * right), np.float32)
+    buffer, blocks = np.empty((strips[0].stop, wide + 2 * right), np.float32), []
+    for rows in strips:
+        part = buffer[: rows.stop - rows.start]
+        root = part[:, right : right + wide]
+        np.subtract(section[rows], _down(_lines(origin, rows, grid.tile[0]), grid.tile[0], len(part)), out=root)
+        np.clip(root, 0, np.inf, out=root)
+        np.sqrt(root, out=root)
+        blocks.append(_means(root, grid.block))
+        _mirror(part.T, right)
+        # as one row: fast, and wrong only where one row meets the next
+        smooth = plane[down + rows.start : down + rows.stop].reshape(-1)[: part.size - 2 * right]
+        _weighted(part.reshape(-1), weights[1], out=smooth)
+    _mirror(plane, down)
+    return plane, np.concatenate(blocks)
 
 
 @cache
@@ -177,28 +210,22 @@ def _steadier(weights: tuple[float, ...], length: int) -> NDArray[np.float32]:
     return factors
 
 
-def _origin(section: Array, y: _Axis, x: _Axis, grid: Grid) -> Plane:
-    """Where the square root begins at each tile along y and each pixel along x.
+def _origin(section: Array, grid: Grid) -> Plane:
+    """Where the square root begins, at each tile.
 
     As far below the lowest values around as the mean is above them: so the root is nearly linear in the noise of the
-    background, and a root in the puncta. Every fourth row is looked at.
+    background, and a root in the puncta. Four rows of each tile are looked at.
     """
-    rows, starts = y.sampled()
-    seen = section[rows]
-    columns = np.arange(0, section.shape[1], x.tile)
-    sizes = np.diff(np.append(starts, len(seen)))[:, None] * np.diff(np.append(columns, section.shape[1]))
-    lowest = np.minimum.reduceat(np.minimum.reduceat(seen, starts, axis=0), columns, axis=1).astype(np.float32)
-    mean = np.add.reduceat(np.add.reduceat(seen, starts, axis=0, dtype=np.float32), columns, axis=1) / sizes
-    both = [_gathered(part.astype(np.float32), y, x, grid) for part in (lowest, mean)]
-    return x.tiles_up(2 * both[0] - both[1])
+    down, right = grid.tile
+    seen = section[:: down // 4]
+    lowest = _grouped(np.minimum, _grouped(np.minimum, seen, 4).T, right).T
+    return 2 * _around(lowest.astype(np.float32), grid.local) - _around(_means(seen, (4, right)), grid.local)
 
 
-def _gathered(tiles: Plane, y: _Axis, x: _Axis, grid: Grid) -> Plane:
-    down, right = (
-        _window(len(axis.tile_sizes), LOCAL_NM / size / axis.tile)
-        for axis, size in ((y, grid.pixel_nm[1]), (x, grid.pixel_nm[2]))
-    )
-    return np.asarray(down @ np.ascontiguousarray((right @ tiles.T).T))
+def _strips(high: int, wide: int, grid: Grid) -> list[slice]:
+    """The rows in strips of whole tiles, about _STRIP pixels each."""
+    rows = max(1, _STRIP // wide // grid.tile[0]) * grid.tile[0]
+    return [slice(top, min(high, top + rows)) for top in range(0, high, rows)]
 
 
 @cache
@@ -209,146 +236,121 @@ def _gaussian(sigma: float) -> tuple[float, ...]:
     return tuple(float(w) for w in weights / (2 * weights.sum() - weights[0]))
 
 
-def _smoothed(plane: Plane, weights: Sequence[float], axis: int, edges: tuple[int, int]) -> Plane:
-    """The weighted sums along an axis, which is first continued by so many pixels at its ends (mirrored)."""
-    if any(edges):
-        length = plane.shape[axis]
-        if min(length, *edges) < 1 or max(edges) <= length:
-            plane = np.pad(plane, [edges if n == axis else (0, 0) for n in range(2)], "symmetric")
-        else:
-            plane = np.pad(plane, [edges if n == axis else (0, 0) for n in range(2)], "edge")
-    reach = len(weights) - 1
-    length = plane.shape[axis] - 2 * reach
+def _mirror(plane: Plane, many: int) -> None:
+    """Set so many rows at both ends to the mirror image of those inside."""
+    inside = len(plane) - 2 * many
+    for n in range(many):
+        image = n % (2 * inside)
+        image = many + min(image, 2 * inside - 1 - image)
+        plane[many - 1 - n] = plane[image]
+        plane[n - many] = plane[len(plane) - 1 - image]
 
-    def at(start: int) -> Plane:
-        return plane[start : start + length] if axis == 0 else plane[:, start : start + length]
 
-    out = at(reach) * np.float32(weights[0])
+def _weighted(plane: Plane, weights: Sequence[float], *, out: Plane) -> None:
+    """The sums of rows, weighted from the middle one on to both sides; there are fewer of them than rows."""
+    reach, count = len(weights) - 1, len(out)
+    np.multiply(plane[reach : reach + count], np.float32(weights[0]), out=out)
     both = np.empty_like(out)
     for step, weight in enumerate(weights[1:], start=1):
-        np.add(at(reach - step), at(reach + step), out=both)
+        np.add(plane[reach - step :][:count], plane[reach + step :][:count], out=both)
         both *= np.float32(weight)
         out += both
-    return out
 
 
-class _Axis:
-    """An axis in pixels, cut into blocks, and tiles of blocks; what is left over makes a smaller last one."""
-
-    def __init__(self, length: int, block: int, sigma: float) -> None:
-        self.length, self.block, self.tile = length, block, block * _TILE
-        self.sizes = _sizes(length, block)
-        self.tile_sizes = _sizes(length, self.tile)
-        # a block's mean, and the straight lines between the blocks' middles, blur as well
-        rest = math.sqrt(max(0.01, sigma**2 - (3 * block**2 - 3) / 12)) / block
-        self.wide = _window(len(self.sizes), rest)
-        self._tiled = _averages(self.sizes, _sizes(len(self.sizes), _TILE))
-        self._means, self._lines = _averages(np.ones(length), self.sizes), _straight(length, block)
-        self._tile_lines = _straight(length, self.tile)
-
-    @staticmethod
-    @lru_cache(32)
-    def of(length: int, block: int, sigma: float) -> _Axis:
-        """The axis, made once; `sigma` is that of the surround's Gaussian, in pixels."""
-        return _Axis(length, block, sigma)
-
-    def strips(self, wide: int) -> Iterator[tuple[int, int]]:
-        """The rows in strips `[top, bottom)` of whole tiles, about _STRIP pixels each."""
-        rows = max(1, _STRIP // wide // self.tile) * self.tile
-        for top in range(0, self.length, rows):
-            yield top, min(self.length, top + rows)
-
-    def blocks(self, top: int, bottom: int) -> slice:
-        """The blocks of a strip."""
-        return slice(top // self.block, -(-bottom // self.block))
-
-    def tiles(self, top: int, bottom: int) -> slice:
-        """The tiles of a strip."""
-        return slice(top // self.tile, -(-bottom // self.tile))
-
-    def near(self, top: int, bottom: int) -> slice:
-        """The blocks of a strip and those beside it."""
-        own = self.blocks(top, bottom)
-        return slice(max(0, own.start - 1), own.stop + 1)
-
-    @lru_cache(256)  # noqa: B019 - an axis is kept as long
-    def means(self, top: int, bottom: int) -> Any:
-        """From a strip's rows to means over its blocks."""
-        return self._means[self.blocks(top, bottom), top:bottom]
-
-    @lru_cache(256)  # noqa: B019
-    def tiled(self, top: int, bottom: int) -> Any:
-        """From a strip's blocks to means over its tiles."""
-        return self._tiled[self.tiles(top, bottom), self.blocks(top, bottom)]
-
-    @lru_cache(256)  # noqa: B019
-    def lines(self, top: int, bottom: int) -> Any:
-        """From the blocks near a strip to its rows, linear between the blocks' middles."""
-        return self._lines[top:bottom, self.near(top, bottom)]
-
-    @lru_cache(256)  # noqa: B019
-    def tile_lines(self, top: int, bottom: int) -> Any:
-        """From tiles to a strip's rows."""
-        return self._tile_lines[top:bottom]
-
-    def fine(self, tiles: Plane, top: int, bottom: int) -> Plane:
-        """Values by tiles at the rows `[top, bottom)`."""
-        return np.asarray(self.tile_lines(top, bottom) @ tiles)
-
-    def down(self, rows: Plane) -> Plane:
-        """Means over this axis' blocks, the axis being the second one."""
-        return np.ascontiguousarray((self._means @ np.ascontiguousarray(rows.T)).T)
-
-    def tiles_down(self, rows: Plane, tiled: Any) -> Plane:
-        """Means over tiles, from rows of blocks along the other axis, which `tiled` makes tiles of."""
-        blocks = self._means @ np.ascontiguousarray((tiled @ rows).T)
-        return np.ascontiguousarray((self._tiled @ blocks).T)
-
-    def up(self, blocks: Plane) -> Plane:
-        """From blocks to pixels along this axis, the second one."""
-        return np.ascontiguousarray((self._lines @ np.ascontiguousarray(blocks.T)).T)
-
-    def tiles_up(self, tiles: Plane) -> Plane:
-        """From tiles to pixels along this axis, the second one."""
-        return np.ascontiguousarray((self._tile_lines @ np.ascontiguousarray(tiles.T)).T)
-
-    def sampled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Every fourth row, counted from each tile's first, and where in them the tiles start."""
-        rows = np.arange(0, self.length, min(4, self.block))
-        return rows, np.searchsorted(rows, np.arange(0, self.length, self.tile))
-
-
-def _sizes(length: int, side: int) -> NDArray[np.intp]:
-    return np.diff(np.append(np.arange(0, length, side), length))
-
-
-def _averages(weights: Array, sizes: Array) -> Any:
-    """The matrix that takes means over groups of neighbours, each with its weight; groups as `_TILE` or block say."""
-    count = len(weights)
-    starts = np.append(0, np.cumsum(sizes))
-    group = np.repeat(np.arange(len(sizes)), sizes)
-    parts = weights / np.bincount(group, weights=weights)[group]
-    return csr_array((parts.astype(np.float32), np.arange(count), starts), shape=(len(sizes), count))
+@cache
+def _bell(sigma: float) -> tuple[float, ...]:
+    """Weights of a Gaussian from its middle on, to _WINDOW standard deviations."""
+    reach = max(1, int(_WINDOW * sigma + 0.5))
+    return tuple(math.exp(-0.5 * (n / sigma) ** 2) for n in range(reach + 1))
 
 
 @lru_cache(64)
-def _window(count: int, sigma: float) -> Any:
-    """The matrix of a Gaussian over `count` places, to _WINDOW deviations; what lies beyond the ends does not count."""
-    reach = max(1, int(_WINDOW * sigma + 0.5))
-    away = np.arange(count)[:, None] - np.arange(count)
-    weights = np.where(np.abs(away) <= reach, np.exp(-0.5 * (away / sigma) ** 2), 0)
-    return csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+def _counted(count: int, sigma: float) -> NDArray[np.float32]:
+    """(count,): the sum of the weights of a `_bell` round each place that are not beyond the ends."""
+    reach = len(_bell(sigma)) - 1
+    ones, out = np.zeros(count + 2 * reach, np.float32), np.empty(count, np.float32)
+    ones[reach : reach + count] = 1
+    _weighted(ones, _bell(sigma), out=out)
+    return out
 
 
-def _straight(length: int, side: int) -> Any:
-    """The matrix that draws straight lines between the middles of groups of `side`, and levels beyond the last."""
-    groups = -(-length // side)
-    at = np.clip((np.arange(length) + 0.5) / side - 0.5, 0, groups - 1)
-    low = np.minimum(at.astype(np.intp), max(0, groups - 2))
-    part = at - low
-    weights = np.stack([1 - part, part], axis=1).astype(np.float32).reshape(-1)
-    columns = np.stack([low, np.minimum(low + 1, groups - 1)], axis=1).reshape(-1)
-    return csr_array((weights, columns, np.arange(0, 2 * length + 1, 2)), shape=(length, groups))
+def _around(values: Plane, sigmas: Pair) -> Plane:
+    """Gaussian means along y and x; what lies beyond the ends does not count."""
+    high, wide = values.shape
+    down, right = (_bell(sigma) for sigma in sigmas)
+    y, x = len(down) - 1, len(right) - 1
+    rows = max(4 * y, _STRIP // wide)
+    out = np.empty_like(values)
+    for top in range(0, high, rows):
+        bottom = min(high, top + rows)
+        low, end = max(0, top - y), min(high, bottom + y)
+        seen = np.zeros((end - low, wide + 2 * x), np.float32)
+        seen[:, x : x + wide] = values[low:end]
+        lines = np.zeros((bottom - top + 2 * y, wide), np.float32)
+        _weighted(seen.T, right, out=lines[low - top + y : end - top + y].T)
+        _weighted(lines, down, out=out[top:bottom])
+    out /= _counted(high, sigmas[0])[:, None] * _counted(wide, sigmas[1])
+    return out
+
+
+def _grouped(put: np.ufunc, values: Array, side: int, dtype: Any = None) -> Array:
+    """Groups of `side` rows, the last of which may be smaller, each put together by a ufunc."""
+    whole = len(values) // side * side
+    out = values[0:whole:side].astype(dtype or values.dtype)
+    for n in range(1, side):
+        put(out, values[n:whole:side], out=out)
+    if whole == len(values):
+        return out
+    return np.concatenate([out, put.reduce(values[whole:], axis=0, dtype=out.dtype, keepdims=True)])
+
+
+def _means(values: Array, sides: tuple[int, int]) -> Plane:
+    """Means over groups of so many rows and columns, the last of which may be smaller."""
+    sums = _grouped(np.add, _grouped(np.add, values, sides[0], np.float32).T, sides[1]).T
+    sums *= _shares(values.shape[0], sides[0])[:, None]
+    sums *= _shares(values.shape[1], sides[1])
+    return np.asarray(sums)
+
+
+@lru_cache(64)
+def _shares(count: int, side: int) -> NDArray[np.float32]:
+    """One over how many of `count` there are in each group of `side`."""
+    return np.asarray(1 / np.minimum(side, count - np.arange(0, count, side)), np.float32)
+
+
+@cache
+def _fractions(side: int) -> NDArray[np.float32]:
+    """(side,): how far the members of a group are from its middle, in groups."""
+    return ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
+
+
+def _lines(groups: Plane, rows: slice, side: int) -> Plane:
+    """The groups of `side` rows that hold `rows`, and one more at each end: the last one again where there is none."""
+    first, last = rows.start // side - 1, -(-rows.stop // side) + 1
+    if first >= 0 and last <= len(groups):
+        return groups[first:last]
+    return np.asarray(groups[np.clip(np.arange(first, last), 0, len(groups) - 1)])
+
+
+def _down(lines: Plane, side: int, count: int) -> Plane:
+    """So many rows on the straight lines between the middles of groups of `side` rows; `lines` are as of `_lines`."""
+    part, half = _fractions(side)[:, None], side // 2
+    steps = (lines[1:] - lines[:-1])[:, None]
+    out = np.empty((len(lines) - 2, side, lines.shape[1]), np.float32)
+    np.multiply(steps[:-1], part[:half], out=out[:, :half])
+    np.multiply(steps[1:], part[half:], out=out[:, half:])
+    out += lines[1:-1, None]
+    return out.reshape(-1, lines.shape[1])[:count]
+
+
+def _across(groups: Plane, side: int, count: int) -> Plane:
+    """So many columns on the straight lines between the middles of groups of `side` columns, level beyond the last."""
+    steps = np.zeros((groups.shape[0], groups.shape[1] + 1), np.float32)
+    np.subtract(groups[:, 1:], groups[:, :-1], out=steps[:, 1:-1])
+    out = np.empty((groups.shape[0], groups.shape[1], side), np.float32)
+    for n, part in enumerate(_fractions(side)):
+        np.add(groups, (steps[:, :-1] if n < side // 2 else steps[:, 1:]) * part, out=out[:, :, n])
+    return out.reshape(len(groups), -1)[:, :count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +381,7 @@ class Candidates:
         """
         grid, rim = self._grid, np.array(self._grid.rim)
         patch = grid.offsets(2 * PATCH_NM)
-        weights = np.exp(-0.5 * ((patch * grid.pixel_nm[1:]) ** 2).sum(axis=1) / PATCH_NM**2)
+        root = np.exp(-0.25 * ((patch * grid.pixel_nm[1:]) ** 2).sum(axis=1) / PATCH_NM**2).astype(np.float32)
         at_border = np.any((self.places < rim) | (self.places >= self.shape - rim), axis=1)
         parts: list[list[Scored]] = [[] for _ in looks]
         for border in (False, True):
@@ -388,43 +390,46 @@ class Candidates:
                 some = group[start : start + _FEW]
                 at = self.places[some]
                 there = at if moved is None else at - moved[some]
-                within = weights[:, None].astype(np.float32)
+                weights = root[None]
                 if border:  # what lies beyond it counts for nothing
-                    places = at + patch[:, None]
-                    within = within * np.all((places >= 0) & (places < self.shape), axis=2)
-                for part, scored in zip(parts, self._scored(pre, at, there, within, looks), strict=True):
+                    places = at[:, None] + patch
+                    weights = weights * np.all((places >= 0) & (places < self.shape), axis=2)
+                for part, scored in zip(parts, self._scored(pre, at, there, weights, looks), strict=True):
                     part.append(scored)
         return [_joined(part) for part in parts]
 
     def _scored(
         self, pre: Map, at: Array, there: Array, weights: Plane, looks: Sequence[tuple[int, int]]
     ) -> Iterator[Scored]:
-        """A `Scored` for each look, of candidates `at` looked up `there`; weights are (patch, n), or (patch, 1)."""
+        """A `Scored` for each look, of candidates `at` looked up `there`.
+
+        `weights` are (n, patch), or (1, patch) for all: the square roots of those of the patch.
+        """
         grid, last = self._grid, np.array(self.shape) - 1
         row = np.array([self._post.shape[1], 1])
         rim = grid.rim @ row
         near, region = grid.offsets(CLEFT_NM), grid.offsets(REGION_NM)
         steps = grid.offsets(2 * PATCH_NM) @ row
         one, other, here = self._post.reshape(-1), pre.reshape(-1), at @ row + rim
-        first = _looked_up(one, here, steps)
-        weighted = first * weights
-        size = np.sqrt(np.einsum("kn,kn->n", first, weighted))
+        first = one.take(here[:, None] + steps) * weights
+        size = np.sqrt(np.einsum("nk,nk->n", first, first))
+        faint = _faintness(one, here, steps[: len(near)])
         for look in looks:
             base = (np.clip(there, 0, last) if look == (0, 0) else (there - look) % self.shape) @ row + rim
-            best, where = _meeting(first, other, base, steps[: len(near)])
+            both = _faintness(other, base, steps[: len(near)])
+            both += faint
+            best = 1 / both.min(axis=0)
             kept = np.flatnonzero(best > LOW)
-            second = _looked_up(other, base[kept], steps)
-            inner = np.einsum("kn,kn->n", weighted[:, kept], second)
-            second *= second
-            second *= weights if weights.shape[1] == 1 else weights[:, kept]
-            score = best[kept] * inner / np.maximum(size[kept] * np.sqrt(second.sum(axis=0)), np.float32(1e-6))
+            second = other.take(base[kept, None] + steps) * (weights if len(weights) == 1 else weights[kept])
+            sizes = size[kept] * np.sqrt(np.einsum("nk,nk->n", second, second))
+            score = best[kept] * np.einsum("nk,nk->n", first[kept], second) / np.maximum(sizes, np.float32(1e-6))
             good = np.flatnonzero(score >= LOW)
             kept = kept[good]
-            step = steps[where[kept]]
-            places = np.clip(at[kept] + near[where[kept]], 0, last).astype(np.int32)
+            where = both[:, kept].argmin(axis=0)
+            places = np.clip(at[kept] + near[where], 0, last).astype(np.int32)
             regions = np.zeros(len(kept), np.uint64)
             if look == (0, 0):
-                regions = _region(one, other, (here[kept] + step, base[kept] + step), region @ row)
+                regions = _region(one, other, (here[kept] + steps[where], base[kept] + steps[where]), region @ row)
             yield Scored(score[good], places, regions)
 
 
@@ -437,34 +442,17 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 
 def _region(one: Map, other: Map, places: tuple[Array, Array], steps: Array) -> NDArray[np.uint64]:
     """A bit for each step at which both maps meet at half of their strength at the places, indices into the maps."""
-    p, s = (np.maximum(_looked_up(flat, at, steps), 0) for flat, at in zip((one, other), places, strict=True))
-    both = p * s / (p + s + np.float32(1e-6))
+    both = _faintness(one, places[0], steps) + _faintness(other, places[1], steps)
     bits = np.uint64(1) << np.arange(len(steps), dtype=np.uint64)
-    return np.asarray(((2 * both >= both[0]) * bits[:, None]).sum(axis=0, dtype=np.uint64))
+    return np.asarray(((both <= 2 * both[0]) * bits[:, None]).sum(axis=0, dtype=np.uint64))
 
 
-def _looked_up(flat: Map, base: Array, steps: Array) -> Plane:
-    """(steps, n), in local scales."""
-    out = np.empty((len(steps), len(base)), np.float32)
-    for row, step in zip(out, steps, strict=True):
-        row[:] = flat[base + step]
-    out *= np.float32(1 / STEPS)
-    return out
+def _faintness(flat: Map, base: Array, steps: Array) -> Plane:
+    """(steps, n): one over the values at each step from indices into a map, in local scales.
 
-
-def _meeting(first: Plane, flat: Map, base: Array, steps: Array) -> tuple[Plane, NDArray[np.int16]]:
-    """The highest p s / (p + s) at one of the steps, and at which."""
-    best = np.zeros(len(base), np.float32)
-    where = np.zeros(len(base), np.int16)
-    for n, step in enumerate(steps):
-        p, s = np.maximum(first[n], 0), flat[base + step].astype(np.float32)
-        s *= np.float32(1 / STEPS)
-        np.maximum(s, 0, out=s)
-        both = p * s / (p + s + np.float32(1e-6))
-        better = both > best
-        where[better] = n
-        np.maximum(best, both, out=best)
-    return best, where
+    Those of both markers add up to one over p s / (p + s). What does not stand out counts as the least step.
+    """
+    return np.asarray(np.float32(STEPS) / np.maximum(flat.take(steps[:, None] + base), 1))
 
 
 def _highest(post: Map, rim: tuple[int, int]) -> NDArray[np.intp]:
@@ -479,7 +467,7 @@ def _highest(post: Map, rim: tuple[int, int]) -> NDArray[np.intp]:
         three = np.maximum(np.maximum(part[:-2], part[1:-1]), part[2:])
         nine = np.maximum(np.maximum(three[:, :-2], three[:, 1:-1]), three[:, 2:])
         here = part[1:-1, 1:-1]
-        flat = np.flatnonzero((here >= nine) & (here >= FAINT * STEPS))
+        flat = np.flatnonzero((here >= nine) & (here >= int(FAINT * STEPS)))
         y, x = np.divmod(flat, wide)
         found.append(np.stack([y + top, x], axis=1))
     return np.concatenate(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -165,9 +166,9 @@ def register(one: Tiles | None, other: Tiles | None, *, simple: float = SIMPLE) 
 
 def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array, Array]:
     """Where tiles have a best shift within reach, (n, 2); that shift, (n, 2), in parts of a pixel; its height, (n,)."""
-    fit = fft.irfft2(one.spectra * np.conj(other.spectra), one.size)
     rows, columns = (np.arange(-r, r + 1) % n for r, n in zip(one.reach, one.size, strict=True))
-    fit = fit[:, rows[:, None], columns]
+    fit = fft.ifft(one.spectra * np.conj(other.spectra), axis=1, overwrite_x=True)[:, rows]
+    fit = fft.irfft(fit, one.size[1])[:, :, columns]
     flat = fit.reshape(len(fit), -1)
     y, x = np.unravel_index(flat.argmax(axis=1), fit.shape[1:])
     number = np.arange(len(fit))
@@ -192,8 +193,7 @@ def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[N
     """The plane (3, 2) that most tiles agree with, and which do; of those that three tiles make, and then fitted."""
     centre = places.mean(axis=0)
     basis = np.column_stack([np.ones(len(places)), places - centre])
-    random = np.random.default_rng(0)
-    three = np.stack([random.permutation(len(places))[:3] for _ in range(_CANDIDATES)])
+    three = _threes(len(places))
     three = three[np.abs(np.linalg.det(basis[three])) > 1e-3 * np.abs(basis[:, 1:]).max() ** 2]
     planes = np.linalg.solve(basis[three], shifts[three]) if len(three) else np.zeros((0, 3, 2))
     planes = planes[np.abs(planes[:, 1:]).max(axis=(1, 2)) <= STRETCH]
@@ -216,6 +216,13 @@ def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[N
         agree = _near(basis, linear[None], shifts, slack)[0]
     linear[0] -= centre @ linear[1:]
     return linear, agree
+
+
+@cache
+def _threes(count: int) -> NDArray[np.intp]:
+    """(_CANDIDATES, 3): three of so many tiles, at random, and always the same ones."""
+    random = np.random.default_rng(0)
+    return np.stack([random.permutation(count)[:3] for _ in range(_CANDIDATES)])
 
 
 def _near(basis: Array, planes: Array, shifts: Array, slack: Array) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Box, grown, voxels
 from pipelines.unsupervised.chance import (
     MERGE_NM,
     TEST_NM,
@@ -43,6 +45,10 @@ THREADS = 2
 """Sections searched at a time: NumPy's loops run side by side, and each section takes some 10 bytes a pixel."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
+MOST, AS_LARGE = 2**27, 4
+"""Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
+ROOM = 100e6
+"""Bytes for two sections, beside 3 for each voxel of the box."""
 NOTHING = Chance(count=0.0, share=0.0, low=0.0, high=0.0)
 """The chance share of nothing."""
 
@@ -98,7 +104,8 @@ class Search:
         across = [section.across for section in sections]
         frames = _frames(along or [NOWHERE] * (self._depth - 1))
         all_looks = [self._together([section.looks[n] for section in sections]) for n in range(len(self._looks))]
-        kept, to = zip(*(self._merged(look, frames) for look in all_looks), strict=True)
+        with ThreadPoolExecutor(THREADS) as pool:
+            kept, to = zip(*pool.map(lambda look: self._merged(look, frames), all_looks), strict=True)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
@@ -143,9 +150,11 @@ class Search:
         pool = ThreadPoolExecutor(THREADS)
         try:
             for pair in self._pixels(read):
+                # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
+                most = 1 if pair[0].itemsize > 2 and self._grid.bins == (1, 1, 1) else THREADS
                 waiting.append(pool.submit(self._looked, *pair))
                 del pair  # large, and the next ones are read before the loop lets them go
-                if len(waiting) == THREADS:
+                while len(waiting) >= most:
                     take()
             while waiting:
                 take()
@@ -218,41 +227,91 @@ class Search:
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Labels of what is inside, and how many voxels each has there.
 
-        `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
+        `chosen` are the objects, by their best sections; the sections that count to them are parts of them. Where
+        objects meet, the one that is better there has the voxel; each has its own centre.
         """
-        start, stop = (np.array(corner) for corner in self._inside)
-        labels = np.zeros(stop - start, np.uint32)
+        labels = np.zeros(np.subtract(self._inside[1], self._inside[0]), np.uint32)
         number = np.zeros(len(look.scores), np.uint32)
         number[chosen] = np.arange(1, len(chosen) + 1)
-        number = number[to]
-        parts = np.flatnonzero((number > 0) & (look.scores >= threshold))
-        parts = parts[np.argsort(look.scores[parts], kind="stable")]  # where objects meet, the better one has the voxel
-        bins = np.array(self._grid.bins)
+        middle, number = number > 0, number[to]
+        part = (number > 0) & (look.scores >= threshold)
+        sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def paint(places: Array, values: Array) -> None:
-            for step in np.ndindex(*self._grid.bins):
-                at = places * bins + step - start
-                good = np.all((at >= 0) & (at < labels.shape), axis=1)
-                labels[tuple(at[good].T)] = values[good]
+        def paint(first: int) -> NDArray[np.int64]:
+            voxels = np.zeros(len(chosen) + 1, np.int64)
+            for low, high in itertools.islice(itertools.pairwise(sections), first, None, THREADS):
+                parts = low + np.flatnonzero(part[low:high])
+                places, which = self._regions(look.places[parts], regions[parts])
+                middles = low + np.flatnonzero(middle[low:high])
+                places = np.concatenate([places, look.places[middles]])
+                numbers = number[np.concatenate([parts[which], middles])]
+                scores = np.append(look.scores[parts[which]], np.full(len(middles), np.inf))
+                for step in np.ndindex(*self._grid.bins):
+                    at = places * self._grid.bins + step - self._inside[0]
+                    voxels += np.bincount(_set(labels, at, numbers, scores), minlength=len(voxels))
+            return voxels
 
-        for bit, offset in enumerate(self._grid.offsets(REGION_NM)):
-            some = parts[(regions[parts] >> np.uint64(bit)) & np.uint64(1) > 0]
-            places = look.places[some] + np.array([0, *offset])
-            good = np.all((places[:, 1:] >= 0) & (places[:, 1:] < self._plane), axis=1)
-            paint(places[good], number[some][good])
-        paint(look.places[chosen], number[chosen])
-        voxels = np.zeros(len(chosen) + 1, np.int64)
-        for section in labels:
-            voxels += np.bincount(section[section != 0], minlength=len(voxels))
-        return labels, voxels[1:]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return labels, sum(pool.map(paint, range(THREADS)), np.zeros(len(chosen) + 1, np.int64))[1:]
+
+    def _regions(self, places: Array, regions: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The pixels of all regions, (m, 3), and which of the places (n, 3) each belongs to."""
+        offsets = self._grid.offsets(REGION_NM)
+        which, bit = np.nonzero(regions[:, None] >> np.arange(len(offsets), dtype=np.uint64) & np.uint64(1))
+        pixels = places[which].astype(np.intp)
+        pixels[:, 1:] += offsets[bit]
+        return pixels, which
 
 
-def margin(voxel_nm: Size) -> Triple:
-    """Voxels around a box, along z, y, x, on which the scores of what lies in it depend; whole steps of the grid."""
+def _set(labels: NDArray[np.uint32], at: Array, values: Array, scores: Array) -> NDArray[np.uint32]:
+    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
+
+    Returns the values that were set.
+    """
+    inside = np.all((at >= 0) & (at < labels.shape), axis=1)
+    flat, values, scores = labels.reshape(-1), values[inside], scores[inside]
+    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
+    turns = np.arange(len(where), dtype=np.uint32)
+    flat[where] = turns  # the last one stays; the order is that of memory, which is fast
+    flat[where[flat[where] != turns]] = len(turns)
+    several = np.flatnonzero(flat[where] == len(turns))
+    several = several[np.argsort(scores[several], kind="stable")]
+    flat[where[several]] = several
+    stays = flat[where] == turns
+    flat[where[stays]] = values[stays]
+    return np.asarray(values[stays])
+
+
+def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
+    """The part of a volume to search for what lies in a box, so that scores are those that the whole volume gives.
+
+    It begins where the grid of the whole volume repeats. Where it would hold more than MOST voxels and AS_LARGE boxes,
+    or its sections more than memory is promised for, it is smaller along y and x, and scores are nearly the same.
+    """
     grid = Grid.of(voxel_nm)
-    far = (MERGE_NM, reach_nm(), reach_nm())
-    z, y, x = (math.ceil(nm / size / step) * step for nm, size, step in zip(far, voxel_nm, grid.step, strict=True))
+    deep, down, right = (nm / size for nm, size in zip((MERGE_NM, reach_nm(), reach_nm()), voxel_nm, strict=True))
+    for share in np.linspace(1, 0, 41):
+        z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
+        part = _aligned(grown(box, (z, y, x), bounds), bounds, grid)
+        room = ROOM + 3 * voxels(box)
+        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and _held(part, grid) <= room:
+            return part
+    return box
+
+
+def _aligned(part: Box, bounds: Box, grid: Grid) -> Box:
+    """The part, begun so much earlier that the grid of the whole volume repeats there."""
+    z, y, x = (
+        (low - (low - first) % step, high)
+        for (low, high), (first, _), step in zip(part, bounds, grid.step, strict=True)
+    )
     return z, y, x
+
+
+def _held(part: Box, grid: Grid) -> float:
+    """Bytes of two sections of pixels, about, with the voxels that the next one is made of."""
+    plane = voxels(part) / (part[0][1] - part[0][0])
+    return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
 
 
 def _frames(along: Sequence[Warp]) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.common import report
+from pipelines.common.boxes import Box, shape
+from pipelines.unsupervised.chance import rates_of
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
@@ -45,21 +47,22 @@ def numbers(synapses: Synapses) -> list[tuple[str, str]]:
     return [("By chance, about", f"{told.count:,.0f} ({told.share:.0%}, {told.low:.0%} to {told.high:.0%})")]
 
 
-def notes(run: Run, synapses: Synapses, options: Options) -> list[str]:
-    """Sentences for thread and report."""
+def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[str]:
+    """Sentences for thread and report; `looked` is the box that was searched, which holds the run's."""
     said = []
     if options.method == "nomads2018":
         said.append(OF_2018)
-    said += _moved(run, synapses.across, moved=options.register == "auto")
+    said += _moved(run, synapses.across, looked, moved=options.register == "auto")
     for name in options.witnesses:
         said.append(_witnessed(run, synapses, name, moved=options.register == "auto"))
     return said
 
 
-def _moved(run: Run, across: Sequence[Warp], *, moved: bool) -> list[str]:
-    """One line where a shift above a pixel is sure."""
-    plane, first, deep = _plane(run)
-    some = [n for n, warp in enumerate(across) if warp.moves(plane)]
+def _moved(run: Run, across: Sequence[Warp], looked: Box, *, moved: bool) -> list[str]:
+    """One line where a shift above a pixel is sure in a section of the box."""
+    plane, first, deep = _plane(run, looked)
+    start, stop = run.request.z
+    some = [n for n, warp in enumerate(across) if warp.moves(plane) and start - deep < first + n * deep < stop]
     if not some:
         return []
     farthest = max(across[n].farthest(plane) for n in some)
@@ -71,11 +74,11 @@ def _moved(run: Run, across: Sequence[Warp], *, moved: bool) -> list[str]:
     return [f"In {where} {psd} lies{turned} up to {farthest:.0f} pixels off {synapsin}; {done}."]
 
 
-def _plane(run: Run) -> tuple[tuple[int, int], int, int]:
+def _plane(run: Run, looked: Box) -> tuple[tuple[int, int], int, int]:
     """A section's extent in pixels, the number of the first one, and voxels from a section of pixels to the next."""
     grid = Grid.of(run.volume.voxel_nm)
-    _, high, wide = run.request.shape
-    return (-(-high // grid.bins[1]), -(-wide // grid.bins[2])), run.request.start[0], grid.bins[0]
+    _, high, wide = shape(looked)
+    return (-(-high // grid.bins[1]), -(-wide // grid.bins[2])), looked[0][0], grid.bins[0]
 
 
 def _listed(sections: Sequence[int]) -> str:
@@ -107,20 +110,19 @@ def _witnessed(run: Run, synapses: Synapses, name: str, *, moved: bool) -> str:
     )
 
 
-def sections(run: Run, synapses: Synapses, options: Options) -> list[report.Section]:
+def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[report.Section]:
     """Of the report: found against chance, and registration."""
     made = []
     if len(synapses.curve):
         made.append(_curve(synapses))
     if options.method == "paired" and options.register != "off":
-        made.append(_registration(run, synapses, moved=options.register == "auto"))
+        made.append(_registration(run, synapses, looked, moved=options.register == "auto"))
     return made
 
 
 def _curve(synapses: Synapses) -> report.Section:
     curve = synapses.curve
-    share = curve[:, 2] / np.maximum(curve[:, 1], 1)
-    rates = np.minimum(1, np.minimum.accumulate(share[::-1])[::-1])
+    rates = rates_of(curve)
     found = [float(curve[rates <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
     text = (
         "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "
@@ -137,8 +139,8 @@ def _curve(synapses: Synapses) -> report.Section:
     return report.Section(title="Chance", text=text, parts=[chart])
 
 
-def _registration(run: Run, synapses: Synapses, *, moved: bool) -> report.Section:
-    plane, first, deep = _plane(run)
+def _registration(run: Run, synapses: Synapses, looked: Box, *, moved: bool) -> report.Section:
+    plane, first, deep = _plane(run, looked)
     across, along = synapses.across, [None, *synapses.along]
 
     def cells(warp: Warp | None) -> tuple[str, ...]:

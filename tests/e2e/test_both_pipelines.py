@@ -37,9 +37,8 @@ def test_it_succeeds_and_its_thread_shows_counts_and_a_preview(
 
         with (lab.results(job) / "synapses.csv").open(newline="") as file:
             found = list(csv.DictReader(file))
-        places = [[float(row[axis]) for axis in "zyx"] for row in found]
+        sure = [row for row in found if float(row["false_discovery_rate"]) <= 0.05]  # a quarter of all may be by chance
+        places = [[float(row[axis]) for axis in "zyx"] for row in sure]
         assert house.boss.cortex is not None
         truth = house.boss.cortex.truth_within((0, 0, 0), (32, 256, 256))
-        precision, recall = match(places, truth)
-        assert precision > 0.8  # a quarter may be there by chance
-        assert recall > 0.93  # those cut by the border count against it
+        assert min(match(places, truth)) > 0.93  # those cut by the border count against it

@@ -71,6 +71,17 @@ def folder_of(url: str) -> Path:
 # What it says of itself
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "１", "1000001", "99999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("command", [("jobs", "--limit"), ("logs", "7k2m9x4q", "--lines")])
+def test_a_number_that_no_list_has_is_a_sentence(
+    command: tuple[str, ...], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, number])
+    assert ended.value.code == 2
+    assert f"argument {command[-1]}: it has to be a number from 1 to 1,000,000" in capsys.readouterr().err
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
@@ -397,9 +408,9 @@ def test_doctor_finds_a_sound_house_sound(
 ) -> None:
     env = house.environment(tmp_path / "data")
     assert here(monkeypatch, tmp_path, "doctor", **env) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        *("database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"),
-    ]
+    *parts, note = capsys.readouterr().out.splitlines()
+    assert parts == ["database: ok", "compute: ok", "results: ok", "pipelines: ok", "slack: ok", "mail: ok"]
+    assert note.startswith("note: Programs run on this machine")
     assert not house.mail.messages
 
 
@@ -418,10 +429,14 @@ def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab
     wrong = lab.here("replay", "nobody")
     assert (wrong.code, wrong.out) == (2, "")
     assert "There is no job" in wrong.err
-    for arguments in ((), (job.id, "--all")):
-        with pytest.raises(SystemExit) as ended:
-            lab.here("replay", *arguments)
-        assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        lab.here("replay", job.id, "--all")
+    assert ended.value.code == 2
+
+    listed = lab.here("replay")
+    assert listed.code == 0
+    assert f"job {job.id}, card: The channel is archived" in listed.out
+    assert "nomads replay --all, or nomads replay JOB, tries again" in listed.out
 
     code, said, _ = lab.here("replay", job.id)
 
@@ -437,6 +452,7 @@ def test_what_was_given_up_is_shown_by_doctor_and_tried_again_by_replay(lab: Lab
     assert "Finished" in lab.thread(job)[-1]
     assert len(lab.replies(job)) == len(set(lab.replies(job))) == len({line.split(",")[1] for line in replies})
     assert "given up" not in lab.here("doctor").out
+    assert lab.here("replay").out == "Nothing was given up.\n"
     assert lab.here("replay", "--all").out == "Nothing was given up.\n"
     assert lab.here("replay", job.id).out == f"Nothing was given up of job {job.id}.\n"
 
@@ -455,7 +471,7 @@ def test_doctor_names_every_part_that_is_not_sound(
     )
     assert here(monkeypatch, tmp_path, "doctor", **env) == 1
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail"]
+    assert [name for name, verdict in said.items() if verdict != "ok"] == ["pipelines", "slack", "mail", "note"]
     assert said["pipelines"] == "There is no pipeline."
     assert said["slack"] == "Slack did not take SLACK_BOT_TOKEN (invalid_auth)."
     assert said["mail"].startswith("The mail server does not answer")

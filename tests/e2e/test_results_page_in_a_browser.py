@@ -51,10 +51,11 @@ def page_s_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         queries=world.queries,
         catalog=world.catalog,
         results=LocalResults(folder=folder / "results"),
+        output=world.output,
         addresses=world.addresses,
         sees=lambda person, job: True,
     )
-    with Door() as door, door.leads_to(web(app=None, shared=visits, health=Health)):
+    with Door() as door, door.leads_to(web(slack=None, shared=visits, health=Health)):
         link = world.links.to_results(job, Audience.person("U01DEMO"))
         assert link
         yield door.url + link.url.removeprefix("https://nomads.test")

@@ -73,12 +73,15 @@ def test_a_terminal_shows_state_phase_part_and_time_while_a_program_runs(lab: La
     assert "Programs run on this machine" not in said, "the bot's own start warns of that"
 
 
-def test_an_interruption_takes_the_bar_away_and_says_that_the_job_goes_on(lab: Lab) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_takes_the_bar_away_and_the_command_says_that_the_job_goes_on(
+    lab: Lab, number: signal.Signals
+) -> None:
     with on_a_terminal(lab, *WAITS) as (terminal, process):
         said = read_terminal(terminal, until_it_says="50 %, reading")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said += read_terminal(terminal)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert said.index("\x1b[?25h") < said.index(f"Job {lab.newest.id} was submitted and is not cancelled.")
     assert "Traceback" not in said
 

@@ -22,6 +22,16 @@ def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
         assert doctor(Settings.model_validate({"data": str(tmp_path), **tokens}), say=said.append)
 
 
+def test_what_a_start_warns_of_comes_after_what_doctor_was_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    doctor(Settings.model_validate({"data": str(tmp_path)}), say=said.append)
+    assert said[0] == "database: ok"
+    assert said[-1].startswith("note: Programs run on this machine itself")
+    assert caplog.records == []
+
+
 def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_traceback(
     tmp_path: Path,
 ) -> None:
@@ -39,10 +49,10 @@ def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_tracebac
     assert list(parts) == [
         *("database", "compute", "results", "pipelines"),
         *("roles", "images", "secrets", "logs", "bucket", "queue", "job definitions"),
-        *("slack", "mail"),
+        *("slack", "mail", "note"),
     ]
-    assert parts["secrets"] == parts["slack"] == "ok"
-    assert parts["results"].startswith("NOMADS_PUBLIC_URL is not set: links to results are S3's own")
+    assert parts["results"] == parts["secrets"] == parts["slack"] == "ok"
+    assert parts["note"].startswith("NOMADS_PUBLIC_URL is not set: links to results are S3's own")
     assert "NOMADS_AWS_JOB_ROLE: there is no role nomads-job." in parts["roles"]
     assert "BlockPublicPolicy is off; it should be on. Run nomads provision." in parts["bucket"]
     assert "has no limit for CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in parts["queue"]

@@ -20,10 +20,11 @@ from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Cause, LogLine
+from bot.domain.work import Cause, LogLine, Unclear
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
+from bot.local.runs import SPOILED
 from bot.settings import Settings
 from contract import masking
 from tests.contract.rigs import TOKEN, LocalComputeRig, a_work, texts
@@ -293,6 +294,58 @@ def test_a_program_whose_supervisor_was_killed_has_vanished_and_runs_no_more(rig
     assert "vanished" in seen.reason
     assert seen.why is Cause.MACHINE
     assert not is_alive(int(program))
+
+
+SPOILING = {
+    "a list": "(run / 'exit.json').write_text('[]')",
+    "no JSON": "(run / 'exit.json').write_bytes(b'{\\xff')",
+    "deep JSON": "(run / 'exit.json').write_text('[' * 60_000)",
+    "an object without its fields": "(run / 'exit.json').write_text('{}')",
+    "an end at no time": """(run / 'exit.json').write_text(
+        '{"code": 0, "reason": "", "started": 1e300, "stopped": 1e400}')""",
+    "a code that is a word": """(run / 'exit.json').write_text(
+        '{"code": "0", "reason": "", "started": 1, "stopped": 2}')""",
+    "a folder": "(run / 'exit.json').mkdir()",
+    "a pipe": "os.mkfifo(run / 'exit.json')",
+    "no start": "(run / 'started').unlink()",
+}
+"""What a program that runs as the bot's user may do to the files of its run."""
+
+
+@pytest.mark.parametrize("spoils", SPOILING)
+def test_a_run_whose_files_its_program_spoiled_has_failed_and_the_others_are_seen(
+    rig: LocalComputeRig, spoils: str
+) -> None:
+    source = f"""
+import os, pathlib, signal, time
+run = pathlib.Path(os.environ["NOMADS_RUN"])
+{SPOILING[spoils]}
+print(os.getpid(), flush=True)
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(600)
+"""
+    rig.compute.submit(rig.script("spoiled", source))
+    rig.compute.submit(rig.script("sound", "print('done')"))
+
+    seen = rig.wait("spoiled")
+
+    assert (seen.state, seen.reason) == (JobState.FAILED, SPOILED)
+    assert rig.wait("sound").state is JobState.SUCCEEDED
+
+
+def test_a_run_whose_files_cannot_be_used_is_in_doubt_by_itself(rig: LocalComputeRig) -> None:
+    rig.compute.submit(rig.script("odd", "print('done')"))
+    rig.compute.submit(rig.script("sound", "print('done')"))
+    rig.wait("odd"), rig.wait("sound")
+    (rig.folder / "odd" / "exit.json").unlink()
+    (rig.folder / "odd" / "exit.json").symlink_to("exit.json")
+
+    with pytest.raises(Unclear, match="the files of its run cannot be used") as caught:
+        rig.compute.observe(["odd", "sound", "unknown"])
+
+    (rig.folder / "odd" / "exit.json").unlink()
+    assert caught.value.ids == {"odd"}
+    assert list(caught.value.seen) == ["sound"]
 
 
 def test_only_the_end_of_a_long_output_is_read(rig: LocalComputeRig) -> None:

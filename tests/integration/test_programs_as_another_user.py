@@ -329,3 +329,40 @@ def test_database_and_key_are_for_their_owner_alone_whatever_the_umask_and_old_f
     wanted |= {"runs": 0o700, "runs/job": 0o700, "runs/job/log": 0o600}
     assert {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in wanted} == wanted
     assert lab.backend.results.read("key/job", "file", limit=1) == b""
+
+
+@pytest.mark.root
+def test_settings_that_programs_could_read_are_closed_to_them_at_the_start(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = data.parent / ".env"
+    settings.write_text("NOMADS_LOG_LEVEL=INFO\n")
+    settings.chmod(0o644)
+    monkeypatch.chdir(data.parent)
+
+    said = Lab(data).backend.announcement
+
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    assert f"could read {settings}; NOMADS has made it 600." in said
+    assert str(settings) not in Lab(data).backend.announcement
+
+
+@pytest.mark.root
+def test_settings_of_somebody_else_s_that_programs_can_read_are_named_with_what_to_do(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = data.parent / ".env"
+    settings.write_text("NOMADS_LOG_LEVEL=INFO\n")
+    settings.chmod(0o644)
+    os.chown(settings, FIRST + 7, FIRST + 7)
+    monkeypatch.chdir(data.parent)
+
+    assert f"chmod 600 {settings}" in Lab(data).backend.announcement
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o644
+
+
+def test_a_data_folder_that_everybody_may_write_to_is_closed_to_them(data: Path) -> None:
+    data.chmod(0o777)
+
+    assert f"could write to {data}; NOMADS has made it 755." in Lab(data, local_user="off").backend.announcement
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755

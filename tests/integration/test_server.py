@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import resource
+import select
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import h11
@@ -35,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with Door() as door, door.leads_to(web(app=None, shared=None, health=Health)):
+    with Door() as door, door.leads_to(web(slack=None, shared=None, health=Health)):
         yield door
 
 
@@ -84,6 +85,56 @@ def test_the_connection_that_waits_longest_makes_room_for_a_new_one(
         assert closed(connections[0])
         connections[2].sendall(b"Content-Length: 0\r\n\r\n")
         assert connections[2].recv(65536).startswith(b"HTTP/1.1 404 ")
+
+
+@contextmanager
+def unread(door: Door, number: int) -> Iterator[list[socket.socket]]:
+    """Connections with very many requests, of whose answers nothing is read."""
+    door.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # what the system itself would hold is little
+    with ExitStack() as until_the_end:
+        opened = []
+        for _ in range(number):
+            connection = until_the_end.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", door.port))
+            connection.settimeout(0.5)
+            with suppress(TimeoutError, ConnectionError):  # the server has stopped to read, or has ended it already
+                connection.sendall(b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n" * 200_000)
+            opened.append(connection)
+        yield opened
+
+
+def reset(connection: socket.socket) -> bool:
+    """Whether the server resets the connection while nothing of it is read."""
+    watch = select.poll()
+    watch.register(connection, select.POLLRDHUP)
+    return bool(watch.poll(20_000))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_connection_whose_answer_nobody_reads_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.2)
+    with unread(door, 1) as (connection,):
+        assert reset(connection)
+
+
+def test_a_connection_whose_answer_nobody_reads_makes_room_for_a_new_one(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "most_connections", lambda: 2)
+    with unread(door, 2) as connections:
+        assert httpx.get(f"{door.url}/health").status_code == 200
+        assert reset(connections[0])
+
+
+def test_a_connection_that_sends_request_upon_request_makes_room_for_a_new_one(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "most_connections", lambda: 2)
+    many = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n" * 2000  # the system holds all answers, so that none waits here
+    with half_sent(door.port, many, many) as connections:
+        assert httpx.get(f"{door.url}/health").status_code == 200
+        assert closed(connections[0])
 
 
 def test_fifteen_hundred_half_sent_requests_neither_stop_the_bot_nor_fill_its_log(house: House, tmp_path: Path) -> None:

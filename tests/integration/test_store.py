@@ -211,6 +211,33 @@ def test_nothing_is_acknowledged_on_a_database_file_that_was_deleted_or_replaced
     assert "deleted or replaced" in Readiness(ledger=world.ledger, folder=tmp_path).now().problem
 
 
+@pytest.mark.parametrize("ending", ["-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_acknowledged_beside_a_journal_that_was_deleted_or_replaced(
+    sqlite_store: Database, tmp_path: Path, ending: str, replaced: bool
+) -> None:
+    world = World(sqlite_store)
+    world.accept()
+    file = tmp_path / f"nomads.db{ending}"
+    file.rename(tmp_path / "moved")
+    if replaced:
+        file.write_bytes((tmp_path / "moved").read_bytes())
+    with pytest.raises(Unavailable, match="deleted or replaced while NOMADS runs"):
+        world.accept()
+    assert "deleted or replaced" in Readiness(ledger=world.ledger, folder=tmp_path).now().problem
+
+
+def test_a_journal_that_ends_with_its_last_connection_is_made_anew(sqlite_store: Database, tmp_path: Path) -> None:
+    world = World(sqlite_store)
+    world.accept()
+    sqlite_store.close()
+    assert not (tmp_path / "nomads.db-wal").exists()
+    (tmp_path / "nomads.db-wal").touch()  # takes the inode that was free
+    (tmp_path / "keeps its inode").hardlink_to(tmp_path / "nomads.db-wal")
+    (tmp_path / "nomads.db-wal").unlink()
+    assert world.accept(x="0,64").id
+
+
 @pytest.mark.parametrize("put", [-3600.0, 3600.0])
 def test_an_old_effect_is_told_of_in_time_whatever_the_clock_does(
     sqlite_store: Database, tmp_path: Path, put: float

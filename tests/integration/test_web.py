@@ -80,6 +80,7 @@ class Lab:
             queries=self.world.queries,
             catalog=self.world.catalog,
             results=self.results,
+            output=self.world.output,
             addresses=self.world.addresses,
             sees=self._sees,
         )
@@ -145,7 +146,7 @@ def serving(site: Starlette) -> Iterator[Client]:
 
 @pytest.fixture
 def client(lab: Lab) -> Iterator[Client]:
-    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
+    with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
         yield client
 
 
@@ -225,7 +226,21 @@ def test_a_file_name_that_is_not_utf_8_breaks_no_page(client: Client, lab: Lab, 
     assert page.status == 200
     assert "Its name cannot stand in an address" in page.text
     assert 'href="./synapses.csv"' in page.text
-    assert zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content)).testzip() is None
+    archive = zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content))
+    assert archive.testzip() is None
+    told = archive.read(f"nomads-{lab.job.id}/not-in-this-zip.txt").decode()
+    assert told.splitlines()[1:] == [os.fsdecode(name).encode("unicode_escape").decode()]
+    assert f"nomads-{lab.job.id}/synapses.csv" in archive.namelist()
+
+
+def test_a_zip_of_every_file_names_none_that_is_absent_and_takes_no_file_s_name(client: Client, lab: Lab) -> None:
+    def names() -> list[str]:
+        return zipfile.ZipFile(io.BytesIO(client.get(lab.path("?zip")).content)).namelist()
+
+    (lab.home / "not-in-this-zip.txt").write_text("a program's own")
+    assert [name for name in names() if "not-in" in name] == [f"nomads-{lab.job.id}/not-in-this-zip.txt"]
+    (lab.home / "line\nbreak").write_text("x")
+    assert f"nomads-{lab.job.id}/_not-in-this-zip.txt" in names()
 
 
 # Whose a link is
@@ -442,7 +457,7 @@ class _Elsewhere(LocalResults):
 
 def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_bot_s(lab: Lab, tmp_path: Path) -> None:
     lab.results = _Elsewhere(folder=tmp_path / "results")
-    with serving(web(app=None, shared=lab.visits, health=Health)) as client:
+    with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
         page = client.get(lab.path())
         report = client.get(lab.path("report.html"))
         preview = client.get(lab.path("preview.png"))
@@ -498,7 +513,7 @@ def test_a_link_of_the_one_kind_is_none_of_the_other(client: Client, lab: Lab) -
 
 
 def test_a_process_whose_database_is_away_is_not_ready() -> None:
-    with serving(web(app=None, shared=None, health=lambda: Health("The database does not answer."))) as client:
+    with serving(web(slack=None, shared=None, health=lambda: Health("The database does not answer."))) as client:
         answer = client.get("/ready")
         assert (answer.status, answer.text) == (503, "The database does not answer.\n")
         assert client.get("/health").status == 200

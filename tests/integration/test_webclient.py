@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import ssl
 import threading
@@ -55,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.server.requests.append(body)
         mood = self.server.mood
-        if mood == "silent":
+        if mood in ("silent", "slow"):
             self.server.released.wait(30)
         if mood in ("silent", "lossy"):
             self.close_connection = True
@@ -129,6 +130,19 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(
     assert server.connections == 2
 
 
+def test_a_call_that_is_answered_after_the_client_was_closed_leaves_no_connection_behind(server: Server) -> None:
+    server.mood = "slow"
+    address = f"http://127.0.0.1:{server.server_address[1]}/api/"
+    client = PooledWebClient(token="demo-token", base_url=address, timeout=30)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.api_call, "api.test")
+        until(lambda: len(server.requests) == 1)
+        client.close()
+        server.released.set()
+        assert answer.result()["ok"]
+    until(lambda: server.ended == 1)
+
+
 def test_a_call_whose_answer_was_lost_is_not_repeated(server: Server, client: PooledWebClient) -> None:
     client.api_call("api.test")
     server.mood = "lossy"
@@ -179,3 +193,30 @@ def test_the_certificate_of_slack_is_checked() -> None:
     assert context is not None
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}",
+        b"HTTP/1.1 abc\r\n\r\n",
+    ],
+)
+def test_an_answer_of_an_impossible_length_is_a_url_error(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def say() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            said = pool.submit(say)
+            port = listener.getsockname()[1]
+            client = PooledWebClient(token="xoxb-example", base_url=f"http://127.0.0.1:{port}/api/", timeout=5)
+            with pytest.raises(URLError):
+                client.auth_test()
+            said.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 
@@ -14,13 +15,14 @@ from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Link, Summary, Unreadable
+from bot.domain.results import Link
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import NAMED, Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause
 from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.stories import a_job, a_step, a_story
-from tests.support.world import World
+from tests.support.world import TOKEN, World
 
 OWNER = "U01DEMO"
 FOUND = b'{"counts": {"synapses": 7}}'
@@ -356,8 +358,8 @@ def test_one_fault_after_a_long_silence_is_no_end(world: World) -> None:
     ("error", "times", "cause"),
     [
         (Refused("The queue takes no jobs."), 1, Cause.SETUP),
-        (Unavailable("AWS is away"), 1000, Cause.UNKNOWN),
-        (RuntimeError("unforeseen"), 1000, Cause.UNKNOWN),
+        (Unavailable("AWS is away"), 100, Cause.UNKNOWN),
+        (RuntimeError("unforeseen"), 100, Cause.UNKNOWN),
     ],
 )
 def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
@@ -365,7 +367,9 @@ def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
 ) -> None:
     world.compute.fail_next(error, call="submit", times=times)
     job = world.accept()
-    world.settle(patience=30 * 86_400)
+    world.settle(patience=60)
+    world.nearly_give_up(job)
+    world.settle()
     ended = world.job(job)
     assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
 
@@ -479,3 +483,67 @@ def test_a_cancelled_job_names_who_cancelled_it_and_shows_no_log(store: Database
     assert f"Cancelled by <@{person}>" in cards.spoken(reply.story, reply.steps)
     assert "line 29" not in blocks + world.mailer.sent[-1].text
     assert world.output.tail(world.job(job), lines=1)[0].text == "line 29", "who wants the log may still look at it"
+
+
+# The token in what a program left
+
+
+LEAKED = {
+    "as it is": TOKEN,
+    "backwards": TOKEN[::-1],
+    "in capitals": TOKEN.upper(),
+    "split by a line end": f"{TOKEN[:6]}\n{TOKEN[6:]}",
+    "split by a NUL": f"{TOKEN[:6]}\0{TOKEN[6:]}",
+    "percent-encoded": "".join(f"%{ord(letter):02X}" for letter in TOKEN),
+    "in hexadecimal": TOKEN.encode().hex(),
+}
+
+
+@pytest.mark.parametrize("leaked", LEAKED.values(), ids=LEAKED.keys())
+def test_a_token_in_what_a_program_tells_reaches_neither_people_nor_the_database(world: World, leaked: str) -> None:
+    told = {
+        "counts": {"synapses": 7, leaked: 2},
+        "notes": [f"with {leaked}"],
+        "files": [{"name": "a.csv", "title": f"of {leaked}", "about": leaked}],
+        "viewer": f"https://viewer.test/#{quote(leaked)}",
+        "versions": {"pipeline": leaked},
+    }
+    job = ended_with(world, json.dumps(told).encode(), files=["a.csv"])
+    assert job.summary
+    assert (job.summary.counts, job.summary.notes) == ({"synapses": 7, "…": 2}, ["with …"])
+    assert [(file.name, file.title, file.about) for file in job.summary.files] == [("a.csv", "of …", "…")]
+    assert (job.summary.viewer, job.summary.version) in ((None, "…"), (None, ""))
+    assert world.thread[-1].startswith("7 synapses; 2 ….")
+
+
+def test_a_token_that_is_cut_over_two_notes_is_hidden_in_both(world: World) -> None:
+    job = ended_with(world, json.dumps({"notes": [f"so {TOKEN[:5]}", TOKEN[5:], "and more"]}).encode())
+    assert job.summary
+    assert job.summary.notes == ["so …", "…", "and more"]
+
+
+def test_a_file_whose_name_holds_the_token_is_not_shown_and_a_note_says_so(world: World) -> None:
+    named = f"{TOKEN}.png"
+    told = {"counts": {"synapses": 7}, "files": [{"name": named}, {"name": "a.csv"}], "preview": named}
+    job = ended_with(world, json.dumps(told).encode(), files=[named, "a.csv", "b.csv"])
+    assert job.summary
+    assert ([file.name for file in job.summary.files], job.summary.preview) == (["a.csv"], None)
+    assert job.summary.notes == [NAMED]
+    listed = world.output.listed(job, world.results.list(job.folder))
+    assert [file.name for file in listed] == ["a.csv", "results.json"]
+    assert TOKEN not in repr([world.chat.replies, world.chat.cards, world.mailer.sent, job])
+
+
+@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
+def test_a_file_that_no_program_announced_and_whose_name_holds_the_token_is_not_shown(
+    world: World, end: JobState
+) -> None:
+    job = world.running()
+    world.results.put(job.folder, f"{TOKEN}.txt", b"1")
+    assert world.output.listed(job, world.results.list(job.folder)) == []
+    world.see(job, end)
+    world.settle()
+    job = world.job(job)
+    assert job.token_ref is None
+    assert world.output.listed(job, world.results.list(job.folder)) == []
+    assert TOKEN not in repr([world.chat.replies, world.mailer.sent, job])

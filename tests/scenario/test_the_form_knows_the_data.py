@@ -81,7 +81,7 @@ def test_of_two_choices_the_last_one_is_shown_whichever_answer_comes_first(serve
         assert hold.reached.wait(5)
         person.click(shown(served), "experiment", "soon")
         until(lambda: "soon_channel (uint8)" in texts(shown(served)), what="the second choice")
-    until(lambda: not served.nomads.core.volumes._flights, what="the late answer")
+    until(lambda: not vars(served.nomads.core.volumes.boss)["_flights"], what="the late answer")
     served.nomads.later.submit(lambda: None).result(10)
     assert "soon_channel (uint8)" in texts(shown(served))
 
@@ -466,7 +466,7 @@ def test_nobody_else_can_use_it(served: Served) -> None:
 def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(served: Served) -> None:
     assert remember(served).ok
     del served.boss.tokens[SECRET]
-    served.nomads.core.volumes._kept.clear()  # as after five minutes
+    vars(served.nomads.core.volumes.boss)["_kept"].clear()  # as after five minutes
     ack = served.slack.person().submit(served.open_form(), {"x": "0,100"})
     assert ack.errors["token"].startswith("BOSS refuses this token.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sqlite3
 from pathlib import Path
@@ -296,6 +297,25 @@ STRANGE = {
     "no view": b'{"type": "view_submission", "view": null}',
     "a view of other types": b'{"type": "view_submission", "view": {"state": {"values": []}, "callback_id": 5}}',
     "empty": b"",
+    "of a kind that Slack has not": b'{"type": "block_dance", "user": {"id": "U01DEMO"}}',
+    "of a kind that this app never gets": b'{"type": "dialog_submission", "user": {"id": "U01DEMO"}}',
+    "a deep object of no kind": b'{"user": {"id": {"id": []}}}',
+    "an event that is a list": b'{"type": "event_callback", "event": []}',
+    "an event of no person": b'{"type": "event_callback", "event": {"type": "app_home_opened", "tab": "home"}}',
+    "an event to which nobody listens": b'{"type": "event_callback", "event": {"type": "message", "user": "U01DEMO"}}',
+    "an empty action": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", "actions": [{}]}',
+    "an action that is a text": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
+    b'"actions": ["x"]}',
+    "a button without its job": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
+    b'"actions": [{"action_id": "nomads_cancel", "block_id": "b"}]}',
+    "a button that is not there": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
+    b'"actions": [{"action_id": "dance", "block_id": "b", "value": "1"}]}',
+    "a choice of the form outside a form": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
+    b'"actions": [{"action_id": "pipeline", "block_id": "b"}]}',
+    "a suggestion without a view": b'{"type": "block_suggestion", "user": {"id": "U01DEMO"}, "value": "", '
+    b'"action_id": "collection", "block_id": "collection", "view": null}',
+    "a team that is a number": b'{"type": "shortcut", "user": {"id": "U01DEMO"}, "team": 3, "trigger_id": "1", '
+    b'"callback_id": "nomads_submit"}',
 }
 
 
@@ -305,13 +325,35 @@ def test_what_slack_signed_but_never_sends_is_400_without_a_traceback(
     served: Served, payload: bytes, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = payload if b"\xff" in payload else quote_plus(payload).encode()
-    body = payload if kind != FORM else b"payload=" + written
+    refused(served, payload if kind != FORM else b"payload=" + written, kind, caplog)
+
+
+@pytest.mark.parametrize(
+    "body", [b"command=%2Fnomads&text=status", b"command=%2Fnomads&user_id=&channel_id=C1&trigger_id=1", b"text=status"]
+)
+def test_a_command_of_nobody_is_400_without_a_traceback(
+    served: Served, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused(served, body, FORM, caplog)
+
+
+def refused(served: Served, body: bytes, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Send a body that Slack signed; it is refused with one line in the log, and nothing is told to anybody."""
     headers = {"Content-Type": kind} | served.slack.sign(body)
     answer = httpx.post(f"{served.url}/slack/events", content=body, headers=headers)
     assert (answer.status_code, answer.text) == (400, "not a request of Slack's\n")
-    assert "Traceback" not in caplog.text
-    assert not any(record.exc_info for record in caplog.records)
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "is none of Slack's" in line.getMessage()
+    assert "\n" not in line.getMessage()
+    assert line.exc_info is None
     assert served.jobs == 0
+    assert served.slack.ephemerals("U01DEMO") == []
+
+
+def test_a_command_with_the_word_payload_in_it_is_understood(served: Served) -> None:
+    ack = served.slack.person().slash("/nomads", "payload please")
+    assert ack.ok
+    assert "NOMADS does not know “payload”" in served.slack.ephemerals("U01DEMO")[0]["text"]
 
 
 def test_a_request_that_says_its_length_twice_is_refused(served: Served) -> None:

@@ -29,7 +29,6 @@ from bot.domain.volume import Experiment
 from bot.domain.work import Observation, Progress
 from bot.slack import cards
 from bot.storage.engine import Database
-from bot.storage.tables import effects
 from tests.support.rows import Rows
 from tests.support.waiting import until
 from tests.support.world import TOKEN, World
@@ -234,9 +233,7 @@ def test_an_effect_told_to_come_back_later_is_never_given_up(world: World) -> No
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()
-    with world.store.begin() as transaction:  # as if it had failed so often that one more failure were the last one
-        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
-        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 2))
+    world.nearly_give_up(job, before=2)
     world.chat.fail_next(Busy("429", retry_after=1), call="post_card", times=10)
     world.settle()
     assert world.chat.calls.count("post_card") == 1 + 10 + 1
@@ -361,10 +358,11 @@ def test_a_throttled_compute_is_asked_again_and_nothing_is_lost(world: World) ->
 def test_a_service_that_is_busy_and_names_no_time_is_asked_ever_more_seldom_and_not_for_ever(world: World) -> None:
     world.compute.fail_next(Busy("Throttling"), call="submit", times=GIVE_UP)
     job = world.accept()
-    world.settle(patience=24 * 3600)
-    assert 250 < world.compute.calls.count("submit") < 500, "every five minutes, and not twice a second"
+    world.settle(patience=6 * 3600)
+    assert 70 < world.compute.calls.count("submit") < 140, "every five minutes, and not twice a second"
     assert world.job(job).state is JobState.ACCEPTED
-    world.settle(patience=4 * 24 * 3600)
+    world.nearly_give_up(job)
+    world.settle(patience=3600)
     assert world.job(job).state is JobState.FAILED
     assert world.job(job).reason == "Throttling"
     assert (world.compute.works, world.rows.tokens) == ([], 0)
@@ -373,8 +371,9 @@ def test_a_service_that_is_busy_and_names_no_time_is_asked_ever_more_seldom_and_
 def test_a_service_that_names_a_short_time_is_not_given_up_in_minutes(world: World) -> None:
     world.compute.fail_next(Unavailable("503", retry_after=1), call="submit", times=GIVE_UP)
     job = world.accept()
-    world.settle(patience=2 * 24 * 3600)
+    world.settle(patience=6 * 3600)
     assert world.job(job).state is JobState.ACCEPTED
+    assert world.compute.calls.count("submit") < 140, "it is asked every five minutes, whatever it names"
 
 
 def test_slack_is_obeyed_when_it_says_when_to_come_back(world: World) -> None:

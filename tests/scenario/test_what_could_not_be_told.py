@@ -12,12 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.worker.effects.compute import CHECKS
-from bot.application.worker.handling import FAULTS, GIVE_UP
+from bot.application.worker.handling import FAULTS
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import JobState
-from bot.domain.work import CANCELLED
+from bot.domain.summary import Summary, Unreadable
+from bot.domain.work import CANCELLED, Cause, Progress
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
 from bot.storage.tables import effects
@@ -26,7 +27,7 @@ from bot.terminal.serve import running
 from tests.support.app import PROGRAMS, Serve, Served
 from tests.support.databases import new_sqlite
 from tests.support.waiting import until
-from tests.support.world import World
+from tests.support.world import TOKEN, World
 
 OWNER, ADMIN = "U01DEMO", "U03ADMIN"
 ARCHIVED = "The channel is archived (Slack answered is_archived to chat.postMessage)."
@@ -86,9 +87,7 @@ def test_a_card_that_stays_without_an_answer_for_days_is_told_as_one_that_was_re
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()
-    with world.store.begin() as transaction:  # as if it had failed so often that one more failure is the last one
-        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
-        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.nearly_give_up(job)
     world.chat.fail_next(Unavailable("no answer"), call="post_card")
     world.settle()
     assert told_alone(world) == [[]]
@@ -185,9 +184,7 @@ def test_a_replay_looks_first_for_what_may_have_happened_after_all(world: World)
     world.chat.fail_after(Unavailable("no answer"), call="post_card")
     job = world.accept()
     world.worker.lanes.drain()
-    with world.store.begin() as transaction:
-        nearly = effects.update().where(effects.c.job_id == job.id, effects.c.attempts == 1)
-        transaction.connection.execute(nearly.values(attempts=GIVE_UP - 1))
+    world.nearly_give_up(job)
     world.chat.fail_next(Unavailable("no answer"), call="find")
     world.settle()
     assert "card" in given_up(world)
@@ -233,6 +230,81 @@ def test_results_that_could_not_be_read_are_told_after_a_replay(world: World) ->
     assert "12 synapses" in world.thread[-1]
     ends = [mail.message_id for mail in world.mailer.sent if "mail-finished" in mail.message_id]
     assert len(ends) == 1, "no second mail about the end, which would have the first one's Message-ID"
+
+
+def test_a_replayed_collection_whose_token_is_gone_tells_no_text_of_the_program(world: World) -> None:
+    job = world.running()
+    told = {
+        "counts": {"synapses": 12, f"about {TOKEN}": 1},
+        "density_per_um3": 0.15,
+        "files": [{"name": "synapses.csv", "title": TOKEN}, {"name": f"{TOKEN}.csv"}],
+        "preview": f"{TOKEN}.png",
+        "notes": [f"read with {TOKEN}"],
+        "viewer": f"https://viewer.test/#{TOKEN}",
+        "written_back": f"lab/predictions/{TOKEN}",
+        "versions": {"pipeline": TOKEN},
+    }
+    world.results.put(job.folder, "results.json", json.dumps(told).encode())
+    for name in ("synapses.csv", f"{TOKEN}.csv", "report.html", "own.csv"):
+        world.results.put(job.folder, name, b"content")
+    world.results.fail_next(Refused("S3 did not give it: no (AccessDenied)"), call="read", times=1)
+    world.results.fail_next(Refused("S3 did not list it: no (AccessDenied)"), call="list", times=1)
+    world.see(job, JobState.SUCCEEDED, exit_code=0)
+    world.settle()
+    ended = world.job(job)
+    assert ended.token_ref is None
+    listed = [file.name for file in world.output.listed(ended, world.results.list(job.folder))]
+    assert listed == ["report.html", "results.json", "synapses.csv"]
+
+    world.ledger.replay(job.id)
+    world.settle()
+
+    ended = world.job(job)
+    assert ended.summary
+    assert ended.summary.found == "12 synapses, 0.15 per µm³"
+    assert [file.name for file in ended.summary.files] == ["synapses.csv"]
+    assert "texts of the program are not shown" in ended.summary.notes[0]
+    assert TOKEN not in ended.model_dump_json()
+    assert TOKEN not in str(world.thread)
+    assert [file.name for file in world.output.listed(ended, world.results.list(job.folder))] == listed
+
+
+@pytest.mark.parametrize("content", ['{"counts": {"%s": "x"}}', '{"files": [{"name": "%s/.."}]}', '["%s"]', "%s"])
+def test_what_is_wrong_with_results_is_not_told_in_their_own_words_once_the_token_is_gone(content: str) -> None:
+    with pytest.raises(Unreadable) as unreadable:
+        Summary.read((content % TOKEN).encode(), token=None)
+    assert str(unreadable.value) == "results.json cannot be used."
+
+
+def test_a_log_out_of_which_the_token_could_not_be_struck_stays_hidden_after_a_replay(world: World) -> None:
+    job = world.running()
+    world.logs.print(job.name, f"token {TOKEN}")
+    world.logs.fail_next(Refused("The log cannot be written."), call="redact", times=2)
+    world.see(job, JobState.FAILED, reason="The machine was lost.", cause=Cause.MACHINE)
+    world.settle()
+    assert given_up(world) == ["collect"]
+
+    world.ledger.replay(job.id)
+    world.settle()
+
+    assert world.output.tail(world.job(job), lines=10) == []
+    assert TOKEN not in str(world.thread) + world.job(job).model_dump_json()
+
+
+@pytest.mark.parametrize("reason", ["The container said {} at its start.", "exec: --token {}: not found", "{}"])
+def test_a_reason_of_compute_s_is_told_without_the_token(world: World, reason: str) -> None:
+    job = world.running()
+    world.see(job, JobState.FAILED, reason=reason.format(TOKEN), cause=Cause.IMAGE)
+    world.settle()
+    assert world.job(job).reason == reason.format("…")
+    assert TOKEN not in str(world.thread) + str(world.chat.cards) + world.mailer.sent[-1].text
+
+
+def test_a_phase_that_is_the_token_is_masked(world: World) -> None:
+    job = world.running()
+    assert world.lifecycle.progressed(job.id, Progress(0.42, TOKEN))
+    assert not world.lifecycle.progressed(job.id, Progress(0.42, TOKEN)), "nothing is new"
+    assert world.job(job).progress == Progress(0.42, "…")
 
 
 def test_a_replayed_collection_tells_no_follower_of_the_end_twice(world: World) -> None:

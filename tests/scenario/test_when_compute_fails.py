@@ -172,6 +172,49 @@ def test_each_thread_says_once_that_it_waits_and_why_and_admins_hear_it_once_for
     assert all(house.job(job).stalled_since is None for job in jobs)
 
 
+def test_an_answer_that_nobody_foresaw_leaves_every_job_waiting_and_says_so(house: World) -> None:
+    jobs = [house.running() for _ in range(2)]
+    away_for(house, 70, error=TypeError("list indices must be integers"))
+    assert [len(waits(house, job)) for job in jobs] == [1, 1]
+    assert "what compute says makes no sense to NOMADS" in waits(house, jobs[0])[0]
+    assert "indices" not in " ".join([*waits(house, jobs[0]), *(text for _, text in house.chat.told)])
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+
+
+def test_a_job_that_is_in_doubt_by_itself_waits_and_the_others_go_on(house: World) -> None:
+    strange, sound = house.running(), house.running()
+    house.compute.unclear = {str(house.job(strange).compute_id)}
+    house.compute.tell(sound.name, Observation(JobState.FAILED, "Ended."))
+    for _ in range(7):
+        house.worker.watcher.watch_once()
+        house.settle()
+        house.clock.advance(10)
+    assert house.job(sound).state is JobState.FAILED
+    assert house.job(strange).state is JobState.RUNNING
+    assert waits(house, strange)[0].startswith("It waits, for 1 min 0 s by now: What compute says of it makes no sense")
+    assert waits(house, sound) == []
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+
+    house.compute.unclear = set()
+    house.clock.advance(3600)
+    house.worker.watcher.watch_once()
+    assert house.job(strange).state is JobState.RUNNING, "in doubt is not unknown"
+    house.settle()
+    assert waits(house, strange)[1].startswith("It goes on: there is an answer again")
+
+
+def test_progress_that_cannot_be_read_holds_up_nothing_that_is_told(house: World) -> None:
+    job = house.running()
+    house.compute.unclear = {str(house.job(house.running()).compute_id)}
+    for _ in range(7):
+        house.compute.fail_next(TypeError("no log"), call="log_tail")
+        house.worker.watcher.watch_once()
+        house.settle()
+        house.clock.advance(10)
+    assert [person for person, _ in house.chat.told] == list(ADMINS)
+    assert waits(house, job) == []
+
+
 @pytest.mark.parametrize("put", [-3600.0, 3600.0])
 def test_whatever_the_clock_does_meanwhile_it_is_told_in_time_and_how_long_it_lasted(house: World, put: float) -> None:
     job = house.running()
@@ -292,3 +335,16 @@ def test_without_admins_the_threads_hear_it_all_the_same(world: World) -> None:
     job = world.running()
     away_for(world, 120)
     assert waits(world, job)[0].endswith("It goes on by itself once there is an answer.")
+
+
+def test_a_cancellation_that_compute_does_not_take_is_told_although_it_answers_all_else(house: World) -> None:
+    job = house.running()
+    house.steering.cancel(job.id, actor="U01DEMO")
+    for _ in range(8):
+        house.compute.fail_next(Unavailable("AWS Batch did not end the job: throttled."), call="cancel")
+        house.settle(patience=0)
+        house.worker.watcher.watch_once()
+        house.clock.advance(10)
+    house.settle(patience=0)
+    assert waits(house, job)[0].startswith("It waits, for 1 min")
+    assert "AWS Batch did not end the job: throttled" in waits(house, job)[0]

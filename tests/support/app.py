@@ -81,8 +81,8 @@ class Door:
     """An address that stays while applications come and go: a server in a thread, in which one of them is at a time."""
 
     def __init__(self) -> None:
-        self._listener = bound_socket()
-        self.port: int = self._listener.getsockname()[1]
+        self.listener = bound_socket()
+        self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._inside: ASGIApp = _nobody
         self._asked: set[asyncio.Task[object]] = set()
@@ -92,7 +92,7 @@ class Door:
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._server.serve([self._listener]))
+            runner.run(self._server.serve([self.listener]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = asyncio.current_task()

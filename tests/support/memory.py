@@ -29,7 +29,7 @@ from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.results import Link, Opened, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
-from bot.domain.work import LogLine, Observation, Work
+from bot.domain.work import LogLine, Observation, Unclear, Work
 from bot.mail.smtp import mime
 from contract.masking import PUBLIC_TOKEN
 
@@ -99,6 +99,8 @@ class MemoryCompute(Faulty):
         """Compute id to the reason given."""
         self.unable = ""
         """What refuses() answers."""
+        self.unclear: set[str] = set()
+        """Compute ids of which observe() says nothing that makes sense."""
         self._observations: dict[str, Observation] = {}
         self._names: dict[str, str] = {}
         self._logs: dict[str, list[LogLine]] = {}
@@ -142,7 +144,10 @@ class MemoryCompute(Faulty):
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         with self._call("observe"):
-            return {i: self._observations[i] for i in ids if i in self._observations}
+            seen = {i: self._observations[i] for i in ids if i in self._observations and i not in self.unclear}
+            if doubtful := self.unclear & set(ids):
+                raise Unclear("What compute says of it makes no sense.", ids=doubtful, seen=seen)
+            return seen
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         with self._call("cancel"):

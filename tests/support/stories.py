@@ -7,8 +7,9 @@ from typing import Any
 
 from bot.domain.job import Job
 from bot.domain.messages import Step, Story
-from bot.domain.results import Link, Summary
+from bot.domain.results import Link
 from bot.domain.states import JobState
+from bot.domain.summary import Summary
 from bot.domain.work import Observation
 from tests.support.world import a_request
 

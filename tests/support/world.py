@@ -29,7 +29,7 @@ from bot.application.tokens import TokenKeeper
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
 from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
 from bot.application.worker.effects.mail import MailEffects
-from bot.application.worker.handling import EffectHandlers
+from bot.application.worker.handling import GIVE_UP, EffectHandlers
 from bot.application.worker.lanes import LaneRunner
 from bot.application.worker.watcher import Patience, Watcher
 from bot.application.worker.worker import Worker
@@ -41,6 +41,7 @@ from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
+from bot.storage.tables import effects
 from bot.storage.vault import Vault
 from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 from tests.support.rows import Rows
@@ -305,6 +306,12 @@ class World:
             if due is None or due > until:
                 return
             self.clock.wait_for(due)
+
+    def nearly_give_up(self, job: Job, *, before: int = 1) -> None:
+        """Let the job's effects that failed by now have failed so often that `before` more failures are the last."""
+        with self.store.begin() as transaction:
+            failed = effects.update().where(effects.c.job_id == job.id, effects.c.attempts > 0)
+            transaction.connection.execute(failed.values(attempts=GIVE_UP - before))
 
     def job(self, job: Job) -> Job:
         """The job as it stands now."""

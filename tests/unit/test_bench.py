@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 from slack_sdk.signature import SignatureVerifier
 
+from bench import detection
 from bench.__main__ import main
 from bench.figures import Figure, exit_code, summary
 from bench.parts.load import signed
+from bench.tissue import main as draw_figures
+from bench.tissue import missing, table
+from tests.support import tissue
 
 
 def test_a_figure_is_a_line_with_its_floor_ratio_and_goal() -> None:
@@ -104,3 +110,37 @@ def test_the_load_generator_signs_as_slack_does_and_numbers_its_requests() -> No
         head = request.partition(b"\r\n\r\n")[0].decode()
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
         assert SignatureVerifier("s").is_valid_request(body, headers)
+
+
+def test_where_the_real_data_are_not_there_the_benchmark_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tissue, "FOLDER", tmp_path)
+
+    assert list(detection._tissue()) == []
+    assert capsys.readouterr().out == f"{missing()}\n"
+    assert str(tmp_path) in missing()
+
+
+def test_no_figure_is_drawn_without_the_real_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tissue, "FOLDER", tmp_path)
+    monkeypatch.setattr("bench.tissue.DOCS", tmp_path)
+
+    assert draw_figures([]) == 1
+    assert capsys.readouterr().out == f"{missing()}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_has_a_goal_and_a_column_for_each_method_and_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tissue.Judged(found=1234, share=0.25, excess=925, curve=np.zeros((0, 3)))
+    monkeypatch.setattr("bench.tissue.judged", lambda name, way: seen)
+    monkeypatch.setattr(tissue, "f1_of_marked", lambda way: 0.8)
+    header, _, *rows = table()
+
+    assert header == "| real data | goal | paired | probabilistic | nomads2018 | difference of Gaussians |"
+    assert [row.split(" | ")[1] for row in rows] == ["3,500", "", "2,200", "", "600", "", "0.85"]
+    assert rows[0] == "| cultures_excitatory: beyond chance at a share of 0.25 | 3,500 | 925 | 925 | 925 | 925 |"
+    assert rows[1] == "| cultures_excitatory: found, chance share |  |" + " 1,234, 0.25 |" * 4
+    assert {row.count("|") for row in rows} == {header.count("|")}

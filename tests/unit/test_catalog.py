@@ -53,7 +53,7 @@ def test_settings_put_another_image_in_place(tmp_path: Path) -> None:
         (ENTRY + "cpu = 0", "cpu: “0” cannot be used; it has to be a number above 0, 1024 at most."),
         (ENTRY.replace("command = ", "#") + "command = [1]", "command.1: “1” cannot be used; each has to be text."),
         (ENTRY + "limits = [1]", "limits: “[1]” cannot be used; it has to be a table."),
-        (ENTRY + 'contract = "3"', "contract: “3” cannot be used; it has to be 2018 or 1."),
+        (ENTRY + 'contract = "3"', "contract: “3” cannot be used; it has to be 2018, 1 or 2."),
         (
             ENTRY + "[limits]\nvoxels = 0",
             f"limits.voxels: “0” cannot be used; it has to be a whole number above 0, {10**15} at most.",

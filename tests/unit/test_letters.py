@@ -78,6 +78,19 @@ def test_any_other_end_has_reason_log_and_what_to_do(
     assert advice in mail.text
 
 
+def test_a_stranger_gets_no_address_of_the_bots_own_disk_but_the_name_of_whom_to_ask() -> None:
+    stranger = Stranger(asked_by="Ada", stop="", otherwise="NOMADS <nomads@lab.test>")
+    links = [("Table", Link("file:///srv/nomads/results/t", None))]
+    story = a_story(a_job(JobState.SUCCEEDED), links=links, address="file:///srv/nomads/results/")
+    for mail in (
+        acceptance(story, message_id="<4@test>", stranger=stranger),
+        ending(story, message_id="<5@test>", stranger=stranger),
+    ):
+        assert "file:" not in mail.text + mail.html
+        assert "The results are kept on the machine that runs NOMADS: ask Ada for them." in mail.text
+    assert "file:///srv" in acceptance(story, message_id="<6@test>").text
+
+
 def test_without_a_web_a_stranger_is_told_whom_to_write_to_and_no_link_is_promised() -> None:
     stranger = Stranger(asked_by="Ada", stop="", otherwise="NOMADS <nomads@lab.test>")
     for mail in (

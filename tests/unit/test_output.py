@@ -14,8 +14,8 @@ from bot.application.tokens import TokenKeeper
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
-from bot.domain.results import Summary
 from bot.domain.states import JobState
+from bot.domain.summary import Summary
 from bot.domain.work import LogLine
 from bot.storage.vault import Vault
 from contract.masking import MASK

@@ -223,6 +223,23 @@ def test_a_wrong_secret_is_told_without_its_value() -> None:
     assert mistakes(caught.value, Secretive) == [("key", "this cannot be used; it has to be a value.")]
 
 
+@pytest.mark.parametrize("value", ["   ", " \t\n", "half a-secret", "demo-secret\n"])
+@pytest.mark.parametrize("name", ["SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"])
+def test_a_secret_of_slack_s_has_no_blanks(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(NomadsError) as refused:
+        read(Settings)
+    wanted = "what Slack's page shows, without blanks and line ends"
+    assert f"{name}: this cannot be used; it has to be {wanted}." in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [" " * 16, " " * 15 + "x", "short"])
+def test_a_key_is_not_of_blanks(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("NOMADS_SECRET_KEY", value)
+    with pytest.raises(NomadsError, match="NOMADS_SECRET_KEY: this cannot be used; it has to be 16 random characters"):
+        read(Settings)
+
+
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLACK_APP_TOKEN", "")
     assert Settings().slack_app_token is None
@@ -285,7 +302,8 @@ def test_an_address_of_slack_s_api_that_is_none_is_refused_at_start() -> None:
 def test_doctor_says_that_slack_s_tokens_are_missing(tmp_path: Path) -> None:
     said: list[str] = []
     assert not doctor(Settings.model_validate({"data": str(tmp_path)}), say=said.append)
-    assert [line for line in said if not line.endswith(": ok")] == ["slack: Set SLACK_BOT_TOKEN."]
+    assert [line for line in said if not line.endswith(": ok")][:-1] == ["slack: Set SLACK_BOT_TOKEN."]
+    assert said[-1].startswith("note: ")
 
 
 def test_doctor_names_images_of_pipelines_that_are_none(tmp_path: Path) -> None:

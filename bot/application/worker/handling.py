@@ -26,8 +26,6 @@ for as long as a service that is there names one, ten minutes at most.
 FAULTS = 6
 """Unforeseen failures of one effect, half a minute of back-off, after which the effect is given up: they are mistakes
 of NOMADS's, or of data that nobody foresaw, and time alone mends neither."""
-UNFORESEEN = "Something that nobody foresaw went wrong inside NOMADS ({error}); the log of NOMADS says where."
-"""Why an effect is given up after unforeseen failures, in words for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,8 @@ class Handler:
 
     Where the effect is all that a job waits for, the job ends, its person hears of that, and its token is erased.
     """
+    refused: Callable[[Effect, str], None] | None = None
+    """The same where the effect was refused, if that has to be recorded in another way."""
     attempts: int = GIVE_UP
     """Attempts after which the effect is given up, where the last one had no answer."""
     faults: int = FAULTS

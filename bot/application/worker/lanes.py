@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from bot.application.ledger import LeaseLost
-from bot.application.worker.handling import UNFORESEEN, EffectHandlers, Handler, attempt
+from bot.application.worker.handling import EffectHandlers, Handler, attempt
 from bot.domain import words
 from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import now
@@ -33,6 +33,8 @@ IDLE = 0.5
 """Seconds between two looks at an outbox in which nothing is due: other processes enqueue effects too."""
 AT_ONCE = 20
 """Effects of a lane that `drain` claims at once; it performs them one after the other."""
+UNFORESEEN = "Something that nobody foresaw went wrong inside NOMADS ({error}); the log of NOMADS says where."
+"""Why an effect is given up after unforeseen failures, in words for a person."""
 THREADS = {Lane.COMPUTE: 4, Lane.CHAT: 4, Lane.EDIT: 2, Lane.HOME: 1, Lane.MAIL: 2}
 """Effects performed at once in each lane, so that a dead mail server holds back nothing but mail."""
 
@@ -164,13 +166,13 @@ class LaneRunner:
             self._put_off(handler, effect, error)
         except Refused as error:
             log.warning("Job %s: %s was refused: %s", effect.job_id, effect.kind, error)
-            self._give_up(handler, effect, str(error))
+            self._give_up(handler.refused or handler.give_up, effect, str(error))
         except Exception as error:
             log.error("Job %s: %s failed: %s", effect.job_id, effect.kind, words.where(error))
             said = UNFORESEEN.format(error=type(error).__name__)
             if effect.faults + 1 >= handler.faults:
                 log.error("Job %s: %s is given up after %d faults", effect.job_id, effect.kind, effect.faults + 1)
-                self._give_up(handler, effect, said)
+                self._give_up(handler.give_up, effect, said)
             else:
                 self._postpone_by(back_off(effect.faults + 1), effect, said, fault=True)
         finally:
@@ -181,17 +183,17 @@ class LaneRunner:
             log.error(
                 "Job %s: %s is given up after %d attempts: %s", effect.job_id, effect.kind, effect.attempts, error
             )
-            self._give_up(handler, effect, f"{handler.exhausted} {error}".strip())
+            self._give_up(handler.give_up, effect, f"{handler.exhausted} {error}".strip())
         else:
             wait, busy = error.retry_after, isinstance(error, Busy)
             # A service that did its work may name a time that is too short for three days of attempts.
             delay = wait if busy and wait is not None else max(back_off(effect.attempts), wait or 0)
             self._postpone_by(delay, effect, str(error), undone=busy, counted=not busy or wait is None)
 
-    def _give_up(self, handler: Handler, effect: Effect, error: str) -> None:
+    def _give_up(self, last_resort: Callable[[Effect, str], None], effect: Effect, error: str) -> None:
         """The last resort; where even that fails, it is tried again later, as often as it takes."""
         try:
-            handler.give_up(effect, words.printable(error))
+            last_resort(effect, words.printable(error))
         except LeaseLost as lost:
             log.info("%s", lost)
         except Exception as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets as entropy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,14 +14,17 @@ from bot.application.output import LOG_LINES
 from bot.application.ports import Compute, Logs
 from bot.application.stalls import Stalls
 from bot.application.worker.handling import attempt
+from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Ages, Watched, now
 from bot.domain.states import JobState
-from bot.domain.work import Observation, Progress
+from bot.domain.work import Observation, Progress, Unclear
 from bot.storage.engine import Database
 
 log = logging.getLogger(__name__)
 
+NONSENSE = "what compute says makes no sense to NOMADS; its log says where"
+"""Why jobs wait where reading compute's answer ended in an error that nobody foresaw."""
 ASKED = 400
 """Jobs that compute is asked about at once: four of AWS Batch's calls, made side by side."""
 PROGRESS_EVERY = timedelta(seconds=3)
@@ -103,14 +106,10 @@ class Watcher:
             watched = transaction.jobs.watched()
         for first in range(0, len(watched), ASKED):
             some = watched[first : first + ASKED]
-            try:
-                seen = self._compute.observe([job.compute_id for job in some])
-            except (Unavailable, Refused) as error:
-                log.warning("Compute cannot be asked about %d jobs now: %s", len(some), error)
-                attempt(self._stalls.failed, [job.id for job in some], str(error))
-                continue
-            attempt(self._stalls.answered, [job.id for job in some if job.stalled])
-            for job in some:
+            seen, doubtful = self._ask(some)
+            clear = [job for job in some if job.compute_id not in doubtful]
+            attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
+            for job in clear:
                 observation = self._observed(job, seen.get(job.compute_id))
                 if observation is None:
                     continue
@@ -120,9 +119,30 @@ class Watcher:
                     running.append((job, observation.log))
                 elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
                     attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)
-        self._follow(running)
+        attempt(self._follow, running)
         attempt(self._stalls.look)
         return moved
+
+    def _ask(self, jobs: Sequence[Watched]) -> tuple[Mapping[str, Observation], Collection[str]]:
+        """What compute says of the jobs, and the compute ids of those that it gives no answer for, which is recorded.
+
+        An error that nobody foresaw is no answer either: the other jobs are watched all the same.
+        """
+        ids = [job.compute_id for job in jobs]
+        seen: Mapping[str, Observation] = {}
+        doubtful: Collection[str] = set(ids)
+        try:
+            return self._compute.observe(ids), ()
+        except Unclear as error:
+            seen, doubtful, why = error.seen, error.ids, str(error)
+        except (Unavailable, Refused) as error:
+            why = str(error)
+        except Exception as error:
+            why = NONSENSE
+            log.error("Compute's answer could not be read: %s", words.where(error))
+        log.warning("Compute gives no answer for %d jobs now: %s", len(doubtful), why)
+        attempt(self._stalls.failed, [job.id for job in jobs if job.compute_id in doubtful], why)
+        return seen, doubtful
 
     def _observed(self, job: Watched, seen: Observation | None) -> Observation | None:
         """What was seen; LOST once compute has denied the job twice and `lost_after` has passed; None before that."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from bot.domain.results import Summary
+from bot.domain.summary import Summary
 from pipelines.classifier import model
 from pipelines.classifier.driver import OPTIONS, program
 from pipelines.classifier.outputs import captioned
@@ -48,11 +48,17 @@ FIELD = ["PSD95_488", "Synapsin647", "GABA488", "GAD647", "gephyrin594", "NR1594
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[BossStandIn]:
-    """demo/cortex; the same voxels in lab/deep (uint16) and lab/field (seven channels under other names)."""
+    """demo/cortex; the same voxels in lab/deep (uint16), parts of them in lab/cut and lab/thin (8 sections), and
+    lab/field (seven channels under other names).
+    """
     with BossStandIn(tokens={TOKEN: Access(user="demo", write=frozenset({"*"}))}) as boss:
         assert boss.cortex is not None
-        shape = (32, 256, 256)
-        boss.add("lab", "deep", shape=shape, channels={n: deeper(boss.cortex.bricks(n)) for n in boss.cortex.channels})
+        shape, nm, names = (32, 256, 256), boss.cortex.voxel_nm, boss.cortex.channels
+        channels = {name: deeper(boss.cortex.bricks(name)) for name in names}
+        boss.add("lab", "deep", shape=boss.cortex.shape, voxel_nm=nm, channels=channels)
+        for name, depth in (("cut", 32), ("thin", 8)):
+            channels = {channel: boss.cortex.bricks(channel) for channel in names}
+            boss.add("lab", name, shape=(depth, 256, 256), voxel_nm=nm, channels=channels)
         boss.add("lab", "field", shape=shape, channels={name: Bricks("uint8") for name in FIELD})
         boss.add("lab", "tomato", shape=shape, channels={name: Bricks("uint8") for name in (*FIELD, "tdTomato")})
         yield boss
@@ -112,7 +118,8 @@ def test_the_demo_s_synapses_get_their_true_classes(done: Path) -> None:
     judged = (near < 2) & (said != "not classified")
     assert judged.sum() > 50
     assert (said[judged] == classes[which[judged]]).mean() > 0.97
-    inside = np.all((places >= (7, 4, 4)) & (places < (25, 252, 252)), axis=1)
+    inside = np.all(places >= (7, 4, 4), axis=1)  # at its other faces the experiment goes on
+    assert (places >= (25, 252, 252)).any(), "of those whose cubes leave the box"
     assert np.array_equal(inside, said != "not classified")
 
 
@@ -221,15 +228,46 @@ def test_sixteen_bits_give_the_same_classes_and_a_note(stand_in: BossStandIn, do
     assert "scaled to grey levels 0 to 255" in " ".join(json.loads((tmp_path / "results.json").read_text())["notes"])
 
 
-def test_a_box_thinner_than_a_cube_is_detected_but_not_classified_and_says_so(
+def test_an_experiment_thinner_than_a_cube_is_detected_but_not_classified_and_says_so(
     stand_in: BossStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _ = here(arguments(stand_in, results_uri=tmp_path.as_uri()))
+    code, _ = here(arguments(stand_in, col="lab", exp="thin", results_uri=tmp_path.as_uri()))
 
     assert code == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "No synapse was classified: that takes a box of at least 15 × 9 × 9 voxels (z, y, x)."
+    assert last == "No synapse was classified: that takes an experiment of at least 15 × 9 × 9 voxels (z, y, x)."
     assert {row["class"] for row in rows(tmp_path)} == {"not classified"}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"z_range": "10,16", "y_range": "60,200", "x_range": "40,180"},
+        {"z_range": "0,32", "y_range": "200,256", "x_range": "0,256"},
+        {"z_range": "12,13", "y_range": "0,256", "x_range": "0,256"},
+    ],
+)
+def test_a_box_has_the_synapses_of_its_experiment_with_their_scores_and_classes(
+    stand_in: BossStandIn, tmp_path: Path, box: dict[str, str]
+) -> None:
+    """The experiment is so small that a margin holds all of it, so that the same threshold is measured as well."""
+    place = {"col": "lab", "exp": "cut"}
+    for name, asked in (("whole", BOX), ("box", box)):
+        assert here(arguments(stand_in, **place, **asked, results_uri=(tmp_path / name).as_uri())) == (0, "")
+
+    ranges = [tuple(map(int, box[f"{axis}_range"].split(","))) for axis in "zyx"]
+    there = [
+        row
+        for row in rows(tmp_path / "whole")
+        if all(low <= float(row[axis]) < high for axis, (low, high) in zip("zyx", ranges, strict=True))
+    ]
+    told = [[row[name] for name in ("z", "y", "x", "score", "class")] for row in rows(tmp_path / "box")]
+    assert sorted(told) == sorted([row[name] for name in ("z", "y", "x", "score", "class")] for row in there)
+    assert len(told) > 2
+    with np.load(tmp_path / "box" / "classes.npz", allow_pickle=False) as file:
+        assert file["classes"].shape == tuple(high - low for low, high in ranges)
+    summary = json.loads((tmp_path / "box" / "results.json").read_text())
+    assert summary["counts"]["synapses"] == len(told)
 
 
 def test_an_empty_volume_has_no_synapses_of_any_class(stand_in: BossStandIn, tmp_path: Path) -> None:

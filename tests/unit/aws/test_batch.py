@@ -20,9 +20,19 @@ from pydantic import SecretStr
 from bot.aws.batch import BatchCompute, clean_name, clean_tags
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Cause, LogLine, Work
+from bot.domain.work import Cause, LogLine, Unclear, Work
 from tests.contract.rigs import texts
-from tests.support.aws import World, answer, aws_world, forget, interrupt, moto_job, set_state, write_log
+from tests.support.aws import (
+    World,
+    answer,
+    answer_otherwise,
+    aws_world,
+    forget,
+    interrupt,
+    moto_job,
+    set_state,
+    write_log,
+)
 
 ARN = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:nomads/somebody/something-AbCdEf"
 NO_SUCH_JOB = "00000000-0000-0000-0000-000000000000"
@@ -628,6 +638,48 @@ def test_a_job_that_aws_ended_at_its_limit_says_so_whatever_its_flags(world: Wor
     assert "longer than its pipeline allows" in compute.observe([job])[job].reason
 
 
+@pytest.mark.parametrize(
+    "senseless",
+    [
+        {},
+        {"status": "NEW_STATUS"},
+        {"status": "RUNNING", "attempts": [None]},
+        {"status": "RUNNING", "attempts": "two"},
+        {"status": "RUNNING", "startedAt": "yesterday"},
+        {"status": "RUNNING", "startedAt": 10**30},
+        {"status": "RUNNING", "container": ["exitCode"]},
+        {"status": "RUNNING", "container": {"logStreamName": 7}},
+        {"status": "FAILED", "container": {"exitCode": 2**40}},
+        {"status": "RUNNING", "retryStrategy": {"attempts": "three"}},
+    ],
+)
+def test_a_job_of_which_aws_says_nothing_that_makes_sense_is_in_doubt_by_itself(
+    world: World, senseless: dict[str, Any]
+) -> None:
+    strange, sound, gone = (str(uuid.uuid4()) for _ in range(3))
+    told = {"jobs": [{"jobId": strange, **senseless}, {"jobId": sound, "status": "RUNNING", "attempts": None}]}
+    answer_otherwise(world.clients.batch, "batch.DescribeJobs", status=200, content=json.dumps(told).encode())
+
+    with pytest.raises(Unclear, match="makes no sense") as caught:
+        world.compute().observe([strange, sound, gone])
+
+    assert caught.value.ids == {strange}
+    assert {job: seen.state for job, seen in caught.value.seen.items()} == {sound: JobState.RUNNING}
+
+
+@pytest.mark.parametrize("nameless", [None, "a", 7, [], {"status": "RUNNING"}, {"jobId": 7, "status": "RUNNING"}])
+def test_an_answer_about_no_job_leaves_in_doubt_every_job_that_is_missing_from_it(world: World, nameless: Any) -> None:
+    missing, sound = (str(uuid.uuid4()) for _ in range(2))
+    told = {"jobs": [nameless, {"jobId": sound, "status": "RUNNABLE"}]}
+    answer_otherwise(world.clients.batch, "batch.DescribeJobs", status=200, content=json.dumps(told).encode())
+
+    with pytest.raises(Unclear) as caught:
+        world.compute().observe([missing, sound])
+
+    assert caught.value.ids == {missing}
+    assert list(caught.value.seen) == [sound]
+
+
 def test_jobs_are_described_in_hundreds_each_once(world: World) -> None:
     compute = world.compute()
     job = compute.submit(WORK)
@@ -890,3 +942,53 @@ def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> No
     other = BatchCompute(config=world.config)
     assert other.find(WORK.name) == job
     assert other.observe([job])[job].state is JobState.SUBMITTED
+
+
+@pytest.mark.parametrize(
+    ("status", "container", "cause", "words"),
+    [
+        (
+            "Task failed to start",
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+            "failed: unable to retrieve ecr registry auth: AccessDeniedException",
+            Cause.IMAGE,
+            "container image could not be fetched",
+        ),
+        (
+            "Task failed to start",
+            "Fetching secret data from AWS Secrets Manager in region us-east-1: secret nomads/x: "
+            "ResourceNotFoundException",
+            Cause.SECRET,
+            "could not hand it the token",
+        ),
+        (
+            "Essential container in task exited",
+            "CannotCreateContainerError: no space left on device",
+            Cause.MACHINE,
+            "no room left on its disk",
+        ),
+    ],
+)
+def test_a_failure_is_told_by_what_aws_says_failed(
+    world: World, status: str, container: str, cause: Cause, words: str
+) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    described = {"jobId": job, "status": "FAILED", "statusReason": status, "container": {"reason": container}}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [described]}])
+
+    seen = compute.observe([job])[job]
+
+    assert seen.why is cause
+    assert words in seen.reason
+
+
+def test_a_person_s_own_reason_is_no_time_limit_whatever_words_it_has(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(WORK)
+    ended = {"statusReason": "my note: it exceeded timeout of my patience", "isTerminated": True}
+    _reply(world.clients.batch, "DescribeJobs", [{"jobs": [_described(job, exitCode=137) | ended]}])
+
+    seen = compute.observe([job])[job]
+
+    assert (seen.reason, seen.why) == ("my note: it exceeded timeout of my patience", Cause.UNKNOWN)

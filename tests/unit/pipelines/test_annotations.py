@@ -15,15 +15,15 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from pipelines.common.annotations import LIMIT, Points, write_annotations
-from pipelines.common.precomputed import Box
+from pipelines.common.precomputed import Frame
 from pipelines.common.results import Results
 
-BOX = Box(start=(3, 100, 200), shape=(64, 1000, 2000), voxel_nm=(50, 10, 10))
+FRAME = Frame(start=(3, 100, 200), shape=(64, 1000, 2000), voxel_nm=(50, 10, 10))
 RECORD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("score", "<f4"), ("size", "<f4"), ("class", "<f4")])
 MILLION = 10**6
 
 
-def points(count: int, box: Box = BOX, *, clustered: bool = False) -> Points:
+def points(count: int, box: Frame = FRAME, *, clustered: bool = False) -> Points:
     """Detections somewhere in the box; clustered: most of them in a corner of it."""
     chance = np.random.default_rng(count)
     spread = chance.random((count, 3)) ** (2 if clustered else 1)
@@ -36,7 +36,7 @@ def points(count: int, box: Box = BOX, *, clustered: bool = False) -> Points:
     )
 
 
-def written(folder: Path, given: Points, box: Box = BOX) -> dict[str, Any]:
+def written(folder: Path, given: Points, box: Frame = FRAME) -> dict[str, Any]:
     """Write the points; returns the info file."""
     write_annotations(Results(folder.as_uri() + "/"), "annotations", given, box, title="", about="")
     info: dict[str, Any] = json.loads((folder / "annotations" / "info").read_text())
@@ -90,7 +90,7 @@ def test_every_point_is_in_one_cell_of_one_level_which_is_where_it_lies(tmp_path
             assert (place <= low + level["chunk_size"] + 1e-2).all()
             assert len(ids) <= level["limit"]
             rows = ids.astype(np.int64) - 1
-            assert np.allclose(place[:, ::-1], given.centres[rows] + BOX.start + 0.5, atol=1e-2)
+            assert np.allclose(place[:, ::-1], given.centres[rows] + FRAME.start + 0.5, atol=1e-2)
             seen.append(ids)
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(1, 30_001))
 
@@ -105,7 +105,7 @@ def test_a_point_is_found_by_its_id(tmp_path: Path, count: int) -> None:
     for number in {1, count, count // 2 + 1, min(count, 32_768)}:
         [record] = np.frombuffer(store.read(number.to_bytes(8, "big")).result().value, RECORD)
         row = number - 1
-        assert np.allclose([record["z"], record["y"], record["x"]], given.centres[row] + BOX.start + 0.5)
+        assert np.allclose([record["z"], record["y"], record["x"]], given.centres[row] + FRAME.start + 0.5)
         assert np.allclose(
             [record["score"], record["size"], record["class"]], [given.scores[row], given.sizes[row], given.kind[row]]
         )
@@ -137,7 +137,7 @@ def test_the_first_picture_of_a_million_takes_forty_requests_and_five_megabytes(
     tmp_path: Path, clustered: bool
 ) -> None:
     """A viewer takes level after level until its picture is full: all of the box at a point for each 8 by 8 pixels."""
-    box = Box(start=(0, 0, 0), shape=(512, 2048, 2048), voxel_nm=(50, 10, 10))
+    box = Frame(start=(0, 0, 0), shape=(512, 2048, 2048), voxel_nm=(50, 10, 10))
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     info = written(tmp_path, points(MILLION, box, clustered=clustered), box)
     took, grown = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -167,7 +167,7 @@ def test_each_level_shows_as_much_of_every_part(tmp_path: Path) -> None:
     [(_, ids)] = cells(tmp_path, first).values()
     shown = given.centres[ids.astype(np.int64) - 1]
     assert 0.9 * LIMIT <= len(ids) <= first["limit"]
-    for axis, side in enumerate(BOX.shape):
+    for axis, side in enumerate(FRAME.shape):
         for part in (0.01, 0.1, 0.5):
             of_all, of_shown = ((centres[:, axis] < part * side).mean() for centres in (given.centres, shown))
             assert abs(of_all - of_shown) < 0.03

@@ -24,7 +24,7 @@ from moto import mock_aws
 from numpy.typing import NDArray
 
 from pipelines.classifier import model, published
-from pipelines.classifier.cubes import classify, project
+from pipelines.classifier.cubes import BYTES, classify, project
 from pipelines.classifier.model import CUBE_2018, GABA, NON_GABA, NOT_CLASSIFIED, ROLES_2018, Weights
 from pipelines.classifier.training import contrasts, train
 from pipelines.common.program import WrongRequest
@@ -460,10 +460,11 @@ class Whole:
         self.data = data
         self.most = 0
 
-    def read(self, start: int, stop: int) -> Array:
+    def read(self, start: int, stop: int, top: int, bottom: int) -> Array:
         assert 0 <= start < stop <= len(self.data)
+        assert 0 <= top < bottom <= self.data.shape[1]
         self.most = max(self.most, stop - start)
-        return self.data[start:stop]
+        return self.data[start:stop, top:bottom]
 
 
 SMALL_ROLES = ("presynaptic", "gaba")
@@ -502,9 +503,11 @@ def test_features_are_the_cubes_of_every_channel_in_the_models_order_projected(
     components = random.normal(size=(4, 90))
     places = np.stack([random.integers(half, n - half, 50) for half, n in zip((1, 1, 2), shape, strict=True)], axis=1)
 
-    def features(slab: int) -> Array:
+    def features(slab: int, held: int = BYTES) -> Array:
         channels = {role: Whole(volume) for role, volume in volumes.items()}
-        return project(components, places, channels, roles=SMALL_ROLES, cube=(3, 3, 5), shape=shape, slab=slab)
+        return project(
+            components, places, channels, roles=SMALL_ROLES, cube=(3, 3, 5), shape=shape, slab=slab, held=held
+        )
 
     scaled = [volumes[role] if dtype == "uint8" else volumes[role] / largest * 255 for role in SMALL_ROLES]
     cubes = np.array(
@@ -512,6 +515,7 @@ def test_features_are_the_cubes_of_every_channel_in_the_models_order_projected(
     )
     assert np.allclose(cubes.reshape(50, -1) @ components.T, features(slab))
     assert np.array_equal(features(slab), features(16)), "where slabs end makes no difference, to the bit"
+    assert np.array_equal(features(slab), features(slab, held=1)), "nor does where bands of rows end"
 
 
 def test_synapses_too_near_the_border_are_not_classified() -> None:
@@ -568,8 +572,8 @@ class Endless:
 
     plane: tuple[int, int]
 
-    def read(self, start: int, stop: int) -> Array:
-        return np.full((stop - start, *self.plane), 7, np.uint16)
+    def read(self, start: int, stop: int, top: int, bottom: int) -> Array:
+        return np.full((stop - start, bottom - top, self.plane[1]), 7, np.uint16)
 
 
 def test_memory_does_not_grow_with_the_box_s_depth() -> None:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.unsupervised import detector, nomads2018, probabilistic
-from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan
+from pipelines.unsupervised import detector, nomads2018, paired, probabilistic
+from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
+from pipelines.unsupervised.paired import Grid, standing_out
+from pipelines.unsupervised.search import _set
 from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
 
@@ -40,11 +42,6 @@ def found(psd: Array, synapsin: Array, **how: Any) -> Synapses:
         return psd[start:stop, top:bottom], synapsin[start:stop, top:bottom]
 
     return scan(read, shape, **how)
-
-
-def unsigned(channel: Array) -> Array:
-    """Floats as `detect` takes them."""
-    return detector._unsigned(channel)
 
 
 @cache
@@ -438,6 +435,32 @@ def test_pieces_change_nothing(method: Method, voxel_nm: Size, shape: tuple[int,
             np.array_equal(getattr(whole, field), getattr(parts, field), equal_nan=field == "rates") for field in FIELDS
         )
     assert np.array_equal(whole.labels > 0, detect(seen.psd, seen.synapsin, method=method, voxel_nm=voxel_nm))
+
+
+@pytest.mark.parametrize("voxel_nm", [(70, 100, 100), (70, 70, 50), (70, 200, 150)])
+@pytest.mark.parametrize("shape", [(333, 517), (1, 1), (5, 7), (1, 300), (300, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_how_many_rows_are_processed_at_a_time_changes_no_pixel(
+    monkeypatch: pytest.MonkeyPatch, voxel_nm: Size, shape: tuple[int, int], dtype: str
+) -> None:
+    section = noise(1, kind="poisson", level=30, shape=(1, *shape))[0].astype(dtype)
+    grid = Grid.of(voxel_nm)
+    at_once = standing_out(section, grid)
+
+    monkeypatch.setattr(paired, "_STRIP", 1)
+
+    assert np.array_equal(standing_out(section, grid), at_once)
+
+
+def test_where_objects_meet_the_better_one_has_the_voxel() -> None:
+    labels = np.zeros((1, 1, 5), np.uint32)
+    at = np.array([(0, 0, x) for x in (1, 2, 3, 2, 3, 4, 5)])
+    whose = np.array([1, 1, 1, 2, 2, 2, 2], np.uint32)
+
+    stay = _set(labels, at, whose, np.where(whose == 1, 0.9, 0.8))
+
+    assert labels.tolist() == [[[0, 1, 1, 1, 2]]]
+    assert sorted(stay) == [1, 1, 1, 2]
 
 
 def test_reading_goes_through_the_sections_in_order_and_tells_how_far_it_is() -> None:

@@ -13,10 +13,10 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from pipelines.common import precomputed
-from pipelines.common.precomputed import Box, Triple, write_image, write_segmentation
+from pipelines.common.precomputed import Frame, Triple, write_image, write_segmentation
 from pipelines.common.results import Results
 
-BOX = Box(start=(3, 101, 50), shape=(21, 300, 530), voxel_nm=(70, 4, 4))
+FRAME = Frame(start=(3, 101, 50), shape=(21, 300, 530), voxel_nm=(70, 4, 4))
 
 
 def stored(folder: Path, scale: int = 0) -> NDArray[Any]:
@@ -30,12 +30,12 @@ def stored(folder: Path, scale: int = 0) -> NDArray[Any]:
     return values[..., 0].transpose(2, 1, 0)
 
 
-def segmentation(folder: Path, labels: NDArray[Any], box: Box = BOX) -> Path:
+def segmentation(folder: Path, labels: NDArray[Any], box: Frame = FRAME) -> Path:
     write_segmentation(Results(folder.as_uri() + "/"), "segmentation", labels, box, title="", about="")
     return folder / "segmentation"
 
 
-def image(folder: Path, values: NDArray[Any], box: Box = BOX) -> Path:
+def image(folder: Path, values: NDArray[Any], box: Frame = FRAME) -> Path:
     def read(start: int, stop: int, top: int, bottom: int) -> NDArray[Any]:
         return values[start:stop, top:bottom]
 
@@ -52,27 +52,27 @@ def crowded(kinds: int, shape: Triple) -> NDArray[np.uint32]:
 @pytest.mark.parametrize("shape", [(21, 300, 530), (1, 7, 9), (8, 256, 256)], ids=str)
 def test_ids_are_read_as_they_were_written(tmp_path: Path, kinds: int, shape: Triple) -> None:
     labels = crowded(kinds, shape)
-    box = Box(start=(3, 101, 50), shape=shape, voxel_nm=(70, 4, 4))
+    box = Frame(start=(3, 101, 50), shape=shape, voxel_nm=(70, 4, 4))
 
     assert np.array_equal(stored(segmentation(tmp_path, labels, box)), labels)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64"])
 def test_a_channels_values_are_read_as_they_were_written(tmp_path: Path, dtype: str) -> None:
-    values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, BOX.shape, dtype, endpoint=True)
+    values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, FRAME.shape, dtype, endpoint=True)
 
     assert np.array_equal(stored(image(tmp_path, values)), values)
 
 
 def test_a_volume_lies_where_the_box_is_in_nanometres(tmp_path: Path) -> None:
-    info = json.loads((segmentation(tmp_path, crowded(3, BOX.shape)) / "info").read_text())
+    info = json.loads((segmentation(tmp_path, crowded(3, FRAME.shape)) / "info").read_text())
 
     scale = info["scales"][0]
     assert (info["type"], info["data_type"], scale["encoding"]) == ("segmentation", "uint32", "compressed_segmentation")
     assert (scale["voxel_offset"], scale["size"], scale["resolution"]) == ([50, 101, 3], [530, 300, 21], [4, 4, 70])
 
 
-def coarse(array: NDArray[Any], box: Box, factor: Triple) -> Iterator[tuple[Triple, NDArray[Any]]]:
+def coarse(array: NDArray[Any], box: Frame, factor: Triple) -> Iterator[tuple[Triple, NDArray[Any]]]:
     """Each voxel of a coarser resolution, whose voxels begin at multiples of the factor, with those it is made of."""
     low = [a // f for a, f in zip(box.start, factor, strict=True)]
     shape = [-(-(a + n) // f) - b for a, n, f, b in zip(box.start, box.shape, factor, low, strict=True)]
@@ -84,7 +84,7 @@ def coarse(array: NDArray[Any], box: Box, factor: Triple) -> Iterator[tuple[Trip
 
 def test_in_a_coarser_resolution_no_synapse_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precomputed, "COARSEST", 16)
-    box = Box(start=(3, 5, 7), shape=(6, 40, 61), voxel_nm=(10, 4, 4))
+    box = Frame(start=(3, 5, 7), shape=(6, 40, 61), voxel_nm=(10, 4, 4))
     labels = np.where(crowded(20, box.shape) == 1, crowded(999, box.shape), 0).astype(np.uint32)
     folder = segmentation(tmp_path, labels, box)
 
@@ -97,7 +97,7 @@ def test_in_a_coarser_resolution_no_synapse_vanishes(tmp_path: Path, monkeypatch
 
 def test_a_coarser_image_is_the_mean_of_its_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precomputed, "COARSEST", 32)
-    box = Box(start=(0, 6, 8), shape=(5, 40, 60), voxel_nm=(50, 4, 4))
+    box = Frame(start=(0, 6, 8), shape=(5, 40, 60), voxel_nm=(50, 4, 4))
     values = crowded(250, box.shape).astype(np.uint8)
 
     found = stored(image(tmp_path, values, box), 1)
@@ -109,7 +109,7 @@ def test_a_large_volume_lies_in_few_files_whatever_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = crowded(5, (40, 600, 700))
-    box = Box(start=(0, 0, 0), shape=labels.shape, voxel_nm=(50, 50, 50))
+    box = Frame(start=(0, 0, 0), shape=labels.shape, voxel_nm=(50, 50, 50))
     few = segmentation(tmp_path / "few", labels, box)
     assert len(list(few.glob("*/*.shard"))) < 16
 
@@ -120,13 +120,13 @@ def test_a_large_volume_lies_in_few_files_whatever_their_number(
 
 
 def test_an_info_file_comes_last_and_an_earlier_one_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = segmentation(tmp_path, crowded(3, BOX.shape))
+    folder = segmentation(tmp_path, crowded(3, FRAME.shape))
 
     def broken(chunk: object) -> bytes:
         raise OSError
 
     monkeypatch.setattr(precomputed, "compressed_segmentation", broken)
     with pytest.raises(OSError):  # noqa: PT011 - the one above
-        segmentation(tmp_path, crowded(3, BOX.shape))
+        segmentation(tmp_path, crowded(3, FRAME.shape))
 
     assert not (folder / "info").exists()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipelines.unsupervised.detector import METHODS, _unsigned, detect
-from pipelines.unsupervised.search import margin
+from pipelines.common.boxes import placed, shape
+from pipelines.unsupervised.detector import METHODS, detect, unsigned
+from pipelines.unsupervised.search import surroundings
 from tests.support import tissue
 from tests.support.tissue import CHANNELS, EXCESS, LOOKS, Name, found, judged, marked, pictures
 
@@ -55,7 +56,7 @@ def test_it_finds_what_a_person_marked() -> None:
     """At its default, which for a crop of 10 micrometres is the documented threshold."""
     psd, synapsin, marks = marked()
 
-    here = found(_unsigned(psd), _unsigned(synapsin))
+    here = found(unsigned(psd), unsigned(synapsin))
 
     assert here.chance is None
     assert np.isnan(here.rates).all()
@@ -148,13 +149,13 @@ def test_pixels_of_another_size_show_about_as_much(nm: float) -> None:
 def test_a_part_of_a_volume_has_the_scores_of_the_volume_where_its_surroundings_are_seen() -> None:
     psd, synapsin = (marker[:3] for marker in pictures("cultures_excitatory"))
     how: dict[str, Any] = {"threshold": 0.6, "register": "off", "chance": False}
-    z, y, x = margin((70, 100, 100))
-    assert (z, y, x) == (4, 248, 248)
-    part = np.s_[:, 304 - y : 624 + y, 256 - x : 608 + x]
-    inside = ((0, y, x), (3, y + 320, x + 352))
+    box = ((0, 3), (304, 624), (256, 608))
     whole = found(psd, synapsin, inside=((0, 304, 256), (3, 624, 608)), **how)
 
-    cut = found(psd[part], synapsin[part], inside=inside, **how)
+    looked = surroundings(box, ((0, 3), (0, psd.shape[1]), (0, psd.shape[2])), (70, 100, 100))
+    part = tuple(slice(*side) for side in looked)
+    assert shape(looked) < psd.shape
+    cut = found(psd[part], synapsin[part], inside=placed(box, looked), **how)
 
     assert len(cut) > 100
     assert cut.labels.shape == (3, 320, 352)

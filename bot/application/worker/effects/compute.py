@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -13,14 +14,15 @@ from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import GIVE_UP, UNFORESEEN, Handler, Handlers, attempt
+from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
-from bot.domain.results import Finding, ResultFile, Summary, Unreadable
+from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
+from bot.domain.summary import Finding, Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause, Work
 from contract.program import RESULTS
 
@@ -34,8 +36,6 @@ SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
 TOLD_NOTHING = "The program told nothing of what it found."
 LEFT_NOTHING = "The program ended, but left no results."
-MAX_SUMMARY = 2**20
-"""Bytes of the largest results.json that is read."""
 
 
 class CheckEffects:
@@ -68,9 +68,20 @@ class Launcher:
     """Makes the Work of a job: arguments by the pipelines' contract, processors, memory and time limit."""
 
     def __init__(
-        self, *, catalog: Catalog, results: Results, boss_host: str, predictions: str = "", viewer: str = ""
+        self,
+        *,
+        catalog: Catalog,
+        results: Results,
+        boss_host: str,
+        predictions: str = "",
+        viewer: str = "",
+        roots: str = "",
     ) -> None:
-        """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not."""
+        """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not.
+
+        `roots` are the places where volumes and BOSS's bulk data may lie, as volumes.roots reads them.
+        """
+        self._roots = roots
         self._catalog = catalog
         self._results = results
         self._boss_host = boss_host
@@ -87,7 +98,7 @@ class Launcher:
             pipeline=pipeline.name,
             image=pipeline.image,
             command=pipeline.command,
-            arguments=self._arguments(job, old=pipeline.contract == "2018"),
+            arguments=self._arguments(job, pipeline.contract),
             results=self._results.uri(job.folder),
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
@@ -98,18 +109,22 @@ class Launcher:
             tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
         )
 
-    def _arguments(self, job: Job, *, old: bool) -> list[str]:
+    def _arguments(self, job: Job, contract: str) -> list[str]:
         request = job.request
         arguments = ["--host", self._boss_host, "--col", request.collection, "--exp", request.experiment]
+        if request.volume:
+            arguments = ["--volume", request.volume]
         for axis in "zyx":
             side = getattr(request, axis)
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
-        if old:
+        if contract == "2018":
             return arguments
+        if contract == "2" and self._roots:
+            arguments += ["--volume-roots", self._roots]
         for name, value in request.options.items():  # none of a value's first characters is a dash
             arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
-        if self._predictions:
+        if self._predictions and not request.volume:
             arguments += ["--predictions", self._predictions]
         if self._viewer:
             arguments += ["--viewer", self._viewer]
@@ -139,7 +154,11 @@ class SubmitEffects:
     def handlers(self) -> Handlers:
         """The handlers of SUBMIT and CANCEL."""
         return {
-            Kind.SUBMIT: Handler(perform=self._submit, give_up=self._give_up),
+            Kind.SUBMIT: Handler(
+                perform=self._submit,
+                give_up=partial(self._give_up, cause=Cause.UNKNOWN),
+                refused=partial(self._give_up, cause=Cause.SETUP),
+            ),
             Kind.CANCEL: Handler(perform=self._cancel, give_up=self._lifecycle.not_cancelled),
         }
 
@@ -161,11 +180,10 @@ class SubmitEffects:
             return
         self._lifecycle.submitted(effect, compute_id, token_ref=reference)
 
-    def _give_up(self, effect: Effect, error: str) -> None:
+    def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
         if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
             attempt(self._abandon, effect)
-        refused = effect.attempts < GIVE_UP and not error.startswith(UNFORESEEN.partition("(")[0])
-        self._lifecycle.refuse(effect, error, cause=Cause.SETUP if refused else Cause.UNKNOWN)
+        self._lifecycle.refuse(effect, error, cause=cause)
 
     def _abandon(self, effect: Effect) -> None:
         with self._ledger.database.read() as transaction:
@@ -175,7 +193,8 @@ class SubmitEffects:
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
-            self._compute.cancel(job.compute_id, reason=CANCELLED)
+            with self._stalls.noticed(job):
+                self._compute.cancel(job.compute_id, reason=CANCELLED)
         with self._ledger.done(effect):
             pass
 
@@ -209,11 +228,13 @@ class CollectEffects:
         with self._stalls.noticed(job):
             if job.state is JobState.SUCCEEDED:
                 summary, trouble = self._found(job)
-            elif job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
-                tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-            if job.exit_code is None:  # no orderly end: the token may still be in the log
-                self._output.redact(job)
-        self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble)
+            else:
+                summary = self._closed(job)
+                if job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
+                    tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
+            # Without an orderly end, the token may still be in the log.
+            masked = job.exit_code is not None or self._output.redact(job)
+        self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble, masked=masked)
 
     def _give_up(self, effect: Effect, error: str) -> None:
         with self._ledger.database.read() as transaction:
@@ -221,17 +242,17 @@ class CollectEffects:
         masked = job.exit_code is not None
         if not masked:
             try:
-                self._output.redact(job)
-                masked = True
+                masked = self._output.redact(job)
             except Exception as fault:
                 log.error("Job %s: its log stays hidden, with the token in it: %s", job.id, words.where(fault))
         trouble = f"{UNREAD} {error}" if job.state is JobState.SUCCEEDED else ""
-        self._lifecycle.conclude(effect, summary=None, log_tail=(), trouble=trouble, note=error, masked=masked)
+        unread = Summary(only_named=True)  # nobody has looked whether a file's name holds the token
+        self._lifecycle.conclude(effect, summary=unread, log_tail=(), trouble=trouble, note=error, masked=masked)
 
     def _found(self, job: Job) -> tuple[Summary, str]:
         """The announced results that are there; without any, the folder's files. And what is wrong; empty: nothing."""
         try:
-            said = Summary.read(self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY))
+            said = self._output.summary(job)
         except NotFound:
             pipeline = self._catalog.get(job.request.pipeline)
             # the images of 2018 know of no such file
@@ -244,22 +265,32 @@ class CollectEffects:
 
     def _held_against_folder(self, job: Job, said: Summary) -> tuple[Summary, str]:
         try:
-            names = {file.name for file in self._results.list(job.folder)}
+            files, hidden = self._output.left(job)
         except Refused as refusal:  # who may only read is told what is announced
             log.warning("Job %s: whether its files are there is not known. %s", job.id, refusal)
             return said, TOLD_NOTHING if said.silent else ""
         if said.silent:
             left = self._files(job, besides=RESULTS)
             return left, TOLD_NOTHING if left.files else LEFT_NOTHING
-        there, missing = said.beside(names)
+        there, missing = said.beside({file.name for file in files})
+        if hidden and not there.only_named:
+            there = there.without_names()
         return there, missing if there.silent else ""
+
+    def _closed(self, job: Job) -> Summary | None:
+        """None, unless a job that did not succeed left files whose names hold the token, or may hold it."""
+        try:
+            return Summary(only_named=True) if self._output.left(job)[1] else None
+        except Refused:  # its folder cannot be read
+            return Summary(only_named=True)
 
     def _files(self, job: Job, *, besides: str = "") -> Summary:
         """The files of the job's folder, LINKS at most, without the one of the name `besides`."""
-        files = [file for file in self._results.list(job.folder) if file.name != besides]
-        found = [finding for file in files if (finding := _left(file))]
+        files, hidden = self._output.left(job)
+        found = [finding for file in files if file.name != besides and (finding := _left(file))]
         log.info("Job %s announces no results; it left %d files.", job.id, len(found))
-        return Summary(files=found[:LINKS])
+        summary = Summary(files=found[:LINKS])
+        return summary.without_names() if hidden else summary
 
 
 def _left(file: ResultFile) -> Finding | None:

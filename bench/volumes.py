@@ -1,0 +1,129 @@
+"""Reading volumes by address: against tensorstore alone, and from a file to results against the detector alone."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from bench.figures import Figure
+from bench.parts.gigavoxel import SHAPE, TILE
+from bench.processes import clean_environment, part
+from pipelines.common.channels import Channel
+from pipelines.common.program import Request
+from pipelines.common.stores import Store
+from sandbox import stores
+from sandbox.house import ROOT
+from tests.support.puncta import puncta
+from volumes.address import Address, parse
+from volumes.roots import Roots
+
+CHUNK = (64, 128, 128)
+"""Extent of the chunks, (z, y, x): 1 MiB each."""
+TIMES = 5
+LEAST = 0.5
+"""Of tensorstore's speed, at least."""
+MOST = 1.3
+"""Times what the detector takes alone, at most."""
+
+
+def measure() -> Iterator[Figure]:
+    """The figures of reading a gigavoxel of a local precomputed volume, and of a whole run on it."""
+    with tempfile.TemporaryDirectory(prefix="nomads-bench-") as folder:
+        address = _written(Path(folder) / "volume")
+        yield from _reading(Path(folder), address)
+        yield from _run(Path(folder), address)
+
+
+def _written(folder: Path) -> str:
+    """A gigavoxel of two uint8 channels, as bench.parts.gigavoxel has them."""
+    tile = puncta(1, shape=TILE)
+    channels = {"PSD95": tile.psd, "Synapsin": tile.synapsin}
+    repeats = [n // size for n, size in zip(SHAPE, TILE, strict=True)]
+    return stores.precomputed(folder, {name: np.tile(data, repeats) for name, data in channels.items()}, chunk=CHUNK)
+
+
+def _reading(folder: Path, address: str) -> Iterator[Figure]:
+    size = float(np.prod(SHAPE))
+    _alone(folder)  # the files are in memory from here on
+    rounds = [(_took(lambda: _alone(folder)), _took(lambda: _through(folder, address))) for _ in range(TIMES)]
+    alone, ours = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+    yield Figure(
+        name="volumes, a channel of 1 GB read by a program, precomputed in a folder",
+        value=size / ours / 1e6,
+        unit="MB/s",
+        floor=size / alone / 1e6,
+        ratio_at_least=LEAST,
+    )
+
+
+def _alone(folder: Path) -> NDArray[Any]:
+    """The channel as tensorstore reads it, whole."""
+    store = {"driver": "file", "path": f"{folder}/volume/PSD95/"}
+    array = ts.open({"driver": "neuroglancer_precomputed", "kvstore": store}).result()
+    found: NDArray[Any] = array[..., 0].T.read(order="C").result()
+    return found
+
+
+def _through(folder: Path, address: str) -> None:
+    """The channel as a program reads and keeps it."""
+    place = parse(address)
+    assert isinstance(place, Address)
+    z, y, x = ((0, n) for n in SHAPE)
+    request = Request(
+        host="",
+        protocol="",
+        token="",
+        collection="",
+        experiment="",
+        z=z,
+        y=y,
+        x=x,
+        results_uri="",
+        address=place,
+        roots=Roots.parse([folder.as_uri()]),
+    )
+    store = Store(request, place)
+    box = (z, y, x)
+    channel = Channel(store, store.channel("PSD95", box), box=box, told=lambda _: None)
+    channel.fetch()
+    channel.close()
+
+
+def _took(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _run(folder: Path, address: str) -> Iterator[Figure]:
+    """A whole run, as a process, and the detector alone on the same voxels."""
+    with part("gigavoxel") as process:
+        alone = process.ask()["seconds"]
+    argv = ["--volume", address, "--volume-roots", folder.as_uri(), "--results-uri", f"{folder.as_uri()}/results/"]
+    for axis, stop in zip("zyx", SHAPE, strict=True):
+        argv += [f"--{axis}-range", f"0,{stop}"]
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "pipelines.unsupervised", *argv],
+        cwd=ROOT,
+        env={**clean_environment(), "TMPDIR": str(folder)},
+        check=True,
+        capture_output=True,
+    )
+    yield Figure(
+        name="volumes, a gigavoxel from its files to results",
+        value=time.perf_counter() - began,
+        unit="s",
+        floor=alone,
+        ratio_at_most=MOST,
+    )

@@ -1,0 +1,299 @@
+"""What a finished job found: the checked part of the results.json that its program left."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bot.domain import words
+from bot.domain.errors import NomadsError
+from contract import masking
+from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
+
+MAX_COUNT = 10**15
+"""The largest count that is believed."""
+MOST_MISSING = 5
+"""Names that are told of the files that a program announces and does not leave."""
+MAX_MISSING_NAME = 60
+"""Characters that are told of each such name."""
+NOT_THERE = "The program announced files that it did not leave:"
+NAMED = "Files whose names hold the BOSS token, or may hold it, are not shown."
+UNMASKED = (
+    "The BOSS token was erased before this could be read, so texts of the program are not shown, as they may hold it."
+)
+KNOWN_FILES = {
+    "synapses.csv": "One line for each synapse: centre in voxels and nm, volume, score, class.",
+    "predictions.npz": "Where the synapses are, voxel by voxel, for numpy: 255 in a synapse, else 0.",
+    "segmentation.npz": "Which synapse each voxel belongs to, for numpy: 0 is none.",
+    "report.html": "Density, sizes, scores and brightness on one page that opens anywhere.",
+    "preview.png": "The box from above, with a circle round each synapse.",
+    RESULTS: "Counts, parameters and versions, for programs.",
+}
+"""What the files are that our pipelines write, in a sentence each. Their names are no program's own text."""
+KNOWN_COUNTS = ("synapses", "voxels in synapses")
+"""What our pipelines count."""
+
+
+class Unreadable(NomadsError):
+    """A results.json cannot be used; the text says why, in words for whoever wrote the program."""
+
+
+def _line(text: str) -> str:
+    """The text as one printable line that opens no code block: a program cannot fake the lines round it."""
+    return " ".join(words.printable(text).replace("`", "'").split())
+
+
+def _address(url: str) -> str:
+    """The address. Raises ValueError where it cannot be printed."""
+    if not url.isprintable():
+        raise ValueError("an address is printable")
+    return url
+
+
+def _result_name(name: str) -> str:
+    """The path, relative to the folder. Raises ValueError where a part of it is no plain name."""
+    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError("this is not the name of a file in the results folder")
+    return name
+
+
+Line = Annotated[str, AfterValidator(_line)]
+ResultName = Annotated[str, Field(max_length=255), AfterValidator(_result_name)]
+
+
+class Finding(BaseModel):
+    """A file a program announces in its results.json, or left without announcing it."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: ResultName
+    title: Annotated[Line, Field(max_length=255)] = ""
+    """A word or two, by which links to it are named."""
+    about: Annotated[Line, Field(max_length=500)] = ""
+    """What it is, in a sentence."""
+    media_type: Annotated[Line, Field(max_length=127)] = "application/octet-stream"
+
+    @property
+    def folder(self) -> str:
+        """The folder that this announces, with a slash, where it is one of many files for a viewer; else empty."""
+        return self.name.removesuffix("info") if self.name.endswith("/info") else ""
+
+
+def _density(value: Any) -> float | None:
+    """The number, where it can be a density; what a program says besides its counts is no reason to refuse them."""
+    fit = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return abs(float(value)) if fit else None  # -0.0 is 0
+
+
+class Chance(BaseModel):
+    """How many of the detections a program holds to be there by chance; without numbers, it cannot tell."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    count: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] | None
+    share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The part of what was found that the count is, from 0 to 1."""
+    low: Annotated[float, Field(strict=True, ge=0, le=1)] = 0
+    """The share lies between `low` and `high`."""
+    high: Annotated[float, Field(strict=True, ge=0, le=1)] = 1
+
+    def __str__(self) -> str:
+        if self.count is None:
+            return "how many by chance cannot be told"
+        share, low, high = map(words.percent, (self.share, self.low, self.high))
+        return f"about {words.count(self.count)} of them by chance ({share} %, {low} to {high})"
+
+
+def _chance(value: Any) -> Chance | None:
+    """What a program says of chance. None, as if it said nothing, where that makes no sense."""
+    if value is None:
+        return Chance(count=None)
+    try:
+        chance = Chance.model_validate(value)
+    except ValidationError:
+        return None
+    told = chance.model_fields_set >= set(Chance.model_fields) and chance.low <= chance.share <= chance.high
+    return chance if told or chance.count is None else None
+
+
+def _channel(value: Any) -> str:
+    """The channel's place in BOSS, where it can be one."""
+    return value if isinstance(value, str) and _IN_BOSS.fullmatch(value) else ""
+
+
+_IN_BOSS = re.compile("/".join([r"[a-zA-Z0-9_-]{1,255}"] * 3))
+
+
+def _version(value: Any) -> str:
+    """The pipeline's own version, of the versions that a program names."""
+    said = value.get("pipeline") if isinstance(value, dict) else value
+    return said if isinstance(said, str) and said.isprintable() and len(said) <= MAX_VERSION else ""
+
+
+MAX_VERSION = 64
+"""Characters of a pipeline's version, at most."""
+
+
+class Summary(BaseModel):
+    """What a finished job found: the bounded, checked part of its results.json (data from outside, never trusted)."""
+
+    model_config = ConfigDict(extra="ignore")
+    counts: Annotated[dict[Annotated[Line, Field(max_length=64)], int], Field(max_length=20)] = {}
+    files: Annotated[list[Finding], Field(max_length=100)] = []
+    preview: ResultName | None = None
+    viewer: (
+        Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
+    ) = None
+    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 2)] = []
+    """The program's, MAX_NOTES at most, and one each of `beside` and `without_names`."""
+    only_named: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
+    """Whether the folder has files whose names hold the token, so that only `names` may be shown of it."""
+    density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
+    """Synapses per cubic micrometre."""
+    chance: Annotated[Chance | None, BeforeValidator(_chance), Field(exclude_if=lambda chance: chance is None)] = None
+    """How much of what was found is there by chance. None: the program says nothing of it, and nothing is stored."""
+    written_back: Annotated[str, BeforeValidator(_channel)] = ""
+    """`collection/experiment/channel` of BOSS, where the detections were written; empty: nowhere."""
+    version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
+    """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found, a count each: the first with its density, and then how many of it are there by chance."""
+        said = [f"{words.count(number)} {what}" for what, number in self.counts.items()]
+        if said and self.density_per_um3 is not None:
+            said[0] += f", {self.density_per_um3:.2g} per µm³"
+        if self.chance and 0 < next(iter(self.counts.values()), 0) >= (self.chance.count or 0):
+            said.insert(1, str(self.chance))
+        return said
+
+    @property
+    def found(self) -> str:
+        """The findings in a line; empty without counts.
+
+        Such as `293 synapses, 0.15 per µm³; about 73 of them by chance (25 %, 20 to 31); 13,158 voxels in synapses`.
+        """
+        return "; ".join(self.findings)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it tells nothing of what was found."""
+        said = (self.counts, self.files, self.preview, self.notes, self.viewer, self.written_back)
+        return not any(said)
+
+    def beside(self, names: Collection[str]) -> tuple[Summary, str]:
+        """The summary without the files that it announces and that are not among `names`, those of its folder.
+
+        A sentence about the missing files is returned too, and is a note of the summary, unless nothing else is left to
+        tell. Empty: none is missing.
+        """
+        announced = dict.fromkeys([*(file.name for file in self.files), *([self.preview] if self.preview else [])])
+        missing = [words.shortened(name, MAX_MISSING_NAME) for name in announced if name not in names]
+        if not missing:
+            return self, ""
+        more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
+        said = _line(f"{NOT_THERE} {', '.join(missing[:MOST_MISSING])}{more}.")
+        there = self.model_copy(
+            update={
+                "files": [file for file in self.files if file.name in names],
+                "preview": self.preview if self.preview in names else None,
+            }
+        )
+        return (there if there.silent else there.model_copy(update={"notes": [*there.notes, said]})), said
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the files that it names, and of the file from which it was read."""
+        return {RESULTS, *(file.name for file in self.files), *([self.preview] if self.preview else [])}
+
+    def without_names(self) -> Summary:
+        """This, for a folder with files whose names hold the token."""
+        return self.model_copy(update={"only_named": True, "notes": [*self.notes, NAMED]})
+
+    @classmethod
+    def read(cls, content: bytes, *, token: str | None = "") -> Summary:
+        """The checked part of a results.json, whatever a program has written there, without the token.
+
+        A file or an address with the token in it is left out; a file's is noted. Where the token is not known (None),
+        no text of the program's is believed to be without it: see `_known`. Raises Unreadable.
+        """
+        if token is None:
+            try:
+                return cls.read(content)._known()
+            except Unreadable:
+                raise Unreadable(f"{RESULTS} cannot be used.") from None  # what is wrong may be told in its own texts
+        try:
+            said = json.loads(content)
+            shown = _without(said, token)
+        except RecursionError:
+            raise Unreadable(f"{RESULTS} is nested too deeply.") from None
+        except ValueError:  # no UTF-8, no JSON, a number of thousands of digits
+            raise Unreadable(f"{RESULTS} is not JSON.") from None
+        try:
+            summary = cls.model_validate(shown)
+        except ValidationError as error:
+            place = ".".join(_line(str(part))[:40] for part in error.errors()[0]["loc"][:3])
+            what = f"“{place}” is not as the contract has it" if place else "it is not an object"
+            raise Unreadable(f"{RESULTS} cannot be used: {what}.") from None
+        if len(summary.notes) > MAX_NOTES:
+            raise Unreadable(f"{RESULTS} cannot be used: there are at most {MAX_NOTES} notes.")
+        if not all(name and 0 <= number <= MAX_COUNT for name, number in summary.counts.items()):
+            raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
+        summary = summary.model_copy(update={"notes": [note for note in summary.notes if note]})
+        return summary if shown == said else summary._without_masked()
+
+    def _known(self) -> Summary:
+        """This without any text that a program chose: numbers, and files, counts and a preview of known names."""
+        return Summary().model_copy(
+            update={
+                "counts": {name: self.counts[name] for name in KNOWN_COUNTS if name in self.counts},
+                "files": [Finding(name=file.name) for file in self.files if file.name in KNOWN_FILES],
+                "preview": self.preview if self.preview in KNOWN_FILES else None,
+                "notes": [UNMASKED],
+                "only_named": True,
+                "density_per_um3": self.density_per_um3,
+                "chance": self.chance,
+            }
+        )
+
+    def _without_masked(self) -> Summary:
+        """This without names and addresses in which a token was masked: they lead nowhere."""
+        masked = {name for name in self.names if masking.SHORT_MASK in name}
+        whole = self.model_copy(
+            update={
+                "files": [file for file in self.files if file.name not in masked],
+                "preview": None if self.preview in masked else self.preview,
+                "viewer": None if self.viewer and masking.SHORT_MASK in self.viewer else self.viewer,
+            }
+        )
+        return whole.without_names() if masked else whole
+
+
+def _without(said: Any, token: str) -> Any:
+    """What JSON says, with the token replaced in every text of it, names of fields among them."""
+    texts = list(_texts(said))
+    shown = iter(masking.hidden_in_texts(texts, token))
+
+    def again(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {next(shown): again(inner) for inner in value.values()}
+        if isinstance(value, list):
+            return [again(inner) for inner in value]
+        return next(shown) if isinstance(value, str) else value
+
+    return again(said)
+
+
+def _texts(said: Any) -> Iterator[str]:
+    """Every text in what JSON says, in its order."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, list):
+        for inner in said:
+            yield from _texts(inner)
+    elif isinstance(said, dict):
+        for name, inner in said.items():
+            yield name
+            yield from _texts(inner)

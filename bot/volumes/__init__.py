@@ -1,0 +1,1 @@
+"""Volumes by address beside BOSS's, behind the port `Volumes`."""

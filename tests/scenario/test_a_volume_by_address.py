@@ -1,0 +1,148 @@
+"""A volume by address from the form to its results: pasted, in a command's words, or chosen by the admin's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.domain.states import JobState
+from sandbox import stores
+from sandbox.volumes import cortex
+from tests.support.app import PROGRAMS, ROOT, Serve, Served
+from tests.support.waiting import until
+
+BOX = {"x": "0, 128", "y": "0, 128", "z": "0, 16"}
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    """A volume of two channels in a folder."""
+    volume = cortex(shape=(16, 256, 256))
+    channels = {name: volume.bricks(name).read((0, 0, 0), volume.shape) for name in ("PSD95", "Synapsin")}
+    return stores.ome_zarr(tmp_path / "volumes" / "mouse.zarr", channels)
+
+
+def settings(tmp_path: Path, **changed: object) -> dict[str, object]:
+    return {
+        "pipelines": str(ROOT / "pipelines"),
+        "volume_roots": (tmp_path / "volumes").as_uri(),
+        "predictions": "off",
+    } | changed
+
+
+def blocks(view: Mapping[str, Any]) -> list[str]:
+    return [block.get("block_id", "") for block in view["blocks"]]
+
+
+def block(view: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return next(each for each in view["blocks"] if each.get("block_id") == name)
+
+
+def shown(served: Served) -> dict[str, Any]:
+    view = served.slack.view_of("U01DEMO")
+    assert view
+    return view
+
+
+def described(served: Served) -> dict[str, Any] | None:
+    """The form, once it says what is at the address."""
+    view = shown(served)
+    return view if "channels: PSD95 (uint8) and Synapsin (uint8)" in json.dumps(view) else None
+
+
+def test_an_address_in_the_commands_words_fills_the_form_and_runs(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, working=True, **settings(tmp_path)) as served:
+        served.open_form(f"submit {address} x=0,128 y=0,128 z=0,16")
+        view = until(lambda: described(served), what="the volume in the form") or {}
+        assert not {"token", "experiment", "remember"} & {*blocks(view)}
+        assert "This volume has 0, 256" in json.dumps(view)
+
+        ack = served.slack.person().submit(view, {"pipeline": "nomads-unsupervised"}, checked=False)
+
+        assert ack.ok, ack.errors
+        job = until(lambda: next((job for job in served.rows.jobs() if job.summary or job.reason), None), within=60)
+        assert job
+        assert job.state is JobState.SUCCEEDED, job.log_tail
+        assert job.request.volume == address
+        assert job.summary
+        assert job.summary.counts["synapses"] > 0
+        said = json.dumps(served.slack.messages("#synapses"))
+        assert address in said
+
+
+def test_an_address_is_pasted_into_the_collection(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, **settings(tmp_path)) as served:
+        served.open_form()
+        person = served.slack.person()
+        offered = person.suggest(shown(served), "collection", address)
+        assert [option["value"] for option in offered] == [address]
+        person.click(shown(served), "collection", address)
+        view = until(lambda: described(served), what="the volume in the form") or {}
+
+        ack = person.submit(view, BOX | {"pipeline": "nomads-unsupervised"}, checked=False)
+
+        assert ack.ok, ack.errors
+        assert served.rows.jobs()[0].request.volume == address
+
+
+def test_what_is_wrong_with_a_volume_stands_under_its_address(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, **settings(tmp_path)) as served:
+        for words, field, said in (
+            (f"submit {address}", "x", "This volume has x 0, 256"),
+            (f"submit {address}x", "collection", "There is no OME-Zarr volume"),
+            ("submit zarr://s3://other/volume", "collection", "NOMADS_VOLUME_ROOTS"),
+            ("submit zarr://volume", "collection", "is in none of"),
+            ("submit boss://other.example.org/demo/cortex", "collection", "and no other"),
+        ):
+            view = served.open_form(words)
+            typed = BOX | {"pipeline": "nomads-unsupervised", "x": "0, 500"}
+            if "boss" in words:
+                typed["token"] = "demo-token"
+            ack = served.slack.person().submit(view, typed, checked=False)
+            assert said in ack.errors[field], (words, ack.errors)
+        assert served.jobs == 0
+
+
+def test_named_volumes_are_offered_to_those_who_may_see_them(serve: Serve, tmp_path: Path, address: str) -> None:
+    listed = tmp_path / "volumes.toml"
+    listed.write_text(
+        f'[[volumes]]\nname = "Mouse 3"\naddress = "{address}"\n'
+        '[[volumes]]\nname = "Mouse 4"\naddress = "zarr://s3://lab/secret"\npeople = ["U99"]\n'
+    )
+    with serve(tmp_path, **settings(tmp_path, volumes=str(listed))) as served:
+        served.open_form()
+        person = served.slack.person()
+        offered = person.suggest(shown(served), "collection", "mou")
+        assert [(option["text"]["text"], option["value"]) for option in offered[:-1]] == [
+            ("Mouse 3 (volume)", "volume:Mouse 3")
+        ]
+        person.click(shown(served), "collection", "volume:Mouse 3")
+        view = until(lambda: described(served), what="the volume in the form") or {}
+
+        ack = person.submit(view, BOX | {"pipeline": "nomads-unsupervised"}, checked=False)
+
+        assert ack.ok, ack.errors
+        assert served.rows.jobs()[0].request.volume == address
+
+
+def test_edit_and_rerun_shows_the_address_again(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, **settings(tmp_path)) as served:
+        view = served.open_form(f"submit {address} x=0,128 y=0,128 z=0,16")
+        assert served.slack.person().submit(view, {"pipeline": "nomads-unsupervised"}, checked=False).ok
+
+        again = served.open_form()
+
+        assert address in json.dumps(again)
+        assert "experiment" not in blocks(again)
+        assert block(again, "x")["element"]["initial_value"] == "0, 128"
+
+
+def test_a_pipeline_that_reads_boss_alone_says_so(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, **settings(tmp_path, pipelines=str(PROGRAMS))) as served:  # its contract is 1
+        view = served.open_form(f"submit {address}")
+        ack = served.slack.person().submit(view, BOX, checked=False)
+        assert "reads volumes of BOSS alone" in ack.errors["pipeline"]

@@ -1,0 +1,264 @@
+"""Voxels of volumes by address, through tensorstore, within deadlines. Arrays have the axes z, y, x.
+
+By itself tensorstore waits for ever and tries again for minutes. Here every wait ends, what may pass is tried a few
+times, and what does not is told in a sentence. Chunks that are not stored hold the fill value, and are counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+import time
+from collections import ChainMap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from volumes.described import Bounds, Channel, Source
+from volumes.documents import Fetched
+from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.roots import addresses, path_of
+
+T = TypeVar("T")
+
+READ = 60.0
+"""Seconds that one piece may take, and some more for its size; then it is given up, and tried again."""
+SLOWEST = 10**6
+"""Bytes a second, as unpacked, for which a large piece gets more time."""
+PAUSES = (0.5, 1.0, 2.0)
+"""Seconds before each further try."""
+TOGETHER = 16
+"""Chunks that are read from disk or network at the same time."""
+PRECOMPUTED = "neuroglancer_precomputed"
+"""The driver whose arrays have the volume's own coordinates; those of the others begin at 0."""
+Triple = tuple[int, int, int]
+
+
+class _Transient(Exception):
+    """The read may succeed the next time. The text says what happened."""
+
+
+class _Missing(Exception):
+    """A chunk is not stored."""
+
+
+class Array:
+    """A channel's voxels. Safe to read from several threads."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        documents: Fetched,
+        pauses: tuple[float, ...] = PAUSES,
+        patience: float = READ,
+    ) -> None:
+        """`documents` are those with which the channel was described. Raises VolumeError where it cannot be opened."""
+        self.name = channel.name
+        self.dtype = np.dtype(channel.datatype)
+        self.missing = 0
+        """Pieces read so far in which a chunk was not stored."""
+        self.datatype = channel.datatype
+        self._pauses, self._patience = pauses, patience
+        self._source, self._roots = channel.source, documents.roots
+        self._roots.check(channel.source.location)
+        self._lock = threading.Lock()
+        spec = _spec(channel.source, documents)
+        self._whole = self._patiently(lambda: self._opened(spec, missing=False))
+        self._filled = self._patiently(lambda: self._opened(spec, missing=True))
+        if self._whole.dtype.numpy_dtype != self.dtype:
+            raise WrongVolume(f"The channel {self.name} is stored as {self._whole.dtype.name}, not as it says.")
+        self._layout = self._whole.chunk_layout
+        self.chunk = _by_axis(channel.source.axes, self._layout.read_chunk.shape)
+        """Extent of the chunks that are read as a whole, (z, y, x)."""
+        first = _by_axis(channel.source.axes, self._layout.grid_origin)
+        far = (0, 0, 0) if channel.source.driver == PRECOMPUTED else channel.source.corner
+        self.origin: Triple = (first[0] + far[0], first[1] + far[1], first[2] + far[2])
+        """The volume's coordinates (z, y, x) at which chunks begin."""
+        self._folders: set[str] = set()
+        """Folders of chunks that were checked."""
+
+    def read(self, box: Bounds) -> NDArray[Any]:
+        """The voxels of a box, (z, y, x), in the volume's coordinates, within its bounds. Raises VolumeError."""
+        if self._source.location.scheme == "file":
+            self._check_files(box)
+        try:
+            return self._patiently(lambda: self._read(self._whole, box))
+        except _Missing:
+            self._check_packed(box)
+            with self._lock:
+                self.missing += 1
+            return self._patiently(lambda: self._read(self._filled, box))
+
+    def _read(self, store: Any, box: Bounds) -> NDArray[Any]:
+        view = self._view(store, box)
+        more = view.size * self.dtype.itemsize / SLOWEST
+        return np.ascontiguousarray(self._waited(view.read(order="C"), more=more))
+
+    def _opened(self, spec: dict[str, Any], *, missing: bool) -> Any:
+        future = ts.open({**spec, "fill_missing_data_reads": missing}, read=True, open=True, context=_context())
+        return self._waited(future)
+
+    def _view(self, store: Any, box: Bounds) -> Any:
+        """The box of a store, with the axes z, y, x."""
+        source = self._source
+        index = tuple(
+            source.fixed[axis] if axis in source.fixed else slice(*self._span(axis, box)) for axis in source.axes
+        )
+        left = [axis for axis in source.axes if axis not in source.fixed]
+        return store[index].transpose([left.index(axis) for axis in "zyx"])
+
+    def _waited(self, future: Any, *, more: float = 0) -> Any:
+        try:
+            return future.result(timeout=self._patience + more)
+        except TimeoutError:
+            future.cancel()
+            raise _Transient("it did not answer in time") from None
+        except (ValueError, OSError, RuntimeError) as error:  # tensorstore's statuses are texts
+            raise self._judged(str(error)) from None
+
+    def _judged(self, said: str) -> Exception:
+        """The error that a status of tensorstore's means."""
+        code = said.partition(":")[0]
+        if status := re.search(r"HTTP (?:code|response code)[: ]+(\d{3})", said):
+            number = int(status[1])
+            if number in (401, 403):
+                return VolumeRefused(f"{self._where} refuses to show the channel {self.name} (status {number}).")
+            if 300 <= number < 400:
+                return WrongVolume(f"{self._where} sends NOMADS to another address, where it does not go.")
+            if number == 429 or number >= 500:
+                return _Transient(f"it answered with status {number}")
+        if code == "NOT_FOUND" and "is missing" in said:
+            return _Missing()
+        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED"):
+            return _Transient("the connection failed, or broke")
+        if code == "PERMISSION_DENIED":
+            return VolumeRefused(f"{self._where} refuses to show the channel {self.name}.")
+        if code == "NOT_FOUND":
+            return WrongVolume(f"The channel {self.name} is not there any more.")
+        return VolumeDamaged(
+            f"A chunk of the channel {self.name} is damaged: it cannot be unpacked to what it should hold. Have it "
+            "written again, or choose a box without it."
+        )
+
+    @property
+    def _where(self) -> str:
+        return self._source.location.host or "This machine"
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Call, and again after each pause while trouble is transient. Raises VolumeUnavailable after the last try."""
+        for pause in self._pauses:
+            try:
+                return attempt()
+            except _Transient:
+                time.sleep(pause)
+        try:
+            return attempt()
+        except _Transient as trouble:
+            tries = len(self._pauses) + 1
+            raise VolumeUnavailable(
+                f"{self._where} failed {tries} times in a row: {trouble}. Try again later."
+            ) from None
+
+    def _check_files(self, box: Bounds) -> None:
+        """Check that no chunk of the box is a link that leads out of the allowed folders. Raises WrongVolume."""
+        top = str(path_of(self._source.location))
+        for name in self._files(box):
+            folder, _, _ = name.rpartition("/")
+            if folder not in self._folders:
+                self._roots.check(self._source.location.child(folder))
+                self._folders.add(folder)
+            if os.path.islink(f"{top}/{name}"):
+                self._roots.check(self._source.location.child(name))
+
+    def _check_packed(self, box: Bounds) -> None:
+        """Check that no chunk of the box lies there as a `.gz` file, which is not read. Raises WrongVolume."""
+        top = path_of(self._source.location)
+        if self._source.location.scheme == "file" and any((top / f"{name}.gz").exists() for name in self._files(box)):
+            raise WrongVolume(f"The chunks of the channel {self.name} are files packed one by one (.gz): unpack them.")
+
+    def _files(self, box: Bounds) -> Iterator[str]:
+        """The files that hold the chunks of a box, whether or not they are there, below the array's folder."""
+        source = self._source
+        if source.chunks.endswith("/"):  # shards, whose names are hashes
+            with suppress(OSError):
+                yield from (source.chunks + name for name in os.listdir(path_of(source.location.child(source.chunks))))
+            return
+        axes = []
+        for axis, low, high, origin, chunk in zip(
+            source.axes,
+            self._whole.domain.inclusive_min,
+            self._whole.domain.exclusive_max,
+            self._layout.grid_origin,
+            self._layout.write_chunk.shape,
+            strict=True,
+        ):
+            start, stop = (
+                (source.fixed[axis], source.fixed[axis] + 1) if axis in source.fixed else self._span(axis, box)
+            )
+            first, last = (start - origin) // chunk, (stop - 1 - origin) // chunk
+            axes.append(
+                [
+                    {axis: i, f"{axis}0": max(low, origin + i * chunk), f"{axis}1": min(high, origin + (i + 1) * chunk)}
+                    for i in range(first, last + 1)
+                ]
+            )
+        for each in itertools.product(*axes):
+            yield source.chunks.format_map(ChainMap(*each))
+
+    def _span(self, axis: str, box: Bounds) -> tuple[int, int]:
+        """Start and stop of a box along an axis, in the store's coordinates."""
+        far = 0 if self._source.driver == PRECOMPUTED else self._source.corner["zyx".index(axis)]
+        start, stop = box["zyx".index(axis)]
+        return start - far, stop - far
+
+
+def _by_axis(axes: tuple[str, ...], shape: tuple[int, ...]) -> Triple:
+    z, y, x = (int(shape[axes.index(axis)]) for axis in "zyx")
+    return z, y, x
+
+
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    limit = {"limit": TOGETHER}
+    retries = {"max_retries": 2, "initial_delay": "100ms", "max_delay": "500ms"}
+    return ts.Context(
+        {
+            "cache_pool": {"total_bytes_limit": 0},
+            "file_io_concurrency": limit,
+            "http_request_concurrency": limit,
+            "http_request_retries": retries,
+            "s3_request_concurrency": limit,
+            "s3_request_retries": retries,
+        }
+    )
+
+
+def _spec(source: Source, documents: Fetched) -> dict[str, Any]:
+    """What tensorstore opens."""
+    place = source.location
+    store: object
+    if place.scheme == "file":
+        store = {"driver": "file", "path": f"{path_of(place)}/"}
+    elif place.scheme == "s3" and documents.bucket(place.host).signed:
+        own = documents.own_endpoint
+        store = {
+            "driver": "s3",
+            "bucket": place.host,
+            "path": f"{place.path}/",
+            "aws_region": documents.bucket(place.host).region or "us-east-1",
+            **({"endpoint": own} if own else {}),
+        }
+    else:
+        url = urlsplit(documents.url(place))
+        addresses(url.hostname or "", url.port or 443)  # names are looked up again, and hosts are the admin's choice
+        store = {"driver": "http", "base_url": f"{url.scheme}://{url.netloc}", "path": f"{url.path}/"}
+    return {"driver": source.driver, "kvstore": store, **source.options}
