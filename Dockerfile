@@ -7,7 +7,7 @@
 FROM python:3.11.14-slim-bookworm AS packages
 RUN python3 -m venv /opt/venv
 COPY requirements/bot.txt /tmp/bot.txt
-RUN /opt/venv/bin/pip install --no-cache-dir --require-hashes -r /tmp/bot.txt
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /tmp/bot.txt
 
 FROM python:3.11.14-slim-bookworm
 ENV PATH=/opt/venv/bin:$PATH \

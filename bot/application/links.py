@@ -47,12 +47,19 @@ class Links:
 
     def to_results(self, job: Job, audience: Audience) -> Link | None:
         """The address of the job's results for that audience, below which lie the files; None without a web."""
+        return self._below("results", job, audience)
+
+    def to_view(self, job: Job, audience: Audience) -> Link | None:
+        """The address of the job's results in three dimensions; it says and lasts what `to_results` does."""
+        return self._below("v", job, audience)  # the viewer reads what it is after the last /v/ of its address
+
+    def _below(self, folder: str, job: Job, audience: Audience) -> Link | None:
         if not self._base_url:
             return None
         until = (self._clock() + self._lasts).replace(microsecond=0)
         name = self.digest(audience.name) if audience.reader is Reader.MAIL else audience.name
         signed = self._signed([_RESULTS, job.id, audience.reader.value, name, int(until.timestamp())])
-        return Link(f"{self._base_url}/results/{signed}/", until)
+        return Link(f"{self._base_url}/{folder}/{signed}/", until)
 
     def to_end_mail(self, address: str) -> str:
         """The address at which whoever reads mail to `address` ends it for good; empty without a web."""

@@ -25,6 +25,8 @@ LOG_LINES = 20
 """How many of the last log lines are shown when a job fails."""
 MAX_SUMMARY = 2**20
 """Bytes of the largest results.json that is read."""
+VIEW = "View in 3D"
+"""Title of the link to Neuroglancer, which the bot's web serves."""
 LOG_FILE = "nomads-log.txt"
 """Name of the whole log in the results folder, once somebody has asked for it."""
 
@@ -84,7 +86,7 @@ class Output:
             return _shown(found, None)[0]
 
     def links(self, job: Job, audience: Audience) -> list[tuple[str, Link]]:
-        """Title and address of at most LINKS results, of the viewer, and of the channel that was written in BOSS.
+        """Title and address of VIEW, of at most LINKS results, of BOSS's layers, and of what was written in BOSS.
 
         The addresses are made anew, since they end.
         """
@@ -92,6 +94,8 @@ class Output:
             return []
         files = [file for file in job.summary.files if not file.folder][:LINKS]  # folders are for viewers
         links = [(file.title or file.name, self._link(job, file.name, audience)) for file in files]
+        if view := self._view(job, audience):
+            links.insert(0, (VIEW, view))
         if job.summary.viewer:
             links.append(("Neuroglancer", Link(job.summary.viewer)))
         if job.summary.written_back and self._boss:
@@ -108,6 +112,14 @@ class Output:
         """As `address`, where a browser opens the address; else empty."""
         address = self.address(job, audience)
         return address if address.startswith(_BROWSED) else ""
+
+    def view(self, job: Job, audience: Audience) -> str:
+        """The address at which the results are seen in three dimensions; empty without layers or without a web."""
+        view = self._view(job, audience)
+        return view.url if view else ""
+
+    def _view(self, job: Job, audience: Audience) -> Link | None:
+        return self._links.to_view(job, audience) if job.summary and job.summary.layers else None
 
     def _link(self, job: Job, name: str, audience: Audience) -> Link:
         page = self._links.to_results(job, audience)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.people import Privacy, Standing
-from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.volume import Experiment
 from bot.domain.work import LogLine, Observation, Work
 
@@ -83,6 +83,9 @@ class Results(Protocol):
 
     def open(self, folder: str, name: str) -> Opened:
         """A file, opened for reading. Raises NotFound where it is absent."""
+
+    def part(self, folder: str, name: str, start: int, length: int) -> Part:
+        """`length` bytes of a file from byte `start` on, 1 to MAX_PART. Raises NotFound where the file is absent."""
 
     def link(self, folder: str, name: str) -> Link:
         """The address of one file in its store, whether or not it exists, for people whom no web of the bot's serves.

@@ -33,6 +33,7 @@ class Stories:
             options=self._catalog.told_options(job.request),
             links=self._output.links(job, audience) if job.state is JobState.SUCCEEDED else (),
             address=self._output.page(job, audience),
+            view=self._output.view(job, audience) if job.state is JobState.SUCCEEDED else "",
             before=self._heard_of(job.retry_of, audience),
             after=self._heard_of(job.retried_as, audience),
         )

@@ -15,13 +15,15 @@ from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
-from bot.domain.links import Reader, ResultsPage, SharedFile
+from bot.domain.links import Reader, ResultsPage, Scene, SharedFile
 from bot.domain.people import TERMINAL
-from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.results import MAX_PART, Link, Opened, Part, ResultFile
 from bot.domain.summary import KNOWN_FILES, Summary
 
 REPORT = "report.html"
 """The report, where a program has written one."""
+TABLE = "synapses.csv"
+"""The table of which a viewer shows rows."""
 _KNOWN = KNOWN_FILES | {LOG_FILE: "What the program printed."}
 UNREACHABLE = "Its name cannot stand in an address; ask whoever runs NOMADS for it."
 ABSENT_FILE = "not-in-this-zip.txt"
@@ -72,6 +74,7 @@ class Visits:
             report=REPORT if REPORT in names else "",
             preview=preview or "",
             until=self._links.read(signed).until,
+            scene=_scene(job),
         )
 
     def file(self, signed: str, name: str) -> Opened | Link:
@@ -80,6 +83,21 @@ class Visits:
         if job.summary and name == job.summary.preview:  # part of the page itself, whose images come from here alone
             return self._results.open(job.folder, name)
         return self._results.redirect(job.folder, name) or self._results.open(job.folder, name)
+
+    def scene(self, signed: str) -> Scene:
+        """What a viewer shows. Raises NotFound, LinkEnded and Unavailable."""
+        scene = _scene(self._job(signed))
+        if scene is None:
+            raise NotFound("There are no layers.")
+        return scene
+
+    def part(self, signed: str, name: str, start: int, length: int) -> Part:
+        """Bytes of a layer's file or of the table. Raises NotFound, LinkEnded and Unavailable."""
+        job = self._job(signed)
+        scene = _scene(job)
+        if scene is None or not (name == TABLE or any(name.startswith(f"{layer}/") for layer in scene.layers)):
+            raise NotFound("This is no part of a layer.")
+        return self._results.part(job.folder, name, start, min(length, MAX_PART))
 
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""
@@ -140,6 +158,13 @@ class Visits:
             size=file.size,
             about=about if askable else UNREACHABLE,
         )
+
+
+def _scene(job: Job) -> Scene | None:
+    if job.summary is None or job.summary.view is None or not job.summary.layers:
+        return None
+    title = f"{job.request.place}: job {job.id}"
+    return Scene(title=title, view=job.summary.view, layers=job.summary.layers)
 
 
 def _folded(files: list[ResultFile], summary: Summary | None) -> list[ResultFile]:

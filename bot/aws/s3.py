@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
+
+from cachetools import LRUCache
 
 from bot.aws.clients import Clients, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, Opened, ResultFile, shown_as
+from bot.domain.results import Link, Opened, Part, ResultFile, shown_as
 
 PART = 8 * 2**20
 """Bytes of one part of a long file; S3 takes 10,000 parts."""
+KEPT = 64 * 2**20
+"""Bytes of parts of files that are kept in memory for whoever asks next."""
 LONGEST_SESSION = 36 * 3600
 """Seconds that temporary keys last at most (API reference of STS, GetSessionToken)."""
 REDIRECT = 300
@@ -31,6 +36,8 @@ class S3Results:
     def __init__(self, *, config: AwsConfig, clients: Clients | None = None) -> None:
         self._config = config
         self._clients = clients or Clients(config)
+        self._parts: LRUCache[tuple[str, int, int], Part] = LRUCache(KEPT, getsizeof=lambda part: len(part.content) + 1)
+        self._lock = Lock()
 
     def uri(self, folder: str) -> str:
         """The folder's URI, `s3://bucket/folder/`."""
@@ -68,6 +75,36 @@ class S3Results:
             answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key)
             wanted(answer, "ETag")
         return Opened(answer["ContentLength"], _Body(answer["Body"], name))
+
+    def part(self, folder: str, name: str, start: int, length: int) -> Part:
+        """`length` bytes of a file from byte `start` on. Raises NotFound where it is absent.
+
+        KEPT bytes are remembered: a file that somebody looks at does not change any more.
+        """
+        asked = _key(folder, name), start, length
+        with self._lock:
+            known = self._parts.get(asked)
+        if known:
+            return known
+        part = self._part(name, *asked)
+        with self._lock:
+            self._parts[asked] = part
+        return part
+
+    def _part(self, name: str, key: str, start: int, length: int) -> Part:
+        from botocore.exceptions import ClientError
+
+        with translated(f"S3 did not give the result {name}"):
+            try:
+                asked = f"bytes={start}-{start + length - 1}"
+                answer = self._clients.s3.get_object(Bucket=self._bucket, Key=key, Range=asked)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "InvalidRange":
+                    raise
+                return Part(b"", self._clients.s3.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
+            with answer["Body"] as body:
+                wanted(answer, "ETag")
+                return Part(body.read(), int(answer["ContentRange"].rpartition("/")[2]))
 
     def link(self, folder: str, name: str) -> Link:
         """A signed address of one file, whether or not it exists; void once the signing credentials have expired."""

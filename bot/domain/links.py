@@ -10,7 +10,8 @@ from typing import Protocol
 
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
-from bot.domain.results import Link, Opened
+from bot.domain.results import Link, Opened, Part
+from bot.domain.views import View
 
 
 class Reader(StrEnum):
@@ -68,6 +69,16 @@ class SharedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Results that can be looked at: layers of a volume, and where to begin."""
+
+    title: str
+    view: View
+    layers: Sequence[str]
+    """Folders in Neuroglancer's formats, images first; one at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultsPage:
     """What the page of a job's results shows."""
 
@@ -84,6 +95,8 @@ class ResultsPage:
     """Name of the preview; empty where there is none."""
     until: datetime
     """When the link ends."""
+    scene: Scene | None = None
+    """What a viewer shows; None: nothing."""
 
 
 class Shared(Protocol):
@@ -99,6 +112,15 @@ class Shared(Protocol):
 
     def file(self, signed: str, name: str) -> Opened | Link:
         """A file of the results, open, or the address at which its store gives it."""
+
+    def scene(self, signed: str) -> Scene:
+        """What a viewer shows. NotFound also where there are no layers."""
+
+    def part(self, signed: str, name: str, start: int, length: int) -> Part:
+        """`length` bytes, MAX_PART at most, from byte `start` on of a layer's file or of the table of synapses.
+
+        NotFound for every other file.
+        """
 
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The name of an archive of all results, without an ending, and the files, each opened when it is reached."""

@@ -69,6 +69,8 @@ class Story:
     """Title and address of each result."""
     address: str = ""
     """Where the results folder is looked at; empty: in no browser."""
+    view: str = ""
+    """Where the results are seen in three dimensions; empty: nowhere."""
     before: str = ""
     """The job that this one tries again; empty: none, or none that the story's audience may hear of."""
     after: str = ""

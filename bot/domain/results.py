@@ -50,6 +50,20 @@ class Opened:
                 yield piece
 
 
+MAX_PART = 8 * 2**20
+"""Bytes of a part of a file, at most: more than a chunk of a volume has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Successive bytes of a file."""
+
+    content: bytes
+    """Empty where the part begins at the file's end or beyond it; shorter than asked for where the file ends in it."""
+    size: int
+    """Bytes of the whole file."""
+
+
 _SHOWN = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",

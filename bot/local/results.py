@@ -13,11 +13,13 @@ import secrets as entropy
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
-from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.local.confinement import FILE_MODE, FOLDER_MODE
 from bot.local.runs import disk
 
@@ -107,6 +109,12 @@ class LocalResults:
             os.close(descriptor)
             raise missing
         return Opened(status.st_size, os.fdopen(descriptor, "rb"), status)
+
+    def part(self, folder: str, name: str, start: int, length: int) -> Part:
+        """`length` bytes of a file from byte `start` on. Raises NotFound as `open` does."""
+        opened = self.open(folder, name)
+        with disk("The results folder"), closing(opened.file):
+            return Part(os.pread(cast("BufferedReader", opened.file).fileno(), length, start), opened.size)
 
     def _is_result(self, status: os.stat_result) -> bool:
         # A hard link may be to any file of the disk, such as the bot's key.

@@ -279,7 +279,8 @@ def _at(when: datetime | None) -> str:
 
 
 def _folder(story: Story) -> list[str]:
-    return [f"results: {words.link(story.address, 'folder')}"] if story.address else []
+    view = [words.link(story.view, "View in 3D")] if story.view else []
+    return [*([f"results: {words.link(story.address, 'folder')}"] if story.address else []), *view]
 
 
 def _attempts(story: Story) -> list[str]:

@@ -22,6 +22,7 @@ from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.html import template
 from bot.domain.links import LinkEnded, Shared
 from bot.domain.results import Opened, shown_as
+from bot.web import viewer
 from bot.web.archive import zipped
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ _PAGE = _PLAIN | {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     f"frame-ancestors 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'"
 }
+# A page with sections to look through has one script, which reads the layers.
+_SLICES = {
+    "Content-Security-Policy": f"{_PAGE['Content-Security-Policy']}; script-src 'self'; connect-src 'self'",
+}
 _FILE = _PLAIN | {
     # A report is a page that a program wrote: it may be shown, and run nothing in this site's name.
     "Content-Security-Policy": "sandbox allow-downloads; default-src 'none'; img-src 'self' data:; "
@@ -53,12 +58,24 @@ ENDED = (
 NO_ANSWER = ("Not just now", "Try again in a moment.")
 
 
+_UP = "../../"
+"""From the page of results to the root of the web."""
+
+
 def shared_routes(shared: Shared) -> list[Route]:
-    """The routes of `shared`: results for GET and HEAD, the end of mail for GET and POST."""
+    """The routes of `shared`: results and the viewer for GET and HEAD, the end of mail for GET and POST."""
     return [
+        Route("/viewer/{name}", _told(viewer.client)),
+        Route("/v/{signed}/", _told(lambda request: viewer.page(shared.scene(_signed(request)), _PLAIN))),
+        Route("/v/{signed}/state", _told(lambda request: viewer.state(shared.scene(_signed(request)), _PLAIN))),
+        Route("/v/{signed}/data/{name:path}", viewer.Parts(shared).answer),
         Route("/results/{path:path}", _told(lambda request: _results(shared, request))),
         Route("/mail/{signed}", _told(lambda request: _mail(shared, request)), methods=["GET", "POST"]),
     ]
+
+
+def _signed(request: Request) -> str:
+    return str(request.path_params["signed"])
 
 
 def _told(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -88,7 +105,20 @@ def _results(shared: Shared, request: Request) -> Response:
         return _file(shared, request, signed, name)
     if request.url.query == ARCHIVE:
         return _archive(shared, request, signed)
-    return _page("results.html", page=shared.page(signed), words=words, archive=f"?{ARCHIVE}", quote=quote)
+    shown = shared.page(signed)
+    sections = viewer.sections(shown.scene, f"{_UP}v/{signed}/data/") if shown.scene else None
+    return _page(
+        "results.html",
+        headers=_SLICES if sections else None,
+        page=shown,
+        words=words,
+        archive=f"?{ARCHIVE}",
+        quote=quote,
+        up=_UP,
+        signed=signed,
+        slices=sections,
+        script=viewer.script("slices.js") if sections else "",
+    )
 
 
 def _file(shared: Shared, request: Request, signed: str, name: str) -> Response:

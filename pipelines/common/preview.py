@@ -61,9 +61,15 @@ def draw(
     return out.getvalue()
 
 
+def shown_range(projection: Array) -> tuple[float, float]:
+    """The values that are shown as black and as full: below them lie one per cent of all, and 99.9 per cent."""
+    low, high = np.percentile(projection, (1, 99.9))
+    return float(low), float(high)
+
+
 def _stretch(plane: Array) -> NDArray[np.uint8]:
-    """Grey levels from the darkest per cent to the brightest per mille, as 0 to 255."""
-    low, high = np.percentile(plane, (1, 99.9))
+    """Grey levels of that range, as 0 to 255."""
+    low, high = shown_range(plane)
     scaled = (plane.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1))
     stretched: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
     return stretched

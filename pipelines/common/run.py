@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from contract.channels import candidates
 from contract.names import MAX_NAME, results_key, short
 from contract.program import MAX_NOTE, MAX_NOTES
-from pipelines.common import layers, preview, report, viewer
+from pipelines.common import layers, preview, report, scene, viewer
 from pipelines.common.boss import Boss, Volume, pick
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel
@@ -251,6 +251,7 @@ class Run:
                 "density_per_um3": round(len(found) / self.cubic_um, 6),
                 "preview": "preview.png",
                 "viewer": link,
+                "view": scene.view(found.centres, self.channels, self.frame),
                 "written_back": written,
                 "notes": notes,
                 "facts": dict(facts or {}),
@@ -276,13 +277,17 @@ class Run:
 
     def _layers(self, found: Found) -> None:
         """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
-        frame = Frame(start=self.request.start, shape=self.request.shape, voxel_nm=self.volume.voxel_nm)
-        layers.write_found(self.results, found, _kind(found), frame)
+        layers.write_found(self.results, found, _kind(found), self.frame)
         size, most = layers.image_size(list(self.channels.values())), self.request.image_bytes
         if size <= most:
-            layers.write_images(self.results, self.channels, frame)
+            layers.write_images(self.results, self.channels, self.frame)
         elif most:
             self.note(f"There is no image/ among the results: the channels have {size:,} bytes, more than {most:,}.")
+
+    @property
+    def frame(self) -> Frame:
+        """Where the box lies."""
+        return Frame(start=self.request.start, shape=self.request.shape, voxel_nm=self.volume.voxel_nm)
 
     @property
     def cubic_um(self) -> float:

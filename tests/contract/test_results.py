@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.domain.errors import NotFound, Refused, Unavailable
-from bot.domain.results import PIECE, ResultFile
+from bot.domain.results import PIECE, Part, ResultFile
 from tests.contract.aws_rigs import AwsResultsRig
 from tests.contract.rigs import LocalResultsRig, MemoryResultsRig, ResultsRig
 from tests.support.aws import World
@@ -73,6 +73,37 @@ def test_a_file_within_a_folder_within_is_read_by_its_path(rig: ResultsRig, fold
     rig.put(folder, "predictions/000.png", b"png")
 
     assert rig.results.read(folder, "predictions/000.png", limit=100) == b"png"
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 256), (0, 10), (250, 10), (255, 1), (256, 1), (999, 9), (3, 10**6)])
+def test_a_part_of_a_file_is_given_with_the_size_of_the_whole(
+    rig: ResultsRig, folder: str, start: int, length: int
+) -> None:
+    content = bytes(range(256))
+    rig.put(folder, "image/one/0.shard", content)
+
+    for _ in range(2):  # the second may be remembered
+        assert rig.results.part(folder, "image/one/0.shard", start, length) == Part(
+            content[start : start + length], 256
+        )
+
+
+def test_a_part_of_an_empty_file_is_empty_and_one_of_an_absent_file_is_not_found(rig: ResultsRig, folder: str) -> None:
+    rig.put(folder, "empty", b"")
+
+    assert rig.results.part(folder, "empty", 0, 10) == Part(b"", 0)
+    with pytest.raises(NotFound):
+        rig.results.part(folder, "absent", 0, 10)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_part_of_what_lies_outside_the_folder_is_not_found(
+    rig: ResultsRig, folder: str, other: str, name: str
+) -> None:
+    rig.put(other, "secret", b"secret")
+
+    with pytest.raises((NotFound, Refused)):
+        rig.results.part(folder, name.format(other=other), 0, 10)
 
 
 def test_an_empty_file_is_read(rig: ResultsRig, folder: str) -> None:

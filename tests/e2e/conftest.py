@@ -11,7 +11,9 @@ from playwright.sync_api import Browser, sync_playwright
 _QUIET = [
     "--headless",
     "--no-sandbox",
-    "--disable-gpu",
+    "--use-gl=angle",  # WebGL, drawn by the processor
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

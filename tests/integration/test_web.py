@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
 import re
+import threading
 import tracemalloc
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -21,7 +26,7 @@ from bot.application.visits import Visits
 from bot.domain.health import Health
 from bot.domain.job import Job
 from bot.domain.links import Audience
-from bot.domain.results import Link, Opened
+from bot.domain.results import MAX_PART, Link, Opened, Part
 from bot.domain.states import JobState
 from bot.local.results import LocalResults
 from bot.storage.engine import Database, connect
@@ -475,6 +480,20 @@ def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_
     assert absent.status == 404
 
 
+def test_where_the_store_serves_browsers_the_viewer_s_parts_come_from_the_bot_all_the_same(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.results = _Elsewhere(folder=tmp_path / "results")
+    with_layers(lab)
+    (lab.home / "segmentation").mkdir()
+    (lab.home / "segmentation" / "0.shard").write_bytes(CONTENT)
+    with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
+        part = client.get(view_path(lab, "data/segmentation/0.shard"), headers={"Range": "bytes=3-9"})
+
+    assert (part.status, part.content) == (206, CONTENT[3:10])
+    assert "location" not in part.headers
+
+
 # The end of mail
 
 
@@ -519,3 +538,207 @@ def test_a_process_whose_database_is_away_is_not_ready() -> None:
         assert client.get("/health").status == 200
         assert client.get("/results/x/").status == 404
         assert client.get("/slack/events", method="POST").status == 404
+
+
+# The viewer
+
+
+VIEW = {"voxel_nm": [50, 4, 8], "start": [2, 10, 20], "shape": [8, 100, 200], "at": [5, 60.5, 70], "ranges": {}}
+LAYERS = ("image/presynaptic", "image/postsynaptic", "image/witness-2", "segmentation", "annotations")
+CONTENT = bytes(range(256)) * 8
+
+
+@pytest.fixture
+def seen(lab: Lab) -> Lab:
+    """The lab's job, with layers for a viewer."""
+    with_layers(lab)
+    for layer in LAYERS:
+        (lab.home / layer).mkdir(parents=True)
+        (lab.home / layer / "info").write_text("{}")
+        (lab.home / layer / "0.shard").write_bytes(CONTENT)
+    return lab
+
+
+def with_layers(lab: Lab) -> None:
+    """Let the program have announced layers."""
+    ranges = {"postsynaptic": [3, 200], "presynaptic": [5.5, 5.5]}
+    summary = a_summary(
+        view=VIEW | {"ranges": ranges},
+        viewer="https://neuroglancer.test/#!x",
+        files=[{"name": "synapses.csv"}, *({"name": f"{layer}/info"} for layer in LAYERS)],
+    )
+    with lab.world.store.begin() as transaction:
+        transaction.jobs.change(lab.job.id, summary=summary.model_dump(mode="json"))
+
+
+def view_path(lab: Lab, name: str = "", audience: Audience = ME) -> str:
+    """Where View in 3D is, or what lies below it."""
+    link = lab.world.links.to_view(lab.job, audience)
+    assert link
+    return link.url.removeprefix(BASE) + name
+
+
+def test_the_page_leads_to_the_view_and_to_boss_s_layers_where_there_are_both(client: Client, seen: Lab) -> None:
+    page = client.get(seen.path()).text
+
+    up, _, path = re.findall(r'href="((\.\./)+(v/[^"]*))">View in 3D</a>', page)[0]
+    assert up.startswith("../../v/")
+    assert client.get(f"/{path}").status == 200
+    assert 'href="https://neuroglancer.test/#!x">See BOSS&#39;s layers' in page or "See BOSS's layers" in page
+    assert 'id="slices"' in page
+
+
+def test_a_page_without_layers_has_no_view_and_no_script(client: Client, lab: Lab) -> None:
+    page = client.get(lab.path()).text
+
+    assert "View in 3D" not in page
+    assert "<script" not in page
+    for name in ("", "state", "data/synapses.csv", "data/segmentation/info"):
+        assert client.get(view_path(lab, name)).status == 404
+
+
+def test_the_viewer_s_state_names_layers_by_role_in_the_preview_s_colours(client: Client, seen: Lab) -> None:
+    state = json.loads(client.get(view_path(seen, "state")).content)
+
+    names = [layer["name"] for layer in state["layers"]]
+    assert names == ["postsynaptic", "presynaptic", "witness-2", "segmentation", "synapses"]
+    assert [layer["source"] for layer in state["layers"]][1] == "image/presynaptic"
+    assert 'default="#ff00ff"' in state["layers"][0]["shader"]
+    assert "range=[3, 200]" in state["layers"][0]["shader"]
+    assert 'default="#00ff00"' in state["layers"][1]["shader"]
+    assert [layer.get("visible", True) for layer in state["layers"]] == [True, True, False, True, True]
+    assert state["position"] == [70.5, 61, 5.5]
+    assert state["dimensions"]["x"] == [8e-9, "m"]
+
+
+def test_the_viewer_s_page_lets_nothing_be_fetched_from_elsewhere(client: Client, seen: Lab) -> None:
+    page = client.get(view_path(seen))
+
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith(
+        "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src 'self'; connect-src 'self'"
+    )
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in policy
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cache-control"] == "private, no-store"
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert all(address.startswith(("../../viewer/", "data:")) for address in addresses)
+    names = [address.removeprefix("../..") for address in addresses if address.startswith("..")]
+    names += [f"/viewer/{name}" for name in re.findall(r'data-client="([^"]+)"', page.text)[0].split()]
+    assert len(names) > 5
+    for name in names:
+        answer = client.get(name, headers={"Accept-Encoding": "gzip"})
+        assert answer.status == 200
+        assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["content-security-policy"] == policy  # which a worker runs under
+        assert gzip.decompress(answer.content) == client.get(name).content
+
+
+@pytest.mark.parametrize("name", ["index.html", "__init__.py", "main.py", "..%2f..%2fsite.py", "x.js", "results.html"])
+def test_of_the_client_only_its_scripts_styles_and_modules_are_served(client: Client, name: str) -> None:
+    assert client.get(f"/viewer/{name}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "stop"),
+    [("bytes=0-0", 0, 1), ("bytes=16-31", 16, 32), ("bytes=2000-9999", 2000, 2048), ("bytes=2047-", 2047, 2048)],
+)
+def test_a_range_of_a_layer_s_file_is_given(client: Client, seen: Lab, asked: str, start: int, stop: int) -> None:
+    answer = client.get(view_path(seen, "data/segmentation/0.shard"), headers={"Range": asked})
+
+    assert answer.status == 206
+    assert answer.content == CONTENT[start:stop]
+    assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/2048"
+    assert answer.headers["cache-control"] == "private, max-age=600"
+    assert not [name for name in answer.headers if name.startswith("access-control")], "page and layers have one origin"
+
+
+@pytest.mark.parametrize("asked", ["bytes=2048-2050", "bytes=9-3", "bytes=99999999999-"])
+def test_a_range_that_a_file_does_not_have_is_said_to_be_none(client: Client, seen: Lab, asked: str) -> None:
+    answer = client.get(view_path(seen, "data/segmentation/0.shard"), headers={"Range": asked})
+
+    assert answer.status == 416
+    assert answer.headers["content-range"] == "bytes */2048"
+
+
+@pytest.mark.parametrize("asked", ["", "bytes=0-1,4-5", "bytes=-5", "lines=1-2", "bytes=" + "9" * 400 + "-"])
+def test_without_a_range_that_is_known_the_whole_file_is_given(client: Client, seen: Lab, asked: str) -> None:
+    answer = client.get(view_path(seen, "data/segmentation/0.shard"), headers={"Range": asked} if asked else {})
+
+    assert (answer.status, answer.content) == (200, CONTENT)
+    assert answer.headers["accept-ranges"] == "bytes"
+
+
+def test_head_tells_the_size(client: Client, seen: Lab) -> None:
+    answer = client.get(view_path(seen, "data/segmentation/0.shard"), method="HEAD")
+
+    assert (answer.status, answer.content, answer.headers["content-length"]) == (200, b"", "2048")
+
+
+def test_a_part_has_at_most_so_many_bytes_and_a_longer_file_is_not_given_whole(client: Client, seen: Lab) -> None:
+    with open(seen.home / "segmentation" / "0.shard", "ab") as file:
+        file.truncate(MAX_PART + 10)
+
+    whole = client.get(view_path(seen, "data/segmentation/0.shard"))
+    part = client.get(view_path(seen, "data/segmentation/0.shard"), headers={"Range": "bytes=0-99999999"})
+
+    assert whole.status == 416
+    assert part.status == 206
+    assert len(part.content) == MAX_PART
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "report.html", "segmentation", "segmentation/../secret", "segmentation/none", "image/info"]
+)
+def test_the_viewer_reads_layers_and_the_table_and_nothing_else(client: Client, seen: Lab, name: str) -> None:
+    assert client.get(view_path(seen, f"data/{name}")).status == 404
+    assert client.get(view_path(seen, "data/synapses.csv")).content == b"id,z,y,x\n"
+
+
+def test_a_view_is_whose_the_link_is_and_ends_with_it(client: Client, seen: Lab) -> None:
+    names = ("", "state", "data/segmentation/info")
+    paths = [view_path(seen, name) for name in names]
+    assert [client.get(path).status for path in paths] == [200] * 3
+    assert [client.get(path.replace(".", ".x")).status for path in paths] == [404] * 3
+    seen.answer = None
+    assert [client.get(path).status for path in paths] == [503] * 3
+    seen.answer = False
+    assert [client.get(path).status for path in paths] == [404] * 3
+    seen.answer = True
+    seen.world.clock.advance(8 * 24 * 3600)
+    assert [client.get(path).status for path in paths] == [410] * 3
+
+
+def test_so_many_parts_are_read_at_once_and_of_too_many_requests_some_are_told_to_come_again(
+    seen: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.web.viewer.AT_ONCE", 2)
+    monkeypatch.setattr("bot.web.viewer.MOST_WAITING", 5)
+    go, most = threading.Event(), []
+
+    class Slow:
+        def __init__(self) -> None:
+            self.now = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(seen.visits, name)
+
+        def part(self, *asked: Any) -> Part:
+            self.now += 1
+            most.append(self.now)
+            assert go.wait(20)
+            self.now -= 1
+            return Part(b"x", 1)
+
+    with serving(web(slack=None, shared=Slow(), health=Health)) as client, ThreadPoolExecutor(8) as pool:
+        path = view_path(seen, "data/segmentation/0.shard")
+        asked = [pool.submit(client.get, path) for _ in range(8)]
+        until(lambda: sum(answer.done() for answer in asked) == 3, what="three that are turned away")
+        assert client.get("/health").status == 200
+        assert len(most) == 2, "two are read, and three wait"
+        go.set()
+        answers = [answer.result() for answer in asked]
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [503] * 3
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status == 503} == {"1"}
+    assert max(most) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -23,6 +24,7 @@ from bot.domain.catalog import Limits
 from bot.domain.checks import Prices
 from bot.domain.errors import Busy, InvalidRequest, Refused, TooLate, Unavailable
 from bot.domain.job import AlreadyRunning, Job
+from bot.domain.messages import Step
 from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
@@ -94,6 +96,24 @@ def test_thread_card_and_mail_say_how_much_of_what_was_found_is_there_by_chance(
         "\\n", "\n"
     )
     assert f"{found}\n" in world.mailer.sent[-1].text
+
+
+def test_card_thread_and_mail_lead_to_the_view_in_3d(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    view = {"voxel_nm": [50, 4, 4], "start": [0, 0, 0], "shape": [8, 64, 64], "at": [1, 2, 3]}
+    layers = [{"name": "annotations/info"}]
+    world.results.put(job.folder, "annotations/info", b"{}")
+    world.results.put(job.folder, "results.json", summary(view=view, files=layers))
+    world.see(job, JobState.SUCCEEDED)
+    world.settle()
+
+    link = re.compile(r"<https://nomads\.test/v/[^|>]+/\|View in 3D>")
+    assert link.search(str([block.to_dict() for block in cards.card(world.chat.cards[0].story)]))
+    story = world.chat.replies[-1].story
+    step = Step(text="Finished.", at=world.clock.now, state=JobState.SUCCEEDED)
+    assert link.search(str([block.to_dict() for block in cards.reply(story, [step])]))
+    assert re.search(r"View in 3D: https://nomads\.test/v/\S+/\n", world.mailer.sent[-1].text)
 
 
 def test_steps_that_follow_within_two_seconds_are_one_reply(world: World) -> None:

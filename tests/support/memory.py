@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.messages import Home, Mail, Step, Story
-from bot.domain.results import Link, Opened, ResultFile
+from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
 from bot.domain.work import LogLine, Observation, Unclear, Work
@@ -215,6 +215,10 @@ class MemoryResults(Faulty):
     def open(self, folder: str, name: str) -> Opened:
         content = self.read(folder, name, limit=2**40)
         return Opened(len(content), BytesIO(content))
+
+    def part(self, folder: str, name: str, start: int, length: int) -> Part:
+        content = self.read(folder, name, limit=2**40)
+        return Part(content[start : start + length], len(content))
 
     def redirect(self, folder: str, name: str) -> None:
         """None: nobody else can read a dictionary."""

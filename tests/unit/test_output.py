@@ -197,3 +197,42 @@ def test_folders_for_viewers_take_no_place_among_the_links(bench: Bench) -> None
     job = bench.job(JobState.SUCCEEDED, summary=Summary.model_validate({"files": files}))
 
     assert [title for title, _ in bench.output.links(job, ME)] == ["information/info.csv"]
+
+
+VIEW = {"voxel_nm": [50, 4, 4], "start": [0, 0, 0], "shape": [8, 64, 64], "at": [1, 2, 3]}
+
+
+def seen(**more: Any) -> Summary:
+    """What a run left that a viewer shows."""
+    files = [{"name": "annotations/info"}, {"name": "synapses.csv"}]
+    return Summary.model_validate({"files": files, "view": VIEW, "viewer": "https://viewer.test/#!boss", **more})
+
+
+def test_view_in_3d_is_the_first_link_and_boss_s_layers_are_offered_too(bench: Bench) -> None:
+    job = bench.job(JobState.SUCCEEDED, summary=seen())
+
+    links = bench.output.links(job, ME)
+
+    assert [title for title, _ in links] == ["View in 3D", "synapses.csv", "Neuroglancer"]
+    assert links[0][1].url == bench.output.view(job, ME)
+    assert links[0][1].url.startswith("https://nomads.test/v/")
+    assert links[0][1].expires == links[1][1].expires
+    assert len(links[0][1].url) < 300, "a button of Slack's takes 3,000"
+    signed = [link.url.split("/")[4] for _, link in links[:2]]
+    assert signed[0] == signed[1], "it gives the rights that the other links give"
+
+
+@pytest.mark.parametrize("changes", [{"view": None}, {"files": [{"name": "synapses.csv"}]}])
+def test_without_layers_or_without_a_view_none_is_offered(bench: Bench, changes: dict[str, Any]) -> None:
+    job = bench.job(JobState.SUCCEEDED, summary=seen(**changes))
+
+    assert bench.output.view(job, ME) == ""
+    assert "View in 3D" not in [title for title, _ in bench.output.links(job, ME)]
+
+
+def test_without_a_web_no_view_is_offered(bench: Bench) -> None:
+    bench.output._links = Links(base_url="", key=b"l" * 32)
+    job = bench.job(JobState.SUCCEEDED, summary=seen())
+
+    assert bench.output.view(job, ME) == ""
+    assert [title for title, _ in bench.output.links(job, ME)] == ["synapses.csv", "Neuroglancer"]

@@ -194,6 +194,21 @@ def test_a_configured_viewer_shows_channels_and_detections_at_the_middle_of_the_
     ]
 
 
+def test_viewers_are_told_to_begin_at_a_synapse_and_how_bright_the_channels_are(
+    boss: BossStandIn, tmp_path: Path
+) -> None:
+    here(arguments(boss, results_uri=uri(tmp_path)))
+
+    view = results(tmp_path)["view"]
+    assert isinstance(view, dict)
+    rows = (tmp_path / "synapses.csv").read_text().splitlines()[1:]
+    assert view["at"] in [[float(place) for place in row.split(",")[1:4]] for row in rows]
+    assert set(view["ranges"]) == {"postsynaptic", "presynaptic"}
+    assert all(0 <= low < full <= 255 for low, full in view["ranges"].values())
+    assert view["voxel_nm"] == list(boss.cortex.voxel_nm) if boss.cortex else False
+    assert [len(view[name]) for name in ("start", "shape")] == [3, 3]
+
+
 # The report
 
 

@@ -14,7 +14,7 @@ from moto.s3.models import s3_backends
 
 from bot.aws.s3 import PART, S3Results, _Stream
 from bot.domain.errors import NotFound, Refused, Unavailable
-from bot.domain.results import ResultFile
+from bot.domain.results import Part, ResultFile
 from tests.support.aws import BUCKET, World, answer, aws_world, write_result
 
 FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/k3v9"
@@ -69,6 +69,28 @@ def test_what_is_not_in_the_folder_is_not_found(world: World, name: str) -> None
     write_result("other", "results.json", b"12345")
     with pytest.raises(NotFound):
         world.results().read(FOLDER, name, limit=10)
+
+
+def test_a_part_is_one_ranged_call_and_is_remembered_for_whoever_asks_next(world: World) -> None:
+    write_result(FOLDER, "0.shard", bytes(range(100)))
+    results = world.results()
+
+    for _ in range(3):
+        assert results.part(FOLDER, "0.shard", 10, 5) == Part(bytes(range(10, 15)), 100)
+
+    assert [sent["Range"] for sent in world.asked("s3.GetObject")] == ["bytes=10-14"]
+    assert not any("HeadObject" in operation for operation in world.operations)
+
+
+def test_so_much_is_remembered_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.aws.s3.KEPT", 25)
+    write_result(FOLDER, "0.shard", bytes(100))
+    results = world.results()
+
+    for start in (0, 10, 20, 20, 0):
+        results.part(FOLDER, "0.shard", start, 10)
+
+    assert len(world.asked("s3.GetObject")) == 4, "the first was forgotten for the third"
 
 
 def test_a_text_is_served_as_one(world: World) -> None:

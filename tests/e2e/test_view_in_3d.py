@@ -1,0 +1,263 @@
+"""View in 3D and the sections of the results page in a real browser: what is seen where, pixel by pixel."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorstore as ts
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
+from tests.support.shown import Shown, shown
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.browser
+PATIENCE = 60
+"""Seconds until a picture has to be there: the processor draws what elsewhere a graphics card does."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    with shown(tmp_path_factory.mktemp("lab"), box={"z": "3,19", "y": "40,296", "x": "60,316"}) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1200, "height": 700})
+    yield page
+    page.close()
+
+
+def synapses(lab: Shown) -> list[dict[str, Any]]:
+    """The rows of synapses.csv."""
+    return list(csv.DictReader((lab.home / "synapses.csv").read_text().splitlines()))
+
+
+def view_of(lab: Shown) -> dict[str, Any]:
+    """What the program tells viewers."""
+    told: dict[str, Any] = json.loads((lab.home / "results.json").read_text())["view"]
+    return told
+
+
+def picture(page: Page) -> NDArray[np.int64]:
+    """What is on the screen: (y, x, red green blue)."""
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(np.int64)
+
+
+def soon(seen: Callable[[], object], what: str) -> None:
+    """Wait until it is seen."""
+    until(seen, within=PATIENCE, what=what)
+
+
+def complaints_of(page: Page) -> list[str]:
+    """The errors that a page will tell, breaches of its policy among them."""
+    complaints: list[str] = []
+
+    def heard(said: ConsoleMessage) -> None:
+        if said.type == "error":
+            complaints.append(said.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
+
+
+# View in 3D
+
+
+class Viewer:
+    """View in 3D in a page."""
+
+    def __init__(self, page: Page, lab: Shown) -> None:
+        self.page = page
+        self.fetched: list[str] = []
+        self.complaints = complaints_of(page)
+        page.on("request", lambda request: self.fetched.append(request.url))
+        page.goto(lab.view)
+        page.locator(".neuroglancer-rendered-data-panel").first.wait_for(timeout=PATIENCE * 1000)
+        box = page.locator(".neuroglancer-rendered-data-panel").first.bounding_box()
+        assert box
+        self.wide, self.high = box["width"], box["height"]
+        self.centre = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.view = view_of(lab)
+
+    def visible(self, synapse: dict[str, Any]) -> tuple[float, float] | None:
+        """Where a synapse of this section lies on the screen, if it is in view and not in the middle."""
+        scale = 25 / 96  # voxels per pixel, which shows 25 nm
+        z, y, x = self.view["at"]
+        right, down = (float(synapse["x"]) - x) / scale, (float(synapse["y"]) - y) / scale
+        near = abs(float(synapse["z"]) - z) <= 0.6
+        inside = max(abs(right), abs(down)) > 20 and abs(right) < self.wide / 2 - 20 and abs(down) < self.high / 2 - 20
+        return (self.centre[0] + right, self.centre[1] + down) if near and inside else None
+
+    def ring(self, place: tuple[float, float]) -> bool:
+        """Whether there is a yellow circle."""
+        x, y = map(round, place)
+        near = picture(self.page)[y - 12 : y + 13, x - 12 : x + 13]
+        rows, columns = np.mgrid[-12:13, -12:13]
+        radius = np.hypot(rows, columns)
+        yellow = (near[..., 0] > 150) & (near[..., 1] > 130) & (near[..., 2] < 140)
+        return bool(yellow[(radius > 4) & (radius < 9)].sum() > 20 and yellow[radius > 11].sum() < 30)
+
+    def colour(self, place: tuple[float, float]) -> NDArray[np.int64]:
+        """The brightest red, green and blue about there."""
+        x, y = map(round, place)
+        brightest: NDArray[np.int64] = picture(self.page)[y - 3 : y + 4, x - 3 : x + 4].max(axis=(0, 1))
+        return brightest
+
+    def switch(self, layer: str) -> None:
+        """Click a layer's name, as a person does."""
+        self.page.locator(".neuroglancer-layer-item-label", has_text=layer).click()
+
+
+def test_an_annotation_is_where_the_synapse_is_and_each_layer_can_be_switched_off(page: Page, lab: Shown) -> None:
+    viewer = Viewer(page, lab)
+    places = [place for synapse in synapses(lab) if (place := viewer.visible(synapse))]
+    assert places, "some synapse of the densest place's section is in view"
+
+    soon(lambda: all(map(viewer.ring, places)), "a circle round each synapse")
+    for layer in ("segmentation", "synapses"):
+        viewer.switch(layer)
+    soon(lambda: not any(map(viewer.ring, places)), "no circle")
+    soon(lambda: viewer.colour(places[0])[:2].min() > 120, "both markers where a synapse is")
+    viewer.switch("postsynaptic")
+    soon(lambda: viewer.colour(places[0])[[0, 2]].max() < 60, "no magenta")
+    assert viewer.colour(places[0])[1] > 120, "the presynaptic marker is green"
+    viewer.switch("presynaptic")
+    soon(lambda: np.ptp(viewer.colour(places[0])) < 5, "no colour")
+
+    origin = "/".join(lab.view.split("/")[:3])
+    assert {"/".join(url.split("/")[:3]) for url in viewer.fetched if url.startswith("http")} == {origin}
+    assert viewer.complaints == []
+
+
+def test_a_view_is_kept_in_the_address(page: Page, lab: Shown, browser: Browser) -> None:
+    viewer = Viewer(page, lab)
+
+    def address() -> str:
+        return str(page.evaluate("location.href"))
+
+    viewer.switch("postsynaptic")
+    soon(lambda: "%22visible%22%3Afalse" in address(), "the change in the address")
+    again = browser.new_page()
+    again.goto(address())
+    soon(
+        lambda: again.evaluate("window.viewer?.layerManager.getLayerByName('postsynaptic')?.visible === false"),
+        "the view as it was",
+    )
+    again.close()
+
+
+# Sections on the results page
+
+
+def drawn(page: Page, z: int) -> NDArray[np.int64]:
+    """The section's picture, once it is drawn: (y, x, red green blue)."""
+    page.locator(f"#slices[data-shown='{z}']").wait_for()
+    width, height, values = page.evaluate(
+        """() => { const c = document.querySelector("#slices canvas");
+        return [c.width, c.height, [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]]; }"""
+    )
+    return np.array(values).reshape(height, width, 4)[..., :3]
+
+
+def marks(page: Page) -> int:
+    """Pixels of circles."""
+    return int(
+        page.evaluate(
+            """() => { const c = document.querySelectorAll("#slices canvas")[1];
+            const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+            return data.filter((value, i) => i % 4 == 3 && value).length }"""
+        )
+    )
+
+
+def expected(lab: Shown, role: str, z: int) -> NDArray[np.int64]:
+    """The section of a role's channel as it has to be shown, 0 to 255, read by TensorStore."""
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "file", "path": str(lab.home / "image" / role)},
+    }
+    values = ts.open(spec).result()[:, :, z, 0].read().result().T.astype(float)
+    low, full = view_of(lab)["ranges"][role]
+    shown_as: NDArray[np.int64] = np.clip((values - low) / (full - low) * 255, 0, 255).astype(np.int64)
+    return shown_as
+
+
+def test_the_sections_show_what_was_read_and_channels_go_on_and_off(page: Page, lab: Shown) -> None:
+    page.goto(lab.page)
+    z = round(view_of(lab)["at"][0])
+
+    seen = drawn(page, z)
+
+    assert np.abs(seen[..., 0] - expected(lab, "postsynaptic", z)).max() <= 1
+    assert np.abs(seen[..., 1] - expected(lab, "presynaptic", z)).max() <= 1
+    assert (seen[..., 2] == seen[..., 0]).all()
+    page.get_by_label("postsynaptic").uncheck()
+    soon(lambda: drawn(page, z)[..., 0].max() == 0, "no magenta")
+    assert np.abs(drawn(page, z)[..., 1] - expected(lab, "presynaptic", z)).max() <= 1
+
+
+def test_keys_wheel_and_slider_go_through_the_sections(page: Page, lab: Shown) -> None:
+    page.goto(lab.page)
+    z = round(view_of(lab)["at"][0])
+    drawn(page, z)
+    stage = page.locator(".stage")
+
+    stage.focus()
+    page.keyboard.press("Home")
+    assert np.abs(drawn(page, 3)[..., 0] - expected(lab, "postsynaptic", 3)).max() <= 1
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    drawn(page, 4)
+    stage.hover()
+    page.mouse.wheel(0, 120)
+    assert np.abs(drawn(page, 7)[..., 1] - expected(lab, "presynaptic", 7)).max() <= 1
+    page.get_by_label("Section", exact=True).fill("18")
+    drawn(page, 18)
+    expect(page.get_by_text("Section 18 of 3 to 18")).to_be_visible()
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["mouse", "telephone"])
+def test_a_circle_is_round_each_synapse_and_a_click_shows_its_row(browser: Browser, lab: Shown, phone: bool) -> None:
+    size = {"width": 360, "height": 740} if phone else {"width": 1200, "height": 900}
+    page = browser.new_page(viewport=size, has_touch=phone, is_mobile=phone)  # type: ignore[arg-type]
+    complaints = complaints_of(page)
+    page.goto(lab.page)
+    view = view_of(lab)
+    z = round(view["at"][0])
+    drawn(page, z)
+    page.locator("#slices[data-marked]").wait_for()
+    assert marks(page) > 100
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+    row = next(row for row in synapses(lab) if [float(row[axis]) for axis in "zyx"] == view["at"])
+    stage = page.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    place = {
+        "x": (float(row["x"]) + 0.5 - view["start"][2]) / view["shape"][2] * box["width"],
+        "y": (float(row["y"]) + 0.5 - view["start"][1]) / view["shape"][1] * box["height"],
+    }
+    if phone:
+        stage.tap(position=place)  # type: ignore[arg-type]
+    else:
+        stage.click(position=place)  # type: ignore[arg-type]
+    told = page.locator("#slices dl")
+    expect(told).to_be_visible()
+    names, values = told.locator("dt").all_inner_texts(), told.locator("dd").all_inner_texts()
+    assert dict(zip(names, values, strict=True)) == row
+
+    page.get_by_label("synapses", exact=True).uncheck()
+    soon(lambda: marks(page) == 0, "no circle")
+    assert complaints == []
+    page.close()
