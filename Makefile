@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit began bench lint format lock sbom clean
+.PHONY: help demo test unit began bench pictures lint format lock sbom clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -56,6 +56,9 @@ format: $(STAMP)  ## put every file in order
 
 bench: $(STAMP)  ## measure what is called fast (NAME="modal forms" measures some); exit 1 if a goal is missed
 	$(BIN)/python -m bench $(NAME)
+
+pictures: $(STAMP)  ## take the screenshots of View in 3D and of the sections, in docs/
+	$(BIN)/python -m sandbox pictures
 
 lock: $(STAMP)  ## resolve pyproject.toml again into requirements/
 	echo 'uv' | $(BIN)/uv pip compile $(LOCK) - -o requirements/uv.txt

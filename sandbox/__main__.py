@@ -15,12 +15,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     boss.add_argument("--port", type=int, default=9000, help="on 127.0.0.1; 0: any free one (default 9000)")
     demo = commands.add_parser("demo", help="all stand-ins and the bot, with a sample job")
     demo.add_argument("--once", action="store_true", help="end after the sample job")
+    commands.add_parser("pictures", help="take the screenshots of README and docs")
     given = parser.parse_args(argv)
 
     if given.command == "boss":
         from sandbox.boss import serve
 
         return serve(given.port)
+    if given.command == "pictures":
+        from sandbox.pictures import pictures
+
+        return pictures()
     from sandbox.demo import demo as play
 
     return play(once=given.once)

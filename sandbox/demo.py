@@ -139,15 +139,19 @@ class _Conversation:
         if not any(re.search(r"synapses.*Finished", text) for text in texts):
             raise Disappointment("no synapses were told of")
         told: set[str] = set()
-        for link in sorted({link for link in links if "/results/" in link}):
+        if not any("/v/" in link for link in links):
+            raise Disappointment("the results are not offered in three dimensions")
+        for link in sorted({link for link in links if "/results/" in link or "/v/" in link}):
             answer = httpx.get(link)
             if answer.status_code != 200:
                 raise Disappointment(f"{link} answers {answer.status_code}")
-            name = link.rstrip("/").rpartition("/")[2] if not link.endswith("/") else "All files"
+            page = "View in 3D" if "/v/" in link else "All files"
+            name = page if link.endswith("/") else link.rpartition("/")[2]
             if name in told:  # the card's link to the folder and the thread's are signed apart
                 continue
             told.add(name)
-            print(f"link      {name}: {len(answer.content):,} bytes from {link.partition('/results/')[0]}/results/…")
+            start = re.match(r"https?://[^/]+/\w+/", link)
+            print(f"link      {name}: {len(answer.content):,} bytes from {start[0] if start else ''}…")
 
 
 def _plain(text: str) -> list[str]:

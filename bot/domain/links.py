@@ -11,7 +11,7 @@ from typing import Protocol
 from bot.domain.errors import NomadsError
 from bot.domain.job import Job
 from bot.domain.results import Link, Opened, Part
-from bot.domain.views import View
+from bot.domain.views import Viewpoint
 
 
 class Reader(StrEnum):
@@ -73,7 +73,7 @@ class Scene:
     """Results that can be looked at: layers of a volume, and where to begin."""
 
     title: str
-    view: View
+    view: Viewpoint
     layers: Sequence[str]
     """Folders in Neuroglancer's formats, images first; one at least."""
 

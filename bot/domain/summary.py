@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
-from bot.domain.views import View, checked, layers_of
+from bot.domain.views import Viewpoint, checked, layers_of
 from contract import masking
 from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
 
@@ -157,7 +157,7 @@ class Summary(BaseModel):
     """How much of what was found is there by chance. None: the program says nothing of it, and nothing is stored."""
     written_back: Annotated[str, BeforeValidator(_channel)] = ""
     """`collection/experiment/channel` of BOSS, where the detections were written; empty: nowhere."""
-    view: Annotated[View | None, BeforeValidator(checked), Field(exclude_if=lambda view: view is None)] = None
+    view: Annotated[Viewpoint | None, BeforeValidator(checked), Field(exclude_if=lambda view: view is None)] = None
     """How the layers are looked at. None: the program says nothing of it, and no viewer is offered."""
     version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
     """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""

@@ -40,7 +40,7 @@ Place = Annotated[float, Field(ge=-1e12, le=1e12)]
 Value = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
-class View(BaseModel):
+class Viewpoint(BaseModel):
     """The checked field `view` of a results.json; triples are z, y, x."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
@@ -54,10 +54,10 @@ class View(BaseModel):
     """For each role the values that are shown as black and as full."""
 
 
-def checked(value: Any) -> View | None:
+def checked(value: Any) -> Viewpoint | None:
     """What a program says of the view. None, as if it said nothing, where that makes no sense."""
     try:
-        return View.model_validate(value) if value is not None else None
+        return Viewpoint.model_validate(value) if value is not None else None
     except ValidationError:
         return None
 
@@ -79,14 +79,14 @@ def colours(layers: Sequence[str]) -> dict[str, str]:
     return {name: (MAGENTA, GREEN)[i] if i < 2 else GREY for i, name in enumerate(images)}
 
 
-def limits(view: View, layer: str) -> tuple[float, float]:
+def limits(view: Viewpoint, layer: str) -> tuple[float, float]:
     """The values that an image shows as black and as full."""
     role = next((role for role in view.ranges if role.replace(" ", "-") == layer.removeprefix("image/")), "")
     low, high = view.ranges.get(role, (0, 255))
     return low, max(high, low + 1)
 
 
-def neuroglancer(view: View, layers: Sequence[str], *, title: str) -> dict[str, Any]:
+def neuroglancer(view: Viewpoint, layers: Sequence[str], *, title: str) -> dict[str, Any]:
     """The state of Neuroglancer: sections beside the box in three dimensions, at `view.at`.
 
     A layer's `source` is its folder's name, which has to be made an address.
@@ -104,7 +104,7 @@ def neuroglancer(view: View, layers: Sequence[str], *, title: str) -> dict[str, 
     }
 
 
-def _layer(view: View, name: str, colour: dict[str, str]) -> dict[str, Any]:
+def _layer(view: Viewpoint, name: str, colour: dict[str, str]) -> dict[str, Any]:
     if name == SEGMENTATION:
         # Nothing is picked, so every synapse is shown.
         return {"type": "segmentation", "name": "segmentation", "source": name, "selectedAlpha": 0.3}
