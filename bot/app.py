@@ -208,6 +208,7 @@ def build_core(
         predictions=settings.predictions_place,
         viewer=settings.viewer,
         roots=str(roots),
+        image_bytes=settings.image_bytes,
     )
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),

@@ -17,6 +17,7 @@ from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
 from contract.names import PATTERN, short
+from contract.program import IMAGE_BYTES
 from volumes.errors import WrongVolume
 from volumes.roots import BOSSDB, Roots
 
@@ -135,6 +136,8 @@ class Settings(BaseSettings):
     """A TOML file of volumes that are offered by a name; unset: none are."""
     viewer: WebAddress = ""
     """A Neuroglancer that results link to; empty: the public one, for volumes that the internet can reach."""
+    image_bytes: Annotated[int, Field(ge=0, le=PB)] = IMAGE_BYTES
+    """Programs write the channels beside their results, for viewers, where these have no more bytes; 0: never."""
     max_bytes: Annotated[int, Field(gt=0, le=PB)] = 2 * GB
     """The most data one job may read, in bytes."""
     confirm_bytes: Annotated[int, Field(ge=0, le=PB)] = 0
