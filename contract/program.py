@@ -26,6 +26,8 @@ ARGUMENTS = frozenset(
     ("host", "token", "col", "exp", "z-range", "y-range", "x-range", "results-uri", "results-key")
 ).union(("predictions", "viewer", "image-bytes", "channel", "help", "volume", "volume-roots"))
 """Names of the arguments that every program takes, without dashes: no option of a pipeline is named so."""
+IMAGE_BYTES = 2**28
+"""Bytes of the largest image that a program writes beside its results, unless another number is asked for."""
 RESULTS = "results.json"
 """The file that a program writes last: what the run found, and which files it left."""
 MAX_NOTES = 10

@@ -29,10 +29,11 @@ UNMASKED = (
 KNOWN_FILES = {
     "synapses.csv": "One line for each synapse: centre in voxels and nm, volume, score, class.",
     "predictions.npz": "Where the synapses are, voxel by voxel, for numpy: 255 in a synapse, else 0.",
-    "segmentation.npz": "Which synapse each voxel belongs to, for numpy: 0 is none.",
+    "classes.npz": "Which class each voxel belongs to, for numpy: 0 is none.",
     "report.html": "Density, sizes, scores and brightness on one page that opens anywhere.",
     "preview.png": "The box from above, with a circle round each synapse.",
     RESULTS: "Counts, parameters and versions, for programs.",
+    "ro-crate-metadata.json": "What was read, with what, and every file with its checksum (RO-Crate).",
 }
 """What the files are that our pipelines write, in a sentence each. Their names are no program's own text."""
 KNOWN_COUNTS = ("synapses", "voxels in synapses")

@@ -27,14 +27,22 @@ from typing import Any, NoReturn, TextIO
 from urllib.parse import urlsplit
 
 from contract import masking, names, ranges
-from contract.program import BOSS_FAILED, DONE, FAILED, REFUSED, TOKEN_VARIABLE, WRONG, dies_with, progress_line
+from contract.program import (
+    BOSS_FAILED,
+    DONE,
+    FAILED,
+    IMAGE_BYTES,
+    REFUSED,
+    TOKEN_VARIABLE,
+    WRONG,
+    dies_with,
+    progress_line,
+)
 from volumes.address import Address
 from volumes.address import parse as address_of
 from volumes.errors import WrongVolume
 from volumes.roots import BOSSDB, SETTING, Roots
 
-IMAGE_BYTES = 2**28
-"""Bytes of the largest image that is written beside the results, unless another number is asked for."""
 MAX_KEY = 1000
 """Characters of the longest results key taken; the longest names make about 700."""
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bot.domain.job import Job
 from bot.domain.states import JobState
 from sandbox import stores
 from sandbox.volumes import cortex
@@ -61,17 +62,40 @@ def test_an_address_in_the_commands_words_fills_the_form_and_runs(serve: Serve, 
         assert not {"token", "experiment", "remember"} & {*blocks(view)}
         assert "This volume has 0, 256" in json.dumps(view)
 
-        ack = served.slack.person().submit(view, {"pipeline": "nomads-unsupervised"}, checked=False)
+        job = finished(served, view)
 
-        assert ack.ok, ack.errors
-        job = until(lambda: next((job for job in served.rows.jobs() if job.summary or job.reason), None), within=60)
-        assert job
-        assert job.state is JobState.SUCCEEDED, job.log_tail
         assert job.request.volume == address
         assert job.summary
         assert job.summary.counts["synapses"] > 0
         said = json.dumps(served.slack.messages("#synapses"))
         assert address in said
+
+
+@pytest.mark.parametrize(("image_bytes", "folders"), [(2**28, ["postsynaptic", "presynaptic"]), (0, [])])
+def test_how_large_an_image_lies_beside_the_results_is_a_setting(
+    serve: Serve, tmp_path: Path, address: str, image_bytes: int, folders: list[str]
+) -> None:
+    with serve(tmp_path, working=True, **settings(tmp_path, image_bytes=image_bytes)) as served:
+        served.open_form(f"submit {address} x=0,64 y=0,64 z=0,8")
+
+        view = until(lambda: described(served), what="the volume in the form") or {}
+
+        job = finished(served, view)
+
+        (results,) = tmp_path.rglob("results.json")
+        assert sorted(path.parent.name for path in results.parent.glob("image/*/info")) == folders
+        assert (results.parent / "segmentation" / "info").exists()
+        assert job.summary
+
+
+def finished(served: Served, view: Mapping[str, Any]) -> Job:
+    """Submit the form as it is, and wait for the end of its job, which succeeds."""
+    ack = served.slack.person().submit(view, {"pipeline": "nomads-unsupervised"}, checked=False)
+    assert ack.ok, ack.errors
+    job = until(lambda: next((job for job in served.rows.jobs() if job.summary or job.reason), None), within=60)
+    assert job
+    assert job.state is JobState.SUCCEEDED, job.log_tail
+    return job
 
 
 def test_an_address_is_pasted_into_the_collection(serve: Serve, tmp_path: Path, address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -12,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.common.program import run
+from pipelines.unsupervised.driver import program
 from sandbox.boss import BossStandIn
+from sandbox.stores import precomputed
+from sandbox.volumes import cortex
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 
 CRATE = "ro-crate-metadata.json"
@@ -31,11 +36,11 @@ def ran(boss: BossStandIn, folder: Path, **changed: str) -> dict[str, Any]:
     return {entity["@id"]: entity for entity in json.loads((folder / CRATE).read_text())["@graph"]}
 
 
-def rerun(crate: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def rerun(crate: Path, folder: Path, *more: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pipelines", "rerun", str(crate), "--results-uri", folder.as_uri() + "/", *more],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN},
+        env={"PATH": os.environ["PATH"], "BOSS_TOKEN": TOKEN, **environ},
         capture_output=True,
         text=True,
         timeout=60,
@@ -110,6 +115,26 @@ def test_a_crate_that_is_run_again_gives_the_same_bytes(boss: BossStandIn, tmp_p
         == f"All {len(contents(one)) - 1} files are the same as the crate's, byte for byte."
     )
     assert contents(other) == contents(one)
+
+
+def test_a_crate_of_a_volume_by_address_is_run_again_where_its_place_is_allowed(tmp_path: Path) -> None:
+    volume = cortex(seed=14, shape=(16, 96, 96))
+    bricks = {name: volume.bricks(name).read((0, 0, 0), (16, 96, 96)) for name in ("PSD95", "Synapsin")}
+    address = precomputed(tmp_path / "volumes", bricks, offset=(0, 0, 0))
+    box = ["--z-range", "2,14", "--y-range", "0,90", "--x-range", "8,96"]
+    one, other = tmp_path / "one", tmp_path / "other"
+    roots = (tmp_path / "volumes").as_uri()
+    argv = ["--volume", address, "--volume-roots", roots, *box, "--results-uri", one.as_uri() + "/"]
+    assert run(program, argv=argv, environ={}, err=io.StringIO()) == 0
+
+    refused = rerun(one, other)
+    done = rerun(one, other, NOMADS_VOLUME_ROOTS=roots)
+
+    assert (refused.returncode, "NOMADS_VOLUME_ROOTS" in refused.stderr) == (2, True), refused.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(other) == contents(one)
+    assert f"{address}/PSD95" in (one / CRATE).read_text()
+    assert roots not in (one / CRATE).read_text().replace(address, "")
 
 
 def test_what_is_not_the_same_is_named(boss: BossStandIn, tmp_path: Path) -> None:

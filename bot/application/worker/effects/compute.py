@@ -24,7 +24,7 @@ from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Finding, Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause, Work
-from contract.program import RESULTS
+from contract.program import IMAGE_BYTES, RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,16 @@ class Launcher:
         predictions: str = "",
         viewer: str = "",
         roots: str = "",
+        image_bytes: int = IMAGE_BYTES,
     ) -> None:
         """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not.
+
+        `image_bytes` are those of the largest image that programs write beside their results.
 
         `roots` are the places where volumes and BOSS's bulk data may lie, as volumes.roots reads them.
         """
         self._roots = roots
+        self._image_bytes = image_bytes
         self._catalog = catalog
         self._results = results
         self._boss_host = boss_host
@@ -119,8 +123,9 @@ class Launcher:
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
         if contract == "2018":
             return arguments
-        if contract == "2" and self._roots:
-            arguments += ["--volume-roots", self._roots]
+        if contract == "2":
+            arguments += ["--volume-roots", self._roots] if self._roots else []
+            arguments += ["--image-bytes", str(self._image_bytes)]
         for name, value in request.options.items():  # none of a value's first characters is a dash
             arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
