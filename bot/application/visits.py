@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from itertools import count
+from threading import Lock
+from typing import TypeVar
+
+from cachetools import LRUCache
 
 from bot.application.addresses import Addresses
 from bot.application.links import Links
@@ -17,13 +21,21 @@ from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
 from bot.domain.links import NoFile, Reader, ResultsPage, Scene, SharedFile
 from bot.domain.people import TERMINAL
-from bot.domain.results import MAX_PART, Link, Opened, Part, ResultFile
+from bot.domain.results import MAX_PART, Chunk, Link, Opened, Part, ResultFile
+from bot.domain.shards import Indices, Layer
 from bot.domain.summary import KNOWN_FILES, Summary
 
 REPORT = "report.html"
 """The report, where a program has written one."""
 TABLE = "synapses.csv"
 """The table of which a viewer shows rows."""
+MAX_INFO = 2**20
+"""Bytes of a layer's description, at most."""
+LAYERS = 256
+"""Layers whose description is kept in memory."""
+INDICES = 100_000
+"""Chunks whose places are kept in memory."""
+T = TypeVar("T")
 _KNOWN = KNOWN_FILES | {LOG_FILE: "What the program printed."}
 UNREACHABLE = "Its name cannot stand in an address; ask whoever runs NOMADS for it."
 ABSENT_FILE = "not-in-this-zip.txt"
@@ -57,6 +69,9 @@ class Visits:
         self._output = output
         self._addresses = addresses
         self._sees = sees
+        self._layers: LRUCache[str, Layer] = LRUCache(LAYERS)
+        self._indices: LRUCache[str, Indices] = LRUCache(INDICES, getsizeof=lambda index: len(index) + 1)
+        self._lock = Lock()
 
     def page(self, signed: str) -> ResultsPage:
         """What the page of the results shows. Raises NotFound, LinkEnded and Unavailable."""
@@ -101,6 +116,38 @@ class Visits:
         if scene is None or not (name == TABLE or any(name.startswith(f"{layer}/") for layer in scene.layers)):
             raise NotFound("This is no part of a layer.")
         return self._results.part(job.folder, name, start, min(length, MAX_PART))
+
+    def chunk(self, signed: str, name: str) -> Chunk:
+        """A chunk of a layer, or its description. Raises NotFound, LinkEnded and Unavailable."""
+        job = self._job(signed)
+        scene = _scene(job)
+        folder = next((one for one in scene.layers if name.startswith(f"{one}/")), "") if scene else ""
+        if not folder:
+            raise NotFound("This is no part of a layer.")
+
+        def read(file: str, start: int, length: int) -> bytes:
+            return self._results.part(job.folder, f"{folder}/{file}", start, length).content
+
+        place = f"{job.folder}/{folder}"
+        layer = self._remembered(self._layers, place, lambda: Layer(read("info", 0, MAX_INFO)))
+        if name == f"{folder}/info":
+            return Chunk(layer.info, gzipped=False)
+        content, gzipped = layer.chunk(
+            name.removeprefix(f"{folder}/"),
+            read,
+            lambda index, find: self._remembered(self._indices, f"{place}/{index}", find),
+        )
+        return Chunk(content, gzipped)
+
+    def _remembered(self, kept: LRUCache[str, T], name: str, find: Callable[[], T]) -> T:
+        """What is kept under that name, else what `find` finds, which is kept."""
+        with self._lock:
+            if name in kept:
+                return kept[name]
+        found = find()
+        with self._lock:
+            kept[name] = found
+        return found
 
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""

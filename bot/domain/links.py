@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bot.domain.errors import NomadsError, NotFound
 from bot.domain.job import Job
-from bot.domain.results import Link, Opened, Part
+from bot.domain.results import Chunk, Link, Opened, Part
 from bot.domain.views import Viewpoint
 
 
@@ -126,6 +126,9 @@ class Shared(Protocol):
 
         NotFound for every other file.
         """
+
+    def chunk(self, signed: str, name: str) -> Chunk:
+        """A chunk of a layer, by the name that it has in a layer without shards, or such a layer's `info`."""
 
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The name of an archive of all results, without an ending, and the files, each opened when it is reached."""

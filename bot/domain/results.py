@@ -64,6 +64,14 @@ class Part:
     """Bytes of the whole file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a layer."""
+
+    content: bytes
+    gzipped: bool
+
+
 _SHOWN = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",

@@ -68,11 +68,13 @@ _UP = "../../"
 
 def shared_routes(shared: Shared) -> list[Route]:
     """The routes of `shared`: results and the viewer for GET and HEAD, the end of mail for GET and POST."""
+    parts = viewer.Parts(shared)
     return [
         Route("/viewer/{name}", _told(viewer.client)),
         Route("/v/{signed}/", _told(lambda request: viewer.page(shared.scene(_signed(request)), _PLAIN))),
         Route("/v/{signed}/state", _told(lambda request: viewer.state(shared.scene(_signed(request)), _PLAIN))),
-        Route("/v/{signed}/data/{name:path}", viewer.Parts(shared).answer),
+        Route("/v/{signed}/data/{name:path}", parts.answer),
+        Route("/v/{signed}/chunks/{name:path}", parts.chunk),
         Route("/results/{path:path}", _told(lambda request: _results(shared, request))),
         Route("/mail/{signed}", _told(lambda request: _mail(shared, request)), methods=["GET", "POST"]),
     ]

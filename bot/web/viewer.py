@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -42,7 +42,6 @@ _POLICY = (
 )
 _CLIENT = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding"}
 _DATA = {
-    "Accept-Ranges": "bytes",
     "Cache-Control": f"private, max-age={KEPT_SECONDS}",
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Referrer-Policy": "no-referrer",
@@ -114,13 +113,20 @@ class Parts:
         self._waiting = 0
 
     async def answer(self, request: Request) -> Response:
-        """The part that a request asks for; 503 where too many wait."""
+        """The part of a file that a request asks for; 503 where too many wait."""
+        return await self._limited(self._part_asked_for, request)
+
+    async def chunk(self, request: Request) -> Response:
+        """The chunk that a request names, or a layer's description; 503 where too many wait."""
+        return await self._limited(self._chunk, request)
+
+    async def _limited(self, answer: Callable[[Request], Response], request: Request) -> Response:
         if self._waiting >= MOST_WAITING:
             return _failure(503, "too many requests at once")
         self._limiter = self._limiter or CapacityLimiter(AT_ONCE)  # within an event loop only
         self._waiting += 1
         try:
-            return await to_thread.run_sync(self._answer, request, limiter=self._limiter)
+            return await to_thread.run_sync(answer, request, limiter=self._limiter)
         except LinkEnded:
             return _failure(410, "this link has ended")
         except Refused:  # NotFound among them
@@ -130,20 +136,30 @@ class Parts:
         finally:
             self._waiting -= 1
 
-    def _answer(self, request: Request) -> Response:
+    def _chunk(self, request: Request) -> Response:
+        chunk = self._shared.chunk(request.path_params["signed"], request.path_params["name"])
+        headers = _DATA | {"Vary": "Accept-Encoding"}
+        if chunk.gzipped:
+            if "gzip" not in request.headers.get("accept-encoding", ""):
+                return _failure(406, "this is gzipped")
+            headers |= {"Content-Encoding": "gzip"}
+        return Response(chunk.content, headers=headers, media_type=_BYTES)
+
+    def _part_asked_for(self, request: Request) -> Response:
+        headers = _DATA | {"Accept-Ranges": "bytes"}
         asked = _RANGE.fullmatch(request.headers.get("range", ""))
         start = int(asked[1]) if asked else 0
         length = min(int(asked[2]) + 1 - start, MAX_PART) if asked and asked[2] else MAX_PART
         if request.method == "HEAD":
             part = self._part(request, 0, 1)
-            return Response(headers=_DATA | {"Content-Length": str(part.size)}, media_type=_BYTES)
+            return Response(headers=headers | {"Content-Length": str(part.size)}, media_type=_BYTES)
         part = self._part(request, start, max(1, length))
         said = f"bytes {start}-{start + len(part.content) - 1}/{part.size}"
         if not asked and len(part.content) == part.size:
-            return Response(part.content, headers=_DATA, media_type=_BYTES)
+            return Response(part.content, headers=headers, media_type=_BYTES)
         if not asked or length < 1 or not part.content:  # too long to be given whole, or nothing of it
-            return Response(status_code=416, headers=_DATA | {"Content-Range": f"bytes */{part.size}"})
-        return Response(part.content, 206, headers=_DATA | {"Content-Range": said}, media_type=_BYTES)
+            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{part.size}"})
+        return Response(part.content, 206, headers=headers | {"Content-Range": said}, media_type=_BYTES)
 
     def _part(self, request: Request, start: int, length: int) -> Part:
         return self._shared.part(request.path_params["signed"], request.path_params["name"], start, length)

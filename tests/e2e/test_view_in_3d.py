@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from pipelines.common.annotations import Points, write_annotations
+from pipelines.common.precomputed import Frame, write_segmentation
+from pipelines.common.results import Results
+from pipelines.common.scene import densest
 from tests.support.shown import Shown, shown
 from tests.support.waiting import until
 
@@ -154,6 +159,32 @@ def test_a_view_is_kept_in_the_address(page: Page, lab: Shown, browser: Browser)
         "the view as it was",
     )
     again.close()
+
+
+def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(page: Page, tmp_path: Path) -> None:
+    frame = Frame(start=(0, 0, 0), shape=(8, 2048, 2048), voxel_nm=(70, 100, 100))
+    chance, count = np.random.default_rng(1), 10**6
+    places = np.sort(chance.choice(8 * 2048 * 2048, count, replace=False))
+    centres = np.stack(np.unravel_index(places, frame.shape), axis=1).astype(float)
+    labels = np.zeros(frame.shape, np.uint32)
+    labels.flat[places] = np.arange(1, count + 1)
+    scores = chance.random(count)
+    points = Points(centres=centres, scores=scores, sizes=scores, kind=np.zeros(count, np.int64), kinds=("synapse",))
+    at = centres[densest(centres, frame.voxel_nm)].tolist()
+    told = {"voxel_nm": frame.voxel_nm, "start": frame.start, "shape": frame.shape, "at": at, "ranges": {}}
+    files = [{"name": "segmentation/info"}, {"name": "annotations/info"}]
+    with shown(tmp_path, made=False, extra={"view": json.loads(json.dumps(told)), "files": files}) as lab:
+        write_segmentation(Results(lab.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
+        write_annotations(Results(lab.home.as_uri() + "/"), "annotations", points, frame, title="", about="")
+        answers: list[int] = []
+        page.on("response", lambda answer: answers.append(int(answer.headers.get("content-length", 0))))
+        page.goto(lab.view, wait_until="networkidle")
+        page.wait_for_function("window.viewer?.layerManager.managedLayers.length === 2 && window.viewer.isReady()")
+        page.wait_for_load_state("networkidle")
+
+    assert len(answers) > 10
+    assert len(answers) <= 40
+    assert sum(answers) <= 5e6
 
 
 # Sections on the results page

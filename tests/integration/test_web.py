@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin
 
+import numpy as np
 import pytest
 from starlette.applications import Starlette
 
@@ -35,6 +36,8 @@ from bot.local.results import LocalResults
 from bot.storage.engine import Database, connect
 from bot.web.archive import zipped
 from bot.web.site import web
+from pipelines.common.precomputed import Frame, compressed_segmentation, write_segmentation
+from pipelines.common.results import Results as Folder
 from tests.support.app import Door
 from tests.support.aws import BUCKET, aws_world
 from tests.support.databases import new_sqlite
@@ -730,6 +733,26 @@ def test_without_a_range_that_is_known_the_whole_file_is_given(client: Client, s
 
     assert (answer.status, answer.content) == (200, CONTENT)
     assert answer.headers["accept-ranges"] == "bytes"
+
+
+def test_a_chunk_is_one_request_under_the_same_rights(client: Client, seen: Lab) -> None:
+    labels = np.arange(8 * 300 * 300, dtype=np.uint32).reshape(8, 300, 300)
+    frame = Frame(start=(2, 10, 20), shape=(8, 300, 300), voxel_nm=(50, 4, 8))
+    write_segmentation(Folder(seen.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
+    info = json.loads(client.get(view_path(seen, "chunks/segmentation/info")).content)
+    key = info["scales"][0]["key"]
+
+    path = view_path(seen, f"chunks/segmentation/{key}/276-320_10-266_2-10")
+    chunk = client.get(path, headers={"Accept-Encoding": "gzip, br"})
+
+    assert (chunk.status, chunk.headers["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(chunk.content) == compressed_segmentation(labels[:, :256, 256:])
+    assert client.get(path).status == 406
+    assert client.get(view_path(seen, f"chunks/segmentation/{key}/0.shard")).status == 404
+    for name in ("synapses.csv", "results.json", "report.html/info", "image/none/info"):
+        assert client.get(view_path(seen, f"chunks/{name}")).status == 404
+    seen.answer = False
+    assert client.get(path, headers={"Accept-Encoding": "gzip"}).status == 404
 
 
 def test_head_tells_the_size(client: Client, seen: Lab) -> None:

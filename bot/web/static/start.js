@@ -9,7 +9,7 @@ async function first(kept) {
   if (!answer.ok) throw new Error(`The results cannot be shown now (${answer.status}). Load this page again.`);
   const state = await answer.json();
   for (const layer of state.layers) {
-    layer.source = `precomputed://${new URL(`data/${layer.source}`, location.href)}`;
+    layer.source = `precomputed://${new URL(`chunks/${layer.source}`, location.href)}`;
   }
   return state;
 }
