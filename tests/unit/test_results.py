@@ -104,7 +104,7 @@ def test_what_is_wrong_beside_the_counts_costs_no_counts(said: dict[str, object]
 
 
 def test_a_results_json_of_which_nothing_can_be_used_is_told_as_such() -> None:
-    with pytest.raises(Unreadable, match="^results.json cannot be used: a field “counts” that is no object; "):
+    with pytest.raises(Unreadable, match=r"^results\.json cannot be used: a field “counts” that is no object; "):
         Summary.read(json.dumps({"counts": [1], "notes": [7]}).encode())
 
 
