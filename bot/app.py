@@ -233,7 +233,14 @@ def build_core(
         every = timedelta(seconds=settings.edit_interval)
         effects += [
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
-            ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
+            ThreadEffects(
+                ledger=ledger,
+                chat=chat,
+                stories=stories,
+                results=backend.results,
+                access=access,
+                admins=settings.admins,
+            ),
             NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]

@@ -7,7 +7,11 @@ import json
 import pytest
 
 from bot.domain import words
+from bot.domain.results import Link
+from bot.domain.states import JobState
 from bot.domain.summary import Summary, Unreadable
+from bot.slack import cards
+from tests.support.stories import a_job, a_step, a_story
 
 
 @pytest.mark.parametrize("density", ["1" + "0" * 400, "1e999", "-1", "true", '"x"'])
@@ -114,6 +118,22 @@ def test_what_is_wrong_in_every_way_at_once_is_one_note_that_can_be_stored() -> 
     assert len(summary.notes) == 1
     assert len(summary.notes[0]) <= 500
     assert Summary.model_validate(summary.model_dump(mode="json")) == summary
+
+
+def test_what_a_program_counts_notes_and_titles_makes_nothing_bold_italic_or_struck_in_slack() -> None:
+    styled = "*bold* _it_ ~gone~"
+    summary = read(counts={styled: 7}, notes=[styled], files=[{"name": "a.csv", "title": styled}])
+    job = a_job(JobState.SUCCEEDED, summary=summary)
+    story = a_story(job, links=[(summary.files[0].title, Link("https://results.test/a.csv"))])
+    replied = cards.reply(story, [a_step(f"{summary.found}. Finished.", JobState.SUCCEEDED)])
+    said = [cards.spoken(story, [a_step(f"{summary.found}.", JobState.SUCCEEDED)])]
+    for blocks in (replied, cards.card(story)):
+        said += [text for block in blocks for text in json.dumps(block.to_dict(), ensure_ascii=False).split("\\n")]
+    told = [text for text in said if "bold" in text]
+    assert len(told) == 5, "the reply's text and block, its note and its link, and the card"
+    for text in told:
+        assert all(f"\u2060{mark}\u2060" in text for mark in "*_~")
+        assert "*bold*" not in text
 
 
 def test_a_line_that_a_program_printed_makes_nothing_bold_italic_or_code_in_slack() -> None:
