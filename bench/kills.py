@@ -71,7 +71,7 @@ def measure() -> Iterator[Figure]:
         typist.end.set()
         thread.join()
         lab.settle()
-        wrong = {job.id: said for job in lab.jobs if (said := lab.not_done_once(job))}
+        wrong = lab.not_done_once(lab.jobs)
         for job, said in wrong.items():
             print(job, *said, sep="\n  ")
         yield Figure(name="kills", value=kills, unit="kills")

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
     from bot.settings import Settings
 
 
@@ -155,11 +157,11 @@ def _ended_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _settings() -> Settings:
-    from bot.settings import Settings, read
+def _settings(*beside: type[BaseSettings]) -> Settings:
+    from bot.settings import read_all
     from bot.terminal import log
 
-    settings = read(Settings)
+    settings = read_all(*beside)
     log.begin(settings.log_level)
     return settings
 
@@ -192,9 +194,10 @@ def _following(arguments: argparse.Namespace) -> int:
 
 
 def _provision(_arguments: argparse.Namespace) -> int:
+    from bot.backends import load
     from bot.terminal.admin import provision
 
-    provision(_settings())
+    provision(_settings(load("aws").TO_PROVISION))
     return 0
 
 

@@ -289,14 +289,15 @@ def build_core(
 
 def _storage(settings: Settings) -> tuple[bytes, Database]:
     """The key that seals tokens, and the database. Raises NomadsError in words for the admin."""
-    if settings.database_url and not settings.database_url.startswith("sqlite") and not settings.secret_key:
+    url = settings.database_url.get_secret_value()
+    if url and not url.startswith("sqlite") and not settings.secret_key:
         raise NomadsError("Set NOMADS_SECRET_KEY: processes that share a database must share the key of its tokens.")
     try:
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise NomadsError(f"NOMADS_DATA: {settings.data} cannot be used: {error.strerror}.") from None
     key = load_key(settings.data / "secret.key", settings.secret_key)
-    return key, Database(connect(settings.database_url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
+    return key, Database(connect(url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
 
 
 def mailer(settings: Settings) -> Mailer:

@@ -13,7 +13,8 @@ BACKENDS = {
     "aws": "bot.aws.backend",
 }
 """Modules, by name. Each has `backend(…)`, which makes a `bot.application.ports.Backend`, and `SERVED_BY_THE_BOT`:
-whether people reach results at the bot's own address. A module is imported when needed, since SDKs are slow to load."""
+whether people reach results at the bot's own address. One with settings of its own has `SETTINGS`, their class, which
+is read together with the others. A module is imported when needed, since SDKs are slow to load."""
 
 
 def load(name: str) -> ModuleType:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bot.backends import BACKENDS
+from bot.backends import BACKENDS, load
 from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
@@ -103,8 +103,8 @@ class Settings(BaseSettings):
     """Where programs run, by the names in `bot.backends`."""
     data: Path = Path("var")
     """Where this machine stores its data: database, key, runs, results."""
-    database_url: str = ""
-    """SQLAlchemy's URL; empty: SQLite in the data folder."""
+    database_url: SecretStr = SecretStr("")
+    """SQLAlchemy's URL, which may hold a password; empty: SQLite in the data folder."""
     secret_key: Annotated[
         SecretStr | None, _secret(r"\S.{14,}\S"), Field(description="16 random characters or more")
     ] = None
@@ -199,8 +199,10 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _database(cls, url: str) -> str:
-        return urls.database(url) if url else url  # without the value in the error: it may hold a password
+    def _database(cls, url: SecretStr) -> SecretStr:
+        if url:
+            urls.database(url.get_secret_value())
+        return url
 
     @field_validator("mail_domains")
     @classmethod
@@ -221,14 +223,50 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def read(kind: type[S]) -> S:
-    """Read settings from the environment. Raises NomadsError, which names each unusable setting and what it may be."""
+def read(kind: type[S], *beside: type[BaseSettings]) -> S:
+    """Read settings from the environment.
+
+    Raises NomadsError, which names each unusable setting of `kind` and of `beside`, with what it may be.
+    """
+    kinds: list[type[BaseSettings]] = [kind, *beside]
+    if wrong := [line for one in kinds for line in _wrong(one)]:
+        raise NomadsError("\n".join(["These settings cannot be used:", *dict.fromkeys(wrong)]))
+    return kind()
+
+
+def read_all(*beside: type[BaseSettings]) -> Settings:
+    """Read the settings, with those that the chosen backend and mailer need besides. Raises as `read` does."""
+    return read(Settings, *_needed(), *beside)
+
+
+class Choices(BaseSettings):
+    """The settings that decide which others are needed, whatever they say."""
+
+    model_config = Settings.model_config
+
+    compute: str = "local"
+    mail: SecretStr = SecretStr("off")
+
+
+def _needed() -> list[type[BaseSettings]]:
+    try:
+        chosen = Choices()
+    except (OSError, UnicodeDecodeError):  # told with the settings
+        return []
+    needed = [getattr(load(chosen.compute), "SETTINGS", None)] if chosen.compute in BACKENDS else []
+    if urls.is_ses(chosen.mail):
+        needed.append(load("aws").ACCOUNT)
+    return list(filter(None, needed))
+
+
+def _wrong(kind: type[BaseSettings]) -> list[str]:
+    """A line for each setting that cannot be used, which begins with its name in the environment."""
     prefix = str(kind.model_config.get("env_prefix", ""))
     try:
-        return kind()
+        kind()
     except ValidationError as error:
         fields = [(where.partition(".")[0], said) for where, said in mistakes(error, kind)]  # not the place in a list
-        wrong = [f"{name if name.isupper() else prefix + name.upper()}: {said}" for name, said in fields]
+        return [f"{name if name.isupper() else prefix + name.upper()}: {said}" for name, said in fields]
     except (OSError, UnicodeDecodeError):
-        wrong = [f"The file {kind.model_config.get('env_file')} cannot be read, or is no text in UTF-8."]
-    raise NomadsError("\n".join(["These settings cannot be used:", *wrong]))
+        return [f"The file {kind.model_config.get('env_file')} cannot be read, or is no text in UTF-8."]
+    return []

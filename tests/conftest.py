@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_socket import socket_allow_hosts
 
-from bot.aws.config import AwsConfig
-from bot.settings import Settings
+from bot.aws.config import AwsConfig, ToProvision, ToRun
+from bot.settings import Choices, Settings
 from bot.storage.engine import Database, connect
 from tests.support.databases import Postgres, new_sqlite, postgres
 
@@ -93,7 +93,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for settings in (Settings, AwsConfig):
+    for settings in (Settings, Choices, AwsConfig, ToRun, ToProvision):
         monkeypatch.setitem(settings.model_config, "env_file", None)
 
 

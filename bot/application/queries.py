@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +46,8 @@ CHUNK = 100
 """Jobs that are read at a time for a page, where the person may not see all of the first ones."""
 READS = 10
 """Times that jobs are read for one page."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Which(StrEnum):
@@ -76,30 +79,27 @@ class Page:
     jobs: Sequence[Job]
     more: bool
     last: str | None = None
-    """The place where the page ends, and the next one begins. It names no job that was not shown."""
+    """The place where the page ends, and the next one begins. It names no job that was not shown.
+
+    It is a place among all jobs, so jobs that leave or enter the list meanwhile do not move it.
+    """
     doubtful: bool = False
     """Whether jobs were left out because chat does not tell now whether the person may see them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A place in a list of which a person does not see all: so many jobs after that one (None: from the newest on).
+def _place(job: Job, *, seen: bool) -> str:
+    """The place after that job: its id, or where the person may not see the job the moment at which it was accepted."""
+    return job.id if seen else f"@{(job.accepted_at - EPOCH) // MICROSECOND:x}"
 
-    Jobs that are not seen are counted, since naming one would tell of it. Where some leave the list meanwhile, the next
-    page begins as many jobs later.
-    """
 
-    job: str | None
-    skip: int
-
-    def __str__(self) -> str:
-        return f"{self.job or ''}+{self.skip}" if self.skip else self.job or ""
-
-    @classmethod
-    def read(cls, text: str) -> _Place:
-        """The place that was written so."""
-        job, _, skip = text.partition("+")
-        return cls(job or None, int(skip) if skip.isdecimal() else 0)
+def _read_place(text: str | None) -> str | datetime | None:
+    """The job or the moment of a place; None: the newest job."""
+    if text and text.startswith("@"):
+        try:
+            return EPOCH + int(text[1:], 16) * MICROSECOND
+        except (ValueError, OverflowError):
+            return None
+    return text or None
 
 
 class Queries:
@@ -171,41 +171,40 @@ class Queries:
         Jobs that the person may not see are left out. A page has fewer jobs, though there are more, only where very
         many are left out.
         """
-        place = _Place.read(before or "")
+        place = _read_place(before)
         if which in _MINE:
-            page = self.page_of(_SHOWN[which], actor=actor, before=place.job, skip=place.skip, most=most)
+            page = self.page_of(_SHOWN[which], actor=actor, before=place, most=most)
             return replace(page, last=page.jobs[-1].id if page.jobs else before)
         until = time.monotonic() + PATIENCE
         found: list[Job] = []
         doubtful = False
         for read in range(READS):
-            page = self.page_of(_SHOWN[which], before=place.job, skip=place.skip, most=CHUNK if read else most + 1)
+            page = self.page_of(_SHOWN[which], before=place, most=CHUNK if read else most + 1)
             sights = self._access.judged(actor, page.jobs, within=_left(until))
             doubtful |= None in sights
             for job, sees in zip(page.jobs, sights, strict=True):
                 if sees and len(found) == most:
                     return Page(found, more=True, last=found[-1].id, doubtful=doubtful)
-                place = _Place(job.id, 0) if sees else _Place(place.job, place.skip + 1)
                 found += [job] if sees else []
             if not page.more:
                 return Page(found, more=False, doubtful=doubtful)
-        return Page(found, more=True, last=str(place), doubtful=doubtful)
+            place = page.jobs[-1].id
+        return Page(found, more=True, last=_place(page.jobs[-1], seen=bool(sights[-1])), doubtful=doubtful)
 
     def page_of(
         self,
         states: Collection[JobState],
         *,
         actor: str | None = None,
-        before: str | None = None,
-        skip: int = 0,
+        before: str | datetime | None = None,
         most: int,
     ) -> Page:
-        """At most `most` jobs in these states, of `actor` only where named; nothing is left out but the first `skip`.
+        """At most `most` jobs in these states, of `actor` only where named; nothing is left out.
 
-        With `before`, only jobs that were accepted before that job.
+        With `before`, only jobs that were accepted before that job, or up to that moment.
         """
         with self._database.read() as transaction:
-            return _page(transaction, states, actor=actor, before=before, skip=skip, most=most)
+            return _page(transaction, states, actor=actor, before=before, most=most)
 
     def home(self, person: str) -> Home:
         """What the app's home tab shows this person, as of now."""
@@ -265,9 +264,8 @@ def _page(
     states: Collection[JobState],
     *,
     actor: str | None = None,
-    before: str | None = None,
-    skip: int = 0,
+    before: str | datetime | None = None,
     most: int,
 ) -> Page:
-    found = transaction.jobs.page(states, actor=actor, before=before, skip=skip, most=most + 1)
+    found = transaction.jobs.page(states, actor=actor, before=before, most=most + 1)
     return Page(jobs=found[:most], more=len(found) > most)

@@ -15,7 +15,7 @@ from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
-from bot.domain.links import Reader, ResultsPage, SharedFile
+from bot.domain.links import NoFile, Reader, ResultsPage, SharedFile
 from bot.domain.people import TERMINAL
 from bot.domain.results import Link, Opened, ResultFile
 from bot.domain.summary import KNOWN_FILES
@@ -77,16 +77,19 @@ class Visits:
     def file(self, signed: str, name: str) -> Opened | Link:
         """A file, open, or the address at which its store gives it. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
-        if job.summary and name == job.summary.preview:  # part of the page itself, whose images come from here alone
-            return self._results.open(job.folder, name)
-        return self._results.redirect(job.folder, name) or self._results.open(job.folder, name)
+        try:
+            if job.summary and name == job.summary.preview:  # part of the page itself, whose images come from here
+                return self._results.open(job.folder, name)
+            return self._results.redirect(job.folder, name) or self._results.open(job.folder, name)
+        except NotFound as absent:
+            raise NoFile(str(absent)) from None
 
     def archive(self, signed: str) -> tuple[str, Iterator[tuple[str, Opened]]]:
         """The archive's name, and the files, each opened when reached. Raises NotFound, LinkEnded and Unavailable."""
         job = self._job(signed)
         files = self._listed(job)
         if not files:
-            raise NotFound("Nothing has been written yet.")
+            raise NoFile("There are no files.")
         return f"nomads-{job.id}", self._opened(job, files)
 
     def mail_ends(self, signed: str) -> bool:

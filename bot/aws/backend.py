@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 from bot.aws.batch import BatchCompute
 from bot.aws.clients import Clients
-from bot.aws.config import AwsConfig
+from bot.aws.config import AwsConfig, ToProvision, ToRun
 from bot.aws.logs import CloudWatchLogs
 from bot.aws.provision import Program
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
-from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 
 SERVED_BY_THE_BOT = False
+SETTINGS = ToRun
+TO_PROVISION = ToProvision
+ACCOUNT = AwsConfig
+"""The settings of what needs the account alone, such as SES."""
 WATCH_INTERVAL = 10.0
 """Seconds between two looks at running jobs: a look is one call for every hundred jobs."""
 
@@ -43,11 +46,9 @@ class AwsBackend:
 def backend(settings: Settings, *, tokens: object, key_for: Callable[[str], bytes]) -> AwsBackend:
     """The adapters for the account that NOMADS_AWS_… names. No call to AWS is made.
 
-    Raises NomadsError, which names every missing setting.
+    Raises NomadsError, which names every missing and wrong setting.
     """
-    config = read(AwsConfig)
-    if missing := config.missing_to_run():
-        raise NomadsError(f"NOMADS_COMPUTE=aws also needs {', '.join(missing)}; see docs/aws.md.")
+    config = read(SETTINGS)
     clients = Clients(config)
     compute = BatchCompute(config=config, clients=clients)
     return AwsBackend(
@@ -72,11 +73,11 @@ def check_ses(sender: str) -> str:
     """What `doctor` tries of SES: see `bot.aws.doctor.check_ses`."""
     from bot.aws.doctor import check_ses as check
 
-    return check(read(AwsConfig), sender)
+    return check(read(ACCOUNT), sender)
 
 
 def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> None:
-    """Create in AWS what is missing. Raises Refused, which names every missing setting."""
+    """Create in AWS what is missing. Raises NomadsError, which names every missing and wrong setting."""
     from bot.aws.provision import provision as make
 
-    make(read(AwsConfig), pipelines, say=say)
+    make(read(TO_PROVISION), pipelines, say=say)

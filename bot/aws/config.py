@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.settings import Json
@@ -26,7 +26,36 @@ RoleArn = Annotated[
         description="the ARN of a role, such as arn:aws:iam::123456789012:role/nomads",
     ),
 ]
-Texts = Annotated[tuple[str, ...], Json]
+Bucket = Annotated[
+    str,
+    Field(
+        pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+        description="a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes",
+    ),
+]
+Region = Annotated[str, Field(pattern=r"^$|^[a-z]+(-[a-z]+)+-[0-9]+$", description="a region, such as eu-west-2")]
+InstanceRole = Annotated[
+    str,
+    Field(
+        pattern=r"^$|^[A-Za-z0-9+=,.@_-]{1,128}$|^arn:[a-z-]+:iam::[0-9]{12}:instance-profile/.+$",
+        description="the name of an instance profile, or its ARN",
+    ),
+]
+Subnets = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")], ...],
+    Json,
+    Field(description='a list in JSON of ids, such as ["subnet-0a1b2c3d"]'),
+]
+SecurityGroups = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-z]+$")], ...],
+    Json,
+    Field(description='a list in JSON of ids, such as ["sg-0a1b2c3d"]'),
+]
+InstanceTypes = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)?$")], ...],
+    Json,
+    Field(description='a list in JSON, such as ["m7i", "r7i.2xlarge"] or ["optimal"]'),
+]
 
 LOG_DAYS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
@@ -47,17 +76,11 @@ class AwsConfig(BaseSettings):
         enable_decoding=False,
     )
 
-    region: str = ""
+    region: Region = ""
     """Empty: boto3's usual chain decides."""
     queue: BatchName = "nomads-queue"
     compute_environment: BatchName = "nomads-ce"
-    bucket: Annotated[
-        str,
-        Field(
-            pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
-            description="a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes",
-        ),
-    ] = ""
+    bucket: Bucket = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""
     prefix: Annotated[
         str,
@@ -73,11 +96,11 @@ class AwsConfig(BaseSettings):
     job_role: RoleArn = ""
     """The role of the program: it writes results to the bucket."""
 
-    subnets: Texts = ()
-    security_groups: Texts = ()
-    instance_types: Texts = ()
+    subnets: Subnets = ()
+    security_groups: SecurityGroups = ()
+    instance_types: InstanceTypes = ()
     """Such as `["m7i", "r7i.2xlarge"]`, or `["optimal"]`: AWS Batch chooses."""
-    instance_role: str = ""
+    instance_role: InstanceRole = ""
     """The instance profile of the machines, by name or ARN."""
     service_role: RoleArn = ""
     """Empty: AWS Batch's own service-linked role."""
@@ -109,26 +132,46 @@ class AwsConfig(BaseSettings):
     read_timeout: Annotated[float, Field(gt=0, le=900)] = 20
     """Seconds to wait for an answer, or for the next part of it."""
 
-    def missing_to_run(self) -> list[str]:
-        """The environment names of settings without which no job can run; empty if there are none."""
-        return self._unset("bucket", "execution_role", "job_role")
+    @field_validator("log_days")
+    @classmethod
+    def _offered(cls, days: int) -> int:
+        if days not in LOG_DAYS:
+            nearest = min(LOG_DAYS, key=lambda offered: abs(offered - days))
+            raise ValueError(
+                f"CloudWatch does not offer {days} days; the nearest that it offers is {nearest}. It offers "
+                f"{', '.join(map(str, LOG_DAYS))}"
+            )
+        return days
 
-    def missing_to_provision(self) -> list[str]:
-        """The environment names of settings without which nothing can be provisioned; empty if there are none."""
-        return self._unset(
-            "bucket", "execution_role", "job_role", "instance_role", "subnets", "security_groups", "instance_types"
-        )
 
-    def log_days_problem(self) -> str:
-        """Why CloudWatch would not take the number of days, with the nearest that it takes; empty where it would."""
-        if self.log_days in LOG_DAYS:
-            return ""
-        nearest = min(LOG_DAYS, key=lambda days: abs(days - self.log_days))
-        return (
-            f"NOMADS_AWS_LOG_DAYS is {self.log_days}, which CloudWatch does not offer; the nearest that it offers is"
-            f" {nearest}. It offers {', '.join(map(str, LOG_DAYS))}."
-        )
+class ToRun(AwsConfig):
+    """The settings where jobs run on AWS: those without which none can are needed."""
 
-    def _unset(self, *names: str) -> list[str]:
-        prefix = str(self.model_config["env_prefix"])
-        return [prefix + name.upper() for name in names if not getattr(self, name)]
+    bucket: Bucket
+    execution_role: RoleArn
+    job_role: RoleArn
+
+
+class ToProvision(ToRun):
+    """The settings of `provision`: those without which nothing can be made are needed."""
+
+    region: Annotated[Region, Field(validate_default=True)] = ""
+    subnets: Annotated[Subnets, Field(min_length=1)]
+    security_groups: Annotated[SecurityGroups, Field(min_length=1)]
+    instance_types: Annotated[InstanceTypes, Field(min_length=1)]
+    instance_role: InstanceRole
+
+    @field_validator("region")
+    @classmethod
+    def _known(cls, region: str) -> str:
+        """A region that is named here, or for AWS's own tools."""
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import get_session
+
+        try:
+            known = region or get_session().get_config_variable("region")
+        except BotoCoreError:  # AWS's own settings are wrong, which the first client tells
+            return region
+        if not known:
+            raise ValueError("this is needed; it has to be a region, such as eu-west-2")
+        return region

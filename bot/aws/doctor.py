@@ -119,7 +119,6 @@ class Doctor:
     def logs(self) -> str:
         """The log group is there, may be read, and retains its lines for as long as the settings say."""
         findings, name = Findings(), self._config.log_group
-        findings.wrong.extend(filter(None, [self._config.log_days_problem()]))
         with findings.look("logs:DescribeLogGroups"):
             group = self._guards.log_group()
             if group is None:

@@ -46,19 +46,10 @@ def provision(
     """Make bucket, log group, compute environment, queue and job definitions where they are missing.
 
     Provisioning may be repeated at any time. `say` gets a line for each resource found or made, for each guard that is
-    not as it should be, and for what was done about it; `wait` sleeps some seconds. Raises Refused, which names all
-    missing and wrong settings, and where something stands in the way.
+    not as it should be, and for what was done about it; `wait` sleeps some seconds. Raises Refused where something
+    stands in the way.
     """
-    clients = clients or Clients(config)
-    missing = config.missing_to_provision()
-    try:
-        _ = clients.region
-    except Refused:  # told with the other settings
-        missing.insert(0, "NOMADS_AWS_REGION")
-    problems = [f"These settings are missing: {', '.join(missing)}. docs/aws.md says what each of them is."]
-    if said := " ".join([*(problems if missing else []), *filter(None, [config.log_days_problem()])]):
-        raise Refused(said)
-    work = _Provision(config, clients, say, wait)
+    work = _Provision(config, clients or Clients(config), say, wait)
     work.bucket()
     work.log_group()
     work.compute_environment()

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from bot.domain.errors import NomadsError
+from bot.domain.errors import NomadsError, NotFound
 from bot.domain.job import Job
 from bot.domain.results import Link, Opened
 
@@ -53,6 +53,10 @@ class LinkEnded(NomadsError):
         self.job_id = job_id
 
 
+class NoFile(NotFound):
+    """The link is right, and behind it is no such file: it was deleted, say."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedFile:
     """A file on a results page."""
@@ -90,8 +94,9 @@ class Shared(Protocol):
     """What the web asks of the application.
 
     `signed` is the part of an address that says for whom it is. Every method raises NotFound alike for a signature that
-    is not ours, a person who may not see the job (any more), and a file that is not there; LinkEnded after the link's
-    end; and Unavailable where the question cannot be answered just now.
+    is not ours and a person who may not see the job (any more); of that NoFile, for a file that is not there, where the
+    person may see the job; LinkEnded after the link's end; and Unavailable where the question cannot be answered just
+    now.
     """
 
     def page(self, signed: str) -> ResultsPage:

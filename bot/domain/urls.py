@@ -91,6 +91,11 @@ class MailServer:
     password: SecretStr | None = None
 
 
+def is_ses(url: SecretStr) -> bool:
+    """Whether NOMADS_MAIL names SES."""
+    return url.get_secret_value().strip() in ("ses:", "ses://")
+
+
 def mail_server(url: SecretStr) -> MailServer:
     """Read `smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`.
 
@@ -100,7 +105,7 @@ def mail_server(url: SecretStr) -> MailServer:
     text = url.get_secret_value().strip()
     if text in ("", "off"):
         return MailServer(kind="off")
-    if text in ("ses:", "ses://"):
+    if is_ses(url):
         return MailServer(kind="ses")
 
     def wrong(problem: str) -> ValueError:

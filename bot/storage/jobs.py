@@ -85,19 +85,20 @@ class Jobs:
         states: Iterable[JobState],
         *,
         actor: str | None = None,
-        before: str | None = None,
-        skip: int = 0,
+        before: str | datetime | None = None,
         most: int,
     ) -> list[Job]:
-        """At most `most` jobs in these states (of `actor` only, where named), newest first, without the first `skip`.
+        """At most `most` jobs in these states (of `actor` only, where named), newest first.
 
-        With `before`, only jobs that were accepted before that job. Each state is read by an index, and no further than
-        needed, so that a page costs the same however many jobs there are.
+        With `before`, only jobs that were accepted before that job, or up to that moment. Each state is read by an
+        index, and no further than needed, so that a page costs the same however many jobs there are.
         """
-        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(skip + most)
+        newest = sa.select(jobs.c.id, jobs.c.accepted_at).order_by(*_NEWEST_FIRST).limit(most)
         if actor is not None:
             newest = newest.where(jobs.c.actor == actor)
-        if before and (since := self._accepted(before)):
+        if isinstance(before, datetime):
+            newest = newest.where(jobs.c.accepted_at <= before)
+        elif before and (since := self._accepted(before)):
             newest = newest.where(
                 sa.tuple_(jobs.c.accepted_at, jobs.c.id)
                 < sa.tuple_(sa.literal(since.accepted_at, Utc), sa.literal(since.id))
@@ -106,7 +107,7 @@ class Jobs:
             *(sa.select(newest.where(jobs.c.state == state.value).subquery().c.id) for state in states)
         ).subquery()
         query = sa.select(jobs).where(jobs.c.id.in_(sa.select(found.c.id))).order_by(*_NEWEST_FIRST)
-        return [_to_job(row) for row in self._connection.execute(query.offset(skip).limit(most))]
+        return [_to_job(row) for row in self._connection.execute(query.limit(most))]
 
     def _accepted(self, job_id: str) -> sa.Row[Any, Any] | None:
         query = sa.select(jobs.c.accepted_at, jobs.c.id).where(jobs.c.id == job_id)

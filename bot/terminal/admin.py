@@ -18,7 +18,7 @@ NEWEST = 5
 
 
 def provision(settings: Settings) -> None:
-    """Create in AWS what is missing, and mend guards. Raises Refused, which names every missing or wrong setting."""
+    """Create in AWS what is missing, and mend guards. Raises NomadsError where something stands in the way."""
     load("aws").provision(Catalog.read(settings.pipelines, images=settings.images), say=print)
 
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from bot.domain import words
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.html import template
-from bot.domain.links import LinkEnded, Shared
+from bot.domain.links import LinkEnded, NoFile, Shared
 from bot.domain.results import Opened, shown_as
 from bot.web.archive import zipped
 
@@ -46,6 +46,10 @@ _FILE = _PLAIN | {
     "style-src 'unsafe-inline'"
 }
 NOTHING = ("There is nothing here", "The link may be cut short, or it was made for somebody else. Copy all of it.")
+NO_FILE = (
+    "There is no such file",
+    "It was deleted since this link was made, it is not written yet, or the link is cut short.",
+)
 ENDED = (
     "The results are still there. A new link: press Results on the job's card in Slack, or type /nomads status {}. "
     "Without Slack, ask whoever asked for the job; the mail names them."
@@ -69,6 +73,8 @@ def _told(answer: Callable[[Request], Response]) -> Callable[[Request], Response
             return answer(request)
         except LinkEnded as ended:
             return _message("This link has ended", ENDED.format(ended.job_id), status=410)
+        except NoFile:
+            return _message(*NO_FILE, status=404, page=_page_above(request))
         except Refused as refusal:
             if not isinstance(refusal, NotFound):
                 log.warning("A link cannot be answered: %s", refusal)
@@ -144,8 +150,17 @@ def _saved(name: str) -> dict[str, str]:
     return {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name, safe='')}"}
 
 
-def _message(title: str, text: str, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return _page("message.html", status=status, headers=headers, title=title, text=text)
+def _page_above(request: Request) -> str:
+    """Where the results page lies, seen from a file's address: other addresses may lie before the bot's own path."""
+    below = request.scope["raw_path"].split(b"/")[3:]  # after /results/ and the signed part
+    return "../" * (len(below) - 1) or "./"
+
+
+def _message(
+    title: str, text: str, *, status: int, headers: Mapping[str, str] | None = None, page: str = ""
+) -> Response:
+    """`page` is the address of the results page, where the reader can go there."""
+    return _page("message.html", status=status, headers=headers, title=title, text=text, page=page)
 
 
 def _page(name: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:

@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def assert_all_was_done_once(lab: Lab, job: Job) -> None:
     """The job succeeded, its program ran once, and each step of it was told once."""
-    assert not lab.not_done_once(job), lab.said
+    assert not lab.not_done_once([job]), lab.said
 
 
 # The moments at which the bot is killed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import unquote, urljoin
 
 import pytest
 from starlette.applications import Starlette
 
+from bot.application.ports import Results
 from bot.application.visits import Visits
 from bot.domain.health import Health
 from bot.domain.job import Job
@@ -28,6 +31,7 @@ from bot.storage.engine import Database, connect
 from bot.web.archive import zipped
 from bot.web.site import web
 from tests.support.app import Door
+from tests.support.aws import BUCKET, aws_world
 from tests.support.databases import new_sqlite
 from tests.support.options import optional
 from tests.support.stories import a_summary
@@ -57,7 +61,7 @@ class Lab:
             values = {"state": JobState.SUCCEEDED.value, "summary": summary.model_dump(mode="json")}
             transaction.jobs.change(self.job.id, **values)
         self.job = self.world.job(self.job)
-        self.results: LocalResults = LocalResults(folder=folder / "results")
+        self.results: Results = LocalResults(folder=folder / "results")
         self.home = folder / "results" / self.job.folder
         (self.home / "deep").mkdir(parents=True)
         for name, content in (("synapses.csv", b"id,z,y,x\n"), ("preview.png", PNG), ("deep/a b.txt", b"deep")):
@@ -281,6 +285,25 @@ def test_a_link_has_an_end_and_says_then_how_to_get_a_new_one(client: Client, la
         "/results/{cut}/synapses.csv",
         "/results/{changed}/",
         "/results/{signed}",
+        "/results/%ff/",
+        "/results/./",
+        "/results/AAAA.AAAA/",
+        "/mail/{signed}",
+    ],
+)
+def test_links_that_are_none_look_alike(client: Client, lab: Lab, path: str) -> None:
+    signed = lab.path().split("/")[2]
+    changed = ("A" if signed[5] != "A" else "B").join([signed[:5], signed[6:]])
+    answer = client.get(path.format(signed=signed, cut=signed[:-1], changed=changed, folder=lab.job.folder))
+
+    assert answer.status == 404
+    assert answer.text == client.get("/results/nothing/").text
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
         "/results/{signed}/../../../secret",
         "/results/{signed}/%2e%2e/%2e%2e/%2e%2e/secret",
         "/results/{signed}/..%2f..%2f..%2fsecret",
@@ -289,20 +312,44 @@ def test_a_link_has_an_end_and_says_then_how_to_get_a_new_one(client: Client, la
         "/results/{signed}/deep",
         "/results/{signed}/%ff%fe",
         "/results/{signed}/%00",
-        "/results/%ff/",
-        "/results/./",
-        "/results/AAAA.AAAA/",
-        "/mail/{signed}",
     ],
 )
-def test_a_wrong_signature_and_an_unknown_file_look_alike(client: Client, lab: Lab, path: str) -> None:
-    signed = lab.path().split("/")[2]
-    changed = ("A" if signed[5] != "A" else "B").join([signed[:5], signed[6:]])
-    answer = client.get(path.format(signed=signed, cut=signed[:-1], changed=changed, folder=lab.job.folder))
+def test_behind_a_right_link_nothing_but_results_is_found_and_a_sentence_says_so(
+    client: Client, lab: Lab, path: str
+) -> None:
+    answer = client.get(path.format(signed=lab.path().split("/")[2]))
 
     assert answer.status == 404
-    assert answer.text == client.get("/results/nothing/").text
+    assert "<h1>There is no such file</h1>" in answer.text
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(("name", "above"), [("synapses.csv", "./"), ("deep/a%20b.txt", "../"), ("preview.png", "./")])
+def test_a_file_that_was_deleted_after_its_job_is_told_in_a_sentence_with_a_way_to_the_others(
+    client: Client, lab: Lab, name: str, above: str
+) -> None:
+    path = lab.path(name)
+    assert client.get(path).status == 200
+    (lab.home / unquote(name)).unlink()
+
+    for method in ("GET", "HEAD"):
+        assert client.get(path, method=method).status == 404
+    answer = client.get(path)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "It was deleted since this link was made" in answer.text
+    assert f'<a href="{above}">The results page</a> lists the files that are there.' in answer.text
+    assert client.get(urljoin(path, above)).status == 200
+
+
+def test_where_all_files_of_a_job_were_deleted_page_and_zip_say_so(client: Client, lab: Lab) -> None:
+    shutil.rmtree(lab.home)
+
+    page, archive = client.get(lab.path()), client.get(lab.path("?zip"))
+
+    assert (page.status, archive.status) == (200, 404)
+    assert "There are no files here." in page.text
+    assert "not written yet" not in page.text
+    assert "There is no such file" in archive.text
 
 
 # Files
@@ -453,6 +500,21 @@ def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_
     assert (preview.status, preview.content) == (200, PNG)  # the page's images come from the page's own host
     assert zipfile.ZipFile(io.BytesIO(everything.content)).testzip() is None
     assert absent.status == 404
+    assert "There is no such file" in absent.text
+
+
+def test_a_link_to_a_file_that_was_deleted_from_s3_leads_to_a_sentence_and_not_to_s3_s_xml(lab: Lab) -> None:
+    with aws_world() as account:
+        lab.results = account.results()
+        lab.results.write(lab.job.folder, "synapses.csv", [b"id\n"])
+        with serving(web(slack=None, shared=lab.visits, health=Health)) as client:
+            there = client.get(lab.path("synapses.csv"))
+            account.clients.s3.delete_object(Bucket=BUCKET, Key=f"{lab.job.folder}/synapses.csv")
+            gone = client.get(lab.path("synapses.csv"))
+
+    assert there.status == 307
+    assert "location" not in gone.headers
+    assert (gone.status, "There is no such file" in gone.text) == (404, True)
 
 
 # The end of mail

@@ -11,8 +11,8 @@ import select
 import subprocess
 import sys
 import termios
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,22 +176,47 @@ class Lab:
 
     # Looking
 
-    def not_done_once(self, job: Job) -> list[str]:
-        """What was left out or done twice of a job that should have succeeded; empty where all was done once."""
+    def not_done_once(self, jobs: Sequence[Job]) -> dict[str, list[str]]:
+        """What was left out or done twice of jobs that should have succeeded, by id; none where all was done once."""
+        replies, mails = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, dict[str, str]](dict)
+        tops = []
+        for message in self.slack.messages("#synapses"):
+            key, shown = _key(message), _shown(message)
+            replies[key.partition("-reply-")[0]].append((key, shown))
+            if message.get("thread_ts") in (None, message["ts"]):
+                tops.append(shown)
+        for mail in self.mail.messages:
+            key = str(mail["Message-ID"])
+            for job in jobs:
+                if job.id in key:
+                    mails[job.id][key] = str(mail["Subject"])
+        previews = [file.name for file in self.slack.files if file.shared]
+        found = {
+            job.id: self._amiss(
+                job,
+                cards=[shown for shown in tops if job.id in shown],
+                replies=replies[job.id],
+                previews=[name for name in previews if job.id in name],
+                mails=sorted(mails[job.id].values()),
+            )
+            for job in jobs
+        }
+        return {name: amiss for name, amiss in found.items() if amiss}
+
+    def _amiss(
+        self, job: Job, *, cards: list[str], replies: list[tuple[str, str]], previews: list[str], mails: list[str]
+    ) -> list[str]:
         starts = self.results(job) / "starts"
-        replies = self.replies(job)
-        told = Counter(re.findall(r"\b(Accepted as|Running,|Finished after)", "\n".join(self.thread(job))))
-        previews = [file.name for file in self.slack.files if job.id in file.name and file.shared]
-        mails = {str(m["Message-ID"]): str(m["Subject"]) for m in self.mail.messages if job.id in str(m["Message-ID"])}
+        keys = [key for key, _ in replies]
+        told = Counter(re.findall(r"\b(Accepted as|Running,|Finished after)", "\n".join(said for _, said in replies)))
         as_it_should = {
             f"state: {job.state}": job.state is JobState.SUCCEEDED,
             "starts of the program": starts.exists() and starts.read_text() == "started\n",
-            "card": "✅ Finished" in self.card(job),
-            f"replies: {replies}": len(set(replies)) == len(replies),
+            f"cards: {cards}": len(cards) == 1 and "✅ Finished" in cards[0],
+            f"replies: {keys}": len(set(keys)) == len(keys),
             f"steps told: {told}": told == {"Accepted as": 1, "Running,": 1, "Finished after": 1},
             f"previews: {previews}": previews == [f"{job.id}-preview.png"],
-            f"mails: {mails}": sorted(mails.values())
-            == [f"NOMADS job {job.id}: accepted", f"NOMADS job {job.id}: finished"],
+            f"mails: {mails}": mails == [f"NOMADS job {job.id}: accepted", f"NOMADS job {job.id}: finished"],
         }
         return [what for what, right in as_it_should.items() if not right]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +11,13 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
+from bot.__main__ import main
 from bot.app import build, build_core
 from bot.aws.config import AwsConfig
 from bot.domain import words
 from bot.domain.catalog import Limits, Pipeline
 from bot.domain.checks import Prices, expected
-from bot.domain.errors import NomadsError
+from bot.domain.errors import NomadsError, Unavailable
 from bot.domain.mistakes import mistakes
 from bot.domain.urls import BASE, HOST, SENDER
 from bot.domain.volume import Box, Range
@@ -129,7 +131,7 @@ def test_a_wrong_setting_is_told_by_its_name_in_the_environment_with_its_value_a
     ["sqlite:////data/my folder/nomads.db", "postgres://u:p@h/n", "postgresql+psycopg://h:5432/n?sslmode=require"],
 )
 def test_a_url_of_a_database_is_taken_as_sqlalchemy_takes_it(url: str) -> None:
-    assert Settings.model_validate({"database_url": url}).database_url == url
+    assert Settings.model_validate({"database_url": url}).database_url.get_secret_value() == url
 
 
 @pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")  # SQLAlchemy chooses it, and then stops
@@ -158,6 +160,77 @@ def test_all_settings_that_cannot_be_used_are_told_at_once(monkeypatch: pytest.M
         read(Settings)
     _, *told = str(caught.value).splitlines()
     assert sorted(line.partition(":")[0] for line in told) == sorted(wrong)
+
+
+ROLE = "arn:aws:iam::123456789012:role/nomads"
+
+
+@pytest.mark.parametrize("command", ["run", "work", "doctor", "provision", "jobs"])
+def test_all_settings_of_a_backend_that_cannot_be_used_are_told_with_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    wrong = {
+        "NOMADS_PORT": "web",
+        "NOMADS_AWS_BUCKET": "Upper",
+        "NOMADS_AWS_SUBNETS": '["my subnet"]',
+        "NOMADS_AWS_STUCK_SECONDS": "60",
+        "NOMADS_AWS_LOG_DAYS": "91",
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"NOMADS_COMPUTE": "aws", "NOMADS_AWS_JOB_ROLE": ROLE, **wrong}.items():
+        monkeypatch.setenv(name, value)
+    assert main([command]) == 2
+    first, *told = capsys.readouterr().err.splitlines()
+    assert first == "These settings cannot be used:"
+    said = dict(line.split(": ", 1) for line in told)
+    assert said["NOMADS_AWS_LOG_DAYS"].startswith(
+        "CloudWatch does not offer 91 days; the nearest that it offers is 90."
+    )
+    assert said["NOMADS_AWS_SUBNETS"] == (
+        '“my subnet” cannot be used; it has to be a list in JSON of ids, such as ["subnet-0a1b2c3d"].'
+    )
+    needed = "this is needed; it has to be the ARN of a role, such as arn:aws:iam::123456789012:role/nomads."
+    assert said["NOMADS_AWS_EXECUTION_ROLE"] == needed
+    networks = {
+        "NOMADS_AWS_REGION",
+        "NOMADS_AWS_SECURITY_GROUPS",
+        "NOMADS_AWS_INSTANCE_TYPES",
+        "NOMADS_AWS_INSTANCE_ROLE",
+    }
+    assert set(said) == {*wrong, "NOMADS_AWS_EXECUTION_ROLE"} | (networks if command == "provision" else set())
+    assert len(told) == len(said), "each is told once"
+
+
+def test_a_profile_of_aws_s_own_that_is_none_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "NOMADS_AWS_BUCKET": "results",
+        "NOMADS_AWS_EXECUTION_ROLE": ROLE,
+        "NOMADS_AWS_JOB_ROLE": ROLE,
+        "NOMADS_AWS_SUBNETS": '["subnet-0"]',
+        "NOMADS_AWS_SECURITY_GROUPS": '["sg-0"]',
+        "NOMADS_AWS_INSTANCE_TYPES": '["optimal"]',
+        "NOMADS_AWS_INSTANCE_ROLE": "nomads",
+        "AWS_PROFILE": "nobody",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["provision"]) in (1, 2)
+    [told] = capsys.readouterr().err.splitlines()
+    assert told == "AWS settings cannot be read: the request or the AWS settings are wrong (ProfileNotFound)."
+
+
+def test_where_ses_sends_mail_the_settings_of_its_account_are_told_with_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"NOMADS_MAIL": "ses://", "NOMADS_PORT": "web", "NOMADS_AWS_TRIES": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == 2
+    told = capsys.readouterr().err.splitlines()[1:]
+    assert [line.partition(":")[0] for line in told] == ["NOMADS_PORT", "NOMADS_AWS_TRIES"]
 
 
 def numbers(kind: type[BaseModel]) -> list[tuple[str, Any, Any]]:
@@ -249,7 +322,20 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "NOMADS_SECRET_KEY"):
         monkeypatch.setenv(name, "canary-value-of-a-secret")
     monkeypatch.setenv("NOMADS_MAIL", "smtp://bot:canary@mail.test")
+    monkeypatch.setenv("NOMADS_DATABASE_URL", "postgresql://bot:canary@db.test/nomads")
     assert "canary" not in repr(Settings())
+
+
+@pytest.mark.parametrize("login", ["bot:canary@127.0.0.1:1/nomads", "127.0.0.1:1/nomads?user=bot&password=canary"])
+def test_a_database_that_does_not_answer_is_told_without_its_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, login: str
+) -> None:
+    url = f"postgresql://{login}"
+    given = {"data": str(tmp_path), "database_url": url, "secret_key": "a key for tests only"}
+    with pytest.raises(Unavailable) as told:
+        doctor(Settings.model_validate(given), say=print)
+    assert str(told.value) == "The database does not answer (OperationalError)."
+    assert "canary" not in "".join(traceback.format_exception(told.value)) + caplog.text
 
 
 @pytest.mark.parametrize(

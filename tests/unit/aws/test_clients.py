@@ -166,7 +166,6 @@ def test_settings_come_from_the_environment_with_lists_in_json() -> None:
         config = AwsConfig(_env_file=None)
     assert (config.region, config.subnets, config.spot) == ("ap-southeast-2", ("subnet-a", "subnet-b"), True)
     assert (config.queue, config.compute_environment) == ("nomads-queue", "nomads-ce")
-    assert config.missing_to_run() == ["NOMADS_AWS_BUCKET", "NOMADS_AWS_EXECUTION_ROLE", "NOMADS_AWS_JOB_ROLE"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +177,11 @@ def test_settings_come_from_the_environment_with_lists_in_json() -> None:
         {"link_lifetime": 604_801},
         {"attempts": 11},
         {"prefix": "a/b"},
+        {"region": "London"},
+        {"subnets": ["my subnet"]},
+        {"security_groups": ["subnet-0a1b"]},
+        {"instance_types": ["M7i!"]},
+        {"instance_role": "arn:aws:iam::1:role/x"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )

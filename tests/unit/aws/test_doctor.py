@@ -125,12 +125,6 @@ def test_logs_that_are_missing_or_kept_too_long_or_unreadable_are_told() -> None
         )
 
 
-def test_days_that_cloudwatch_does_not_offer_are_told() -> None:
-    with sound_world() as world:
-        world.config = world.config.model_copy(update={"log_days": 100})
-        assert "NOMADS_AWS_LOG_DAYS is 100, which CloudWatch does not offer" in wrong(doctor(world).logs)
-
-
 def test_a_bucket_s_guard_that_is_off_is_named() -> None:
     with sound_world() as world:
         s3 = boto3.client("s3", region_name="eu-west-2")

@@ -388,20 +388,6 @@ def test_the_bucket_s_owner_is_named_in_the_look() -> None:
         assert world.asked("s3.HeadBucket") == [{"Bucket": BUCKET, "ExpectedBucketOwner": "123456789012"}]
 
 
-def test_all_missing_settings_are_named_at_once_and_nothing_is_called() -> None:
-    with (
-        aws_world(empty=True, region="", bucket="", execution_role="", job_role="") as world,
-        pytest.raises(Refused) as caught,
-    ):
-        run(world)
-    for name in (
-        *("REGION", "BUCKET", "EXECUTION_ROLE", "JOB_ROLE"),
-        *("INSTANCE_ROLE", "SUBNETS", "SECURITY_GROUPS", "INSTANCE_TYPES"),
-    ):
-        assert f"NOMADS_AWS_{name}" in str(caught.value)
-    assert world.operations == []
-
-
 def _statuses(world: World, operation: str, *statuses: str) -> None:
     """Let the thing described have these statuses in turn, then keep the last."""
     left = list(statuses)
@@ -530,13 +516,11 @@ def _made_long_ago(world: World) -> None:
 
 @pytest.mark.parametrize(("days", "nearest"), [(100, 90), (2, 1), (10, 7), (9999, 3653)])
 def test_days_that_cloudwatch_does_not_offer_are_an_error_before_anything_is_done(days: int, nearest: int) -> None:
-    with bare_world(log_days=days) as world:
-        with pytest.raises(Refused) as caught:
-            run(world)
-        assert str(caught.value).startswith(
-            f"NOMADS_AWS_LOG_DAYS is {days}, which CloudWatch does not offer; the nearest that it offers is {nearest}."
-        )
-        assert world.operations == []
+    with pytest.raises(
+        ValueError,
+        match=f"CloudWatch does not offer {days} days; the nearest that it offers is {nearest}. It offers 1, 3",
+    ):
+        AwsConfig(_env_file=None, log_days=days)
 
 
 def test_the_days_that_cloudwatch_offers_are_those_of_its_own_description() -> None:
