@@ -45,7 +45,10 @@ def _needing(place: str, has: Callable[[dict[str, Any], dict[str, Any]], bool]) 
     """
 
     def check(payload: dict[str, Any], body: dict[str, Any], next: Callable[[], None]) -> BoltResponse | None:
-        return next() if has(payload, body) else refused(place)
+        if not has(payload, body):
+            return refused(place)
+        next()
+        return None
 
     return check
 
