@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import sqlite3
 import threading
 import time
@@ -318,7 +317,7 @@ def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path, mon
     file = tmp_path / "nomads.db"
     file.touch()
     (tmp_path / "secret.key").touch()
-    monkeypatch.setattr(engine.time, "sleep", lambda _: file.write_bytes(b"x" * 4096))
+    monkeypatch.setattr("bot.storage.engine.time.sleep", lambda _: file.write_bytes(b"x" * 4096))
     connect(f"sqlite:///{file}").dispose()
 
 
@@ -345,20 +344,6 @@ def test_a_file_that_cannot_be_used_at_the_start_is_told_by_its_place_and_the_re
     assert str(caught.value) == (
         f"The database {tmp_path / place} cannot be used: {why.format(folder=tmp_path)}. "
         "Mend that, or correct NOMADS_DATABASE_URL, or NOMADS_DATA where that is not set."
-    )
-
-
-def test_a_server_that_cannot_be_reached_at_the_start_is_told_by_its_place_without_the_password() -> None:
-    with socket.socket() as taken:  # bound, so nobody else listens there
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        store = Database(connect(f"postgresql://lab:secret-word@127.0.0.1:{port}/nomads"))
-        with pytest.raises(Unavailable) as caught:
-            store.migrate()
-        store.close()
-    assert str(caught.value) == (
-        f"The database “nomads” at 127.0.0.1:{port} cannot be used: nothing listens there. "
-        "Mend that, or correct NOMADS_DATABASE_URL."
     )
 
 

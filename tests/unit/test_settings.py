@@ -336,7 +336,8 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(
     given = {"data": str(tmp_path), "database_url": url, "secret_key": "a key for tests only"}
     with pytest.raises(Unavailable) as told:
         doctor(Settings.model_validate(given), say=print)
-    assert str(told.value) == "The database does not answer (OperationalError)."
+    where = "The database “nomads” at 127.0.0.1:1 cannot be used: nothing listens there."
+    assert str(told.value) == f"{where} Mend that, or correct NOMADS_DATABASE_URL."
     assert "canary" not in "".join(traceback.format_exception(told.value)) + caplog.text
 
 
