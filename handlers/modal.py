@@ -92,6 +92,8 @@ class Meta(BaseModel):
 
     collection: str = ""
     """The chosen collection, which Slack does not send with every request for options."""
+    asked: str = ""
+    """The digest of the question that the form puts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +238,7 @@ def view(
         name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
         label = "In its place" if question.instead else "Before it is submitted"
         blocks.append(_box(name, label, question.agree, optional=question.instead))
-    meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME])
+    meta = Meta(collection=wish.values.get(COLLECTION, "")[:MAX_NAME], asked=question.digest if question else "")
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
 
 
