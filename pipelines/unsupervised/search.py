@@ -45,6 +45,8 @@ CORES = 2
 """Sections searched at a time, each of which takes some 10 bytes a pixel."""
 STRETCH, SHORT = 2**22, 2**20
 """Pixels of small sections that one process searches, and of a volume that is not worth two processes."""
+MANY = 100_000
+"""Objects of a look, from which on looks are worth two processes."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
 MOST, AS_LARGE = 2**27, 4
@@ -109,8 +111,8 @@ class Search:
         looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
         frames = _frames(along)
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
-        with ThreadPoolExecutor(CORES) as pool:
-            kept, to = zip(*pool.map(lambda look: self._merged(look, frames), all_looks), strict=True)
+        most = CORES if len(all_looks[0].scores) > MANY else 1
+        kept, to = zip(*in_copies(lambda look: self._merged(look, frames), all_looks, most=most), strict=True)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
