@@ -106,11 +106,13 @@ class Tiles:
         sizes = [size * side for size, side in zip(nm, step, strict=True)]
         tile = [min(n, int(TILE_NM / size)) for n, size in zip(coarse.shape, sizes, strict=True)]
         reach = [min(t // 3, int(REACH_NM / size)) for t, size in zip(tile, sizes, strict=True)]
+        if min(reach) < 2:
+            return None
         tops, lefts = (
             np.unique(np.linspace(0, n - t, min(TILES, 1 + round(2 * (n - t) / t))).astype(int))
             for n, t in zip(coarse.shape, tile, strict=True)
         )
-        if min(reach) < 2 or len(tops) * len(lefts) < 4:
+        if len(tops) * len(lefts) < 4:
             return None
         parts = np.stack([coarse[y : y + tile[0], x : x + tile[1]] for y in tops for x in lefts])
         parts -= parts.mean(axis=(1, 2), keepdims=True)
