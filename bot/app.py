@@ -243,7 +243,14 @@ def build_core(
         every = timedelta(seconds=settings.edit_interval)
         effects += [
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
-            ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=backend.results, admins=settings.admins),
+            ThreadEffects(
+                ledger=ledger,
+                chat=chat,
+                stories=stories,
+                results=backend.results,
+                access=access,
+                admins=settings.admins,
+            ),
             NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]
@@ -306,8 +313,8 @@ def _storage(settings: Settings) -> tuple[bytes, Database]:
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise NomadsError(f"NOMADS_DATA: {settings.data} cannot be used: {error.strerror}.") from None
-    key = load_key(settings.data / "secret.key", settings.secret_key)
-    return key, Database(connect(url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}"))
+    engine = connect(url or f"sqlite:///{settings.data.resolve() / 'nomads.db'}")  # before a key is made beside it
+    return load_key(settings.data / "secret.key", settings.secret_key), Database(engine)
 
 
 def mailer(settings: Settings) -> Mailer:

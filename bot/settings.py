@@ -54,6 +54,12 @@ def _is(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _printable(text: str) -> None:
+    """Raises ValueError where the text has a line end or another character that cannot be printed."""
+    if not text.isprintable():
+        raise ValueError
+
+
 def _secret(pattern: str) -> AfterValidator:
     """A secret in which the pattern is found; the description says what it has to be."""
 
@@ -150,7 +156,9 @@ class Settings(BaseSettings):
     """Price of an hour of one virtual processor; where both prices are 0, costs are not told."""
     price_gb_hour: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     """Price of an hour of 10^9 bytes of memory."""
-    currency: Annotated[str, Field(max_length=8)] = "$"
+    currency: Annotated[
+        str, Field(max_length=8, description="printable text of 8 characters at most"), _is(_printable)
+    ] = "$"
 
     mail: SecretStr = SecretStr("off")
     """`smtp://user:password@host:587?tls=starttls`, `smtps://…`, `ses://` or `off`."""

@@ -1,11 +1,12 @@
 """The BOSS token: what can be one, and how it is hidden in texts that people read.
 
 A program may print its token whole or spelled in other ways, by mistake or to get it past a filter: split by line ends,
-colour codes, other sequences and characters of control, and zero-width ones; backwards; in capitals or small letters;
+colour codes, other sequences and characters of control, and zero-width ones, all of these with blanks beside them; with
+a blank between all of its characters; backwards; in capitals or small letters;
 percent-encoded or escaped as in JSON and Python, in part or twice; in hexadecimal, with separators or without; in
 base64, as part of a longer text and wrapped. All of these are found, also across the places where a log is cut. Of a
-token with fewer than LONG characters only spellings that are split, percent-encoded or escaped are looked for: the
-others would be found in words that are none.
+token with fewer than LONG characters only spellings that are split by those, percent-encoded or escaped are looked for:
+the others would be found in words that are none.
 In every function an empty token means that nothing is to be hidden, as does PUBLIC_TOKEN.
 """
 
@@ -140,15 +141,19 @@ _SEQUENCES = rb"\x1b[\]PX^_][^\x07\x1b]{0,%d}?(?:\x07|\x1b\\|\xc2\x9c)" % _SEQUE
 
 
 def _noise_of(escape: bytes, *further: bytes) -> re.Pattern[bytes]:
-    """What is passed over: characters and sequences of control, and those that `escape` begins the codes of."""
+    """What is passed over: characters and sequences of control, and those that `escape` begins the codes of.
+
+    So are blanks after them; `_View` passes over those before them.
+    """
     return re.compile(
-        rb"(?:"
+        rb"(?:(?:"
         + b"".join(one + b"|" for one in further)  # before the character that a sequence begins with
         + rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
         rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
         rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
+        rb"|\xc2\xa0|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xaf]|\xe2\x81\x9f|\xe3\x80\x80"  # blanks that no token has
         rb"|" + escape + rb"(?:[01][0-9A-Fa-f]|7[Ff])"
-        rb")+|" + escape + rb"(?P<code>[2-7][0-9A-Fa-f])"
+        rb") *)+|" + escape + rb"(?P<code>[2-7][0-9A-Fa-f])"
     )
 
 
@@ -158,7 +163,7 @@ _ESCAPED = rb"\\[nrt0]"
 _NOISE = _noise_of(_ESCAPE, _ESCAPED, _SEQUENCES)
 _NOISE_BUT_SEQUENCES = _noise_of(_ESCAPE, _ESCAPED)
 _NOISE_BUT_BACKSLASHES = _noise_of(_PERCENT, _SEQUENCES)
-_NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe2\xef\\%]")
+_NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe1-\xe3\xef\\%]")
 """What noise begins with: by it alone, ten times as many bytes are passed over in the same time."""
 _FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
 """Letters without case, and the two alphabets of base64 as one."""
@@ -177,6 +182,8 @@ class _View:
         parts, length, done = [], 0, 0
         for found in _noise(text, noise):
             start, end = found.span()
+            if not found["code"]:
+                start = done + len(text[done:start].rstrip(b" "))
             if start > done:
                 parts.append(text[done:start])
                 self._run(length, done, 1)
@@ -233,7 +240,8 @@ class _Spellings:
         if not self._long:
             return
         variants = dict.fromkeys((word, word.upper(), word.lower(), word[::-1]))
-        self._needles = dict.fromkeys((word.translate(_FOLDED), word[::-1].translate(_FOLDED)), (0, 0))
+        for plain in (word.translate(_FOLDED), word[::-1].translate(_FOLDED)):
+            self._needles |= dict.fromkeys((plain, b" ".join(plain[n : n + 1] for n in range(len(plain)))), (0, 0))
         for variant in variants:
             pairs = (b"%02x" % byte for byte in variant)
             self._patterns.append(re.compile(_BETWEEN.join(pairs)))
@@ -264,7 +272,7 @@ class _Spellings:
         A text of PIECE bytes is cut after half of them or later, even where noise or tokens go on for longer.
         """
         spans = self.spans(view)
-        first = len(view.plain) - self._shared
+        first = len(view.plain.rstrip(b" ")) - self._shared  # the next byte may be a line end
         cut = view.origin(first)[0] if first > 0 else 0
         least = len(view.text) // 2 if len(view.text) >= PIECE else 0
         cut = max(cut, least)
@@ -286,9 +294,11 @@ class _Spellings:
 
     def _cut(self, view: _View, parts: Iterable[bytes], lies: Callable[[bytes, bytes], bool]) -> list[_Span]:
         text = view.folded if self._long else view.plain
+        blanks = len(text) - len(text.lstrip(b" "))
+        text = text.rstrip(b" ") if lies is bytes.endswith else text[blanks:]
         for part in parts:
             if lies(text, part.translate(_FOLDED) if self._long else part):
-                at = len(text) - len(part) if lies is bytes.endswith else 0
+                at = len(text) - len(part) if lies is bytes.endswith else blanks
                 return [view.span(at, at + len(part))]
         return []
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any
 
-from slack_bolt import App
+from slack_bolt import App, BoltResponse
 
 from bot.application.browsing import Browsing
 from bot.application.output import Output
@@ -19,6 +20,7 @@ from bot.domain.catalog import Catalog
 from bot.domain.messages import Home
 from bot.domain.people import Steps
 from bot.slack import cards
+from bot.slack.requests import refused
 from handlers import errors, logs, modal, steer, token
 from handlers.commands import Commands
 from handlers.describing import Describing
@@ -33,13 +35,33 @@ from handlers.windows import Windows
 
 COMMAND = "/nomads"
 SHORTCUT = "nomads_submit"
-Matchers = Sequence[Callable[..., bool]]
-_VALUED: Matchers = [lambda action: action.get("value") is not None]
-_TICKED: Matchers = [lambda action: action.get("selected_options") is not None]
-_STEPS: Matchers = [lambda action: (action.get("selected_option") or {}).get("value") in set(Steps)]
-_IN_VIEW: Matchers = [lambda body: body.get("view") is not None]
-_BY_A_PERSON: Matchers = [lambda event: isinstance(event.get("user"), str)]
-"""What a listener reads beyond the shape of its kind of request; a request without it is none of Slack's."""
+
+
+def _needing(place: str, has: Callable[[dict[str, Any], dict[str, Any]], bool]) -> Callable[..., BoltResponse | None]:
+    """A listener's middleware for what the listener reads beyond the shape of its kind of request.
+
+    `has` is given what was done (an action, an event) and the body. A request without it is none of Slack's; `place`
+    says what it lacks.
+    """
+
+    def check(payload: dict[str, Any], body: dict[str, Any], next: Callable[[], None]) -> BoltResponse | None:
+        if not has(payload, body):
+            return refused(place)
+        next()
+        return None
+
+    return check
+
+
+_VALUED = [_needing("an action without its value", lambda action, _: action.get("value") is not None)]
+_TICKED = [_needing("a choice without its options", lambda action, _: action.get("selected_options") is not None)]
+_STEPS = [
+    _needing(
+        "a choice of no known steps", lambda action, _: (action.get("selected_option") or {}).get("value") in set(Steps)
+    )
+]
+_IN_VIEW = [_needing("an action without its view", lambda _, body: body.get("view") is not None)]
+_BY_A_PERSON = [_needing("an event of nobody", lambda event, _: isinstance(event.get("user"), str))]
 
 
 def register(
@@ -95,28 +117,28 @@ def register(
     # the form
     app.options(modal.COLLECTION)(options.collections)
     app.options(modal.EXPERIMENT)(options.experiments)
-    app.action(modal.PIPELINE, matchers=_IN_VIEW)(submit.chosen)
-    app.action(modal.COLLECTION, matchers=_IN_VIEW)(submit.chosen)
-    app.action(modal.EXPERIMENT, matchers=_IN_VIEW)(submit.chosen)
+    app.action(modal.PIPELINE, middleware=_IN_VIEW)(submit.chosen)
+    app.action(modal.COLLECTION, middleware=_IN_VIEW)(submit.chosen)
+    app.action(modal.EXPERIMENT, middleware=_IN_VIEW)(submit.chosen)
     app.action(modal.REMEMBER)(submit.ticked)
     app.view(modal.CALLBACK)(submit.take)
     app.view(token.CALLBACK)(tokens.take)
     # a job's buttons
-    app.action(cards.CANCEL, matchers=_VALUED)(steering_.cancel)
-    app.action(cards.RETRY, matchers=_VALUED)(steering_.retry)
+    app.action(cards.CANCEL, middleware=_VALUED)(steering_.cancel)
+    app.action(cards.RETRY, middleware=_VALUED)(steering_.retry)
     app.view(steer.CALLBACK)(steering_.take)
-    app.action(cards.EDIT, matchers=_VALUED)(submit.edit)
-    app.action(cards.LOGS, matchers=_VALUED)(open_logs.show)
-    app.action(logs.WHOLE, matchers=[*_VALUED, *_IN_VIEW])(open_logs.whole)
+    app.action(cards.EDIT, middleware=_VALUED)(submit.edit)
+    app.action(cards.LOGS, middleware=_VALUED)(open_logs.show)
+    app.action(logs.WHOLE, middleware=[*_VALUED, *_IN_VIEW])(open_logs.whole)
     app.view_closed(re.compile(".*"))(open_logs.closed)
-    app.action(cards.RESULTS, matchers=_VALUED)(look.results)
-    app.action(cards.DETAILS, matchers=_VALUED)(look.details)
-    app.action(re.compile(f"{cards.LIST}(_newer|_older)?"), matchers=_VALUED)(look.turn)
+    app.action(cards.RESULTS, middleware=_VALUED)(look.results)
+    app.action(cards.DETAILS, middleware=_VALUED)(look.details)
+    app.action(re.compile(f"{cards.LIST}(_newer|_older)?"), middleware=_VALUED)(look.turn)
     # the home tab
-    app.event("app_home_opened", matchers=_BY_A_PERSON)(home.opened)
+    app.event("app_home_opened", middleware=_BY_A_PERSON)(home.opened)
     app.action(cards.NEW)(home.new)
     app.action(cards.TOKEN)(tokens.button)
-    app.action(cards.TELL, matchers=_STEPS)(home.steps)
-    app.action(cards.HEAR, matchers=_TICKED)(home.hear)
+    app.action(cards.TELL, middleware=_STEPS)(home.steps)
+    app.action(cards.HEAR, middleware=_TICKED)(home.hear)
     app.error(errors.answer)
     return open_logs

@@ -17,7 +17,6 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from bot.domain import words
 from bot.domain.errors import NomadsError
 from bot.slack import cards
-from bot.slack.requests import refused
 from handlers.windows import window
 
 log = logging.getLogger(__name__)
@@ -35,10 +34,12 @@ _LATE = {
 def answer(error: Exception, body: dict[str, Any], client: WebClient, respond: Respond) -> BoltResponse:
     """Answer a request whose listener raised: log the error unless it is a NomadsError, and tell the person.
 
-    A request for which there is no listener is answered as one that Slack never sends.
+    A request for which there is no listener is answered with nothing: Slack sends what an app subscribes to and the
+    clicks on old messages, tries again what is not acknowledged, and ends the subscription of an app that refuses much.
     """
     if isinstance(error, BoltUnhandledRequestError):
-        return refused("nothing of this app's")
+        log.info("Slack sent a %s to which nothing of NOMADS listens.", body.get("type", "command"))
+        return BoltResponse(status=200)
     if isinstance(error, NomadsError):  # raised on purpose, with a text for people
         return _told(body, client, respond, words.mrkdwn(str(error)))
     code = str(error.response.get("error")) if isinstance(error, SlackApiError) else ""

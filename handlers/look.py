@@ -112,9 +112,9 @@ class Look:
         lines = [
             f"*Job `{job.id}`*",
             *([words.unmarked(job.reason)] if job.unread else []),
-            *(words.mrkdwn(finding) for finding in (job.summary.findings if job.summary else [])),
+            *(words.unmarked(finding) for finding in (job.summary.findings if job.summary else [])),
         ]
-        lines += [words.mrkdwn(note) for note in (job.summary.notes if job.summary else [])]
+        lines += [words.unmarked(note) for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in links]
         lines += [words.link(page, "All files")] if page else []
         blocks: list[Block] = [cards.section(text) for text in cards.packed(lines)]

@@ -93,6 +93,8 @@ class Meta(BaseModel):
 
     collection: str = ""
     """The chosen collection, which Slack does not send with every request for options."""
+    asked: str = ""
+    """The digest of the question that the form puts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +247,7 @@ def view(
         name = f"{_AGREE}{question.digest}"  # another question gets another block, with its box not ticked
         label = "In its place" if question.instead else "Before it is submitted"
         blocks.append(_box(name, label, question.agree, optional=question.instead))
-    meta = Meta(collection=collection[:MAX_ADDRESS])
+    meta = Meta(collection=collection[:MAX_ADDRESS], asked=question.digest if question else "")
     return {**form, "blocks": blocks, "private_metadata": meta.model_dump_json(exclude_defaults=True)}
 
 

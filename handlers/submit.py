@@ -148,7 +148,9 @@ class Submit:
         except Unavailable:
             ack(response_action="errors", errors=modal.errors({"pipeline": BUSY}, view))
         else:
-            if isinstance(outcome, Question):
+            if isinstance(outcome, Question) and outcome.twin_runs and outcome.digest == form.meta.asked:
+                ack(response_action="errors", errors=modal.errors({modal.PIPELINE: _unanswered(outcome, user)}, view))
+            elif isinstance(outcome, Question):
                 ack(response_action="update", view=self._asked(view["id"], user, form, outcome))
             elif isinstance(outcome, Followed):
                 ack(response_action="update", view=self._told(outcome.job))
@@ -186,6 +188,16 @@ class Submit:
     def _named(self, job: Job) -> str:
         link = self._workspace.link_to(job.request.channel, self._queries.card_of(job.id))
         return f"job `{job.id}`" + (f" ({words.link(link, 'its thread')})" if link else "")
+
+
+def _unanswered(question: Question, user: str) -> str:
+    """What a person can do who submits once more what a job does now."""
+    twin = question.proposal.twin
+    assert twin is not None
+    told = f"tick “{TELL_ME_TOO}” at the end of the form, " if twin.actor != user else ""
+    return (
+        f"Nothing was submitted, since job {twin.id} does this now: {told}change what is asked for, or close the form."
+    )
 
 
 def _saved(known: SavedToken | None) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from bot.domain import words
-from bot.domain.catalog import Pipeline
+from bot.domain.catalog import LARGEST_BOX, Pipeline
 from bot.domain.job import Expected
 from bot.domain.volume import Box, Channel, Experiment, Range
 from contract import channels
@@ -137,7 +137,8 @@ def against(
             experiment=experiment,
             options=options,
         )
-        errors |= {axis: f"{errors[axis]} {text}" if axis in errors else text for axis, text in found.items()}
+        if errors.keys().isdisjoint(sides) or Box(**sides).voxels <= LARGEST_BOX:  # else its size says nothing
+            errors |= {axis: f"{errors[axis]} {text}" if axis in errors else text for axis, text in found.items()}
     return errors
 
 

@@ -58,6 +58,10 @@ class Busy(Unavailable):
     """A service that is there turned the call away for now (429, throttling), and has done nothing of it."""
 
 
+class TooSoon(Busy):
+    """NOMADS itself does not do this yet, since it was done a moment ago or waits for something else of its own."""
+
+
 def patience(header: str | None, *, at: datetime | None = None) -> float | None:
     """Seconds that a Retry-After header asks for, as a number or as an HTTP date seen at `at` (now).
 

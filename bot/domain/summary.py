@@ -7,21 +7,21 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bot.domain import words
 from bot.domain.errors import NomadsError
+from bot.domain.findings import MAX_COUNT, Finding, Line, Reading, ResultName, line
 from bot.domain.views import Viewpoint, checked, layers_of
 from contract import masking
-from contract.program import MAX_NOTE, MAX_NOTES, MAX_VIEWER, RESULTS
+from contract.program import MAX_NOTE, RESULTS
 
-MAX_COUNT = 10**15
-"""The largest count that is believed."""
 MOST_MISSING = 5
 """Names that are told of the files that a program announces and does not leave."""
 MAX_MISSING_NAME = 60
 """Characters that are told of each such name."""
 NOT_THERE = "The program announced files that it did not leave:"
+LEFT_OUT = f"Left out of {RESULTS}, since it cannot be used:"
 NAMED = "Files whose names hold the BOSS token, or may hold it, are not shown."
 UNMASKED = (
     "The BOSS token was erased before this could be read, so texts of the program are not shown, as they may hold it."
@@ -42,46 +42,6 @@ KNOWN_COUNTS = ("synapses", "voxels in synapses")
 
 class Unreadable(NomadsError):
     """A results.json cannot be used; the text says why, in words for whoever wrote the program."""
-
-
-def _line(text: str) -> str:
-    """The text as one printable line that opens no code block: a program cannot fake the lines round it."""
-    return " ".join(words.printable(text).replace("`", "'").split())
-
-
-def _address(url: str) -> str:
-    """The address. Raises ValueError where it cannot be printed."""
-    if not url.isprintable():
-        raise ValueError("an address is printable")
-    return url
-
-
-def _result_name(name: str) -> str:
-    """The path, relative to the folder. Raises ValueError where a part of it is no plain name."""
-    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise ValueError("this is not the name of a file in the results folder")
-    return name
-
-
-Line = Annotated[str, AfterValidator(_line)]
-ResultName = Annotated[str, Field(max_length=255), AfterValidator(_result_name)]
-
-
-class Finding(BaseModel):
-    """A file a program announces in its results.json, or left without announcing it."""
-
-    model_config = ConfigDict(extra="ignore")
-    name: ResultName
-    title: Annotated[Line, Field(max_length=255)] = ""
-    """A word or two, by which links to it are named."""
-    about: Annotated[Line, Field(max_length=500)] = ""
-    """What it is, in a sentence."""
-    media_type: Annotated[Line, Field(max_length=127)] = "application/octet-stream"
-
-    @property
-    def folder(self) -> str:
-        """The folder that this announces, with a slash, where it is one of many files for a viewer; else empty."""
-        return self.name.removesuffix("info") if self.name.endswith("/info") else ""
 
 
 def _density(value: Any) -> float | None:
@@ -142,14 +102,13 @@ class Summary(BaseModel):
     """What a finished job found: the bounded, checked part of its results.json (data from outside, never trusted)."""
 
     model_config = ConfigDict(extra="ignore")
-    counts: Annotated[dict[Annotated[Line, Field(max_length=64)], int], Field(max_length=20)] = {}
-    files: Annotated[list[Finding], Field(max_length=100)] = []
+    counts: dict[Line, int] = {}
+    files: list[Finding] = []
     preview: ResultName | None = None
-    viewer: (
-        Annotated[str, Field(max_length=MAX_VIEWER, pattern=r"^https?://[^\s<>|]+$"), AfterValidator(_address)] | None
-    ) = None
-    notes: Annotated[list[Annotated[Line, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES + 2)] = []
-    """The program's, MAX_NOTES at most, and one each of `beside` and `without_names`."""
+    viewer: str | None = None
+    """An address of http or https."""
+    notes: list[Line] = []
+    """The program's, and one each of `read`, `beside` and `without_names`."""
     only_named: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
     """Whether the folder has files whose names hold the token, so that only `names` may be shown of it."""
     density_per_um3: Annotated[float | None, BeforeValidator(_density)] = None
@@ -203,7 +162,7 @@ class Summary(BaseModel):
         if not missing:
             return self, ""
         more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
-        said = _line(f"{NOT_THERE} {', '.join(missing[:MOST_MISSING])}{more}.")
+        said = line(f"{NOT_THERE} {', '.join(missing[:MOST_MISSING])}{more}.")
         there = self.model_copy(
             update={
                 "files": [file for file in self.files if file.name in names],
@@ -225,8 +184,9 @@ class Summary(BaseModel):
     def read(cls, content: bytes, *, token: str | None = "") -> Summary:
         """The checked part of a results.json, whatever a program has written there, without the token.
 
-        A file or an address with the token in it is left out; a file's is noted. Where the token is not known (None),
-        no text of the program's is believed to be without it: see `_known`. Raises Unreadable.
+        A field, or a part of one, that cannot be used is left out, and a note says so. A file or an address with the
+        token in it is left out; a file's is noted. Where the token is not known (None), no text of the program's is
+        believed to be without it: see `_known`. Raises Unreadable where nothing of it can be used.
         """
         if token is None:
             try:
@@ -240,18 +200,29 @@ class Summary(BaseModel):
             raise Unreadable(f"{RESULTS} is nested too deeply.") from None
         except ValueError:  # no UTF-8, no JSON, a number of thousands of digits
             raise Unreadable(f"{RESULTS} is not JSON.") from None
-        try:
-            summary = cls.model_validate(shown)
-        except ValidationError as error:
-            place = ".".join(_line(str(part))[:40] for part in error.errors()[0]["loc"][:3])
-            what = f"“{place}” is not as the contract has it" if place else "it is not an object"
-            raise Unreadable(f"{RESULTS} cannot be used: {what}.") from None
-        if len(summary.notes) > MAX_NOTES:
-            raise Unreadable(f"{RESULTS} cannot be used: there are at most {MAX_NOTES} notes.")
-        if not all(name and 0 <= number <= MAX_COUNT for name, number in summary.counts.items()):
-            raise Unreadable(f"{RESULTS} cannot be used: a count is a name and a number from 0 to {MAX_COUNT:,}.")
-        summary = summary.model_copy(update={"notes": [note for note in summary.notes if note]})
+        if not isinstance(shown, dict):
+            raise Unreadable(f"{RESULTS} cannot be used: it is not an object.")
+        summary = cls._of(shown)
         return summary if shown == said else summary._without_masked()
+
+    @classmethod
+    def _of(cls, said: dict[str, Any]) -> Summary:
+        """What can be used of a results.json, with a note of what cannot. Raises Unreadable where nothing can."""
+        reading = Reading(said)
+        summary = cls.model_validate({name: said[name] for name in _BESIDE if name in said}).model_copy(
+            update={
+                "counts": reading.counts,
+                "files": reading.files,
+                "preview": reading.preview,
+                "viewer": reading.viewer,
+                "notes": reading.notes,
+            }
+        )
+        if reading.left_out and summary.silent:
+            raise Unreadable(words.shortened(f"{RESULTS} cannot be used: {reading.left_out}.", MAX_NOTE))
+        if reading.left_out:
+            summary.notes.append(words.shortened(f"{LEFT_OUT} {reading.left_out}.", MAX_NOTE))
+        return summary
 
     def _known(self) -> Summary:
         """This without any text that a program chose: numbers, and files, counts and a preview of known names."""
@@ -278,6 +249,10 @@ class Summary(BaseModel):
             }
         )
         return whole.without_names() if masked else whole
+
+
+_BESIDE = ("density_per_um3", "chance", "written_back", "versions")
+"""Fields of a results.json that are as if they were not there, without a note, where they cannot be true."""
 
 
 def _without(said: Any, token: str) -> Any:

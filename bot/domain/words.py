@@ -128,7 +128,7 @@ def where(error: BaseException) -> str:
 def link(url: str, title: str) -> str:
     """A link in Slack's mark-up, intact whatever characters its address and title have."""
     address = re.sub(r"[\s<>|]", lambda found: quote(found[0]), url)
-    return f"<{address}|{mrkdwn(printable(title)).replace('|', '¦')}>"
+    return f"<{address}|{unmarked(printable(title)).replace('|', '¦')}>"
 
 
 def mrkdwn(text: str) -> str:
@@ -137,7 +137,7 @@ def mrkdwn(text: str) -> str:
 
 
 def unmarked(text: str) -> str:
-    """As `mrkdwn`, for what a program printed: its marks make nothing bold, italic, struck or code either.
+    """As `mrkdwn`, for a program's own words: their marks make nothing bold, italic, struck or code either.
 
     A backtick becomes an apostrophe; the other marks stand between word joiners, which take no room.
     """

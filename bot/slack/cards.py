@@ -66,6 +66,8 @@ _STATES = {
     JobState.CANCELLED: "🚫 Cancelled",
     JobState.LOST: "❓ Lost",
 } | dict.fromkeys(WAITING, "⏳ Waiting to run")
+_PROGRAM_S = (JobState.SUCCEEDED, JobState.FAILED)
+"""States whose steps may tell what a program printed or counted."""
 _UNREAD = f"⚠️ {UNREAD}"
 
 
@@ -89,7 +91,7 @@ def card(story: Story) -> list[Block]:
     if effort := _effort(job):
         facts.append(effort)
     if job.summary and job.summary.found:
-        facts.append(f"*Found*\n{words.mrkdwn(job.summary.found)}")
+        facts.append(f"*Found*\n{words.unmarked(job.summary.found)}")
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
@@ -339,7 +341,7 @@ def spoken(story: Story, steps: Sequence[Step]) -> str:
 
 def step_text(step: Step | Transition, job: Job) -> str:
     """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
-    text = (words.unmarked if step.state is JobState.FAILED else words.mrkdwn)(step.text)
+    text = (words.unmarked if step.state in _PROGRAM_S else words.mrkdwn)(step.text)
     if step.state is JobState.CANCELLED and job.cancelled_by:
         by = f"by {words.mrkdwn(job.cancelled_by)}"
         text = text.replace(by, f"by {who(job.cancelled_by)}", 1)
@@ -360,7 +362,7 @@ def reply(story: Story, steps: Sequence[Step]) -> list[Block]:
     ended = bool(steps) and steps[-1].state in FINAL and not steps[-1].note
     if ended and job.state is JobState.SUCCEEDED:
         folder = [words.link(story.address, "All files")] if story.address else []
-        lines = [f"• {words.mrkdwn(note)}" for note in (job.summary.notes if job.summary else [])]
+        lines = [f"• {words.unmarked(note)}" for note in (job.summary.notes if job.summary else [])]
         lines += [f"• {words.link(link.url, title)}" for title, link in story.links]
         texts += packed(_fitting(lines, BLOCKS - sum(map(len, [*folder, *texts])))) + packed(folder)
     elif ended:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slack_bolt import App, BoltRequest, BoltResponse
@@ -30,6 +30,12 @@ class Requests:
         """
         if problem := misshapen(body):
             return refused(problem)
+        if body.get("type") == _RATE_LIMITED:
+            log.warning(
+                "Slack limits the events that it sends to this app, since there are too many of them or too few were "
+                "acknowledged; home tabs may be out of date until it stops."
+            )
+            return BoltResponse(status=200)
         # Bolt's mode for bodies that are read already.
         return self.app.dispatch(BoltRequest(body=body, headers=dict(headers or {}), query=query, mode="socket_mode"))
 
@@ -106,6 +112,7 @@ class _View(_Shape):
 
 
 class _FilledView(_View):
+    type: Literal["modal"]
     callback_id: _Name
     private_metadata: str
     state: _State
@@ -187,6 +194,8 @@ class _Challenge(_Request):
 
 _IN_FORMS = ("command", "ssl_check")
 """Kinds of requests that come as a form of their own, and have no `type`."""
+_RATE_LIMITED = "app_rate_limited"
+"""What Slack sends in place of events, once a minute and workspace. It is no event, and Bolt does not know it."""
 _SHAPES: Mapping[str, type[_Request]] = {
     "command": _Command,
     "ssl_check": _Request,
@@ -198,5 +207,5 @@ _SHAPES: Mapping[str, type[_Request]] = {
     "message_action": _Shortcut,
     "event_callback": _EventCallback,
     "url_verification": _Challenge,
-    "app_rate_limited": _Request,
+    _RATE_LIMITED: _Request,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from bot.domain.errors import NomadsError, Unavailable
 from bot.domain.urls import DATABASE
 from bot.storage.migrate import is_current, upgrade, upgrade_sqlite
 from bot.storage.transaction import Transaction
+from bot.storage.unreachable import unreachable
 
 BUSY_SECONDS = 0.8
 """Seconds that a write waits for its turn, and as long again for SQLite's lock or a connection: with one question to
@@ -31,7 +33,8 @@ T = TypeVar("T")
 def connect(url: str) -> Engine:
     """An engine for the URL, set up for many threads. On SQLite: WAL, and a commit returns once it is on disk.
 
-    Raises NomadsError where the URL is not one of a database that can be used.
+    Raises NomadsError where the URL is not one of a database that can be used, and where a SQLite file is empty in a
+    folder that NOMADS has used: what was in it is lost, and nobody may take it for a new one.
     """
     try:
         return _sqlite(url) if url.startswith("sqlite") else _server(url)
@@ -41,6 +44,8 @@ def connect(url: str) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
+    if engine.url.database:
+        _refuse_emptied(Path(engine.url.database))
 
     @sa.event.listens_for(engine, "do_connect")
     def _open(*_: Any) -> None:
@@ -58,6 +63,28 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _refuse_emptied(path: Path) -> None:
+    """Raise NomadsError where the file is empty and something of NOMADS lies beside it.
+
+    Another process that makes the file at this moment has it empty for an instant.
+    """
+    beside = [name for name in _LEFT_BESIDE if (path.parent / name).exists()]
+    until = time.monotonic() + BUSY_SECONDS
+    while beside and path.is_file() and not path.stat().st_size:
+        if time.monotonic() >= until:
+            raise NomadsError(
+                f"The database {path} is empty, although {words.listed(beside)} of an earlier start lie beside it. "
+                "Restore it from a backup; or delete it, and NOMADS begins with a new one."
+            )
+        time.sleep(EMPTY_SECONDS)
+
+
+EMPTY_SECONDS = 0.05
+"""Seconds between two looks at a file that another process may be making."""
+_LEFT_BESIDE = ("secret.key", "runs", "results")
+"""What NOMADS makes in its data folder, from the first start on and with the first job."""
 
 
 def _keep_private(path: str | None) -> None:
@@ -384,8 +411,17 @@ class Database:
     def migrate(self) -> None:
         """Bring the tables up to date; where they are, this costs two queries. Raises Unavailable and NomadsError.
 
-        A SQLite file is checked for damage first, unless it is larger than CHECKED_AT_START.
+        A SQLite file is checked for damage first, unless it is larger than CHECKED_AT_START. A database that cannot be
+        reached is told by its setting, its place and the reason.
         """
+        try:
+            self._migrate()
+        except Unavailable as error:
+            if isinstance(error.__cause__, OperationalError):
+                raise Unavailable(unreachable(self._engine.url, error.__cause__)) from error.__cause__
+            raise
+
+    def _migrate(self) -> None:
         self._check_file()
         with self.read() as transaction:  # without the lock that another process may hold while it migrates
             if is_current(transaction.connection):

@@ -67,6 +67,9 @@ class Bounded(H11Protocol):
         self._timer.cancel()
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: anybody can ask for a WebSocket, and gets the answer of a plain request."""
+
     @property
     def awaits(self) -> float | None:
         """Seconds within which what the connection waits for has to arrive; None: a request has arrived whole."""

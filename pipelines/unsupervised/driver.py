@@ -126,7 +126,7 @@ def detected(run: Run, options: Options) -> Found:
         centres=synapses.centres,
         voxels=synapses.voxels,
         scores=synapses.scores,
-        nothing=told.NOTHING if synapses.threshold == math.inf else Found.nothing,
+        nothing=told.nothing(synapses, options),
         columns={"false_discovery_rate": synapses.rates},
         numbers=told.numbers(synapses),
         sections=told.sections(run, synapses, options, looked),

@@ -1,12 +1,11 @@
-"""The default method over a volume: sections are searched two at a time, then judged together. Axes are z, y, x."""
+"""The default method over a volume: sections are searched on both cores, then judged together. Axes are z, y, x."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,6 +24,7 @@ from pipelines.unsupervised.chance import (
     merged,
     share_of,
 )
+from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Read, Size, Synapses, Triple
 from pipelines.unsupervised.paired import (
     REGION_NM,
@@ -41,25 +41,31 @@ from pipelines.unsupervised.registration import register as registered
 Array = NDArray[Any]
 Register = Literal["auto", "off", "report"]
 REGISTER: tuple[Register, ...] = get_args(Register)
-THREADS = 2
-"""Sections searched at a time: NumPy's loops run side by side, and each section takes some 10 bytes a pixel."""
+CORES = 2
+"""Sections searched at a time, each of which takes some 10 bytes a pixel."""
+STRETCH, SHORT = 2**22, 2**20
+"""Pixels of small sections that one process searches, and of a volume that is not worth two processes."""
+MANY = 100_000
+"""Objects of a look, from which on looks are worth two processes."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
 ROOM = 100e6
 """Bytes for two sections, beside 3 for each voxel of the box."""
-NOTHING = Chance(count=0.0, share=0.0, low=0.0, high=0.0)
-"""The chance share of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
-    """What was seen in one section of pixels."""
+class _Stretch:
+    """What was seen in sections of pixels that follow one another."""
 
-    looks: list[Scored]
-    tiles: Tiles | None
-    across: Warp
+    looks: Sequence[list[Scored]]
+    """Of each section, what each look found."""
+    across: Sequence[Warp]
+    along: Sequence[Warp]
+    """How each section but the first lies on the last one."""
+    ends: tuple[Tiles | None, Tiles | None]
+    """The tiles of the first and the last section."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +106,17 @@ class Search:
 
     def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
         """Search all sections, and keep what is beyond chance as far as asked."""
-        sections, along = self._searched(read, told=lambda part: told(0.8 * part))
-        across = [section.across for section in sections]
-        frames = _frames(along or [NOWHERE] * (self._depth - 1))
-        all_looks = [self._together([section.looks[n] for section in sections]) for n in range(len(self._looks))]
-        with ThreadPoolExecutor(THREADS) as pool:
-            kept, to = zip(*pool.map(lambda look: self._merged(look, frames), all_looks), strict=True)
+        looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
+        moves = self._register == "auto"
+        frames = _frames(along if moves else [NOWHERE] * len(along))
+        all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
+        most = CORES if len(all_looks[0].scores) > MANY else 1
+        kept, to = zip(*in_copies(lambda look: self._merged(look, frames), all_looks, most=most), strict=True)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
         here = [self._within(look.places) & (look.scores >= threshold) for look in objects]
-        regions = np.concatenate([section.looks[0].regions for section in sections])
+        regions = np.concatenate([section[0].regions for section in looks])
         chosen = np.flatnonzero(kept[0])[here[0]]
         labels, voxels = self._painted(all_looks[0], regions, to[0], chosen, threshold)
         told(1)
@@ -123,55 +129,65 @@ class Search:
             scores,
             judged.rates(scores) if judged else np.full(len(chosen), np.nan),
             threshold=threshold,
+            tells=self._tells and len(here) > 1,
             chance=self._chance([int(part.sum()) for part in here]),
-            curve=judge(inside[0], inside[1:], self._rate).curve if judged else np.zeros((0, 3)),
+            curve=self._curve(judged, inside),
             across=across,
-            along=along,
+            along=along if self._register != "off" else [],
         )
 
-    def _searched(self, read: Read, *, told: Callable[[float], None]) -> tuple[list[_Section], list[Warp]]:
-        """Each section, and how each but the first lies on the last."""
-        found: list[_Section] = []
+    def _searched(
+        self, read: Read, *, told: Callable[[float], None]
+    ) -> tuple[list[list[Scored]], list[Warp], list[Warp]]:
+        """What was seen in each section, how its channels lie, and how each section but the first lies on the last."""
+        looks: list[list[Scored]] = []
+        across: list[Warp] = []
         along: list[Warp] = []
-        waiting: deque[Future[_Section]] = deque()
         last: Tiles | None = None
+        stretches = self._stretches(read)
+        first = next(stretches)
+        # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
+        large = first[0][0].itemsize > 2 and self._grid.bins == (1, 1, 1)
+        small = self._depth * math.prod(self._plane) < SHORT or len(first) == self._depth
+        every = itertools.chain([first], stretches)
+        del first
+        for seen in in_copies(self._stretch, every, most=1 if large or small else CORES):
+            if looks:
+                along.append(self._lies(seen.ends[0], last))
+            looks += seen.looks
+            across += seen.across
+            along += seen.along
+            last = seen.ends[1]
+            told(len(looks) / self._depth)
+        return looks, across, along
 
-        def take() -> None:
-            nonlocal last
-            section = waiting.popleft().result()
-            if found and self._register != "off":
-                near = self._grid.pixel_nm[0] <= MERGE_NM
-                # sections are laid down one by one, so that turns are as likely as shifts
-                along.append(registered(section.tiles, last, simple=1) if near else NOWHERE)
-            last = section.tiles
-            found.append(_Section(section.looks, None, section.across))
-            told(len(found) / self._depth)
+    def _lies(self, section: Tiles | None, last: Tiles | None) -> Warp:
+        """How a section lies on the last one."""
+        near = self._grid.pixel_nm[0] <= MERGE_NM
+        # sections are laid down one by one, so that turns are as likely as shifts
+        return registered(section, last, simple=1) if near else NOWHERE
 
-        pool = ThreadPoolExecutor(THREADS)
-        try:
-            for pair in self._pixels(read):
-                # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
-                most = 1 if pair[0].itemsize > 2 and self._grid.bins == (1, 1, 1) else THREADS
-                waiting.append(pool.submit(self._looked, *pair))
-                del pair  # large, and the next ones are read before the loop lets them go
-                while len(waiting) >= most:
-                    take()
-            while waiting:
-                take()
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return found, along
-
-    def _pixels(self, read: Read) -> Iterator[tuple[Array, Array]]:
-        """Both markers' sections in pixels, in order."""
+    def _stretches(self, read: Read) -> Iterator[list[tuple[Array, Array]]]:
+        """Both markers' sections in pixels, in order: as many at a time as make STRETCH pixels, and one at least."""
         deep = self._grid.bins[0]
-        for start in range(0, self._shape[0], deep):
-            yield pixels(*read(start, min(self._shape[0], start + deep), 0, self._shape[1]), grid=self._grid)
+        count = -(-self._depth // max(1, STRETCH // math.prod(self._plane)))
+        count = min(self._depth, -(-count // CORES) * CORES)
+        for first, last in itertools.pairwise(n * self._depth // count for n in range(count + 1)):
+            yield [
+                pixels(*read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1]), grid=self._grid)
+                for z in range(first, last)
+            ]
 
-    def _looked(self, psd: Array, synapsin: Array) -> _Section:
+    def _stretch(self, pairs: Sequence[tuple[Array, Array]]) -> _Stretch:
+        """What is seen in the sections (y, x) of both markers."""
+        looks, across, tiles = zip(*(self._looked(*pair) for pair in pairs), strict=True)
+        along = [self._lies(section, last) for last, section in itertools.pairwise(tiles)]
+        return _Stretch(looks, across, along, (tiles[0], tiles[-1]))
+
+    def _looked(self, psd: Array, synapsin: Array) -> tuple[list[Scored], Warp, Tiles | None]:
+        """What each look finds in a section, how its channels lie, and its tiles."""
         grid = self._grid
         post, pre = standing_out(psd, grid), standing_out(synapsin, grid)
-        del psd, synapsin
         tiles, warp = None, NOWHERE
         if self._register != "off":
             tiles = Tiles.of(post, grid)
@@ -180,7 +196,7 @@ class Search:
         moved = None
         if self._register == "auto" and warp.moves(self._plane):
             moved = np.rint(warp.shift(candidates.places)).astype(np.intp)
-        return _Section(candidates.scores(pre, moved, self._looks), tiles, warp)
+        return candidates.scores(pre, moved, self._looks), warp, tiles
 
     def _together(self, sections: Sequence[Scored]) -> _Look:
         depths = np.repeat(np.arange(len(sections), dtype=np.int32), [len(section.scores) for section in sections])
@@ -204,15 +220,23 @@ class Search:
             return judged, judged.threshold
         if by_look:
             counts = [int(np.count_nonzero(scores >= THRESHOLD)) for scores in (found, *by_look)]
-            if not beyond_chance(counts[0], float(np.mean(counts[1:])), len(by_look)):
+            if not beyond_chance(np.array(counts[0]), np.array(np.mean(counts[1:])), len(by_look)):
                 return None, math.inf
         return None, THRESHOLD
 
     def _chance(self, counts: Sequence[int]) -> Chance | None:
-        """From how many objects each look found inside; None where that cannot be told."""
-        if len(counts) < 2 or not self._tells:
+        """From how many objects each look found inside; None where that cannot be told, or there are none."""
+        if len(counts) < 2 or not self._tells or not counts[0]:
             return None
-        return share_of(counts[0], counts[1:]) if counts[0] else NOTHING
+        return share_of(counts[0], counts[1:])
+
+    def _curve(self, judged: Judged | None, inside: Sequence[Array]) -> NDArray[np.float64]:
+        """`Judged.curve` of the scores that each look found inside, with the rates of all that was looked at."""
+        if not judged:
+            return np.zeros((0, 4))
+        curve = judge(inside[0], inside[1:], self._rate).curve
+        curve[:, 3] = judged.rates(curve[:, 0])
+        return curve
 
     def _centres(self, places: Array) -> NDArray[np.float64]:
         """Pixels as voxels."""
@@ -239,7 +263,7 @@ class Search:
 
         def paint(first: int) -> NDArray[np.int64]:
             voxels = np.zeros(len(chosen) + 1, np.int64)
-            for low, high in itertools.islice(itertools.pairwise(sections), first, None, THREADS):
+            for low, high in itertools.islice(itertools.pairwise(sections), first, None, CORES):
                 parts = low + np.flatnonzero(part[low:high])
                 places, which = self._regions(look.places[parts], regions[parts])
                 middles = low + np.flatnonzero(middle[low:high])
@@ -251,8 +275,8 @@ class Search:
                     voxels += np.bincount(_set(labels, at, numbers, scores), minlength=len(voxels))
             return voxels
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            return labels, sum(pool.map(paint, range(THREADS)), np.zeros(len(chosen) + 1, np.int64))[1:]
+        with ThreadPoolExecutor(CORES) as pool:
+            return labels, sum(pool.map(paint, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
 
     def _regions(self, places: Array, regions: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The pixels of all regions, (m, 3), and which of the places (n, 3) each belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from pipelines.common import report
 from pipelines.common.boxes import Box, shape
-from pipelines.unsupervised.chance import rates_of
+from pipelines.common.run import Found
+from pipelines.unsupervised.chance import SHIFT_NM
+from pipelines.unsupervised.driver import MOST
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
@@ -23,13 +26,14 @@ OF_2018 = (
     "nomads2018 takes every bright spot of the presynaptic channel for a synapse: all that it finds is there by chance."
 )
 NOTHING = "Nothing beyond chance was found."
+SMALL = f"in so small a volume, of less than {2 * SHIFT_NM / 1000:g} µm along y and x, chance cannot be told"
 ROWS = 200
 """Sections in a table, at most."""
 _EDGES = np.linspace(0, 0.9, 19)
 
 
 def chance(synapses: Synapses) -> dict[str, float] | None:
-    """For results.json: how many are there by chance, and between what shares; None where that cannot be told."""
+    """For results.json: how many are there by chance, and between what shares; None where `synapses.chance` is."""
     told = synapses.chance
     if told is None:
         return None
@@ -42,9 +46,29 @@ def numbers(synapses: Synapses) -> list[tuple[str, str]]:
     told = synapses.chance
     if told is None:
         return [("By chance", "cannot be told")] if len(synapses) else []
-    if not len(synapses):
-        return []
     return [("By chance, about", f"{told.count:,.0f} ({told.share:.0%}, {told.low:.0%} to {told.high:.0%})")]
+
+
+def nothing(synapses: Synapses, options: Options) -> str:
+    """What is said where nothing was found, and at which rate something would be."""
+    if options.method != "paired":
+        return Found.nothing
+    if not synapses.tells:
+        return f"Nothing was found, and {SMALL}."
+    rates = synapses.curve[:, 3]
+    least = math.ceil(round(100 * rates.min(initial=1), 6))
+    if least == 100:
+        return NOTHING
+    count = int(synapses.curve[rates <= least / 100, 1].max())
+    ask = f" Ask for {least} % or more." if least <= 100 * MOST else ""
+    return (
+        f"No threshold has a false discovery rate of {100 * options.false_discovery:g} % or less: the lowest here is "
+        f"{least} %, with {_synapses(count)}.{ask}"
+    )
+
+
+def _synapses(count: int) -> str:
+    return f"{count:,} synapse{'' if count == 1 else 's'}"
 
 
 def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[str]:
@@ -122,8 +146,7 @@ def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> lis
 
 def _curve(synapses: Synapses) -> report.Section:
     curve = synapses.curve
-    rates = rates_of(curve)
-    found = [float(curve[rates <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
+    found = [float(curve[curve[:, 3] <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
     text = (
         "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "
         "would find; synapses.csv has for each synapse found the rate from which on it is found."

@@ -160,6 +160,15 @@ def record(line: str, *, name: str = "uvicorn.error") -> logging.LogRecord:
     return logging.LogRecord(name, logging.WARNING, "", 0, "%s", (line,), None)
 
 
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_who_asks_for_another_protocol_gets_the_plain_answer_and_the_log_no_line(
+    door: Door, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"Connection": "Upgrade", "Upgrade": protocol, "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "k"}
+    assert httpx.get(f"http://127.0.0.1:{door.port}/health", headers=asked).status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 def test_a_line_that_repeats_is_left_out_and_counted() -> None:
     at = [0.0]
     sparing = Sparing(clock=lambda: at[0])

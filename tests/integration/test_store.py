@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -15,17 +16,21 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
 
+from bot.app import build_core
 from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 from bot.domain.health import Health
 from bot.domain.states import JobState
+from bot.settings import Settings
 from bot.storage import engine
 from bot.storage.engine import Database, connect
 from bot.storage.jobs import Jobs
 from bot.storage.tables import jobs, secrets
 from bot.storage.transaction import Transaction
+from bot.storage.unreachable import unreachable
 from tests.support.databases import new_sqlite
 from tests.support.rows import Rows
 from tests.support.waiting import until
@@ -284,6 +289,81 @@ def test_a_damaged_database_is_a_sentence_at_the_start(tmp_path: Path, damage: s
     with pytest.raises(NomadsError, match=r"nomads\.db is damaged \(.+\)\. Restore it from a backup; or move it away"):
         store.migrate()
     store.close()
+
+
+@pytest.mark.parametrize("beside", ["secret.key", "runs", "results"])
+def test_an_empty_file_in_a_folder_that_was_used_is_a_sentence_at_the_start(
+    tmp_path: Path, beside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    (tmp_path / "nomads.db").touch()
+    (tmp_path / beside).mkdir()
+    says = rf"nomads\.db is empty, although {beside} of an earlier start lie beside it\. Restore it from a backup; or"
+    with pytest.raises(NomadsError, match=says):
+        connect(f"sqlite:///{tmp_path / 'nomads.db'}")
+    assert (tmp_path / "nomads.db").stat().st_size == 0
+
+
+def test_an_empty_file_in_an_empty_folder_is_a_new_database(tmp_path: Path) -> None:
+    (tmp_path / "nomads.db").touch()
+    core = build_core(Settings(data=tmp_path))
+    core.database.migrate()
+    assert (tmp_path / "secret.key").exists()
+    assert _count(core.database, jobs) == 0
+    core.close()
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "nomads.db"
+    file.touch()
+    (tmp_path / "secret.key").touch()
+    monkeypatch.setattr("bot.storage.engine.time.sleep", lambda _: file.write_bytes(b"x" * 4096))
+    connect(f"sqlite:///{file}").dispose()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nowhere/x.db", "there is no folder {folder}/nowhere"),
+        ("a-folder", "this is a folder"),
+        ("locked.db", "another process keeps it locked"),
+    ],
+)
+def test_a_file_that_cannot_be_used_at_the_start_is_told_by_its_place_and_the_reason(
+    tmp_path: Path, place: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.01)
+    (tmp_path / "a-folder").mkdir()
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    store = Database(connect(f"sqlite:///{tmp_path / place}"))
+    with pytest.raises(Unavailable) as caught:
+        store.migrate()
+    store.close()
+    other.close()
+    assert str(caught.value) == (
+        f"The database {tmp_path / place} cannot be used: {why.format(folder=tmp_path)}. "
+        "Mend that, or correct NOMADS_DATABASE_URL, or NOMADS_DATA where that is not set."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('FATAL:  password authentication failed for user "lab"', "it does not take the user and password"),
+        ('FATAL:  database "nomads" does not exist', "it has no database of that name"),
+        ('FATAL:  role "lab" does not exist', "it has no user of that name"),
+        ("failed to resolve host 'db.test': Name or service not known", "there is no host of that name"),
+        ("connection timeout expired", "it did not answer in time"),
+        ("server sent secret-word", "it does not answer as PostgreSQL does"),
+    ],
+)
+def test_what_a_server_says_is_told_in_words_of_ours(said: str, why: str) -> None:
+    url = sa.make_url("postgresql+psycopg://lab:secret-word@db.test/nomads")
+    told = unreachable(url, OperationalError("", {}, Exception(said)))
+    assert told == (
+        f"The database “nomads” at db.test cannot be used: {why}. Mend that, or correct NOMADS_DATABASE_URL."
+    )
 
 
 # Tokens that were forgotten

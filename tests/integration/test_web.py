@@ -520,7 +520,7 @@ def test_where_the_store_serves_browsers_a_link_leads_there_and_the_page_is_the_
         absent = client.get(lab.path("absent.csv"))
 
     assert "1,234 synapses" in page.text
-    assert not re.search("s3|aws", page.text)
+    assert not re.search(r"bucket\.s3|amazonaws|X-Amz", page.text)  # a signature may hold the letters s3 by chance
     assert report.status == 307
     assert report.headers["location"].startswith(f"https://bucket.s3.test/{lab.job.folder}/report.html?X-Amz-")
     assert "no-store" in report.headers["cache-control"]

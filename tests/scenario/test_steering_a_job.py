@@ -745,6 +745,30 @@ def test_a_follower_who_may_not_see_the_job_any_more_gets_no_mail(world: World) 
     assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
 
 
+def test_a_follower_who_has_left_the_private_channel_is_not_named_there_at_the_end(world: World) -> None:
+    channel, stays = "C01PILOT", "U08MEMBER"
+    world.workspace.private[channel] = {OWNER, FOLLOWER, stays}
+    job = world.submit(key="k", channel=channel)
+    assert isinstance(job, Job)
+    world.settle()
+    for person in (FOLLOWER, stays):
+        with world.store.begin() as transaction:
+            transaction.followers.add(job.id, person)
+    world.workspace.private[channel].discard(FOLLOWER)
+    finish(world, job)
+    assert list(world.chat.replies[-1].story.mentions) == [OWNER, stays]
+
+
+def test_a_follower_of_whom_slack_does_not_tell_at_the_end_is_not_named(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    follow(world)
+    world.workspace.silent = True
+    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle(patience=30)
+    assert list(world.chat.replies[-1].story.mentions) == [OWNER]
+
+
 def test_a_follower_who_wants_no_mail_is_only_named(world: World) -> None:
     world.workspace.mails[FOLLOWER] = "follower@example.org"
     world.people.prefer(FOLLOWER, mail=False)

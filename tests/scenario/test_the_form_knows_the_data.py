@@ -536,6 +536,11 @@ def test_work_that_is_under_way_is_not_taken_again_and_its_thread_is_linked(
         assert f"*This is being done already*: job `{job.id}` (<https://sandbox.slack.com/archives/" in said
         assert served.jobs == 1
         assert not [b for b in shown(served)["blocks"] if b["block_id"].startswith("agree-")]
+        again = slack.person().submit(shown(served), {"token": DEMO_TOKEN})
+        assert again.errors == {
+            "pipeline": f"Nothing was submitted, since job {job.id} does this now: "
+            "change what is asked for, or close the form."
+        }
         assert slack.person().submit(shown(served), {"x": "0, 100"}).ok, "another box is other work"
         assert served.jobs == 2
         for job in jobs(served):
@@ -573,6 +578,8 @@ def test_who_submits_what_somebody_else_s_job_does_now_can_be_told_of_its_end(
         assert asked
         (box,) = [b for b in asked["blocks"] if b["block_id"].startswith("agree-")]
         assert box["element"]["options"][0]["text"]["text"] == "Tell me too when it ends"
+        unticked = other.submit(asked, {"token": DEMO_TOKEN})
+        assert "tick “Tell me too when it ends” at the end of the form, change" in unticked.errors["pipeline"]
         other.submit(asked, {"token": DEMO_TOKEN, box["block_id"]: ["yes"]})
         told = slack.view_of(OTHER)
         assert told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
 import httpx
@@ -296,20 +298,19 @@ STRANGE = {
     "a person that is a number": b'{"type": "block_actions", "user": 3, "team": [], "actions": {}}',
     "no view": b'{"type": "view_submission", "view": null}',
     "a view of other types": b'{"type": "view_submission", "view": {"state": {"values": []}, "callback_id": 5}}',
+    "a window of no type": b'{"type": "view_submission", "user": {"id": "U01DEMO"}, "view": {"id": "V1", '
+    b'"callback_id": "c", "private_metadata": "", "blocks": [], "state": {"values": {}}}}',
     "empty": b"",
     "of a kind that Slack has not": b'{"type": "block_dance", "user": {"id": "U01DEMO"}}',
     "of a kind that this app never gets": b'{"type": "dialog_submission", "user": {"id": "U01DEMO"}}',
     "a deep object of no kind": b'{"user": {"id": {"id": []}}}',
     "an event that is a list": b'{"type": "event_callback", "event": []}',
     "an event of no person": b'{"type": "event_callback", "event": {"type": "app_home_opened", "tab": "home"}}',
-    "an event to which nobody listens": b'{"type": "event_callback", "event": {"type": "message", "user": "U01DEMO"}}',
     "an empty action": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", "actions": [{}]}',
     "an action that is a text": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
     b'"actions": ["x"]}',
     "a button without its job": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
     b'"actions": [{"action_id": "nomads_cancel", "block_id": "b"}]}',
-    "a button that is not there": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
-    b'"actions": [{"action_id": "dance", "block_id": "b", "value": "1"}]}',
     "a choice of the form outside a form": b'{"type": "block_actions", "user": {"id": "U01DEMO"}, "trigger_id": "1", '
     b'"actions": [{"action_id": "pipeline", "block_id": "b"}]}',
     "a suggestion without a view": b'{"type": "block_suggestion", "user": {"id": "U01DEMO"}, "value": "", '
@@ -326,6 +327,62 @@ def test_what_slack_signed_but_never_sends_is_400_without_a_traceback(
 ) -> None:
     written = payload if b"\xff" in payload else quote_plus(payload).encode()
     refused(served, payload if kind != FORM else b"payload=" + written, kind, caplog)
+
+
+UNHEARD: dict[str, dict[str, Any]] = {
+    "an event": {"type": "event_callback", "event": {"type": "message", "user": "U01DEMO"}},
+    "a button of an old message": {
+        "type": "block_actions",
+        "user": {"id": "U01DEMO"},
+        "trigger_id": "1",
+        "actions": [{"action_id": "dance", "block_id": "b", "value": "1"}],
+    },
+    "a shortcut": {"type": "message_action", "user": {"id": "U01DEMO"}, "trigger_id": "1", "callback_id": "old"},
+    "a window": {
+        "type": "view_submission",
+        "user": {"id": "U01DEMO"},
+        "view": {
+            "id": "V1",
+            "type": "modal",
+            "callback_id": "old",
+            "private_metadata": "",
+            "blocks": [],
+            "state": {"values": {}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("body", UNHEARD.values(), ids=UNHEARD)
+def test_what_slack_sends_and_nobody_listens_to_is_acknowledged(
+    served: Served, body: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = signed(served, body)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_that_slack_limits_the_app_s_events_is_acknowledged_and_one_warning(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = {"token": "t", "type": "app_rate_limited", "team_id": "T1", "minute_rate_limited": 1518467820}
+    assert signed(served, told | {"api_app_id": "A1"}).status_code == 200
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.getMessage().startswith("Slack limits the events that it sends to this app")
+
+
+@pytest.mark.parametrize(
+    "body", [{"type": "url_verification", "token": "t", "challenge": "c"}, {"ssl_check": "1", "token": "t"}]
+)
+def test_slack_s_own_tests_of_the_address_are_answered(served: Served, body: dict[str, Any]) -> None:
+    assert signed(served, body).status_code == 200
+
+
+def signed(served: Served, body: dict[str, Any]) -> httpx.Response:
+    """The answer to what Slack signed."""
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} | served.slack.sign(content)
+    return httpx.post(f"{served.url}/slack/events", content=content, headers=headers)
 
 
 @pytest.mark.parametrize(

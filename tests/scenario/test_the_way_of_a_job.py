@@ -193,7 +193,10 @@ def test_a_file_named_outside_its_folder_silences_nothing(world: World, lie: str
     world.results.put(job.folder, "results.json", json.dumps({"files": [{"name": lie}]}).encode())
     world.see(job, JobState.SUCCEEDED)
     world.settle()
-    assert world.thread[-1].startswith("The results could not be read: results.json cannot be used: “files.0.name”")
+    assert world.thread[-1].startswith(
+        "The results could not be read: results.json cannot be used: "
+        "files whose name is no path in the results folder (1)."
+    )
     assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
     assert len(world.mailer.sent) == 2
 
@@ -212,10 +215,12 @@ def test_files_with_ordinary_names_are_listed_whatever_their_letters(world: Worl
 def test_a_viewer_that_is_no_plain_address_is_not_believed(world: World) -> None:
     job = world.accept()
     world.settle()
+    world.results.put(job.folder, "synapses.csv", b"1")
     world.results.put(job.folder, "results.json", summary(viewer="https://x.y/|evil> <!here>"))
     world.see(job, JobState.SUCCEEDED)
     world.settle()
-    assert [title for title, _ in world.chat.replies[-1].story.links] == ["results.json"]
+    assert [title for title, _ in world.chat.replies[-1].story.links] == ["Table"]
+    assert world.thread[-1].startswith("12 synapses.")
 
 
 def test_a_reason_with_a_nul_byte_harms_neither_its_job_nor_the_others(world: World) -> None:

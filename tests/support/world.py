@@ -226,7 +226,14 @@ class World:
             ),
             self.mail_effects(),
             CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
-            ThreadEffects(ledger=ledger, chat=chat, stories=stories, results=self.results, admins=self.admins),
+            ThreadEffects(
+                ledger=ledger,
+                chat=chat,
+                stories=stories,
+                results=self.results,
+                access=self.access,
+                admins=self.admins,
+            ),
             NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
             HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
         ]

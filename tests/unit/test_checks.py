@@ -93,6 +93,13 @@ def test_a_side_that_is_too_long_and_outside_hears_both() -> None:
     assert list(errors) == ["y", "x"]
 
 
+def test_of_a_box_beyond_sense_the_bounds_alone_are_told() -> None:
+    far = 2_000_000_000
+    errors = wrong(an_experiment(), x=f"0, {far}", y=f"0, {far}", z="0, 16")
+    assert errors["x"] == "This experiment has x 0, 512; choose a range within that."
+    assert list(errors) == ["y", "x"]
+
+
 def test_a_volume_without_a_voxel_from_0_up_suggests_no_box() -> None:
     errors = wrong(an_experiment(((-64, 0), (0, 9000), (0, 9000))), x="0, 9000", y="0, 9000", z="0, 64")
     assert errors["x"].endswith("a job may read 1 GB. Choose a box of 500,000,000 voxels at most.")

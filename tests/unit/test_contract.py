@@ -156,6 +156,16 @@ SPELLINGS = {
     "split by a line end": f"{SECRET[:9]}\n{SECRET[9:]}",
     "split by CR LF": f"{SECRET[:9]}\r\n{SECRET[9:]}",
     "a letter a line": "\n".join(SECRET),
+    "split by an indented line": f"{SECRET[:9]}\n    {SECRET[9:]}",
+    "split by a line end after blanks": f"{SECRET[:9]}   \n{SECRET[9:]}",
+    "a letter a line, with blanks": "  \n \t  ".join(SECRET),
+    "split by blanks and colours": f"{SECRET[:9]} \x1b[0m  \r\n \x1b[31m {SECRET[9:]}",
+    "split by blank lines of blanks": f"{SECRET[:9]}\n      \n\n  {SECRET[9:]}",
+    "with a blank after each character": " ".join(SECRET),
+    "with a blank after each character, in capitals and backwards": " ".join(SECRET.upper()[::-1]),
+    "split by blanks that are no spaces": "\u00a0\u2003\u3000".join(SECRET),
+    "in base64, wrapped and indented": wrapped(in_base64(SECRET, 60), 76).replace("\n", "\n        "),
+    "in hexadecimal, wrapped and indented": wrapped(SECRET.encode().hex(" "), 48).replace("\n", "\n   "),
     "split by carriage returns": "\r".join(SECRET),
     "split by NULs": "\0".join(SECRET),
     "in UTF-16": SECRET.encode("utf-16-le").decode(),
@@ -241,12 +251,27 @@ def test_a_token_that_is_spelled_within_a_control_sequence_is_hidden_too() -> No
     assert masking.hidden(f"\x1b]0;{SECRET.encode().hex()}\x07", SECRET) == f"\x1b]0;{MASK}\x07"
 
 
+def test_blanks_before_a_line_end_that_a_later_piece_brings_split_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_BATCH", 1)
+    pieces = [SECRET[:9].encode(), *[b" " * 500] * 4, b"\n", b" " * 500, SECRET[9:].encode(), b" is all\n"]
+    assert b"".join(masking.hidden_in_pieces(pieces, SECRET)).decode() == f"{MASK}\n{MASK} is all\n"
+
+
+def test_a_token_that_is_cut_beside_blanks_is_masked_at_the_cut() -> None:
+    assert masking.hidden_in_lines([f"   {SECRET[9:]} read", f"using {SECRET[:9]}   "], SECRET) == [
+        f"   {MASK} read",
+        f"using {MASK}   ",
+    ]
+
+
 def test_a_token_with_a_backslash_is_not_taken_for_escaped_characters() -> None:
     assert masking.hidden(r"(\0000000)", "0000000\\") == f"({MASK})"
 
 
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=masking.LONG, max_size=64)
-NOISE = st.text(st.sampled_from("\0\b\t\n\r\x1b\x7f\x9f\u200b\u200d\u2028\ufeff"), max_size=3)
+UNSEEN = st.text(st.sampled_from("\0\b\t\n\r\x1b\x7f\x9f\u200b\u200d\u2028\ufeff"), min_size=1, max_size=3)
+BLANKS = st.sampled_from(["", " ", "   "])
+NOISE = st.just("") | st.tuples(BLANKS, UNSEEN, BLANKS, UNSEEN, BLANKS).map("".join)
 
 
 @settings(deadline=None)

@@ -102,7 +102,9 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
         ),
         (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws."),
         (Settings, "NOMADS_CURRENCY", "thalers and groats",
-         "“thalers and groats” cannot be used; it has to be text of 8 characters at most."),
+         "“thalers and groats” cannot be used; it has to be printable text of 8 characters at most."),
+        (Settings, "NOMADS_CURRENCY", "kr\n",
+         "“kr�” cannot be used; it has to be printable text of 8 characters at most."),
         (Settings, "NOMADS_ADMINS", "U0123", "this cannot be read; it has to be JSON, such as [\"a\", \"b\"]."),
         (Settings, "NOMADS_ADMINS", '"U0123"', "“U0123” cannot be used; it has to be a list."),
         (Settings, "NOMADS_ADMINS", "[1]", "“1” cannot be used; each has to be text."),
@@ -334,7 +336,8 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(
     given = {"data": str(tmp_path), "database_url": url, "secret_key": "a key for tests only"}
     with pytest.raises(Unavailable) as told:
         doctor(Settings.model_validate(given), say=print)
-    assert str(told.value) == "The database does not answer (OperationalError)."
+    where = "The database “nomads” at 127.0.0.1:1 cannot be used: nothing listens there."
+    assert str(told.value) == f"{where} Mend that, or correct NOMADS_DATABASE_URL."
     assert "canary" not in "".join(traceback.format_exception(told.value)) + caplog.text
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from bot.application.ledger import LeaseLost
 from bot.application.worker.handling import EffectHandlers, Handler, attempt
 from bot.domain import words
-from bot.domain.errors import Busy, Refused, Unavailable
+from bot.domain.errors import Busy, Refused, TooSoon, Unavailable
 from bot.domain.job import now
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.storage.engine import Database
@@ -188,7 +188,8 @@ class LaneRunner:
             wait, busy = error.retry_after, isinstance(error, Busy)
             # A service that did its work may name a time that is too short for three days of attempts.
             delay = wait if busy and wait is not None else max(back_off(effect.attempts), wait or 0)
-            self._postpone_by(delay, effect, str(error), undone=busy, counted=not busy or wait is None)
+            level = logging.DEBUG if isinstance(error, TooSoon) else logging.INFO
+            self._postpone_by(delay, effect, str(error), undone=busy, counted=not busy or wait is None, level=level)
 
     def _give_up(self, last_resort: Callable[[Effect, str], None], effect: Effect, error: str) -> None:
         """The last resort; where even that fails, it is tried again later, as often as it takes."""
@@ -209,9 +210,10 @@ class LaneRunner:
         undone: bool = False,
         counted: bool = True,
         fault: bool = False,
+        level: int = logging.INFO,
     ) -> None:
         """Put the effect off. `undone`: the service said that it did nothing; `counted`: an attempt is spent."""
-        log.info("Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
+        log.log(level, "Job %s: %s again in %.1f s: %s", effect.job_id, effect.kind, delay, error)
         attempt(self._postpone, effect, error, delay=delay, undone=undone, counted=counted, fault=fault)
 
     def _postpone(self, effect: Effect, error: str, *, delay: float, undone: bool, counted: bool, fault: bool) -> None:

@@ -26,6 +26,7 @@ from pipelines.common import channels
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
+from pipelines.unsupervised.told import SMALL
 from sandbox.boss import BossStandIn
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 from tests.support.puncta import match
@@ -149,7 +150,7 @@ def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss:
     assert told.counts["synapses"] == 0
     assert told.notes == [
         "Channels by role: postsynaptic psd, presynaptic Synapsin.",
-        "Nothing beyond chance was found.",
+        f"Nothing was found, and {SMALL}.",
         *warnings,
     ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1

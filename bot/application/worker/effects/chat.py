@@ -17,7 +17,7 @@ from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
-from bot.domain.errors import Busy, Refused
+from bot.domain.errors import Refused, TooSoon
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.messages import Step, Story
@@ -77,7 +77,7 @@ class CardEffects:
                 job = transaction.jobs.get(job.id)  # the job as it stands now
             self._chat.edit_card(_listened_to(self._stories, job), timestamp)
         elif awaited:  # the card that is being posted may show the job as it was before
-            raise Busy("The card is not posted yet.", retry_after=NOT_POSTED_YET)
+            raise TooSoon("The card is not posted yet.", retry_after=NOT_POSTED_YET)
         with self._ledger.done(effect) as transaction:
             transaction.messages.edited(job.id, _CARD, at=self._ledger.clock())
 
@@ -86,7 +86,14 @@ class ThreadEffects:
     """Tells a job's steps in its card's thread, and shows the preview there."""
 
     def __init__(
-        self, *, ledger: Ledger, chat: Chat, stories: Stories, results: Results, admins: Sequence[str] = ()
+        self,
+        *,
+        ledger: Ledger,
+        chat: Chat,
+        stories: Stories,
+        results: Results,
+        access: Access,
+        admins: Sequence[str] = (),
     ) -> None:
         """`admins` are mentioned where a job has waited to run for long."""
         self._ledger = ledger
@@ -94,6 +101,7 @@ class ThreadEffects:
         self._chat = chat
         self._stories = stories
         self._results = results
+        self._access = access
         self._admins = tuple(admins)
 
     def handlers(self) -> Handlers:
@@ -125,9 +133,9 @@ class ThreadEffects:
                 transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
 
     def _named(self, story: Story, steps: Sequence[Step]) -> Story:
-        """The story with its mentions: at the end the owner, unless they said no, and followers.
+        """The story with its mentions: at the end the owner, unless they said no, and followers who may see the job.
 
-        Where the job waits for long, admins.
+        Where the job waits for long, admins. A follower of whom chat does not tell now is not mentioned.
         """
         last = steps[-1].state if steps and not steps[-1].note else None
         if last is JobState.RUNNABLE:
@@ -136,7 +144,8 @@ class ThreadEffects:
             with self._database.read() as transaction:
                 wishes = transaction.people.get(story.job.actor).preferences
                 owner = [story.job.actor] if wishes.mention and wishes.tells(last) else []
-                return replace(story, mentions=[*owner, *transaction.followers.of(story.job.id)])
+                followers = transaction.followers.of(story.job.id)
+            return replace(story, mentions=[*owner, *(f for f in followers if self._access.may_see(f, story.job))])
         return story
 
     def _preview(self, effect: Effect, job: Job) -> None:
@@ -249,4 +258,4 @@ def _not_too_often(last: datetime | None, every: timedelta, *, now: datetime) ->
     # Where `last` lies ahead, the clock has gone back since, and nobody knows how long ago it was.
     wait = last + every - now if last and last <= now else timedelta()
     if wait > timedelta():
-        raise Busy("It was shown a moment ago.", retry_after=wait.total_seconds())
+        raise TooSoon("It was shown a moment ago.", retry_after=wait.total_seconds())

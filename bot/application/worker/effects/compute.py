@@ -18,11 +18,12 @@ from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Refused
+from bot.domain.findings import Finding
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
 from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
-from bot.domain.summary import Finding, Summary, Unreadable
+from bot.domain.summary import Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause, Work
 from contract.program import IMAGE_BYTES, RESULTS
 

@@ -1,0 +1,84 @@
+"""Work that copies of a process do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pipelines.unsupervised import search
+from pipelines.unsupervised.copies import in_copies
+from tests.support import puncta
+from tests.support.tissue import found
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_results_come_in_the_order_of_the_parts(most: int) -> None:
+    assert list(in_copies(lambda part: part * part, range(7), most=most)) == [n * n for n in range(7)]
+
+
+def test_copies_are_other_processes_and_leave_none_behind() -> None:
+    processes = list(in_copies(lambda _: os.getpid(), range(4), most=2))
+
+    assert len({*processes, os.getpid()}) == 5
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_what_a_copy_raises_is_raised_and_the_others_are_ended() -> None:
+    reading, writing = os.pipe()
+
+    def fails(part: int) -> None:
+        if part == 0:
+            raise ValueError("no such section")
+        os.read(reading, 1)  # nothing is ever written
+
+    with pytest.raises(ValueError, match="no such section"):
+        list(in_copies(fails, range(3), most=2))
+
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_copy_that_is_killed_is_told_as_too_little_memory() -> None:
+    with pytest.raises(MemoryError, match="was killed"):
+        list(in_copies(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(2), most=2))
+
+
+def test_a_part_that_cannot_be_made_ends_the_copies() -> None:
+    reading, writing = os.pipe()
+
+    def parts() -> Iterator[int]:
+        yield 0
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="the file is gone"):
+        list(in_copies(lambda _: os.read(reading, 1), parts(), most=2))
+
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_copies_find_what_one_process_finds(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections are shared out differently, and the registration goes from section to section all the same."""
+    seen = puncta.puncta(3, shape=(9, 512, 512), shifted=True)
+    expected = found(seen.psd, seen.synapsin)
+    monkeypatch.setattr(search, "CORES", cores)
+    monkeypatch.setattr(search, "STRETCH", 2**19)
+
+    here = found(seen.psd, seen.synapsin)
+
+    assert len(expected) > 100
+    assert np.array_equal(here.labels, expected.labels)
+    assert np.array_equal(here.scores, expected.scores)
+    assert [warp.linear.tolist() for warp in here.along] == [warp.linear.tolist() for warp in expected.along]
+    assert here.chance == expected.chance

@@ -1,0 +1,13 @@
+"""A unit test starts no process: sections are searched in the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.unsupervised import search
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several find is the same, as tests/integration/pipelines/test_copies.py shows."""
+    monkeypatch.setattr(search, "CORES", 1)
