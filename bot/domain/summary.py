@@ -251,7 +251,7 @@ class Summary(BaseModel):
         return whole.without_names() if masked else whole
 
 
-_BESIDE = ("density_per_um3", "chance", "written_back", "versions")
+_BESIDE = ("density_per_um3", "chance", "view", "written_back", "versions")
 """Fields of a results.json that are as if they were not there, without a note, where they cannot be true."""
 
 
