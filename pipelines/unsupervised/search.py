@@ -107,7 +107,8 @@ class Search:
     def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
         """Search all sections, and keep what is beyond chance as far as asked."""
         looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
-        frames = _frames(along)
+        moves = self._register == "auto"
+        frames = _frames(along if moves else [NOWHERE] * len(along))
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
         most = CORES if len(all_looks[0].scores) > MANY else 1
         kept, to = zip(*in_copies(lambda look: self._merged(look, frames), all_looks, most=most), strict=True)
