@@ -90,11 +90,7 @@ def program(request: Request) -> None:
         )
         run.finish(
             replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
-            facts={
-                **options.facts,
-                "Model": weights.name,
-                "Classes": weights.about,
-            },
+            facts={"Model": weights.name, "Classes": weights.about},
         )
 
 

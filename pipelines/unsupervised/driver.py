@@ -38,14 +38,6 @@ class Options:
     register: Register
     witnesses: tuple[str, ...]
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """For results.json and the report."""
-        facts: dict[str, str] = {"Method": self.method}
-        if self.method == "paired":
-            facts |= {"False discovery rate": f"{self.false_discovery:g}", "Registration": self.register}
-        return facts
-
 
 def program(request: Request) -> None:
     """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
@@ -60,7 +52,7 @@ def program(request: Request) -> None:
 
     with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
         run.fetch()
-        run.finish(detected(run, options), facts=options.facts)
+        run.finish(detected(run, options))
 
 
 def chosen(request: Request) -> Options:
@@ -128,9 +120,10 @@ def detected(run: Run, options: Options) -> Found:
         scores=synapses.scores,
         nothing=told.nothing(synapses, options),
         columns={"false_discovery_rate": synapses.rates},
-        numbers=told.numbers(synapses),
+        numbers=told.numbers(synapses, options),
         sections=told.sections(run, synapses, options, looked),
-        told={"chance": told.chance(synapses)},
+        told=told.fields(synapses, options),
+        facts=told.facts(synapses, options),
     )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from pipelines.common import report
 from pipelines.common.boxes import Box, shape
 from pipelines.common.run import Found
-from pipelines.unsupervised.chance import SHIFT_NM
+from pipelines.common.words import counted, listed
+from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM
 from pipelines.unsupervised.driver import MOST
-from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.paired import THRESHOLD, Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
 
@@ -27,25 +28,42 @@ OF_2018 = (
 )
 NOTHING = "Nothing beyond chance was found."
 SMALL = f"in so small a volume, of less than {2 * SHIFT_NM / 1000:g} µm along y and x, chance cannot be told"
+FIXED = f"The false discovery rate was not used, since {SMALL}; the threshold is a score of {THRESHOLD:g}."
 ROWS = 200
 """Sections in a table, at most."""
 _EDGES = np.linspace(0, 0.9, 19)
 
 
-def chance(synapses: Synapses) -> dict[str, float] | None:
-    """For results.json: how many are there by chance, and between what shares; None where `synapses.chance` is."""
+def fields(synapses: Synapses, options: Options) -> dict[str, dict[str, float] | None]:
+    """For results.json: how many are there by chance, and between what shares; None where `synapses.chance` is.
+
+    Of nomads2018 nothing is said where it was not measured: a note says that all of it is chance.
+    """
     told = synapses.chance
     if told is None:
-        return None
+        return {} if options.method == "nomads2018" else {"chance": None}
     count = min(len(synapses), round(told.count))
-    return {"count": count, "share": round(told.share, 4), "low": round(told.low, 4), "high": round(told.high, 4)}
+    shares = {name: round(getattr(told, name), 4) for name in ("share", "low", "high")}
+    return {"chance": {"count": count, **shares}}
 
 
-def numbers(synapses: Synapses) -> list[tuple[str, str]]:
+def facts(synapses: Synapses, options: Options) -> dict[str, str]:
+    """What the synapses were found with."""
+    said: dict[str, str] = {"Method": options.method}
+    if options.method != "paired":
+        return said
+    rate = {"False discovery rate": f"{options.false_discovery:g}"}
+    fixed = {"False discovery rate": "not used: the volume is too small", "Threshold": f"a score of {THRESHOLD:g}"}
+    return said | (rate if synapses.tells else fixed) | {"Registration": options.register}
+
+
+def numbers(synapses: Synapses, options: Options) -> list[tuple[str, str]]:
     """For the head of the report."""
     told = synapses.chance
+    if not len(synapses):
+        return []
     if told is None:
-        return [("By chance", "cannot be told")] if len(synapses) else []
+        return [("By chance", "all of them" if options.method == "nomads2018" else "cannot be told")]
     return [("By chance, about", f"{told.count:,.0f} ({told.share:.0%}, {told.low:.0%} to {told.high:.0%})")]
 
 
@@ -63,12 +81,8 @@ def nothing(synapses: Synapses, options: Options) -> str:
     ask = f" Ask for {least} % or more." if least <= 100 * MOST else ""
     return (
         f"No threshold has a false discovery rate of {100 * options.false_discovery:g} % or less: the lowest here is "
-        f"{least} %, with {_synapses(count)}.{ask}"
+        f"{least} %, with {counted(count, 'synapse')}.{ask}"
     )
-
-
-def _synapses(count: int) -> str:
-    return f"{count:,} synapse{'' if count == 1 else 's'}"
 
 
 def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[str]:
@@ -76,6 +90,8 @@ def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[s
     said = []
     if options.method == "nomads2018":
         said.append(OF_2018)
+    elif options.method == "paired" and len(synapses) and not synapses.tells:
+        said.append(FIXED)
     said += _moved(run, synapses.across, looked, moved=options.register == "auto")
     for name in options.witnesses:
         said.append(_witnessed(run, synapses, name, moved=options.register == "auto"))
@@ -92,10 +108,10 @@ def _moved(run: Run, across: Sequence[Warp], looked: Box, *, moved: bool) -> lis
     farthest = max(across[n].farthest(plane) for n in some)
     turn = max((across[n].degrees for n in some), key=abs)
     turned = f", turned by {abs(turn):.1f} degrees," if abs(turn) >= 0.1 else ""
-    where = _listed([first + n * deep for n in some])
+    where = listed([first + n * deep for n in some])
     psd, synapsin = (run.names[role] for role in ("postsynaptic", "presynaptic"))
     done = "it was moved back" if moved else "it was left there"
-    return [f"In {where} {psd} lies{turned} up to {farthest:.0f} pixels off {synapsin}; {done}."]
+    return [f"In {where} {psd} lies{turned} up to {counted(round(farthest), 'pixel')} off {synapsin}; {done}."]
 
 
 def _plane(run: Run, looked: Box) -> tuple[tuple[int, int], int, int]:
@@ -103,17 +119,6 @@ def _plane(run: Run, looked: Box) -> tuple[tuple[int, int], int, int]:
     grid = Grid.of(run.volume.voxel_nm)
     _, high, wide = shape(looked)
     return (-(-high // grid.bins[1]), -(-wide // grid.bins[2])), looked[0][0], grid.bins[0]
-
-
-def _listed(sections: Sequence[int]) -> str:
-    """Section 3; sections 1, 3 and 5; sections 0 to 7."""
-    if len(sections) == 1:
-        return f"section {sections[0]}"
-    if len(sections) > 2 and sections[-1] - sections[0] == len(sections) - 1:
-        return f"sections {sections[0]} to {sections[-1]}"
-    if len(sections) > 10:
-        return f"{len(sections)} sections from {sections[0]} to {sections[-1]}"
-    return f"sections {', '.join(map(str, sections[:-1]))} and {sections[-1]}"
 
 
 def _witnessed(run: Run, synapses: Synapses, name: str, *, moved: bool) -> str:
@@ -138,26 +143,31 @@ def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> lis
     """Of the report: found against chance, and registration."""
     made = []
     if len(synapses.curve):
-        made.append(_curve(synapses))
+        made.append(_curve(synapses, options))
     if options.method == "paired" and options.register != "off":
         made.append(_registration(run, synapses, looked, moved=options.register == "auto"))
     return made
 
 
-def _curve(synapses: Synapses) -> report.Section:
+def _curve(synapses: Synapses, options: Options) -> report.Section:
     curve = synapses.curve
     found = [float(curve[curve[:, 3] <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
     text = (
         "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "
         "would find; synapses.csv has for each synapse found the rate from which on it is found."
     )
+    found_here = f"{counted(len(synapses), 'synapse')} {'was' if len(synapses) == 1 else 'were'} found in this run"
+    if options.method == "paired":
+        once = "."
+    else:
+        once = f"; the curve counts those within {MERGE_NM:g} nm of one another once, which leaves {len(curve):,}."
     chart = report.Chart(
         title="Found, by false discovery rate",
         across="false discovery rate",
         up="synapses",
         edges=_EDGES,
         series=[report.Series(label="synapses", values=np.array(found))],
-        said=f"{len(synapses):,} were found in this run.",
+        said=found_here + once,
     )
     return report.Section(title="Chance", text=text, parts=[chart])
 
@@ -172,7 +182,7 @@ def _registration(run: Run, synapses: Synapses, looked: Box, *, moved: bool) -> 
         if not warp.agree:
             return ("not known", "–", "no")
         y, x = warp.middle(plane)
-        return f"{y:.1f}, {x:.1f}", f"{warp.degrees:.2f}", f"{'yes' if warp.sure else 'no'} ({warp.agree:.0%})"
+        return f"{y:z.1f}, {x:z.1f}", f"{warp.degrees:z.2f}", f"{'yes' if warp.sure else 'no'} ({warp.agree:.0%})"
 
     shown = list(zip(range(len(across)), across, along, strict=False))[:ROWS]
     table = report.Table(

@@ -167,6 +167,18 @@ def test_a_box_of_one_section_is_run_and_said_to_be_one(boss: BossStandIn, tmp_p
         assert file["predictions"].shape == (1, 128, 128)
 
 
+def test_blank_sections_are_named_and_a_channel_that_is_there_under_two_names_is_told(
+    boss: BossStandIn, tmp_path: Path
+) -> None:
+    assert here(arguments(boss, col="lab", exp="copies", results_uri=uri(tmp_path)))[0] == 0
+
+    assert summary(tmp_path).notes[-3:] == [
+        "Sections 3 and 5 of PSD95 are blank: nothing is to be found there.",
+        "Sections 3 and 5 of Synapsin are blank: nothing is to be found there.",
+        "PSD95 and Synapsin hold the same voxels: what both show says nothing of synapses.",
+    ]
+
+
 @pytest.mark.parametrize("deeper", ["uint16", "uint64"])
 def test_deeper_voxels_show_the_same_synapses(boss: BossStandIn, tmp_path: Path, deeper: str) -> None:
     assert here(arguments(boss, results_uri=uri(tmp_path / "uint8"))) == (0, "")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from pipelines.common import report
+from pipelines.common.boxes import Box
+from pipelines.common.run import Run
 from pipelines.unsupervised import told
 from pipelines.unsupervised.chance import judge
 from pipelines.unsupervised.detector import Method
 from pipelines.unsupervised.driver import Options
 from pipelines.unsupervised.found import Synapses
+from pipelines.unsupervised.registration import Warp
 from tests.support import puncta
 from tests.support.tissue import found
 
@@ -69,8 +75,8 @@ def test_where_the_rate_is_too_low_the_lowest_one_is_told_with_what_it_finds() -
         "No threshold has a false discovery rate of 5 % or less: the lowest here is 7 %, with "
         f"{len(least)} synapses. Ask for 7 % or more."
     )
-    assert told.chance(low) is None
-    assert told.numbers(low) == []
+    assert told.fields(low, options(0.05)) == {"chance": None}
+    assert told.numbers(low, options(0.05)) == []
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.9])
@@ -98,3 +104,78 @@ def test_a_box_that_is_too_small_to_tell_chance_says_so_where_nothing_is_found()
     assert told.nothing(here, options()) == (
         "Nothing was found, and in so small a volume, of less than 12 µm along y and x, chance cannot be told."
     )
+
+
+def run() -> Run:
+    """A run, as far as notes and report ask it."""
+    request = SimpleNamespace(z=(0, 8))
+    names = {"postsynaptic": "PSD95", "presynaptic": "Synapsin"}
+    return cast("Run", SimpleNamespace(volume=SimpleNamespace(voxel_nm=puncta.VOXEL_NM), request=request, names=names))
+
+
+LOOKED: Box = ((0, 8), (0, 100), (0, 100))
+
+
+@cache
+def in_small(method: Method = "paired") -> Synapses:
+    """What is found in a volume of 10 µm."""
+    seen = puncta.puncta(1, shape=(8, 100, 100), level=2)
+    return found(seen.psd, seen.synapsin, method=method, register="off", false_discovery=0.1)
+
+
+def test_a_box_that_is_too_small_for_the_rate_tells_the_threshold_that_was_used_instead() -> None:
+    here = in_small()
+
+    assert len(here) > 0
+    assert told.notes(run(), here, options(0.1), LOOKED) == [
+        "The false discovery rate was not used, since in so small a volume, of less than 12 µm along y and x, chance "
+        "cannot be told; the threshold is a score of 0.75."
+    ]
+    assert told.facts(here, options(0.1)) == {
+        "Method": "paired",
+        "False discovery rate": "not used: the volume is too small",
+        "Threshold": "a score of 0.75",
+        "Registration": "auto",
+    }
+    assert told.facts(at(0.05), options(0.05))["False discovery rate"] == "0.05"
+
+
+def test_that_all_of_the_2018_method_is_chance_is_the_one_thing_that_is_said_of_it_where_chance_is_not_measured() -> (
+    None
+):
+    here, asked = in_small("nomads2018"), options(method="nomads2018")
+
+    assert len(here) > 0
+    assert told.fields(here, asked) == {}
+    assert told.numbers(here, asked) == [("By chance", "all of them")]
+    assert told.notes(run(), here, asked, LOOKED) == [told.OF_2018]
+
+
+def test_the_curve_says_why_it_ends_below_what_the_published_method_found() -> None:
+    here = found(volume().psd, volume().synapsin, method="probabilistic")
+
+    (section,) = told.sections(run(), here, options(method="probabilistic"), LOOKED)
+
+    assert len(here.curve) < len(here)
+    (chart,) = section.parts
+    assert isinstance(chart, report.Chart)
+    assert chart.said == (
+        f"{len(here)} synapses were found in this run; the curve counts those within 250 nm of one another once, which "
+        f"leaves {len(here.curve)}."
+    )
+
+
+def warp(y: float, x: float) -> Warp:
+    """A shift of a whole section that is sure."""
+    return Warp(np.array([[y, x], [0, 0], [0, 0]]), agree=1.0, sure=True)
+
+
+def test_one_pixel_is_one_pixel_and_no_shift_is_below_zero_by_nothing() -> None:
+    here = replace(in_small(), across=[warp(1.1, 0), warp(-0.01, -0.04)], along=[warp(0, 0)])
+
+    assert told.notes(run(), here, options(), LOOKED)[1] == (
+        "In section 0 PSD95 lies up to 1 pixel off Synapsin; it was moved back."
+    )
+    table, _ = told.sections(run(), here, options(), LOOKED)[-1].parts
+    assert isinstance(table, report.Table)
+    assert table.rows[1][1] == "0.0, 0.0"
