@@ -99,7 +99,7 @@ def _noise() -> Iterator[Figure]:
     for how in NOISE:
         seen = found(*(puncta.noise(seed, shape=NOISE_SHAPE, **how) for seed in (1, 2)))
         count = len(seen)
-        nothing += seen.threshold == math.inf
+        nothing += seen.threshold == math.inf and seen.curve[:, 3].min(initial=1) == 1
         small = sum(
             len(found(*(puncta.noise(2 * n + seed, shape=SMALL, **how) for seed in (3, 4)))) for n in range(SMALLS)
         )

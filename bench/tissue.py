@@ -205,7 +205,7 @@ def _diagram(name: Name) -> Iterator[str]:
     yield f'<text x="{WIDE / 2 + 15}" y="{HIGH + 4}" text-anchor="middle">chance share</text>'
     for way, colour in zip(WAYS, COLOURS, strict=True):
         curve = judged(name, way).curve
-        points = [(across(min(1.05, chance / count)), up(count)) for _, count, chance in curve if count >= TICKS[0]]
+        points = [(across(min(1.05, chance / count)), up(count)) for _, count, chance, _ in curve if count >= TICKS[0]]
         drawn = dict.fromkeys(f"{x:.0f} {y:.0f}" for x, y in points)
         yield f'<path d="M{"L".join(drawn)}" fill="none" stroke="{colour}" stroke-width="2"/>'
         yield f'<circle cx="{points[-1][0]:.0f}" cy="{points[-1][1]:.0f}" r="3" fill="{colour}"/>'

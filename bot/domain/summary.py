@@ -34,8 +34,8 @@ KNOWN_FILES = {
     RESULTS: "Counts, parameters and versions, for programs.",
 }
 """What the files are that our pipelines write, in a sentence each. Their names are no program's own text."""
-KNOWN_COUNTS = ("synapses", "voxels in synapses")
-"""What our pipelines count."""
+KNOWN_COUNTS = {"synapses": "synapse", "voxels in synapses": "voxel in synapses"}
+"""What our pipelines count, and what one of it is called."""
 
 
 class Unreadable(NomadsError):
@@ -121,7 +121,10 @@ class Summary(BaseModel):
     @property
     def findings(self) -> list[str]:
         """What was found, a count each: the first with its density, and then how many of it are there by chance."""
-        said = [f"{words.count(number)} {what}" for what, number in self.counts.items()]
+        said = [
+            f"{words.count(number)} {KNOWN_COUNTS.get(what, what) if number == 1 else what}"
+            for what, number in self.counts.items()
+        ]
         if said and self.density_per_um3 is not None:
             said[0] += f", {self.density_per_um3:.2g} per µm³"
         if self.chance and 0 < next(iter(self.counts.values()), 0) >= (self.chance.count or 0):

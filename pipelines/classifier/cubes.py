@@ -30,6 +30,10 @@ class Sections(Protocol):
     def read(self, start: int, stop: int, top: int, bottom: int) -> Array:
         """The rows `[top, bottom)` of the sections `[start, stop)`: unsigned integers, (stop - start, y, x)."""
 
+
+class Bounded(Sections, Protocol):
+    """A channel that ends somewhere."""
+
     def holds(self, places: NDArray[np.int64], reach: Triple) -> NDArray[np.bool_]:
         """(n,): whether all voxels within `reach` of places (n, 3) are there."""
 
@@ -37,7 +41,7 @@ class Sections(Protocol):
 def classify(
     weights: Weights,
     centres: NDArray[np.float64],
-    channels: Mapping[str, Sections],
+    channels: Mapping[str, Bounded],
     *,
     shape: Triple,
     slab: int = SLAB,

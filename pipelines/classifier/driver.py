@@ -94,12 +94,7 @@ def program(request: Request) -> None:
         )
         run.finish(
             replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
-            facts={
-                **options.facts,
-                "Registration": options.register,
-                "Model": weights.name,
-                "Classes": weights.about,
-            },
+            facts={"Model": weights.name, "Classes": weights.about},
         )
 
 

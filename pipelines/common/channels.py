@@ -132,6 +132,7 @@ class Channel:
         self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
         self._step = max(1, round(math.sqrt(voxels(box) / SAMPLE)))
         self._sample: list[Array] = []
+        self._range: Array = np.zeros((2, shape(box)[0]), self.dtype)
         self.lowest = self.highest = 0
         """The least and the greatest value read so far."""
         self._pixel = -(-max(shape(box)[1:]) // LARGEST)
@@ -201,7 +202,12 @@ class Channel:
             return
         data = data[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(within, box, strict=True))]
         top = within[1][0] - self.box[1][0]
-        low, high = int(data.min()), int(data.max())
+        of_sections = self._range[:, within[0][0] - self.box[0][0] :][:, : len(data)]
+        lows, highs = data.min(axis=(1, 2)), data.max(axis=(1, 2))
+        if top:  # rows above these were seen
+            lows, highs = np.minimum(lows, of_sections[0]), np.maximum(highs, of_sections[1])
+        of_sections[:] = lows, highs
+        low, high = int(lows.min()), int(highs.max())
         self.lowest = min(self.lowest, low) if self._sample else low
         self.highest = max(self.highest, high)
         brightest = data.max(axis=0)
@@ -225,6 +231,18 @@ class Channel:
     def constant(self) -> bool:
         """Whether all voxels read so far have one value."""
         return self.lowest == self.highest
+
+    @property
+    def blank(self) -> list[int]:
+        """The box's sections in which all voxels have one value, as the experiment counts them; all must be read."""
+        return [self.box[0][0] + int(z) for z in np.flatnonzero(self._range[0] == self._range[1])]
+
+    def same(self, other: Channel) -> bool:
+        """Whether another channel of this box has the same voxels in it; both must be read. Raises as `read`."""
+        if not np.array_equal(self._range, other._range) or not np.array_equal(self.projection, other.projection):
+            return False
+        depth, _, _ = shape(self.box)
+        return all(np.array_equal(self.read(z, z + 1), other.read(z, z + 1)) for z in range(depth))
 
     def brightness(self, labels: Array, count: int, lies: Mapping[int, Plane] | None = None) -> NDArray[np.float64]:
         """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,).

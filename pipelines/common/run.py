@@ -14,6 +14,7 @@ durations; the duration of each phase is printed on stdout.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import sys
 import tomllib
@@ -37,6 +38,7 @@ from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel, Plane
 from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
 from pipelines.common.results import Results, npz, table
+from pipelines.common.words import counted, listed
 
 Array = NDArray[Any]
 
@@ -76,6 +78,8 @@ class Found:
     """Further sections of the report."""
     told: Mapping[str, object] = field(default_factory=dict)
     """Further fields of results.json."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Parameters, such as the method, shown under “How this was made”."""
     lies: Mapping[str, Mapping[int, Plane]] = field(default_factory=dict)
     """Role to how sections of its channel are shifted; brightness is measured where they really lie."""
 
@@ -197,7 +201,8 @@ class Run:
         self._warnings.append(text)
 
     def finish(self, found: Found, *, facts: Mapping[str, str] | None = None) -> None:
-        """Write all files, results.json last. `facts`, such as the method, are shown under “How this was made”."""
+        """Write all files, results.json last. `facts` are further ones, beside those of what was found."""
+        facts = {**found.facts, **(facts or {})}
         self.progress(0.7, "measuring")
         labels = found.labels
         bright = {
@@ -235,7 +240,7 @@ class Run:
         self.progress(0.98, "writing")
         notes = [note[:MAX_NOTE] for note in (*self._notes, *self._warnings)][:MAX_NOTES]
         versions = {"pipeline": str(self.entry.get("version", ""))} | {name: version(name) for name in PACKAGES}
-        page = self._page(found, bright, picture, notes, dict(facts or {}), written, versions)
+        page = self._page(found, bright, picture, notes, facts, written, versions)
         self.results.add(
             "report.html",
             report.render(page),
@@ -255,16 +260,15 @@ class Run:
                 "viewer": link,
                 "written_back": written,
                 "notes": notes,
-                "facts": dict(facts or {}),
+                "facts": facts,
                 **found.told,
                 "versions": versions,
             }
         )
         self._watch.lap(self._phase)
         took = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._watch.seconds.items())
-        print(
-            f"{len(found):,} synapses in {math.prod(self.request.shape):,} voxels; {took}", file=self._out, flush=True
-        )
+        line = f"{counted(len(found), 'synapse')} in {counted(math.prod(self.request.shape), 'voxel')}; {took}"
+        print(line, file=self._out, flush=True)
         for warning in self._warnings:
             print(warning, file=self._err, flush=True)
 
@@ -295,6 +299,12 @@ class Run:
         for channel in self.channels.values():
             if channel.constant:
                 self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
+            elif blank := channel.blank:
+                verb = "is" if len(blank) == 1 else "are"
+                self.warn(f"{listed(blank).capitalize()} of {channel.name} {verb} blank: nothing is to be found there.")
+        for one, other in itertools.combinations(self.channels.values(), 2):
+            if not one.constant and one.same(other):
+                self.warn(f"{one.name} and {other.name} hold the same voxels: what both show says nothing of synapses.")
 
     def _counts(self, found: Found) -> dict[str, int]:
         counts = {"synapses": len(found)}

@@ -29,6 +29,8 @@ MOST, LEAST = 8, 2
 """Shifted looks: so many in small volumes, and so few in large ones, where each of them sees enough."""
 ENOUGH = 15e6
 """Pixels that all looks see together, about."""
+STEPS = 10_000
+"""In which false discovery rates are counted."""
 _NORMAL = 1.96
 """Standard deviations on either side that hold 95 %."""
 
@@ -110,42 +112,39 @@ class Judged:
     """What each threshold would find, and the one to take."""
 
     threshold: float
-    """The lowest score at the rate asked for; infinite where nothing is beyond chance."""
+    """The lowest score at the rate asked for; infinite where no threshold has it."""
     curve: NDArray[np.float64]
-    """(m, 3): threshold, found, found by chance; from the highest threshold on."""
+    """(m, 4): threshold, found, found by chance, false discovery rate; from the highest threshold on.
+
+    The rate is the lowest one to ask for so that the threshold is reached; 1 where none does.
+    """
 
     def rates(self, scores: Array) -> NDArray[np.float64]:
-        """For each score the lowest chance share among the thresholds at which it is found (its q value)."""
+        """For each score the lowest false discovery rate to ask for so that it is found (its q value)."""
         if not len(self.curve):
             return np.ones(len(scores))
         places = np.searchsorted(-self.curve[:, 0], -np.asarray(scores, np.float64), "left")
-        return rates_of(self.curve)[np.minimum(places, len(self.curve) - 1)]
-
-
-def rates_of(curve: Array) -> NDArray[np.float64]:
-    """The false discovery rate at each threshold of a curve (m, 3): the lowest share there or at a lower threshold."""
-    share = curve[:, 2] / np.maximum(curve[:, 1], 1)
-    return np.asarray(np.minimum(1, np.minimum.accumulate(share[::-1])[::-1]))
+        return np.asarray(self.curve[np.minimum(places, len(self.curve) - 1), 3])
 
 
 def judge(found: Array, by_look: Sequence[Array], false_discovery: float) -> Judged:
     """From the scores found, and those that each shifted look found.
 
-    The threshold is the lowest one whose rate is at most `false_discovery`, unless what is found there is not beyond
-    chance.
+    The rate of a threshold is the lowest chance share there or at a lower threshold, of those alone at which more is
+    found than by chance. The threshold taken is the lowest one whose rate is at most `false_discovery`.
     """
     best = np.sort(np.asarray(found, np.float64))[::-1]
     shifted = np.sort(np.concatenate([np.asarray(scores, np.float64) for scores in by_look]))
     count = np.searchsorted(-best, -best, "right")  # equal scores are found together
     chance = (len(shifted) - np.searchsorted(shifted, best, "left")) / len(by_look)
-    curve = np.stack([best, count, chance], axis=1)
-    good = np.flatnonzero(rates_of(curve) <= false_discovery)
-    threshold = math.inf
-    if len(good) and beyond_chance(int(count[good[-1]]), float(chance[good[-1]]), len(by_look)):
-        threshold = float(best[good[-1]])
-    return Judged(threshold, curve)
+    share = np.where(beyond_chance(count, chance, len(by_look)), chance / np.maximum(count, 1), 1)
+    # rounded up, so that a run at a rate that is read in synapses.csv finds what has it
+    rate = np.ceil(np.round(np.minimum.accumulate(share[::-1])[::-1] * STEPS, 6)) / STEPS
+    good = np.flatnonzero(rate <= false_discovery)
+    threshold = float(best[good[-1]]) if len(good) else math.inf
+    return Judged(threshold, np.stack([best, count, chance, rate], axis=1))
 
 
-def beyond_chance(found: int, chance: float, looks: int) -> bool:
+def beyond_chance(found: Array, chance: Array, looks: int) -> NDArray[np.bool_]:
     """Whether so many are more than the mean `chance` of so many looks, by SURE standard errors (Poisson)."""
-    return found - chance > SURE * math.sqrt((chance + 1) * (1 + 1 / looks))
+    return np.asarray(found - chance > SURE * np.sqrt((chance + 1) * (1 + 1 / looks)))

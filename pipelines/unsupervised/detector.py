@@ -152,7 +152,7 @@ def scan(
         by_look.append(_once(shifted, voxel_nm))
         del shifted
     seen = found(len(shifts), read, piece)
-    return _with_chance(seen, _once(seen, voxel_nm), by_look) if shifts else seen
+    return _with_chance(seen, _once(seen, voxel_nm), by_look) if shifts else replace(seen, tells=False)
 
 
 def _looks(shape: Triple, voxel_nm: Size) -> list[tuple[int, int]]:
@@ -169,7 +169,7 @@ def _with_chance(seen: Synapses, scores: Array, by_look: Sequence[Array]) -> Syn
     """The objects with their rates and chance, from the scores found, and those found in shifted channels."""
     judged = judge(scores, by_look, FALSE_DISCOVERY)
     told = share_of(len(scores), [len(by_chance) for by_chance in by_look])
-    chance = replace(told, count=told.count * len(seen) / max(1, len(scores)))
+    chance = replace(told, count=told.count * len(seen) / len(scores)) if len(seen) else None
     return replace(seen, rates=judged.rates(seen.scores), chance=chance, curve=judged.curve)
 
 

@@ -41,14 +41,6 @@ class Options:
     register: Register
     witnesses: tuple[str, ...]
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """For results.json and the report."""
-        facts: dict[str, str] = {"Method": self.method}
-        if self.method == "paired":
-            facts |= {"False discovery rate": f"{self.false_discovery:g}", "Registration": self.register}
-        return facts
-
 
 def program(request: Request) -> None:
     """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
@@ -69,7 +61,7 @@ def program(request: Request) -> None:
     with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
         run.fetch()
         further = [role for role in run.channels if role not in ROLES]
-        run.finish(detected(run, options, further=further), facts=options.facts)
+        run.finish(detected(run, options, further=further))
 
 
 def chosen(request: Request) -> Options:
@@ -155,12 +147,13 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         centres=synapses.centres,
         voxels=synapses.voxels,
         scores=synapses.scores,
-        nothing=told.NOTHING if synapses.threshold == math.inf else Found.nothing,
+        nothing=told.nothing(synapses, options),
         columns={"false_discovery_rate": synapses.rates},
-        numbers=told.numbers(synapses),
+        numbers=told.numbers(synapses, options),
         sections=told.sections(run, synapses, options, aligned),
-        told={"chance": told.chance(synapses)},
+        told=told.fields(synapses, options),
         lies=lies,
+        facts=told.facts(synapses, options, further=bool(further)),
     )
 
 

@@ -36,11 +36,16 @@ class Synapses:
     rates: NDArray[np.float64]
     """The lowest false discovery rate at which each object would still be found; nan where chance cannot be told."""
     threshold: float = 0.0
-    """The lowest score of an object; infinite where nothing is beyond chance."""
+    """The lowest score of an object; infinite where no threshold has the rate, or nothing is beyond chance."""
+    tells: bool = True
+    """Whether chance can be told, and was asked for."""
     chance: Chance | None = None
-    """How many of the objects are there by chance; None where that cannot be told, or was not asked for."""
-    curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
-    """(m, 3): threshold, found, found by chance; from the highest threshold on, beyond the one that was taken."""
+    """How many of the objects are there by chance; None where that cannot be told, or there are none."""
+    curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """As `chance.Judged.curve`, of what is inside, beyond the threshold that was taken; empty where nothing tells.
+
+    Its rates are those of all that was looked at, which decide what a run finds.
+    """
     across: Sequence[Warp] = ()
     """How the presynaptic channel lies on the postsynaptic one, for each section of pixels, as far as measured."""
     along: Sequence[Warp] = ()

@@ -29,13 +29,15 @@ SLACK_NM = 250.0
 TILES = 6
 """Tiles along each axis, at most: more of them tell no more."""
 AGREE = 0.4
-"""The part of the tiles, and four at least, that must agree; by chance one in 150 does."""
+"""The part of the tiles that must agree, and one tile more, and four at least."""
 STRETCH = 0.05
 """The largest turn (in radians) and stretch."""
 SIMPLE = 0.85
 """A shift alone is believed where it explains this part of the tiles that a turn explains as well."""
-CLEAR = 6.0
-"""Standard deviations by which the one peak must stand out where there are too few tiles to agree."""
+TURNS = 2
+"""Tiles more than a shift alone that a turn must explain: one more it explains by chance, and often two."""
+BRIGHT = 3.0
+"""Local scales above which a punctum counts no more: else two bright ones that meet by chance make the best shift."""
 _CANDIDATES = 300
 """Planes that are tried."""
 
@@ -80,7 +82,7 @@ NOWHERE = Warp(np.zeros((3, 2)), 0.0, False)
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The tiles of a map, transformed."""
+    """The tiles of a map, transformed. Neighbouring tiles share up to half of their pixels."""
 
     spectra: NDArray[np.complex64]
     middles: NDArray[np.float64]
@@ -95,11 +97,12 @@ class Tiles:
 
     @classmethod
     def of(cls, seen: Map, grid: Grid) -> Tiles | None:
-        """The tiles of a map; None where it is too small for a shift."""
+        """The tiles of a map; None where there are fewer than four, as three may agree by chance."""
         nm = grid.pixel_nm[1:]
         rim = grid.rim
         step = [max(1, int(2 * PUNCTUM_NM / size)) for size in nm]
-        coarse = _coarse(seen[rim[0] : -rim[0], rim[1] : -rim[1]], step[0], step[1])
+        within = np.minimum(seen[rim[0] : -rim[0], rim[1] : -rim[1]], np.int16(BRIGHT * STEPS))
+        coarse = _coarse(within, step[0], step[1])
         sizes = [size * side for size, side in zip(nm, step, strict=True)]
         tile = [min(n, int(TILE_NM / size)) for n, size in zip(coarse.shape, sizes, strict=True)]
         reach = [min(t // 3, int(REACH_NM / size)) for t, size in zip(tile, sizes, strict=True)]
@@ -109,6 +112,8 @@ class Tiles:
             np.unique(np.linspace(0, n - t, min(TILES, 1 + round(2 * (n - t) / t))).astype(int))
             for n, t in zip(coarse.shape, tile, strict=True)
         )
+        if len(tops) * len(lefts) < 4:
+            return None
         parts = np.stack([coarse[y : y + tile[0], x : x + tile[1]] for y in tops for x in lefts])
         parts -= parts.mean(axis=(1, 2), keepdims=True)
         parts *= np.outer(*(np.hanning(t + 2)[1:-1] for t in tile)).astype(np.float32)
@@ -146,14 +151,9 @@ def register(one: Tiles | None, other: Tiles | None, *, simple: float = SIMPLE) 
     """
     if one is None or other is None:
         return NOWHERE
-    places, shifts, heights = _peaks(one, other)
+    places, shifts = _peaks(one, other)
     count = len(one.middles)
     step = np.array(one.step)
-    if count < 4:  # nothing but the clearest peak to go by
-        best = int(heights.argmax()) if len(heights) else 0
-        if not len(heights):
-            return NOWHERE
-        return Warp(np.array([shifts[best], (0, 0), (0, 0)]) * step, 1 / count, bool(heights[best] > CLEAR))
     if len(places) < 4:
         return NOWHERE
     linear, agree = _plane(places, shifts, np.array(one.slack), simple)
@@ -161,11 +161,11 @@ def register(one: Tiles | None, other: Tiles | None, *, simple: float = SIMPLE) 
     # from coarse pixels to pixels: slopes keep their value but for unequal steps
     linear[0] *= step
     linear[1:] *= step / step[:, None]
-    return Warp(linear, part / count, part >= max(4, AGREE * count))
+    return Warp(linear, part / count, part >= max(4, AGREE * count + 1))
 
 
-def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array, Array]:
-    """Where tiles have a best shift within reach, (n, 2); that shift, (n, 2), in parts of a pixel; its height, (n,)."""
+def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array]:
+    """Where tiles have a best shift within reach, (n, 2); and that shift, (n, 2), in parts of a pixel."""
     rows, columns = (np.arange(-r, r + 1) % n for r, n in zip(one.reach, one.size, strict=True))
     fit = fft.ifft(one.spectra * np.conj(other.spectra), axis=1, overwrite_x=True)[:, rows]
     fit = fft.irfft(fit, one.size[1])[:, :, columns]
@@ -182,11 +182,7 @@ def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array, Array]:
 
     down = y - one.reach[0] + finer(fit[number, y - 1, x], fit[number, y + 1, x])
     right = x - one.reach[1] + finer(fit[number, y, x - 1], fit[number, y, x + 1])
-    return (
-        one.middles[number],
-        np.stack([down, right], axis=1).astype(np.float64),
-        top / (flat[number].std(axis=1) + 1e-9),
-    )
+    return one.middles[number], np.stack([down, right], axis=1).astype(np.float64)
 
 
 def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -203,7 +199,8 @@ def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[N
         max(_near(basis, some, shifts, slack), key=np.count_nonzero, default=np.zeros(len(shifts), np.bool_))
         for some in (still, planes)
     )
-    turned = bool(np.count_nonzero(agree) < simple * np.count_nonzero(agree_turned))
+    few, many = np.count_nonzero(agree), np.count_nonzero(agree_turned)
+    turned = bool(few < simple * many and few + TURNS <= many)
     if turned:
         agree = agree_turned
     linear = np.zeros((3, 2))

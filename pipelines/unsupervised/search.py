@@ -53,8 +53,6 @@ MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
 ROOM = 100e6
 """Bytes for two sections, beside 3 for each voxel of the box."""
-NOTHING = Chance(count=0.0, share=0.0, low=0.0, high=0.0)
-"""The chance share of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,8 @@ class Search:
     def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
         """Search all sections, and keep what is beyond chance as far as asked."""
         looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
-        frames = _frames(along)
+        moves = self._register == "auto"
+        frames = _frames(along if moves else [NOWHERE] * len(along))
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
         most = CORES if len(all_looks[0].scores) > MANY else 1
         kept, to = zip(*in_copies(lambda look: self._merged(look, frames), all_looks, most=most), strict=True)
@@ -130,8 +129,9 @@ class Search:
             scores,
             judged.rates(scores) if judged else np.full(len(chosen), np.nan),
             threshold=threshold,
+            tells=self._tells and len(here) > 1,
             chance=self._chance([int(part.sum()) for part in here]),
-            curve=judge(inside[0], inside[1:], self._rate).curve if judged else np.zeros((0, 3)),
+            curve=self._curve(judged, inside),
             across=across,
             along=along if self._register != "off" else [],
         )
@@ -220,15 +220,23 @@ class Search:
             return judged, judged.threshold
         if by_look:
             counts = [int(np.count_nonzero(scores >= THRESHOLD)) for scores in (found, *by_look)]
-            if not beyond_chance(counts[0], float(np.mean(counts[1:])), len(by_look)):
+            if not beyond_chance(np.array(counts[0]), np.array(np.mean(counts[1:])), len(by_look)):
                 return None, math.inf
         return None, THRESHOLD
 
     def _chance(self, counts: Sequence[int]) -> Chance | None:
-        """From how many objects each look found inside; None where that cannot be told."""
-        if len(counts) < 2 or not self._tells:
+        """From how many objects each look found inside; None where that cannot be told, or there are none."""
+        if len(counts) < 2 or not self._tells or not counts[0]:
             return None
-        return share_of(counts[0], counts[1:]) if counts[0] else NOTHING
+        return share_of(counts[0], counts[1:])
+
+    def _curve(self, judged: Judged | None, inside: Sequence[Array]) -> NDArray[np.float64]:
+        """`Judged.curve` of the scores that each look found inside, with the rates of all that was looked at."""
+        if not judged:
+            return np.zeros((0, 4))
+        curve = judge(inside[0], inside[1:], self._rate).curve
+        curve[:, 3] = judged.rates(curve[:, 0])
+        return curve
 
     def _centres(self, places: Array) -> NDArray[np.float64]:
         """Pixels as voxels."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common import report
-from pipelines.unsupervised.chance import rates_of
+from pipelines.common.run import Found
+from pipelines.common.words import counted, joined, listed
+from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM
+from pipelines.unsupervised.driver import MOST
+from pipelines.unsupervised.paired import THRESHOLD
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
 
@@ -24,28 +29,62 @@ OF_2018 = (
     "nomads2018 takes every bright spot of the presynaptic channel for a synapse: all that it finds is there by chance."
 )
 NOTHING = "Nothing beyond chance was found."
+SMALL = f"in so small a volume, of less than {2 * SHIFT_NM / 1000:g} µm along y and x, chance cannot be told"
+FIXED = f"The false discovery rate was not used, since {SMALL}; the threshold is a score of {THRESHOLD:g}."
 ROWS = 200
 """Sections in a table, at most."""
 _EDGES = np.linspace(0, 0.9, 19)
 
 
-def chance(synapses: Synapses) -> dict[str, float] | None:
-    """For results.json: how many are there by chance, and between what shares; None where that cannot be told."""
+def fields(synapses: Synapses, options: Options) -> dict[str, dict[str, float] | None]:
+    """For results.json: how many are there by chance, and between what shares; None where `synapses.chance` is.
+
+    Of nomads2018 nothing is said where it was not measured: a note says that all of it is chance.
+    """
     told = synapses.chance
     if told is None:
-        return None
+        return {} if options.method == "nomads2018" else {"chance": None}
     count = min(len(synapses), round(told.count))
-    return {"count": count, "share": round(told.share, 4), "low": round(told.low, 4), "high": round(told.high, 4)}
+    shares = {name: round(getattr(told, name), 4) for name in ("share", "low", "high")}
+    return {"chance": {"count": count, **shares}}
 
 
-def numbers(synapses: Synapses) -> list[tuple[str, str]]:
+def facts(synapses: Synapses, options: Options, *, further: bool = False) -> dict[str, str]:
+    """What the synapses were found with; `further` channels are registered whatever the method."""
+    said: dict[str, str] = {"Method": options.method}
+    if options.method != "paired":
+        return said | ({"Registration": options.register} if further else {})
+    rate = {"False discovery rate": f"{options.false_discovery:g}"}
+    fixed = {"False discovery rate": "not used: the volume is too small", "Threshold": f"a score of {THRESHOLD:g}"}
+    return said | (rate if synapses.tells else fixed) | {"Registration": options.register}
+
+
+def numbers(synapses: Synapses, options: Options) -> list[tuple[str, str]]:
     """For the head of the report."""
     told = synapses.chance
-    if told is None:
-        return [("By chance", "cannot be told")] if len(synapses) else []
     if not len(synapses):
         return []
+    if told is None:
+        return [("By chance", "all of them" if options.method == "nomads2018" else "cannot be told")]
     return [("By chance, about", f"{told.count:,.0f} ({told.share:.0%}, {told.low:.0%} to {told.high:.0%})")]
+
+
+def nothing(synapses: Synapses, options: Options) -> str:
+    """What is said where nothing was found, and at which rate something would be."""
+    if options.method != "paired":
+        return Found.nothing
+    if not synapses.tells:
+        return f"Nothing was found, and {SMALL}."
+    rates = synapses.curve[:, 3]
+    least = math.ceil(round(100 * rates.min(initial=1), 6))
+    if least == 100:
+        return NOTHING
+    count = int(synapses.curve[rates <= least / 100, 1].max())
+    ask = f" Ask for {least} % or more." if least <= 100 * MOST else ""
+    return (
+        f"No threshold has a false discovery rate of {100 * options.false_discovery:g} % or less: the lowest here is "
+        f"{least} %, with {counted(count, 'synapse')}.{ask}"
+    )
 
 
 def notes(
@@ -64,6 +103,8 @@ def notes(
     said = []
     if options.method == "nomads2018":
         said.append(OF_2018)
+    elif options.method == "paired" and len(synapses) and not synapses.tells:
+        said.append(FIXED)
     if aligned:
         said += _moved(run, aligned, options, beyond=beyond)
     for name in options.witnesses:
@@ -82,7 +123,7 @@ def _off(run: Run, aligned: Alignment, beyond: int) -> dict[tuple[tuple[int, ...
         if some:
             turn = max(abs(warp.degrees) for warp in some.values())
             turned = f", turned by {turn:.1f} degrees," if turn >= 0.1 else ""
-            far = f"up to {max(warp.farthest(aligned.plane) for warp in some.values()):.0f} pixels"
+            far = f"up to {counted(round(max(warp.farthest(aligned.plane) for warp in some.values())), 'pixel')}"
             off.setdefault((tuple(some), turned, far), []).append(run.names[role])
     return off
 
@@ -97,10 +138,10 @@ def _moved(run: Run, aligned: Alignment, options: Options, *, beyond: int) -> li
     if len(names) == 1:
         ((where, turned, far),) = off
         done = "it was moved back" if moved else "it was left there"
-        said = f"In {_listed(where)} {psd} lies{turned} {far} off {names[0]}; {done}."
+        said = f"In {listed(where)} {psd} lies{turned} {far} off {names[0]}; {done}."
     else:
         parts = [
-            f"{_and(some)}{turned} {far} in {_listed(where) if len(off) < 3 else _counted(where)}"
+            f"{joined(some)}{turned} {far} in {listed(where) if len(off) < 3 else counted(len(where), 'section')}"
             for (where, turned, far), some in off.items()
         ]
         done = "were moved back" if moved else "were left there"
@@ -108,26 +149,6 @@ def _moved(run: Run, aligned: Alignment, options: Options, *, beyond: int) -> li
     if moved and options.method != "paired" and run.names["presynaptic"] in names:
         said += f" The method {options.method} took them as they lie."
     return [said]
-
-
-def _counted(sections: Sequence[int]) -> str:
-    return f"{len(sections)} sections" if len(sections) > 1 else _listed(sections)
-
-
-def _and(words: Sequence[str]) -> str:
-    """One; one and two; one, two and three."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _listed(sections: Sequence[int]) -> str:
-    """Section 3; sections 1, 3 and 5; sections 0 to 7."""
-    if len(sections) == 1:
-        return f"section {sections[0]}"
-    if len(sections) > 2 and sections[-1] - sections[0] == len(sections) - 1:
-        return f"sections {sections[0]} to {sections[-1]}"
-    if len(sections) > 10:
-        return f"{len(sections)} sections from {sections[0]} to {sections[-1]}"
-    return f"sections {_and([str(section) for section in sections])}"
 
 
 def _witnessed(run: Run, synapses: Synapses, role: str, lies: Mapping[int, Plane] | None) -> str:
@@ -151,27 +172,31 @@ def sections(run: Run, synapses: Synapses, options: Options, aligned: Alignment 
     """Of the report: found against chance, and registration."""
     made = []
     if len(synapses.curve):
-        made.append(_curve(synapses))
+        made.append(_curve(synapses, options))
     if aligned:
         made.append(_registration(run, aligned, moved=options.register == "auto"))
     return made
 
 
-def _curve(synapses: Synapses) -> report.Section:
+def _curve(synapses: Synapses, options: Options) -> report.Section:
     curve = synapses.curve
-    rates = rates_of(curve)
-    found = [float(curve[rates <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
+    found = [float(curve[curve[:, 3] <= edge, 1].max(initial=0)) for edge in _EDGES[1:]]
     text = (
         "A shifted channel shows what is found by chance. Each step is what a false discovery rate up to its right end "
         "would find; synapses.csv has for each synapse found the rate from which on it is found."
     )
+    found_here = f"{counted(len(synapses), 'synapse')} {'was' if len(synapses) == 1 else 'were'} found in this run"
+    if options.method == "paired":
+        once = "."
+    else:
+        once = f"; the curve counts those within {MERGE_NM:g} nm of one another once, which leaves {len(curve):,}."
     chart = report.Chart(
         title="Found, by false discovery rate",
         across="false discovery rate",
         up="synapses",
         edges=_EDGES,
         series=[report.Series(label="synapses", values=np.array(found))],
-        said=f"{len(synapses):,} were found in this run.",
+        said=found_here + once,
     )
     return report.Section(title="Chance", text=text, parts=[chart])
 
@@ -221,4 +246,4 @@ def _cell(warp: Warp | None, aligned: Alignment) -> str:
     if not warp.agree:
         return "not known"
     y, x = warp.middle(aligned.plane)
-    return f"{y:.1f}, {x:.1f}; {warp.degrees:.2f}°; {'sure' if warp.sure else 'not sure'} ({warp.agree:.0%})"
+    return f"{y:z.1f}, {x:z.1f}; {warp.degrees:z.2f}°; {'sure' if warp.sure else 'not sure'} ({warp.agree:.0%})"

@@ -101,7 +101,7 @@ class Judged:
     excess: float
     """Found beyond chance at a chance share of SHARE at most: the most of all thresholds."""
     curve: NDArray[np.float64]
-    """(m, 3): threshold, found, found by chance."""
+    """As `chance.Judged.curve`."""
 
 
 @cache

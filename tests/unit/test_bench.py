@@ -134,7 +134,7 @@ def test_no_figure_is_drawn_without_the_real_data(
 
 
 def test_the_table_has_a_goal_and_a_column_for_each_method_and_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = tissue.Judged(found=1234, share=0.25, excess=925, curve=np.zeros((0, 3)))
+    seen = tissue.Judged(found=1234, share=0.25, excess=925, curve=np.zeros((0, 4)))
     monkeypatch.setattr("bench.tissue.judged", lambda name, way: seen)
     monkeypatch.setattr(tissue, "f1_of_marked", lambda way: 0.8)
     header, _, *rows = table()

@@ -120,7 +120,7 @@ def test_public_is_a_word_like_others() -> None:
 def test_the_end_begins_with_what_was_found_and_its_density() -> None:
     said = {"counts": {"synapses": 293, "voxels in synapses": 13158}, "density_per_um3": 0.1516}
     assert Summary.read(json.dumps(said).encode()).found == ("293 synapses, 0.15 per µm³; 13,158 voxels in synapses")
-    assert Summary.read(b'{"counts": {"synapses": 1}}').found == "1 synapses"
+    assert Summary.read(b'{"counts": {"synapses": 1}}').found == "1 synapse"
     assert Summary.read(b"{}").found == ""
 
 

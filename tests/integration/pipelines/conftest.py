@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,20 @@ def _boss() -> Iterator[BossStandIn]:
         for dtype, factor in (("uint16", 257), ("uint64", 2**40)):
             channels = {name: _deeper(boss.cortex, name, dtype, factor) for name in ("PSD95", "Synapsin")}
             boss.add("lab", dtype, shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=channels)
+        copies = {name: _deeper(boss.cortex, "PSD95", "uint8", 1, blank=(3, 5)) for name in ("PSD95", "Synapsin")}
+        boss.add("lab", "copies", shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=copies)
         yield boss
 
 
-def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int) -> Bricks:
-    """A channel of the volume in another data type, every value multiplied."""
+def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int, *, blank: Sequence[int] = ()) -> Bricks:
+    """A channel of the volume in another data type, every value multiplied, and the blank sections all 0."""
 
     def fill(index: Triple) -> NDArray[Any]:
         (z, y, x), (dz, dy, dx) = index, BRICK
         start, stop = (z * dz, y * dy, x * dx), ((z + 1) * dz, (y + 1) * dy, (x + 1) * dx)
-        return volume.bricks(channel).read(start, stop).astype(dtype) * factor
+        voxels: NDArray[Any] = volume.bricks(channel).read(start, stop).astype(dtype) * factor
+        voxels[[section - start[0] for section in blank if start[0] <= section < stop[0]]] = 0
+        return voxels
 
     return Bricks(dtype, fill=fill)
 
@@ -58,7 +62,8 @@ def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int) -> Bricks:
 @pytest.fixture
 def boss(_boss: BossStandIn) -> BossStandIn:
     """demo/cortex, and in the private collection lab: gaba, wide (uint32), float, empty (all zero, with an offset),
-    small (no channels), and uint16 and uint64, which are demo/cortex in deeper voxels.
+    small (no channels), uint16 and uint64, which are demo/cortex in deeper voxels, and copies, whose two channels are
+    one of them with two blank sections.
     """
     _boss.requests.clear()
     return _boss

@@ -25,6 +25,7 @@ from pipelines.common import channels
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
+from pipelines.unsupervised.told import SMALL
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
@@ -135,7 +136,7 @@ def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss:
     assert told.counts["synapses"] == 0
     assert told.notes == [
         "Channels by role: postsynaptic psd, presynaptic Synapsin.",
-        "Nothing beyond chance was found.",
+        f"Nothing was found, and {SMALL}.",
         *warnings,
     ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1
@@ -150,6 +151,18 @@ def test_a_box_of_one_section_is_run_and_said_to_be_one(boss: BossStandIn, tmp_p
     assert complained.strip() in summary(tmp_path).notes
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as file:
         assert file["predictions"].shape == (1, 128, 128)
+
+
+def test_blank_sections_are_named_and_a_channel_that_is_there_under_two_names_is_told(
+    boss: BossStandIn, tmp_path: Path
+) -> None:
+    assert here(arguments(boss, col="lab", exp="copies", results_uri=uri(tmp_path)))[0] == 0
+
+    assert summary(tmp_path).notes[-3:] == [
+        "Sections 3 and 5 of PSD95 are blank: nothing is to be found there.",
+        "Sections 3 and 5 of Synapsin are blank: nothing is to be found there.",
+        "PSD95 and Synapsin hold the same voxels: what both show says nothing of synapses.",
+    ]
 
 
 @pytest.mark.parametrize("deeper", ["uint16", "uint64"])

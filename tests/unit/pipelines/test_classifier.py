@@ -455,7 +455,7 @@ def test_files_that_hold_no_model_are_refused_in_words(tmp_path: Path) -> None:
 
 def held(shape: tuple[int, ...], places: Array, reach: tuple[int, int, int]) -> Array:
     """Whether a channel of that shape holds the voxels within reach of each place."""
-    return np.all((places >= reach) & (places + reach < shape), axis=1)
+    return np.asarray(np.all((places >= reach) & (places + reach < shape), axis=1))
 
 
 class Whole:

@@ -204,6 +204,7 @@ def test_in_nothing_but_noise_nothing_is_beyond_chance(how: dict[str, Any], shap
 
         assert len(synapses) == 0
         assert synapses.threshold == np.inf
+        assert np.all(synapses.curve[:, 3] == 1)
 
 
 def test_hot_voxels_harm_nothing_but_themselves() -> None:
