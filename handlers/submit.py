@@ -70,11 +70,21 @@ class Submit:
         wish = modal.wish(text, self._catalog, otherwise=preset["pipeline"])
         values = {**preset, **wish.values}
         if values["pipeline"] == preset["pipeline"] and "options" in preset:
-            values["options"] = {**preset["options"], **wish.values.get("options", {})}
+            values["options"] = {**self._kept(preset, values), **wish.values.get("options", {})}
         elif "options" not in wish.values:
             values.pop("options", None)  # they are another pipeline's
         wish = modal.Wish(values, wish.not_understood)
         self._show(client, {"trigger_id": trigger_id}, user, wish, profile)
+
+    def _kept(self, preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """The options of the last request; of another experiment than its own, those that name no channels."""
+        kept: dict[str, str] = dict(preset["options"])
+        pipeline = self._catalog.get(preset["pipeline"])
+        if pipeline and any(values.get(name) != preset.get(name) for name in ("collection", "experiment")):
+            for option in pipeline.options:
+                if option.kind == "channels":
+                    kept.pop(option.name, None)
+        return kept
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
         """Open the form from the global shortcut."""

@@ -80,6 +80,10 @@ class Pipeline(BaseModel):
         names = [option.name for option in declared]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two options are named {twice}")
+        if "roles" in info.data:
+            problems = (option.misplaced(declared, info.data["roles"]) for option in declared)
+            if problem := next(filter(None, problems), None):
+                raise ValueError(problem)
         return declared
 
     def read_options(self, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -99,7 +103,8 @@ class Pipeline(BaseModel):
             else:
                 if value != option.initial:
                     values[name] = value
-        return values, errors
+        idle = {name: known[name].idle(known, values) for name in values}
+        return values, {name: text for name, text in idle.items() if text} | errors
 
     def memory_for(self, box: Box) -> int:
         """MiB a run on that box needs."""

@@ -166,6 +166,7 @@ def _unreadable(read: Sequence[Channel]) -> str:
 def _options_problems(pipeline: Pipeline, experiment: Experiment, options: Mapping[str, str]) -> dict[str, str]:
     """What is wrong with the channels that options name, by the option's name."""
     there = {channel.name: channel for channel in experiment.channels}
+    chosen = pipeline.choose(list(there))
     errors: dict[str, str] = {}
     for option in pipeline.options:
         named = option.channels(options.get(option.name, ""))
@@ -175,6 +176,8 @@ def _options_problems(pipeline: Pipeline, experiment: Experiment, options: Mappi
             meant = f"did you mean {' or '.join(quoted(name) for name in near)}?" if near else ""
             has = f"it has {_there(list(there), named)}."
             errors[option.name] = f"This experiment has no channel {quoted(missing)}; {meant or has}"
+        elif role := next((role for role in option.not_roles if chosen.get(role) in named), None):
+            errors[option.name] = f"{short(chosen[role])} is the {role} channel; name another one here."
         elif problem := _unreadable([there[name] for name in named]):
             errors[option.name] = problem
     return errors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -35,6 +35,8 @@ _Bound = Annotated[
     float | None,
     Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False, validate_default=True, description=_BOUND),
 ]
+_Roles = Annotated[tuple[str, ...], Field(description='a list of roles, such as ["postsynaptic"]')]
+_Settings = Annotated[tuple[str, ...], Field(description='a list of choices, such as ["method=paired"]')]
 _NUMBER = re.compile(r"([-+]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:e[-+]?[0-9]{1,2})?) ?(%?)", re.IGNORECASE)
 _WHOLE = re.compile(r"[-+]?[0-9]+")
 _GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}")
@@ -63,6 +65,10 @@ class Option(BaseModel):
     most: _Bound = None
     default: Annotated[Any, Field(validate_default=True)] = None
     """As the entry has it; `initial` is the same as text."""
+    not_roles: _Roles = ()
+    """Roles of the pipeline whose channels are none for this option."""
+    only_with: _Settings = ()
+    """Choices of the pipeline's other options, as in a command, with any of which it has an effect; empty: always."""
 
     @field_validator("name")
     @classmethod
@@ -180,6 +186,31 @@ class Option(BaseModel):
     def channels(self, value: str) -> Sequence[str]:
         """The channels that a value as `read` returns it names; none unless the option is one of channels."""
         return value.split(",") if value and self.kind == "channels" else ()
+
+    def idle(self, options: Mapping[str, Option], values: Mapping[str, str]) -> str:
+        """Why it has no effect with the values of the other options, for whoever set it; empty where it has one.
+
+        `values` are as `read` returns them; an option that is not among them has its default.
+        """
+        settings = [setting.partition("=")[::2] for setting in self.only_with]
+        now = {name: values.get(name, options[name].initial) for name, _ in settings}
+        if not settings or any(now[name] == choice for name, choice in settings):
+            return ""
+        others = _either([f"{name} {choice}" for name, choice in settings])
+        given = words.listed([f"{name} {choice}" for name, choice in now.items()])
+        leave = f"leave it at {self.initial}" if self.initial else "leave it empty"
+        return f"This has no effect with {given}; {leave}, or choose {others}."
+
+    def misplaced(self, options: Sequence[Option], roles: Collection[str]) -> str:
+        """What is wrong with what it says of the pipeline's roles and other options; empty where that is right."""
+        if self.not_roles and self.kind != "channels":
+            return f"not_roles of {self.name}: an option of the kind {self.kind} has none"
+        if strange := next((role for role in self.not_roles if role not in roles), None):
+            return f"not_roles of {self.name}: {names.quoted(strange)} is no role of this pipeline"
+        choices = {f"{option.name}={choice}" for option in options for choice in option.choices or ()}
+        if strange := next((setting for setting in self.only_with if setting not in choices), None):
+            return f"only_with of {self.name}: {names.quoted(strange)} is no choice of another option"
+        return ""
 
     def _number(self, text: str) -> str:
         write = f"write {self.allowed}, such as {self.initial}."

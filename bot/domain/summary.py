@@ -59,6 +59,11 @@ class Chance(BaseModel):
     """The share lies between `low` and `high`."""
     high: Annotated[float, Field(strict=True, ge=0, le=1)] = 1
 
+    @property
+    def numbers(self) -> dict[str, float] | None:
+        """As results.json has it: None where it cannot be told, and no share of 0 as if it were measured."""
+        return None if self.count is None else self.model_dump()
+
     def __str__(self) -> str:
         if self.count is None:
             return "how many by chance cannot be told"

@@ -183,6 +183,17 @@ def test_edit_and_rerun_and_the_next_form_are_filled_with_the_options(served: Se
     assert held(served.open_form("submit plain")) == {}
 
 
+def test_channels_that_the_last_request_named_are_not_offered_for_another_experiment(served: Served) -> None:
+    view = served.open_form("submit optional sections=4 witness=PSD95")
+    assert served.slack.person().submit(view, RIGHT).ok
+    ended(served)
+    assert held(served.open_form("submit demo/cortex"))["witness"] == "PSD95"
+    assert held(served.open_form("submit demo/other")) == {
+        "method": "paired", "false-discovery": "0.25", "sections": "4", "witness": "",
+    }  # fmt: skip
+    assert held(served.open_form("submit demo/other witness=GluR1"))["witness"] == "GluR1"
+
+
 def test_the_question_keeps_what_was_typed_of_the_options(served: Served) -> None:
     for _ in range(2):
         view = served.open_form("submit optional")

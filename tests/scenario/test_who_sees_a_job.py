@@ -354,6 +354,7 @@ def test_a_page_is_read_a_bounded_number_of_times_and_the_next_one_goes_on(
 ) -> None:
     monkeypatch.setattr(queries, "CHUNK", 2)
     monkeypatch.setattr(queries, "READS", 2)
+    monkeypatch.setattr(queries, "PATIENCE", 60)  # a busy machine is not to leave a job in doubt
     first = world.accept(x="0,500")
     hidden = []
     for number in range(9):
@@ -377,6 +378,7 @@ def test_jobs_that_leave_a_list_between_two_pages_hide_none_of_the_next(
 ) -> None:
     monkeypatch.setattr(queries, "CHUNK", 2)
     monkeypatch.setattr(queries, "READS", 2)
+    monkeypatch.setattr(queries, "PATIENCE", 60)  # a busy machine is not to leave a job in doubt
     made = []
     for number, channel in enumerate(["C01GENERAL"] * 3 + [PRIVATE] * 4):
         made.append(world.accept(x=f"0,{number + 1}", channel=channel))
@@ -406,6 +408,7 @@ def test_a_place_that_is_none_begins_with_the_newest(world: World, place: str) -
 def test_pages_go_on_after_jobs_that_were_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "CHUNK", 2)
     monkeypatch.setattr(queries, "READS", 2)
+    monkeypatch.setattr(queries, "PATIENCE", 60)  # a busy machine is not to leave a job in doubt
     seen = []
     for number in range(30):
         job = world.accept(x=f"0,{number + 1}", channel="C01GENERAL" if number % 7 == 0 else PRIVATE)

@@ -19,6 +19,7 @@ from bot.domain.errors import NomadsError
 from bot.domain.options import Option
 from bot.domain.request import JobRequest
 from bot.domain.volume import Channel, Experiment
+from bot.settings import ROOT
 from contract.program import ARGUMENTS
 from pipelines.common import program
 from tests.support.options import DECLARED, optional
@@ -121,6 +122,10 @@ def test_all_mistakes_of_all_options_are_told_at_once(tmp_path: Path) -> None:
     ("entry", "says"),
     [
         (CHANNELS + CHANNELS, "two options are named rate."),
+        (CHANNELS + 'not_roles = ["pre"]', "not_roles of rate: “pre” is no role of this pipeline."),
+        (WHOLE + 'least = 0\nmost = 3\ndefault = 1\nnot_roles = ["pre"]',
+         "not_roles of rate: an option of the kind whole has none."),
+        (CHANNELS + 'only_with = ["method=a"]', "only_with of rate: “method=a” is no choice of another option."),
         ("".join(CHANNELS.replace('"rate"', f'"rate-{n}"') for n in range(21)),
          "there are 21 options; a form has room for 20."),
     ],
@@ -260,6 +265,19 @@ def test_options_are_told_by_their_titles_and_one_that_is_gone_by_its_name() -> 
     assert Catalog({}).told_options(a_request(options={"gone": "7"})) == [("gone", "7")]
 
 
+def test_an_option_that_has_no_effect_with_what_was_chosen_elsewhere_is_refused_where_it_is_set() -> None:
+    unsupervised = Catalog.read(ROOT / "pipelines").get("nomads-unsupervised")
+    assert unsupervised
+    _, errors = unsupervised.read_options({"method": "nomads2018", "false-discovery": "0.1", "register": "off"})
+    assert errors == {
+        "false-discovery": "This has no effect with method nomads2018; leave it at 0.25, or choose method paired.",
+        "register": "This has no effect with method nomads2018; leave it at auto, or choose method paired.",
+    }
+    alone = {"method": "nomads2018"}
+    assert unsupervised.read_options({**alone, "false-discovery": "25 %", "register": ""}) == (alone, {})
+    assert unsupervised.read_options({"false-discovery": "0.1"}) == ({"false-discovery": "0.1"}, {})
+
+
 # Against the experiment
 
 
@@ -289,6 +307,19 @@ def test_channels_that_an_option_names_have_to_be_in_the_experiment() -> None:
     assert wrong(there, witness="Homer") == {
         "witness": "This experiment has no channel “Homer”; it has PSD95, Synapsin and GluR1."
     }
+
+
+@pytest.mark.parametrize("name", ["nomads-unsupervised", "nomads-classifier"])
+def test_a_channel_in_which_synapses_are_found_is_refused_as_a_witness(name: str) -> None:
+    pipeline = Catalog.read(ROOT / "pipelines").get(name)
+    there = experiment(GluR1="uint8", GABA="uint8")
+
+    def said(witness: str) -> str | None:
+        return against({}, pipeline, there, options={"witness": witness}, max_bytes=10**9).get("witness")
+
+    assert said("GluR1,GABA") is None
+    assert said("GluR1,PSD95") == "PSD95 is the postsynaptic channel; name another one here."
+    assert said("Synapsin") == "Synapsin is the presynaptic channel; name another one here."
 
 
 def test_a_channel_of_an_option_has_to_be_one_that_programs_read() -> None:

@@ -15,7 +15,7 @@ from bot.domain.errors import NotFound, Refused
 from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.states import JobState
-from bot.domain.summary import Summary
+from bot.domain.summary import Chance, Summary
 from bot.domain.work import LogLine
 from bot.storage.vault import Vault
 from contract.masking import MASK
@@ -115,6 +115,12 @@ def test_public_is_a_word_like_others() -> None:
     bench.compute.print("memory-1", "public data")
     (line,) = bench.output.tail(bench.job(), lines=1)
     assert line.text == "public data"
+
+
+def test_chance_that_cannot_be_told_is_no_share_of_0_for_programs() -> None:
+    said = {"count": 1, "share": 0.5, "low": 0.25, "high": 0.75}
+    assert Chance(count=None).numbers is None
+    assert Chance.model_validate(said).numbers == said
 
 
 def test_the_end_begins_with_what_was_found_and_its_density() -> None:
