@@ -31,10 +31,17 @@ class Sections(Protocol):
         """The rows `[top, bottom)` of the sections `[start, stop)`: unsigned integers, (stop - start, y, x)."""
 
 
+class Bounded(Sections, Protocol):
+    """A channel that ends somewhere."""
+
+    def holds(self, places: NDArray[np.int64], reach: Triple) -> NDArray[np.bool_]:
+        """(n,): whether all voxels within `reach` of places (n, 3) are there."""
+
+
 def classify(
     weights: Weights,
     centres: NDArray[np.float64],
-    channels: Mapping[str, Sections],
+    channels: Mapping[str, Bounded],
     *,
     shape: Triple,
     slab: int = SLAB,
@@ -43,12 +50,12 @@ def classify(
     """Each synapse's label (n,), and the probability of GABA (n,); NaN where the synapse is not classified.
 
     `centres` is (n, 3), in voxels of the channels, and is rounded down to whole voxels, as in 2018. `channels` has a
-    channel for each of the model's roles; `shape` is theirs, (z, y, x). A synapse whose cube would leave it is
+    channel for each of the model's roles; `shape` is theirs, (z, y, x). A synapse whose cube would leave one is
     NOT_CLASSIFIED. `told` is called with the part that is done. Raises KeyError where a role has no channel.
     """
     whole = np.floor(centres).astype(np.int64).reshape(-1, 3)
-    half = np.array(weights.cube) // 2
-    inside = np.all((whole >= half) & (whole + half < shape), axis=1)
+    z, y, x = (side // 2 for side in weights.cube)
+    inside = np.all([channels[role].holds(whole, (z, y, x)) for role in weights.roles], axis=0)
     labels = np.full(len(whole), NOT_CLASSIFIED, np.uint8)
     gaba = np.full(len(whole), np.nan)
     probabilities = weights.probabilities(

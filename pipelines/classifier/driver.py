@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.common.program import Request, WrongRequest, main
 from pipelines.unsupervised.driver import OPTIONS as METHOD
-from pipelines.unsupervised.driver import ROLES, chosen, detected, searched
+from pipelines.unsupervised.driver import ROLES, chosen, detected, registered, searched
 
 if TYPE_CHECKING:
     from pipelines.common.boss import Volume
@@ -32,14 +33,16 @@ def program(request: Request) -> None:
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
     entry = Path(__file__).with_name("pipeline.toml")
 
+    z, y, x = (side // 2 for side in weights.cube)
+    reach = z, y, x
+
     def cubed(volume: Volume) -> Box:
         """What the cubes round the synapses of the box reach."""
-        z, y, x = (side // 2 for side in weights.cube)
-        return grown((request.z, request.y, request.x), (z, y, x), volume.bounds)
+        return grown((request.z, request.y, request.x), reach, volume.bounds)
 
-    def near(volume: Volume) -> dict[str, Box]:
-        wide = union(cubed(volume), searched(request, volume, options))
-        return dict.fromkeys(weights.roles, cubed(volume)) | dict.fromkeys(ROLES, wide)
+    def near(volume: Volume, roles: Collection[str]) -> dict[str, Box]:
+        around = union(cubed(volume), registered(request, volume, options, reach=reach))
+        return dict.fromkeys(roles, around) | dict.fromkeys(ROLES, union(around, searched(request, volume, options)))
 
     with Run(
         request,
@@ -55,22 +58,23 @@ def program(request: Request) -> None:
             run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
 
         run.fetch()
-        found = detected(run, options)
+        found = detected(run, options, further=[role for role in run.channels if role != "postsynaptic"], reach=reach)
         around = cubed(run.volume)
-        parts = {role: channel.part(around) for role, channel in run.channels.items() if role in weights.roles}
+        parts = {role: run.channels[role].part(around, found.lies.get(role)) for role in weights.roles}
         labels, gaba = cubes.classify(
             weights,
             found.centres + placed(run.box, around)[0],
             parts,
             shape=shape(around),
-            told=lambda part: run.progress(0.67 + 0.03 * part, "classifying"),
+            told=lambda part: run.progress(0.7 + 0.02 * part, "classifying"),
         )
         size = " × ".join(map(str, weights.cube))
         if any(n < side for n, side in zip(shape(around), weights.cube, strict=True)):
             run.warn(f"No synapse was classified: that takes an experiment of at least {size} voxels (z, y, x).")
         elif left := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
+            border = "border, or that of a channel that was moved," if any(found.lies.values()) else "border"
             run.note(
-                f"Not classified: {left:,}, too near the experiment's border for a cube of {size} voxels (z, y, x)."
+                f"Not classified: {left:,}, too near the experiment's {border} for a cube of {size} voxels (z, y, x)."
             )
         run.results.add(
             "classes.npz",

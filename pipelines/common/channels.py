@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from volumes.reading import Array as StoredArray
 
 Array = NDArray[Any]
+Plane = NDArray[np.float64]
+"""(3, 2): a shift along y and x (columns), in voxels: at the experiment's voxel 0, 0, and its slopes along y and x.
+
+What belongs at a voxel is at that voxel minus the shift there, rounded.
+"""
 
 IN_MEMORY = 4 * 2**20
 """Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
@@ -32,6 +37,8 @@ PIECE = 2**21
 """Voxels that are measured together, about."""
 LARGEST = 2048
 """Pixels of a projection's longer side, at most."""
+STRIP = 2**18
+"""Voxels that are moved back together, about: each takes some 50 bytes meanwhile."""
 SAMPLE = 2**18
 """Voxels in the sample of a channel's brightness, about."""
 
@@ -43,6 +50,8 @@ class Part:
     channel: Channel
     box: Box
     """In the experiment's voxels."""
+    lies: Mapping[int, Plane] = field(default_factory=dict)
+    """How sections of the experiment are shifted; they are moved back as they are read."""
 
     @property
     def shape(self) -> Triple:
@@ -52,11 +61,50 @@ class Part:
     def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
         """Rows `[top, bottom)` of the sections `[start, stop)`, as (z, y, x); by default all.
 
-        Callers must not write to the array. Raises BossFailure, and Failure where this machine cannot store the voxels.
+        Where a section is moved back from beyond what is read, it has the nearest voxel that is. Callers must not write
+        to the array. Raises BossFailure, and Failure where this machine cannot store the voxels.
         """
         (z, deep), (y, low), x = self.box
         deep, low = (deep if stop is None else z + stop), (low if bottom is None else y + bottom)
-        return self.channel.cut(((z + start, deep), (y + top, low), x))
+        if not any(section in self.lies for section in range(z + start, deep)):
+            return self.channel.cut(((z + start, deep), (y + top, low), x))
+        found = np.empty((deep - z - start, low - y - top, x[1] - x[0]), self.channel.dtype)
+        lines = max(1, STRIP // (x[1] - x[0]))
+        for section, line in itertools.product(range(z + start, deep), range(y + top, low, lines)):
+            rows = line, min(low, line + lines)
+            found[section - z - start, rows[0] - y - top : rows[1] - y - top] = self._section(section, rows)
+        return found
+
+    def _section(self, z: int, rows: tuple[int, int]) -> Array:
+        """Rows of a section, moved back; all in the experiment's voxels."""
+        columns = self.box[2]
+        if z not in self.lies:
+            return np.asarray(self.channel.cut(((z, z + 1), rows, columns))[0])
+        y, x = self._there(z, np.arange(*rows)[:, None], np.arange(*columns))
+        _, *near = self.channel.near
+        y, x = (np.clip(place, low, high - 1) for place, (low, high) in zip((y, x), near, strict=True))
+        (top, bottom), (left, right) = ((int(place.min()), int(place.max()) + 1) for place in (y, x))
+        return np.asarray(self.channel.cut(((z, z + 1), (top, bottom), (left, right)))[0][y - top, x - left])
+
+    def _there(self, z: int, y: Array, x: Array) -> tuple[Array, Array]:
+        """Where the channel has what belongs at voxels of a section."""
+        down, right = (
+            np.rint(at + y * along_y + x * along_x).astype(np.intp) for at, along_y, along_x in self.lies[z].T
+        )
+        return y - down, x - right
+
+    def holds(self, places: NDArray[np.int64], reach: Triple) -> NDArray[np.bool_]:
+        """(n,): whether the box holds all voxels within `reach` of places (n, 3), and what is moved there was read."""
+        held = np.all((places >= reach) & (places + reach < self.shape), axis=1)
+        z, y, x = places.T + np.array([[low] for low, _ in self.box])
+        _, *near = self.channel.near
+        for section in self.lies:
+            some = np.flatnonzero(held & (np.abs(z - section) <= reach[0]))
+            for down, right in itertools.product((-reach[1], reach[1]), (-reach[2], reach[2])):
+                there = self._there(section, y[some] + down, x[some] + right)
+                for place, (low, high) in zip(there, near, strict=True):
+                    held[some] &= (place >= low) & (place < high)
+        return np.asarray(held)
 
 
 class Channel:
@@ -98,9 +146,9 @@ class Channel:
         self.projection: Array = np.zeros((high, wide), self.dtype)
         """Maximum along z of the sections read so far, (y, x); in a large box a pixel covers several voxels."""
 
-    def part(self, box: Box) -> Part:
-        """A box within what is read."""
-        return Part(self, box)
+    def part(self, box: Box, lies: Mapping[int, Plane] | None = None) -> Part:
+        """A box within what is read; sections that lie shifted are moved back as they are read."""
+        return Part(self, box, lies or {})
 
     def read(self, start: int = 0, stop: int | None = None, top: int = 0, bottom: int | None = None) -> Array:
         """As `Part.read`, of the box."""
@@ -228,8 +276,12 @@ class Channel:
         depth, _, _ = shape(self.box)
         return all(np.array_equal(self.read(z, z + 1), other.read(z, z + 1)) for z in range(depth))
 
-    def brightness(self, labels: Array, count: int) -> NDArray[np.float64]:
-        """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,)."""
+    def brightness(self, labels: Array, count: int, lies: Mapping[int, Plane] | None = None) -> NDArray[np.float64]:
+        """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,).
+
+        Sections that lie shifted are moved back.
+        """
+        moved = self.part(self.box, lies)
         total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
         depth, high, wide = shape(self.box)
         slab, lines = max(1, PIECE // (high * wide)), max(1, PIECE // wide)
@@ -239,7 +291,7 @@ class Channel:
             inside = part != 0
             found = part[inside].astype(np.int64)
             if found.size:
-                values = self.read(start, stop, top, bottom)[inside]
+                values = moved.read(start, stop, top, bottom)[inside]
                 total += np.bincount(found, weights=values, minlength=count + 1)
                 voxels += np.bincount(found, minlength=count + 1)
         mean: NDArray[np.float64] = total[1:] / np.maximum(voxels[1:], 1)

@@ -18,7 +18,7 @@ import itertools
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import layers, preview, report, scene, viewer
 from pipelines.common.boss import Boss, Volume, pick
 from pipelines.common.boxes import Box, said, shape, union, voxels
-from pipelines.common.channels import Channel
+from pipelines.common.channels import Channel, Plane
 from pipelines.common.crate import crate
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
@@ -49,6 +49,8 @@ COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", 
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
 PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
+WITNESS = "witness"
+"""How the roles of witnesses begin that have no other."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -81,6 +83,8 @@ class Found:
     """Further fields of results.json."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Parameters, such as the method, shown under “How this was made”."""
+    lies: Mapping[str, Mapping[int, Plane]] = field(default_factory=dict)
+    """Role to how sections of its channel are shifted; brightness is measured where they really lie."""
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -90,9 +94,9 @@ class Run:
     """A request whose experiment, box and channels are right, and whose results can be written.
 
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
-    pipeline.toml unless given; `near` gives the box to read for each role whose channel is read beyond the request's
-    box, within the experiment's bounds. `witnesses` are channels that are read beside those of the roles. A context
-    manager, which discards the channels' voxels at its end.
+    pipeline.toml unless given; `near` is asked, with all roles, for the box to read of each whose channel is read
+    beyond the request's box, within the experiment's bounds. `witnesses` are channels that are read beside those of the
+    roles; their own begin with WITNESS. A context manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Run:
         *,
         entry: Path,
         roles: Mapping[str, Sequence[str]] | None = None,
-        near: Callable[[Volume], Mapping[str, Box]] = lambda volume: {},
+        near: Callable[[Volume, Collection[str]], Mapping[str, Box]] = lambda volume, roles: {},
         witnesses: Sequence[str] = (),
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
@@ -128,8 +132,8 @@ class Run:
             if name in [self.names.get(role) for role in ("postsynaptic", "presynaptic")]:
                 raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
             if name not in self.names.values():
-                self.names[f"witness {number}" if number > 1 else "witness"] = name
-        boxes = near(self.volume)
+                self.names[f"{WITNESS} {number}" if number > 1 else WITNESS] = name
+        boxes = near(self.volume, self.names)
         described = {role: store.channel(name, boxes.get(role, self.box)) for role, name in self.names.items()}
         self._read = 0
         self.channels = {
@@ -205,7 +209,10 @@ class Run:
         facts = {**found.facts, **(facts or {})}
         self.progress(0.7, "measuring")
         labels = found.labels
-        bright = {role: channel.brightness(labels, len(found)) for role, channel in self.channels.items()}
+        bright = {
+            role: channel.brightness(labels, len(found), found.lies.get(role))
+            for role, channel in self.channels.items()
+        }
         detections = (labels != 0).view(np.uint8)
         detections *= 255
         self._look(found)

@@ -1,4 +1,4 @@
-"""Numbers in words."""
+"""Numbers and lists in words."""
 
 from __future__ import annotations
 
@@ -18,4 +18,9 @@ def listed(sections: Sequence[int]) -> str:
         return f"sections {sections[0]} to {sections[-1]}"
     if len(sections) > 10:
         return f"{len(sections)} sections from {sections[0]} to {sections[-1]}"
-    return f"sections {', '.join(map(str, sections[:-1]))} and {sections[-1]}"
+    return f"sections {joined([str(section) for section in sections])}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words, not none: one; one and two; one, two and three."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,9 +12,11 @@ from pipelines.common.program import Request, WrongRequest, main
 
 if TYPE_CHECKING:
     from pipelines.common.boss import Volume
-    from pipelines.common.boxes import Box
+    from pipelines.common.boxes import Box, Triple
     from pipelines.common.run import Found, Run
+    from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.detector import Method
+    from pipelines.unsupervised.found import Synapses
     from pipelines.unsupervised.search import Register
 
 ROLES = ("postsynaptic", "presynaptic")
@@ -42,17 +45,23 @@ class Options:
 def program(request: Request) -> None:
     """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
     # imported here, so that wrong arguments are refused at once
+    from pipelines.common.boxes import union
     from pipelines.common.run import Run
 
     options = chosen(request)
     entry = Path(__file__).with_name("pipeline.toml")
 
-    def near(volume: Volume) -> dict[str, Box]:
-        return dict.fromkeys(ROLES, searched(request, volume, options))
+    def near(volume: Volume, roles: Collection[str]) -> dict[str, Box]:
+        looked, further = searched(request, volume, options), set(roles) - set(ROLES)
+        if not further:
+            return dict.fromkeys(ROLES, looked)
+        around = registered(request, volume, options)
+        return dict.fromkeys(ROLES, union(looked, around)) | dict.fromkeys(further, around)
 
     with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
         run.fetch()
-        run.finish(detected(run, options))
+        further = [role for role in run.channels if role not in ROLES]
+        run.finish(detected(run, options, further=further))
 
 
 def chosen(request: Request) -> Options:
@@ -92,8 +101,26 @@ def searched(request: Request, volume: Volume, options: Options) -> Box:
     return search.surroundings(box, volume.bounds, volume.voxel_nm) if options.method == "paired" else box
 
 
-def detected(run: Run, options: Options) -> Found:
-    """The synapses in the box, and all that is told of them; of a run's channels of ROLES `searched` has to be read."""
+def registered(request: Request, volume: Volume, options: Options, *, reach: Triple = (0, 0, 0)) -> Box:
+    """What has to be read of the channels that are registered, of which the box and `reach` voxels beyond it are used.
+
+    The postsynaptic channel, which they are registered on, has to be read there as well.
+    """
+    from pipelines.common.boxes import grown
+    from pipelines.unsupervised import alignment
+
+    box = request.z, request.y, request.x
+    if options.register == "off":
+        return grown(box, reach, volume.bounds)
+    return alignment.surroundings(box, reach, volume.bounds, volume.voxel_nm)
+
+
+def detected(run: Run, options: Options, *, further: Sequence[str], reach: Triple = (0, 0, 0)) -> Found:
+    """The synapses in the box, and all that is told of them.
+
+    Of a run's channels of ROLES, `searched` has to be read. `further` are the roles whose channels are registered
+    beside what the method registers by itself; what is `registered`, with the same `reach`, has to be read of them.
+    """
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
     from pipelines.unsupervised import detector, told
@@ -109,9 +136,11 @@ def detected(run: Run, options: Options) -> Found:
         voxel_nm=run.volume.voxel_nm,
         false_discovery=options.false_discovery,
         register=options.register,
-        told=lambda part: run.progress(0.65 + 0.05 * part, "detecting"),
+        told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
-    for note in told.notes(run, synapses, options, looked):
+    aligned = _aligned(run, options, synapses, further=further, reach=reach)
+    lies = {role: aligned.lies(role) for role in aligned.warps} if aligned and options.register == "auto" else {}
+    for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):
         run.note(note)
     return Found(
         labels=synapses.labels,
@@ -121,9 +150,31 @@ def detected(run: Run, options: Options) -> Found:
         nothing=told.nothing(synapses, options),
         columns={"false_discovery_rate": synapses.rates},
         numbers=told.numbers(synapses, options),
-        sections=told.sections(run, synapses, options, looked),
+        sections=told.sections(run, synapses, options, aligned),
         told=told.fields(synapses, options),
-        facts=told.facts(synapses, options),
+        lies=lies,
+        facts=told.facts(synapses, options, further=bool(further)),
+    )
+
+
+def _aligned(
+    run: Run, options: Options, synapses: Synapses, *, further: Sequence[str], reach: Triple
+) -> Alignment | None:
+    """How the channels lie on the postsynaptic one, with what the method measured; None where none is registered."""
+    from pipelines.unsupervised import alignment
+    from pipelines.unsupervised.paired import Grid
+
+    if options.register == "off" or not (synapses.across or further):
+        return None
+    box = registered(run.request, run.volume, options, reach=reach)
+    first = (searched(run.request, run.volume, options)[0][0] - box[0][0]) // Grid.of(run.volume.voxel_nm).bins[0]
+    return alignment.aligned(
+        run.channels["postsynaptic"].part(box),
+        {role: run.channels[role].part(box) for role in further},
+        known={"presynaptic": dict(enumerate(synapses.across, start=first))} if synapses.across else {},
+        along=dict(enumerate(synapses.along, start=first + 1)),
+        voxel_nm=run.volume.voxel_nm,
+        told=lambda part: run.progress(0.68 + 0.02 * part, "registering"),
     )
 
 

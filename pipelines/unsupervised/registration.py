@@ -35,7 +35,7 @@ STRETCH = 0.05
 SIMPLE = 0.85
 """A shift alone is believed where it explains this part of the tiles that a turn explains as well."""
 TURNS = 2
-"""Tiles more than a shift alone that a turn must explain: one more it explains by chance, and often two."""
+"""Tiles more that must agree with a turn than with a shift alone: it explains two by whatever they say."""
 BRIGHT = 3.0
 """Local scales above which a punctum counts no more: else two bright ones that meet by chance make the best shift."""
 _CANDIDATES = 300
@@ -156,12 +156,12 @@ def register(one: Tiles | None, other: Tiles | None, *, simple: float = SIMPLE) 
     step = np.array(one.step)
     if len(places) < 4:
         return NOWHERE
-    linear, agree = _plane(places, shifts, np.array(one.slack), simple)
+    linear, agree, turned = _plane(places, shifts, np.array(one.slack), simple)
     part = int(agree.sum())
     # from coarse pixels to pixels: slopes keep their value but for unequal steps
     linear[0] *= step
     linear[1:] *= step / step[:, None]
-    return Warp(linear, part / count, part >= max(4, AGREE * count + 1))
+    return Warp(linear, part / count, part >= max(4, AGREE * count + 1) + TURNS * turned)
 
 
 def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array]:
@@ -185,8 +185,10 @@ def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array]:
     return one.middles[number], np.stack([down, right], axis=1).astype(np.float64)
 
 
-def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The plane (3, 2) that most tiles agree with, and which do; of those that three tiles make, and then fitted."""
+def _plane(
+    places: Array, shifts: Array, slack: Array, simple: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], bool]:
+    """The plane (3, 2) that most tiles agree with, which do, and whether it turns; of those that three tiles make."""
     centre = places.mean(axis=0)
     basis = np.column_stack([np.ones(len(places)), places - centre])
     three = _threes(len(places))
@@ -212,7 +214,7 @@ def _plane(places: Array, shifts: Array, slack: Array, simple: float) -> tuple[N
         linear = np.linalg.solve(basis[agree].T @ basis[agree] + ridge, basis[agree].T @ shifts[agree])
         agree = _near(basis, linear[None], shifts, slack)[0]
     linear[0] -= centre @ linear[1:]
-    return linear, agree
+    return linear, agree, turned
 
 
 @cache

@@ -354,10 +354,10 @@ def pixels(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:
     """Both markers' sections of pixels. Raises ValueError where they are not unsigned integers."""
     if psd.dtype.kind != "u" or synapsin.dtype.kind != "u":
         raise ValueError(f"unsigned integers are needed, not {psd.dtype} and {synapsin.dtype}")
-    return _in_pixels(psd, grid), _in_pixels(synapsin, grid)
+    return in_pixels(psd, grid), in_pixels(synapsin, grid)
 
 
-def _in_pixels(section: Array, grid: Grid) -> Array:
+def in_pixels(section: Array, grid: Grid) -> Array:
     """A section of pixels (y, x), from the sections of voxels (z, y, x) that make it: unsigned integers, or float32.
 
     What is left over at the ends makes smaller pixels. Large numbers lose what they have in common,

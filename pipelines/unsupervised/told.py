@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.common import report
-from pipelines.common.boxes import Box, shape
 from pipelines.common.run import Found
-from pipelines.common.words import counted, listed
+from pipelines.common.words import counted, joined, listed
 from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM
 from pipelines.unsupervised.driver import MOST
-from pipelines.unsupervised.paired import THRESHOLD, Grid
+from pipelines.unsupervised.paired import THRESHOLD
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.witness import witness
 
 if TYPE_CHECKING:
+    from pipelines.common.channels import Plane
     from pipelines.common.run import Run
+    from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.driver import Options
     from pipelines.unsupervised.found import Synapses
 
@@ -47,11 +49,11 @@ def fields(synapses: Synapses, options: Options) -> dict[str, dict[str, float] |
     return {"chance": {"count": count, **shares}}
 
 
-def facts(synapses: Synapses, options: Options) -> dict[str, str]:
-    """What the synapses were found with."""
+def facts(synapses: Synapses, options: Options, *, further: bool = False) -> dict[str, str]:
+    """What the synapses were found with; `further` channels are registered whatever the method."""
     said: dict[str, str] = {"Method": options.method}
     if options.method != "paired":
-        return said
+        return said | ({"Registration": options.register} if further else {})
     rate = {"False discovery rate": f"{options.false_discovery:g}"}
     fixed = {"False discovery rate": "not used: the volume is too small", "Threshold": f"a score of {THRESHOLD:g}"}
     return said | (rate if synapses.tells else fixed) | {"Registration": options.register}
@@ -85,50 +87,77 @@ def nothing(synapses: Synapses, options: Options) -> str:
     )
 
 
-def notes(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[str]:
-    """Sentences for thread and report; `looked` is the box that was searched, which holds the run's."""
+def notes(
+    run: Run,
+    synapses: Synapses,
+    options: Options,
+    aligned: Alignment | None,
+    lies: Mapping[str, Mapping[int, Plane]],
+    *,
+    beyond: int,
+) -> list[str]:
+    """Sentences for thread and report; `lies` says which sections of a role's channel are moved back.
+
+    So many sections `beyond` the box are looked at, too.
+    """
     said = []
     if options.method == "nomads2018":
         said.append(OF_2018)
     elif options.method == "paired" and len(synapses) and not synapses.tells:
         said.append(FIXED)
-    said += _moved(run, synapses.across, looked, moved=options.register == "auto")
+    if aligned:
+        said += _moved(run, aligned, options, beyond=beyond)
     for name in options.witnesses:
-        said.append(_witnessed(run, synapses, name, moved=options.register == "auto"))
+        role = next(role for role, channel in run.names.items() if channel == name)
+        said.append(_witnessed(run, synapses, role, lies.get(role)))
     return said
 
 
-def _moved(run: Run, across: Sequence[Warp], looked: Box, *, moved: bool) -> list[str]:
-    """One line where a shift above a pixel is sure in a section of the box."""
-    plane, first, deep = _plane(run, looked)
+def _off(run: Run, aligned: Alignment, beyond: int) -> dict[tuple[tuple[int, ...], str, str], list[str]]:
+    """The channels of which a shift above a pixel is sure, by the sections where it is, the turn and how far it is."""
     start, stop = run.request.z
-    some = [n for n, warp in enumerate(across) if warp.moves(plane) and start - deep < first + n * deep < stop]
-    if not some:
+    off: dict[tuple[tuple[int, ...], str, str], list[str]] = {}
+    for role in aligned.warps:
+        moved = {aligned.sections(n): warp for n, warp in aligned.moved(role).items()}
+        some = {z[0]: warp for z, warp in moved.items() if start - beyond < z.stop and z.start < stop + beyond}
+        if some:
+            turn = max(abs(warp.degrees) for warp in some.values())
+            turned = f", turned by {turn:.1f} degrees," if turn >= 0.1 else ""
+            far = f"up to {counted(round(max(warp.farthest(aligned.plane) for warp in some.values())), 'pixel')}"
+            off.setdefault((tuple(some), turned, far), []).append(run.names[role])
+    return off
+
+
+def _moved(run: Run, aligned: Alignment, options: Options, *, beyond: int) -> list[str]:
+    """One line where a shift above a pixel is sure in a section looked at, with each channel of which it is."""
+    off = _off(run, aligned, beyond)
+    if not off:
         return []
-    farthest = max(across[n].farthest(plane) for n in some)
-    turn = max((across[n].degrees for n in some), key=abs)
-    turned = f", turned by {abs(turn):.1f} degrees," if abs(turn) >= 0.1 else ""
-    where = listed([first + n * deep for n in some])
-    psd, synapsin = (run.names[role] for role in ("postsynaptic", "presynaptic"))
-    done = "it was moved back" if moved else "it was left there"
-    return [f"In {where} {psd} lies{turned} up to {counted(round(farthest), 'pixel')} off {synapsin}; {done}."]
+    moved, psd = options.register == "auto", run.names["postsynaptic"]
+    names = [name for some in off.values() for name in some]
+    if len(names) == 1:
+        ((where, turned, far),) = off
+        done = "it was moved back" if moved else "it was left there"
+        said = f"In {listed(where)} {psd} lies{turned} {far} off {names[0]}; {done}."
+    else:
+        parts = [
+            f"{joined(some)}{turned} {far} in {listed(where) if len(off) < 3 else counted(len(where), 'section')}"
+            for (where, turned, far), some in off.items()
+        ]
+        done = "were moved back" if moved else "were left there"
+        said = f"Off {psd} lie {'; '.join(parts)}. They {done}."
+    if moved and options.method != "paired" and run.names["presynaptic"] in names:
+        said += f" The method {options.method} took them as they lie."
+    return [said]
 
 
-def _plane(run: Run, looked: Box) -> tuple[tuple[int, int], int, int]:
-    """A section's extent in pixels, the number of the first one, and voxels from a section of pixels to the next."""
-    grid = Grid.of(run.volume.voxel_nm)
-    _, high, wide = shape(looked)
-    return (-(-high // grid.bins[1]), -(-wide // grid.bins[2])), looked[0][0], grid.bins[0]
-
-
-def _witnessed(run: Run, synapses: Synapses, name: str, *, moved: bool) -> str:
-    psd, other = run.channels["postsynaptic"], run.channel(name)
+def _witnessed(run: Run, synapses: Synapses, role: str, lies: Mapping[int, Plane] | None) -> str:
+    name = run.names[role]
     seen = witness(
-        lambda *place: (psd.read(*place), other.read(*place)),
+        run.channels[role].part(run.box, lies).read,
         run.request.shape,
         synapses.centres,
         voxel_nm=run.volume.voxel_nm,
-        moved=moved,
     )
     if seen is None:
         return f"Whether {name} is at the synapses cannot be told: there are none, or the box is too small."
@@ -139,13 +168,13 @@ def _witnessed(run: Run, synapses: Synapses, name: str, *, moved: bool) -> str:
     )
 
 
-def sections(run: Run, synapses: Synapses, options: Options, looked: Box) -> list[report.Section]:
+def sections(run: Run, synapses: Synapses, options: Options, aligned: Alignment | None) -> list[report.Section]:
     """Of the report: found against chance, and registration."""
     made = []
     if len(synapses.curve):
         made.append(_curve(synapses, options))
-    if options.method == "paired" and options.register != "off":
-        made.append(_registration(run, synapses, looked, moved=options.register == "auto"))
+    if aligned:
+        made.append(_registration(run, aligned, moved=options.register == "auto"))
     return made
 
 
@@ -172,47 +201,49 @@ def _curve(synapses: Synapses, options: Options) -> report.Section:
     return report.Section(title="Chance", text=text, parts=[chart])
 
 
-def _registration(run: Run, synapses: Synapses, looked: Box, *, moved: bool) -> report.Section:
-    plane, first, deep = _plane(run, looked)
-    across, along = synapses.across, [None, *synapses.along]
+def _registration(run: Run, aligned: Alignment, *, moved: bool) -> report.Section:
+    psd = run.names["postsynaptic"]
+    numbers = sorted({n for warps in aligned.warps.values() for n in warps})
+    columns = [(run.names[role], warps) for role, warps in aligned.warps.items()]
+    columns += [(f"{psd} on the section before", aligned.along)]
+    sure = {run.names[role]: {n: aligned.warp(role, n) for n in warps} for role, warps in aligned.warps.items()}
 
-    def cells(warp: Warp | None) -> tuple[str, ...]:
-        if warp is None:
-            return ("–", "–", "–")
-        if not warp.agree:
-            return ("not known", "–", "no")
-        y, x = warp.middle(plane)
-        return f"{y:z.1f}, {x:z.1f}", f"{warp.degrees:z.2f}", f"{'yes' if warp.sure else 'no'} ({warp.agree:.0%})"
+    def far(warps: Mapping[int, Warp | None]) -> NDArray[np.float64]:
+        some = [warps.get(n) for n in numbers]
+        return np.array([warp.farthest(aligned.plane) if warp and warp.sure else 0.0 for warp in some])
 
-    shown = list(zip(range(len(across)), across, along, strict=False))[:ROWS]
-    table = report.Table(
-        title="Section by section",
-        header=(
-            "Section",
-            *("Shift of the presynaptic channel (y, x)", "Turn", "Sure"),
-            *("Shift on the section before (y, x)", "Turn", "Sure"),
-        ),
-        rows=[(str(first + n * deep), *cells(one), *cells(other)) for n, one, other in shown],
-    )
-    edges = np.arange(len(across) + 1, dtype=np.float64) * deep + first
-    far = [
-        np.array([warp.farthest(plane) if warp is not None and warp.sure else 0.0 for warp in warps])
-        for warps in (across, along[: len(across)])
+    rows = [
+        (str(aligned.sections(n)[0]), *(_cell(warps.get(n), aligned) for _, warps in columns)) for n in numbers[:ROWS]
     ]
-    chart = report.Chart(
-        title="Sure shifts",
-        across="section (z)",
-        up="pixels",
-        edges=edges,
-        series=[
-            report.Series(label="presynaptic on postsynaptic, at its farthest corner", values=far[0]),
-            report.Series(label="on the section before", values=np.pad(far[1], (0, len(across) - len(far[1])))),
-        ],
-        said="Sections that are not sure have 0.",
-    )
+    if aligned.together:
+        rows.append(("together", *(_cell(aligned.together.get(role), aligned) for role in aligned.warps), "–"))
+    edges = np.array([aligned.sections(n).start for n in numbers] + [aligned.sections(numbers[-1]).stop], np.float64)
+    charts = [
+        report.Chart(
+            title=f"Sure shifts: {name}",
+            across="section (z)",
+            up="pixels",
+            edges=edges,
+            series=[report.Series(label="at the section's farthest corner", values=far(sure.get(name, warps)))],
+            said="Sections that are not sure have 0.",
+        )
+        for name, warps in columns
+        if warps
+    ]
     text = (
-        "Shifts are in pixels, in the middle of the section, and turns in degrees; a shift is sure where enough tiles "
-        f"agree (their part). {'Sure shifts were moved back.' if moved else 'Nothing was moved.'} Synapses lie where "
-        f"{run.names['postsynaptic']}, the postsynaptic channel, has them."
+        f"How each channel lies on {psd}, the postsynaptic one, and how each section of {psd} lies on the one before: "
+        "the shift (y, x) in pixels, in the middle of the section; the turn; and whether enough tiles agree (their "
+        "part) for it to be sure. Where a section is not sure, what all sections together say counts, if that is. "
+        f"{'Sure shifts were moved back.' if moved else 'Nothing was moved.'} Synapses lie where {psd} has them."
     )
-    return report.Section(title="Registration", text=text, parts=[table, chart])
+    table = report.Table(title="Section by section", header=("Section", *(name for name, _ in columns)), rows=rows)
+    return report.Section(title="Registration", text=text, parts=[table, *charts])
+
+
+def _cell(warp: Warp | None, aligned: Alignment) -> str:
+    if warp is None:
+        return "–"
+    if not warp.agree:
+        return "not known"
+    y, x = warp.middle(aligned.plane)
+    return f"{y:z.1f}, {x:z.1f}; {warp.degrees:z.2f}°; {'sure' if warp.sure else 'not sure'} ({warp.agree:.0%})"

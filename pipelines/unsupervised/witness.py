@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.unsupervised.chance import TEST_NM, looks_for
-from pipelines.unsupervised.found import Read, Size, Triple
+from pipelines.unsupervised.found import Size, Triple
 from pipelines.unsupervised.paired import STEPS, Grid, standing_out
-from pipelines.unsupervised.registration import Tiles, register
-from pipelines.unsupervised.search import pixels
+from pipelines.unsupervised.search import in_pixels
 
 Array = NDArray[Any]
 
@@ -32,19 +31,17 @@ class Witness:
 
 
 def witness(
-    read: Read,
+    read: Callable[[int, int], Array],
     shape: Triple,
     centres: NDArray[np.float64],
     *,
     voxel_nm: Size,
-    moved: bool = True,
-    told: Callable[[float], None] = lambda part: None,
 ) -> Witness | None:
     """How a channel stands out at synapses; None where there are none, or no room to shift them.
 
-    `read` gives the postsynaptic channel and the witness. `centres` is (n, 3), in voxels from the volume's corner. A
-    channel stands out where its difference of Gaussians exceeds the local root mean square. With `moved`, it is laid on
-    the postsynaptic channel first, where that is sure.
+    `read(start, stop)` gives sections of the channel as it lies on the postsynaptic one: (z, y, x), unsigned integers.
+    `centres` is (n, 3), in voxels from the volume's corner. A channel stands out where its difference of Gaussians
+    exceeds the local root mean square.
     """
     grid = Grid.of(voxel_nm)
     high, wide = (-(-n // side) for n, side in zip(shape[1:], grid.bins[1:], strict=True))
@@ -57,15 +54,9 @@ def witness(
     counts = np.zeros(len(looks) + 1)
     for z in np.unique(places[:, 0]):
         at = places[places[:, 0] == z, 1:]
-        post, other = pixels(*read(z * grid.bins[0], min(shape[0], (z + 1) * grid.bins[0]), 0, shape[1]), grid=grid)
-        seen = standing_out(other, grid)
-        there = at
-        if moved:
-            warp = register(Tiles.of(standing_out(post, grid), grid), Tiles.of(seen, grid))
-            if warp.moves((high, wide)):
-                there = np.clip(at - np.rint(warp.shift(at)).astype(np.intp), 0, (high - 1, wide - 1))
+        section = in_pixels(read(z * grid.bins[0], min(shape[0], (z + 1) * grid.bins[0])), grid)
+        seen = standing_out(section, grid)
         for n, look in enumerate([(0, 0), *looks]):
-            y, x = ((there - look) % (high, wide) + grid.rim).T
+            y, x = ((at - look) % (high, wide) + grid.rim).T
             counts[n] += np.count_nonzero(seen[y, x] > STEPS)
-        told((z + 1) * grid.bins[0] / shape[0])
     return Witness(counts[0] / len(centres), float(counts[1:].mean()) / len(centres))

@@ -42,6 +42,9 @@ FILES = [
 WORDS = "demonstration model"
 GREY = 99
 BOX = {"z_range": "0,32", "y_range": "0,256", "x_range": "0,256"}
+OFF = (8, -6)
+"""By how many voxels (y, x) channels are shifted in experiments named off."""
+CORNER = {"z_range": "10,17", "y_range": "0,288", "x_range": "0,288"}
 FIELD = ["PSD95_488", "Synapsin647", "GABA488", "GAD647", "gephyrin594", "NR1594", "VGluT1_647"]
 """What another lab calls them; it has no TdTomato."""
 
@@ -73,6 +76,13 @@ def deeper(bricks: Bricks) -> Bricks:
         return bricks.read(start, stop).astype(np.uint16) * 257
 
     return Bricks("uint16", fill=fill)
+
+
+def off(bricks: Bricks) -> Bricks:
+    """The first 26 sections of 400 x 400 voxels, shifted by OFF."""
+    shifted = Bricks("uint8")
+    shifted.write((0, 0, 0), np.roll(bricks.read((0, 0, 0), (26, 400, 400)), OFF, (1, 2)))
+    return shifted
 
 
 def here(argv: list[str]) -> tuple[int, str]:
@@ -272,6 +282,94 @@ def test_a_box_has_the_synapses_of_its_experiment_with_their_scores_and_classes(
         assert file["classes"].shape == tuple(high - low for low, high in ranges)
     summary = json.loads((tmp_path / "box" / "results.json").read_text())
     assert summary["counts"]["synapses"] == len(told)
+
+
+@pytest.fixture(scope="module")
+def shifted(stand_in: BossStandIn) -> BossStandIn:
+    """lab/straight, a corner of demo/cortex; lab/off, where all its channels but PSD95 are shifted; and lab/others-off,
+    where Synapsin lies as PSD95 does.
+    """
+    assert stand_in.cortex is not None
+    nm, names, bricks = stand_in.cortex.voxel_nm, stand_in.cortex.channels, stand_in.cortex.bricks
+    moved = {name: off(bricks(name)) for name in names}
+    straight = {name: bricks(name) for name in names}
+    kept = {name: bricks(name) for name in ("PSD95", "Synapsin")}
+    for name, channels in (
+        ("straight", straight),
+        ("off", moved | {"PSD95": bricks("PSD95")}),
+        ("others-off", moved | kept),
+    ):
+        stand_in.add("lab", name, shape=(26, 400, 400), voxel_nm=nm, channels=channels)
+    return stand_in
+
+
+def classified(boss: BossStandIn, folder: Path, **asked: str) -> tuple[dict[tuple[float, ...], dict[str, str]], str]:
+    """The classified synapses of CORNER by their places, and all notes."""
+    assert here(arguments(boss, col="lab", **CORNER, **asked, results_uri=folder.as_uri())) == (0, "")
+    found = [row for row in rows(folder) if row["class"] != "not classified"]
+    notes = "\n".join(json.loads((folder / "results.json").read_text())["notes"])
+    return {tuple(float(row[axis]) for axis in "zyx"): row for row in found}, notes
+
+
+def brightness(found: Mapping[Any, Mapping[str, str]], channel: str) -> float:
+    return float(np.mean([float(row[f"mean_{channel}"]) for row in found.values()]))
+
+
+def test_classes_and_brightness_are_read_where_a_shifted_channel_really_lies(
+    shifted: BossStandIn, tmp_path: Path
+) -> None:
+    """All channels but the postsynaptic one lie off by ten pixels."""
+    straight, plain = classified(shifted, tmp_path / "straight", exp="straight", witness="GluN1")
+    moved, told = classified(shifted, tmp_path / "off", exp="off", witness="GluN1")
+
+    near, which = cKDTree(list(straight)).query(list(moved))
+    before = [row["class"] for row in straight.values()]
+    pairs = [(before[n], row["class"]) for far, n, row in zip(near, which, moved.values(), strict=True) if far < 2.5]
+    assert len(pairs) > 0.8 * len(straight) > 20
+    assert sum(was == now for was, now in pairs) > 0.9 * len(pairs)
+    assert sum(now == "GABA" for _, now in pairs) > 4
+    for channel in ("GABA", "GAD65", "GluN1", "Synapsin"):
+        assert brightness(moved, channel) == pytest.approx(brightness(straight, channel), rel=0.1)
+    (line,) = (note for note in told.splitlines() if note.startswith("Off PSD95 lie "))
+    assert all(name in line for name in CHANNELS.values() if name != "PSD95")
+    assert line.endswith("They were moved back.")
+    times = [float(notes.split("GluN1 stands out")[1].split(": ")[1].split()[0]) for notes in (plain, told)]
+    assert times[1] > 0.7 * times[0] > 2
+    page = (tmp_path / "off" / "report.html").read_text()
+    for name in set(CHANNELS.values()) - {"PSD95"}:
+        assert f'<th scope="col">{name}</th>' in page.partition("Section by section")[2]
+        assert f"Sure shifts: {name}" in page
+
+
+def test_shifts_are_only_told_where_that_is_asked_for_and_not_looked_for_where_it_is_not(
+    shifted: BossStandIn, tmp_path: Path
+) -> None:
+    """Synapses are found, as both markers lie on one another, and their classes are read in the wrong places."""
+    place = {"exp": "others-off"}
+    auto, _ = classified(shifted, tmp_path / "auto", **place)
+    reported, told = classified(shifted, tmp_path / "report", register="report", **place)
+    left, silent = classified(shifted, tmp_path / "off", register="off", **place)
+
+    def gaba(found: Mapping[Any, Mapping[str, str]]) -> int:
+        return sum(row["class"] == "GABA" for row in found.values())
+
+    assert gaba(auto) > 4 > 1 >= gaba(left)
+    assert gaba(reported) == gaba(left)
+    assert brightness(auto, "GABA") > 1.1 * brightness(reported, "GABA")
+    assert "They were left there." in told
+    assert "Off PSD95" not in silent
+    assert "Section by section" in (tmp_path / "report" / "report.html").read_text()
+    assert "Section by section" not in (tmp_path / "off" / "report.html").read_text()
+    assert json.loads((tmp_path / "off" / "results.json").read_text())["facts"]["Registration"] == "off"
+
+
+def test_another_method_than_the_default_has_its_channels_registered_for_the_classes(
+    shifted: BossStandIn, tmp_path: Path
+) -> None:
+    found, told = classified(shifted, tmp_path, exp="others-off", method="probabilistic")
+
+    assert sum(row["class"] == "GABA" for row in found.values()) > 4
+    assert "GluN1" in next(note for note in told.splitlines() if note.startswith("Off PSD95 lie "))
 
 
 def test_an_empty_volume_has_no_synapses_of_any_class(stand_in: BossStandIn, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
 from pipelines.unsupervised.told import SMALL
 from sandbox.boss import BossStandIn
+from sandbox.volumes import Bricks
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
 from tests.support.puncta import match
 
@@ -232,6 +233,33 @@ def test_witnesses_are_told_and_more_is_found_by_chance_where_more_may_be(boss: 
     header, *found = (tmp_path / "0.1" / "synapses.csv").read_text().splitlines()
     rates = [float(row.split(",")[header.split(",").index("false_discovery_rate")]) for row in found]
     assert 0 <= min(rates) <= max(rates) <= 0.1
+
+
+def test_a_witness_that_lies_off_is_looked_up_where_it_really_is_and_told_to_be_off(
+    boss: BossStandIn, tmp_path: Path
+) -> None:
+    """All sections of GluN1 lie off by ten pixels."""
+    assert boss.cortex is not None
+    moved = Bricks("uint8")
+    moved.write((0, 0, 0), np.roll(boss.cortex.bricks("GluN1").read((0, 0, 0), (12, 512, 512)), (8, -6), (1, 2)))
+    channels = {name: boss.cortex.bricks(name) for name in ("PSD95", "Synapsin")} | {"GluN1": moved}
+    boss.add("lab", "witness", shape=(12, 512, 512), voxel_nm=boss.cortex.voxel_nm, channels=channels)
+    box = {"col": "lab", "exp": "witness", "z_range": "2,10", "y_range": "100,300", "x_range": "100,300"}
+    told = {}
+    for register in ("auto", "report", "off"):
+        folder = tmp_path / register
+        assert here(arguments(boss, **box, witness="GluN1", register=register, results_uri=uri(folder))) == (0, "")
+        told[register] = json.loads((folder / "results.json").read_text())["notes"]
+
+    def enrichment(notes: list[str]) -> float:
+        return float(next(note for note in notes if "times as often" in note).split(": ")[1].split()[0])
+
+    line = "In sections 2 to 9 PSD95 lies up to 10 pixels off GluN1; it was {}."
+    assert line.format("moved back") in told["auto"]
+    assert line.format("left there") in told["report"]
+    assert not [note for note in told["off"] if "pixels off" in note]
+    assert enrichment(told["auto"]) > 3 > 2 > enrichment(told["report"]) == enrichment(told["off"])
+    assert "Sure shifts: GluN1" in (tmp_path / "auto" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

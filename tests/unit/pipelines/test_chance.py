@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from pipelines.common import report
 from pipelines.common.boxes import Box
 from pipelines.common.run import Run
 from pipelines.unsupervised import told
+from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.chance import judge
 from pipelines.unsupervised.detector import Method
 from pipelines.unsupervised.driver import Options
@@ -109,11 +111,22 @@ def test_a_box_that_is_too_small_to_tell_chance_says_so_where_nothing_is_found()
 def run() -> Run:
     """A run, as far as notes and report ask it."""
     request = SimpleNamespace(z=(0, 8))
-    names = {"postsynaptic": "PSD95", "presynaptic": "Synapsin"}
+    names = {"postsynaptic": "PSD95", "presynaptic": "Synapsin", "gaba": "GABA", "gad": "GAD", "glun": "GluN1"}
+    names["vglut"] = "VGluT1"
     return cast("Run", SimpleNamespace(volume=SimpleNamespace(voxel_nm=puncta.VOXEL_NM), request=request, names=names))
 
 
 LOOKED: Box = ((0, 8), (0, 100), (0, 100))
+
+
+def notes(synapses: Synapses, options: Options, warps: Mapping[str, Mapping[int, Warp]] | None = None) -> list[str]:
+    """All notes of a run in which channels lie so."""
+    return told.notes(run(), synapses, options, aligned(warps or {}), {}, beyond=0)
+
+
+def aligned(warps: Mapping[str, Mapping[int, Warp]]) -> Alignment:
+    """Channels that lie so in a run."""
+    return Alignment(box=LOOKED, voxel_nm=puncta.VOXEL_NM, warps=warps, along={1: warp(0, 0)}, together={})
 
 
 @cache
@@ -127,7 +140,7 @@ def test_a_box_that_is_too_small_for_the_rate_tells_the_threshold_that_was_used_
     here = in_small()
 
     assert len(here) > 0
-    assert told.notes(run(), here, options(0.1), LOOKED) == [
+    assert notes(here, options(0.1)) == [
         "The false discovery rate was not used, since in so small a volume, of less than 12 µm along y and x, chance "
         "cannot be told; the threshold is a score of 0.75."
     ]
@@ -148,13 +161,13 @@ def test_that_all_of_the_2018_method_is_chance_is_the_one_thing_that_is_said_of_
     assert len(here) > 0
     assert told.fields(here, asked) == {}
     assert told.numbers(here, asked) == [("By chance", "all of them")]
-    assert told.notes(run(), here, asked, LOOKED) == [told.OF_2018]
+    assert notes(here, asked) == [told.OF_2018]
 
 
 def test_the_curve_says_why_it_ends_below_what_the_published_method_found() -> None:
     here = found(volume().psd, volume().synapsin, method="probabilistic")
 
-    (section,) = told.sections(run(), here, options(method="probabilistic"), LOOKED)
+    (section,) = told.sections(run(), here, options(method="probabilistic"), None)
 
     assert len(here.curve) < len(here)
     (chart,) = section.parts
@@ -171,11 +184,30 @@ def warp(y: float, x: float) -> Warp:
 
 
 def test_one_pixel_is_one_pixel_and_no_shift_is_below_zero_by_nothing() -> None:
-    here = replace(in_small(), across=[warp(1.1, 0), warp(-0.01, -0.04)], along=[warp(0, 0)])
+    warps = {"presynaptic": {0: warp(1.1, 0), 1: warp(-0.01, -0.04)}}
 
-    assert told.notes(run(), here, options(), LOOKED)[1] == (
+    assert notes(in_small(), options(), warps)[1] == (
         "In section 0 PSD95 lies up to 1 pixel off Synapsin; it was moved back."
     )
-    table, _ = told.sections(run(), here, options(), LOOKED)[-1].parts
+    table, *_ = told.sections(run(), in_small(), options(), aligned(warps))[-1].parts
     assert isinstance(table, report.Table)
-    assert table.rows[1][1] == "0.0, 0.0"
+    assert table.rows[1][1] == "0.0, 0.0; 0.00°; sure (100%)"
+
+
+def test_each_channel_that_lies_off_is_named_with_its_sections() -> None:
+    alike = {0: warp(6, 8), 1: warp(0, 10)}
+    two = {"presynaptic": alike, "gaba": {0: warp(1, 0), 3: warp(3, 4)}, "gad": alike}
+    four = {**two, "glun": {2: warp(2, 0)}, "vglut": {5: warp(40, 0)}}
+    said = notes(in_small(), options(), two)[1]
+
+    assert said == (
+        "Off PSD95 lie Synapsin and GAD up to 10 pixels in sections 0 and 1; GABA up to 5 pixels in section 3. "
+        "They were moved back."
+    )
+    assert (
+        "GABA up to 5 pixels in 1 section; GluN1 up to 2 pixels in 1 section;" in notes(in_small(), options(), four)[1]
+    )
+    left = replace(options(), register="report")
+    assert notes(in_small(), left, two)[1].endswith("They were left there.")
+    other = notes(in_small(), options(method="probabilistic"), two)[0]
+    assert other.endswith("They were moved back. The method probabilistic took them as they lie.")

@@ -453,6 +453,11 @@ def test_files_that_hold_no_model_are_refused_in_words(tmp_path: Path) -> None:
 # Cubes
 
 
+def held(shape: tuple[int, ...], places: Array, reach: tuple[int, int, int]) -> Array:
+    """Whether a channel of that shape holds the voxels within reach of each place."""
+    return np.asarray(np.all((places >= reach) & (places + reach < shape), axis=1))
+
+
 class Whole:
     """A channel in memory, that remembers how many sections were asked for at once."""
 
@@ -465,6 +470,9 @@ class Whole:
         assert 0 <= top < bottom <= self.data.shape[1]
         self.most = max(self.most, stop - start)
         return self.data[start:stop, top:bottom]
+
+    def holds(self, places: Array, reach: tuple[int, int, int]) -> Array:
+        return held(self.data.shape, places, reach)
 
 
 SMALL_ROLES = ("presynaptic", "gaba")
@@ -570,17 +578,20 @@ def test_a_channel_is_read_a_slab_at_a_time_and_progress_is_told() -> None:
 class Endless:
     """A channel whose sections are made when they are asked for."""
 
-    plane: tuple[int, int]
+    shape: tuple[int, int, int]
 
     def read(self, start: int, stop: int, top: int, bottom: int) -> Array:
-        return np.full((stop - start, bottom - top, self.plane[1]), 7, np.uint16)
+        return np.full((stop - start, bottom - top, self.shape[2]), 7, np.uint16)
+
+    def holds(self, places: Array, reach: tuple[int, int, int]) -> Array:
+        return held(self.shape, places, reach)
 
 
 def test_memory_does_not_grow_with_the_box_s_depth() -> None:
     def peak(depth: int) -> int:
         shape = (depth, 256, 256)
         places = np.random.default_rng(0).integers((7, 4, 4), (depth - 7, 252, 252), (2000, 3)).astype(float)
-        channels = {role: Endless(shape[1:]) for role in ROLES_2018}
+        channels = {role: Endless(shape) for role in ROLES_2018}
         weights = model.load(str(model.DEMONSTRATION))
         tracemalloc.start()
         try:
