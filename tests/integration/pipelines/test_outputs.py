@@ -240,8 +240,8 @@ def test_a_report_stands_by_itself_and_tells_what_was_found(boss: BossStandIn, t
         assert words in page
     found = len((tmp_path / "synapses.csv").read_text().splitlines()) - 1
     assert re.search(rf"<dt>Synapses</dt><dd>{found}</dd>", page)
-    assert outside.tags.count("svg") == 7
-    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', page)) == 7
+    assert outside.tags.count("svg") == 8
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', page)) == 8
 
 
 def numbers(page: str, title: str) -> list[list[str]]:
