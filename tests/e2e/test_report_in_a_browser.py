@@ -48,7 +48,7 @@ def test_a_report_is_whole_and_fits_its_reader(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.images[0].naturalWidth") >= 256
     assert page.get_by_role("img", name="The box from above").is_visible()
-    assert page.get_by_role("img").count() == 8
+    assert page.get_by_role("img").count() == 9
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
     sizes = page.evaluate(
