@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 import threading
-import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +21,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
+from contract.retries import Transient, patiently
 from volumes.described import Bounds, Channel, Source
 from volumes.documents import Fetched
 from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
@@ -40,10 +40,6 @@ TOGETHER = 16
 PRECOMPUTED = "neuroglancer_precomputed"
 """The driver whose arrays have the volume's own coordinates; those of the others begin at 0."""
 Triple = tuple[int, int, int]
-
-
-class _Transient(Exception):
-    """The read may succeed the next time. The text says what happened."""
 
 
 class _Missing(Exception):
@@ -121,7 +117,7 @@ class Array:
             return future.result(timeout=self._patience + more)
         except TimeoutError:
             future.cancel()
-            raise _Transient("it did not answer in time") from None
+            raise Transient("it did not answer in time") from None
         except (ValueError, OSError, RuntimeError) as error:  # tensorstore's statuses are texts
             raise self._judged(str(error)) from None
 
@@ -135,11 +131,11 @@ class Array:
             if 300 <= number < 400:
                 return WrongVolume(f"{self._where} sends NOMADS to another address, where it does not go.")
             if number == 429 or number >= 500:
-                return _Transient(f"it answered with status {number}")
+                return Transient(f"it answered with status {number}")
         if code == "NOT_FOUND" and "is missing" in said:
             return _Missing()
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED"):
-            return _Transient("the connection failed, or broke")
+            return Transient("the connection failed, or broke")
         if code == "PERMISSION_DENIED":
             return VolumeRefused(f"{self._where} refuses to show the channel {self.name}.")
         if code == "NOT_FOUND":
@@ -154,19 +150,8 @@ class Array:
         return self._source.location.host or "This machine"
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Call, and again after each pause while trouble is transient. Raises VolumeUnavailable after the last try."""
-        for pause in self._pauses:
-            try:
-                return attempt()
-            except _Transient:
-                time.sleep(pause)
-        try:
-            return attempt()
-        except _Transient as trouble:
-            tries = len(self._pauses) + 1
-            raise VolumeUnavailable(
-                f"{self._where} failed {tries} times in a row: {trouble}. Try again later."
-            ) from None
+        """As `retries.patiently`. Raises VolumeUnavailable after the last try."""
+        return patiently(attempt, pauses=self._pauses, given_up=lambda why: VolumeUnavailable(f"{self._where} {why}"))
 
     def _check_files(self, box: Bounds) -> None:
         """Check that no chunk of the box is a link that leads out of the allowed folders. Raises WrongVolume."""

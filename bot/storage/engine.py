@@ -27,6 +27,10 @@ from bot.storage.unreachable import unreachable
 BUSY_SECONDS = 0.8
 """Seconds that a write waits for its turn, and as long again for SQLite's lock or a connection: with one question to
 Slack before it, less than the three seconds that Slack gives for an answer."""
+EMPTY_SECONDS = 0.05
+"""Seconds between two looks at a file that another process may be making."""
+_LEFT_BESIDE = ("secret.key", "runs", "results")
+"""What NOMADS makes in its data folder, from the first start on and with the first job."""
 T = TypeVar("T")
 
 
@@ -78,13 +82,7 @@ def _refuse_emptied(path: Path) -> None:
                 f"The database {path} is empty, although {words.listed(beside)} of an earlier start lie beside it. "
                 "Restore it from a backup; or delete it, and NOMADS begins with a new one."
             )
-        time.sleep(EMPTY_SECONDS)
-
-
-EMPTY_SECONDS = 0.05
-"""Seconds between two looks at a file that another process may be making."""
-_LEFT_BESIDE = ("secret.key", "runs", "results")
-"""What NOMADS makes in its data folder, from the first start on and with the first job."""
+        time.sleep(EMPTY_SECONDS)  # at a start alone, for BUSY_SECONDS at most; nothing tells when the other is done
 
 
 def _keep_private(path: str | None) -> None:

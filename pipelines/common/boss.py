@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from contract.channels import choose, shared, wanted
 from contract.names import short
+from contract.retries import Transient, patiently
 from contract.units import READABLE, VOXEL_BYTES, nanometres
 from pipelines.common import arrays
 from pipelines.common.boxes import Box, Triple, said, shape
@@ -63,10 +64,6 @@ _ADVICE = {
     413: "; ask for a smaller box.",
 }
 """What to do where BOSS refuses voxels, by status."""
-
-
-class _Transient(Exception):
-    """The call may succeed the next time. The text says what happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +238,13 @@ class Boss:
                 attempt()
             except requests.HTTPError as error:
                 if error.response is None:
-                    raise _Transient("it gave no answer") from None
+                    raise Transient("it gave no answer") from None
                 self._judge(error.response, f"write to {where}")
                 raise BossFailure(
                     f"BOSS refused it with status {error.response.status_code}{_message(error.response)}."
                 ) from None
             except requests.RequestException as error:
-                raise _Transient(_network(error)) from None
+                raise Transient(_network(error)) from None
 
         self._patiently(once)
 
@@ -257,16 +254,16 @@ class Boss:
         except requests.HTTPError as error:
             response = error.response
             if response is None:
-                raise _Transient("it gave no answer") from None
+                raise Transient("it gave no answer") from None
             self._judge(response)
             raise BossFailure(
                 f"BOSS refused to give voxels (status {response.status_code}){_message(response)}"
                 f"{_ADVICE.get(response.status_code, '.')}"
             ) from None
         except requests.RequestException as error:
-            raise _Transient(_network(error)) from None
+            raise Transient(_network(error)) from None
         except Exception as error:  # blosc or numpy could not decode the answer
-            raise _Transient(f"it sent damaged data ({type(error).__name__})") from None
+            raise Transient(f"it sent damaged data ({type(error).__name__})") from None
         return found
 
     def _get(self, resource: BossResource) -> dict[str, Any] | None:
@@ -281,7 +278,7 @@ class Boss:
         try:
             response = service.session.send(service.session.prepare_request(asked), **service.session_send_opts)
         except requests.RequestException as error:
-            raise _Transient(_network(error)) from None
+            raise Transient(_network(error)) from None
         if response.status_code == 404:
             return None
         place = [getattr(resource, part, None) for part in ("coll_name", "exp_name", "name")]
@@ -298,7 +295,7 @@ class Boss:
         return about
 
     def _judge(self, response: requests.Response, doing: str = "") -> None:
-        """Raise BossFailure or _Transient where the response's status means one; return on any other status.
+        """Raise BossFailure or Transient where the response's status means one; return on any other status.
 
         Only BOSS itself refuses for good (BossRefusal): a proxy that answers in its place may be gone the next time.
         """
@@ -310,22 +307,13 @@ class Boss:
             doing = doing or f"read {self._request.collection}/{self._request.experiment}"
             raise no(f"BOSS does not let this token {doing}{_message(response)}.")
         if status == 429 or status >= 500:
-            raise _Transient(f"it answered with status {status}")
+            raise Transient(f"it answered with status {status}")
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Call, and again after each pause while trouble is transient. Raises BossFailure after the last try."""
-        for pause in self._pauses:
-            try:
-                return attempt()
-            except _Transient:
-                time.sleep(pause)
-        try:
-            return attempt()
-        except _Transient as trouble:
-            tries = len(self._pauses) + 1
-            raise BossFailure(
-                f"BOSS at {self._request.host} failed {tries} times in a row: {trouble}. Try again later."
-            ) from None
+        """As `retries.patiently`. Raises BossFailure after the last try."""
+        return patiently(
+            attempt, pauses=self._pauses, given_up=lambda why: BossFailure(f"BOSS at {self._request.host} {why}")
+        )
 
 
 def blocks(channel: ChannelResource | StoredArray) -> tuple[Triple, Triple]:

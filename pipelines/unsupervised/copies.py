@@ -21,8 +21,9 @@ def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: in
     """The results of `work` for the parts, in order; up to `most` parts at a time, each in a copy of this process.
 
     A copy sees all that is in memory at its beginning, and nothing that it changes is seen outside: only the result,
-    which is pickled. The next part is made while the copies work. Where `most` is 1, and on other systems than Linux,
-    this process does the work itself. What `work` raises is raised here; MemoryError where a copy was killed.
+    which is pickled. The next part is made while the copies work. Where `most` is 1, on other systems than Linux, and
+    where no further process is allowed, this process does the work itself. What `work` raises is raised here;
+    MemoryError where a copy was killed.
     """
     if most == 1 or sys.platform != "linux":
         yield from map(work, parts)
@@ -30,7 +31,12 @@ def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: in
     waiting: deque[tuple[int, BinaryIO]] = deque()
     try:
         for part in parts:
-            waiting.append(_copy(work, part))
+            try:
+                waiting.append(_copy(work, part))
+            except OSError:  # a limit on processes
+                while waiting:
+                    yield _result(waiting)
+                yield work(part)
             del part  # may be large, and the copy has it
             if len(waiting) == most:
                 yield _result(waiting)
@@ -47,7 +53,12 @@ def _copy(work: Callable[[Part], Result], part: Part) -> tuple[int, BinaryIO]:
     """The id of a copy that works on a part, and where it will say the result, or what was raised."""
     reading, writing = os.pipe()
     end_with_parent = dies_with(os.getpid())
-    process = os.fork()
+    try:
+        process = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if process:
         os.close(writing)
         return process, open(reading, "rb")

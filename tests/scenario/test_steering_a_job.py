@@ -706,6 +706,16 @@ def follow(world: World, person: str = FOLLOWER) -> Followed:
     return first
 
 
+def ended_in_silence(world: World) -> None:
+    """A job with a follower ends while Slack does not answer who may see it."""
+    job = world.accept()
+    world.settle()
+    follow(world)
+    world.workspace.silent = True
+    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
+    world.settle(patience=30)
+
+
 def finish(world: World, job: Job) -> None:
     world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
     world.settle()
@@ -760,12 +770,7 @@ def test_a_follower_who_has_left_the_private_channel_is_not_named_there_at_the_e
 
 
 def test_a_follower_of_whom_slack_does_not_tell_at_the_end_is_not_named(world: World) -> None:
-    job = world.accept()
-    world.settle()
-    follow(world)
-    world.workspace.silent = True
-    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
-    world.settle(patience=30)
+    ended_in_silence(world)
     assert list(world.chat.replies[-1].story.mentions) == [OWNER]
 
 
@@ -795,12 +800,7 @@ def test_who_asked_to_be_told_of_an_end_does_not_run_it_again_where_it_has_ended
 
 def test_a_follower_s_mail_waits_while_slack_does_not_say_whether_they_may_see_the_job(world: World) -> None:
     world.workspace.mails[FOLLOWER] = "follower@example.org"
-    job = world.accept()
-    world.settle()
-    follow(world)
-    world.workspace.silent = True
-    world.see(job, JobState.SUCCEEDED, started_at=world.clock.now, stopped_at=world.clock.now)
-    world.settle(patience=30)
+    ended_in_silence(world)
     assert "follower@example.org" not in [mail.to for mail in world.mailer.sent]
     world.workspace.silent = False
     world.settle()

@@ -46,6 +46,27 @@ def test_what_a_copy_raises_is_raised_and_the_others_are_ended() -> None:
     os.close(writing)
 
 
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_where_no_further_process_is_allowed_this_one_does_the_work(
+    monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    fork, forks = os.fork, iter([True] * allowed)
+
+    def limited() -> int:
+        if next(forks, False):
+            return fork()
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", limited)
+    open_before = len(os.listdir("/proc/self/fd"))
+
+    done = list(in_copies(lambda part: (part, os.getpid()), range(5), most=2))
+
+    assert [part for part, _ in done] == [0, 1, 2, 3, 4]
+    assert [process == os.getpid() for _, process in done].count(True) == 5 - allowed
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
 def test_a_copy_that_is_killed_is_told_as_too_little_memory() -> None:
     with pytest.raises(MemoryError, match="was killed"):
         list(in_copies(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(2), most=2))
