@@ -26,8 +26,8 @@ from pipelines.unsupervised.chance import (
 )
 from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Read, Size, Synapses, Triple
+from pipelines.unsupervised.painting import Parts, paint
 from pipelines.unsupervised.paired import (
-    REGION_NM,
     THRESHOLD,
     Candidates,
     Grid,
@@ -251,59 +251,26 @@ class Search:
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Labels of what is inside, and how many voxels each has there.
 
-        `chosen` are the objects, by their best sections; the sections that count to them are parts of them. Where
-        objects meet, the one that is better there has the voxel; each has its own centre.
+        `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
         """
         labels = np.zeros(np.subtract(self._inside[1], self._inside[0]), np.uint32)
         number = np.zeros(len(look.scores), np.uint32)
         number[chosen] = np.arange(1, len(chosen) + 1)
-        middle, number = number > 0, number[to]
+        centres, number = number > 0, number[to]
         part = (number > 0) & (look.scores >= threshold)
         sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def paint(first: int) -> NDArray[np.int64]:
+        def work(first: int) -> NDArray[np.int64]:
             voxels = np.zeros(len(chosen) + 1, np.int64)
             for low, high in itertools.islice(itertools.pairwise(sections), first, None, CORES):
-                parts = low + np.flatnonzero(part[low:high])
-                places, which = self._regions(look.places[parts], regions[parts])
-                middles = low + np.flatnonzero(middle[low:high])
-                places = np.concatenate([places, look.places[middles]])
-                numbers = number[np.concatenate([parts[which], middles])]
-                scores = np.append(look.scores[parts[which]], np.full(len(middles), np.inf))
-                for step in np.ndindex(*self._grid.bins):
-                    at = places * self._grid.bins + step - self._inside[0]
-                    voxels += np.bincount(_set(labels, at, numbers, scores), minlength=len(voxels))
+                some = low + np.flatnonzero(part[low:high])
+                parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
+                counted, _ = paint(labels, self._inside[0], self._grid, parts)
+                voxels += np.bincount(counted, minlength=len(voxels))
             return voxels
 
         with ThreadPoolExecutor(CORES) as pool:
-            return labels, sum(pool.map(paint, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
-
-    def _regions(self, places: Array, regions: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The pixels of all regions, (m, 3), and which of the places (n, 3) each belongs to."""
-        offsets = self._grid.offsets(REGION_NM)
-        which, bit = np.nonzero(regions[:, None] >> np.arange(len(offsets), dtype=np.uint64) & np.uint64(1))
-        pixels = places[which].astype(np.intp)
-        pixels[:, 1:] += offsets[bit]
-        return pixels, which
-
-
-def _set(labels: NDArray[np.uint32], at: Array, values: Array, scores: Array) -> NDArray[np.uint32]:
-    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
-
-    Returns the values that were set.
-    """
-    inside = np.all((at >= 0) & (at < labels.shape), axis=1)
-    flat, values, scores = labels.reshape(-1), values[inside], scores[inside]
-    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
-    turns = np.arange(len(where), dtype=np.uint32)
-    flat[where] = turns  # the last one stays; the order is that of memory, which is fast
-    flat[where[flat[where] != turns]] = len(turns)
-    several = np.flatnonzero(flat[where] == len(turns))
-    several = several[np.argsort(scores[several], kind="stable")]
-    flat[where[several]] = several
-    stays = flat[where] == turns
-    flat[where[stays]] = values[stays]
-    return np.asarray(values[stays])
+            return labels, sum(pool.map(work, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
 
 
 def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
