@@ -127,9 +127,7 @@ def settled(
         kept |= new
 
 
-def best_kept(
-    better: NDArray[np.intp], worse: NDArray[np.intp], kept: NDArray[np.bool_]
-) -> NDArray[np.intp]:
+def best_kept(better: NDArray[np.intp], worse: NDArray[np.intp], kept: NDArray[np.bool_]) -> NDArray[np.intp]:
     """(n,): for each object, by rank, the best kept one near it; itself where none is better."""
     to = np.arange(len(kept))
     best = kept[better]

@@ -16,16 +16,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Candidates in order, n of them, of which it is known what becomes of them."""
+    """Candidates of which it is known what becomes of them: n of them, in order, those that follow the last ones."""
 
-    rows: NDArray[np.int64]
-    """(n,): their numbers, counted over all that were added."""
     places: NDArray[np.int32]
     """(n, 3): z, y, x in pixels."""
     scores: NDArray[np.float32]
     kept: NDArray[np.bool_]
     to: NDArray[np.int64]
-    """The number of the kept candidate that each counts to: its own, where it is kept."""
+    """The kept candidate that each counts to, numbered over all that were added: its own number, where it is kept."""
+    below: int | None
+    """The section below which all candidates are settled; None: all of them are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,7 @@ class Merging:
         """Sections to which a candidate may reach."""
         self._count = 0
         none = np.zeros(0, np.bool_)
-        self._pool = _Pool(
-            np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none, none, none
-        )
+        self._pool = _Pool(np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none, none, none)
 
     def add(self, places: NDArray[np.int32], scores: NDArray[np.float32], *, upto: int | None) -> Settled:
         """Add candidates in the order of their places: all that lie below the section `upto`; None: the last ones.
@@ -89,7 +87,7 @@ class Merging:
         pool.said[due] = True
         if first is not None:
             self._pool = pool.of(pool.places[:, 0] >= first - self.reach)
-        return Settled(some.rows, some.places, some.scores, some.kept, to[due])
+        return Settled(some.places, some.scores, some.kept, to[due], first)
 
     def _with(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> _Pool:
         new = len(scores)

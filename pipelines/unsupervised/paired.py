@@ -396,7 +396,10 @@ class Candidates:
                     weights = weights * np.all((places >= 0) & (places < self.shape), axis=2)
                 for part, scored in zip(parts, self._scored(pre, at, there, weights, looks), strict=True):
                     part.append(scored)
-        return [_ordered(_joined(part)) if look == (0, 0) else _joined(part) for look, part in zip(looks, parts, strict=True)]
+        return [
+            _ordered(_joined(part)) if look == (0, 0) else _joined(part)
+            for look, part in zip(looks, parts, strict=True)
+        ]
 
     def _scored(
         self, pre: Map, at: Array, there: Array, weights: Plane, looks: Sequence[tuple[int, int]]

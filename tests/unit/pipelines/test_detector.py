@@ -17,8 +17,8 @@ from scipy import ndimage
 from pipelines.unsupervised import detector, nomads2018, paired, probabilistic
 from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
-from pipelines.unsupervised.paired import Grid, standing_out
 from pipelines.unsupervised.painting import _set
+from pipelines.unsupervised.paired import Grid, standing_out
 from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.unsupervised.paired import Grid, standing_out
+from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import Tiles, Warp, register
 from sandbox.volumes import cortex
 from tests.support import puncta
@@ -37,7 +37,7 @@ def sparse() -> tuple[Array, Array]:
 
 def lies(one: Array, other: Array) -> Warp:
     """How a section (y, x) lies on another."""
-    return register(*(Tiles.of(standing_out(np.ascontiguousarray(each), GRID), GRID) for each in (one, other)))
+    return register(*(Tiles.of(np.ascontiguousarray(each), GRID) for each in (one, other)))
 
 
 @pytest.mark.parametrize("side", [60, 110, 160, 200, 260, 330, 450])
