@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,18 @@ class Part:
         return np.asarray(held)
 
 
+def digest_of(part: Part) -> str:
+    """The SHA-256 of a part's voxels, in C order, little-endian. Raises as `Part.read`."""
+    digest = hashlib.sha256()
+    depth, high, wide = part.shape
+    lines = max(1, PIECE // max(1, wide))
+    for z in range(depth):
+        for top in range(0, high, lines):
+            rows = part.read(z, z + 1, top, min(high, top + lines))
+            digest.update(rows.astype(part.channel.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
 class Channel(Seen):
     """One channel of the box, and of its surroundings where those are read too.
 
@@ -155,6 +168,10 @@ class Channel(Seen):
         for z in range(start, stop):
             found[z - start] = self._rows(z * high + top, z * high + bottom)[:, left:right]
         return found
+
+    def once(self, box: Box) -> Array:
+        """The voxels (z, y, x) of a box, read from the volume and not kept. Raises BossFailure."""
+        return self._store.read(self._about, box, told=self._told)
 
     def fetch(self) -> None:
         """Read all sections from the volume, unless they were read. Raises as `read`."""
@@ -214,6 +231,15 @@ class Channel(Seen):
     def close(self) -> None:
         """Discard the voxels."""
         self._kept.close()
+
+    @property
+    def stored(self) -> tuple[Triple, Triple]:
+        """Where the blocks in which the channel is stored begin, in the experiment's voxels, and their extent."""
+        return self._origin, self._block
+
+    def digest(self) -> str:
+        """The SHA-256 of all voxels that are read, in C order, little-endian. Raises as `read`."""
+        return digest_of(self.part(self.near))
 
     @property
     def missing(self) -> bool:

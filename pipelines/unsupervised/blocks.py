@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipelines.common.boxes import Box, Triple, grown, placed, shape, voxels
 from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
 from pipelines.unsupervised.copies import in_copies
-from pipelines.unsupervised.found import Size
+from pipelines.unsupervised.found import Read, Size
 from pipelines.unsupervised.painting import pixels_of
 from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm
 from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
@@ -35,6 +35,8 @@ Cut = Callable[[Box], tuple[Array, Array]]
 
 WHOLE = 2**28
 """Voxels of a volume that is searched as a whole for what is measured first; of a larger one samples are."""
+SLAB = 16
+"""Sections of pixels whose tiles are read together: volumes are stored in blocks that hold some."""
 SAMPLE: Triple = (16, 512, 512)
 """Voxels of a sample's core."""
 SAMPLES = (8, 64)
@@ -63,6 +65,49 @@ class Known:
     """`Judged.curve` of what was looked at."""
     looked: float
     """The part of the volume that the rates were measured on."""
+    typical: Triple
+    """A voxel in whose surroundings as much is found as in most others, from the volume's corner."""
+
+    def arrays(self) -> dict[str, Array]:
+        """All of it, for `restored`."""
+        chance = self.chance
+        found = {
+            "threshold": np.array(self.threshold),
+            "flags": np.array([self.moves, self.tells]),
+            "chance": np.array([chance.count, chance.share, chance.low, chance.high] if chance else []),
+            "curve": self.curve,
+            "looked": np.array(self.looked),
+            "typical": np.array(self.typical),
+        }
+        for name, warps in (("across", self.across), ("along", self.along)):
+            found[name] = np.stack([warp.linear for warp in warps]) if warps else np.zeros((0, 3, 2))
+            found[f"{name}_sure"] = np.array([(warp.agree, warp.sure) for warp in warps]).reshape(-1, 2)
+        return found
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> Known:
+        """What `arrays` held."""
+        across, along = (
+            [
+                Warp(linear, float(agree), bool(sure))
+                for linear, (agree, sure) in zip(arrays[name], arrays[f"{name}_sure"], strict=True)
+            ]
+            for name in ("across", "along")
+        )
+        moves, tells = (bool(flag) for flag in arrays["flags"])
+        chance = [float(number) for number in arrays["chance"]]
+        z, y, x = (int(place) for place in arrays["typical"])
+        return cls(
+            across,
+            along,
+            moves,
+            arrays["threshold"].item(),
+            tells,
+            Chance(count=chance[0], share=chance[1], low=chance[2], high=chance[3]) if chance else None,
+            arrays["curve"],
+            arrays["looked"].item(),
+            (z, y, x),
+        )
 
 
 def first_look(
@@ -101,7 +146,7 @@ def first_look(
             looks=looks_for(inner[1], grid.pixel_nm[1:], depth=inner[0]),
             laid=Laid(across[first:last], along[first : last - 1], corner, plane),
         )
-        found.append(search.scores(_sections(cut, read)))
+        found.append(search.scores(_read(*cut(read))))
         told(0.6 + 0.4 * len(found) / len(boxes))
     many = min(len(looks) for looks in found)
     scores, *by_look = (np.concatenate([looks[n] for looks in found]) for n in range(many))
@@ -116,6 +161,7 @@ def first_look(
         share_of(counts[0], counts[1:]) if counts[0] else None,
         judged.curve,
         sum(map(voxels, boxes)) / voxels(inside),
+        _middle(sorted(zip(found, boxes, strict=True), key=lambda one: len(one[0][0]))[len(boxes) // 2][1]),
     )
 
 
@@ -134,7 +180,22 @@ def _at_once(
     )
     seen = search.synapses(_sections(cut, whole), told=lambda part: None)
     along = list(seen.along) or [NOWHERE] * (len(seen.across) - 1)
-    return Known(seen.across, along, register == "auto", seen.threshold, seen.tells, seen.chance, seen.curve, 1.0)
+    return Known(
+        seen.across,
+        along,
+        register == "auto",
+        seen.threshold,
+        seen.tells,
+        seen.chance,
+        seen.curve,
+        1.0,
+        _middle(inside),
+    )
+
+
+def _middle(box: Box) -> Triple:
+    z, y, x = ((low + high) // 2 for low, high in box)
+    return z, y, x
 
 
 def laid(
@@ -149,10 +210,14 @@ def laid(
     if layout is None:
         return [NOWHERE] * depth, [NOWHERE] * (depth - 1)
 
+    places = layout.windows if layout.alone else [(slice(0, plane[0]), slice(0, plane[1]))]
+
     def windows() -> Iterator[list[tuple[Array, Array]]]:
-        whole = [(slice(0, plane[0]), slice(0, plane[1]))]
-        for z in range(depth):
-            yield [_cut_pixels(cut, z, window, extent, grid) for window in (layout.windows if layout.alone else whole)]
+        for first in range(0, depth, SLAB):
+            last = min(depth, first + SLAB)
+            slab = [cut(_voxels((slice(first, last), *place), extent, grid)) for place in places]
+            for z in range(first, last):
+                yield [_section(seen, z - first, grid) for seen in slab]
 
     def measured(seen: list[tuple[Array, Array]]) -> tuple[Tiles, Warp]:
         post, pre = (
@@ -174,16 +239,20 @@ def laid(
     return across, along
 
 
-def _cut_pixels(cut: Cut, z: int, window: tuple[slice, slice], extent: Triple, grid: Grid) -> tuple[Array, Array]:
-    """A window of a section of pixels of both markers."""
-    (deep, down, right), (rows, columns) = grid.bins, window
-    box = (
-        (z * deep, min(extent[0], (z + 1) * deep)),
-        (rows.start * down, min(extent[1], rows.stop * down)),
-        (columns.start * right, min(extent[2], columns.stop * right)),
+def _voxels(pixels: tuple[slice, slice, slice], extent: Triple, grid: Grid) -> Box:
+    """The voxels of pixels."""
+    deep, high, wide = (
+        (side.start * step, min(end, side.stop * step))
+        for side, step, end in zip(pixels, grid.bins, extent, strict=True)
     )
-    psd, synapsin = cut(box)
-    return in_pixels(psd, grid), in_pixels(synapsin, grid)
+    return deep, high, wide
+
+
+def _section(seen: tuple[Array, Array], number: int, grid: Grid) -> tuple[Array, Array]:
+    """A section of pixels of both markers, of those that lie in boxes of voxels."""
+    voxels = slice(number * grid.bins[0], (number + 1) * grid.bins[0])
+    psd, synapsin = (in_pixels(channel[voxels], grid) for channel in seen)
+    return psd, synapsin
 
 
 def samples(inside: Box, grid: Grid) -> list[Box]:
@@ -331,7 +400,12 @@ def _pixel_sums(seen: Array, box: Sequence[tuple[int, int]], inside: Box, grid: 
     return np.asarray(sums)
 
 
-def _sections(cut: Cut, box: Box) -> Callable[[int, int, int, int], tuple[Array, Array]]:
+def _read(psd: Array, synapsin: Array) -> Read:
+    """Both markers as `found.Read`."""
+    return lambda start, stop, top, bottom: (psd[start:stop, top:bottom], synapsin[start:stop, top:bottom])
+
+
+def _sections(cut: Cut, box: Box) -> Read:
     """A box as `found.Read`."""
     (z, _), (y, _), x = box
     return lambda start, stop, top, bottom: cut(((z + start, z + stop), (y + top, y + bottom), x))
