@@ -278,7 +278,7 @@ def _whole(content: bytes) -> dict[str, Array] | None:
 
 def _found(job: Results, *, rounds: int) -> dict[int, str]:
     """The blocks that so many rounds have left, and the name of each one's file; the last round's, where two have."""
-    found = {}
+    found: dict[int, tuple[int, str]] = {}
     for name in job.names(FOLDER):
         if part := re.fullmatch(rf"{FOLDER}([0-9]+)/[0-9]+/([0-9]+)\.npz", name):
             number, block = int(part[1]), int(part[2])
