@@ -23,7 +23,8 @@ ROLES = ("postsynaptic", "presynaptic")
 OPTIONS = {
     "--method": "how synapses are found: paired (the default), probabilistic or nomads2018",
     "--false-discovery": "share of the synapses that may be there by chance, 0.01 to 0.9; for the method paired",
-    "--register": "whether a channel that is shifted or turned is moved back: auto (the default), off or report",
+    "--register": "whether a channel that is shifted or turned is moved back: auto (the default), off or report; with "
+    "another method than paired synapses are found in channels as they lie",
     "--witness": "further channels, with commas between, whose enrichment at the synapses is told",
 }
 LEAST, MOST = 0.01, 0.9

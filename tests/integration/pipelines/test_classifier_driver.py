@@ -341,6 +341,23 @@ def test_classes_and_brightness_are_read_where_a_shifted_channel_really_lies(
         assert f"Sure shifts: {name}" in page
 
 
+def test_the_first_witness_that_has_no_role_is_the_first_one_whatever_the_others_are(
+    stand_in: BossStandIn, tmp_path: Path
+) -> None:
+    assert stand_in.cortex is not None
+    bricks = {name: stand_in.cortex.bricks(name) for name in stand_in.cortex.channels}
+    more = {"Extra": bricks["Synapsin"], "Other": bricks["PSD95"]}
+    nm = stand_in.cortex.voxel_nm
+    stand_in.add("lab", "witnesses", shape=(4, 64, 64), voxel_nm=nm, channels=bricks | more)
+    box = {"col": "lab", "exp": "witnesses", "z_range": "0,4", "y_range": "0,64", "x_range": "0,64"}
+    asked = arguments(stand_in, **box, witness="GABA,Extra,Other", results_uri=tmp_path.as_uri())
+    code, _ = here(asked)
+
+    channels = json.loads((tmp_path / "results.json").read_text())["channels"]
+    assert code == 0
+    assert (channels["witness"], channels["witness 2"]) == ("Extra", "Other")
+
+
 def test_shifts_are_only_told_where_that_is_asked_for_and_not_looked_for_where_it_is_not(
     shifted: BossStandIn, tmp_path: Path
 ) -> None:
