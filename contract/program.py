@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 DONE = 0
 """Exit code: done."""
@@ -22,6 +22,12 @@ REFUSED = "failure refused"
 would refuse it again."""
 TOKEN_VARIABLE = "BOSS_TOKEN"  # noqa: S105  a name, not a token
 """The environment variable that holds the BOSS token."""
+INDEX_VARIABLES = ("NOMADS_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_ARRAY_TASK_ID")
+"""The environment variables that hold the number of one program of an array, the first that is there."""
+INDEX_VARIABLE = INDEX_VARIABLES[0]
+"""The one that NOMADS sets where the engine sets none."""
+MAX_INDEX = 10**6
+"""No array is as long as this."""
 ARGUMENTS = frozenset(
     ("host", "token", "col", "exp", "z-range", "y-range", "x-range", "results-uri", "results-key")
 ).union(("predictions", "viewer", "image-bytes", "channel", "help", "volume", "volume-roots"))
@@ -53,6 +59,33 @@ def read_progress(line: str) -> tuple[float, str] | None:
     """Part (0 to 1) and phase of a progress line, with spaces round it allowed; None for any other line."""
     found = _PROGRESS.fullmatch(line.strip())
     return (min(1.0, float(found[1])), found[2]) if found else None
+
+
+class WrongIndex(ValueError):
+    """The environment holds something other than a number where a program of an array reads its own."""
+
+
+def read_index(environment: Mapping[str, str]) -> int | None:
+    """The number of this program within its array, from 0; None where the program is no part of one.
+
+    Raises WrongIndex, which names the variable, for a value that is no number below MAX_INDEX.
+    """
+    name = next((name for name in INDEX_VARIABLES if environment.get(name)), None)
+    if name is None:
+        return None
+    value = environment[name]
+    if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII):
+        said = value[:20] if value.isascii() and value.isprintable() else "something else"
+        raise WrongIndex(f"{name} has to be this program's number within its array, such as 0 or 17; it is {said!r}.")
+    return int(value)
+
+
+def part_uri(results: str, index: int) -> str:
+    """The URI of the folder that program number `index` of an array writes, and no other program of it does.
+
+    `results` is the URI of the array's own folder, and ends with a slash.
+    """
+    return f"{results}{index}/"
 
 
 def dies_with(parent: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:

@@ -476,8 +476,15 @@ def _field(block: str) -> str:
 
 
 def errors(found: Mapping[str, str], view: Mapping[str, Any]) -> dict[str, str]:
-    """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters."""
+    """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters.
+
+    What is wrong with a field that the view does not have stands under the collection, or the view's first field,
+    unless something else does: Slack takes no error for a block that is not there.
+    """
     blocks = {_field(block["block_id"]): block["block_id"] for block in view["blocks"] if block["type"] == "input"}
-    if EXPERIMENT not in blocks:  # the form has an address, under which all stands that is wrong with its volume
-        blocks[EXPERIMENT] = blocks.get(COLLECTION, COLLECTION)
-    return {blocks.get(field, field): words.shortened(text, ERROR) for field, text in found.items()}
+    told = {blocks[field]: text for field, text in found.items() if field in blocks}
+    first = blocks.get(COLLECTION) or next(iter(blocks.values()))
+    for name, text in found.items():
+        if name not in blocks:
+            told.setdefault(first, text)
+    return {block: words.shortened(text, ERROR) for block, text in told.items()}

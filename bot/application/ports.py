@@ -14,12 +14,21 @@ from pydantic import SecretStr
 from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.people import Privacy, Standing
 from bot.domain.results import Link, Opened, Part, ResultFile
+from bot.domain.states import JobState
 from bot.domain.volume import Experiment
 from bot.domain.work import LogLine, Observation, Work
 
 
 class Compute(Protocol):
-    """Runs programs: subprocesses on this machine, or AWS Batch."""
+    """Runs programs: subprocesses on this machine, or AWS Batch.
+
+    Work with a `count` is an array: one compute id stands for all its programs, which are its children and have compute
+    ids of their own (`child`). `observe`, `Logs` and `console` take these too.
+    """
+
+    @property
+    def max_count(self) -> int:
+        """The largest `count` of one Work; `submit` refuses a larger one."""
 
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why this compute cannot run such a program, in words for a person; empty where it can. No I/O."""
@@ -33,11 +42,25 @@ class Compute(Protocol):
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """The state of each id, for any number of ids; an id that compute does not know is absent.
 
+        Of an array, the Observation is that of `Observation.of_array`: it counts children by state, and costs no call
+        for each of them.
+
         Raises Unclear, which holds the others, where what compute says of some makes no sense.
         """
 
+    def child(self, compute_id: str, number: int) -> str:
+        """The compute id of one program of an array, by its number from 0. No I/O: there need be no such program."""
+
+    def children(self, compute_id: str, *, states: Collection[JobState] | None = None) -> Mapping[int, Observation]:
+        """What is seen of the programs of an array by their numbers, of those in these states; None: of all.
+
+        Empty for work that is no array, or unknown. Costs calls in proportion to the programs in these states, so it is
+        for when the array's summary has changed. Those that FAILED come with all that is known; of others, attempt and
+        log may be missing. A program that moves meanwhile may be absent.
+        """
+
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the work, queued or running, as FAILED with that reason.
+        """End the work, queued or running, as FAILED with that reason; of an array all programs, at once.
 
         Work that ends by itself before that stays as it ended; finished or unknown work is left as it is.
         """
@@ -65,7 +88,8 @@ class Logs(Protocol):
     def redact(self, compute_id: str, secret: SecretStr) -> None:
         """Strike the secret out of the output of ended work, where files of this machine store the output.
 
-        Unknown work, running work, and the word `public` are left as they are.
+        Unknown work, running work, and the word `public` are left as they are. The id of an array stands for all its
+        programs; an array itself has no output.
         """
 
 

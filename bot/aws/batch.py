@@ -8,26 +8,32 @@ import math
 import re
 import threading
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.aws.guards import differences
 from bot.domain.errors import Refused
-from bot.domain.states import FINAL, JobState
+from bot.domain.states import FINAL, UNFINISHED, JobState
 from bot.domain.work import Cause, Observation, Unclear, Work
-from contract.program import TOKEN_VARIABLE
+from contract.program import INDEX_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
 
 DESCRIBE_LIMIT = 100
 """Jobs one DescribeJobs takes."""
+MAX_COUNT = 10_000
+"""Children of an array job; it has at least two."""
+LISTED = 1000
+"""Children that one ListJobs of one state gives."""
 SHORTEST = 60
 """The least time limit AWS Batch takes, in seconds."""
 LONGEST = timedelta(days=1)
@@ -67,11 +73,18 @@ AWS's own words in place of `{said}`."""
 _TAKEN_BACK = "The machine it ran on was taken back by AWS, as happens to spot machines, or broke down."
 MAX_WORDS = 300
 """Characters of AWS's own words that are told of a waiting job."""
+_OF_BATCH = [state for state in UNFINISHED if state is not JobState.ACCEPTED] + [JobState.SUCCEEDED, JobState.FAILED]
+"""The states of AWS Batch, in the order in which a job passes through them."""
 _QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
 """States in which no attempt is under way: all that a job has had are over."""
+_BEGUN = (JobState.RUNNING, *FINAL)
 _SENSELESS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError)
 """What reading a job raises that is not as AWS documents it; OSError is a time beyond the machine's calendar."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
+_ONLY = ":0"
+"""How the id of a first child ends. An array of one is a plain job of AWS's, which is its own child."""
+_ONE: list[Any] = [{"name": INDEX_VARIABLE, "value": "0"}]
+"""What the program of an array of one finds in its environment, and a plain job does not."""
 
 
 def definition(
@@ -139,6 +152,11 @@ class BatchCompute:
         self._definitions: dict[str, str] = {}  # fingerprint to ARN
         self._in_doubt: set[str] = set()  # names whose submission went unanswered
 
+    @property
+    def max_count(self) -> int:
+        """The largest array."""
+        return MAX_COUNT
+
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why AWS Batch cannot run such a program, in words for a person; empty where it can. No I/O."""
         if not image:
@@ -154,6 +172,8 @@ class BatchCompute:
         then looks for the job first.
         """
         name = clean_name(work.name)
+        if work.count is not None and not 1 <= work.count <= MAX_COUNT:
+            raise Refused(f"An array has 1 to {MAX_COUNT:,} programs on AWS Batch, and this one {work.count:,}.")
         if name in self._in_doubt and (found := self.find(name)):
             self._in_doubt.discard(name)
             return found
@@ -189,13 +209,16 @@ class BatchCompute:
         command = [*work.command, *work.arguments]
         if work.token_argument and work.token:
             command = [*_TOKEN_ARGUMENT, *command]
+        array: dict[str, Any] = {"arrayProperties": {"size": work.count}} if work.count and work.count > 1 else {}
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
+                **array,
                 jobName=name,
                 jobQueue=self._config.queue,
                 jobDefinition=definition_arn,
                 containerOverrides={
                     "command": command,
+                    **({"environment": _ONE} if work.count == 1 else {}),
                     "resourceRequirements": [
                         # Machines of EC2 give whole processors only.
                         {"type": "VCPU", "value": str(max(1, math.ceil(work.cpu)))},
@@ -249,13 +272,29 @@ class BatchCompute:
                 jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
             )
             # AWS's filter knows no upper and lower case, so the name is compared again.
-            same = [job for page in pages for job in wanted(page, "jobSummaryList") if wanted(job, "jobName") == name]
+            same = [
+                job
+                for page in pages
+                for job in wanted(page, "jobSummaryList")
+                if wanted(job, "jobName") == name and ":" not in wanted(job, "jobId")  # no child, which has its name
+            ]
         return str(wanted(max(same, key=lambda job: job.get("createdAt", 0)), "jobId")) if same else None
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What AWS Batch says of each id, asked for in hundreds; unknown ids are absent."""
+        """What AWS Batch says of each id, asked for in hundreds; unknown ids are absent. An array counts as one."""
         # Ids of another kind of compute would only make AWS refuse the whole hundred.
         asked = [job for job in dict.fromkeys(ids) if _JOB_ID.fullmatch(job)]
+        seen, unclear = self._describe_all(asked)
+        if plain := [job.removesuffix(_ONLY) for job in asked if job.endswith(_ONLY) and job not in {*seen, *unclear}]:
+            alone, doubtful = self._describe_all(plain)
+            seen |= {job + _ONLY: replace(said, children={}) for job, said in alone.items() if _is_one(said)}
+            unclear |= {job + _ONLY for job in doubtful}
+        if unclear:
+            raise Unclear("what AWS Batch says of it makes no sense", ids=unclear, seen=seen)
+        return seen
+
+    def _describe_all(self, asked: Sequence[str]) -> tuple[dict[str, Observation], set[str]]:
+        """What `_describe` says of any number of jobs."""
         hundreds = [asked[at : at + DESCRIBE_LIMIT] for at in range(0, len(asked), DESCRIBE_LIMIT)]
         if len(hundreds) < 2:
             parts = [self._describe(hundred) for hundred in hundreds]
@@ -264,15 +303,13 @@ class BatchCompute:
             with ThreadPoolExecutor(max_workers=min(4, len(hundreds)), thread_name_prefix="describe") as pool:
                 parts = list(pool.map(self._describe, hundreds))
         seen = {job: said for part, _ in parts for job, said in part.items()}
-        if unclear := {job for _, ids in parts for job in ids}:
-            raise Unclear("what AWS Batch says of it makes no sense", ids=unclear, seen=seen)
-        return seen
+        return seen, {job for _, ids in parts for job in ids}
 
-    def _describe(self, ids: list[str]) -> tuple[dict[str, Observation], set[str]]:
+    def _describe(self, ids: Sequence[str]) -> tuple[dict[str, Observation], set[str]]:
         """What AWS Batch says of at most a hundred jobs, and those of whom what it says makes no sense."""
         with translated("AWS Batch did not say how its jobs are"):
             # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
-            described = wanted(self._describer.describe_jobs(jobs=ids), "jobs")
+            described = wanted(self._describer.describe_jobs(jobs=list(ids)), "jobs")
         seen: dict[str, Observation] = {}
         for job in described:
             with suppress(*_SENSELESS):
@@ -287,8 +324,49 @@ class BatchCompute:
         client.meta.events.register("before-parse.batch.DescribeJobs", _slim, unique_id="nomads-slim")
         return client
 
+    def child(self, compute_id: str, number: int) -> str:
+        """The id that AWS gives a child of an array job."""
+        return f"{compute_id}:{number}"
+
+    def children(self, compute_id: str, *, states: Collection[JobState] | None = None) -> Mapping[int, Observation]:
+        """The children of an array job, as AWS lists them, and those that FAILED as it describes them.
+
+        Costs one ListJobs for each of the states and for each thousand children in it, and one DescribeJobs for each
+        hundred that FAILED. Only these have an attempt and a log. States are asked about in the order in which a child
+        passes through them, and what was said last counts.
+        """
+        if not _JOB_ID.fullmatch(compute_id):
+            return {}
+        found: dict[int, Observation] = {}
+        for state in [state for state in _OF_BATCH if states is None or state in states]:
+            found |= self._listed(compute_id, state)
+        failed = [self.child(compute_id, number) for number, seen in found.items() if seen.state is JobState.FAILED]
+        for job, seen in self.observe(failed).items() if failed else ():
+            found[int(job.rpartition(":")[2])] = seen
+        if not found:  # an array of one has no children at AWS
+            only = self.observe([self.child(compute_id, 0)]).get(self.child(compute_id, 0))
+            found |= {0: only} if only and (states is None or only.state in states) else {}
+        return found
+
+    def _listed(self, compute_id: str, state: JobState) -> dict[int, Observation]:
+        """The children in that state, by their numbers, as ListJobs has them."""
+        found: dict[int, Observation] = {}
+        with translated("AWS Batch did not list the programs of an array"):
+            pages = self._clients.batch.get_paginator("list_jobs").paginate(
+                arrayJobId=compute_id, jobStatus=cast("Any", state.value), PaginationConfig={"PageSize": LISTED}
+            )
+            for page in pages:
+                for job in wanted(page, "jobSummaryList"):
+                    with suppress(*_SENSELESS):
+                        number = int(str(job["jobId"]).rpartition(":")[2])
+                        found[number] = replace(_observation(_slimmed(job)), attempt=None)
+        return found
+
     def cancel(self, compute_id: str, *, reason: str) -> None:
-        """End the job, queued or running; AWS Batch gives back up to 1,024 characters of the reason."""
+        """End the job, queued or running, and by the same call all children of an array job.
+
+        AWS Batch gives back up to 1,024 characters of the reason.
+        """
         if not _JOB_ID.fullmatch(compute_id):
             return
         try:
@@ -363,10 +441,12 @@ def _slimmed(job: Any) -> dict[str, Any]:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
         kept["attempts"] = [
-            _part(attempt, "statusReason", "stoppedAt") | {"container": _container(attempt)}
+            _part(attempt, "statusReason", "startedAt", "stoppedAt") | {"container": _container(attempt)}
             for attempt in job.get("attempts") or ()
         ]
         kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
+        if array := job.get("arrayProperties"):
+            kept["arrayProperties"] = _part(array, "size", "index", "statusSummary")
     except _SENSELESS:
         name = job.get("jobId") if isinstance(job, dict) else None
         return {"jobId": name} if isinstance(name, str) else {}
@@ -374,7 +454,9 @@ def _slimmed(job: Any) -> dict[str, Any]:
 
 
 def _container(job: Mapping[str, Any]) -> dict[str, Any]:
-    return _part(job.get("container") or {}, "exitCode", "reason", "logStreamName")
+    container = job.get("container") or {}
+    kept = _part(container, "exitCode", "reason", "logStreamName")
+    return kept | ({"environment": _ONE} if _ONE[0] in (container.get("environment") or ()) else {})
 
 
 def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -388,7 +470,8 @@ def _part(whole: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("jobId", "status", "statusReason", "reason", "logStreamName"), str),
-    **dict.fromkeys(("startedAt", "stoppedAt", "exitCode", "attempts"), int),
+    **dict.fromkeys(("startedAt", "stoppedAt", "exitCode", "attempts", "size", "index"), int),
+    "statusSummary": dict,
     **dict.fromkeys(("isCancelled", "isTerminated"), bool),
 }
 """What AWS documents of the fields of DescribeJobs that are read."""
@@ -399,6 +482,8 @@ def _observation(job: Mapping[str, Any]) -> Observation:
 
     Raises one of _SENSELESS where the job is not as AWS describes it.
     """
+    if "size" in (array := job.get("arrayProperties") or {}) and "index" not in array:
+        return _of_array(job, {JobState(state): int(number) for state, number in array["statusSummary"].items()})
     attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
     attempt: Mapping[str, Any] = attempts[-1] if attempts else {}
     container = {**attempt.get("container", {}), **job.get("container", {})}
@@ -421,13 +506,38 @@ def _observation(job: Mapping[str, Any]) -> Observation:
         reason=words,
         exit_code=exit_code,
         cause=cause,
-        started_at=_time(job.get("startedAt")),
+        # AWS says it of no child of an array, but of its attempts.
+        started_at=_time(job.get("startedAt") or (attempt.get("startedAt") if state in _BEGUN else None)),
         stopped_at=_time(job.get("stoppedAt")),
         log=container.get("logStreamName"),
         attempt=None if state in FINAL else len(over) + 1,  # an end is an end, whichever attempt it was
         attempts=_number(job.get("retryStrategy") or {}, "attempts"),
         again=_again(over[-1], state) if over and state not in FINAL else "",
+        children={state: 1} if job.get("container", {}).get("environment") == _ONE else {},
     )
+
+
+def _is_one(said: Observation) -> bool:
+    """Whether this is said of an array of one."""
+    return sum(said.children.values()) == 1
+
+
+def _of_array(job: Mapping[str, Any], children: Mapping[JobState, int]) -> Observation:
+    """The observation of an array job; its end is what AWS says of the parent, which may come after the summary's."""
+    state, reason = JobState(job["status"]), str(job.get("statusReason") or "")
+    times: Any = {"started_at": _time(job.get("startedAt")), "stopped_at": _time(job.get("stoppedAt"))}
+    counted = {one: number for one, number in children.items() if number}
+    if state not in FINAL:
+        # A child stands for the parent, which is open.
+        seen = Observation.of_array(Counter(counted) + Counter({state: 1}), **times)
+    elif state is JobState.SUCCEEDED:
+        seen = Observation.of_array({state: 1}, **times)
+    else:
+        cancelled = job.get("isCancelled") or job.get("isTerminated")
+        failed = {one: number for one, number in counted.items() if one in FINAL}
+        words = reason if cancelled or JobState.FAILED not in failed else ""
+        seen = Observation.of_array(failed | {state: failed.get(state, 1)}, reason=words, **times)
+    return replace(seen, children=counted)
 
 
 def _number(said: Mapping[str, Any], name: str) -> int | None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bot.domain.errors import Unavailable
-from bot.domain.states import FINAL, JobState
+from bot.domain.states import FINAL, UNFINISHED, JobState
 from contract.program import BOSS_FAILED, REFUSED, WRONG, read_progress
 
 
@@ -76,6 +76,40 @@ class Observation:
     """How many attempts compute makes at most; None: not known."""
     again: str = ""
     """In an attempt after the first: why, and for what, as the beginning of a sentence; empty: not known."""
+    children: Mapping[JobState, int] = field(default_factory=dict, hash=False)
+    """Of an array: how many of its programs are in which state, none of them 0. Empty: no array, or not known yet."""
+
+    @classmethod
+    def of_array(
+        cls,
+        children: Mapping[JobState, int],
+        *,
+        reason: str = "",
+        started_at: datetime | None = None,
+        stopped_at: datetime | None = None,
+    ) -> Observation:
+        """What is seen of an array whose programs are in these states. At least one program is in one of them.
+
+        While a program is open, the array is in the furthest state of any, and RUNNING once one has ended. A program
+        that begins anew takes the array back to no earlier state by `follows`, since an array has no attempts. `reason`
+        says why an array failed; empty: it is told how many of its programs did.
+        """
+        children = {state: number for state, number in children.items() if number}
+        if not FINAL.issuperset(children):
+            begun = not FINAL.isdisjoint(children)
+            state = JobState.RUNNING if begun else max(children, key=UNFINISHED.index)
+            return cls(state, started_at=started_at, children=children)
+        if set(children) == {JobState.SUCCEEDED}:
+            return cls(JobState.SUCCEEDED, exit_code=0, started_at=started_at, stopped_at=stopped_at, children=children)
+        failed, count = children.get(JobState.FAILED, 0), sum(children.values())
+        return cls(
+            JobState.FAILED,
+            reason or f"{failed} of {count} {'program' if count == 1 else 'programs'} failed.",
+            cause=Cause.UNKNOWN,
+            started_at=started_at,
+            stopped_at=stopped_at,
+            children=children,
+        )
 
     def follows(self, state: JobState, attempt: int) -> bool:
         """Whether a job in that state of that attempt moves by this observation.
@@ -143,8 +177,12 @@ class Work:
     """The program; `arguments` are appended to it."""
     arguments: Sequence[str]
     """`--host H --col C …`, without the token."""
+    count: int | None = None
+    """How many copies of the program run, as an array: each is told its number from 0 (`contract.program.read_index`),
+    and has the processors, the memory and the time limit for itself. None: one program, which is told no number."""
     results: str = ""
-    """The URI of the folder that the program writes, which is among the `arguments` too; empty: not told."""
+    """The URI of the folder that the program writes, which is among the `arguments` too; empty: not told. A program of
+    an array writes its own folder below it alone (`contract.program.part_uri`)."""
     token_argument: bool = False
     """A 2018 image: the program takes only `--token`. Otherwise it reads BOSS_TOKEN from its environment."""
     cpu: float

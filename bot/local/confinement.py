@@ -199,21 +199,37 @@ def _shut(path: Path) -> str:
 
 
 def open_folder(folder: Path, user: User | None) -> None:
-    """Make a run's folder of results, for its program to write. Folders above it may be passed through by others."""
+    """Make a run's folder of results, for its program to write. Folders above it may be passed through by others.
+
+    What lies in it already, as the results of an array's programs do when they are merged, is the program's too.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if user:
-        for step in (folder.parent, folder.parent.parent):
+        for step in folder.parents:
+            if step.stat().st_mode & stat.S_IXOTH or step.stat().st_uid != os.geteuid():
+                break
             step.chmod(PASSAGE_MODE)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if user:
+            _give(descriptor, user)
             os.fchown(descriptor, user.uid, os.getegid())
         # The files in it belong to the bot's group.
         os.fchmod(descriptor, FOLDER_MODE | (stat.S_ISGID if user else 0))
     finally:
         os.close(descriptor)
+
+
+def _give(folder: int, user: User) -> None:
+    """Give the user what lies in the folder and is this process's own."""
+    for _, folders, files, directory in os.fwalk(".", dir_fd=folder):
+        for name in [*folders, *files]:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+            if plain and status.st_uid == os.geteuid():
+                os.chown(name, user.uid, os.getegid(), dir_fd=directory, follow_symlinks=False)
 
 
 def close_folder(folder: Path, *, uid: int | None) -> None:

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from bot.domain.states import FINAL
 from bot.domain.work import LogLine
 from bot.local import supervise
-from bot.local.runs import NAME, disk, look, moment
+from bot.local.arrays import Array
+from bot.local.runs import disk, folder_of, look, moment
 from contract import masking
 
 
@@ -24,9 +25,9 @@ class LocalLogs:
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last lines within the last 64 KiB of the output; their times are at most 0.2 s late."""
-        if lines < 1 or not NAME.fullmatch(compute_id):
+        run = folder_of(self._folder, compute_id)
+        if lines < 1 or run is None:
             return []
-        run = self._folder / compute_id
         with disk("The folder of runs"):
             last = supervise.tail(run / "log")[-lines:]
             times = supervise.times(run, [end for _, end in last])
@@ -34,11 +35,11 @@ class LocalLogs:
 
     def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
         """The output up to its size when the first piece was asked for."""
-        if not NAME.fullmatch(compute_id):
+        if (run := folder_of(self._folder, compute_id)) is None:
             return
         with disk("The folder of runs"):
             try:
-                file = ((self._folder / compute_id) / "log").open("rb", buffering=0)
+                file = (run / "log").open("rb", buffering=0)
             except FileNotFoundError:
                 return
         with file:
@@ -54,6 +55,9 @@ class LocalLogs:
     def redact(self, compute_id: str, secret: SecretStr) -> None:
         """Strike the secret out of an ended run's log, in case its supervisor was killed before it could."""
         with disk("The folder of runs"):
-            run = self._folder / compute_id
-            if NAME.fullmatch(compute_id) and run.is_dir() and look(run).state in FINAL:
-                masking.strike_out(run / "log", secret.get_secret_value())
+            if (top := folder_of(self._folder, compute_id)) is None or not top.is_dir():
+                return
+            array = Array.read(top)
+            for run in [top / str(number) for number in range(array.begun())] if array else [top]:
+                if look(run).state in FINAL:
+                    masking.strike_out(run / "log", secret.get_secret_value())

@@ -18,6 +18,14 @@ from bot.domain.work import Cause, Observation
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """A run's name, which cannot lead out of the folder of all runs."""
+RUN = re.compile(rf"({NAME.pattern})(?:\.([0-9]{{1,6}}))?")
+"""The compute id of a run: its name, or the name of an array and its number within it."""
+
+
+def folder_of(runs: Path, compute_id: str) -> Path | None:
+    """Where the run of that id lies, below the folder of all runs; None: no run has such an id."""
+    found = RUN.fullmatch(compute_id)
+    return runs.joinpath(*(part for part in found.groups() if part)) if found else None
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def is_held(path: Path) -> bool:
 MAX_EXIT = 64 * 1024
 """Bytes of an exit.json that are read: its reason has a few hundred characters."""
 SPOILED = "How it ended is not known: something other than NOMADS has changed the files of its run."
-_SPOILED = Observation(JobState.FAILED, SPOILED, cause=Cause.UNKNOWN)
+SPOILED_RUN = Observation(JobState.FAILED, SPOILED, cause=Cause.UNKNOWN)
 VANISHED = "The program vanished: it or its supervisor was killed, or this machine restarted."
 """How a run ended whose supervisor could not say it."""
 
@@ -92,13 +100,13 @@ def look(run: Path, why_it_waits: str = "", *, queued: bool = True) -> Observati
         if alive:
             return Observation(JobState.STARTING)
         waits = queued and not os.path.lexists(run / "exit.json")
-        return ended(run) or (Observation(JobState.RUNNABLE, why_it_waits) if waits else _SPOILED)
+        return ended(run) or (Observation(JobState.RUNNABLE, why_it_waits) if waits else SPOILED_RUN)
     if alive:
         return Observation(JobState.RUNNING, started_at=started)
     if end := ended(run):  # between the two looks
         return end
     if os.path.lexists(run / "exit.json"):
-        return replace(_SPOILED, started_at=started)
+        return replace(SPOILED_RUN, started_at=started)
     return Observation(JobState.FAILED, VANISHED, cause=Cause.MACHINE, started_at=started)
 
 
@@ -126,6 +134,7 @@ def ended(run: Path) -> Observation | None:
             cause=Cause(said["cause"]) if said.get("cause") else None,  # runs of older releases name none
             started_at=moment(said["started"]),
             stopped_at=_time(said["stopped"]),
+            children={JobState(state): int(number) for state, number in said.get("children", {}).items()},
         )
     except (FileNotFoundError, IsADirectoryError):
         return None

@@ -10,7 +10,7 @@ The files in the folder are the whole state of a run:
 | file        | written by  | says                                                                   |
 |-------------|-------------|------------------------------------------------------------------------|
 | `spec.json` | LocalCompute| `argv`, `timeout` and `grace` in seconds, the token's reference, the   |
-|             |             | folder of results                                                      |
+|             |             | folder of results, and its number where it is of an array              |
 | `lock`      | LocalCompute| held (flock) as long as the supervisor or its guard lives, and no      |
 |             |             | program inherits it; a byte an attempt                                 |
 | `started`   | supervisor  | the run was claimed; claimed once, so that no program is run twice     |
@@ -169,14 +169,17 @@ def write_exit(
     started: float | None = None,
     stopped: float | None = None,
     cause: str | None = None,
+    children: Mapping[str, int] | None = None,
 ) -> None:
     """Record how the run ended: with success where the code is 0 and the reason is empty.
 
     `started` and `stopped` are in seconds since 1970; `stopped` None: now. `cause` is one of `bot.domain.work.Cause`,
-    where it was not the program that failed.
+    where it was not the program that failed. `children`, of an array: how many programs ended in which state.
     """
     stopped = time.time() if stopped is None else stopped
-    ended = {"code": code, "started": started, "stopped": stopped, "reason": reason, "cause": cause}
+    ended: dict[str, Any] = {"code": code, "started": started, "stopped": stopped, "reason": reason, "cause": cause}
+    if children:
+        ended["children"] = children
     write(run / "exit.json", json.dumps(ended))
 
 

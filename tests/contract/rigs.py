@@ -57,7 +57,7 @@ class ComputeRig(Protocol):
         """A program with TOKEN as its token; it prints and ends when told to."""
 
     def run(self, compute_id: str) -> None:
-        """Let the program run: the next observation says RUNNING."""
+        """Let the program run: the next observation says RUNNING. For an array's, its child's id is given."""
 
     def end(self, compute_id: str, *, code: int, lines: tuple[str, ...] = ()) -> None:
         """Let a running program print these lines and end with that code; the next observation says how it ended."""
@@ -88,7 +88,8 @@ class MemoryComputeRig:
         self.compute.print(compute_id, *lines)
         state, reason = (JobState.SUCCEEDED, "") if code == 0 else (JobState.FAILED, f"exit code {code}")
         now = datetime.now(UTC)
-        self.compute.tell(compute_id, Observation(state, reason, code, started_at=now, stopped_at=now))
+        began = self.compute.observe([compute_id])[compute_id].started_at
+        self.compute.tell(compute_id, Observation(state, reason, code, started_at=began or now, stopped_at=now))
 
     def say(self, compute_id: str, *lines: str) -> None:
         self.compute.print(compute_id, *lines)
@@ -102,9 +103,10 @@ class MemoryComputeRig:
 
 PROGRAM = """
 import os, pathlib, sys, time
-control = pathlib.Path(sys.argv[1])
+index = os.environ.get("NOMADS_INDEX")
+control = pathlib.Path(sys.argv[1] if index is None else f"{sys.argv[1]}.{index}")
 assert os.environ["BOSS_TOKEN"]
-said = control.with_suffix(".say")
+said = control.with_name(f"{control.name}.say")
 while not control.exists():
     if said.exists():
         print(said.read_text(), flush=True)

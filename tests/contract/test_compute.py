@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from bot.domain.errors import Refused
 from bot.domain.states import WAITING, WATCHED, JobState
 from bot.domain.work import Progress
 from tests.contract.aws_rigs import AwsComputeRig
@@ -275,3 +277,182 @@ def test_waiting_is_not_running(rig: ComputeRig, name: str) -> None:
     seen = rig.compute.observe([compute_id])[compute_id]
 
     assert (seen.state in WAITING) == (seen.started_at is None)
+
+
+# Arrays
+
+
+def array(rig: ComputeRig, name: str, count: int) -> str:
+    """The compute id of an array of programs that was submitted."""
+    return rig.compute.submit(replace(rig.work(name), count=count))
+
+
+def finish(rig: ComputeRig, compute_id: str, number: int, *, code: int = 0, lines: tuple[str, ...] = ()) -> None:
+    """Let one program of an array run and end."""
+    child = rig.compute.child(compute_id, number)
+    rig.run(child)
+    rig.end(child, code=code, lines=lines)
+
+
+def test_an_array_that_was_submitted_is_watched_and_counts_its_programs(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 3)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert seen.state in WATCHED
+    assert sum(seen.children.values()) == 3
+    assert set(seen.children) <= WATCHED
+
+
+def test_an_array_is_found_by_its_name(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 2)
+
+    assert rig.compute.find(name) == compute_id
+
+
+def test_an_array_runs_while_a_program_of_it_is_open_and_succeeds_with_all_of_them(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 3)
+    finish(rig, compute_id, 0)
+    rig.run(rig.compute.child(compute_id, 1))
+
+    meanwhile = rig.compute.observe([compute_id])[compute_id]
+    rig.end(rig.compute.child(compute_id, 1), code=0)
+    waiting = rig.compute.observe([compute_id])[compute_id]
+    finish(rig, compute_id, 2)
+    ended = rig.compute.observe([compute_id])[compute_id]
+
+    assert (meanwhile.state, meanwhile.children[JobState.SUCCEEDED]) == (JobState.RUNNING, 1)
+    assert (waiting.state, waiting.children[JobState.SUCCEEDED]) == (JobState.RUNNING, 2)
+    assert (ended.state, ended.reason, ended.children) == (JobState.SUCCEEDED, "", {JobState.SUCCEEDED: 3})
+
+
+def test_an_array_fails_when_all_its_programs_have_ended_and_one_has_failed(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 3)
+    finish(rig, compute_id, 0, code=3)
+    meanwhile = rig.compute.observe([compute_id])[compute_id]
+    finish(rig, compute_id, 1)
+    finish(rig, compute_id, 2)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+
+    assert (meanwhile.state, meanwhile.children[JobState.FAILED]) == (JobState.RUNNING, 1)
+    assert (seen.state, seen.reason) == (JobState.FAILED, "1 of 3 programs failed.")
+    assert seen.children == {JobState.FAILED: 1, JobState.SUCCEEDED: 2}
+
+
+def test_what_is_seen_of_each_program_comes_by_its_number(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 3)
+    finish(rig, compute_id, 0)
+    finish(rig, compute_id, 1, code=3)
+    rig.run(rig.compute.child(compute_id, 2))
+
+    children = rig.compute.children(compute_id)
+    failed = rig.compute.children(compute_id, states={JobState.FAILED})
+
+    assert {number: seen.state for number, seen in children.items()} == {
+        0: JobState.SUCCEEDED,
+        1: JobState.FAILED,
+        2: JobState.RUNNING,
+    }
+    assert set(failed) == {1}
+    assert failed[1] == children[1]
+    assert failed[1].exit_code == 3
+    assert failed[1].reason
+    assert failed[1].children == {}
+    assert rig.compute.observe([rig.compute.child(compute_id, 1)]) == {rig.compute.child(compute_id, 1): failed[1]}
+
+
+def test_what_each_program_of_an_array_printed_can_be_read(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 2)
+    finish(rig, compute_id, 0, lines=("block 0", "done"))
+    finish(rig, compute_id, 1, code=1, lines=("block 1",))
+    first, second = (rig.compute.child(compute_id, number) for number in (0, 1))
+    log = rig.compute.children(compute_id, states={JobState.FAILED})[1].log
+
+    assert texts(rig.logs.tail(first, log=None, lines=20)) == ["block 0", "done"]
+    assert texts(rig.logs.tail(second, log=log, lines=20)) == ["block 1"]
+    assert b"".join(rig.logs.whole(first, log=None)) == b"block 0\ndone\n"
+    assert rig.logs.tail(compute_id, log=None, lines=20) == []
+    for compute in (compute_id, first):
+        rig.logs.redact(compute, SecretStr(TOKEN))
+    assert texts(rig.logs.tail(first, log=None, lines=20)) == ["block 0", "done"]
+
+
+def test_an_array_that_is_cancelled_ends_with_all_that_was_open_and_the_reason_given(
+    rig: ComputeRig, name: str
+) -> None:
+    compute_id = array(rig, name, 4)
+    finish(rig, compute_id, 0)
+    rig.run(rig.compute.child(compute_id, 1))
+
+    rig.compute.cancel(compute_id, reason="cancelled by U1")
+    rig.after_cancel(compute_id)
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+    children = rig.compute.children(compute_id)
+    assert (seen.state, seen.reason) == (JobState.FAILED, "cancelled by U1")
+    assert seen.children == {JobState.SUCCEEDED: 1, JobState.FAILED: 3}
+    assert children[0].state is JobState.SUCCEEDED
+    assert {children[number].state for number in (1, 2, 3)} == {JobState.FAILED}
+    assert {children[number].reason for number in (1, 2, 3)} == {"cancelled by U1"}
+
+
+def test_an_array_that_has_ended_is_left_as_it_is_by_cancel(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 2)
+    finish(rig, compute_id, 0)
+    finish(rig, compute_id, 1, code=1)
+
+    rig.compute.cancel(compute_id, reason="too late")
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+    assert (seen.state, seen.reason) == (JobState.FAILED, "1 of 2 programs failed.")
+    assert rig.compute.children(compute_id)[0].state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_an_array_of_one_is_an_array(rig: ComputeRig, name: str, code: int) -> None:
+    compute_id = array(rig, name, 1)
+    waiting = rig.compute.observe([compute_id])[compute_id]
+    finish(rig, compute_id, 0, code=code, lines=("alone",))
+
+    seen = rig.compute.observe([compute_id])[compute_id]
+    children = rig.compute.children(compute_id)
+
+    end = JobState.FAILED if code else JobState.SUCCEEDED
+    assert sum(waiting.children.values()) == 1
+    assert (seen.state, seen.children) == (end, {end: 1})
+    assert {number: (one.state, one.exit_code) for number, one in children.items()} == {0: (end, code)}
+    assert rig.compute.children(compute_id, states={JobState.RUNNING}) == {}
+    assert texts(rig.logs.tail(rig.compute.child(compute_id, 0), log=None, lines=9)) == ["alone"]
+
+
+def test_an_array_that_is_too_large_or_empty_is_refused(rig: ComputeRig, name: str) -> None:
+    for count in (0, rig.compute.max_count + 1):
+        with pytest.raises(Refused, match="An array has 1 to"):
+            array(rig, name, count)
+
+    assert rig.compute.find(name) is None
+
+
+def test_what_is_no_array_has_no_programs(rig: ComputeRig, name: str) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    child = rig.compute.child(compute_id, 0)
+
+    assert rig.compute.children(compute_id) == {}
+    assert rig.compute.children("unknown") == {}
+    assert rig.compute.observe([child]) == {}
+    assert rig.compute.observe([compute_id])[compute_id].children == {}
+
+
+def test_the_token_of_an_array_is_nowhere_to_be_read(rig: ComputeRig, name: str) -> None:
+    compute_id = array(rig, name, 2)
+    for number in (0, 1):
+        rig.run(rig.compute.child(compute_id, number))
+    while_running = rig.exposed()
+    for number in (0, 1):
+        rig.end(rig.compute.child(compute_id, number), code=1)
+
+    assert name in while_running
+    assert TOKEN not in while_running
+    assert TOKEN not in rig.exposed()
+    assert TOKEN not in repr([rig.compute.observe([compute_id]), rig.compute.children(compute_id)])

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,15 +20,15 @@ import pytest
 from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.states import JobState
-from bot.domain.work import Cause, LogLine, Unclear
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import Cause, LogLine, Observation, Unclear
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
 from bot.local.runs import SPOILED
 from bot.settings import Settings
 from contract import masking
-from tests.contract.rigs import TOKEN, LocalComputeRig, a_work, texts
+from tests.contract.rigs import PROGRAM, TOKEN, LocalComputeRig, a_work, texts
 from tests.support.memory import MemorySecrets
 from tests.support.waiting import until
 
@@ -1013,3 +1014,136 @@ def test_how_long_a_program_ran_is_right_although_the_clock_was_put_back_meanwhi
     ended = json.loads((tmp_path / "exit.json").read_text())
     assert ended["code"] == 0
     assert 0 < ended["stopped"] - ended["started"] < 60
+
+
+# Arrays
+
+ONCE = """
+import os, pathlib, sys
+number = os.environ["NOMADS_INDEX"]
+pathlib.Path(sys.argv[1], f"ran.{number}").open("a").write("x")
+"""
+"""A program that leaves one letter for each time its number is run."""
+
+
+def test_programs_of_an_array_run_as_places_become_free_and_each_once(rig: LocalComputeRig) -> None:
+    rig.compute.submit(replace(rig.script("many", ONCE, str(rig.control)), count=12))
+
+    ended = rig.wait("many")
+
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.children == {JobState.SUCCEEDED: 12}
+    assert ended.started_at is not None
+    assert ended.stopped_at is not None
+    assert ended.started_at < ended.stopped_at
+    assert {path.name: path.read_text() for path in rig.control.iterdir()} == {f"ran.{n}": "x" for n in range(12)}
+
+
+def test_no_more_programs_of_an_array_run_at_once_than_there_are_places(rig: LocalComputeRig) -> None:
+    rig.compute.submit(replace(rig.work("many"), count=5))
+    for number in (0, 1):
+        rig.run(f"many.{number}")
+
+    seen = rig.compute.observe(["many"])["many"]
+    waiting = rig.compute.children("many", states={JobState.RUNNABLE})
+
+    assert seen.children == {JobState.RUNNING: 2, JobState.RUNNABLE: 3}
+    assert set(waiting) == {2, 3, 4}
+    assert {one.reason.partition(";")[0] for one in waiting.values()} == {
+        "All 2 places for programs on this machine are taken"
+    }
+    assert len([path for path in (rig.folder / "many").iterdir() if path.is_dir()]) == 2
+
+
+def test_a_bot_that_starts_anew_finds_the_programs_of_an_array_and_goes_on_with_the_rest(rig: LocalComputeRig) -> None:
+    rig.compute.submit(replace(rig.work("many"), count=4))
+    rig.run("many.0")
+    rig.run("many.1")
+    rig.end("many.0", code=1)
+    rig.compute = rig.another()
+    found = rig.compute.observe(["many"])["many"]
+    for number in (1, 2, 3):
+        rig.run(f"many.{number}")
+        rig.end(f"many.{number}", code=0)
+
+    ended = rig.another().observe(["many"])["many"]
+
+    assert (found.state, found.children[JobState.FAILED]) == (JobState.RUNNING, 1)
+    assert sum(found.children.values()) == 4
+    assert (ended.state, ended.children) == (JobState.FAILED, {JobState.FAILED: 1, JobState.SUCCEEDED: 3})
+    assert rig.another().children("many")[0].exit_code == 1
+
+
+def test_a_folder_that_a_killed_bot_left_half_made_is_made_again_and_its_program_run_once(
+    narrow: LocalComputeRig,
+) -> None:
+    """It was killed after it gave the program its place in the queue, and before the program had its folder."""
+    narrow.compute.submit(narrow.work("first"))
+    narrow.run("first")
+    narrow.compute.submit(replace(narrow.script("many", ONCE, str(narrow.control)), count=2))
+    [rest] = (narrow.folder / ".queue").glob("*.many.~")
+    rest.with_name(rest.name.replace("~", "0")).touch()
+    (narrow.folder / ".new").mkdir()
+    narrow.end("first", code=0)
+
+    ended = narrow.wait("many")
+
+    assert ended.children == {JobState.SUCCEEDED: 2}
+    assert {path.name: path.read_text() for path in narrow.control.glob("ran.*")} == {"ran.0": "x", "ran.1": "x"}
+    assert list((narrow.folder / ".queue").iterdir()) == []
+
+
+def test_several_processes_start_programs_of_one_array_and_none_twice(rig: LocalComputeRig) -> None:
+    rig.compute.submit(replace(rig.script("many", ONCE, str(rig.control)), count=16))
+    others = [rig.another() for _ in range(4)]
+
+    with ThreadPoolExecutor(len(others)) as pool:
+        ends = list(pool.map(lambda one: until(lambda: ended_by(one), what="the end of all"), others))
+
+    assert [end.state for end in ends if end] == [JobState.SUCCEEDED] * len(others)
+    assert {path.read_text() for path in rig.control.glob("ran.*")} == {"x"}
+    assert len(list(rig.control.glob("ran.*"))) == 16
+
+
+def ended_by(compute: LocalCompute) -> Observation | None:
+    """How the array `many` ended, as this adapter sees it; None: it has not."""
+    seen = compute.observe(["many"])["many"]
+    return seen if seen.state in FINAL else None
+
+
+def test_a_program_of_an_array_whose_supervisor_is_killed_has_failed_and_the_others_go_on(rig: LocalComputeRig) -> None:
+    patient = f"import os; print(os.getppid(), flush=True)\n{PROGRAM}"
+    rig.compute.submit(replace(rig.script("many", patient, str(rig.control / "many")), count=2))
+    rig.run("many.1")
+    [supervisor] = printed(rig, "many.0")
+
+    os.kill(int(supervisor), signal.SIGKILL)
+    failed = until(lambda: rig.compute.children("many", states={JobState.FAILED}), what="the end of the killed one")
+    rig.end("many.1", code=0)
+
+    assert (failed[0].state, failed[0].cause) == (JobState.FAILED, Cause.MACHINE)
+    assert rig.wait("many").children == {JobState.FAILED: 1, JobState.SUCCEEDED: 1}
+
+
+def test_an_array_whose_files_were_spoiled_ends_and_the_next_run_starts(narrow: LocalComputeRig) -> None:
+    narrow.compute.submit(narrow.work("first"))
+    narrow.run("first")
+    narrow.compute.submit(replace(narrow.work("many"), count=3))
+    (narrow.folder / "many" / "spec.json").write_text("spoiled")
+    narrow.compute.submit(narrow.work("last"))
+    narrow.end("first", code=0)
+
+    assert narrow.wait("many").reason == SPOILED
+    narrow.run("last")
+    narrow.end("last", code=0)
+
+
+def test_ten_thousand_programs_cost_a_look_at_those_alone_that_run(rig: LocalComputeRig) -> None:
+    rig.compute.submit(replace(rig.work("many"), count=10_000))
+    rig.run("many.0")
+
+    began = time.process_time()
+    seen = [rig.compute.observe(["many"])["many"] for _ in range(20)]
+
+    assert {sum(one.children.values()) for one in seen} == {10_000}
+    assert time.process_time() - began < 0.5

@@ -8,6 +8,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,24 @@ def test_a_program_runs_as_a_user_of_its_own_and_the_bot_reads_its_results_after
     top = lab.data / "results" / FOLDER
     for path, mode in ((top, 0o750), (top / "deep", 0o750), (top / "deep/a", 0o640)):
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (os.geteuid(), mode)
+
+
+@pytest.mark.root
+def test_programs_of_an_array_run_as_users_of_their_own_and_write_a_folder_each(lab: Lab) -> None:
+    """They have nothing to write in each other's, and whoever merges them may read all of them."""
+    source = "id -u; cd $0/$NOMADS_INDEX; echo $NOMADS_INDEX >number; ! touch ../spoiled"
+    blocks = f"{FOLDER}/blocks"
+    lab.backend.compute.submit(replace(lab.work("many", source, folder=blocks), count=4))
+    many = lab.ends("many")
+    who = {line for number in range(4) for line in lab.printed(f"many.{number}")[:1]}
+
+    lab.backend.compute.submit(lab.work("merge", "cd $0; cat blocks/*/number > all; rm -r blocks", folder=FOLDER))
+
+    assert many == (JobState.SUCCEEDED, "")
+    assert who <= {str(FIRST), str(FIRST + 1)}
+    assert lab.ends("merge") == (JobState.SUCCEEDED, "")
+    assert lab.backend.results.read(FOLDER, "all", limit=100) == b"0\n1\n2\n3\n"
+    assert lab.backend.results.list(FOLDER) == [ResultFile("all", 8)]
 
 
 SECRETS = {

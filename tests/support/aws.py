@@ -282,6 +282,7 @@ def _check_submission(params: dict[str, Any]) -> None:
     needs = {need["type"]: need["value"] for need in params["containerOverrides"]["resourceRequirements"]}
     assert re.fullmatch(r"[1-9][0-9]*", needs["VCPU"]), needs
     assert int(needs["MEMORY"]) >= 4
+    assert 2 <= params.get("arrayProperties", {}).get("size", 2) <= 10_000
 
 
 def _check_definition(params: dict[str, Any]) -> None:
@@ -306,6 +307,12 @@ def _check_tags(tags: dict[str, str]) -> None:
         assert not key.lower().startswith("aws:")
 
 
+def _check_listing(params: dict[str, Any]) -> None:
+    assert len({"jobQueue", "arrayJobId", "multiNodeJobId"} & set(params)) == 1
+    assert 1 <= params.get("maxResults", 1) <= (100 if "filters" in params else 1000)
+    assert not ("filters" in params and "arrayJobId" in params)
+
+
 def _check_description(params: dict[str, Any]) -> None:
     assert 1 <= len(params["jobs"]) <= 100, "DescribeJobs takes at most 100 ids"
 
@@ -316,6 +323,7 @@ _LIMITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "batch.CreateJobQueue": _check_queue,
     "batch.UpdateJobQueue": _check_queue,
     "batch.DescribeJobs": _check_description,
+    "batch.ListJobs": _check_listing,
 }
 
 
@@ -325,7 +333,13 @@ def _keep(self: Any, include_start_attempt: bool, job: Any) -> None:
 
 
 def _terminate(self: Any, reason: str) -> None:
-    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job, and says that it did."""
+    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job, and says that it did.
+
+    So it does with the children of an array.
+    """
+    _settle(self)
+    for child in self._child_jobs or ():
+        _terminate(child, reason)
     if not self.job_stopped:
         self.how_ended = "isTerminated" if self.status in ("STARTING", "RUNNING") else "isCancelled"
         set_state(self.job_id, JobState.FAILED, reason=reason, exit_code=137 if self.status == "RUNNING" else None)
@@ -350,15 +364,33 @@ _moto_describe = Job.describe
 def _describe(self: Any) -> dict[str, Any]:
     """What moto leaves out of DescribeJobs' job."""
     ended = getattr(self, "how_ended", "")
-    return {**_moto_describe(self), "isCancelled": ended == "isCancelled", "isTerminated": ended == "isTerminated"}
+    _settle(self)
+    told = {**_moto_describe(self), "isCancelled": ended == "isCancelled", "isTerminated": ended == "isTerminated"}
+    if "index" in self.array_properties:
+        told["arrayProperties"] = {"statusSummary": {}, "index": self.array_properties["index"]}
+    return told
+
+
+def _settle(job: Any) -> None:
+    """Move an array as AWS does: PENDING while a child is open, then FAILED if one of them is."""
+    if not job._child_jobs or job.job_stopped:
+        return
+    states = {JobState(child.status) for child in job._child_jobs}
+    if FINAL.issuperset(states):
+        failed = JobState.FAILED in states
+        reason = "Array Child Job failed" if failed else ""
+        set_state(job.job_id, JobState.FAILED if failed else JobState.SUCCEEDED, reason=reason)
+    elif states != {JobState.SUBMITTED}:
+        job.status = "PENDING"
 
 
 def moto_job(compute_id: str) -> Any:
-    """moto's own object for the job."""
-    for account in batch_backends.values():
-        for backend in account.values():
-            if compute_id in backend._jobs:
-                return backend._jobs[compute_id]
+    """moto's own object for the job. A plain job is the first program of an array of one, too."""
+    for name in (compute_id, compute_id.removesuffix(":0")):
+        for account in batch_backends.values():
+            for backend in account.values():
+                if name in backend._jobs:
+                    return backend._jobs[name]
     raise LookupError(f"moto has no job {compute_id}")
 
 

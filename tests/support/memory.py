@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +101,9 @@ class MemoryCompute(Faulty):
         """What refuses() answers."""
         self.unclear: set[str] = set()
         """Compute ids of which observe() says nothing that makes sense."""
+        self.max_count = 10_000
         self._observations: dict[str, Observation] = {}
+        self._counts: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._logs: dict[str, list[LogLine]] = {}
 
@@ -132,10 +134,17 @@ class MemoryCompute(Faulty):
 
     def submit(self, work: Work) -> str:
         with self._call("submit"):
+            if work.count is not None and not 1 <= work.count <= self.max_count:
+                raise Refused(f"An array has 1 to {self.max_count} programs.")
             self.works.append(work)
             compute_id = f"memory-{len(self.works)}"
             self._names[work.name] = compute_id
             self._observations[compute_id] = Observation(JobState.SUBMITTED)
+            if work.count:
+                self._counts[compute_id] = work.count
+                self._observations |= {
+                    self.child(compute_id, number): Observation(JobState.SUBMITTED) for number in range(work.count)
+                }
             return compute_id
 
     def find(self, name: str) -> str | None:
@@ -144,7 +153,7 @@ class MemoryCompute(Faulty):
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         with self._call("observe"):
-            seen = {i: self._observations[i] for i in ids if i in self._observations and i not in self.unclear}
+            seen = {i: self._seen(i) for i in ids if i in self._observations and i not in self.unclear}
             if doubtful := self.unclear & set(ids):
                 raise Unclear("What compute says of it makes no sense.", ids=doubtful, seen=seen)
             return seen
@@ -152,9 +161,33 @@ class MemoryCompute(Faulty):
     def cancel(self, compute_id: str, *, reason: str) -> None:
         with self._call("cancel"):
             known = self._observations.get(compute_id)
-            if known and known.state not in FINAL:
+            if known and self._seen(compute_id).state not in FINAL:
                 self.cancelled[compute_id] = reason
-                self._observations[compute_id] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
+                count = self._counts.get(compute_id, 0)
+                for one in [compute_id, *(self.child(compute_id, number) for number in range(count))]:
+                    if self._observations[one].state not in FINAL:
+                        self._observations[one] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
+
+    def child(self, compute_id: str, number: int) -> str:
+        return f"{compute_id}/{number}"
+
+    def children(self, compute_id: str, *, states: Collection[JobState] | None = None) -> Mapping[int, Observation]:
+        with self._call("children"):
+            numbers = range(self._counts.get(compute_id, 0))
+            seen = {number: self._observations[self.child(compute_id, number)] for number in numbers}
+            return {number: one for number, one in seen.items() if states is None or one.state in states}
+
+    def _seen(self, compute_id: str) -> Observation:
+        """What is seen of a job; of an array, by what the test told of its children."""
+        if not (count := self._counts.get(compute_id)):
+            return self._observations[compute_id]
+        children = [self._observations[self.child(compute_id, number)] for number in range(count)]
+        return Observation.of_array(
+            Counter(one.state for one in children),
+            reason=self.cancelled.get(compute_id, ""),
+            started_at=min((one.started_at for one in children if one.started_at), default=None),
+            stopped_at=max((one.stopped_at for one in children if one.stopped_at), default=None),
+        )
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         with self._call("log_tail"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from contract import channels, masking, names, ranges, units
 from contract.masking import MASK, PUBLIC_TOKEN
-from contract.program import progress_line, read_progress
+from contract.program import WrongIndex, part_uri, progress_line, read_index, read_progress
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "canary-token"
@@ -393,3 +393,31 @@ def test_progress_reads_back_as_it_was_said(part: float, phase: str) -> None:
     assert told is not None
     assert told[0] == pytest.approx(min(max(part, 0), 1), abs=0.0051)
     assert told[1] == phase
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("name", ["NOMADS_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_ARRAY_TASK_ID"])
+def test_a_program_reads_its_number_within_an_array_from_any_engine_s_variable(name: str) -> None:
+    assert read_index({name: "0", "PATH": "/bin"}) == 0
+    assert read_index({name: "9999"}) == 9999
+
+
+def test_a_program_that_is_no_part_of_an_array_has_no_number() -> None:
+    assert read_index({"PATH": "/bin"}) is None
+    assert read_index({"NOMADS_INDEX": ""}) is None
+
+
+def test_the_number_that_nomads_tells_counts_before_the_engine_s() -> None:
+    assert read_index({"SLURM_ARRAY_TASK_ID": "7", "NOMADS_INDEX": "3"}) == 3
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.0", "٣", "1234567", " 1", "1\n"])
+def test_a_number_that_is_none_is_an_error_that_names_the_variable(value: str) -> None:
+    with pytest.raises(WrongIndex, match="SLURM_ARRAY_TASK_ID has to be this program's number"):
+        read_index({"SLURM_ARRAY_TASK_ID": value})
+
+
+def test_each_program_of_an_array_writes_a_folder_of_its_own() -> None:
+    assert part_uri("s3://bucket/key/job/", 12) == "s3://bucket/key/job/12/"

@@ -16,7 +16,7 @@ from bot.domain.job import Expected, Job, compute_name
 from bot.domain.request import JobRequest
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Box, Range
-from bot.domain.work import Progress
+from bot.domain.work import Observation, Progress
 from contract.ranges import MAX_COORDINATE
 from tests.support.stories import a_job
 from tests.support.world import a_request
@@ -172,6 +172,35 @@ def test_a_state_never_moves_backwards_and_an_end_is_an_end() -> None:
     order = list(JobState)
     for old, new in product(order, order):
         assert new.follows(old) == (old not in FINAL and order.index(new) > order.index(old))
+
+
+@pytest.mark.parametrize(
+    ("children", "state"),
+    [
+        ({"SUBMITTED": 2}, "SUBMITTED"),
+        ({"RUNNABLE": 2, "STARTING": 1}, "STARTING"),
+        ({"RUNNABLE": 2, "RUNNING": 1}, "RUNNING"),
+        ({"RUNNABLE": 2, "SUCCEEDED": 1}, "RUNNING"),
+        ({"RUNNING": 1, "FAILED": 2}, "RUNNING"),
+        ({"SUCCEEDED": 2, "RUNNING": 0}, "SUCCEEDED"),
+        ({"SUCCEEDED": 2, "FAILED": 1}, "FAILED"),
+    ],
+)
+def test_an_array_is_in_the_furthest_state_of_its_programs_until_all_have_ended(
+    children: dict[str, int], state: str
+) -> None:
+    seen = Observation.of_array({JobState(one): number for one, number in children.items()})
+
+    assert seen.state is JobState(state)
+    assert seen.children == {JobState(one): number for one, number in children.items() if number}
+
+
+def test_an_array_goes_back_to_no_earlier_state_where_a_machine_is_taken_back() -> None:
+    again = Observation.of_array({JobState.RUNNABLE: 3})
+    ended = Observation.of_array({JobState.SUCCEEDED: 3})
+
+    assert not again.follows(JobState.RUNNING, attempt=1)
+    assert ended.follows(JobState.RUNNING, attempt=1)
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "..", "näme", "a\n", "$(x)", "a" * 256, ""])

@@ -28,6 +28,7 @@ from tests.support.aws import (
     answer_otherwise,
     aws_world,
     forget,
+    give,
     interrupt,
     moto_job,
     set_state,
@@ -72,6 +73,126 @@ def test_a_submission_says_everything_the_job_needs(world: World) -> None:
         "timeout": {"attemptDurationSeconds": 3600},
         "tags": {"job": "k3v9", "user": "U0DEMO", "pipeline": "nomads-unsupervised"},
     }
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "environment"),
+    [(None, None, None), (1, None, [{"name": "NOMADS_INDEX", "value": "0"}]), (2, 2, None), (10_000, 10_000, None)],
+)
+def test_an_array_is_one_submission_and_an_array_of_one_is_a_plain_job_that_is_told_its_number(
+    world: World, count: int | None, size: int | None, environment: list[dict[str, str]] | None
+) -> None:
+    compute = world.compute()
+    answer(world.clients.submitter, "batch.SubmitJob", status=500)  # moto would make ten thousand jobs
+
+    with pytest.raises(Unavailable):
+        compute.submit(replace(WORK, count=count))
+
+    [asked] = world.asked("batch.SubmitJob")
+    assert asked.get("arrayProperties") == (None if size is None else {"size": size})
+    assert asked["containerOverrides"].get("environment") == environment
+
+
+def test_an_array_whose_answer_was_lost_is_found_and_its_programs_are_not_taken_for_it(world: World) -> None:
+    compute = world.compute()
+    interrupt(world.clients.submitter, "batch.SubmitJob", ReadTimeoutError(endpoint_url="x"), done=True)
+    with pytest.raises(Unavailable):
+        compute.submit(replace(WORK, count=3))
+
+    found = compute.submit(replace(WORK, count=3))
+
+    assert ":" not in found
+    assert sum(compute.observe([found])[found].children.values()) == 3
+    assert len(world.asked("batch.SubmitJob")) == 1
+
+
+def test_a_hundred_arrays_are_observed_with_one_call_whatever_their_size(world: World) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(100)]
+    summary = {"SUCCEEDED": 4000, "FAILED": 3, "RUNNING": 500, "STARTING": 0, "RUNNABLE": 5497}
+    properties = {"size": 10_000, "statusSummary": summary}
+    jobs = [{"jobId": job, "status": "PENDING", "arrayProperties": properties} for job in ids]
+    give(world.clients.batch, "batch.DescribeJobs", {"jobs": jobs})
+
+    seen = world.compute().observe(ids)
+
+    assert world.operations == ["batch.DescribeJobs"]
+    assert {one.state for one in seen.values()} == {JobState.RUNNING}
+    assert seen[ids[0]].children == {JobState(state): number for state, number in summary.items() if number}
+    assert seen[ids[0]].attempt is None
+
+
+@pytest.mark.parametrize(
+    ("status", "summary", "reason", "state", "words"),
+    [
+        ("SUBMITTED", {}, "", "SUBMITTED", ""),
+        ("PENDING", {"PENDING": 7}, "", "PENDING", ""),
+        ("PENDING", {"PENDING": 4, "RUNNABLE": 2, "STARTING": 1}, "", "STARTING", ""),
+        ("PENDING", {"RUNNABLE": 6, "SUCCEEDED": 1}, "", "RUNNING", ""),
+        ("PENDING", {"SUCCEEDED": 6, "FAILED": 1}, "", "RUNNING", ""),  # AWS has not said yet that it has ended
+        ("SUCCEEDED", {"SUCCEEDED": 7}, "", "SUCCEEDED", ""),
+        ("SUCCEEDED", {"SUCCEEDED": 6, "RUNNING": 1}, "", "SUCCEEDED", ""),  # a summary that is a little late
+        ("FAILED", {"SUCCEEDED": 5, "FAILED": 2}, "Array Child Job failed", "FAILED", "2 of 7 programs failed."),
+        ("FAILED", {}, "Dependent Job failed", "FAILED", "Dependent Job failed"),
+    ],
+)
+def test_an_array_is_where_its_summary_says_and_ends_when_aws_says_so(
+    world: World, status: str, summary: dict[str, int], reason: str, state: str, words: str
+) -> None:
+    job = str(uuid.uuid4())
+    properties = {"size": 7, "statusSummary": summary}
+    told = {"jobId": job, "status": status, "statusReason": reason, "arrayProperties": properties}
+    give(world.clients.batch, "batch.DescribeJobs", {"jobs": [told]})
+
+    seen = world.compute().observe([job])[job]
+
+    assert (seen.state, seen.reason) == (JobState(state), words)
+    assert seen.children == {JobState(one): number for one, number in summary.items()}
+
+
+def test_programs_are_listed_by_state_and_those_that_failed_are_described_a_hundred_at_a_time(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(replace(WORK, count=150))
+    for number in range(150):
+        set_state(f"{job}:{number}", JobState.FAILED, reason="Host EC2 (instance i-0) terminated.")
+    world.sent.clear()
+
+    failed = compute.children(job, states={JobState.FAILED})
+
+    assert world.asked("batch.ListJobs") == [{"arrayJobId": job, "jobStatus": "FAILED", "maxResults": 1000}]
+    assert [len(asked["jobs"]) for asked in world.asked("batch.DescribeJobs")] == [100, 50]
+    assert list(failed) == list(range(150))
+    assert {seen.cause for seen in failed.values()} == {Cause.MACHINE}
+    assert failed[0].log
+
+
+def test_a_listing_of_programs_is_read_page_by_page(world: World) -> None:
+    job = str(uuid.uuid4())
+    pages = [
+        {"jobSummaryList": [{"jobId": f"{job}:{n}", "jobName": "n", "status": "RUNNABLE"}], "nextToken": token}
+        for n, token in ((0, "more"), (1, ""))
+    ]
+    pages[1].pop("nextToken")
+
+    def reply(**_: Any) -> Any:
+        return SimpleNamespace(status_code=200), pages.pop(0)
+
+    world.clients.batch.meta.events.register_first("before-call.batch.ListJobs", reply)
+
+    seen = world.compute().children(job, states={JobState.RUNNABLE})
+
+    assert {number: one.state for number, one in seen.items()} == dict.fromkeys((0, 1), JobState.RUNNABLE)
+    assert [asked.get("nextToken") for asked in world.asked("batch.ListJobs")] == [None, "more"]
+
+
+def test_an_array_is_cancelled_with_one_call(world: World) -> None:
+    compute = world.compute()
+    job = compute.submit(replace(WORK, count=50))
+    world.sent.clear()
+
+    compute.cancel(job, reason="cancelled by U1")
+
+    assert world.operations == ["batch.TerminateJob"]
+    assert compute.observe([job])[job].reason == "cancelled by U1"
 
 
 def test_the_job_definition_carries_secret_roles_log_and_spot_aware_retries(world: World) -> None:
