@@ -141,6 +141,14 @@ class Pipeline(BaseModel):
                 return setting
         return ""
 
+    def idle_options(self, typed: Mapping[str, str]) -> set[str]:
+        """The names of the options that have no effect with the others, as far as what was typed can be read."""
+        known = {option.name: option for option in self.options}
+        values = {
+            name: known[name].read(text) for name, text in typed.items() if name in known and known[name].takes(text)
+        }
+        return {name for name in values if known[name].idle(known, values)}
+
     @property
     def release(self) -> str:
         """Identifies the release of the program: the image's digest where there is one, else the version."""

@@ -32,13 +32,15 @@ class Source:
         self._store.check_box(self.volume)
         self.names = pick(roles, self.volume.channels, request.channels)
         """Role to channel name."""
-        for number, name in enumerate(witnesses, start=1):
+        number = 0
+        for name in witnesses:
             if name not in self.volume.channels:
                 there = ", ".join(self.volume.channels[:20])
                 raise WrongRequest(f"The experiment has no channel {short(name)} for a witness; it has {there}.")
             if name in [self.names.get(role) for role in ("postsynaptic", "presynaptic")]:
                 raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
             if name not in self.names.values():
+                number += 1
                 self.names[f"{WITNESS} {number}" if number > 1 else WITNESS] = name
 
     def channels(
