@@ -110,7 +110,7 @@ class Seen:
     @property
     def sample(self) -> Array:
         """Voxels of a regular grid through all that was looked at, (n,): a sample of the channel's brightness."""
-        return np.concatenate(self._sample) if self._sample else self.projection[:0, 0]
+        return np.concatenate(self._sample) if self._sample else np.zeros(0, self.dtype)
 
     @property
     def constant(self) -> bool:
