@@ -29,7 +29,7 @@ from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation, Unclear, Work
 from bot.local import supervise
 from bot.local.arrays import Array
-from bot.local.confinement import Confinement, Limits, User
+from bot.local.confinement import Confinement, Limits, User, share_files
 from bot.local.runs import NAME, SPOILED, VANISHED, disk, ended, folder_of, has_vanished, is_held, lock, look
 from contract.program import INDEX_VARIABLE, TOKEN_VARIABLE
 
@@ -120,6 +120,8 @@ class LocalCompute:
         }
         with disk("The folder of runs"), self._queue_lock():
             if not self._run(work.name).exists():
+                if self._users and (shared := _path(work.shared)):
+                    share_files(Path(shared))
                 self._enqueue(work.name, spec, work.count)
             self._start_waiting()
         return work.name

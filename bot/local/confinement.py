@@ -27,6 +27,7 @@ LAST = 2**32 - 2
 OFF = "off"
 """What the setting says where programs are to run as the bot's user."""
 FILE_MODE = 0o640
+SHARED_MODE = 0o644
 """Who may read a result, whatever the umask: its owner, and the owner's group."""
 FOLDER_MODE = 0o750
 """The same for a folder of results."""
@@ -220,6 +221,15 @@ def open_folder(folder: Path, user: User | None) -> None:
         os.fchmod(descriptor, FOLDER_MODE | (stat.S_ISGID if user else 0))
     finally:
         os.close(descriptor)
+
+
+def share_files(folder: Path) -> None:
+    """Let other users read the bot's plain files right in a folder, for whoever knows their names."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+                os.chmod(entry.path, SHARED_MODE, follow_symlinks=False)
 
 
 def _give(folder: int, user: User) -> None:

@@ -111,6 +111,7 @@ class Launcher:
             command=pipeline.command,
             arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
             results=self._folder(job),
+            shared=f"{self._results.uri(job.folder)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
             count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
