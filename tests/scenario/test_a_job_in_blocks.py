@@ -9,34 +9,19 @@ import pytest
 from pydantic import SecretStr
 
 from bot.domain.blocks import ROUNDS
-from bot.domain.catalog import InBlocks, Pipeline
 from bot.domain.errors import InvalidRequest
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation
 from bot.slack import cards
 from bot.storage.engine import Database
-from tests.support.world import TOKEN, World
-
-ROLES = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
-COMMAND = ("python3", "-m", "pipelines.unsupervised")
+from tests.support.world import TOKEN, World, in_blocks
 
 
 @pytest.fixture
 def world(store: Database) -> World:
     """Whose blocks are small: any job goes in blocks."""
-    pipeline = Pipeline(
-        name="nomads-unsupervised",
-        title="Unsupervised",
-        description="",
-        image="i:1",
-        command=COMMAND,
-        roles=ROLES,
-        memory=100,
-        memory_per_voxel=1024,
-        blocks=InBlocks(),
-    )
-    return World(store, pipeline=pipeline, block_voxels=10_000)
+    return World(store, pipeline=in_blocks(), block_voxels=10_000)
 
 
 class Staged:
@@ -296,8 +281,8 @@ def test_options_that_blocks_do_not_take_leave_the_job_to_one_program(store: Dat
 
 
 def test_a_box_beyond_what_one_program_takes_goes_in_blocks(store: Database) -> None:
-    able = Pipeline(name="p", title="P", description="", image="i", command=COMMAND, roles=ROLES, blocks=InBlocks())
-    large = {"x": "0, 1024", "y": "0, 1024", "z": "0, 64", "pipeline": "p"}
+    able = in_blocks()
+    large = {"x": "0, 1024", "y": "0, 1024", "z": "0, 64", "pipeline": able.name}
     in_blocks = World(store, pipeline=able, block_voxels=10_000, max_bytes=1000)
     assert in_blocks.submission.review(_values(in_blocks, large), SecretStr(TOKEN)).block == 10_000
 

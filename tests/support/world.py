@@ -39,7 +39,7 @@ from bot.application.worker.handling import GIVE_UP, EffectHandlers
 from bot.application.worker.lanes import LaneRunner
 from bot.application.worker.watcher import Patience, Watcher
 from bot.application.worker.worker import Worker
-from bot.domain.catalog import Catalog, Pipeline
+from bot.domain.catalog import Catalog, InBlocks, Pipeline
 from bot.domain.checks import Prices, Sizes
 from bot.domain.job import Job
 from bot.domain.people import Privacy, Standing
@@ -105,6 +105,21 @@ class Clock:
     def ticks(self) -> float:
         """Seconds that have passed, whatever the clock says."""
         return time.monotonic() if self._runs else self._passed
+
+
+def in_blocks() -> Pipeline:
+    """A pipeline that takes boxes of any size."""
+    return Pipeline(
+        name="nomads-unsupervised",
+        title="Unsupervised",
+        description="",
+        image="i:1",
+        command=("python3", "-m", "pipelines.unsupervised"),
+        roles={"postsynaptic": ("psd",), "presynaptic": ("synapsin",)},
+        memory=100,
+        memory_per_voxel=1024,
+        blocks=InBlocks(),
+    )
 
 
 class World:
