@@ -71,7 +71,7 @@ def test_a_job_runs_from_its_acceptance_to_its_results_on_the_documented_backend
 
 def test_an_unknown_backend_is_named_with_those_there_are(direct: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMADS_COMPUTE", "nowhere")
-    with pytest.raises(NomadsError, match=f"NOMADS_COMPUTE: .*no nowhere; there is local, aws, {direct}\\.$"):
+    with pytest.raises(NomadsError, match=f"NOMADS_COMPUTE: .*no nowhere; there is local, aws, slurm, {direct}\\.$"):
         read(Settings)
 
 
