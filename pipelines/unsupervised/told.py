@@ -166,6 +166,9 @@ def _doubt(synapses: Synapses, options: Options) -> str:
     if options.method == "nomads2018":
         return OF_2018
     rates = synapses.rates
+    if synapses.chance and synapses.chance.share == 1 and not (rates == 1).any():
+        # what was looked at round the box has the rate, and the box does not
+        return "Nothing in this box is beyond chance: as much is found in it where the channels are shifted."
     if not len(rates) or rates.max() < 1 or np.isnan(rates).any():
         return ""
     good = rates[rates < 1]

@@ -225,6 +225,15 @@ def test_report_and_thread_say_chance_in_the_same_words() -> None:
         assert said.replace(" of them by chance", "").replace(" by chance", "").endswith(f"; {value}")
 
 
+def test_a_box_in_which_as_much_is_found_by_chance_says_so_whatever_its_surroundings_have() -> None:
+    here = replace(at(0.25), chance=share_of(11, [12, 14]))
+
+    assert notes(here, options()) == [
+        "Nothing in this box is beyond chance: as much is found in it where the channels are shifted."
+    ]
+    assert notes(at(0.25), options()) == []
+
+
 def test_a_method_without_a_rate_says_that_nothing_is_beyond_chance_where_that_is_so() -> None:
     here = found(volume().psd, volume().synapsin, method="probabilistic")
     some = replace(here, rates=np.ones(len(here)))
