@@ -342,9 +342,10 @@ def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
 
 def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     start, stop = experiment.bounds["zyx".index(block["block_id"])]
+    asked = f", of which 0, {stop} can be asked for" if start < 0 else ""
     return {
         **block,
-        "hint": PlainTextObject(text=f"This {experiment.noun} has {start}, {stop}; {_RANGE_HINT}").to_dict(),
+        "hint": PlainTextObject(text=f"This {experiment.noun} has {start}, {stop}{asked}; {_RANGE_HINT}").to_dict(),
     }
 
 
@@ -354,10 +355,11 @@ def _described(about: About) -> str:
         return about.said
     bounds = " · ".join(f"{axis} {start}, {stop}" for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True))
     z, y, x = experiment.voxel_nm
+    below = " · only what lies from 0 on can be asked for" if min(start for start, _ in experiment.bounds) < 0 else ""
     channels = words.listed([f"{c.name} ({c.datatype or 'type unknown'})" for c in experiment.channels[:20]])
     more = f" and {len(experiment.channels) - 20} more" if len(experiment.channels) > 20 else ""
     return words.shortened(
-        f"{bounds} · voxels of {z:g} × {y:g} × {x:g} nm (z, y, x) · channels: {channels}{more}", ERROR
+        f"{bounds}{below} · voxels of {z:g} × {y:g} × {x:g} nm (z, y, x) · channels: {channels}{more}", ERROR
     )
 
 
@@ -476,8 +478,15 @@ def _field(block: str) -> str:
 
 
 def errors(found: Mapping[str, str], view: Mapping[str, Any]) -> dict[str, str]:
-    """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters."""
+    """Errors by field as Slack takes them for that view: by block, and cut to ERROR characters.
+
+    What is wrong with a field that the view does not have stands under the collection, or the view's first field,
+    unless something else does: Slack takes no error for a block that is not there.
+    """
     blocks = {_field(block["block_id"]): block["block_id"] for block in view["blocks"] if block["type"] == "input"}
-    if EXPERIMENT not in blocks:  # the form has an address, under which all stands that is wrong with its volume
-        blocks[EXPERIMENT] = blocks.get(COLLECTION, COLLECTION)
-    return {blocks.get(field, field): words.shortened(text, ERROR) for field, text in found.items()}
+    told = {blocks[field]: text for field, text in found.items() if field in blocks}
+    first = blocks.get(COLLECTION) or next(iter(blocks.values()))
+    for name, text in found.items():
+        if name not in blocks:
+            told.setdefault(first, text)
+    return {block: words.shortened(text, ERROR) for block, text in told.items()}

@@ -70,21 +70,25 @@ class Submit:
         wish = modal.wish(text, self._catalog, otherwise=preset["pipeline"])
         values = {**preset, **wish.values}
         if values["pipeline"] == preset["pipeline"] and "options" in preset:
-            values["options"] = {**self._kept(preset, values), **wish.values.get("options", {})}
+            values["options"] = self._kept(preset, values, wish.values.get("options", {}))
         elif "options" not in wish.values:
             values.pop("options", None)  # they are another pipeline's
         wish = modal.Wish(values, wish.not_understood)
         self._show(client, {"trigger_id": trigger_id}, user, wish, profile)
 
-    def _kept(self, preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-        """The options of the last request; of another experiment than its own, those that name no channels."""
-        kept: dict[str, str] = dict(preset["options"])
+    def _kept(self, preset: Mapping[str, Any], values: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, str]:
+        """The options of the command, and those of the last request that have an effect with them.
+
+        Of a request for another experiment, those that name channels are not kept.
+        """
+        kept: dict[str, str] = {**preset["options"], **typed}
         pipeline = self._catalog.get(preset["pipeline"])
-        if pipeline and any(values.get(name) != preset.get(name) for name in ("collection", "experiment")):
-            for option in pipeline.options:
-                if option.kind == "channels":
-                    kept.pop(option.name, None)
-        return kept
+        if pipeline is None:
+            return kept
+        gone = pipeline.idle_options(kept)
+        if any(values.get(name) != preset.get(name) for name in ("collection", "experiment")):
+            gone |= {option.name for option in pipeline.options if option.kind == "channels"}
+        return {name: value for name, value in kept.items() if name in typed or name not in gone}
 
     def open_from_shortcut(self, ack: Ack, shortcut: dict[str, Any], client: WebClient) -> None:
         """Open the form from the global shortcut."""

@@ -16,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from contract.masking import PUBLIC_TOKEN
 from contract.program import DONE, FAILED, TOKEN_VARIABLE
 from pipelines.common import crate
 from pipelines.common.program import Failure, WrongRequest
 from pipelines.common.results import CRATE
+from volumes.address import BossAddress, parse
+from volumes.errors import WrongVolume
 
 BOSSDB = "https://api.bossdb.io"
 
@@ -62,13 +65,26 @@ def _rerun(path: Path, uri: str, *, as_told: bool) -> int:
 
 def _check(arguments: Mapping[str, str]) -> None:
     """Refuse what a crate from elsewhere could do with a person's token. Raises WrongRequest."""
-    host, predictions = arguments.get("host", ""), arguments.get("predictions", "")
-    loopback = re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:[0-9]+)?", host)
-    asks_boss = "volume" not in arguments  # which takes no token anywhere
-    if asks_boss and host != BOSSDB and not loopback and os.environ.get(TOKEN_VARIABLE) != "public":
-        raise WrongRequest(f"The crate sends the token to {host[:100]!r}; where it may, give --as-told.")
+    host, predictions = _boss(arguments), arguments.get("predictions", "")
+    trusted = host is None or host == BOSSDB or re.fullmatch(r"http://(127\.0\.0\.1|localhost)(:[0-9]+)?", host)
+    if not trusted and os.environ.get(TOKEN_VARIABLE) != PUBLIC_TOKEN:
+        raise WrongRequest(f"The crate sends the token to {(host or '')[:100]!r}; where it may, give --as-told.")
     if predictions:
         raise WrongRequest(f"The crate writes to {predictions[:100]!r} in BOSS; where it may, give --as-told.")
+
+
+def _boss(arguments: Mapping[str, str]) -> str | None:
+    """The BOSS that the program would send the token to; None where it reads a volume that is not BOSS's.
+
+    Raises WrongRequest where the volume's address is none.
+    """
+    if "volume" not in arguments:
+        return arguments.get("host", "")
+    try:
+        address = parse(arguments["volume"])
+    except WrongVolume as error:
+        raise WrongRequest(str(error)) from None
+    return f"{address.protocol}://{address.host}" if isinstance(address, BossAddress) else None
 
 
 def _compare(told: crate.Told, found: crate.Told) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -14,7 +13,7 @@ from bot.application.ports import Volumes
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.named import MARK
-from bot.domain.volume import Experiment, TokenRefused
+from bot.domain.volume import Experiment, TokenRefused, UnusableAddress
 from contract.masking import PUBLIC_TOKEN
 from volumes.address import is_address
 
@@ -31,11 +30,13 @@ class Look:
     collection: str
     experiment: str
     token: SecretStr
+    refused: str = ""
+    """Why this person may not look there; nobody is asked."""
 
     @property
     def addressed(self) -> bool:
-        """Whether it is a look at an address."""
-        return is_address(self.collection)
+        """Whether BOSS is not asked, but an address, or nobody."""
+        return is_address(self.collection) or bool(self.refused)
 
     @property
     def whole(self) -> bool:
@@ -78,9 +79,11 @@ class Browsing:
 
         `profile` is the person's, where it is at hand.
         """
-        with suppress(InvalidRequest):  # it is told when the form is submitted
+        try:
             place = self._places.resolve({"collection": collection, "experiment": experiment}, actor)
-            collection, experiment = place["collection"], place["experiment"]
+        except InvalidRequest as refusal:
+            return Look("", "", SecretStr(PUBLIC_TOKEN), refused=refusal.errors["collection"])
+        collection, experiment = place["collection"], place["experiment"]
         if is_address(collection):
             return Look(collection, "", SecretStr(PUBLIC_TOKEN))
         saved = profile or self._people.profile(actor)
@@ -88,7 +91,9 @@ class Browsing:
         return Look(collection, experiment, token or SecretStr(PUBLIC_TOKEN))
 
     def describe(self, look: Look, *, within: float) -> Experiment:
-        """What BOSS says of the experiment."""
+        """What BOSS, or what lies at the address, says of the volume. Raises as Volumes, also where it is refused."""
+        if look.refused:
+            raise UnusableAddress(look.refused)
         return self._volumes.describe(look.collection, look.experiment, token=look.token, within=within)
 
     def save_token(self, actor: str, typed: SecretStr, *, within: float) -> None:

@@ -15,6 +15,7 @@ from bot.application.ports import Compute, Volumes
 from bot.domain import checks, words
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import InvalidRequest, Unavailable
+from bot.domain.named import MARK, needs_no_token
 from bot.domain.request import JobRequest, read
 from bot.domain.volume import Box, Experiment, VolumesRefused
 from contract.masking import PUBLIC_TOKEN
@@ -93,7 +94,9 @@ class Reviewer:
         options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
         reading = read({**values, "options": options})
         request, box, errors = reading.request, reading.box, {**reading.errors, **wrong, **hidden}
-        addressed = is_address(str(values.get("collection") or "")) and not hidden
+        if hidden:
+            errors.pop("experiment", None)  # the form has no such field, and the volume is not described
+        addressed = needs_no_token(str(values.get("collection") or "").strip())
         if addressed:
             token = SecretStr(PUBLIC_TOKEN)  # nobody is asked with a token, so none is kept for the job
         if problem := checks.token_problem(token.get_secret_value()):
@@ -121,8 +124,10 @@ class Reviewer:
         """The experiment, and what BOSS refuses by field; BOSS is asked as far as token and names are right."""
         collection, experiment = (str(values.get(name) or "").strip() for name in ("collection", "experiment"))
         try:
-            if "token" in errors or within <= 0 or ("collection" in errors and is_address(collection)):
+            if "token" in errors or within <= 0:
                 pass
+            elif "collection" in errors and (is_address(collection) or collection.startswith(MARK)):
+                pass  # there is no collection of BOSS's to ask for
             elif "collection" in errors:
                 self._volumes.collections(token=token, within=within)
             elif "experiment" in errors:

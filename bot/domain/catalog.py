@@ -106,6 +106,14 @@ class Pipeline(BaseModel):
         idle = {name: known[name].idle(known, values) for name in values}
         return values, {name: text for name, text in idle.items() if text} | errors
 
+    def idle_options(self, typed: Mapping[str, str]) -> set[str]:
+        """The names of the options that have no effect with the others, as far as what was typed can be read."""
+        known = {option.name: option for option in self.options}
+        values = {
+            name: known[name].read(text) for name, text in typed.items() if name in known and known[name].takes(text)
+        }
+        return {name for name in values if known[name].idle(known, values)}
+
     def memory_for(self, box: Box) -> int:
         """MiB a run on that box needs."""
         return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)

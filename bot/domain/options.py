@@ -235,7 +235,7 @@ class Option(BaseModel):
         raise ValueError(f"There is no “{short(text)}” here; {_meant(text, choices) or f'write {self.allowed}.'}")
 
     def _channels(self, text: str) -> str:
-        chosen = list(dict.fromkeys(name for name in _BETWEEN.split(text) if name))
+        chosen = sorted({name for name in _BETWEEN.split(text) if name})
         if wrong := next((name for name in chosen if not names.is_name(name) or name.startswith("-")), None):
             raise ValueError(
                 f"“{short(wrong)}” cannot be a channel here; a name has letters, digits, - and _, begins with no dash, "

@@ -14,6 +14,7 @@ from bot.domain.errors import NomadsError
 from bot.domain.findings import MAX_COUNT, Finding, Line, Reading, ResultName, line
 from bot.domain.views import Viewpoint, checked, layers_of
 from contract import masking
+from contract.chance import about, interval
 from contract.program import MAX_NOTE, RESULTS
 
 MOST_MISSING = 5
@@ -69,8 +70,10 @@ class Chance(BaseModel):
     def __str__(self) -> str:
         if self.count is None:
             return "how many by chance cannot be told"
-        share, low, high = map(words.percent, (self.share, self.low, self.high))
-        return f"about {words.count(self.count)} of them by chance ({share} %, {low} to {high})"
+        if self.count and self.low == 1:
+            return "all by chance"
+        of_them = " of them" if self.count else ""
+        return f"{about(self.count)}{of_them} by chance ({interval(self.share, self.low, self.high)})"
 
 
 def _chance(value: Any) -> Chance | None:

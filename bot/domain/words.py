@@ -53,12 +53,6 @@ def size(number: int) -> str:
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.3g} {unit}"
 
 
-def percent(part: float) -> str:
-    """A part of a whole (0 to 1) in hundredths, without the sign: `25`, and below ten also `2.5` or `0.4`."""
-    hundredths = part * 100
-    return f"{hundredths:.0f}" if hundredths >= 9.95 else f"{hundredths:.1f}".removesuffix(".0")
-
-
 def duration(span: timedelta) -> str:
     """A span of time as `4 s`, `2 min 3 s` or `5 h 12 min`; never negative."""
     seconds = max(0, round(span.total_seconds()))

@@ -183,7 +183,8 @@ class _Teller:
         if transition.state in FINAL and not transition.note:
             said["reason"] = job.reason
             said["counts"] = job.summary.counts if job.summary else {}
-            said["chance"] = job.summary.chance.numbers if job.summary and job.summary.chance else None
+            if job.summary and job.summary.chance:
+                said["chance"] = job.summary.chance.numbers
             said["results_url"] = results_of(self._core, job)
         return json.dumps(said)
 

@@ -75,11 +75,16 @@ def _stretch(plane: Array) -> NDArray[np.uint8]:
     return stretched
 
 
+def round_length(most: float) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that is at most `most`, which is above 0."""
+    most *= 1 + 1e-9  # a third of a picture may be a rounding error below such a length
+    tens = 10 ** math.floor(math.log10(most))
+    return float(next(step * tens for step in (5, 2, 1, 0.5) if step * tens <= most))
+
+
 def _scale_bar(pen: ImageDraw.ImageDraw, size: tuple[int, int], *, nm_per_pixel: float) -> None:
     """Draw a bar of a round length, at most a third of the width, in the lower right corner."""
-    limit = size[0] / 3 * nm_per_pixel
-    tens = 10 ** math.floor(math.log10(limit))
-    length = next(step * tens for step in (5, 2, 1) if step * tens <= limit)
+    length = round_length(size[0] / 3 * nm_per_pixel)
     text = f"{length / 1000:g} um" if length >= 1000 else f"{length:g} nm"  # the built-in font has no micro sign
     right, bottom = size[0] - 10, size[1] - 10
     left = right - length / nm_per_pixel

@@ -14,7 +14,6 @@ durations; the duration of each phase is printed on stdout.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import sys
 import tomllib
@@ -41,7 +40,7 @@ from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
 from pipelines.common.results import Results, npz, table
 from pipelines.common.stores import Store
-from pipelines.common.words import counted, listed
+from pipelines.common.words import counted, fitting, joined, listed
 
 Array = NDArray[Any]
 
@@ -51,6 +50,8 @@ PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d"
 """Packages whose versions results.json names."""
 WITNESS = "witness"
 """How the roles of witnesses begin that have no other."""
+CUT = " … (the report has all of it)"
+"""How a note ends that is too long for results.json."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -90,6 +91,35 @@ class Found:
         return len(self.voxels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A sentence that is shown with the results, and its place among them."""
+
+    text: str
+    brief: str = ""
+    """What is said instead where the text is too long for results.json."""
+    first: bool = False
+    """Whether it comes before all else, as one that says that what was found is worth nothing."""
+
+    @property
+    def short(self) -> str:
+        """It in MAX_NOTE characters at most; what has to be cut is cut between two words, and says so."""
+        if len(self.text) <= MAX_NOTE:
+            return self.text
+        if self.brief and len(self.brief) <= MAX_NOTE:
+            return self.brief
+        return self.text[: MAX_NOTE - len(CUT)].rpartition(" ")[0] + CUT
+
+
+def in_short(notes: Sequence[Note]) -> list[str]:
+    """What results.json has of notes: MAX_NOTES of them at most, of which the last says how many are left out."""
+    said = [note.short for note in notes]
+    if len(said) <= MAX_NOTES:
+        return said
+    left = len(said) - MAX_NOTES + 1
+    return [*said[:-left], f"{left} further notes are left out here; the report has all of them."]
+
+
 class Run:
     """A request whose experiment, box and channels are right, and whose results can be written.
 
@@ -125,13 +155,15 @@ class Run:
         self._roles = roles or self.entry.get("roles", {})
         self.names = pick(self._roles, self.volume.channels, request.channels)
         """Role to channel name."""
-        for number, name in enumerate(witnesses, start=1):
+        number = 0
+        for name in witnesses:
             if name not in self.volume.channels:
                 there = ", ".join(self.volume.channels[:20])
                 raise WrongRequest(f"The experiment has no channel {short(name)} for a witness; it has {there}.")
             if name in [self.names.get(role) for role in ("postsynaptic", "presynaptic")]:
                 raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
             if name not in self.names.values():
+                number += 1
                 self.names[f"{WITNESS} {number}" if number > 1 else WITNESS] = name
         boxes = near(self.volume, self.names)
         described = {role: store.channel(name, boxes.get(role, self.box)) for role, name in self.names.items()}
@@ -142,8 +174,8 @@ class Run:
         }
         """Role to channel, with voxels (z, y, x)."""
         self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
-        self._notes: list[str] = []
-        self._warnings: list[str] = []
+        self._notes: list[Note] = []
+        self._warnings: list[Note] = []
 
     def __enter__(self) -> Run:
         return self
@@ -196,13 +228,24 @@ class Run:
         for channel in self.channels.values():
             channel.fetch()
 
-    def note(self, text: str) -> None:
+    def note(self, said: str | Note) -> None:
         """Show a sentence with the results."""
-        self._notes.append(text)
+        self._notes.append(Note(text=said) if isinstance(said, str) else said)
 
-    def warn(self, text: str) -> None:
-        """Show a sentence about something odd with the results, and on stderr at the end."""
-        self._warnings.append(text)
+    def warn(self, said: str | Note) -> None:
+        """Show a sentence about something odd with the results, before the notes, and on stderr at the end."""
+        self._warnings.append(Note(text=said) if isinstance(said, str) else said)
+
+    def _warn_of(self, begin: str, names: Sequence[str], end: str) -> None:
+        """Warn of several channels in one sentence, which names fewer of them where it would be too long."""
+        brief = fitting(lambda count: f"{begin}{joined(names, count)}{end}", len(names), MAX_NOTE)
+        self.warn(Note(text=f"{begin}{joined(names)}{end}", brief=brief))
+
+    @property
+    def notes(self) -> list[Note]:
+        """All notes so far, the weightiest first."""
+        first = [note for note in self._notes if note.first]
+        return [*first, *self._warnings, *(note for note in self._notes if not note.first)]
 
     def finish(self, found: Found, *, facts: Mapping[str, str] | None = None) -> None:
         """Write all files, results.json last. `facts` are further ones, beside those of what was found."""
@@ -243,9 +286,8 @@ class Run:
             self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
         )
         self.progress(0.98, "writing")
-        notes = [note[:MAX_NOTE] for note in (*self._notes, *self._warnings)][:MAX_NOTES]
         versions = {"pipeline": str(self.entry.get("version", ""))} | {name: version(name) for name in PACKAGES}
-        page = self._page(found, bright, picture, notes, facts, written, versions)
+        page = self._page(found, bright, picture, facts, written, versions)
         self.results.add(
             "report.html",
             report.render(page),
@@ -265,7 +307,7 @@ class Run:
                 "viewer": link,
                 "view": scene.view(found.centres, self.channels, self.frame),
                 "written_back": written,
-                "notes": notes,
+                "notes": in_short(self.notes),
                 "facts": facts,
                 **found.told,
                 "versions": versions,
@@ -284,7 +326,7 @@ class Run:
         line = f"{counted(len(found), 'synapse')} in {counted(math.prod(self.request.shape), 'voxel')}; {took}"
         print(line, file=self._out, flush=True)
         for warning in self._warnings:
-            print(warning, file=self._err, flush=True)
+            print(warning.text, file=self._err, flush=True)
 
     def _layers(self, found: Found) -> None:
         """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
@@ -307,8 +349,9 @@ class Run:
 
     def _look(self, found: Found) -> None:
         """Add notes and warnings about the data and the objects found."""
-        names = ", ".join(f"{role} {name}" for role, name in self.names.items())
-        self._notes.insert(0, f"Channels by role: {names}.")
+        roles = [f"{role} {name}" for role, name in self.names.items()]
+        brief = fitting(lambda count: f"Channels by role: {joined(roles, count)}.", len(roles), MAX_NOTE)
+        self._notes.insert(0, Note(text=f"Channels by role: {', '.join(roles)}.", brief=brief))
         for role, name in self.names.items():
             if role not in self._roles:
                 continue
@@ -322,19 +365,46 @@ class Run:
             self.note(found.nothing)
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
+        self._look_at_channels()
         if shape(self.near)[0] == 1:
             self.warn("The box is one section thick: synapses that lie mostly in another section are missed.")
+
+    def _look_at_channels(self) -> None:
+        """Warn of what is wrong with channels, the weightiest first, in one sentence of all that share it."""
+        for names in self._copies():
+            self._warn_of("", names, " hold the same voxels: what they show says nothing of synapses.")
+        constant: dict[int, list[str]] = {}
+        missing: list[str] = []
+        blank: dict[tuple[int, ...], list[str]] = {}
         for channel in self.channels.values():
             if channel.missing:
-                self.warn(f"Parts of the channel {channel.name} are not stored: they were read as the fill value.")
+                missing.append(channel.name)
             if channel.constant:
-                self.warn(f"The channel {channel.name} is {channel.highest} everywhere in this box: it shows nothing.")
-            elif blank := channel.blank:
-                verb = "is" if len(blank) == 1 else "are"
-                self.warn(f"{listed(blank).capitalize()} of {channel.name} {verb} blank: nothing is to be found there.")
-        for one, other in itertools.combinations(self.channels.values(), 2):
-            if not one.constant and one.same(other):
-                self.warn(f"{one.name} and {other.name} hold the same voxels: what both show says nothing of synapses.")
+                constant.setdefault(channel.highest, []).append(channel.name)
+            elif where := channel.blank:
+                blank.setdefault(tuple(where), []).append(channel.name)
+        for value, names in constant.items():
+            channels, are, show = ("channel", "is", "it shows") if len(names) == 1 else ("channels", "are", "they show")
+            self._warn_of(f"The {channels} ", names, f" {are} {value} everywhere in this box: {show} nothing.")
+        if missing:
+            channels = "channel" if len(missing) == 1 else "channels"
+            self._warn_of(f"Parts of the {channels} ", missing, " are not stored: they were read as the fill value.")
+        for sections, names in blank.items():
+            are = "is" if len(sections) == 1 else "are"
+            self._warn_of(f"{listed(sections).capitalize()} of ", names, f" {are} blank: nothing is to be found there.")
+
+    def _copies(self) -> list[list[str]]:
+        """The names of the channels that hold the same voxels, together; those that show nothing are left out."""
+        groups: list[list[Channel]] = []
+        for channel in self.channels.values():
+            if channel.constant:
+                continue
+            group = next((group for group in groups if group[0].same(channel)), None)
+            if group:
+                group.append(channel)
+            else:
+                groups.append([channel])
+        return [[channel.name for channel in group] for group in groups if len(group) > 1]
 
     def _counts(self, found: Found) -> dict[str, int]:
         counts = {"synapses": len(found)}
@@ -409,7 +479,6 @@ class Run:
         found: Found,
         bright: Mapping[str, NDArray[np.float64]],
         picture: bytes,
-        notes: Sequence[str],
         facts: Mapping[str, str],
         written: str | None,
         versions: Mapping[str, str],
@@ -446,7 +515,7 @@ class Run:
             title=f"Synapses in {request.place}",
             about=f"{self.entry.get('title', self.entry['name'])}. Box: {box}.",
             numbers=numbers,
-            notes=notes,
+            notes=[note.text for note in self.notes],
             picture=picture,
             picture_said=f"The box from above: {self._picture_said(found)}.",
             key=key,

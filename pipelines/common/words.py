@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def counted(count: int, what: str) -> str:
@@ -21,6 +21,13 @@ def listed(sections: Sequence[int]) -> str:
     return f"sections {joined([str(section) for section in sections])}"
 
 
-def joined(words: Sequence[str]) -> str:
-    """Words, not none: one; one and two; one, two and three."""
+def joined(words: Sequence[str], most: int | None = None) -> str:
+    """Words, not none: one; one and two; one, two and three. Where there are more than `most`: one, two and 7 more."""
+    if most is not None and len(words) > most:
+        words = [*words[:most], f"{len(words) - most} more"]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def fitting(say: Callable[[int], str], most: int, limit: int) -> str:
+    """What `say` says of as many things, `most` at most and one at least, as `limit` characters hold."""
+    return next((said for count in range(most, 1, -1) if len(said := say(count)) <= limit), say(1))

@@ -43,6 +43,12 @@ class Alignment:
         bins = Grid.of(self.voxel_nm).bins
         return -(-high // bins[1]), -(-wide // bins[2])
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """A section's extent in voxels."""
+        _, high, wide = shape(self.box)
+        return high, wide
+
     def sections(self, number: int) -> range:
         """The experiment's sections that make a section of pixels."""
         (first, last), deep = self.box[0], Grid.of(self.voxel_nm).bins[0]
@@ -62,12 +68,18 @@ class Alignment:
 
     def lies(self, role: str) -> dict[int, Plane]:
         """How the experiment's sections of a channel are shifted, of those that are moved."""
-        return {z: self._in_voxels(warp) for number, warp in self.moved(role).items() for z in self.sections(number)}
+        return {z: self._lies(warp) for number, warp in self.moved(role).items() for z in self.sections(number)}
 
-    def _in_voxels(self, warp: Warp) -> Plane:
+    def in_voxels(self, warp: Warp) -> Warp:
+        """The warp for voxels instead of pixels, counted from the box's corner."""
         bins = np.array(Grid.of(self.voxel_nm).bins[1:])
-        origin = (0.5 - np.array([low for low, _ in self.box[1:]])) / bins - 0.5
-        return np.asarray(np.vstack([warp.shift(origin), warp.linear[1:] / bins[:, None]]) * bins)
+        return replace(warp, linear=np.vstack([warp.shift(0.5 / bins - 0.5), warp.linear[1:] / bins[:, None]]) * bins)
+
+    def _lies(self, warp: Warp) -> Plane:
+        """The same plane for the experiment's voxels."""
+        linear = self.in_voxels(warp).linear
+        linear[0] -= np.array([low for low, _ in self.box[1:]]) @ linear[1:]
+        return linear
 
 
 def surroundings(box: Box, reach: Triple, bounds: Box, voxel_nm: Size) -> Box:

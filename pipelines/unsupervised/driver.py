@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,7 +24,8 @@ ROLES = ("postsynaptic", "presynaptic")
 OPTIONS = {
     "--method": "how synapses are found: paired (the default), probabilistic or nomads2018",
     "--false-discovery": "share of the synapses that may be there by chance, 0.01 to 0.9; for the method paired",
-    "--register": "whether a channel that is shifted or turned is moved back: auto (the default), off or report",
+    "--register": "whether a channel that is shifted or turned is moved back: auto (the default), off or report; with "
+    "another method than paired synapses are found in channels as they lie",
     "--witness": "further channels, with commas between, whose enrichment at the synapses is told",
 }
 LEAST, MOST = 0.01, 0.9
@@ -124,20 +126,28 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
     from pipelines.unsupervised import detector, told
+    from pipelines.unsupervised.paired import THRESHOLD
 
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
     psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
-    synapses = detector.scan(
+    scan = partial(
+        detector.scan,
         lambda *place: (psd.read(*place), synapsin.read(*place)),
         psd.shape,
         method=options.method,
         inside=placed(run.box, looked),
         voxel_nm=run.volume.voxel_nm,
-        false_discovery=options.false_discovery,
         register=options.register,
+    )
+    synapses = scan(
+        false_discovery=options.false_discovery,
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
+    reached = 0
+    if not synapses.tells and math.isinf(synapses.threshold):
+        # nothing is beyond chance, which is no reason to say that there is nothing
+        reached = len(scan(threshold=THRESHOLD, chance=False))
     aligned = _aligned(run, options, synapses, further=further, reach=reach)
     lies = {role: aligned.lies(role) for role in aligned.warps} if aligned and options.register == "auto" else {}
     for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):
@@ -147,13 +157,13 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         centres=synapses.centres,
         voxels=synapses.voxels,
         scores=synapses.scores,
-        nothing=told.nothing(synapses, options),
+        nothing=told.nothing(synapses, options, reached=reached),
         columns={"false_discovery_rate": synapses.rates},
         numbers=told.numbers(synapses, options),
         sections=told.sections(run, synapses, options, aligned),
         told=told.fields(synapses, options),
         lies=lies,
-        facts=told.facts(synapses, options, further=bool(further)),
+        facts=told.facts(synapses, options, reached=reached, further=bool(further)),
     )
 
 

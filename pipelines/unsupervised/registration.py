@@ -70,10 +70,10 @@ class Warp:
         """Whether it is sure, and moves a corner of a section of that shape by more than a pixel."""
         return self.sure and self.farthest(shape) > 1
 
-    @property
-    def degrees(self) -> float:
-        """The turn."""
-        return math.degrees((self.linear[1, 1] - self.linear[2, 0]) / 2)
+    def degrees(self, pixel_nm: tuple[float, float]) -> float:
+        """The turn of pixels of that size (y, x)."""
+        down, right = pixel_nm
+        return math.degrees((self.linear[1, 1] * right / down - self.linear[2, 0] * down / right) / 2)
 
 
 NOWHERE = Warp(np.zeros((3, 2)), 0.0, False)
@@ -194,7 +194,8 @@ def _plane(
     three = _threes(len(places))
     three = three[np.abs(np.linalg.det(basis[three])) > 1e-3 * np.abs(basis[:, 1:]).max() ** 2]
     planes = np.linalg.solve(basis[three], shifts[three]) if len(three) else np.zeros((0, 3, 2))
-    planes = planes[np.abs(planes[:, 1:]).max(axis=(1, 2)) <= STRETCH]
+    slopes = planes[:, 1:] * (slack[:, None] / slack)  # in nm a nm; the slack is one length along both axes
+    planes = planes[np.abs(slopes).max(axis=(1, 2)) <= STRETCH]
     still = np.zeros((len(shifts), 3, 2))  # one shift for all
     still[:, 0] = shifts
     agree, agree_turned = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +16,43 @@ from pipelines.unsupervised.paired import STEPS, Grid, standing_out
 from pipelines.unsupervised.search import in_pixels
 
 Array = NDArray[Any]
+NORMAL = 1.96
+"""Standard deviations on either side that hold 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of so many places, from 0 to 1, and the bounds between which it lies (95 %, Wilson's interval)."""
+
+    part: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: float, places: int) -> Share:
+        """So many of so many places, which are not none."""
+        part, square = hits / places, NORMAL**2 / places
+        middle = (part + square / 2) / (1 + square)
+        off = math.sqrt(square * (part * (1 - part) + square / 4)) / (1 + square)
+        return cls(part, min(part, max(0.0, middle - off)), max(part, min(1.0, middle + off)))
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
     """At what part of the synapses a channel stands out, and at what part of the same places shifted away."""
 
-    there: float
-    elsewhere: float
+    there: Share
+    elsewhere: Share
 
     @property
     def enrichment(self) -> float:
-        """How many times as often it stands out at the synapses."""
-        return self.there / self.elsewhere if self.elsewhere else float("inf")
+        """How many times as often it stands out at the synapses; infinite where it never does elsewhere."""
+        return self.there.part / self.elsewhere.part if self.elsewhere.part else math.inf
+
+    @property
+    def sure(self) -> bool:
+        """Whether the two shares differ by more than their bounds."""
+        return self.there.low > self.elsewhere.high or self.there.high < self.elsewhere.low
 
 
 def witness(
@@ -59,4 +84,6 @@ def witness(
         for n, look in enumerate([(0, 0), *looks]):
             y, x = ((at - look) % (high, wide) + grid.rim).T
             counts[n] += np.count_nonzero(seen[y, x] > STEPS)
-    return Witness(counts[0] / len(centres), float(counts[1:].mean()) / len(centres))
+    return Witness(
+        Share.of(float(counts[0]), len(centres)), Share.of(float(counts[1:].sum()), len(looks) * len(centres))
+    )

@@ -181,6 +181,7 @@ def test_each_transition_is_one_json_object_and_the_last_one_leads_to_the_result
     assert told[-1]["counts"] == {"synapses": 7}
     assert json.loads((folder_of(told[-1]["results_url"]) / "results.json").read_text())["counts"] == {"synapses": 7}
     assert "results_url" not in told[0]
+    assert "chance" not in told[-1], "this program says nothing of it, which is not that it cannot be told"
     first, last = lab.mail.messages
     assert str(first["Subject"]).endswith("accepted")
     assert str(last["Subject"]).endswith("finished")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from bot.domain.errors import InvalidRequest
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from sandbox import stores
@@ -49,10 +51,15 @@ def shown(served: Served) -> dict[str, Any]:
     return view
 
 
+def saying(served: Served, text: str) -> dict[str, Any] | None:
+    """The form, once it says that."""
+    view = shown(served)
+    return view if text in json.dumps(view) else None
+
+
 def described(served: Served) -> dict[str, Any] | None:
     """The form, once it says what is at the address."""
-    view = shown(served)
-    return view if "channels: PSD95 (uint8) and Synapsin (uint8)" in json.dumps(view) else None
+    return saying(served, "channels: PSD95 (uint8) and Synapsin (uint8)")
 
 
 def test_an_address_in_the_commands_words_fills_the_form_and_runs(serve: Serve, tmp_path: Path, address: str) -> None:
@@ -170,3 +177,59 @@ def test_a_pipeline_that_reads_boss_alone_says_so(serve: Serve, tmp_path: Path, 
         view = served.open_form(f"submit {address}")
         ack = served.slack.person().submit(view, BOX, checked=False)
         assert "reads volumes of BOSS alone" in ack.errors["pipeline"]
+
+
+def test_a_volume_for_others_is_neither_described_nor_read(serve: Serve, tmp_path: Path, address: str) -> None:
+    listed = tmp_path / "volumes.toml"
+    listed.write_text(f'[[volumes]]\nname = "Mouse 4"\naddress = "{address}"\npeople = ["U99"]\n')
+    said = "The admin of NOMADS has not given you the right to read this volume."
+    with serve(tmp_path, **settings(tmp_path, volumes=str(listed))) as served:
+        for typed in (address, f"{address}/0", f"channels://PSD95={address};Synapsin={address}"):
+            served.open_form(f"submit {typed} x=0,128 y=0,128 z=0,16")
+            view = until(lambda: saying(served, said), what="the refusal") or {}
+            assert not [word for word in ("0, 256", "Synapsin (", "96 nm") if word in json.dumps(view)]
+
+            ack = served.slack.person().submit(view, {"pipeline": "nomads-unsupervised"}, checked=False)
+
+            assert ack.errors == {"collection": said}
+        assert served.jobs == 0
+
+
+def test_a_name_that_is_for_others_is_no_volume(serve: Serve, tmp_path: Path, address: str) -> None:
+    listed = tmp_path / "volumes.toml"
+    listed.write_text(f'[[volumes]]\nname = "Mouse 4"\naddress = "{address}"\npeople = ["U99"]\n')
+    with serve(tmp_path, **settings(tmp_path, volumes=str(listed))) as served:
+        served.open_form()
+        person = served.slack.person()
+        assert not person.suggest(shown(served), "collection", "mouse")[:-1]
+        assert person.suggest(shown(served), "collection", "volume:Mouse 4")  # as it was typed
+        person.click(shown(served), "collection", "volume:Mouse 4")
+        view = until(lambda: saying(served, "There is no volume"), what="the refusal") or {}
+        said = "There is no volume “Mouse 4”."
+
+        ack = person.submit(view, BOX | {"pipeline": "nomads-unsupervised"}, checked=False)
+
+        assert ack.errors == {"collection": said}
+        values = BOX | {
+            "pipeline": "nomads-unsupervised",
+            "collection": "volume:Mouse 4",
+            "channel": "C1",
+            "email": "a@b.org",
+        }
+        with pytest.raises(InvalidRequest) as refusal:  # of a command, whose errors stand under no field
+            served.nomads.core.submission.review(values, SecretStr(""), actor="U1")
+        assert refusal.value.errors == {"collection": said}
+        assert served.nomads.core.submission.review(values, SecretStr(""), actor="cli:ada").request.volume == address
+        assert served.jobs == 0
+
+
+def test_what_a_form_has_no_field_for_is_told_under_the_collection(serve: Serve, tmp_path: Path, address: str) -> None:
+    with serve(tmp_path, **settings(tmp_path)) as served:
+        view = served.open_form(f"submit {address}")
+        assert "token" not in blocks(view)
+
+        ack = served.slack.person().submit(
+            view, BOX | {"pipeline": "nomads-unsupervised", "collection": "demo"}, checked=False
+        )
+
+        assert ack.errors.keys() == {"collection"}

@@ -194,6 +194,26 @@ def test_channels_that_the_last_request_named_are_not_offered_for_another_experi
     assert held(served.open_form("submit demo/other witness=GluR1"))["witness"] == "GluR1"
 
 
+def test_an_option_of_the_last_request_that_has_no_effect_with_the_command_is_not_offered(
+    serve: Serve, tmp_path: Path
+) -> None:
+    pipelines = options.write(tmp_path / "pipelines")
+    entry = pipelines / "optional" / "pipeline.toml"
+    entry.write_text(entry.read_text().replace("most = 0.9\n", 'most = 0.9\nonly_with = ["method=paired"]\n'))
+    with serve(tmp_path, working=True, pipelines=str(pipelines)) as served:
+        view = served.open_form("submit optional false-discovery=0.1 sections=4")
+        assert served.slack.person().submit(view, RIGHT).ok
+        ended(served)
+        assert held(served.open_form("submit"))["false-discovery"] == "0.1"
+        other = served.open_form("submit method=probabilistic")
+        assert held(other) == {
+            "method": "probabilistic", "false-discovery": "0.25", "sections": "4", "witness": "",
+        }  # fmt: skip
+        assert served.slack.person().submit(other, RIGHT).ok
+        typed = served.open_form("submit method=probabilistic false-discovery=0.2")
+        assert held(typed)["false-discovery"] == "0.2", "what was typed is told to have no effect"
+
+
 def test_the_question_keeps_what_was_typed_of_the_options(served: Served) -> None:
     for _ in range(2):
         view = served.open_form("submit optional")
@@ -242,6 +262,11 @@ def test_other_options_are_other_work_and_the_same_ones_in_other_words_are_the_s
     assert isinstance(world.submit(key="three", options={"false-discovery": "0.2"}), Job)
     assert isinstance(world.submit(key="four", options={"false-discovery": "0.25", "method": "paired"}), Job)
     assert isinstance(world.submit(key="five"), Question), "the defaults are no options"
+
+
+def test_witnesses_in_another_order_are_the_same_work(world: World) -> None:
+    world.submit(key="one", options={"witness": "Synapsin,PSD95"})
+    assert isinstance(world.submit(key="two", options={"witness": "PSD95, Synapsin, PSD95"}), Question)
 
 
 def test_a_request_without_options_is_the_work_that_it_was_before_there_were_options(world: World) -> None:

@@ -204,7 +204,8 @@ def test_a_choice_is_taken_in_any_case_of_letters_and_a_slip_is_told_what_it_res
 
 
 def test_channels_are_names_with_commas_or_spaces_between_each_once() -> None:
-    assert WITNESS.read("GluR1, GluR2，GluR1 GAD") == "GluR1,GluR2,GAD"
+    assert WITNESS.read("GluR1, GluR2，GluR1 GAD") == "GAD,GluR1,GluR2"
+    assert WITNESS.read("GAD,GluR2,GluR1") == "GAD,GluR1,GluR2", "the order makes no other work"
     assert refused(WITNESS, "a,b,c,d") == "These are 4 channels; name 3 at most."
     assert refused(WITNESS, "GluR1,b$").startswith("“b$” cannot be a channel here; a name has letters, digits, - and _")
     assert refused(WITNESS, "--token").startswith("“--token” cannot be a channel here;")
@@ -268,14 +269,30 @@ def test_options_are_told_by_their_titles_and_one_that_is_gone_by_its_name() -> 
 def test_an_option_that_has_no_effect_with_what_was_chosen_elsewhere_is_refused_where_it_is_set() -> None:
     unsupervised = Catalog.read(ROOT / "pipelines").get("nomads-unsupervised")
     assert unsupervised
-    _, errors = unsupervised.read_options({"method": "nomads2018", "false-discovery": "0.1", "register": "off"})
+    _, errors = unsupervised.read_options({"method": "nomads2018", "false-discovery": "0.1"})
     assert errors == {
         "false-discovery": "This has no effect with method nomads2018; leave it at 0.25, or choose method paired.",
-        "register": "This has no effect with method nomads2018; leave it at auto, or choose method paired.",
     }
     alone = {"method": "nomads2018"}
     assert unsupervised.read_options({**alone, "false-discovery": "25 %", "register": ""}) == (alone, {})
     assert unsupervised.read_options({"false-discovery": "0.1"}) == ({"false-discovery": "0.1"}, {})
+
+
+@pytest.mark.parametrize("name", ["nomads-unsupervised", "nomads-classifier"])
+@pytest.mark.parametrize("method", ["probabilistic", "nomads2018"])
+def test_whether_channels_are_moved_may_be_chosen_with_every_method(name: str, method: str) -> None:
+    pipeline = Catalog.read(ROOT / "pipelines").get(name)
+    assert pipeline
+    typed = {"method": method, "register": "off"}
+    assert pipeline.read_options(typed) == (typed, {})
+
+
+def test_options_that_have_no_effect_with_others_are_known_whatever_else_was_typed_wrong() -> None:
+    unsupervised = Catalog.read(ROOT / "pipelines").get("nomads-unsupervised")
+    assert unsupervised
+    typed = {"method": "probabilistic", "false-discovery": "0.1", "register": "sideways", "gone": "1"}
+    assert unsupervised.idle_options(typed) == {"false-discovery"}
+    assert unsupervised.idle_options({**typed, "method": "paired"}) == set()
 
 
 # Against the experiment

@@ -143,6 +143,10 @@ def test_what_was_found_says_how_much_of_it_is_there_by_chance() -> None:
     assert found_with(CHANCE) == f"{begins}about 610 of them by chance (25 %, 23 to 27){ends}"
     small = {"count": 10, "share": 0.004, "low": 0, "high": 0.0149}
     assert found_with(small) == f"{begins}about 10 of them by chance (0.4 %, 0 to 1.5){ends}"
+    tiny = {"count": 0, "share": 0.5, "low": 0, "high": 1}
+    assert found_with(tiny) == f"{begins}fewer than one by chance (50 %, 0 to 100){ends}"
+    whole = {"count": 2481, "share": 1, "low": 1, "high": 1}
+    assert found_with(whole) == f"{begins}all by chance{ends}"
     assert found_with(None) == f"{begins}how many by chance cannot be told{ends}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -339,6 +340,53 @@ def test_classes_and_brightness_are_read_where_a_shifted_channel_really_lies(
     for name in set(CHANNELS.values()) - {"PSD95"}:
         assert f'<th scope="col">{name}</th>' in page.partition("Section by section")[2]
         assert f"Sure shifts: {name}" in page
+
+
+def test_warnings_of_many_channels_are_one_sentence_before_all_else_and_the_report_has_all_notes(
+    stand_in: BossStandIn, tmp_path: Path
+) -> None:
+    """One section lacks all channels, and Synapsin is a copy of PSD95."""
+    assert stand_in.cortex is not None
+    channels = {}
+    for name in stand_in.cortex.channels:
+        of = "PSD95" if name == "Synapsin" else name
+        voxels = stand_in.cortex.bricks(of).read((0, 0, 0), (8, 256, 256)).copy()
+        voxels[3] = 0
+        channels[name] = Bricks("uint8")
+        channels[name].write((0, 0, 0), voxels)
+    nm = stand_in.cortex.voxel_nm
+    stand_in.add("lab", "blank", shape=(8, 256, 256), voxel_nm=nm, channels=channels)
+    box = {"col": "lab", "exp": "blank", "z_range": "0,8", "y_range": "0,64", "x_range": "0,64"}
+    asked = arguments(stand_in, **box, results_uri=tmp_path.as_uri())
+    code, _ = here(asked)
+
+    notes = json.loads((tmp_path / "results.json").read_text())["notes"]
+    assert code == 0
+    assert "PSD95 and Synapsin hold the same voxels: what they show says nothing of synapses." in notes[:2]
+    (blank,) = (note for note in notes if "blank" in note)
+    assert notes.index(blank) < notes.index(next(note for note in notes if note.startswith("Channels by role")))
+    assert blank.startswith("Section 3 of ")
+    assert blank.endswith(" is blank: nothing is to be found there.")
+    assert all(name in blank for name in channels)
+    page = (tmp_path / "report.html").read_text()
+    assert all(note in html.unescape(page) for note in notes)
+
+
+def test_the_first_witness_that_has_no_role_is_the_first_one_whatever_the_others_are(
+    stand_in: BossStandIn, tmp_path: Path
+) -> None:
+    assert stand_in.cortex is not None
+    bricks = {name: stand_in.cortex.bricks(name) for name in stand_in.cortex.channels}
+    more = {"Extra": bricks["Synapsin"], "Other": bricks["PSD95"]}
+    nm = stand_in.cortex.voxel_nm
+    stand_in.add("lab", "witnesses", shape=(4, 64, 64), voxel_nm=nm, channels=bricks | more)
+    box = {"col": "lab", "exp": "witnesses", "z_range": "0,4", "y_range": "0,64", "x_range": "0,64"}
+    asked = arguments(stand_in, **box, witness="GABA,Extra,Other", results_uri=tmp_path.as_uri())
+    code, _ = here(asked)
+
+    channels = json.loads((tmp_path / "results.json").read_text())["channels"]
+    assert code == 0
+    assert (channels["witness"], channels["witness 2"]) == ("Extra", "Other")
 
 
 def test_shifts_are_only_told_where_that_is_asked_for_and_not_looked_for_where_it_is_not(

@@ -183,6 +183,35 @@ def changed(crate: Path, argument: str, **values: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["https://boss.example.org", "http://127.0.0.2:9000", "boss.example.org", "http://api.bossdb.io"]
+)
+def test_a_volume_of_a_boss_does_not_say_where_the_token_goes_either(
+    boss: BossStandIn, tmp_path: Path, host: str
+) -> None:
+    ran(boss, tmp_path)
+    for name in ("col", "exp"):
+        changed(tmp_path / CRATE, name, **{"@type": "Thing"})
+    changed(tmp_path / CRATE, "host", name="volume", value=f"boss://{host}/lab/doors")
+
+    done = rerun(tmp_path, tmp_path / "other")
+
+    asked = host if "://" in host else f"https://{host}"
+    said = f"The crate sends the token to {asked!r}; where it may, give --as-told.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_volume_of_the_boss_that_is_trusted_is_run_again(boss: BossStandIn, tmp_path: Path) -> None:
+    ran(boss, tmp_path / "one")
+    for name in ("col", "exp"):
+        changed(tmp_path / "one" / CRATE, name, **{"@type": "Thing"})
+    changed(tmp_path / "one" / CRATE, "host", name="volume", value=f"boss://{boss.url}/demo/cortex")
+
+    done = rerun(tmp_path / "one", tmp_path / "other")
+
+    assert (tmp_path / "other" / "synapses.csv").exists(), done.stderr
+
+
+@pytest.mark.parametrize(
     "host", ["https://boss.example.org", "http://127.0.0.1@example.org", "http://localhost.example"]
 )
 def test_a_crate_does_not_say_where_the_token_goes(boss: BossStandIn, tmp_path: Path, host: str) -> None:

@@ -26,10 +26,10 @@ from pipelines.common import channels
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
-from pipelines.unsupervised.told import SMALL
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
 from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, start
+from tests.support import puncta
 from tests.support.puncta import match
 
 FILES = ["predictions.npz", "preview.png", "report.html", "results.json", "ro-crate-metadata.json", "synapses.csv"]
@@ -146,13 +146,14 @@ def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss:
         _, complained = process.communicate(timeout=60)
 
     told = summary(tmp_path)
-    warnings = [f"The channel {name} is 0 everywhere in this box: it shows nothing." for name in ("psd", "Synapsin")]
+    warnings = ["The channels psd and Synapsin are 0 everywhere in this box: they show nothing."]
     assert (process.returncode, complained.splitlines()) == (0, warnings)
     assert told.counts["synapses"] == 0
     assert told.notes == [
-        "Channels by role: postsynaptic psd, presynaptic Synapsin.",
-        f"Nothing was found, and {SMALL}.",
         *warnings,
+        "Channels by role: postsynaptic psd, presynaptic Synapsin.",
+        "Nothing here has the score of 0.75 that is used in so small a volume, of less than 12 µm along y and x, where "
+        "chance cannot be told.",
     ]
     assert len((tmp_path / "synapses.csv").read_text().splitlines()) == 1
 
@@ -173,11 +174,30 @@ def test_blank_sections_are_named_and_a_channel_that_is_there_under_two_names_is
 ) -> None:
     assert here(arguments(boss, col="lab", exp="copies", results_uri=uri(tmp_path)))[0] == 0
 
-    assert summary(tmp_path).notes[-3:] == [
-        "Sections 3 and 5 of PSD95 are blank: nothing is to be found there.",
-        "Sections 3 and 5 of Synapsin are blank: nothing is to be found there.",
-        "PSD95 and Synapsin hold the same voxels: what both show says nothing of synapses.",
+    assert summary(tmp_path).notes[:3] == [
+        "PSD95 and Synapsin hold the same voxels: what they show says nothing of synapses.",
+        "Sections 3 and 5 of PSD95 and Synapsin are blank: nothing is to be found there.",
+        "Channels by role: postsynaptic PSD95, presynaptic Synapsin.",
     ]
+
+
+def test_what_reaches_the_score_in_a_small_box_and_is_not_beyond_chance_is_told(
+    boss: BossStandIn, tmp_path: Path
+) -> None:
+    """One channel is upside down, so that whatever meets meets by chance."""
+    drawn = puncta.puncta(4, shape=(2, 100, 100), level=2)
+    channels = {"PSD95": Bricks("uint8"), "Synapsin": Bricks("uint8")}
+    channels["PSD95"].write((0, 0, 0), drawn.psd)
+    channels["Synapsin"].write((0, 0, 0), np.ascontiguousarray(drawn.synapsin[:, ::-1]))
+    boss.add("lab", "few", shape=(2, 100, 100), voxel_nm=puncta.VOXEL_NM, channels=channels)
+    box = {"col": "lab", "exp": "few", "z_range": "0,2", "y_range": "0,100", "x_range": "0,100"}
+    assert here(arguments(boss, **box, results_uri=uri(tmp_path)))[0] == 0
+
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["counts"]["synapses"] == 0
+    (line,) = [note for note in told["notes"] if "objects have the score of 0.75" in note]
+    assert line.endswith("nothing here is beyond chance.")
+    assert told["facts"]["Threshold"] == "none: what reaches a score of 0.75 is not beyond chance"
 
 
 @pytest.mark.parametrize("deeper", ["uint16", "uint64"])
@@ -251,14 +271,15 @@ def test_a_witness_that_lies_off_is_looked_up_where_it_really_is_and_told_to_be_
         assert here(arguments(boss, **box, witness="GluN1", register=register, results_uri=uri(folder))) == (0, "")
         told[register] = json.loads((folder / "results.json").read_text())["notes"]
 
-    def enrichment(notes: list[str]) -> float:
-        return float(next(note for note in notes if "times as often" in note).split(": ")[1].split()[0])
+    def enriched(notes: list[str]) -> str:
+        return next(note for note in notes if note.startswith("GluN1 stands out")).partition(": ")[2]
 
     line = "In sections 2 to 9 PSD95 lies up to 10 pixels off GluN1; it was {}."
     assert line.format("moved back") in told["auto"]
     assert line.format("left there") in told["report"]
     assert not [note for note in told["off"] if "pixels off" in note]
-    assert enrichment(told["auto"]) > 3 > 2 > enrichment(told["report"]) == enrichment(told["off"])
+    assert float(enriched(told["auto"]).removesuffix(" times as often.")) > 3
+    assert enriched(told["report"]) == enriched(told["off"]) == "no sure difference."
     assert "Sure shifts: GluN1" in (tmp_path / "auto" / "report.html").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -12,15 +13,17 @@ from typing import cast
 import numpy as np
 import pytest
 
+from bot.domain.summary import Summary
+from contract.program import MAX_NOTE
 from pipelines.common import report
 from pipelines.common.boxes import Box
 from pipelines.common.run import Run
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
-from pipelines.unsupervised.chance import judge
+from pipelines.unsupervised.chance import judge, share_of
 from pipelines.unsupervised.detector import Method
 from pipelines.unsupervised.driver import Options
-from pipelines.unsupervised.found import Synapses
+from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.registration import Warp
 from tests.support import puncta
 from tests.support.tissue import found
@@ -104,7 +107,43 @@ def test_a_box_that_is_too_small_to_tell_chance_says_so_where_nothing_is_found()
 
     assert len(here) == 0
     assert told.nothing(here, options()) == (
-        "Nothing was found, and in so small a volume, of less than 12 µm along y and x, chance cannot be told."
+        "Nothing here has the score of 0.75 that is used in so small a volume, of less than 12 µm along y and x, where "
+        "chance cannot be told."
+    )
+
+
+def test_objects_that_are_not_beyond_chance_in_a_small_box_are_told_as_such() -> None:
+    here = in_small()
+    none = replace(here, labels=np.zeros_like(here.labels), voxels=here.voxels[:0], threshold=math.inf)
+
+    assert told.nothing(none, options(), reached=10) == (
+        "10 objects have the score of 0.75 that is used in so small a volume, of less than 12 µm along y and x, but "
+        "too few more than where the channels are shifted by 1 µm or more, which shows chance: nothing here is beyond "
+        "chance."
+    )
+    assert told.nothing(none, options(), reached=1).startswith("1 object has the score of 0.75")
+    assert told.facts(none, options(), reached=10)["Threshold"] == (
+        "none: what reaches a score of 0.75 is not beyond chance"
+    )
+    assert told.facts(none, options())["Threshold"] == "a score of 0.75"
+
+
+def test_a_threshold_that_is_there_is_told_with_what_the_box_has_at_best() -> None:
+    none = replace(at(0.05), threshold=0.899)
+    curve = np.array([[0.62, 1, 0.3, 0.3312], [0.49, 2, 1.2, 0.6]])
+    begins = "Round the box there are synapses at a false discovery rate of 25 %, from a score of 0.899 on. "
+
+    assert told.nothing(replace(none, curve=curve), options()) == (
+        f"{begins}Nothing in the box has it; the best has 0.62: 1 synapse would be found at 34 %. Ask for 34 % or more."
+    )
+    curve[:, 3] = 0.981
+    assert told.nothing(replace(none, curve=curve), options()).endswith(
+        "the best has 0.62: 2 synapses would be found at 99 %."
+    )
+    curve[:, 3] = 1
+    assert told.nothing(replace(none, curve=curve), options()).endswith("Nothing in the box has it; the best has 0.62.")
+    assert told.nothing(replace(none, curve=curve[:0]), options()) == (
+        f"{begins}Nothing in the box has it: there is no candidate."
     )
 
 
@@ -119,14 +158,20 @@ def run() -> Run:
 LOOKED: Box = ((0, 8), (0, 100), (0, 100))
 
 
-def notes(synapses: Synapses, options: Options, warps: Mapping[str, Mapping[int, Warp]] | None = None) -> list[str]:
+def notes(
+    synapses: Synapses,
+    options: Options,
+    warps: Mapping[str, Mapping[int, Warp]] | None = None,
+    voxel_nm: Size = puncta.VOXEL_NM,
+) -> list[str]:
     """All notes of a run in which channels lie so."""
-    return told.notes(run(), synapses, options, aligned(warps or {}), {}, beyond=0)
+    said = told.notes(run(), synapses, options, aligned(warps or {}, voxel_nm), {}, beyond=0)
+    return [note.text for note in said]
 
 
-def aligned(warps: Mapping[str, Mapping[int, Warp]]) -> Alignment:
+def aligned(warps: Mapping[str, Mapping[int, Warp]], voxel_nm: Size = puncta.VOXEL_NM) -> Alignment:
     """Channels that lie so in a run."""
-    return Alignment(box=LOOKED, voxel_nm=puncta.VOXEL_NM, warps=warps, along={1: warp(0, 0)}, together={})
+    return Alignment(box=LOOKED, voxel_nm=voxel_nm, warps=warps, along={1: warp(0, 0)}, together={})
 
 
 @cache
@@ -153,15 +198,60 @@ def test_a_box_that_is_too_small_for_the_rate_tells_the_threshold_that_was_used_
     assert told.facts(at(0.05), options(0.05))["False discovery rate"] == "0.05"
 
 
-def test_that_all_of_the_2018_method_is_chance_is_the_one_thing_that_is_said_of_it_where_chance_is_not_measured() -> (
-    None
-):
-    here, asked = in_small("nomads2018"), options(method="nomads2018")
+def test_that_all_of_the_2018_method_is_chance_is_said_of_it_whether_chance_is_measured_or_not() -> None:
+    asked = options(method="nomads2018")
+    large = found(volume().psd, volume().synapsin, method="nomads2018")
 
-    assert len(here) > 0
-    assert told.fields(here, asked) == {}
-    assert told.numbers(here, asked) == [("By chance", "all of them")]
-    assert notes(here, asked) == [told.OF_2018]
+    for here, measured in ((in_small("nomads2018"), False), (large, True)):
+        assert len(here) > 0
+        assert (here.chance is not None) == measured
+        assert told.fields(here, asked) == {"chance": {"count": len(here), "share": 1, "low": 1, "high": 1}}
+        assert told.numbers(here, asked) == [("By chance", "all of them")]
+        assert notes(here, asked) == [told.OF_2018]
+        assert ("Found in shifted channels" in told.facts(here, asked)) == measured
+    assert told.fields(replace(large, voxels=large.voxels[:0]), asked)["chance"] != {}
+
+
+def test_report_and_thread_say_chance_in_the_same_words() -> None:
+    chance = share_of(143, [6, 8])
+    here = replace(at(0.25), chance=chance, voxels=np.ones(143, np.int64))
+    few = replace(at(0.25), chance=share_of(2, [0, 1]), voxels=np.ones(2, np.int64))
+
+    assert told.numbers(here, options()) == [("By chance", "about 7 (4.9 %, 0.1 to 9.6)")]
+    assert told.numbers(few, options()) == [("By chance", "fewer than one (25 %, 0 to 100)")]
+    for some in (here, few):
+        said = Summary.model_validate({"counts": {"synapses": len(some)}, **told.fields(some, options())}).found
+        ((_, value),) = told.numbers(some, options())
+        assert said.replace(" of them by chance", "").replace(" by chance", "").endswith(f"; {value}")
+
+
+def test_a_box_in_which_as_much_is_found_by_chance_says_so_whatever_its_surroundings_have() -> None:
+    here = replace(at(0.25), chance=share_of(11, [12, 14]))
+
+    assert notes(here, options()) == [
+        "Nothing in this box is beyond chance: as much is found in it where the channels are shifted."
+    ]
+    assert notes(at(0.25), options()) == []
+
+
+def test_a_method_without_a_rate_says_that_nothing_is_beyond_chance_where_that_is_so() -> None:
+    here = found(volume().psd, volume().synapsin, method="probabilistic")
+    some = replace(here, rates=np.ones(len(here)))
+    asked = options(method="probabilistic")
+
+    assert notes(some, asked) == [
+        "Nothing beyond chance was found: at no score is clearly more found than where the channels are shifted."
+    ]
+    some.rates[:2] = 0.2, 0.3141
+    assert notes(some, asked) == [
+        "What was found is, all in all, not beyond chance: the 2 best ones are, at a false discovery rate of 31.4 %."
+    ]
+    assert notes(replace(here, rates=np.full(len(here), 0.5)), asked) == []
+    assert notes(replace(here, rates=np.full(len(here), np.nan)), asked) == []
+    upside_down = found(volume().psd, volume().synapsin[:, ::-1], method="probabilistic")
+    assert upside_down.chance
+    assert len(upside_down) > 0
+    assert notes(upside_down, asked)[0].startswith("Nothing beyond chance was found: ")
 
 
 def test_the_curve_says_why_it_ends_below_what_the_published_method_found() -> None:
@@ -191,7 +281,46 @@ def test_one_pixel_is_one_pixel_and_no_shift_is_below_zero_by_nothing() -> None:
     )
     table, *_ = told.sections(run(), in_small(), options(), aligned(warps))[-1].parts
     assert isinstance(table, report.Table)
-    assert table.rows[1][1] == "0.0, 0.0; 0.00°; sure (100%)"
+    assert table.rows[1][1] == "0.0, 0.0; 0.00°; sure (100 %)"
+
+
+def test_shifts_are_told_in_sections_and_pixels_of_the_experiment_whatever_was_put_together() -> None:
+    """Three pixels of 25 nm make one of the search along y and x, and two sections of 30 nm one along z."""
+    warps = {"presynaptic": {0: warp(0, -8), 2: warp(0, -8)}}
+    voxel_nm = (30, 25, 25)
+
+    assert notes(in_small(), options(), warps, voxel_nm)[1] == (
+        "In sections 0, 1, 4 and 5 PSD95 lies up to 24 pixels off Synapsin; it was moved back."
+    )
+    table, chart, *_ = told.sections(run(), in_small(), options(), aligned(warps, voxel_nm))[-1].parts
+    assert isinstance(table, report.Table)
+    assert isinstance(chart, report.Chart)
+    assert [row[:2] for row in table.rows] == [
+        ("0 to 1", "0.0, -24.0; 0.00°; sure (100 %)"),
+        ("4 to 5", "0.0, -24.0; 0.00°; sure (100 %)"),
+    ]
+    assert chart.series[0].values.tolist() == [24, 24]
+
+
+@pytest.mark.parametrize("voxel_nm", [(70.0, 100.0, 100.0), (70.0, 100.0, 200.0), (70.0, 100.0, 400.0)])
+def test_a_turn_is_told_as_large_as_it_is_whatever_the_voxels(voxel_nm: Size) -> None:
+    slope = math.tan(math.radians(0.7))
+    ratio = voxel_nm[2] / voxel_nm[1]
+    turn = Warp(np.array([[5, 5], [0, slope / ratio], [-slope * ratio, 0]]), agree=1.0, sure=True)
+
+    assert ", turned by 0.7 degrees, " in notes(in_small(), options(), {"presynaptic": {0: turn}}, voxel_nm)[1]
+
+
+def test_a_line_of_many_channels_names_as_many_as_a_note_holds() -> None:
+    many = {f"witness {n}": {n % 5: warp(3 + n, 0)} for n in range(11)}
+    names = {role: f"channel_of_a_long_name_{role.replace(' ', '_')}_" + 60 * "x" for role in many}
+    asked = run()
+    asked.names |= names
+    (_, line) = told.notes(asked, in_small(), options(), aligned(many), {}, beyond=0)
+
+    assert all(name in line.text for name in names.values())
+    assert len(line.text) > MAX_NOTE >= len(line.short)
+    assert re.search(r"; \d further channels\. They were moved back\.$", line.short)
 
 
 def test_each_channel_that_lies_off_is_named_with_its_sections() -> None:

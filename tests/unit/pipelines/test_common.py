@@ -10,6 +10,8 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from contract.program import MAX_VIEWER
@@ -203,6 +205,24 @@ def test_a_preview_is_a_picture_of_bounded_size_whatever_the_box(shape: tuple[in
     picture = Image.open(io.BytesIO(drawn))
     assert (picture.format, 384 <= max(picture.size) <= 1024) == ("PNG", True)
     assert drawn == preview.draw(plane, plane, shape=shape[1:], centres=centres, radius=3, voxel_nm=(50, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("wide", "nm"),
+    [(2400, 12.5), (1200, 25), (600, 50), (300, 100), (30, 100), (3000, 100), (24, 12.5), (1, 3), (9, 3e-5)],
+)
+def test_a_third_of_a_picture_that_is_a_round_length_has_a_scale_bar(wide: int, nm: float) -> None:
+    for high in (wide, 2 * wide, 7):
+        plane = np.zeros((min(high, 50), min(wide, 50)), np.uint8)
+        assert preview.draw(plane, plane, shape=(high, wide), centres=np.zeros((0, 3)), radius=4, voxel_nm=(50, nm, nm))
+
+
+@given(st.one_of(st.floats(1e-6, 1e9), st.integers(-6, 9).map(lambda n: float(np.nextafter(10.0**n, 0)))))
+def test_a_scale_bar_has_a_round_length_of_at_least_two_fifths_of_what_there_is_room_for(most: float) -> None:
+    length = preview.round_length(most)
+
+    assert 0.4 * most < length <= most * 1.000001
+    assert f"{length:.6e}"[:8] in ("1.000000", "2.000000", "5.000000")
 
 
 def test_kinds_are_circled_in_colours_of_their_own() -> None:

@@ -68,7 +68,7 @@ def test_channels_that_are_turned_are_told_and_moved_back() -> None:
     here = found(*pictures("array_tomography"), looks=LOOKS)
 
     assert all(warp.sure for warp in here.across)
-    assert all(-0.75 < warp.degrees < -0.6 for warp in here.across)
+    assert all(-0.75 < warp.degrees((100, 100)) < -0.6 for warp in here.across)
     for section, shift in ((1, (2, 14)), (3, (5, 5)), (5, (-11, -11))):
         assert np.allclose(here.across[section].middle((1024, 672)), shift, atol=1.5)
     assert sum(warp.sure for warp in here.along) >= 5

@@ -77,3 +77,33 @@ def test_what_is_only_to_be_reported_is_not_moved() -> None:
     assert np.array_equal(report.labels, off.labels)
     assert report.chance == off.chance
     assert len(auto) != len(off)
+
+
+def dots(places_nm: Array, pixel_nm: tuple[float, float], *, side_nm: float) -> Array:
+    """A square section (y, x) with a punctum of 150 nm at each place (n, 2)."""
+    high, wide = (int(side_nm / size) for size in pixel_nm)
+    found = np.zeros((high, wide))
+    middles = np.round(places_nm / pixel_nm).astype(int)
+    for (y, x), (row, column) in zip(places_nm, middles, strict=True):
+        rows = np.arange(max(0, row - 6), min(high, row + 7))
+        columns = np.arange(max(0, column - 6), min(wide, column + 7))
+        away = ((rows[:, None] * pixel_nm[0] - y) ** 2 + (columns * pixel_nm[1] - x) ** 2) / 150**2
+        found[np.ix_(rows, columns)] += 120 * np.exp(-away / 2)
+    return np.minimum(found + 5, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("pixel_nm", [(100.0, 100.0), (100.0, 200.0), (200.0, 100.0), (100.0, 400.0)])
+@pytest.mark.parametrize("degrees", [0.7, 2.4])
+def test_a_turn_is_found_and_told_as_large_as_it_is_whatever_the_pixels(
+    pixel_nm: tuple[float, float], degrees: float
+) -> None:
+    places = np.random.default_rng(1).uniform(0, 64_000, (4000, 2))
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned = (places - 32_000) @ np.array([(cosine, sine), (-sine, cosine)]) + 32_000
+    grid = Grid.of((70, *pixel_nm))
+    one, other = (Tiles.of(standing_out(dots(some, pixel_nm, side_nm=64_000), grid), grid) for some in (places, turned))
+
+    warp = register(one, other)
+
+    assert warp.sure
+    assert abs(warp.degrees(pixel_nm)) == pytest.approx(degrees, abs=0.1)
