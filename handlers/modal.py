@@ -342,9 +342,10 @@ def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
 
 def _bounded(block: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     start, stop = experiment.bounds["zyx".index(block["block_id"])]
+    asked = f", of which 0, {stop} can be asked for" if start < 0 else ""
     return {
         **block,
-        "hint": PlainTextObject(text=f"This {experiment.noun} has {start}, {stop}; {_RANGE_HINT}").to_dict(),
+        "hint": PlainTextObject(text=f"This {experiment.noun} has {start}, {stop}{asked}; {_RANGE_HINT}").to_dict(),
     }
 
 
@@ -354,10 +355,11 @@ def _described(about: About) -> str:
         return about.said
     bounds = " · ".join(f"{axis} {start}, {stop}" for axis, (start, stop) in zip("zyx", experiment.bounds, strict=True))
     z, y, x = experiment.voxel_nm
+    below = " · only what lies from 0 on can be asked for" if min(start for start, _ in experiment.bounds) < 0 else ""
     channels = words.listed([f"{c.name} ({c.datatype or 'type unknown'})" for c in experiment.channels[:20]])
     more = f" and {len(experiment.channels) - 20} more" if len(experiment.channels) > 20 else ""
     return words.shortened(
-        f"{bounds} · voxels of {z:g} × {y:g} × {x:g} nm (z, y, x) · channels: {channels}{more}", ERROR
+        f"{bounds}{below} · voxels of {z:g} × {y:g} × {x:g} nm (z, y, x) · channels: {channels}{more}", ERROR
     )
 
 

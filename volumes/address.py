@@ -5,7 +5,8 @@
     zarr://https://host/volume.zarr             OME-Zarr 0.4 and 0.5
     n5://file:///data/volume.n5
 
-`#level` at the end names a level of a multiscale volume; without it the finest is taken. `…/{PSD95,Synapsin}` names the
+`#level` at the end names a level of a multiscale volume; without it the finest is taken. `#c=1` takes one channel of
+several in an array, counted from 0; `#level,c=1` says both. `…/{PSD95,Synapsin}` names the
 datasets of a folder that holds one for each channel; without it they are listed, which not every server allows.
 `channels://PSD95=zarr://…;Synapsin=n5://…` puts a volume together of channels that lie apart.
 """
@@ -117,6 +118,8 @@ class Address:
     """The datasets, below the location, that are the channels; empty: the location says."""
     level: str = ""
     """The level of a multiscale volume: its path or key; empty: the finest."""
+    channel: int | None = None
+    """The one channel that is taken of an array with several, from 0; None: all."""
     parts: tuple[tuple[str, Address], ...] = ()
     """Of the format `channels`: each channel's name and address; `location` is the first one's."""
 
@@ -130,7 +133,8 @@ class Address:
         if self.parts:
             return f"{APART}://" + ";".join(f"{name}={part}" for name, part in self.parts)
         channels = f"/{{{','.join(self.channels)}}}" if self.channels else ""
-        return f"{self.format}://{self.location.url}{channels}" + (f"#{self.level}" if self.level else "")
+        said = [*([self.level] if self.level else []), *([] if self.channel is None else [f"c={self.channel}"])]
+        return f"{self.format}://{self.location.url}{channels}" + (f"#{','.join(said)}" if said else "")
 
     @property
     def stem(self) -> str:
@@ -174,13 +178,22 @@ def parse(text: str) -> Address | BossAddress:
     if word.lower() not in FORMATS or not found:
         said = f"“{short(word, 40)}” is no format" if found else f"“{short(text, 40)}” is no address"
         raise WrongVolume(f"{said}; there is boss, precomputed, zarr and n5: {_EXAMPLE}.")
-    rest, _, level = rest.partition("#")
+    rest, _, said = rest.partition("#")
     rest, channels = _channels(rest)
+    level, channel = _said(said)
+    return Address(
+        format=FORMATS[word.lower()], location=Location.parse(rest), channels=channels, level=level, channel=channel
+    )
+
+
+def _said(text: str) -> tuple[str, int | None]:
+    """Level and channel of what stands after the #."""
+    level, _, channel = text.rpartition(",") if "," in text else ("", "", text) if text[:2] == "c=" else (text, "", "")
     if level and not _is_level(level):
         raise WrongVolume(f"“{short(level, 40)}” is no level of a volume; after # stands its name, such as #1.")
-    return Address(
-        format=FORMATS[word.lower()], location=Location.parse(rest), channels=channels, level=level.strip("/")
-    )
+    if channel and not re.fullmatch(r"c=[0-9]{1,5}", channel):
+        raise WrongVolume(f"“{short(channel, 40)}” is no channel of an array; they are counted from 0, such as #c=1.")
+    return level.strip("/"), int(channel[2:]) if channel else None
 
 
 def _apart(rest: str) -> Address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from volumes import n5, ome_zarr, precomputed
 from volumes.address import Address, Location
@@ -42,9 +43,24 @@ def describe(address: Address, documents: Documents) -> Volume:
 def _alone(name: str, address: Address, documents: Documents) -> Dataset:
     """The dataset of a channel that lies by itself."""
     found = list(_datasets(address, documents).values())
-    if len(found) != 1 or len(found[0].sources) != 1:
-        raise WrongVolume(f"At the address of the channel {name} lies no dataset of one channel.")
-    return found[0]
+    if len(found) != 1:
+        raise WrongVolume(f"At the address of the channel {name} lies no dataset.")
+    if (count := len(found[0].sources)) != 1:
+        raise WrongVolume(
+            f"At the address of the channel {name} lie {count} channels; say which one it is, with "
+            f"#c=0 to #c={count - 1} at the end of the address."
+        )
+    return replace(found[0], labels=())  # it has the name that the address gives it
+
+
+def _taken(dataset: Dataset, channel: int | None) -> Dataset:
+    """The dataset, or that one of its channels."""
+    if channel is None:
+        return dataset
+    if channel >= len(dataset.sources):
+        raise WrongVolume(f"This volume has no channel c={channel}; it has {len(dataset.sources)}, counted from 0.")
+    labels = dataset.labels[channel : channel + 1]
+    return replace(dataset, labels=labels, sources=(dataset.sources[channel],))
 
 
 def _datasets(address: Address, documents: Documents) -> dict[str, Dataset]:
@@ -54,7 +70,7 @@ def _datasets(address: Address, documents: Documents) -> dict[str, Dataset]:
     else:
         whole = reader(documents, place, address.level)
         if whole is not None:
-            return {place.name.partition(".")[0]: whole}
+            return {place.name.partition(".")[0]: _taken(whole, address.channel)}
         names = [name for name in documents.names(place) or [] if not name.startswith(".")]
         if len(names) > MAX_CHANNELS:
             raise WrongVolume(f"This folder has {len(names)} folders: it is no volume, or its channels must be named.")
@@ -66,4 +82,4 @@ def _datasets(address: Address, documents: Documents) -> dict[str, Dataset]:
         found = dict(zip(names, threads.map(one, names), strict=True))
     if missing := [name for name in address.channels if found[name] is None]:
         raise WrongVolume(f"The volume has no {_NAMES[address.format]} dataset {missing[0]}.")
-    return {name: dataset for name, dataset in found.items() if dataset is not None}
+    return {name: _taken(dataset, address.channel) for name, dataset in found.items() if dataset is not None}

@@ -106,7 +106,7 @@ def names(labels: Sequence[str]) -> list[str]:
     """The labels as names in BOSS's alphabet, no two alike; a label without any letter gets its number."""
     found: list[str] = []
     for number, label in enumerate(labels):
-        name = re.sub(r"[^A-Za-z0-9_-]+", "_", label)[:100].strip("_") or f"channel_{number}"
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", label)[:100].strip("_-") or f"channel_{number}"
         while name in found:
             name = f"{name}_{number}"
         found.append(name)
@@ -127,6 +127,12 @@ def joined(datasets: Mapping[str, Dataset]) -> Volume:
             raise WrongVolume(f"The datasets {first} and {name} have different bounds or voxel sizes.")
         labels += dataset.labels if len(dataset.sources) > 1 or (len(datasets) == 1 and dataset.labels) else [name]
         channels += [(dataset.datatype, source) for source in dataset.sources]
+    for axis, (start, stop) in zip("zyx", one.bounds, strict=True):
+        if stop <= 0:
+            raise WrongVolume(
+                f"This volume lies at {axis} {start} to {stop}. Coordinates are asked for from 0 on, so none of it can "
+                "be read: have it written with another offset."
+            )
     if len(channels) > MAX_CHANNELS:
         raise WrongVolume(f"This volume has {len(channels)} channels; {MAX_CHANNELS} is the most.")
     return Volume(

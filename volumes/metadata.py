@@ -65,6 +65,18 @@ def by_axis(axes: Sequence[str], values: Sequence[float]) -> tuple[float, float,
     return z, y, x
 
 
+def check_word(word: object, known: Sequence[str], what: str) -> None:
+    """Check that `what` a volume is stored with is something that is read. Raises WrongVolume."""
+    if word not in known:
+        said = short(word) if isinstance(word, str) and word else "nothing that is understood"
+        raise WrongVolume(f"This volume's {what} is {said}, which NOMADS cannot read; it reads {', '.join(known)}.")
+
+
+def finest(sizes: Sequence[tuple[float, float, float]]) -> int:
+    """Which of several levels has the smallest voxels, by their volume; the first of equal ones."""
+    return min(range(len(sizes)), key=lambda i: math.prod(sizes[i]))
+
+
 def no_unit(unit: object, axis: str) -> WrongVolume:
     """The error for an axis that is not measured in a unit of length."""
     said = f"the unit “{short(unit)}”" if isinstance(unit, str) and unit else "no unit"

@@ -13,10 +13,13 @@ from contract.names import short
 from volumes.address import Location
 from volumes.described import Dataset, Source, check_chunk, check_sizes, nanometres
 from volumes.errors import WrongVolume
-from volumes.metadata import Documents, by_axis, document, no_level, no_unit, numbers, strange, whole
+from volumes.metadata import Documents, by_axis, check_word, document, no_level, no_unit, numbers, strange, whole
 
 FILE = "attributes.json"
 """The document of a group or an array."""
+_PIXEL = "pixelResolution"
+COMPRESSIONS = ("raw", "gzip", "bzip2", "xz", "blosc", "zstd")
+"""The compressions that tensorstore reads."""
 _USUAL = ("x", "y", "z", "c", "t")
 
 
@@ -45,12 +48,18 @@ def _array(place: Location, array: Mapping[str, Any], group: Mapping[str, Any]) 
     if len(blocks) != len(shape):
         raise strange("an array's blockSize has not one number for each axis")
     check_chunk(blocks, datatype)
+    _check_compression(array.get("compression"))
     for axis, side in zip(axes, shape, strict=True):
         if axis == "t" and side != 1:
             raise WrongVolume(f"This volume has {side} points in time; NOMADS reads volumes that have one.")
     factors = whole(array.get("downsamplingFactors", [1, 1, 1]), "downsamplingFactors")
     at_array = _measured(array)
     scale, shift = at_array or _measured(group) or ({}, {})
+    if not scale and (isinstance(array.get(_PIXEL), list) or isinstance(group.get(_PIXEL), list)):
+        raise WrongVolume(
+            f"This N5 volume's {_PIXEL} gives its voxels a size and no unit; write it such as "
+            '{"unit": "nm", "dimensions": [96, 96, 50]}.'
+        )
     if not {"z", "y", "x"} <= scale.keys():
         raise WrongVolume(
             "This N5 volume says nothing of the size of its voxels; its attributes.json needs pixelResolution, such as "
@@ -81,6 +90,15 @@ def _array(place: Location, array: Mapping[str, Any], group: Mapping[str, Any]) 
     return Dataset(bounds=(z, y, x), voxel_nm=voxel_nm, datatype=datatype, labels=labels, sources=sources)
 
 
+def _check_compression(compression: object) -> None:
+    if isinstance(compression, dict):
+        check_word(compression.get("type"), COMPRESSIONS, "compression")
+        if compression.get("type") == "gzip" and compression.get("useZlib"):
+            raise WrongVolume(
+                "This volume's compression is gzip with useZlib, which NOMADS cannot read; use plain gzip."
+            )
+
+
 def _axes(named: object, count: int) -> tuple[str, ...]:
     if isinstance(named, list) and len(named) == count and all(isinstance(axis, str) for axis in named):
         axes = tuple(axis.lower() for axis in named)
@@ -99,7 +117,7 @@ def _measured(about: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, flo
         axes = [str(axis).lower() for axis in named] if isinstance(named, list) else axes
         sizes = numbers(placed.get("scale"), "the scale of transform")
         shifts = numbers(placed.get("translate", [0] * len(sizes)), "the translate of transform")
-    elif isinstance(pixel := about.get("pixelResolution"), dict):
+    elif isinstance(pixel := about.get(_PIXEL), dict):
         sizes, units = numbers(pixel.get("dimensions"), "pixelResolution"), pixel.get("unit")
         shifts = [0.0] * len(sizes)
     elif isinstance(about.get("resolution"), list):

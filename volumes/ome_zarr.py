@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,27 @@ from contract.names import short
 from volumes.address import Location
 from volumes.described import Dataset, Source, check_chunk, check_sizes, nanometres
 from volumes.errors import WrongVolume
-from volumes.metadata import Documents, by_axis, document, no_level, no_unit, numbers, strange, whole
+from volumes.metadata import (
+    Documents,
+    by_axis,
+    check_word,
+    document,
+    finest,
+    no_level,
+    no_unit,
+    numbers,
+    strange,
+    whole,
+)
 
 _TYPES = {"b": "bool", "u": "uint", "i": "int", "f": "float", "c": "complex"}
 """NumPy's letters for kinds of types."""
+_NUMBERED = re.compile(r"(channel|ch|c)?[ _:#-]*[0-9]*", re.IGNORECASE)
+"""A label that names nothing."""
+COMPRESSORS = ("blosc", "zlib", "gzip", "zstd", "bz2")
+"""The ways to pack Zarr 2's chunks that tensorstore reads."""
+CODECS = ("bytes", "transpose", "crc32c", "gzip", "zstd", "blosc", "sharding_indexed")
+"""The codecs of Zarr 3 that tensorstore reads."""
 MAX_LEVELS = 64
 """Levels that are looked at."""
 
@@ -136,7 +154,8 @@ def _image(documents: Documents, place: Location, image: _Image, level: str) -> 
         raise WrongVolume(f"This image has the axes {short(', '.join(axes))}; a volume has z, y and x.")
     if level and level not in image.levels:
         raise no_level(level, [*image.levels])
-    chosen = level or min(image.levels, key=lambda path: by_axis(axes, image.levels[path][0]))
+    paths = list(image.levels)
+    chosen = level or paths[finest([by_axis(axes, image.levels[path][0]) for path in paths])]
     scale, shift = image.levels[chosen]
     array = _array(documents, place.child(chosen))
     if array is None:
@@ -171,7 +190,9 @@ def _image(documents: Documents, place: Location, image: _Image, level: str) -> 
         )
         for number in range(count)
     )
-    labels = tuple(image.labels[i] if i < len(image.labels) else "" for i in range(count)) if count > 1 else ()
+    labels = tuple(image.labels[i] if i < len(image.labels) else "" for i in range(count))
+    if count == 1 and _NUMBERED.fullmatch(labels[0]):
+        labels = ()  # the file's name says more
     labels = tuple(label or f"channel_{i}" for i, label in enumerate(labels))
     return Dataset(bounds=(z, y, x), voxel_nm=voxel_nm, datatype=array.datatype, labels=labels, sources=sources)
 
@@ -195,6 +216,7 @@ def _array(documents: Documents, place: Location) -> _Array | None:
         prefix = prefix and f"c{separator}"
         outer = _Array("zarr3", whole(found.get("shape"), "an array's shape"), datatype, prefix, separator)
         codecs = found.get("codecs")
+        _check_codecs(codecs)
         for codec in codecs if isinstance(codecs, list) else []:  # a shard is read chunk by chunk
             inner = codec.get("configuration") if isinstance(codec, dict) else None
             if isinstance(inner, dict) and codec.get("name") == "sharding_indexed":
@@ -204,9 +226,44 @@ def _array(documents: Documents, place: Location) -> _Array | None:
     if (found := document(documents, place.child(".zarray"))) is None:
         return None
     datatype = _datatype(found.get("dtype"))
+    _check_zarr2(found)
     check_chunk(whole(found.get("chunks"), "an array's chunks"), datatype)
     separator = "/" if found.get("dimension_separator") == "/" else "."
     return _Array("zarr", whole(found.get("shape"), "an array's shape"), datatype, "", separator)
+
+
+def _check_codecs(codecs: object, *, within: bool = False) -> None:
+    """Check that chunks of Zarr 3 can be unpacked. `within`: in a shard. Raises WrongVolume."""
+    if not isinstance(codecs, list) or not codecs or not all(isinstance(codec, dict) for codec in codecs):
+        raise strange("an array's codecs")
+    named = [codec.get("name") for codec in codecs]
+    for name in named:
+        check_word(name, CODECS, "codec")
+    packing = [name for name in named if name in ("gzip", "zstd", "blosc")]
+    if len(packing) > 1:
+        raise WrongVolume(f"This volume's chunks are packed twice, with {' and '.join(packing)}; NOMADS reads one.")
+    for codec in codecs:
+        options = codec.get("configuration")
+        if codec["name"] == "sharding_indexed":
+            if within:
+                raise WrongVolume("This volume has shards in its shards, which NOMADS does not read.")
+            _check_codecs(options.get("codecs") if isinstance(options, dict) else None, within=True)
+
+
+def _check_zarr2(about: Mapping[str, Any]) -> None:
+    """Check that an array of Zarr 2 can be read as it is stored. Raises WrongVolume."""
+    if about.get("zarr_format") != 2:
+        raise strange("zarr_format of a .zarray is not 2")
+    compressor = about.get("compressor")
+    if compressor is not None:
+        check_word(compressor.get("id") if isinstance(compressor, dict) else None, COMPRESSORS, "compressor")
+    if about.get("filters"):
+        raise WrongVolume("This volume's chunks go through filters, which NOMADS does not read: write it without.")
+    if about.get("dimension_separator", ".") not in (".", "/"):
+        raise strange("dimension_separator is neither . nor /")
+    fill = about.get("fill_value")
+    if not (fill is None or isinstance(fill, int | float) or fill in ("NaN", "Infinity", "-Infinity")):
+        raise strange("fill_value is no number")
 
 
 def _datatype(dtype: object) -> str:

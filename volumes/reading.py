@@ -10,12 +10,16 @@ import itertools
 import os
 import re
 import threading
+import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from math import prod
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import tensorstore as ts
@@ -24,7 +28,8 @@ from numpy.typing import NDArray
 from contract.retries import Transient, patiently
 from volumes.described import Bounds, Channel, Source
 from volumes.documents import Fetched
-from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.packed import Blosc, TooLarge
 from volumes.roots import addresses, path_of
 
 T = TypeVar("T")
@@ -37,6 +42,8 @@ PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try."""
 TOGETHER = 16
 """Chunks that are read from disk or network at the same time."""
+UNPACKED = 2**30
+"""Bytes of chunks that are unpacked at the same time, if a single one does not have more."""
 PRECOMPUTED = "neuroglancer_precomputed"
 """The driver whose arrays have the volume's own coordinates; those of the others begin at 0."""
 Triple = tuple[int, int, int]
@@ -66,10 +73,20 @@ class Array:
         self._pauses, self._patience = pauses, patience
         self._source, self._roots = channel.source, documents.roots
         self._roots.check(channel.source.location)
+        self._documents, self._shown = documents, False
         self._lock = threading.Lock()
         spec = _spec(channel.source, documents)
-        self._whole = self._patiently(lambda: self._opened(spec, missing=False))
-        self._filled = self._patiently(lambda: self._opened(spec, missing=True))
+        self._whole = self._patiently(lambda: self._opened(spec, _context(), missing=False))
+        chunk = max(1, prod(self._whole.chunk_layout.read_chunk.shape) * self.dtype.itemsize)
+        context = _context()
+        self.at_once = 0
+        """Chunks that are unpacked at the same time, where they are large; 0: one for each core."""
+        if chunk > UNPACKED // TOGETHER:
+            self.at_once = max(1, UNPACKED // chunk)
+            context = _context(unpacking=self.at_once)
+            self._whole = self._patiently(lambda: self._opened(spec, context, missing=False))
+        self._filled = self._patiently(lambda: self._opened(spec, context, missing=True))
+        self._blosc = Blosc.of(self._whole, context)
         if self._whole.dtype.numpy_dtype != self.dtype:
             raise WrongVolume(f"The channel {self.name} is stored as {self._whole.dtype.name}, not as it says.")
         self._layout = self._whole.chunk_layout
@@ -87,21 +104,70 @@ class Array:
         if self._source.location.scheme == "file":
             self._check_files(box)
         try:
-            return self._patiently(lambda: self._read(self._whole, box))
+            found = self._patiently(lambda: self._read(self._whole, box))
         except _Missing:
             self._check_packed(box)
             with self._lock:
                 self.missing += 1
             return self._patiently(lambda: self._read(self._filled, box))
+        except VolumeRefused:
+            if not self._hides:
+                raise
+            return self._read_what_is_shown(box)
+        self._shown = True
+        return found
+
+    @cached_property
+    def _hides(self) -> bool:
+        """Whether the channel is in a bucket that is not listed: such a bucket refuses what it does not have."""
+        if self._source.location.scheme not in ("s3", "gs"):
+            return False
+        documents = replace(self._documents, deadline=time.monotonic() + self._patience, refused=False)
+        with suppress(VolumeError):
+            documents.names(self._source.location)
+        return documents.refused
+
+    def _read_what_is_shown(self, box: Bounds) -> NDArray[Any]:
+        """The box, with the fill value where chunks are refused. Raises VolumeRefused where none was ever shown."""
+
+        def one(piece: Bounds) -> NDArray[Any] | VolumeRefused:
+            try:
+                return self._patiently(lambda: self._read(self._filled, piece))
+            except VolumeRefused as refusal:
+                return refusal
+
+        sides = zip(box, self.origin, self.chunk, strict=True)
+        z, y, x = (_cut(span, origin, chunk) for span, origin, chunk in sides)
+        fill = self._whole.fill_value
+        found = np.full([stop - start for start, stop in box], 0 if fill is None else fill, self.dtype)
+        refusals = []
+        pieces = list[Bounds](itertools.product(z, y, x))
+        with ThreadPoolExecutor(TOGETHER) as threads:
+            for piece, read in zip(pieces, threads.map(one, pieces), strict=True):
+                if isinstance(read, VolumeRefused):
+                    refusals.append(read)
+                else:
+                    found[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(piece, box, strict=True))] = read
+        if len(refusals) == len(pieces) and not self._shown:
+            raise refusals[0]
+        self._shown = True
+        if refusals:
+            with self._lock:
+                self.missing += 1
+        return found
 
     def _read(self, store: Any, box: Bounds) -> NDArray[Any]:
         view = self._view(store, box)
         more = view.size * self.dtype.itemsize / SLOWEST
-        return np.ascontiguousarray(self._waited(view.read(order="C"), more=more))
+        with self._told():
+            if self._blosc:
+                self._blosc.check(self._chunks(box), self._waited)
+            return np.ascontiguousarray(self._waited(view.read(order="C"), more=more))
 
-    def _opened(self, spec: dict[str, Any], *, missing: bool) -> Any:
-        future = ts.open({**spec, "fill_missing_data_reads": missing}, read=True, open=True, context=_context())
-        return self._waited(future)
+    def _opened(self, spec: dict[str, Any], context: Any, *, missing: bool) -> Any:
+        with self._told(opening=True):
+            future = ts.open({**spec, "fill_missing_data_reads": missing}, read=True, open=True, context=context)
+            return self._waited(future)
 
     def _view(self, store: Any, box: Bounds) -> Any:
         """The box of a store, with the axes z, y, x."""
@@ -118,10 +184,18 @@ class Array:
         except TimeoutError:
             future.cancel()
             raise Transient("it did not answer in time") from None
-        except (ValueError, OSError, RuntimeError) as error:  # tensorstore's statuses are texts
-            raise self._judged(str(error)) from None
 
-    def _judged(self, said: str) -> Exception:
+    @contextmanager
+    def _told(self, *, opening: bool = False) -> Iterator[None]:
+        """Give what tensorstore raises its meaning."""
+        try:
+            yield
+        except TooLarge:
+            raise self._judged("", opening=False) from None
+        except (ValueError, OSError, RuntimeError) as error:  # tensorstore's statuses are texts
+            raise self._judged(str(error), opening=opening) from None
+
+    def _judged(self, said: str, *, opening: bool) -> Exception:
         """The error that a status of tensorstore's means."""
         code = said.partition(":")[0]
         if status := re.search(r"HTTP (?:code|response code)[: ]+(\d{3})", said):
@@ -140,6 +214,16 @@ class Array:
             return VolumeRefused(f"{self._where} refuses to show the channel {self.name}.")
         if code == "NOT_FOUND":
             return WrongVolume(f"The channel {self.name} is not there any more.")
+        if "was ignored by server" in said:
+            return WrongVolume(
+                f"{self._where} sends files as a whole. The channel {self.name} is stored in shards, which need a "
+                "server that answers requests for a range of bytes."
+            )
+        if opening:
+            return WrongVolume(
+                f"The metadata of the channel {self.name} ask for a codec, a data type or a layout that NOMADS cannot "
+                "read, or have a mistake: have the channel written in another way."
+            )
         return VolumeDamaged(
             f"A chunk of the channel {self.name} is damaged: it cannot be unpacked to what it should hold. Have it "
             "written again, or choose a box without it."
@@ -172,11 +256,16 @@ class Array:
 
     def _files(self, box: Bounds) -> Iterator[str]:
         """The files that hold the chunks of a box, whether or not they are there, below the array's folder."""
-        source = self._source
-        if source.chunks.endswith("/"):  # shards, whose names are hashes
+        chunks = self._source.chunks
+        if chunks.endswith("/"):  # shards, whose names are hashes
             with suppress(OSError):
-                yield from (source.chunks + name for name in os.listdir(path_of(source.location.child(source.chunks))))
+                yield from (chunks + name for name in os.listdir(path_of(self._source.location.child(chunks))))
             return
+        yield from (name for name, _ in self._chunks(box))
+
+    def _chunks(self, box: Bounds) -> Iterator[tuple[str, list[range]]]:
+        """For each file of a chunk, or of a shard, of a box: its name, and which of its voxels the box has, by axis."""
+        source = self._source
         axes = []
         for axis, low, high, origin, chunk in zip(
             source.axes,
@@ -190,14 +279,14 @@ class Array:
                 (source.fixed[axis], source.fixed[axis] + 1) if axis in source.fixed else self._span(axis, box)
             )
             first, last = (start - origin) // chunk, (stop - 1 - origin) // chunk
-            axes.append(
-                [
-                    {axis: i, f"{axis}0": max(low, origin + i * chunk), f"{axis}1": min(high, origin + (i + 1) * chunk)}
-                    for i in range(first, last + 1)
-                ]
-            )
+            along = []
+            for i in range(first, last + 1):
+                begin, end = origin + i * chunk, origin + (i + 1) * chunk
+                name = {axis: i, f"{axis}0": max(low, begin), f"{axis}1": min(high, end)}
+                along.append((name, range(max(start, begin) - begin, min(stop, end) - begin)))
+            axes.append(along)
         for each in itertools.product(*axes):
-            yield source.chunks.format_map(ChainMap(*each))
+            yield source.chunks.format_map(ChainMap(*(name for name, _ in each))), [part for _, part in each]
 
     def _span(self, axis: str, box: Bounds) -> tuple[int, int]:
         """Start and stop of a box along an axis, in the store's coordinates."""
@@ -206,18 +295,27 @@ class Array:
         return start - far, stop - far
 
 
+def _cut(span: tuple[int, int], origin: int, chunk: int) -> list[tuple[int, int]]:
+    """A range in pieces that end where chunks do."""
+    start, stop = span
+    walls = range(start + chunk - (start - origin) % chunk, stop, chunk)
+    return list(itertools.pairwise([start, *walls, stop]))
+
+
 def _by_axis(axes: tuple[str, ...], shape: tuple[int, ...]) -> Triple:
     z, y, x = (int(shape[axes.index(axis)]) for axis in "zyx")
     return z, y, x
 
 
-@lru_cache(maxsize=1)
-def _context() -> Any:
+@lru_cache(maxsize=TOGETHER)
+def _context(unpacking: int = 0) -> Any:
+    """The limits of tensorstore; `unpacking` is how many chunks are unpacked at the same time, 0: one for each core."""
     limit = {"limit": TOGETHER}
     retries = {"max_retries": 2, "initial_delay": "100ms", "max_delay": "500ms"}
     return ts.Context(
         {
             "cache_pool": {"total_bytes_limit": 0},
+            **({"data_copy_concurrency": {"limit": unpacking}} if unpacking else {}),
             "file_io_concurrency": limit,
             "http_request_concurrency": limit,
             "http_request_retries": retries,
@@ -245,5 +343,6 @@ def _spec(source: Source, documents: Fetched) -> dict[str, Any]:
     else:
         url = urlsplit(documents.url(place))
         addresses(url.hostname or "", url.port or 443)  # names are looked up again, and hosts are the admin's choice
-        store = {"driver": "http", "base_url": f"{url.scheme}://{url.netloc}", "path": f"{url.path}/"}
+        # the driver encodes the path itself
+        store = {"driver": "http", "base_url": f"{url.scheme}://{url.netloc}", "path": f"{unquote(url.path)}/"}
     return {"driver": source.driver, "kvstore": store, **source.options}

@@ -30,6 +30,8 @@ LONGEST = 1e10
 NAMES = 6
 """Channels that an error names, whatever they are called."""
 
+NAME_THEM = "Name channels in the address: channels://PSD95=ADDRESS#c=0;Synapsin=ADDRESS#c=1."
+"""What to do where a volume by address has channels of other names, or of none."""
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 """The options of a request that leaves all of them at their defaults."""
 
@@ -165,7 +167,8 @@ def _channels_problem(pipeline: Pipeline, experiment: Experiment) -> str:
     if missing := [role for role in pipeline.roles if role not in chosen]:
         wanted = words.listed([channels.wanted(role, pipeline.roles[role]) for role in missing])
         there = _there(names, [part for role in missing for part in pipeline.roles[role]])
-        return f"{pipeline.name} needs a {wanted}; this {experiment.noun} has {there}."
+        how = f" {NAME_THEM}" if experiment.noun == "volume" else ""
+        return f"{pipeline.name} needs a {wanted}; this {experiment.noun} has {there}.{how}"
     if channels.shared(chosen):
         there = _there(names, [part for parts in pipeline.roles.values() for part in parts])
         own = f"{pipeline.name} needs a channel of its own for each of {words.listed(list(chosen))}"

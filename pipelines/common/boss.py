@@ -32,8 +32,10 @@ from contract.units import READABLE, VOXEL_BYTES, nanometres
 from pipelines.common import arrays
 from pipelines.common.boxes import Box, Triple, said, shape
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
+from volumes import precomputed
 from volumes.address import Address, Location
 from volumes.describe import describe
+from volumes.described import Sizes
 from volumes.documents import Fetched
 from volumes.errors import VolumeError, VolumeRefused, WrongVolume
 
@@ -84,6 +86,7 @@ class Boss:
     def __init__(self, request: Request, *, pauses: tuple[float, ...] = PAUSES) -> None:
         self._request = request
         self._pauses = pauses
+        self._voxel_nm: Sizes | None = None
         # the token is set afterwards: intern's config parser trips over a %
         self._remote = BossRemote({"protocol": request.protocol, "host": request.host, "token": "unset"})
         self._remote.token_project = request.token
@@ -117,6 +120,8 @@ class Boss:
             raise BossFailure("BOSS describes this experiment in a way that is not understood.") from None
         if not min(dz, dy, dx) > 0:
             raise BossFailure("BOSS says that this experiment's voxels have no size.")
+        if place is None:
+            self._voxel_nm = (dz, dy, dx)
         return Volume(bounds=(z, y, x), voxel_nm=(dz, dy, dx), channels=channels)
 
     def check_box(self, volume: Volume, *, where: str = "the experiment") -> None:
@@ -152,7 +157,8 @@ class Boss:
         documents = Fetched(self._request.roots, time.monotonic() + DESCRIBE)
         try:
             place = Location.parse(f"s3://{about.get('bucket')}/{about.get('cv_path')}")
-            found = describe(Address(format="precomputed", location=place), documents)
+            level = self._scale(name, precomputed.scales(documents, place))
+            found = describe(Address(format="precomputed", location=place, level=level), documents)
         except (WrongVolume, VolumeRefused):  # BOSS may read what this program may not
             return None
         except VolumeError as error:
@@ -162,6 +168,23 @@ class Boss:
         if not inside or channel.datatype != about.get("datatype") or channel.datatype not in VOXEL_BYTES:
             return None
         return arrays.opened(replace(channel, name=name), documents, pauses=self._pauses)
+
+    def _scale(self, name: str, scales: Mapping[str, Sizes]) -> str:
+        """The scale of a channel in its bucket that has the experiment's voxels; empty where the bucket has no scales.
+
+        Raises WrongRequest where all of them have other voxels.
+        """
+        voxel_nm = self._voxel_nm or self.describe().voxel_nm
+        if not scales:
+            return ""
+        for key, sizes in scales.items():
+            if all(_fits(*each) for each in zip(sizes, voxel_nm, strict=True)):
+                return key
+        there = "; ".join(_size(sizes) for sizes in list(scales.values())[:3])
+        raise WrongRequest(
+            f"BOSS says that the voxels of “{short(name)}” have {_size(voxel_nm)} nm (z, y, x), and its bucket has "
+            f"them with {there} nm. Ask whoever looks after the experiment to put one of the two right."
+        )
 
     def read(self, channel: ChannelResource | StoredArray, box: Box, *, told: Callable[[int], None]) -> Array:
         """The channel's voxels (z, y, x) in a box of the experiment.
@@ -362,6 +385,15 @@ def _tiles(start: Sequence[int], shape: tuple[int, ...], tile: Triple = TILE) ->
         walls = [a, *range((a // size + 1) * size, a + n, size), a + n]
         axes.append(list(itertools.pairwise(walls)))
     yield from itertools.product(axes[0], axes[1], axes[2])
+
+
+def _fits(stored: float, told: float) -> bool:
+    """Whether a voxel's side in a bucket is what BOSS tells, within 1 % or rounded to whole nanometres."""
+    return abs(stored - told) <= 0.01 * told or stored == round(told)
+
+
+def _size(sizes: Sizes) -> str:
+    return " × ".join(f"{size:g}" for size in sizes)
 
 
 def _listing(names: object, limit: int = 20) -> str:

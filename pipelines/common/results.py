@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from contract.program import RESULTS
 from pipelines.common.program import Failure, WrongRequest
 
+_WITHIN = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+"""A name of a file that a run writes."""
 CRATE = "ro-crate-metadata.json"
 """The file that says what a run read, with what, and what it left."""
 
@@ -68,8 +71,9 @@ class _Place(Protocol):
 class Results:
     """A run's results at a URI, `file:///folder/` or `s3://bucket/key/`. Raises WrongRequest for any other URI.
 
-    Construction removes an earlier run's results.json, so that its files are not taken for this run's, unless the files
-    are those of a `part` of a run; and raises Failure where the place cannot be written to.
+    Construction removes an earlier run's results.json, and all files that its crate says the run has written, so that
+    they are not taken for this run's, unless the files are those of a `part` of a run. Raises Failure where the place
+    cannot be written to.
     """
 
     def __init__(self, uri: str, *, part: bool = False) -> None:
@@ -77,8 +81,12 @@ class Results:
         self.files: list[File] = []
         self.written: list[Written] = []
         """All files so far, in order, announced or not."""
-        if not part:
-            self._place.remove(RESULTS)
+        if part:
+            return
+        self._place.remove(RESULTS)
+        if written := _written_before(self._place.get(CRATE) or b""):
+            for name in (*written, CRATE):
+                self._place.remove(name)
 
     def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
         """Write a file, announce it in results.json, and return the content written. Raises Failure.
@@ -204,7 +212,8 @@ class _Bucket:
             content: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
             return content
         except self._errors as error:
-            if _aws(error) in ("NoSuchKey", "404"):
+            # S3 denies what is not there to whoever may not list
+            if _aws(error) in ("NoSuchKey", "404", "AccessDenied", "403"):
                 return None
             raise Failure(f"{name} cannot be read from s3://{self._bucket}: {_aws(error)}.") from None
 
@@ -217,6 +226,21 @@ class _Bucket:
         except self._errors as error:
             raise Failure(f"s3://{self._bucket} cannot be listed: {_aws(error)}.") from None
         return sorted(found)
+
+
+def _written_before(crate: bytes) -> list[str]:
+    """The files that a run has written, by its crate; none where it is no crate of a run of NOMADS's.
+
+    What else a person has put into the crate, or beside it, is theirs.
+    """
+    try:
+        graph = {entity["@id"]: entity for entity in json.loads(crate)["@graph"]}
+        run = graph["#run"]
+        sums = {one["@id"]: graph[one["@id"]]["sha256"] for one in run["result"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    ours = run.get("@type") == "CreateAction" and all(isinstance(name, str) for name in sums)
+    return [name for name in sums if _WITHIN.fullmatch(name) and ".." not in name.split("/")] if ours else []
 
 
 def _place(uri: str) -> _Place:

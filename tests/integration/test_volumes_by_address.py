@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
+import tensorstore as ts
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -220,6 +225,214 @@ def test_a_chunk_that_unpacks_to_more_than_it_may_is_refused(channels: dict[str,
 
     with pytest.raises(VolumeDamaged, match="cannot be unpacked"):
         Reader(tmp_path.as_uri()).array(address).read(BOX)
+
+
+NO_SHUFFLE = {"cname": "zstd", "clevel": 5}
+BLOSC: Mapping[str, Mapping[str, Any]] = {
+    "zarr": {"compressor": {"id": "blosc", "shuffle": 0, **NO_SHUFFLE}},
+    "n5": {"compression": {"type": "blosc", "shuffle": 0, **NO_SHUFFLE}},
+    "zarr3": {"name": "blosc", "configuration": {"shuffle": "noshuffle", "typesize": 1, "blocksize": 0, **NO_SHUFFLE}},
+}
+
+
+def bloscs(folder: Path, door: str, shape: tuple[int, ...], chunk: tuple[int, ...]) -> str:
+    """Write zeros, chunk by chunk, packed with blosc; returns the volume's address. The order of axes is z, y, x."""
+    array = folder if door == "n5" else folder / "0"
+    sharded = {"chunk_shape": [n // 2 for n in chunk], "codecs": [{"name": "bytes"}, BLOSC["zarr3"]]}
+    codecs = {
+        "zarr3": [{"name": "bytes"}, BLOSC["zarr3"]],
+        "shards": [
+            {"name": "transpose", "configuration": {"order": [2, 0, 1]}},
+            {
+                "name": "sharding_indexed",
+                "configuration": {**sharded, "chunk_shape": [chunk[i] // 2 for i in (2, 0, 1)]},
+            },
+        ],
+    }
+    metadata: dict[str, Any] = {
+        "zarr": {"shape": shape, "chunks": chunk, "dtype": "|u1", **BLOSC["zarr"]},
+        "n5": {"dimensions": shape, "blockSize": chunk, "dataType": "uint8", "axes": list("zyx"), **BLOSC["n5"]},
+    }.get(door) or {
+        "shape": shape,
+        "data_type": "uint8",
+        "fill_value": 1,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "codecs": codecs[door],
+    }
+    driver = {"shards": "zarr3"}.get(door, door)
+    kvstore = {"driver": "file", "path": f"{array}/"}
+    store = ts.open(
+        {
+            "driver": driver,
+            "kvstore": kvstore,
+            "create": True,
+            "metadata": metadata,
+            "store_data_equal_to_fill_value": True,
+        }
+    ).result()
+    store[...] = np.zeros(shape, "uint8")
+    if door == "n5":
+        about = json.loads((folder / "attributes.json").read_text())
+        about |= {
+            "resolution": [50, 96, 96],
+            "units": ["nm"] * 3,
+            "transform": {"axes": list("zyx"), "units": ["nm"] * 3, "scale": [50, 96, 96]},
+        }
+        (folder / "attributes.json").write_text(json.dumps(about))
+        return f"n5://{folder.as_uri()}"
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    placed = [{"type": "scale", "scale": [50, 96, 96]}]
+    image = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": placed}]}
+    if door == "zarr":
+        (folder / ".zattrs").write_text(json.dumps({"multiscales": [image | {"version": "0.4"}]}))
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [image]}}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        (folder / "zarr.json").write_text(json.dumps(group))
+    return f"zarr://{folder.as_uri()}"
+
+
+@pytest.mark.parametrize("door", ["zarr", "n5", "zarr3", "shards"])
+def test_chunks_of_blosc_are_read_where_they_are_as_large_as_they_should_be(door: str, tmp_path: Path) -> None:
+    address = bloscs(tmp_path / "v", door, (20, 30, 40), (16, 16, 32))
+    array = Reader(tmp_path.as_uri()).array(address, "v")
+
+    assert not array.read(((3, 20), (5, 30), (7, 40))).any()
+    assert array.missing == 0
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from tests.integration.test_volumes_by_address import Reader
+from volumes.errors import VolumeDamaged
+def most():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+array = Reader(sys.argv[1]).array(sys.argv[2], "v", patience=60)
+before = most()
+try:
+    array.read(((0, 16), (0, 16), (0, 256)))
+    said = "it was read"
+except VolumeDamaged as error:
+    said = str(error)
+print((most() - before) >> 10, said)
+"""
+"""Its own process: prints by how many MiB its memory grew while eight chunks were read, and what was said of them."""
+
+
+@pytest.mark.parametrize("door", ["zarr", "n5", "zarr3", "shards"])
+def test_eight_chunks_of_blosc_that_unpack_to_more_than_they_may_take_no_memory(door: str, tmp_path: Path) -> None:
+    address = bloscs(tmp_path / "v", door, (16, 16, 256), (16, 16, 32))
+    bloscs(tmp_path / "bomb", door, (256, 1024, 1024), (256, 1024, 1024))
+    (bomb,) = _chunks(tmp_path / "bomb")
+    for path in _chunks(tmp_path / "v"):
+        own = path.read_bytes()[:16] if door == "n5" else b""  # the block's extent, which is right
+        path.write_bytes(own + bomb.read_bytes()[len(own) :])
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path.as_uri(), address], capture_output=True, text=True, check=True
+    )
+
+    grown, _, said = done.stdout.partition(" ")
+    assert "cannot be unpacked to what it should hold" in said
+    assert int(grown) < 40, done.stdout
+
+
+def test_large_chunks_are_unpacked_few_at_a_time(tmp_path: Path) -> None:
+    small = bloscs(tmp_path / "v", "zarr", (8, 8, 8), (8, 8, 8))
+    metadata = tmp_path / "v" / "0" / ".zarray"
+    about = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps(about | {"chunks": [512, 1024, 1024]}))
+
+    assert Reader(tmp_path.as_uri()).array(small, "v").at_once == 2
+
+
+@pytest.mark.parametrize("name", ["my mouse", "m(1)+,&@'", "50% {a}", "Mäuse #1", "a?b;c"])
+def test_a_servers_paths_have_any_characters(
+    name: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    stores.precomputed(tmp_path / name, channels, offset=OFFSET)
+    server.buckets.add("lab", tmp_path)
+    for root in (f"{server.url}/lab", "s3://lab"):
+        reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url})
+
+        array = reader.array(f"precomputed://{root}/{quote(name)}/{{PSD95}}")
+
+        assert np.array_equal(array.read(BOX), of(BOX, channels["PSD95"]))
+
+
+def test_a_layout_that_is_not_read_is_no_damaged_chunk(tmp_path: Path) -> None:
+    address = stores.ome_zarr(tmp_path / "v", {"PSD95": np.ones((4, 4, 4), "uint8")}, axes="zyx")
+    metadata = tmp_path / "v" / "0" / ".zarray"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"fill_value": 7.5}))
+
+    with pytest.raises(WrongVolume, match="The metadata of the channel PSD95 ask for"):
+        Reader(tmp_path.as_uri()).array(address)
+
+
+def test_shards_need_a_server_that_sends_parts_of_files(
+    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    stores.precomputed(tmp_path / "v", channels, offset=OFFSET, sharded=True)
+    answer = server.buckets.answer
+
+    def whole(request: Request) -> Response:
+        headers = [each for each in request.scope["headers"] if each[0] != b"range"]
+        return answer(Request({**request.scope, "headers": headers}))
+
+    server.buckets.add("whole", tmp_path)
+    server.buckets.answer = whole  # type: ignore[method-assign]
+    array = Reader(server.url).array(f"precomputed://{server.url}/whole/v/PSD95")
+
+    with pytest.raises(WrongVolume, match="sends files as a whole"):
+        array.read(BOX)
+
+
+@pytest.mark.parametrize("door", ["precomputed", "sharded", "ome-zarr-0.4", "n5"])
+def test_in_a_bucket_that_is_not_listed_a_refused_chunk_is_one_that_is_not_stored(
+    door: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    local = stores.DOORS[door](tmp_path / "v", channels, offset=OFFSET)
+    for path in _chunks(tmp_path)[::3]:
+        path.unlink()
+    expected = Reader(tmp_path.as_uri()).array(local).read(BOX)
+    server.buckets.add("hidden", tmp_path, listed=False)
+    names = "" if door.startswith("ome") else "/{PSD95,Synapsin}"
+    reader = Reader("s3://hidden", environ={"AWS_ENDPOINT_URL_S3": server.url})
+
+    array = reader.array(f"{local.partition('://')[0]}://s3://hidden/v{names}")
+
+    assert np.array_equal(array.read(BOX), expected)
+    assert array.missing == 1
+
+
+def test_a_bucket_that_refuses_every_chunk_refuses_the_channel(
+    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    stores.precomputed(tmp_path / "v", channels, offset=OFFSET)
+    for path in _chunks(tmp_path):
+        path.unlink()
+    server.buckets.add("hidden", tmp_path, listed=False)
+    reader = Reader("s3://hidden", environ={"AWS_ENDPOINT_URL_S3": server.url})
+
+    with pytest.raises(VolumeRefused, match="refuses to show the channel PSD95"):
+        reader.array("precomputed://s3://hidden/v/{PSD95}").read(BOX)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(204, WrongVolume), (400, WrongVolume), (410, WrongVolume), (408, VolumeUnavailable), (500, VolumeUnavailable)],
+)
+def test_only_a_status_that_may_pass_is_worth_another_try(
+    status: int, error: type[VolumeError], server: BossStandIn, tmp_path: Path
+) -> None:
+    server.buckets.add("odd", tmp_path)
+    server.fail_next(10, status=status, prefix="/odd/")
+
+    with pytest.raises(error):
+        Reader(server.url).describe(f"precomputed://{server.url}/odd/v")
 
 
 @pytest.mark.parametrize("door", stores.DOORS)

@@ -283,8 +283,8 @@ def test_options_that_blocks_do_not_take_leave_the_job_to_one_program(store: Dat
 def test_a_box_beyond_what_one_program_takes_goes_in_blocks(store: Database) -> None:
     able = in_blocks()
     large = {"x": "0, 1024", "y": "0, 1024", "z": "0, 64", "pipeline": able.name}
-    in_blocks = World(store, pipeline=able, block_voxels=10_000, max_bytes=1000)
-    assert in_blocks.submission.review(_values(in_blocks, large), SecretStr(TOKEN)).block == 10_000
+    world = World(store, pipeline=able, block_voxels=10_000, max_bytes=1000)
+    assert world.submission.review(_values(world, large), SecretStr(TOKEN)).block == 10_000
 
     once = World(store, pipeline=able.model_copy(update={"blocks": None}), max_bytes=1000)
     with pytest.raises(InvalidRequest) as refused:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bot.domain import words
 from bot.domain.catalog import Pipeline
-from bot.domain.checks import Prices, Sizes, against, bytes_per_voxel, expected
+from bot.domain.checks import NAME_THEM, Prices, Sizes, against, bytes_per_voxel, expected
 from bot.domain.volume import Channel, Experiment
 from tests.support.world import a_request
 
@@ -132,6 +134,11 @@ def test_a_missing_role_names_what_there_is() -> None:
     errors = wrong(an_experiment(PSD95="uint8", GABA="uint8"))
     wanted = "p needs a presynaptic channel (with synapsin or vglut in its name)"
     assert errors == {"experiment": f"{wanted}; this experiment has PSD95 and GABA."}
+
+
+def test_a_volume_by_address_without_the_names_says_how_channels_are_named() -> None:
+    errors = wrong(replace(an_experiment(channel_0="uint8", channel_1="uint8"), noun="volume"))
+    assert errors["experiment"].endswith("this volume has channel_0 and channel_1. " + NAME_THEM)
 
 
 def test_of_many_channels_an_error_names_those_that_are_alike() -> None:

@@ -132,6 +132,73 @@ def test_bulk_data_in_a_bucket_that_is_not_allowed_come_through_boss(
     assert [request for request in doors.requests if "/cutout/" in request.path]
 
 
+def test_bulk_data_of_other_voxels_than_boss_says_are_refused_with_both_sizes(
+    doors: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", doors.url)
+    stores.precomputed(tmp_path / "bucket" / "lab" / "bulk", channels, offset=OFFSET, voxel_nm=(50, 192, 192))
+    doors.buckets.add("bossdb-open-data", tmp_path / "bucket")
+
+    ran = Ran(by_boss(doors, "bulk"), tmp_path / "bulk", BOSS_TOKEN=TOKEN)
+
+    assert ran.code == 2
+    assert "have 50 × 96 × 96 nm (z, y, x), and its bucket has them with 50 × 192 × 192 nm" in ran.said[-1]
+
+
+def test_of_the_scales_of_bulk_data_the_one_with_bosss_voxels_is_read(
+    doors: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", doors.url)
+    folder = tmp_path / "bucket" / "lab" / "bulk"
+    stores.precomputed(folder, channels, offset=OFFSET)
+    for path in folder.glob("*/info"):
+        info = json.loads(path.read_text())
+        finer = info["scales"][0] | {"key": "finer", "resolution": [48, 48, 50]}
+        path.write_text(json.dumps(info | {"scales": [finer, *info["scales"]]}))
+    doors.buckets.add("bossdb-open-data", tmp_path / "bucket")
+    first = Ran(by_boss(doors, "doors"), tmp_path / "cutouts", BOSS_TOKEN=TOKEN)
+
+    ran = Ran(by_boss(doors, "bulk"), tmp_path / "bulk", BOSS_TOKEN=TOKEN)
+
+    assert ran.code == 0, ran.said
+    assert all(ran.file(name) == first.file(name) for name in SAME)
+    assert [request for request in doors.requests if request.path.startswith("/bossdb-open-data/lab/bulk/PSD95/full")]
+
+
+def test_a_failed_run_leaves_nothing_of_an_earlier_one_in_its_folder(volume: str, tmp_path: Path) -> None:
+    place = ["--volume", volume, "--volume-roots", (tmp_path / "volumes").as_uri()]
+    assert Ran(place, tmp_path / "results").code == 0
+    (tmp_path / "results" / "notes.txt").write_text("a person's own")
+    for path in (tmp_path / "volumes" / "one" / "PSD95" / "full").iterdir():
+        path.write_bytes(b"")
+
+    ran = Ran(place, tmp_path / "results")
+
+    assert ran.code == 3
+    assert {*ran.found} == {"notes.txt"}
+
+
+def test_an_image_of_an_earlier_run_does_not_stay(volume: str, tmp_path: Path) -> None:
+    place = ["--volume", volume, "--volume-roots", (tmp_path / "volumes").as_uri()]
+    assert "image/postsynaptic/info" in Ran(place, tmp_path / "results").found
+
+    ran = Ran([*place, "--image-bytes", "0"], tmp_path / "results")
+
+    assert ran.code == 0
+    assert not [name for name in ran.found if name.startswith("image/")]
+
+
+def test_a_crate_of_somebody_elses_costs_no_file(volume: str, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.csv").write_text("1")
+    about = [{"@id": "#run", "@type": "CreateAction", "result": [{"@id": "mine.csv"}]}, {"@id": "mine.csv"}]
+    (tmp_path / "results" / "ro-crate-metadata.json").write_text(json.dumps({"@graph": about}))
+
+    Ran(["--volume", volume], tmp_path / "results")
+
+    assert (tmp_path / "results" / "mine.csv").exists()
+
+
 def test_an_address_of_boss_is_read_as_boss_is(doors: BossStandIn, tmp_path: Path) -> None:
     ran = Ran(["--volume", f"boss://{doors.url}/lab/doors"], tmp_path / "boss", BOSS_TOKEN=TOKEN)
 

@@ -52,6 +52,8 @@ def test_an_address_of_boss_names_an_experiment() -> None:
         ("zarr://file:///data/a volume", "%20"),
         ("zarr://https://host:99999/a", "is no address"),
         ("n5://file:///data/a#../b", "no level"),
+        ("n5://file:///data/a#c=x", "no channel of an array"),
+        ("n5://file:///data/a#s0,1", "no channel of an array"),
         ("n5://file:///data/{..,a}", "Channels stand at the end"),
         ("n5://file:///data/{a,a}", "twice"),
         ("n5://file:///{a}/data", "Channels stand at the end"),

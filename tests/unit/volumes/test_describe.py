@@ -265,7 +265,13 @@ def test_a_document_that_is_no_json_object_is_damaged(content: bytes) -> None:
         {"chunk_sizes": [[4096, 4096, 4096]]},
         {"voxel_offset": [0.5, 0, 0]},
         {"key": "../../etc"},
+        {"key": "/etc"},
+        {"key": ""},
         {"key": 7},
+        {"encoding": "jxl"},
+        {"encoding": None},
+        {"sharding": {}},
+        {"sharding": {"@type": "neuroglancer_uint64_sharded_v1", "shard_bits": "many"}},
     ],
 )
 def test_metadata_that_makes_no_sense_is_refused_in_words(changed: dict[str, Any]) -> None:
@@ -276,3 +282,130 @@ def test_metadata_that_makes_no_sense_is_refused_in_words(changed: dict[str, Any
 def test_a_chunk_that_would_unpack_to_more_than_it_may_is_refused() -> None:
     with pytest.raises(WrongVolume, match="unpacks to 65,536 MiB; 512 MiB is the most"):
         described("precomputed://s3://lab/v", {"info": info(scales=[scale(chunk_sizes=[[4096, 4096, 4096]])])})
+
+
+def zarr3(codecs: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
+    grid = {"name": "regular", "configuration": {"chunk_shape": [64, 64, 64]}}
+    about = {"zarr_format": 3, "node_type": "array", "shape": [100, 200, 300], "data_type": "uint8"}
+    return {**about, "chunk_grid": grid, "codecs": codecs, **changed}
+
+
+BYTES, BLOSC, GZIP = {"name": "bytes"}, {"name": "blosc"}, {"name": "gzip"}
+SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [32, 32, 32], "codecs": [BYTES]}}
+NESTED = {"name": "sharding_indexed", "configuration": {"chunk_shape": [32, 32, 32], "codecs": [SHARDS]}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"compressor": {"id": "lz4"}}, "compressor is lz4, which NOMADS cannot read"),
+        ({"compressor": "blosc"}, "compressor is nothing that is understood"),
+        ({"filters": [{"id": "delta"}]}, "filters"),
+        ({"fill_value": "abc"}, "fill_value is no number"),
+        ({"dimension_separator": "!"}, "neither . nor /"),
+        ({"zarr_format": 3}, "zarr_format"),
+    ],
+)
+def test_what_zarr_two_is_stored_with_and_is_not_read_is_named(changed: dict[str, Any], said: str) -> None:
+    files = {".zattrs": image(axes="zyx"), "0/.zarray": zarray([100, 200, 300], **changed)}
+
+    with pytest.raises(WrongVolume, match=said):
+        described("zarr://s3://lab/v", files)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "said"),
+    [
+        ([BYTES, {"name": "lz4"}], "codec is lz4"),
+        ([BYTES, BLOSC, GZIP], "packed twice, with blosc and gzip"),
+        ([NESTED], "shards in its shards"),
+        ([{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "vlen"}]}}], "codec is vlen"),
+        ([], "codecs"),
+    ],
+)
+def test_what_zarr_three_is_stored_with_and_is_not_read_is_named(codecs: list[dict[str, Any]], said: str) -> None:
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": image(axes="zyx")}}
+
+    with pytest.raises(WrongVolume, match=said):
+        described("zarr://s3://lab/v", {"zarr.json": group, "0/zarr.json": zarr3(codecs)})
+
+
+@pytest.mark.parametrize("compression", [{"type": "lz4"}, {"type": "gzip", "useZlib": True}, {"type": None}])
+def test_a_compression_of_n5_that_is_not_read_is_named(compression: dict[str, Any]) -> None:
+    with pytest.raises(WrongVolume, match=r"compression is .*which NOMADS cannot read"):
+        described("n5://s3://lab/v", {"attributes.json": n5_array(compression=compression)})
+
+
+def n5_array(**changed: Any) -> dict[str, Any]:
+    pixel = {"unit": "nm", "dimensions": [8, 9, 50]}
+    about = {"dimensions": [300, 200, 100], "blockSize": [64] * 3, "dataType": "uint8", "pixelResolution": pixel}
+    return about | changed
+
+
+def test_n5_with_a_size_and_no_unit_says_that() -> None:
+    with pytest.raises(WrongVolume, match="a size and no unit"):
+        described("n5://s3://lab/v", {"attributes.json": n5_array(pixelResolution=[8, 9, 50])})
+
+
+def test_the_finest_level_has_the_smallest_voxels_in_every_format() -> None:
+    deep, flat = [10.0, 10.0, 50.0], [80.0, 80.0, 40.0]  # x, y, z
+    scales = [scale(key="flat", resolution=flat, size=[9, 9, 9]), scale(key="deep", resolution=deep)]
+    levels = [
+        {"path": path, "coordinateTransformations": [{"type": "scale", "scale": sizes[::-1]}]}
+        for path, sizes in (("flat", flat), ("deep", deep))
+    ]
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    zattrs = {"multiscales": [{"version": "0.4", "axes": axes, "datasets": levels}]}
+
+    precomputed = described("precomputed://s3://lab/v", {"info": info(scales=scales)})
+    arrays = {"flat/.zarray": zarray([9, 9, 9]), "deep/.zarray": zarray([100, 200, 300])}
+    zarr = described("zarr://s3://lab/v", {".zattrs": zattrs, **arrays})
+
+    assert precomputed.voxel_nm == zarr.voxel_nm == (50, 10, 10)
+
+
+def test_the_one_channel_of_an_image_has_its_label_unless_that_only_counts() -> None:
+    def name(label: str) -> str:
+        omero = {"channels": [{"label": label}]}
+        files = {".zattrs": image(omero=omero), "0/.zarray": zarray([1, 100, 200, 300])}
+        return described("zarr://s3://lab/v", files).channels[0].name
+
+    assert [name(label) for label in ("PSD95", "channel_0", "Channel 1", "0", "")] == ["PSD95", "v", "v", "v", "v"]
+
+
+def test_a_channels_name_begins_with_no_dash() -> None:
+    omero = {"channels": [{"label": "α-Synapsin"}, {"label": "PSD95"}]}
+    volume = described("zarr://s3://lab/v", {".zattrs": image(omero=omero), "0/.zarray": zarray([2, 100, 200, 300])})
+
+    assert [channel.name for channel in volume.channels] == ["Synapsin", "PSD95"]
+
+
+def test_channels_without_names_are_named_one_by_one() -> None:
+    files = {".zattrs": image(), "0/.zarray": zarray([2, 100, 200, 300]), "1/.zarray": zarray([2, 100, 100, 150])}
+    address = "channels://PSD95=zarr://s3://lab/v#c=1;Synapsin=zarr://s3://lab/v#c=0"
+
+    volume = described(address, files)
+    coarse = described(address.replace("#", "#1,"), files)
+
+    assert [(c.name, c.source.fixed) for c in volume.channels] == [("PSD95", {"c": 1}), ("Synapsin", {"c": 0})]
+    assert coarse.channels[0].source.location.path == "v/1"
+    assert described("zarr://s3://lab/v#c=1", files).channels[0].name == "channel_1"
+    with pytest.raises(WrongVolume, match="lie 2 channels; say which one it is, with #c=0 to #c=1"):
+        described("channels://PSD95=zarr://s3://lab/v", files)
+    with pytest.raises(WrongVolume, match="no channel c=2; it has 2"):
+        described("zarr://s3://lab/v#c=2", files)
+
+
+def test_a_channel_has_the_name_that_the_address_gives_it() -> None:
+    omero = {"channels": [{"label": "a"}, {"label": "b"}]}
+    files = {".zattrs": image(omero=omero), "0/.zarray": zarray([2, 100, 200, 300])}
+
+    assert described("channels://PSD95=zarr://s3://lab/v#c=1", files).channels[0].name == "PSD95"
+
+
+def test_a_volume_below_zero_is_refused_and_one_that_reaches_zero_is_not() -> None:
+    below, across = scale(voxel_offset=[3, -640, 1]), scale(voxel_offset=[3, -40, 1])
+
+    with pytest.raises(WrongVolume, match="lies at y -640 to -440"):
+        described("precomputed://s3://lab/v", {"info": info(scales=[below])})
+    assert described("precomputed://s3://lab/v", {"info": info(scales=[across])}).bounds[1] == (-40, 160)

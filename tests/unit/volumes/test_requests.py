@@ -120,14 +120,14 @@ def test_the_admins_list_has_addresses_of_volumes_or_of_channels(tmp_path: Path)
 
         [[volumes]]
         name = "apart"
-        channels = {{ PSD95 = "zarr://s3://lab/a.zarr", Synapsin = "n5://s3://lab/b.n5" }}
+        channels = {{ PSD95 = "zarr://s3://lab/a.zarr", Synapsin = "n5://s3://lab/b.n5#s1,c=1" }}
         """,
     )
 
     one, other = named.read(path)
 
     assert (one.name, str(one.address), one.people) == ("Mouse 3", ADDRESS, frozenset({"U1"}))
-    assert str(other.address) == "channels://PSD95=zarr://s3://lab/a.zarr;Synapsin=n5://s3://lab/b.n5"
+    assert str(other.address) == "channels://PSD95=zarr://s3://lab/a.zarr;Synapsin=n5://s3://lab/b.n5#s1,c=1"
     assert parse(str(other.address)) == other.address
 
 
