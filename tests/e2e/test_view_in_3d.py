@@ -257,6 +257,34 @@ def test_keys_wheel_and_slider_go_through_the_sections(page: Page, lab: Shown) -
     expect(page.get_by_text("Section 18 of 3 to 18")).to_be_visible()
 
 
+def test_a_swipe_goes_through_the_sections(browser: Browser, lab: Shown) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.goto(lab.page)
+    z = round(view_of(lab)["at"][0])
+    drawn(page, z)
+    stage = page.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    y, start = box["y"] + box["height"] / 2, box["x"] + box["width"] / 2
+    fingers = page.context.new_cdp_session(page)
+    back = z > 10  # towards the middle of the box's sections, 3 to 18
+
+    def touch(what: str, *at: float) -> None:
+        points = [{"x": x, "y": y} for x in at]
+        fingers.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
+
+    touch("touchStart", start)
+    for far in range(8, 57, 8):  # 56 pixels: three sections
+        touch("touchMove", start - far if back else start + far)
+    touch("touchEnd")
+
+    shown = z - 3 if back else z + 3
+    assert np.abs(drawn(page, shown)[..., 0] - expected(lab, "postsynaptic", shown)).max() <= 1
+    assert not page.locator("#slices dl").is_visible()  # a swipe picks no synapse
+    page.close()
+
+
 @pytest.mark.parametrize("phone", [False, True], ids=["mouse", "telephone"])
 def test_a_circle_is_round_each_synapse_and_a_click_shows_its_row(browser: Browser, lab: Shown, phone: bool) -> None:
     size = {"width": 360, "height": 740} if phone else {"width": 1200, "height": 900}
