@@ -11,6 +11,7 @@ from types import ModuleType
 BACKENDS = {
     "local": "bot.local.backend",
     "aws": "bot.aws.backend",
+    "slurm": "bot.slurm.backend",
 }
 """Modules, by name. Each has `backend(…)`, which makes a `bot.application.ports.Backend`, and `SERVED_BY_THE_BOT`:
 whether people reach results at the bot's own address. One with settings of its own has `SETTINGS`, their class, which

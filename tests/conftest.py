@@ -14,8 +14,11 @@ from pytest_socket import socket_allow_hosts
 
 from bot.aws.config import AwsConfig, ToProvision, ToRun
 from bot.settings import Choices, Settings
+from bot.slurm.config import SlurmConfig
 from bot.storage.engine import Database, connect
 from tests.support.databases import Postgres, new_sqlite, postgres
+from tests.support.slurm import Cluster, cluster
+from tests.support.slurm import is_there as is_cluster_there
 
 if TYPE_CHECKING:
     from sandbox.house import House
@@ -38,6 +41,12 @@ _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: os.geteuid() == 0,
         "not root",
         "{} tests of programs that run as another user were not run. They need root, as in a container of the CI's.",
+    ),
+    "slurm": (
+        is_cluster_there,
+        "no Slurm on this machine",
+        "{} tests of programs on a cluster were not run. They need root and Slurm's own daemons, which the tests start "
+        "by themselves: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge",
     ),
     "tissue": (
         _has_tissue,
@@ -93,7 +102,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for settings in (Settings, Choices, AwsConfig, ToRun, ToProvision):
+    for settings in (Settings, Choices, AwsConfig, ToRun, ToProvision, SlurmConfig):
         monkeypatch.setitem(settings.model_config, "env_file", None)
 
 
@@ -110,6 +119,20 @@ def house(_house: House) -> House:
     """BOSS, mail and Slack: one for all the tests of a module, and to each of them as if it were new."""
     _house.reset()
     return _house
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[Cluster]:
+    """A real Slurm, started by the first test of a worker that needs it."""
+    with cluster() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster that Slurm's commands find; a test that asks for it is marked `slurm`."""
+    _cluster.use(monkeypatch)
+    return _cluster
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.domain.errors import NomadsError
+from bot.files.logs import FolderLogs
+from bot.files.records import FILE_MODE, FOLDER_MODE
+from bot.files.results import FolderResults
 from bot.local.compute import LocalCompute, Tokens
 from bot.local.confinement import (
-    FILE_MODE,
-    FOLDER_MODE,
     OFF,
     PASSAGE_MODE,
     Impossible,
@@ -22,8 +23,7 @@ from bot.local.confinement import (
     tighten,
     users,
 )
-from bot.local.logs import LocalLogs
-from bot.local.results import LocalResults
+from bot.local.runs import is_over
 from bot.settings import ENV_FILE, ROOT, Settings
 
 SERVED_BY_THE_BOT = True
@@ -36,8 +36,8 @@ class LocalBackend:
     """The adapters of this machine."""
 
     compute: LocalCompute
-    logs: LocalLogs
-    results: LocalResults
+    logs: FolderLogs
+    results: FolderResults
     secrets: None = None
     watch_interval: float = WATCH_INTERVAL
     announcement: str
@@ -66,8 +66,8 @@ def backend(settings: Settings, *, tokens: Tokens, key_for: Callable[[str], byte
             limits=_limits(settings),
             scratch=data / "scratch",
         ),
-        logs=LocalLogs(folder=data / "runs"),
-        results=LocalResults(folder=data / "results", owners=[user.uid for user in users]),
+        logs=FolderLogs(folder=data / "runs", is_over=is_over),
+        results=FolderResults(folder=data / "results", owners=[user.uid for user in users]),
         announcement=(
             f"Programs run on this machine itself, at most {settings.local_slots} at once; they share its memory and "
             f"processors with everything else here. Set NOMADS_COMPUTE=aws to run them on AWS Batch.{trusted}"

@@ -27,10 +27,12 @@ from pydantic import SecretStr
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation, Unclear, Work
+from bot.files import records
+from bot.files.arrays import Array
+from bot.files.runs import NAME, SPOILED, disk, ended, folder_of, is_held, lock
 from bot.local import supervise
-from bot.local.arrays import Array
 from bot.local.confinement import Confinement, Limits, User
-from bot.local.runs import NAME, SPOILED, VANISHED, disk, ended, folder_of, has_vanished, is_held, lock, look
+from bot.local.runs import VANISHED, has_vanished, look
 from contract.program import INDEX_VARIABLE, TOKEN_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -203,7 +205,7 @@ class LocalCompute:
             run = self._run(compute_id)
             if not self._knows(compute_id) or not run.is_dir() or ended(run):
                 return
-            supervise.write(run / "cancel", reason or "It was cancelled.")
+            records.write(run / "cancel", reason or "It was cancelled.")
             with self._queue_lock():
                 self._start_waiting()
 
@@ -248,9 +250,9 @@ class LocalCompute:
         place = name if count is None else f"{name}.{_REST}"
         (self._queue / f"{time.time_ns():020}.{place}").touch(mode=0o600)
         with self._new(self._folder / name) as new:
-            supervise.write(new / "spec.json", json.dumps(spec))
+            records.write(new / "spec.json", json.dumps(spec))
             if count is not None:
-                supervise.write(new / "count", str(count))
+                records.write(new / "count", str(count))
 
     @contextmanager
     def _new(self, folder: Path) -> Iterator[Path]:
@@ -282,8 +284,8 @@ class LocalCompute:
         with lock(run / "lock", wait=False) as held:
             if held is None:  # a supervisor is about to claim the run
                 return room
-            if reason := supervise.cancelled(run):
-                supervise.write_exit(run, code=None, reason=reason)
+            if reason := records.cancelled(run):
+                records.write_exit(run, code=None, reason=reason)
                 return room
             return room and self._start(run, held)
 
@@ -299,12 +301,12 @@ class LocalCompute:
             try:
                 spec = array.spec(number)
             except (ValueError, KeyError, TypeError):
-                supervise.write_exit(folder, code=None, reason=SPOILED, cause=Cause.UNKNOWN.value)
+                records.write_exit(folder, code=None, reason=SPOILED, cause=Cause.UNKNOWN.value)
                 break
             own = place.with_name(place.name.removesuffix(_REST) + str(number))
             own.touch(mode=0o600)
             with self._new(folder / str(number)) as new:
-                supervise.write(new / "spec.json", json.dumps(spec))
+                records.write(new / "spec.json", json.dumps(spec))
                 (new / "cancel").symlink_to("../cancel")
             room = self._start_at(own, room=room)
         else:
@@ -330,7 +332,7 @@ class LocalCompute:
             if not (run / "exit.json").exists():
                 reason, cause = VANISHED, Cause.MACHINE
         with contextlib.suppress(IsADirectoryError):  # in the place of exit.json; look() says the same of it
-            supervise.write_exit(run, code=None, reason=reason, started=started, cause=cause.value)
+            records.write_exit(run, code=None, reason=reason, started=started, cause=cause.value)
 
     def _start(self, run: Path, lock: int) -> bool:
         """Start the run's supervisor; False: no other run should be tried now."""
@@ -343,20 +345,20 @@ class LocalCompute:
                 spec = json.loads((run / "spec.json").read_bytes())
                 token = self._tokens.get(spec["token"])
             except (ValueError, KeyError, TypeError):
-                supervise.write_exit(run, code=None, reason=SPOILED, cause=Cause.UNKNOWN.value)
+                records.write_exit(run, code=None, reason=SPOILED, cause=Cause.UNKNOWN.value)
                 return True
             except Refused as error:
-                supervise.write_exit(run, code=None, reason=str(error), cause=Cause.SECRET.value)
+                records.write_exit(run, code=None, reason=str(error), cause=Cause.SECRET.value)
                 return True
             except Unavailable:
                 return False  # the run stays queued until the token can be read
             attempts = os.fstat(lock).st_size  # one byte an attempt
             if attempts >= _ATTEMPTS:
-                supervise.write_exit(run, code=None, reason="The program's supervisor could not be started.")
+                records.write_exit(run, code=None, reason="The program's supervisor could not be started.")
                 return True
             os.ftruncate(slot, 0)
             os.pwrite(slot, f"{self._name(run)}\n{confinement}".encode(), 0)  # for whoever finds its supervisor killed
-            with open(run / "supervisor.log", "ab", opener=supervise.private) as output:
+            with open(run / "supervisor.log", "ab", opener=records.private) as output:
                 try:
                     child = subprocess.Popen(  # noqa: S603 - our own file, without a shell
                         [sys.executable, "-I", "-S", supervise.__file__, str(run), str(lock), confinement],

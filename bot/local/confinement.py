@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bot.files.records import FILE_MODE, FOLDER_MODE
 from contract.program import dies_with
 
 FIRST = 60600
@@ -26,10 +27,6 @@ LAST = 2**32 - 2
 """The largest id of a user that Linux has; the one after it means none."""
 OFF = "off"
 """What the setting says where programs are to run as the bot's user."""
-FILE_MODE = 0o640
-"""Who may read a result, whatever the umask: its owner, and the owner's group."""
-FOLDER_MODE = 0o750
-"""The same for a folder of results."""
 PASSAGE_MODE = 0o711
 """A folder that other users may pass through and not list."""
 _UMASK = 0o027

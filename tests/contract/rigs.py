@@ -21,10 +21,11 @@ from bot.boss.volumes import BossVolumes
 from bot.domain.states import FINAL, JobState
 from bot.domain.urls import MailServer, Security
 from bot.domain.work import LogLine, Observation, Work
+from bot.files.logs import FolderLogs
+from bot.files.results import FolderResults
 from bot.local.compute import LocalCompute
 from bot.local.confinement import Limits
-from bot.local.logs import LocalLogs
-from bot.local.results import LocalResults
+from bot.local.runs import is_over
 from bot.mail.smtp import SmtpMailer, mime
 from bot.storage.engine import Database, connect
 from bot.storage.vault import Vault
@@ -128,7 +129,7 @@ class LocalComputeRig:
         self.secrets = MemorySecrets()
         self.slots = slots
         self.compute = self.another()
-        self.logs = LocalLogs(folder=self.folder)
+        self.logs = FolderLogs(folder=self.folder, is_over=is_over)
 
     def another(self) -> LocalCompute:
         """A second adapter on the same folder, as after a restart."""
@@ -249,7 +250,7 @@ class LocalResultsRig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "results"
-        self.results = LocalResults(folder=self.folder)
+        self.results = FolderResults(folder=self.folder)
 
     def put(self, folder: str, name: str, content: bytes) -> None:
         path = self.folder / folder / name

@@ -1,4 +1,4 @@
-"""Every Compute keeps these promises: in memory, subprocesses of this machine, AWS Batch."""
+"""Every Compute keeps these promises: in memory, subprocesses of this machine, AWS Batch, Slurm."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from bot.domain.states import WAITING, WATCHED, JobState
 from bot.domain.work import Progress
 from tests.contract.aws_rigs import AwsComputeRig
 from tests.contract.rigs import TOKEN, ComputeRig, LocalComputeRig, MemoryComputeRig, texts
+from tests.contract.slurm_rigs import SlurmComputeRig
 from tests.support.aws import World
 
 
-@pytest.fixture(params=["memory", "local", "aws"])
+@pytest.fixture(params=["memory", "local", "aws", pytest.param("slurm", marks=pytest.mark.slurm)])
 def rig(request: pytest.FixtureRequest, tmp_path: Path, world: World) -> Iterator[ComputeRig]:
     match request.param:
         case "memory":
@@ -29,6 +30,10 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path, world: World) -> Iterato
             local.close()
         case "aws":
             yield AwsComputeRig(world)
+        case "slurm":
+            slurm = SlurmComputeRig(tmp_path, request.getfixturevalue("slurm"))
+            yield slurm
+            slurm.close()
 
 
 @pytest.fixture

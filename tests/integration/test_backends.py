@@ -71,7 +71,7 @@ def test_a_job_runs_from_its_acceptance_to_its_results_on_the_documented_backend
 
 def test_an_unknown_backend_is_named_with_those_there_are(direct: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMADS_COMPUTE", "nowhere")
-    with pytest.raises(NomadsError, match=f"NOMADS_COMPUTE: .*no nowhere; there is local, aws, {direct}\\.$"):
+    with pytest.raises(NomadsError, match=f"NOMADS_COMPUTE: .*no nowhere; there is local, aws, slurm, {direct}\\.$"):
         read(Settings)
 
 
@@ -82,7 +82,7 @@ def test_a_backend_knows_the_domain_the_settings_and_the_contract_and_nothing_el
     assert spec
     assert spec.origin
     package = BACKENDS[name].rpartition(".")[0]
-    known = {package, "bot.domain", "bot.settings", "contract"}
+    known = {package, "bot.files", "bot.domain", "bot.settings", "contract"}
     for file in Path(spec.origin).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             found = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -22,10 +22,11 @@ from pydantic import SecretStr
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, LogLine, Observation, Unclear
+from bot.files import records
+from bot.files.runs import SPOILED
 from bot.local import supervise
 from bot.local.backend import backend
 from bot.local.compute import LocalCompute
-from bot.local.runs import SPOILED
 from bot.settings import Settings
 from contract import masking
 from tests.contract.rigs import PROGRAM, TOKEN, LocalComputeRig, a_work, texts
@@ -163,7 +164,7 @@ def test_the_adapter_says_that_it_is_a_local_one(rig: LocalComputeRig) -> None:
         ("raise ValueError('no such channel')", "ValueError: no such channel"),
         ("os.kill(os.getpid(), 15)", "The program was ended by signal SIGTERM."),
         ("os.kill(os.getpid(), 9)", "The program was ended by signal SIGKILL. This machine may be short of memory."),
-        ("print('x' * 9000); sys.exit(1)", "x" * supervise.MAX_REASON),
+        ("print('x' * 9000); sys.exit(1)", "x" * records.MAX_REASON),
     ],
 )
 def test_a_failure_is_explained_by_the_last_line_or_by_the_exit_code(
@@ -357,7 +358,7 @@ def test_only_the_end_of_a_long_output_is_read(rig: LocalComputeRig) -> None:
 
     assert lines[-1] == "line 199999"
     assert lines[0].startswith("line ")
-    assert len("\n".join(lines)) < supervise.TAIL < (rig.folder / "job" / "log").stat().st_size
+    assert len("\n".join(lines)) < records.TAIL < (rig.folder / "job" / "log").stat().st_size
 
 
 def test_output_that_is_no_text_is_shown_as_far_as_it_goes(rig: LocalComputeRig) -> None:
@@ -460,17 +461,17 @@ def test_only_the_end_of_a_long_index_is_read(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "log").write_bytes(b"")
     (tmp_path / "log.times").write_text("".join(f"{n}.000 {n * 10}\n" for n in range(1, 200_001)))
     read: list[bytes] = []
-    note = supervise._note
+    note = records._note
 
     def counted(line: bytes) -> tuple[float, int] | None:
         read.append(line)
         return note(line)
 
-    monkeypatch.setattr(supervise, "_note", counted)
+    monkeypatch.setattr(records, "_note", counted)
 
-    assert supervise.times(tmp_path, [1_999_985, 1_999_990, 2_000_000]) == [199_999, 199_999, 200_000]
+    assert records.times(tmp_path, [1_999_985, 1_999_990, 2_000_000]) == [199_999, 199_999, 200_000]
     assert len(read) < 1000
-    assert supervise.times(tmp_path, [1, 2_000_000]) == [1, 200_000]
+    assert records.times(tmp_path, [1, 2_000_000]) == [1, 200_000]
 
 
 def test_the_times_of_a_program_killed_with_its_supervisor_are_known(rig: LocalComputeRig) -> None:
@@ -513,7 +514,7 @@ def test_a_log_of_two_gigabytes_is_read_at_its_end_or_in_small_pieces(rig: Local
     took = time.perf_counter() - began
 
     assert lines[-1].text == "the last line"
-    assert len(lines[0].text) < supervise.TAIL  # one line of two gigabytes, as much of it as is read
+    assert len(lines[0].text) < records.TAIL  # one line of two gigabytes, as much of it as is read
     assert {len(piece) for piece in pieces} == {2**20}
     assert pieces[0].startswith(b"the first line\n")
     assert took < 1
@@ -528,7 +529,7 @@ def test_one_line_of_two_gigabytes_is_shown_by_its_end(rig: LocalComputeRig) -> 
 
     [line] = rig.logs.tail("job", log=None, lines=20)
 
-    assert len(line.text) == supervise.TAIL
+    assert len(line.text) == records.TAIL
     assert line.text.endswith("\0" + "x" * 10)
 
 
@@ -739,6 +740,7 @@ def submit_and_die(rig: LocalComputeRig, source: str, *arguments: str, dies_in: 
 import os, signal, subprocess, sys
 from pathlib import Path
 from pydantic import SecretStr
+from bot.files import records
 from bot.local import compute as local, supervise
 from tests.contract.rigs import a_work
 from tests.support.memory import MemorySecrets
@@ -911,7 +913,7 @@ def test_a_bot_killed_before_it_started_what_it_had_queued_runs_it_once(rig: Loc
 
 
 def test_a_bot_killed_while_it_queued_has_not_submitted_and_may_try_again(rig: LocalComputeRig, tmp_path: Path) -> None:
-    submit_and_die(rig, COUNT, str(tmp_path / "count"), dies_in="supervise.write")
+    submit_and_die(rig, COUNT, str(tmp_path / "count"), dies_in="records.write")
     assert rig.compute.find("job") is None
     assert rig.compute.observe(["job"]) == {}
 

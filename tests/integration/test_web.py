@@ -32,7 +32,7 @@ from bot.domain.job import Job
 from bot.domain.links import Audience
 from bot.domain.results import MAX_PART, Link, Opened, Part
 from bot.domain.states import JobState
-from bot.local.results import LocalResults
+from bot.files.results import FolderResults
 from bot.storage.engine import Database, connect
 from bot.web.archive import zipped
 from bot.web.site import web
@@ -72,7 +72,7 @@ class Lab:
             values = {"state": JobState.SUCCEEDED.value, "summary": summary.model_dump(mode="json")}
             transaction.jobs.change(self.job.id, **values)
         self.job = self.world.job(self.job)
-        self.results: Results = LocalResults(folder=folder / "results")
+        self.results: Results = FolderResults(folder=folder / "results")
         self.home = folder / "results" / self.job.folder
         (self.home / "deep").mkdir(parents=True)
         for name, content in (("synapses.csv", b"id,z,y,x\n"), ("preview.png", PNG), ("deep/a b.txt", b"deep")):
@@ -502,7 +502,7 @@ def test_a_zip_of_long_files_is_made_without_holding_one() -> None:
 # A store that serves browsers itself
 
 
-class _Elsewhere(LocalResults):
+class _Elsewhere(FolderResults):
     """Results that a browser is sent for to their store, as S3 does."""
 
     def redirect(self, folder: str, name: str) -> Link:  # type: ignore[override]

@@ -14,7 +14,7 @@ from bot.domain.health import Health
 from bot.domain.links import Audience
 from bot.domain.states import JobState
 from bot.domain.summary import Summary
-from bot.local.results import LocalResults
+from bot.files.results import FolderResults
 from bot.storage.engine import Database, connect
 from bot.web.site import web
 from pipelines.common.program import run
@@ -63,7 +63,7 @@ def shown(
         links=world.links,
         queries=world.queries,
         catalog=world.catalog,
-        results=LocalResults(folder=folder / "results"),
+        results=FolderResults(folder=folder / "results"),
         output=world.output,
         addresses=world.addresses,
         sees=lambda person, job: True,

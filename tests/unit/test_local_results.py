@@ -13,7 +13,7 @@ import pytest
 
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.results import ResultFile
-from bot.local.results import LocalResults
+from bot.files.results import FolderResults
 from tests.contract.rigs import LocalResultsRig
 
 FOLDER = "nomads-demo_demo_cortex_z_0_16_y_0_512_x_0_512/a1b2c3"
@@ -35,7 +35,7 @@ def test_nothing_outside_its_folder_is_opened(results: LocalResultsRig, name: st
 
 
 def test_without_a_web_a_file_is_found_on_the_machine_itself(tmp_path: Path) -> None:
-    results = LocalResults(folder=tmp_path)
+    results = FolderResults(folder=tmp_path)
 
     assert results.uri(FOLDER) == f"{tmp_path.as_uri()}/{FOLDER}/"
     assert results.link(FOLDER, "a b.csv").url == f"{tmp_path.as_uri()}/{FOLDER}/a%20b.csv"
@@ -79,7 +79,7 @@ def test_a_file_of_somebody_else_is_no_result_unless_programs_run_as_that_user(t
     rig = LocalResultsRig(tmp_path)
     rig.put(FOLDER, "theirs", b"theirs")
     os.chown(rig.folder / FOLDER / "theirs", 61001, -1)
-    others = LocalResults(folder=rig.folder, owners=range(61000, 61002))
+    others = FolderResults(folder=rig.folder, owners=range(61000, 61002))
 
     assert rig.results.list(FOLDER) == []
     with pytest.raises(NotFound):

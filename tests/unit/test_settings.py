@@ -100,7 +100,7 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
              "this cannot be used; write postgresql://user:password@host/name or sqlite:///path.")
             for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:", "postgresql:host")
         ),
-        (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws."),
+        (Settings, "NOMADS_COMPUTE", "\udcff", "there is no �; there is local, aws, slurm."),
         (Settings, "NOMADS_CURRENCY", "thalers and groats",
          "“thalers and groats” cannot be used; it has to be printable text of 8 characters at most."),
         (Settings, "NOMADS_CURRENCY", "kr\n",

@@ -1,4 +1,4 @@
-"""Results on this machine: a folder. People reach it through the bot's web, or on the machine itself.
+"""Results in a folder that the bot reaches. People reach it through the bot's web, or on the machine itself.
 
 Programs write the folders, and a program is not trusted. So every part of a path is opened below the one before it and
 no link is followed: what was checked is what is read, whatever a program puts in its place meanwhile.
@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from bot.domain.errors import NotFound, Refused
 from bot.domain.results import Link, Opened, Part, ResultFile
-from bot.local.confinement import FILE_MODE, FOLDER_MODE
-from bot.local.runs import disk
+from bot.files.records import FILE_MODE, FOLDER_MODE
+from bot.files.runs import disk
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 """Name of a file that is being written, or whose writer was killed: no result yet."""
@@ -30,8 +30,8 @@ _ABSENT = (FileNotFoundError, NotADirectoryError)
 _IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
-class LocalResults:
-    """The port Results in a folder of this machine."""
+class FolderResults:
+    """The port Results in a folder."""
 
     def __init__(self, *, folder: Path, owners: Collection[int] = ()) -> None:
         """`owners` are the ids of users whose files are results too, beside those of the bot's own user."""

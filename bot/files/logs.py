@@ -1,27 +1,27 @@
-"""Logs on this machine: files in the folders of runs."""
+"""Logs that are files in the folders of runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from bot.domain.states import FINAL
 from bot.domain.work import LogLine
-from bot.local import supervise
-from bot.local.arrays import Array
-from bot.local.runs import disk, folder_of, look, moment
+from bot.files import records
+from bot.files.arrays import Array
+from bot.files.runs import disk, folder_of, moment
 from contract import masking
 
 
-class LocalLogs:
-    """Reads the logs of the runs of a LocalCompute."""
+class FolderLogs:
+    """The port Logs in the folder of runs of one backend."""
 
-    def __init__(self, *, folder: Path) -> None:
-        """`folder` is the LocalCompute's."""
+    def __init__(self, *, folder: Path, is_over: Callable[[Path], bool]) -> None:
+        """`folder` is the one that holds all runs; `is_over` tells of a run's folder whether the run has ended."""
         self._folder = folder.absolute()
+        self._is_over = is_over
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last lines within the last 64 KiB of the output; their times are at most 0.2 s late."""
@@ -29,8 +29,8 @@ class LocalLogs:
         if lines < 1 or run is None:
             return []
         with disk("The folder of runs"):
-            last = supervise.tail(run / "log")[-lines:]
-            times = supervise.times(run, [end for _, end in last])
+            last = records.tail(run / "log")[-lines:]
+            times = records.times(run, [end for _, end in last])
         return [LogLine(text, moment(at)) for (text, _), at in zip(last, times, strict=True)]
 
     def whole(self, compute_id: str, *, log: str | None) -> Iterator[bytes]:
@@ -59,5 +59,5 @@ class LocalLogs:
                 return
             array = Array.read(top)
             for run in [top / str(number) for number in range(array.begun())] if array else [top]:
-                if look(run).state in FINAL:
+                if self._is_over(run):
                     masking.strike_out(run / "log", secret.get_secret_value())

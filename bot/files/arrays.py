@@ -1,12 +1,12 @@
-"""The folder of an array on this machine. The runs of its programs lie in it, each in a folder of its number.
+"""The folder of an array. The runs of its programs lie in it, each in a folder of its number.
 
-| file        | written by   | says                                                                          |
-|-------------|--------------|-------------------------------------------------------------------------------|
-| `count`     | LocalCompute | how many programs the array has; a single run has no such file                |
-| `spec.json` | LocalCompute | what a run's says, for each of the programs; `results` lie in folders below it |
-| `cancel`    | LocalCompute | end all of them; a link in each program's folder leads here                   |
-| `exit.json` | LocalCompute | how the array ended; `children` counts its programs by state                  |
-| `0`, `1`, … | LocalCompute | the programs' runs, made in that order as places become free                  |
+| file        | says                                                                            |
+|-------------|---------------------------------------------------------------------------------|
+| `count`     | how many programs the array has; a single run has no such file                  |
+| `spec.json` | what a run's says, for each of the programs; `results` lie in folders below it  |
+| `cancel`    | end all of them                                                                 |
+| `exit.json` | how the array ended; `children` counts its programs by state                    |
+| `0`, `1`, … | the programs' runs; on this machine they are made as places become free         |
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
-from bot.local import supervise
-from bot.local.runs import SPOILED_RUN, ended
+from bot.files import records
+from bot.files.runs import SPOILED_RUN, ended
 
 
 class Array:
@@ -72,7 +72,7 @@ class Array:
 
     def waiting(self, why: str) -> Observation:
         """What is seen of a program that has no folder yet; `why` it waits."""
-        if reason := supervise.cancelled(self.folder):
+        if reason := records.cancelled(self.folder):
             return Observation(JobState.FAILED, reason)
         return Observation(JobState.RUNNABLE, why)
 
@@ -83,7 +83,7 @@ class Array:
         """
         if end := ended(self.folder):
             return end
-        reason = supervise.cancelled(self.folder)
+        reason = records.cancelled(self.folder)
         for number, one in seen.items():
             self._take(number, one, reason)
         children = dict.fromkeys(FINAL, 0)
@@ -112,7 +112,7 @@ class Array:
             self._ended[number] = seen.state
 
     def _end(self, told: Observation) -> None:
-        supervise.write_exit(
+        records.write_exit(
             self.folder,
             code=told.exit_code,
             reason=told.reason,

@@ -1,0 +1,1 @@
+"""What backends share whose runs and results lie in folders."""
