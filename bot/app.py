@@ -31,7 +31,13 @@ from bot.application.submission import Submission
 from bot.application.tokens import TokenKeeper
 from bot.application.visits import Visits
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
-from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
+from bot.application.worker.effects.compute import (
+    AdvanceEffects,
+    CheckEffects,
+    CollectEffects,
+    Launcher,
+    SubmitEffects,
+)
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import EffectHandlers
 from bot.application.worker.lanes import LaneRunner
@@ -40,7 +46,7 @@ from bot.application.worker.worker import Worker
 from bot.backends import load
 from bot.domain import named
 from bot.domain.catalog import Catalog
-from bot.domain.checks import Prices
+from bot.domain.checks import Prices, Sizes
 from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
@@ -160,7 +166,7 @@ def build_core(
         compute=backend.compute,
         volumes=volumes,
         addresses=addresses,
-        max_bytes=settings.max_bytes,
+        sizes=Sizes(bytes=settings.max_bytes, block=settings.block_voxels, voxels=settings.max_voxels),
         predictions=settings.predictions_place,
         places=places,
     )
@@ -209,6 +215,7 @@ def build_core(
         viewer=settings.viewer,
         roots=str(roots),
         image_bytes=settings.image_bytes,
+        block_voxels=settings.block_voxels,
     )
     effects: list[EffectHandlers] = [
         CheckEffects(ledger=ledger, lifecycle=lifecycle),
@@ -219,6 +226,13 @@ def build_core(
             compute=backend.compute,
             tokens=tokens,
             launcher=launcher,
+        ),
+        AdvanceEffects(
+            ledger=ledger,
+            lifecycle=lifecycle,
+            stalls=stalls,
+            compute=backend.compute,
+            results=backend.results,
         ),
         CollectEffects(
             ledger=ledger,

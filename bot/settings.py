@@ -17,7 +17,7 @@ from bot.domain import urls
 from bot.domain.errors import NomadsError
 from bot.domain.mistakes import mistakes
 from contract.names import PATTERN, short
-from contract.program import IMAGE_BYTES
+from contract.program import BLOCK_VOXELS, IMAGE_BYTES
 from volumes.errors import WrongVolume
 from volumes.roots import BOSSDB, Roots
 
@@ -146,6 +146,10 @@ class Settings(BaseSettings):
     """Programs write the channels beside their results, for viewers, where these have no more bytes; 0: never."""
     max_bytes: Annotated[int, Field(gt=0, le=PB)] = 2 * GB
     """The most data one job may read, in bytes."""
+    block_voxels: Annotated[int, Field(ge=10**4, le=10**12)] = BLOCK_VOXELS
+    """Voxels of a block: a larger box is cut, where the program knows how, and worked on by many programs."""
+    max_voxels: Annotated[int, Field(gt=0, le=10**15)] = 10**12
+    """The most voxels of a job in blocks."""
     confirm_bytes: Annotated[int, Field(ge=0, le=PB)] = 0
     """A run that reads more bytes than this is confirmed first; 0: no limit."""
     confirm_seconds: Annotated[float, Field(ge=0, le=366 * DAY)] = 0

@@ -30,8 +30,17 @@ MAX_INDEX = 10**6
 """No array is as long as this."""
 ARGUMENTS = frozenset(
     ("host", "token", "col", "exp", "z-range", "y-range", "x-range", "results-uri", "results-key")
-).union(("predictions", "viewer", "image-bytes", "channel", "help", "volume", "volume-roots"))
+).union(
+    ("predictions", "viewer", "image-bytes", "channel", "help", "volume", "volume-roots"),
+    ("stage", "job-uri", "block-voxels", "rounds"),
+)
 """Names of the arguments that every program takes, without dashes: no option of a pipeline is named so."""
+FIRST, BLOCKS, MERGE = STAGES = ("first", "blocks", "merge")
+"""The stages of a job in blocks: a first look, which cuts the volume; its blocks, by many programs; their merge."""
+BLOCK_VOXELS = 2**28
+"""Voxels of a block, about, unless another number is asked for: 16 x 4096 x 4096, whole cuboids of BOSS's."""
+PLAN = "blocks/plan.json"
+"""The file that the first stage leaves last: how many blocks there are."""
 IMAGE_BYTES = 2**28
 """Bytes of the largest image that a program writes beside its results, unless another number is asked for."""
 RESULTS = "results.json"

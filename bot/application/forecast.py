@@ -41,9 +41,12 @@ class Forecast:
         self._known: TTLCache[str, list[tuple[int, float]]] = TTLCache(PIPELINES, RUNS_KEPT, timer=ledger.steady)  # type: ignore[arg-type]
         self._lock = Lock()
 
-    def expected(self, pipeline: Pipeline, box: Box) -> Expected | None:
-        """The estimate for a run on the box; None where nothing is known. Raises Unavailable."""
-        return checks.expected(pipeline, box, self._runs(pipeline.name), self._prices)
+    def expected(self, pipeline: Pipeline, box: Box, *, block: int | None = None) -> Expected | None:
+        """The estimate for a run on the box, in blocks of so many voxels; None where nothing is known.
+
+        Raises Unavailable.
+        """
+        return checks.expected(pipeline, box, self._runs(pipeline.name), self._prices, block=block)
 
     def heavy(self, size: int, expected: Expected | None) -> bool:
         """Whether a run that reads `size` bytes is confirmed first."""

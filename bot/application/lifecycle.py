@@ -17,6 +17,7 @@ from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.review import Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
 from bot.domain import words
+from bot.domain.blocks import Blocks
 from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Refused
 from bot.domain.job import Job
@@ -82,7 +83,7 @@ class Lifecycle:
                 change.follow(Observation(JobState.CANCELLED))
                 return
             change.set(checked=True, size=answered.size)
-            change.enqueue(Kind.SUBMIT)
+            change.enqueue(Kind.SUBMIT, change.job.stage)
             _warn(change, answered.warnings)
 
     def submitted(self, effect: Effect, compute_id: str, *, token_ref: str) -> None:
@@ -90,6 +91,8 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             job = change.job
             change.set(compute_id=compute_id, token_ref=token_ref, submitted_at=change.at)
+            if job.blocks:  # compute counts a stage's attempts anew
+                change.set(compute_attempt=1)
             if job.token_ref and job.token_ref != token_ref:  # compute's own Secrets hold it now
                 self._tokens.erase(change.transaction, job.token_ref)
             change.follow(Observation(JobState.SUBMITTED))
@@ -99,10 +102,10 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             change.follow(Observation(JobState.CANCELLED))
 
-    def turn_down(self, effect: Effect, reason: str) -> None:
-        """Fail a job whose request is wrong, for that reason: the check is done, and this is what it found."""
+    def turn_down(self, effect: Effect, reason: str, *, cause: Cause = Cause.REQUEST) -> None:
+        """Fail a job for that reason, which is what the effect found out: it is done, and not given up."""
         with self._ledger.finish(effect) as change:
-            change.follow(Observation(JobState.FAILED, reason, cause=Cause.REQUEST))
+            change.follow(Observation(JobState.FAILED, reason, cause=cause))
 
     def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
         """Give the effect up, and fail its job, which can never be submitted, for that reason."""
@@ -111,11 +114,25 @@ class Lifecycle:
 
     # While compute has it
 
-    def observe(self, job_id: str, seen: Observation) -> bool:
+    def advanced(self, effect: Effect, blocks: Blocks, *, note: str) -> None:
+        """Enqueue the submission of the next stage of a job in blocks, and tell the note, if there is one."""
+        with self._ledger.finish(effect) as change:
+            if change.job.state in FINAL:
+                return
+            change.set(blocks=blocks.model_dump(mode="json"))
+            change.enqueue(Kind.SUBMIT, blocks.label)
+            if note:
+                change.note(words.shortened(words.printable(note), MAX_REASON))
+            change.show()
+
+    def observe(self, job_id: str, seen: Observation, *, compute_id: str | None = None) -> bool:
         """Record what compute says of a job. Returns whether the job moved.
 
-        Late, repeated and disordered news change nothing. A reason is stored without the token: compute may quote the
-        program's last words, or how it was called. Raises UnknownJob.
+        Late, repeated and disordered news change nothing; nor does news of another stage of a job in blocks than that
+        which compute has under `compute_id`. The end of a stage that is not the last is no end of the job.
+
+        A reason is stored without the token: compute may quote the program's last words, or how it was called. Raises
+        UnknownJob.
         """
         if seen.reason:
             seen = replace(seen, reason=self._tokens.masked(seen.reason, self._job(job_id).token_ref))
@@ -123,7 +140,26 @@ class Lifecycle:
             cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
                 seen = replace(seen, state=JobState.CANCELLED)  # any other reason is the program's own
+            if compute_id and change.job.blocks and change.job.compute_id != compute_id:
+                return False
+            if change.job.blocks and change.job.blocks.goes_on(seen):
+                _end_stage(change, change.job.blocks, seen)
+                return True
             return change.follow(seen)
+
+    def counted(self, job_id: str, children: Mapping[JobState, int], *, compute_id: str) -> bool:
+        """Record how many blocks a round has done, and show it on the card. Returns whether that is new."""
+        with self._ledger.change(job_id) as change:
+            job = change.job
+            if not job.blocks or job.compute_id != compute_id or job.state is not JobState.RUNNING:
+                return False
+            blocks = job.blocks.counted(children)
+            if blocks == job.blocks:
+                return False
+            part = blocks.part(blocks.done / blocks.all if blocks.all else 0)
+            change.set(blocks=blocks.model_dump(mode="json"), progress={"part": part, "phase": "working on blocks"})
+            change.show()
+            return True
 
     def progressed(self, job_id: str, progress: Progress) -> bool:
         """Record a running program's progress and show it on the card. Returns whether the progress is new.
@@ -131,6 +167,8 @@ class Lifecycle:
         A phase is the program's own text, and is stored without the token.
         """
         job = self._job(job_id)
+        if job.blocks:
+            progress = replace(progress, part=job.blocks.part(progress.part))
         if job.progress is None or job.progress.phase != progress.phase:
             progress = replace(progress, phase=self._tokens.masked(progress.phase, job.token_ref))
         with self._ledger.change(job_id) as change:
@@ -220,6 +258,15 @@ class Lifecycle:
             for person in change.followers:
                 change.enqueue_once(Kind.MAIL_FINISHED, person)
         self._forecast.ended(job.request.pipeline)
+
+
+def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
+    """Record the end of a stage after which the job goes on; compute is no more asked about it."""
+    change.follow(Observation(JobState.RUNNING, started_at=seen.started_at))  # it may have been too short to be seen
+    ended = blocks.counted(seen.children) if seen.children else blocks
+    ended = ended.model_copy(update={"ended": (*ended.ended, change.job.compute_id or "")})
+    change.set(compute_id=None, blocks=ended.model_dump(mode="json"))
+    change.enqueue(Kind.ADVANCE, blocks.label)
 
 
 def _warn(change: JobChange, warnings: Sequence[str]) -> None:

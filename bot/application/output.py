@@ -161,12 +161,14 @@ class Output:
 
         Returns False where the token may still be in the log, since it is not known.
         """
-        if job.compute_id and job.token_ref:
+        ids = [*(job.blocks.ended if job.blocks else ()), *([job.compute_id] if job.compute_id else [])]
+        if ids and job.token_ref:
             try:
                 token = self._tokens.open(job.token_ref)
             except (NotFound, Refused):
                 return False
-            self._logs.redact(job.compute_id, token)
+            for compute_id in ids:
+                self._logs.redact(compute_id, token)
         return True
 
     def _hidden(self, job: Job) -> str | None:

@@ -30,6 +30,8 @@ class Reviewed:
     pipeline: Pipeline
     box: Box
     token: SecretStr
+    block: int | None = None
+    """Voxels of a block, where the job goes in blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,11 @@ class Reviewer:
         compute: Compute,
         volumes: Volumes,
         addresses: Addresses,
-        max_bytes: int,
+        sizes: checks.Sizes,
         predictions: str = "",
         places: Places | None = None,
     ) -> None:
-        """`max_bytes` is the most one job may read, and `places` reads which volume is meant.
+        """`sizes` are the most that jobs may read, and `places` reads which volume is meant.
 
         `predictions` is where in BOSS programs write their detections to (`collection/experiment`); empty: nowhere.
         """
@@ -69,7 +71,7 @@ class Reviewer:
         self._compute = compute
         self._volumes = volumes
         self._addresses = addresses
-        self._max_bytes = max_bytes
+        self._sizes = sizes
         self.predictions = predictions
         self._places = places or Places()
 
@@ -110,13 +112,14 @@ class Reviewer:
         large = {}
         if pipeline and box:
             read_at_least = checks.channels_read(pipeline, options)
-            large = checks.too_large(pipeline, box, per_voxel=read_at_least, max_bytes=self._max_bytes, options=options)
+            large = checks.too_large(pipeline, box, per_voxel=read_at_least, sizes=self._sizes, options=options)
         if errors or large or request is None or pipeline is None or box is None:
             shown, refused = self._shown(values, errors, token, within=within)
             if shown:  # it knows better than `large`
-                large = checks.against(reading.sides, pipeline, shown, options=options, max_bytes=self._max_bytes)
+                large = checks.against(reading.sides, pipeline, shown, options=options, sizes=self._sizes)
             raise InvalidRequest(_under(errors | refused | large, addressed=addressed))
-        return Reviewed(request=request, pipeline=pipeline, box=box, token=token)
+        block = pipeline.block_for(box, options, usual=self._sizes.block)
+        return Reviewed(request=request, pipeline=pipeline, box=box, token=token, block=block)
 
     def _shown(
         self, values: Mapping[str, Any], errors: Mapping[str, str], token: SecretStr, *, within: float
@@ -179,9 +182,7 @@ class Reviewer:
     ) -> Answered:
         pipeline, voxels, options = reviewed.pipeline, reviewed.box.voxels, reviewed.request.options
         if experiment and (
-            errors := checks.against(
-                reviewed.box.sides, pipeline, experiment, options=options, max_bytes=self._max_bytes
-            )
+            errors := checks.against(reviewed.box.sides, pipeline, experiment, options=options, sizes=self._sizes)
         ):
             raise InvalidRequest(_under(errors, addressed=bool(reviewed.request.volume)))
         per_voxel, known = checks.bytes_per_voxel(pipeline, experiment, options)

@@ -22,6 +22,7 @@ from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
+from bot.domain.blocks import Blocks
 from bot.domain.checks import channels_read
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
@@ -179,7 +180,7 @@ class Submission:
             errors |= error.errors
         if errors:
             raise InvalidRequest(errors)
-        expected = self._forecast.expected(reviewed.pipeline, reviewed.box)
+        expected = self._forecast.expected(reviewed.pipeline, reviewed.box, block=reviewed.block)
         with self._database.read() as transaction:  # last: a twin may have begun meanwhile
             twin = transaction.jobs.same_work(self._work(reviewed))
         if twin:
@@ -191,7 +192,7 @@ class Submission:
             answered=answered,
             expected=expected,
             twin=twin,
-            heavy=self._forecast.heavy(answered.largest, expected),
+            heavy=reviewed.block is not None or self._forecast.heavy(answered.largest, expected),
         )
 
     def _follow(self, question: Question, actor: str) -> Job:
@@ -244,7 +245,7 @@ class Submission:
         proposal = Proposal(
             reviewed=reviewed,
             answered=Answered(readable=False, checked=False, size=size, largest=size),
-            expected=self._forecast.expected(reviewed.pipeline, reviewed.box),
+            expected=self._forecast.expected(reviewed.pipeline, reviewed.box, block=reviewed.block),
         )
         return self._take(proposal, actor=actor, key=key, again=False, retry_of=job)
 
@@ -301,6 +302,7 @@ class Submission:
             checked=checked and proposal.confirmed,
             size=proposal.answered.size if checked else None,
             expected=proposal.expected,
+            blocks=Blocks() if proposal.reviewed.block else None,
             attempt=retry_of.attempt + 1 if retry_of else 1,
             retry_of=retry_of.id if retry_of else None,
             accepted_at=self._ledger.clock(),
@@ -338,7 +340,7 @@ def _question(proposal: Proposal) -> Question:
 
 
 def _first_effects(job: Job, *, told: bool, mail: bool, home: bool) -> list[tuple[Kind, str]]:
-    effects = [(Kind.SUBMIT if job.checked else Kind.CHECK, "")]
+    effects = [(Kind.SUBMIT, job.stage) if job.checked else (Kind.CHECK, "")]
     if job.request.channel:
         effects += [(Kind.CARD, ""), *([(Kind.REPLY, "1")] if told else [])]
     if mail:

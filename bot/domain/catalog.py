@@ -36,6 +36,17 @@ class Limits(BaseModel):
     """Voxels of the largest box; None: only the installation's limit in bytes holds."""
 
 
+class InBlocks(BaseModel):
+    """Of a pipeline whose program knows the stages of a job in blocks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voxels: Annotated[int | None, Field(gt=0, le=LARGEST_BOX)] = None
+    """Voxels of a block; None: as the installation has it."""
+    only_with: Annotated[tuple[str, ...], Field(description='a list of settings, such as ["method=paired"]')] = ()
+    """What the options have to be for it, as in a command; an option that has to be left out is `name=`."""
+
+
 class Pipeline(BaseModel):
     """A pipeline as its entry in the catalogue describes it."""
 
@@ -69,6 +80,8 @@ class Pipeline(BaseModel):
     options: Annotated[tuple[Option, ...], Field(description="a list of tables, each [[options]]")] = ()
     """What a person may set beside the box, in the order in which it is asked for."""
     limits: Limits = Limits()
+    blocks: InBlocks | None = None
+    """How a box that is larger than a block is worked on; None: by one program, as any other."""
 
     @field_validator("options")
     @classmethod
@@ -106,6 +119,28 @@ class Pipeline(BaseModel):
         idle = {name: known[name].idle(known, values) for name in values}
         return values, {name: text for name, text in idle.items() if text} | errors
 
+    def memory_for(self, voxels: int) -> int:
+        """MiB a run on a box of so many voxels needs."""
+        return self.memory + -int(-(self.memory_per_voxel * voxels) // MIB)
+
+    def block_for(self, box: Box, options: Mapping[str, str], *, usual: int) -> int | None:
+        """Voxels of a block of a job on the box; None: one program takes all of it.
+
+        `options` are those that differ from their defaults, and `usual` is the installation's block.
+        """
+        if self.blocks is None or box.voxels <= (most := self.blocks.voxels or usual):
+            return None
+        return None if self.not_in_blocks(options) else most
+
+    def not_in_blocks(self, options: Mapping[str, str]) -> str:
+        """The first setting without which no job of the pipeline goes in blocks; empty: it does with these options."""
+        initial = {option.name: option.initial for option in self.options}
+        for setting in self.blocks.only_with if self.blocks else ():
+            name, _, value = setting.partition("=")
+            if options.get(name, initial.get(name, "")) != value:
+                return setting
+        return ""
+
     def idle_options(self, typed: Mapping[str, str]) -> set[str]:
         """The names of the options that have no effect with the others, as far as what was typed can be read."""
         known = {option.name: option for option in self.options}
@@ -113,10 +148,6 @@ class Pipeline(BaseModel):
             name: known[name].read(text) for name, text in typed.items() if name in known and known[name].takes(text)
         }
         return {name for name in values if known[name].idle(known, values)}
-
-    def memory_for(self, box: Box) -> int:
-        """MiB a run on that box needs."""
-        return self.memory + -int(-(self.memory_per_voxel * box.voxels) // MIB)
 
     @property
     def release(self) -> str:

@@ -18,6 +18,7 @@ from bot.domain.volume import Box, Channel, Experiment, Range
 from contract import channels
 from contract.masking import is_token
 from contract.names import quoted, short
+from contract.program import BLOCK_VOXELS
 from contract.units import READABLE
 
 WIDEST = 8
@@ -33,6 +34,18 @@ NAME_THEM = "Name channels in the address: channels://PSD95=ADDRESS#c=0;Synapsin
 """What to do where a volume by address has channels of other names, or of none."""
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 """The options of a request that leaves all of them at their defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much jobs may read."""
+
+    bytes: int
+    """The most that one program may read."""
+    block: int = BLOCK_VOXELS
+    """Voxels of a block, where the pipeline names no other number."""
+    voxels: int = 10**12
+    """The most voxels of a job in blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,7 @@ def too_large(
     box: Box,
     *,
     per_voxel: int,
-    max_bytes: int,
+    sizes: Sizes,
     experiment: Experiment | None = None,
     options: Mapping[str, str] = NO_OPTIONS,
 ) -> dict[str, str]:
@@ -67,13 +80,17 @@ def too_large(
     The error's field is the longest side. Where the experiment is known, the text names the largest box inside it that
     fits, from the same corner if that lies inside.
     """
-    readable = max_bytes // per_voxel
+    in_blocks = pipeline.block_for(box, options, usual=sizes.block)
+    readable = sizes.voxels if in_blocks else sizes.bytes // per_voxel
     most = min(readable, pipeline.limits.voxels or readable)
     if box.voxels <= most:
         return {}
-    limit = f"a job may read {words.size(max_bytes)}"
+    limit = f"a job may have {words.voxels(sizes.voxels)}" if in_blocks else f"a job may read {words.size(sizes.bytes)}"
     if most == pipeline.limits.voxels:
         limit = f"this pipeline takes {words.voxels(pipeline.limits.voxels)} at most"
+    elif pipeline.blocks and (setting := pipeline.not_in_blocks(options)):
+        name, _, value = setting.partition("=")
+        limit += f" (with {name} {value or 'left out'}, it could go in blocks)"
     longest = max("xyz", key=lambda axis: len(getattr(box, axis)))
     return {
         longest: f"This box is {words.size(box.voxels * per_voxel)}:"
@@ -112,7 +129,7 @@ def against(
     pipeline: Pipeline | None,
     experiment: Experiment,
     *,
-    max_bytes: int,
+    sizes: Sizes,
     options: Mapping[str, str] = NO_OPTIONS,
 ) -> dict[str, str]:
     """Every mistake that the experiment shows, by field or option; empty where a run on the box of these sides fits it.
@@ -135,7 +152,7 @@ def against(
             pipeline,
             Box(**sides),
             per_voxel=per_voxel,
-            max_bytes=max_bytes,
+            sizes=sizes,
             experiment=experiment,
             options=options,
         )
@@ -207,10 +224,13 @@ def _read(pipeline: Pipeline, experiment: Experiment, options: Mapping[str, str]
     return [channel for channel in experiment.channels if channel.name in chosen]
 
 
-def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], prices: Prices) -> Expected | None:
+def expected(
+    pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], prices: Prices, *, block: int | None = None
+) -> Expected | None:
     """The estimate for a run on the box: learned from `runs` (voxels and seconds of each), else the catalogue's.
 
-    Learned are median and 90th percentile of seconds per voxel. None where nothing is known.
+    Learned are median and 90th percentile of seconds per voxel. Of a job in blocks of so many voxels, the seconds are
+    those of all its programs together. None where nothing is known.
     """
     gigavoxels = box.voxels / 1e9
     rates = [seconds / voxels * 1e9 for voxels, seconds in runs if voxels]
@@ -222,6 +242,6 @@ def expected(pipeline: Pipeline, box: Box, runs: Sequence[tuple[int, float]], pr
     if not seconds:
         return None
     seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
-    memory = pipeline.memory_for(box) * 2**20 / 1e9
+    memory = pipeline.memory_for(block or box.voxels) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
     return Expected(seconds, longest, price or None, prices.currency)

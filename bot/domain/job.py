@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
 from bot.domain import words
+from bot.domain.blocks import Blocks
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
@@ -119,6 +120,8 @@ class Job(BaseModel):
     """Whether the job's thread was told of that."""
     work: str = ""
     """Digest of results key, pipeline release and place of write-back: jobs with the same digest do the same."""
+    blocks: Blocks | None = None
+    """How far it is in blocks; None: one program does all of it."""
     size: int | None = None
     """Bytes the program reads, by the channels' data types; None: not known yet."""
     checked: bool = True
@@ -142,8 +145,13 @@ class Job(BaseModel):
 
     @property
     def name(self) -> str:
-        """The unique name compute knows the job by."""
-        return compute_name(self.request.results_key, self.id)
+        """The unique name compute knows the job by; of a job in blocks, the present stage."""
+        return compute_name(self.request.results_key, f"{self.id}-{self.stage}" if self.stage else self.id)
+
+    @property
+    def stage(self) -> str:
+        """Names the present stage of a job in blocks; empty for any other job."""
+        return self.blocks.label if self.blocks else ""
 
     @property
     def ended(self) -> bool:

@@ -22,6 +22,7 @@ class Kind(StrEnum):
 
     CHECK = "check"
     SUBMIT = "submit"
+    ADVANCE = "advance"
     CANCEL = "cancel"
     COLLECT = "collect"
     CARD = "card"
@@ -47,12 +48,13 @@ class Kind(StrEnum):
     @property
     def final(self) -> bool:
         """Whether giving up an effect of this kind decides what becomes of the job, so that it is not tried again."""
-        return self in (Kind.CHECK, Kind.SUBMIT, Kind.CANCEL)
+        return self in (Kind.CHECK, Kind.SUBMIT, Kind.ADVANCE, Kind.CANCEL)
 
 
 _LANES = {
     Kind.CHECK: Lane.COMPUTE,
     Kind.SUBMIT: Lane.COMPUTE,
+    Kind.ADVANCE: Lane.COMPUTE,
     Kind.CANCEL: Lane.COMPUTE,
     Kind.COLLECT: Lane.COMPUTE,
     Kind.CARD: Lane.CHAT,
@@ -69,6 +71,7 @@ _LANES = {
 _MEANINGS = {
     Kind.CHECK: "check with BOSS",
     Kind.SUBMIT: "submission",
+    Kind.ADVANCE: "next stage of a job in blocks",
     Kind.CANCEL: "cancellation",
     Kind.COLLECT: "collection of the results",
     Kind.CARD: "card",
@@ -126,7 +129,8 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
-    """Number of a REPLY; `card` or `end` for a DIRECT; of a NOTICE what `Stalls` makes it; empty for other kinds."""
+    """Number of a REPLY; `card` or `end` for a DIRECT; of a NOTICE what `Stalls` makes it; the stage of a job in blocks
+    for SUBMIT and ADVANCE; empty for other kinds."""
     attempts: int
     """How often the effect was claimed, this time included."""
     in_doubt: bool

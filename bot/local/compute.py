@@ -31,7 +31,7 @@ from bot.files import records
 from bot.files.arrays import Array
 from bot.files.runs import NAME, SPOILED, disk, ended, folder_of, is_held, lock
 from bot.local import supervise
-from bot.local.confinement import Confinement, Limits, User
+from bot.local.confinement import Confinement, Limits, User, share_files
 from bot.local.runs import VANISHED, has_vanished, look
 from contract.program import INDEX_VARIABLE, TOKEN_VARIABLE
 
@@ -122,6 +122,8 @@ class LocalCompute:
         }
         with disk("The folder of runs"), self._queue_lock():
             if not self._run(work.name).exists():
+                if self._users and (shared := _path(work.shared)):
+                    share_files(Path(shared))
                 self._enqueue(work.name, spec, work.count)
             self._start_waiting()
         return work.name

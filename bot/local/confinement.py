@@ -27,6 +27,8 @@ LAST = 2**32 - 2
 """The largest id of a user that Linux has; the one after it means none."""
 OFF = "off"
 """What the setting says where programs are to run as the bot's user."""
+SHARED_MODE = 0o644
+"""Who may read what is shared with programs of other users: everybody who knows its name."""
 PASSAGE_MODE = 0o711
 """A folder that other users may pass through and not list."""
 _UMASK = 0o027
@@ -217,6 +219,15 @@ def open_folder(folder: Path, user: User | None) -> None:
         os.fchmod(descriptor, FOLDER_MODE | (stat.S_ISGID if user else 0))
     finally:
         os.close(descriptor)
+
+
+def share_files(folder: Path) -> None:
+    """Let other users read the bot's plain files right in a folder, for whoever knows their names."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+                os.chmod(entry.path, SHARED_MODE, follow_symlinks=False)
 
 
 def _give(folder: int, user: User) -> None:

@@ -316,7 +316,8 @@ def _progress(job: Job) -> str:
         return ""
     done = round(job.progress.part * 10)
     percent = f"{job.progress.part * 100:.0f} %"
-    return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}"
+    blocks = f"\n{job.blocks.said}" if job.blocks and job.blocks.said else ""
+    return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}{blocks}"
 
 
 def _since(job: Job) -> str:

@@ -139,6 +139,7 @@ class SlurmCompute:
         """Make the run's folder, whole or not at all, with a token for each of its programs."""
         token = self._tokens.get(work.token).get_secret_value()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
         new = self._folder / f".{work.name}.{os.getpid()}.{time.monotonic_ns()}"
         new.mkdir(mode=0o700)
         try:
@@ -157,6 +158,14 @@ class SlurmCompute:
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
+
+    def _sweep(self) -> None:
+        """Remove what a process left that was killed while it made a folder: a token lies there."""
+        for entry in os.scandir(self._folder):
+            if entry.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > _FRESH:
+                        shutil.rmtree(entry.path, ignore_errors=True)
 
     def _script(self, run: Path, work: Work) -> str:
         return script(
@@ -275,11 +284,12 @@ class SlurmCompute:
             return self._conclude(here, run, state, None)
         # It ran and left no end, or nobody has heard of it: the node's files may be on their way.
         now = self._clock()
-        if now - self._puzzling.setdefault(here, now) >= self._lag and (state or here != run):
-            return self._conclude(here, run, state, None)
-        if not state:
-            return None if here == run else _on_its_way(begun)
-        return _on_its_way(begun)
+        late = now - self._puzzling.setdefault(here, now) >= self._lag
+        if not state and here == run:
+            if late:  # should it begin after all, it has no token
+                (here / "token").unlink(missing_ok=True)
+            return None
+        return self._conclude(here, run, state, None) if late else _on_its_way(begun)
 
     def _conclude(self, here: Path, run: Path, state: str, finished: _Finished | None) -> Observation | None:
         """Record how the program ended, and give the record."""

@@ -140,6 +140,7 @@ class Jobs:
                 jobs.c.state == JobState.SUCCEEDED.value,
                 jobs.c.started_at <= jobs.c.finished_at,  # unless the clock was set anew meanwhile
                 jobs.c.timed,
+                jobs.c.blocks.is_(None),  # whose programs run side by side
             )
             .order_by(jobs.c.finished_at.desc())
             .limit(most)

@@ -80,6 +80,7 @@ jobs = sa.Table(
     sa.Column("size", sa.BigInteger),
     sa.Column("checked", sa.Boolean, nullable=False),
     sa.Column("expected", sa.JSON(none_as_null=True)),
+    sa.Column("blocks", sa.JSON(none_as_null=True)),
     sa.Index("ix_jobs_state", "state", "accepted_at", "id"),
     sa.Index("ix_jobs_actor", "actor", "state", "accepted_at", "id"),
     sa.Index(

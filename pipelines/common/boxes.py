@@ -28,6 +28,12 @@ def grown(box: Box, margin: Triple, bounds: Box) -> Box:
     return z, y, x
 
 
+def intersection(one: Box, other: Box) -> Box | None:
+    """What both boxes hold; None where that is nothing."""
+    z, y, x = ((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
+    return (z, y, x) if all(low < high for low, high in (z, y, x)) else None
+
+
 def union(one: Box, other: Box) -> Box:
     """The smallest box that holds both."""
     z, y, x = ((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +15,9 @@ from intern.resource.boss.resource import ChannelResource
 from numpy.typing import NDArray
 
 from pipelines.common.boss import CUBOID, Boss, blocks
-from pipelines.common.boxes import Box, Triple, shape, voxels
+from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.program import Failure
+from pipelines.common.seen import Seen
 from pipelines.common.stores import Store
 
 if TYPE_CHECKING:
@@ -35,12 +36,8 @@ FETCH = 32 * 2**20
 """Bytes that are read at once, at most, but one row of blocks at least; as many are being kept meanwhile."""
 PIECE = 2**21
 """Voxels that are measured together, about."""
-LARGEST = 2048
-"""Pixels of a projection's longer side, at most."""
 STRIP = 2**18
 """Voxels that are moved back together, about: each takes some 50 bytes meanwhile."""
-SAMPLE = 2**18
-"""Voxels in the sample of a channel's brightness, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,19 @@ class Part:
         return np.asarray(held)
 
 
-class Channel:
+def digest_of(part: Part) -> str:
+    """The SHA-256 of a part's voxels, in C order, little-endian. Raises as `Part.read`."""
+    digest = hashlib.sha256()
+    depth, high, wide = part.shape
+    lines = max(1, PIECE // max(1, wide))
+    for z in range(depth):
+        for top in range(0, high, lines):
+            rows = part.read(z, z + 1, top, min(high, top + lines))
+            digest.update(rows.astype(part.channel.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+class Channel(Seen):
     """One channel of the box, and of its surroundings where those are read too.
 
     Sections come from the volume when they are first read, and from this machine afterwards. What is measured
@@ -121,30 +130,22 @@ class Channel:
         *,
         box: Box,
         near: Box | None = None,
+        whole: Box | None = None,
         told: Callable[[int], None],
     ) -> None:
         """`near`, which holds the box, is what is read, by default the box; both in the experiment's voxels.
 
-        `told` gets each piece's number of voxels.
+        `whole` is the box of which this is a part, if it is one; `told` gets each piece's number of voxels.
         """
         self.name: str = about.name
-        self.dtype = np.dtype(about.datatype)
-        self.box, self.near = box, near or box
+        super().__init__(whole or box, np.dtype(about.datatype), part=box)
+        self.near = near or box
         self._shape = shape(self.near)
         self._store, self._about, self._told = store, about, told
         self._corner = tuple(low for low, _ in self.near)
         self._origin, self._block = blocks(about)
         self._there = 0
         self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
-        self._step = max(1, round(math.sqrt(voxels(box) / SAMPLE)))
-        self._sample: list[Array] = []
-        self._range: Array = np.zeros((2, shape(box)[0]), self.dtype)
-        self.lowest = self.highest = 0
-        """The least and the greatest value read so far."""
-        self._pixel = -(-max(shape(box)[1:]) // LARGEST)
-        high, wide = (-(-side // self._pixel) for side in shape(box)[1:])
-        self.projection: Array = np.zeros((high, wide), self.dtype)
-        """Maximum along z of the sections read so far, (y, x); in a large box a pixel covers several voxels."""
 
     def part(self, box: Box, lies: Mapping[int, Plane] | None = None) -> Part:
         """A box within what is read; sections that lie shifted are moved back as they are read."""
@@ -167,6 +168,10 @@ class Channel:
         for z in range(start, stop):
             found[z - start] = self._rows(z * high + top, z * high + bottom)[:, left:right]
         return found
+
+    def once(self, box: Box) -> Array:
+        """The voxels (z, y, x) of a box, read from the volume and not kept. Raises BossFailure."""
+        return self._store.read(self._about, box, told=self._told)
 
     def fetch(self) -> None:
         """Read all sections from the volume, unless they were read. Raises as `read`."""
@@ -199,7 +204,7 @@ class Channel:
                 data = self._store.read(self._about, box, told=self._told)
                 self._done(kept)
                 kept = [writer.submit(self._keep, data, first, top)]
-                self._look(data, box)
+                self.look(data, box)
                 if data.nbytes > FETCH:  # two bands of this size would be too much
                     self._done(kept)
                     kept = []
@@ -223,55 +228,27 @@ class Channel:
             except OSError as error:
                 raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
 
-    def _look(self, data: Array, box: Box) -> None:
-        """Update extremes, projection and sample with new voxels, those of `box`, as far as they are the box's."""
-        within = [(max(a, low), min(b, high)) for (a, b), (low, high) in zip(box, self.box, strict=True)]
-        if any(a >= b for a, b in within):
-            return
-        data = data[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(within, box, strict=True))]
-        top = within[1][0] - self.box[1][0]
-        of_sections = self._range[:, within[0][0] - self.box[0][0] :][:, : len(data)]
-        lows, highs = data.min(axis=(1, 2)), data.max(axis=(1, 2))
-        if top:  # rows above these were seen
-            lows, highs = np.minimum(lows, of_sections[0]), np.maximum(highs, of_sections[1])
-        of_sections[:] = lows, highs
-        low, brightest = int(lows.min()), data.max(axis=0)
-        self.lowest = min(self.lowest, low) if self._sample else low
-        self.highest = max(self.highest, int(brightest.max()))
-        starts = [0, *range(self._pixel - top % self._pixel, len(brightest), self._pixel)]
-        brightest = np.maximum.reduceat(brightest, starts, axis=0)
-        brightest = np.maximum.reduceat(brightest, range(0, brightest.shape[1], self._pixel), axis=1)
-        there = self.projection[top // self._pixel :][: len(brightest)]
-        np.maximum(brightest, there, out=there)
-        self._sample.append(data[:, -top % self._step :: self._step, :: self._step].copy())
-
     def close(self) -> None:
         """Discard the voxels."""
         self._kept.close()
 
     @property
-    def sample(self) -> Array:
-        """Voxels of a regular grid through all sections read so far, (n,): a sample of the channel's brightness."""
-        return np.concatenate([part.reshape(-1) for part in self._sample]) if self._sample else self.projection[:0, 0]
+    def stored(self) -> tuple[Triple, Triple]:
+        """Where the blocks in which the channel is stored begin, in the experiment's voxels, and their extent."""
+        return self._origin, self._block
+
+    def digest(self) -> str:
+        """The SHA-256 of all voxels that are read, in C order, little-endian. Raises as `read`."""
+        return digest_of(self.part(self.near))
 
     @property
     def missing(self) -> bool:
         """Whether a part of what was read is not stored, and was taken for the fill value."""
         return bool(getattr(self._about, "missing", 0))
 
-    @property
-    def constant(self) -> bool:
-        """Whether all voxels read so far have one value."""
-        return self.lowest == self.highest
-
-    @property
-    def blank(self) -> list[int]:
-        """The box's sections in which all voxels have one value, as the experiment counts them; all must be read."""
-        return [self.box[0][0] + int(z) for z in np.flatnonzero(self._range[0] == self._range[1])]
-
     def same(self, other: Channel) -> bool:
         """Whether another channel of this box has the same voxels in it; both must be read. Raises as `read`."""
-        if not np.array_equal(self._range, other._range) or not np.array_equal(self.projection, other.projection):
+        if not self.alike(other):
             return False
         depth, _, _ = shape(self.box)
         return all(np.array_equal(self.read(z, z + 1), other.read(z, z + 1)) for z in range(depth))

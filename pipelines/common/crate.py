@@ -5,7 +5,6 @@ The same run gives the same bytes. The program reads its own crate again to run 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.common.channels import PIECE, Channel
+from pipelines.common.channels import Channel
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.results import CRATE as NAME
 from pipelines.common.results import File, Written
@@ -173,20 +172,8 @@ def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
         "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. "
         "sha256 is of the voxels in C order (z, y, x), little-endian.",
         "identifier": f"{boss}{request.place}/{channel.name}",
-        "sha256": _digest(channel),
+        "sha256": channel.digest(),
     }
-
-
-def _digest(channel: Channel) -> str:
-    digest = hashlib.sha256()
-    part = channel.part(channel.near)
-    depth, high, wide = part.shape
-    lines = max(1, PIECE // wide)
-    for z in range(depth):
-        for top in range(0, high, lines):
-            rows = part.read(z, z + 1, top, min(high, top + lines))
-            digest.update(rows.astype(channel.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
 
 
 def _output(file: Written, said: File | None) -> dict[str, Any]:

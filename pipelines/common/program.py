@@ -28,15 +28,21 @@ from urllib.parse import urlsplit
 
 from contract import masking, names, ranges
 from contract.program import (
+    BLOCK_VOXELS,
+    BLOCKS,
     BOSS_FAILED,
     DONE,
     FAILED,
+    FIRST,
     IMAGE_BYTES,
     REFUSED,
+    STAGES,
     TOKEN_VARIABLE,
     WRONG,
+    WrongIndex,
     dies_with,
     progress_line,
+    read_index,
 )
 from volumes.address import Address
 from volumes.address import parse as address_of
@@ -110,6 +116,8 @@ class Request:
     """A volume that is not BOSS's."""
     roots: Roots = field(default_factory=Roots)
     """Where volumes, and BOSS's bulk data, may lie."""
+    stage: Stage | None = None
+    """The stage of a job in blocks; None: the job is this run."""
 
     @property
     def place(self) -> str:
@@ -143,6 +151,22 @@ class Request:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a job in blocks, as docs/adding-a-pipeline.md has it."""
+
+    name: str
+    """One of STAGES."""
+    job_uri: str
+    """Where the files of the job lie, and in `blocks/` those of its stages."""
+    voxels: int
+    """Of a block's core, about."""
+    rounds: tuple[int, ...]
+    """How many programs each round over the blocks has; the last one is the present one."""
+    index: int
+    """The number of this program in its round."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise WrongRequest(f"The arguments are wrong: {message}.")
@@ -172,6 +196,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
     parser.add_argument("--viewer", default="", help="URL of a Neuroglancer to link to")
     parser.add_argument("--channel", action="append", default=[], metavar="ROLE=NAME", help="the channel of a role")
     parser.add_argument("--image-bytes", default=str(IMAGE_BYTES), help="the largest image to be written; 0: none")
+    parser.add_argument("--stage", choices=STAGES, help="of a job in blocks")
+    parser.add_argument("--job-uri", default="", help="where the files of a job in blocks lie")
+    parser.add_argument("--block-voxels", default=str(BLOCK_VOXELS), help="voxels of a block, about")
+    parser.add_argument("--rounds", default="", metavar="N,N", help="how many programs each round over the blocks has")
     for name, said in own.items():
         parser.add_argument(name, default="", help=said)
     given, unknown = parser.parse_known_args(_join_ranges(argv))
@@ -196,8 +224,26 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, options: Mapping[s
         viewer=_viewer(given.viewer),
         image_bytes=_bytes(given.image_bytes),
         channels=_channels(given.channel),
+        stage=_stage(given, environ) if given.stage else None,
         options={key: value for name in own if (value := getattr(given, (key := name[2:]).replace("-", "_")))},
     )
+
+
+def _stage(given: argparse.Namespace, environ: Mapping[str, str]) -> Stage:
+    if not re.fullmatch(r"[1-9][0-9]{0,14}", given.block_voxels):
+        raise WrongRequest("--block-voxels is not a whole number of voxels, such as 268435456.")
+    if not re.fullmatch(r"([1-9][0-9]{0,6}(,[1-9][0-9]{0,6}){0,99})?", given.rounds):
+        raise WrongRequest("--rounds is not a list of numbers with commas between, such as 64,3.")
+    if not given.job_uri:
+        raise WrongRequest("--job-uri is needed for a stage of a job in blocks.")
+    rounds = tuple(int(number) for number in given.rounds.split(",") if number)
+    try:
+        index = read_index(environ) or 0
+    except WrongIndex as error:
+        raise WrongRequest(str(error)) from None
+    if (given.stage != FIRST and not rounds) or (given.stage == BLOCKS and index >= rounds[-1]):
+        raise WrongRequest(f"--rounds {given.rounds or 'is empty, and'} has no program number {index}.")
+    return Stage(name=given.stage, job_uri=given.job_uri, voxels=int(given.block_voxels), rounds=rounds, index=index)
 
 
 def _volume(given: argparse.Namespace, token: str) -> dict[str, Any]:

@@ -61,24 +61,30 @@ class _Place(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
 
-    def get(self, name: str) -> bytes:
-        """A file's content; empty where it is not there, or cannot be read."""
+    def get(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file."""
+
+    def names(self, folder: str) -> list[str]:
+        """The names of all files below a folder, which ends with a slash."""
 
 
 class Results:
     """A run's results at a URI, `file:///folder/` or `s3://bucket/key/`. Raises WrongRequest for any other URI.
 
     Construction removes an earlier run's results.json, and all files that its crate says the run has written, so that
-    they are not taken for this run's. Raises Failure where the place cannot be written to.
+    they are not taken for this run's, unless the files are those of a `part` of a run. Raises Failure where the place
+    cannot be written to.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, part: bool = False) -> None:
         self._place = _place(uri)
         self.files: list[File] = []
         self.written: list[Written] = []
         """All files so far, in order, announced or not."""
+        if part:
+            return
         self._place.remove(RESULTS)
-        if written := _written_before(self._place.get(CRATE)):
+        if written := _written_before(self._place.get(CRATE) or b""):
             for name in (*written, CRATE):
                 self._place.remove(name)
 
@@ -99,6 +105,14 @@ class Results:
     def remove(self, name: str) -> None:
         """Remove an earlier run's file, if there is one. Raises Failure."""
         self._place.remove(name)
+
+    def get(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file. Raises Failure."""
+        return self._place.get(name)
+
+    def names(self, folder: str) -> list[str]:
+        """The names of all files below a folder, which ends with a slash. Raises Failure."""
+        return self._place.names(folder)
 
     def announce(self, file: File) -> None:
         """Have results.json name a file."""
@@ -150,11 +164,17 @@ class _Folder:
         except OSError as error:
             raise Failure(f"An earlier {name} cannot be removed: {error.strerror}.") from None
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str) -> bytes | None:
         try:
             return (self._path / name).read_bytes()
-        except OSError:
-            return b""
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Failure(f"{name} cannot be read from the results folder: {error.strerror}.") from None
+
+    def names(self, folder: str) -> list[str]:
+        found = (path for path in (self._path / folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+        return sorted(path.relative_to(self._path).as_posix() for path in found)
 
 
 class _Bucket:
@@ -187,12 +207,25 @@ class _Bucket:
         except self._errors as error:
             raise Failure(f"s3://{self._bucket} cannot be written to: {_aws(error)}.") from None
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str) -> bytes | None:
         try:
-            found: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
-        except self._errors:
-            return b""
-        return found
+            content: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
+            return content
+        except self._errors as error:
+            # S3 denies what is not there to whoever may not list
+            if _aws(error) in ("NoSuchKey", "404", "AccessDenied", "403"):
+                return None
+            raise Failure(f"{name} cannot be read from s3://{self._bucket}: {_aws(error)}.") from None
+
+    def names(self, folder: str) -> list[str]:
+        found: list[str] = []
+        try:
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + folder):
+                found += [entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", [])]
+        except self._errors as error:
+            raise Failure(f"s3://{self._bucket} cannot be listed: {_aws(error)}.") from None
+        return sorted(found)
 
 
 def _written_before(crate: bytes) -> list[str]:

@@ -29,17 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.channels import candidates
-from contract.names import MAX_NAME, results_key, short
+from contract.names import MAX_NAME, results_key
 from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common import layers, preview, report, scene, viewer
-from pipelines.common.boss import Boss, Volume, pick
+from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel, Plane
 from pipelines.common.crate import crate
 from pipelines.common.precomputed import Frame
-from pipelines.common.program import Failure, Progress, Request, Stopwatch, WrongRequest
+from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
-from pipelines.common.stores import Store
+from pipelines.common.source import Source
 from pipelines.common.words import counted, fitting, joined, listed
 
 Array = NDArray[Any]
@@ -48,8 +48,6 @@ COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", 
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
 PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
-WITNESS = "witness"
-"""How the roles of witnesses begin that have no other."""
 CUT = " … (the report has all of it)"
 """How a note ends that is too long for results.json."""
 CIRCLE_NM = 300
@@ -126,7 +124,8 @@ class Run:
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
     pipeline.toml unless given; `near` is asked, with all roles, for the box to read of each whose channel is read
     beyond the request's box, within the experiment's bounds. `witnesses` are channels that are read beside those of the
-    roles; their own begin with WITNESS. A context manager, which discards the channels' voxels at its end.
+    roles. `gathered` gives channels that others have read. A context manager, which discards the channels' voxels at
+    its end.
     """
 
     def __init__(
@@ -137,6 +136,7 @@ class Run:
         roles: Mapping[str, Sequence[str]] | None = None,
         near: Callable[[Volume, Collection[str]], Mapping[str, Box]] = lambda volume, roles: {},
         witnesses: Sequence[str] = (),
+        gathered: Callable[[Source], Mapping[str, Channel]] | None = None,
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
         err: TextIO | None = None,
@@ -147,32 +147,16 @@ class Run:
         self._say, self._watch, self._phase = Progress(out=self._out), Stopwatch(), "starting"
         self.progress(0, "starting")
         self.results = results(request.results_uri)
-        store = Store(request, request.address) if request.address else Boss(request)
-        self._boss = store if isinstance(store, Boss) else None
-        self.volume = store.describe()
-        """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
-        store.check_box(self.volume)
         self._roles = roles or self.entry.get("roles", {})
-        self.names = pick(self._roles, self.volume.channels, request.channels)
-        """Role to channel name."""
-        number = 0
-        for name in witnesses:
-            if name not in self.volume.channels:
-                there = ", ".join(self.volume.channels[:20])
-                raise WrongRequest(f"The experiment has no channel {short(name)} for a witness; it has {there}.")
-            if name in [self.names.get(role) for role in ("postsynaptic", "presynaptic")]:
-                raise WrongRequest(f"{name} cannot be a witness: it is what synapses are found in.")
-            if name not in self.names.values():
-                number += 1
-                self.names[f"{WITNESS} {number}" if number > 1 else WITNESS] = name
-        boxes = near(self.volume, self.names)
-        described = {role: store.channel(name, boxes.get(role, self.box)) for role, name in self.names.items()}
+        source = Source(request, roles=self._roles, witnesses=witnesses)
+        self._boss, self.volume, self.names = source.boss, source.volume, source.names
         self._read = 0
-        self.channels = {
-            role: Channel(store, about, box=self.box, near=boxes.get(role), told=self._told)
-            for role, about in described.items()
-        }
+        self.channels: dict[str, Channel]
         """Role to channel, with voxels (z, y, x)."""
+        if gathered:
+            self.channels = dict(gathered(source))
+        else:
+            self.channels = source.channels(near(self.volume, self.names), box=self.box, told=self._told)
         self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
         self._notes: list[Note] = []
         self._warnings: list[Note] = []

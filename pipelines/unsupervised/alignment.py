@@ -14,7 +14,7 @@ from pipelines.common.boxes import Box, Triple, grown, shape, union
 from pipelines.unsupervised import search
 from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Size
-from pipelines.unsupervised.paired import Grid, standing_out
+from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp, register
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def aligned(
             yield [search.in_pixels(part.read(start, stop), grid) for part in (post, *(others[r] for r in roles))]
 
     def measured(seen: Sequence[Array]) -> list[tuple[Warp, Tiles | None]]:
-        first, *rest = (Tiles.of(standing_out(section, grid), grid) for section in seen)
+        first, *rest = (Tiles.of(section, grid) for section in seen)
         return [(register(first, tiles), _correlated(first, tiles)) for tiles in rest]
 
     # a copy for a small volume costs more than it saves; one for large sections takes too much memory

@@ -85,26 +85,54 @@ def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[
     order = np.lexsort((*places_nm.T[::-1], -scores))
     rank = np.empty(count, np.intp)
     rank[order] = np.arange(count)
-    pairs = (
-        # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
-        rank[cKDTree(places_nm, balanced_tree=False, compact_nodes=False).query_pairs(MERGE_NM, output_type="ndarray")]
-        if count
-        else np.zeros((0, 2), np.intp)
-    )
-    kept, gone = np.zeros(count, np.bool_), np.zeros(count, np.bool_)  # by rank
-    better, worse = pairs.min(axis=1), pairs.max(axis=1)
-    while len(better):
-        beaten = np.zeros(count, np.bool_)
-        beaten[worse] = True
-        kept |= ~gone & ~beaten
+    better, worse = ranked_pairs(places_nm, rank)
+    kept, _ = settled(better, worse, np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.zeros(count, np.bool_))
+    return kept[rank], order[best_kept(better, worse, kept)[rank]]
+
+
+def ranked_pairs(places_nm: Array, rank: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The ranks of each two objects within MERGE_NM of one another: the better ones, and the worse ones."""
+    if not len(rank):
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
+    tree = cKDTree(places_nm, balanced_tree=False, compact_nodes=False)
+    pairs = rank[tree.query_pairs(MERGE_NM, output_type="ndarray")]
+    return pairs.min(axis=1), pairs.max(axis=1)
+
+
+def settled(
+    better: NDArray[np.intp],
+    worse: NDArray[np.intp],
+    kept: NDArray[np.bool_],
+    gone: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which objects are kept and which are gone, by rank, from the pairs of `ranked_pairs`.
+
+    `kept` and `gone` are those of which it is known already. An object is gone that a better kept one lies near, and
+    kept if all better ones near it are gone. Of those that are `held`, whose neighbours are not all known, none becomes
+    kept: they, and those that depend on them, may be neither.
+    """
+    kept, gone = kept.copy(), gone.copy()
+    while True:
         gone[worse[kept[better]]] = True
-        open_ = ~gone[better] & ~gone[worse] & ~kept[better]
+        open_ = ~gone[better] & ~gone[worse]
+        open_ &= ~kept[better]
         better, worse = better[open_], worse[open_]
-    kept |= ~gone
-    to = np.arange(count)
-    best = kept[pairs.min(axis=1)]
-    np.minimum.at(to, pairs.max(axis=1)[best], pairs.min(axis=1)[best])
-    return kept[rank], order[to[rank]]
+        beaten = np.zeros(len(kept), np.bool_)
+        beaten[worse] = True
+        new = ~gone & ~beaten & ~held & ~kept
+        if not new.any():
+            return kept, gone
+        kept |= new
+
+
+def best_kept(better: NDArray[np.intp], worse: NDArray[np.intp], kept: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """(n,): for each object, by rank, the best kept one near it; itself where none is better."""
+    to = np.arange(len(kept))
+    best = kept[better]
+    np.minimum.at(to, worse[best], better[best])
+    return to
 
 
 @dataclass(frozen=True, slots=True)

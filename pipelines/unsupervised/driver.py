@@ -50,8 +50,13 @@ def program(request: Request) -> None:
     from pipelines.common.boxes import union
     from pipelines.common.run import Run
 
-    options = chosen(request)
     entry = Path(__file__).with_name("pipeline.toml")
+    if request.stage:
+        from pipelines.unsupervised import whole
+
+        whole.program(request, request.stage, entry=entry)
+        return
+    options = chosen(request)
 
     def near(volume: Volume, roles: Collection[str]) -> dict[str, Box]:
         looked, further = searched(request, volume, options), set(roles) - set(ROLES)

@@ -396,7 +396,10 @@ class Candidates:
                     weights = weights * np.all((places >= 0) & (places < self.shape), axis=2)
                 for part, scored in zip(parts, self._scored(pre, at, there, weights, looks), strict=True):
                     part.append(scored)
-        return [_joined(part) for part in parts]
+        return [
+            _ordered(_joined(part)) if look == (0, 0) else _joined(part)
+            for look, part in zip(looks, parts, strict=True)
+        ]
 
     def _scored(
         self, pre: Map, at: Array, there: Array, weights: Plane, looks: Sequence[tuple[int, int]]
@@ -438,6 +441,13 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         return Scored(np.zeros(0, np.float32), np.zeros((0, 2), np.int32), np.zeros(0, np.uint64))
     names = ("scores", "places", "regions")
     return Scored(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _ordered(scored: Scored) -> Scored:
+    """In the order of places: it must not tell which candidates lay at the border of what was looked at."""
+    y, x = scored.places.T
+    order = np.lexsort((scored.regions, x, y))
+    return Scored(scored.scores[order], scored.places[order], scored.regions[order])
 
 
 def _region(one: Map, other: Map, places: tuple[Array, Array], steps: Array) -> NDArray[np.uint64]:

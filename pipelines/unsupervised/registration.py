@@ -8,6 +8,7 @@ of two maps are cross-correlated, and a plane (shift, turn, stretch) is put thro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from pipelines.unsupervised.paired import PUNCTUM_NM, STEPS, Grid, Map
+from pipelines.unsupervised.paired import PUNCTUM_NM, STEPS, Grid, Map, standing_out
 
 Array = NDArray[Any]
 
@@ -38,6 +39,10 @@ TURNS = 2
 """Tiles more that must agree with a turn than with a shift alone: it explains two by whatever they say."""
 BRIGHT = 3.0
 """Local scales above which a punctum counts no more: else two bright ones that meet by chance make the best shift."""
+AROUND_NM = 2000.0
+"""What is looked at around a tile that is seen alone."""
+SPARSE = 8
+"""So many times the pixels of its tiles with what is around them has a section of which no more is looked at."""
 _CANDIDATES = 300
 """Planes that are tried."""
 
@@ -96,47 +101,115 @@ class Tiles:
     """SLACK_NM in coarse pixels."""
 
     @classmethod
-    def of(cls, seen: Map, grid: Grid) -> Tiles | None:
-        """The tiles of a map; None where there are fewer than four, as three may agree by chance."""
+    def of(cls, section: Array, grid: Grid, *, seen: Map | None = None) -> Tiles | None:
+        """The tiles of a section (y, x) in pixels; `seen` is its map, where that is known already.
+
+        None where there are fewer than four, as three may agree by chance.
+        """
+        layout = Layout.of(section.shape, grid)
+        if layout is None:
+            return None
+        if layout.alone:
+            return layout.tiles([section[rows, columns] for rows, columns in layout.windows], grid)
+        coarse = _coarse(standing_out(section, grid) if seen is None else seen, grid, layout.step)
+        return layout.transformed(np.stack([coarse[y : y + h, x : x + w] for (y, x), (h, w) in layout.places]))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tiles of a section lie, by its shape; lengths are in coarse pixels."""
+
+    shape: tuple[int, int]
+    """The section's, in pixels."""
+    step: tuple[int, int]
+    """Pixels in a coarse one's side."""
+    nm: tuple[float, float]
+    """A coarse pixel's size."""
+    tile: tuple[int, int]
+    reach: tuple[int, int]
+    corners: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], grid: Grid) -> Layout | None:
+        """The layout of a section of that shape in pixels; None where there are fewer than four tiles."""
+        high, wide = shape
         nm = grid.pixel_nm[1:]
-        rim = grid.rim
-        step = [max(1, int(2 * PUNCTUM_NM / size)) for size in nm]
-        within = np.minimum(seen[rim[0] : -rim[0], rim[1] : -rim[1]], np.int16(BRIGHT * STEPS))
-        coarse = _coarse(within, step[0], step[1])
-        sizes = [size * side for size, side in zip(nm, step, strict=True)]
-        tile = [min(n, int(TILE_NM / size)) for n, size in zip(coarse.shape, sizes, strict=True)]
+        down, right = (max(1, int(2 * PUNCTUM_NM / size)) for size in nm)
+        coarse, sizes = (high // down, wide // right), (nm[0] * down, nm[1] * right)
+        tile = [min(n, int(TILE_NM / size)) for n, size in zip(coarse, sizes, strict=True)]
         reach = [min(t // 3, int(REACH_NM / size)) for t, size in zip(tile, sizes, strict=True)]
         if min(reach) < 2:
             return None
         tops, lefts = (
-            np.unique(np.linspace(0, n - t, min(TILES, 1 + round(2 * (n - t) / t))).astype(int))
-            for n, t in zip(coarse.shape, tile, strict=True)
+            np.unique(np.linspace(0, n - t, min(TILES, 1 + round(2 * (n - t) / t))).astype(int)).tolist()
+            for n, t in zip(coarse, tile, strict=True)
         )
         if len(tops) * len(lefts) < 4:
             return None
-        parts = np.stack([coarse[y : y + tile[0], x : x + tile[1]] for y in tops for x in lefts])
-        parts -= parts.mean(axis=(1, 2), keepdims=True)
-        parts *= np.outer(*(np.hanning(t + 2)[1:-1] for t in tile)).astype(np.float32)
+        corners = tuple((y, x) for y in tops for x in lefts)
+        return cls((high, wide), (down, right), sizes, (tile[0], tile[1]), (reach[0], reach[1]), corners)
+
+    @property
+    def places(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Each tile's corner and extent."""
+        return [(corner, self.tile) for corner in self.corners]
+
+    @property
+    def windows(self) -> list[tuple[slice, slice]]:
+        """The pixels by which each tile is seen where it is seen `alone`: its own, and AROUND_NM around it."""
+        return [(self._side(0, corner[0]), self._side(1, corner[1])) for corner in self.corners]
+
+    def _side(self, axis: int, first: int) -> slice:
+        step, more = self.step[axis], self._around(axis)
+        low = max(0, first - more) * step
+        return slice(low, min(self.shape[axis], (first + self.tile[axis] + more) * step))
+
+    def _around(self, axis: int) -> int:
+        return round(AROUND_NM / self.nm[axis])
+
+    @property
+    def alone(self) -> bool:
+        """Whether tiles are seen one by one, since they are a small part of the section.
+
+        Then no more of it than their windows has to be looked at.
+        """
+        looked = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.windows)
+        return bool(math.prod(self.shape) >= SPARSE * looked)
+
+    def tiles(self, windows: Sequence[Array], grid: Grid) -> Tiles:
+        """The tiles of sections that are seen alone, from the pixels of their windows."""
+        parts = []
+        for (y, x), (rows, columns), pixels in zip(self.corners, self.windows, windows, strict=True):
+            coarse = _coarse(standing_out(pixels, grid), grid, self.step)
+            top, left = y - rows.start // self.step[0], x - columns.start // self.step[1]
+            parts.append(coarse[top : top + self.tile[0], left : left + self.tile[1]])
+        return self.transformed(np.stack(parts))
+
+    def transformed(self, parts: NDArray[np.float32]) -> Tiles:
+        """Tiles of coarse pixels, (n, y, x), as they are correlated."""
+        parts = parts - parts.mean(axis=(1, 2), keepdims=True)
+        parts *= np.outer(*(np.hanning(t + 2)[1:-1] for t in self.tile)).astype(np.float32)
         norm = np.sqrt(np.einsum("nyx,nyx->n", parts, parts))
         parts /= np.maximum(norm, 1e-6)[:, None, None]
-        size = [fft.next_fast_len(t + r, real=True) for t, r in zip(tile, reach, strict=True)]
-        middles = np.array([(y + tile[0] / 2, x + tile[1] / 2) for y in tops for x in lefts])
-        return cls(
+        size = [fft.next_fast_len(t + r, real=True) for t, r in zip(self.tile, self.reach, strict=True)]
+        return Tiles(
             fft.rfft2(parts, size),
-            middles,
+            np.array(self.corners) + np.array(self.tile) / 2,
             (size[0], size[1]),
-            (reach[0], reach[1]),
-            (step[0], step[1]),
-            (SLACK_NM / sizes[0], SLACK_NM / sizes[1]),
+            self.reach,
+            self.step,
+            (SLACK_NM / self.nm[0], SLACK_NM / self.nm[1]),
         )
 
 
-def _coarse(seen: Map, down: int, right: int) -> NDArray[np.float32]:
-    """Means of `down` x `right` pixels."""
-    high, wide = seen.shape[0] // down * down, seen.shape[1] // right * right
-    rows = seen[0:high:down].astype(np.float32)
+def _coarse(seen: Map, grid: Grid, step: tuple[int, int]) -> NDArray[np.float32]:
+    """Means of so many pixels of a map along y and x, without its rim; what is brighter than BRIGHT counts as that."""
+    (top, left), (down, right) = grid.rim, step
+    within = np.minimum(seen[top:-top, left:-left], np.int16(BRIGHT * STEPS))
+    high, wide = within.shape[0] // down * down, within.shape[1] // right * right
+    rows = within[0:high:down].astype(np.float32)
     for n in range(1, down):
-        rows += seen[n:high:down]
+        rows += within[n:high:down]
     out = rows[:, 0:wide:right].copy()
     for n in range(1, right):
         out += rows[:, n:wide:right]

@@ -26,8 +26,8 @@ from pipelines.unsupervised.chance import (
 )
 from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Read, Size, Synapses, Triple
+from pipelines.unsupervised.painting import Parts, paint
 from pipelines.unsupervised.paired import (
-    REGION_NM,
     THRESHOLD,
     Candidates,
     Grid,
@@ -53,6 +53,25 @@ MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
 ROOM = 100e6
 """Bytes for two sections, beside 3 for each voxel of the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """How channels and sections of a volume lie, as measured once, for the search of a part of it."""
+
+    across: Sequence[Warp]
+    """Of each section of pixels of the part, how the presynaptic channel lies on the postsynaptic one."""
+    along: Sequence[Warp]
+    """Of each such section but the first, how it lies on the last one."""
+    corner: tuple[int, int]
+    """The pixel y, x of the volume's sections that is the part's first one."""
+    plane: tuple[int, int]
+    """The extent in pixels of the volume's sections."""
+
+    def moved(self, number: int, places: Array) -> NDArray[np.intp] | None:
+        """(n, 2): the shift at pixels (n, 2) of a section of the part; None where nothing is moved."""
+        warp = self.across[number]
+        return np.rint(warp.shift(places + np.array(self.corner))).astype(np.intp) if warp.moves(self.plane) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +108,10 @@ class Search:
         threshold: float | None,
         register: Register,
         looks: Sequence[tuple[int, int]] | None,
+        laid: Laid | None = None,
     ) -> None:
-        self._shape, self._inside = shape, inside
+        """What is `laid` is not measured."""
+        self._shape, self._inside, self._laid = shape, inside, laid
         self._rate, self._threshold, self._register = false_discovery, threshold, register
         self._grid = grid = Grid.of(voxel_nm)
         self._plane = (-(-shape[1] // grid.bins[1]), -(-shape[2] // grid.bins[2]))
@@ -108,10 +129,8 @@ class Search:
         """Search all sections, and keep what is beyond chance as far as asked."""
         looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
         moves = self._register == "auto"
-        frames = _frames(along if moves else [NOWHERE] * len(along))
-        all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
-        most = CORES if len(all_looks[0].scores) > MANY else 1
-        kept, to = zip(*in_copies(lambda look: self._merged(look, frames), all_looks, most=most), strict=True)
+        frames = frames_of(along if moves else [NOWHERE] * len(along))
+        all_looks, kept, to = self._merged(looks, frames)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
@@ -147,51 +166,53 @@ class Search:
         stretches = self._stretches(read)
         first = next(stretches)
         # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
-        large = first[0][0].itemsize > 2 and self._grid.bins == (1, 1, 1)
+        large = first[0][1].itemsize > 2 and self._grid.bins == (1, 1, 1)
         small = self._depth * math.prod(self._plane) < SHORT or len(first) == self._depth
         every = itertools.chain([first], stretches)
         del first
         for seen in in_copies(self._stretch, every, most=1 if large or small else CORES):
-            if looks:
-                along.append(self._lies(seen.ends[0], last))
+            if looks and not self._laid:
+                along.append(on_the_last(seen.ends[0], last, self._grid))
             looks += seen.looks
             across += seen.across
             along += seen.along
             last = seen.ends[1]
             told(len(looks) / self._depth)
-        return looks, across, along
+        return looks, across, list(self._laid.along) if self._laid else along
 
-    def _lies(self, section: Tiles | None, last: Tiles | None) -> Warp:
-        """How a section lies on the last one."""
-        near = self._grid.pixel_nm[0] <= MERGE_NM
-        # sections are laid down one by one, so that turns are as likely as shifts
-        return registered(section, last, simple=1) if near else NOWHERE
-
-    def _stretches(self, read: Read) -> Iterator[list[tuple[Array, Array]]]:
-        """Both markers' sections in pixels, in order: as many at a time as make STRETCH pixels, and one at least."""
+    def _stretches(self, read: Read) -> Iterator[list[tuple[int, Array, Array]]]:
+        """Number and both markers of sections of pixels, in order: as many as make STRETCH pixels, and one at least."""
         deep = self._grid.bins[0]
         count = -(-self._depth // max(1, STRETCH // math.prod(self._plane)))
         count = min(self._depth, -(-count // CORES) * CORES)
         for first, last in itertools.pairwise(n * self._depth // count for n in range(count + 1)):
             yield [
-                pixels(*read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1]), grid=self._grid)
+                (z, *pixels(*read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1]), grid=self._grid))
                 for z in range(first, last)
             ]
 
-    def _stretch(self, pairs: Sequence[tuple[Array, Array]]) -> _Stretch:
-        """What is seen in the sections (y, x) of both markers."""
-        looks, across, tiles = zip(*(self._looked(*pair) for pair in pairs), strict=True)
-        along = [self._lies(section, last) for last, section in itertools.pairwise(tiles)]
+    def _stretch(self, sections: Sequence[tuple[int, Array, Array]]) -> _Stretch:
+        """What is seen in sections: the number of each, and both markers (y, x)."""
+        looks, across, tiles = zip(*(self._looked(*section) for section in sections), strict=True)
+        along = (
+            []
+            if self._laid
+            else [on_the_last(section, last, self._grid) for last, section in itertools.pairwise(tiles)]
+        )
         return _Stretch(looks, across, along, (tiles[0], tiles[-1]))
 
-    def _looked(self, psd: Array, synapsin: Array) -> tuple[list[Scored], Warp, Tiles | None]:
+    def _looked(self, number: int, psd: Array, synapsin: Array) -> tuple[list[Scored], Warp, Tiles | None]:
         """What each look finds in a section, how its channels lie, and its tiles."""
         grid = self._grid
         post, pre = standing_out(psd, grid), standing_out(synapsin, grid)
         tiles, warp = None, NOWHERE
+        if self._laid:
+            candidates = Candidates(post, grid)
+            moved = self._laid.moved(number, candidates.places) if self._register == "auto" else None
+            return candidates.scores(pre, moved, self._looks), self._laid.across[number], None
         if self._register != "off":
-            tiles = Tiles.of(post, grid)
-            warp = registered(tiles, Tiles.of(pre, grid))
+            tiles = Tiles.of(psd, grid, seen=post)
+            warp = registered(tiles, Tiles.of(synapsin, grid, seen=pre))
         candidates = Candidates(post, grid)
         moved = None
         if self._register == "auto" and warp.moves(self._plane):
@@ -203,12 +224,32 @@ class Search:
         places = np.column_stack([depths, np.concatenate([section.places for section in sections])])
         return _Look(np.concatenate([section.scores for section in sections]), places.astype(np.int32))
 
-    def _merged(self, look: _Look, frames: Array) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-        """`chance.merged`, in the frame of the first section."""
-        at = look.places.astype(np.float64)
-        turns, shifts = frames[look.places[:, 0], :2], frames[look.places[:, 0], 2]
-        at[:, 1:] = np.einsum("nij,nj->ni", turns, at[:, 1:]) + shifts
-        return merged(at * self._grid.pixel_nm, look.scores)
+    def _merged(
+        self, looks: Sequence[Sequence[Scored]], frames: Array
+    ) -> tuple[list[_Look], list[NDArray[np.bool_]], list[NDArray[np.intp]]]:
+        """All that each look found; which of them are kept; and which kept one each counts to."""
+        all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
+
+        def once(look: _Look) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+            return merged(in_nm(look.places, frames, self._grid), look.scores)
+
+        most = CORES if len(all_looks[0].scores) > MANY else 1
+        kept, to = zip(*in_copies(once, all_looks, most=most), strict=True)
+        return all_looks, list(kept), list(to)
+
+    def scores(self, read: Read) -> list[NDArray[np.float32]]:
+        """The scores of the objects that each look finds inside; the first look is not shifted."""
+        looks, _, along = self._searched(read, told=lambda part: None)
+        all_looks, kept, _ = self._merged(
+            looks, frames_of(along if self._register == "auto" else [NOWHERE] * len(along))
+        )
+        return [look.scores[k & self._within(look.places)] for look, k in zip(all_looks, kept, strict=True)]
+
+    def candidates(self, read: Read) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64]]:
+        """Places (n, 3) in pixels, scores, and regions of all candidates, before they are merged; in order."""
+        looks, _, _ = self._searched(read, told=lambda part: None)
+        seen = self._together([section[0] for section in looks])
+        return seen.places, seen.scores, np.concatenate([section[0].regions for section in looks])
 
     def _judged(self, objects: Sequence[_Look]) -> tuple[Judged | None, float]:
         """What the looks say, where they tell the share; and the threshold."""
@@ -251,59 +292,26 @@ class Search:
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Labels of what is inside, and how many voxels each has there.
 
-        `chosen` are the objects, by their best sections; the sections that count to them are parts of them. Where
-        objects meet, the one that is better there has the voxel; each has its own centre.
+        `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
         """
         labels = np.zeros(np.subtract(self._inside[1], self._inside[0]), np.uint32)
         number = np.zeros(len(look.scores), np.uint32)
         number[chosen] = np.arange(1, len(chosen) + 1)
-        middle, number = number > 0, number[to]
+        centres, number = number > 0, number[to]
         part = (number > 0) & (look.scores >= threshold)
         sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def paint(first: int) -> NDArray[np.int64]:
+        def work(first: int) -> NDArray[np.int64]:
             voxels = np.zeros(len(chosen) + 1, np.int64)
             for low, high in itertools.islice(itertools.pairwise(sections), first, None, CORES):
-                parts = low + np.flatnonzero(part[low:high])
-                places, which = self._regions(look.places[parts], regions[parts])
-                middles = low + np.flatnonzero(middle[low:high])
-                places = np.concatenate([places, look.places[middles]])
-                numbers = number[np.concatenate([parts[which], middles])]
-                scores = np.append(look.scores[parts[which]], np.full(len(middles), np.inf))
-                for step in np.ndindex(*self._grid.bins):
-                    at = places * self._grid.bins + step - self._inside[0]
-                    voxels += np.bincount(_set(labels, at, numbers, scores), minlength=len(voxels))
+                some = low + np.flatnonzero(part[low:high])
+                parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
+                counted, _ = paint(labels, self._inside[0], self._grid, parts)
+                voxels += np.bincount(counted, minlength=len(voxels))
             return voxels
 
         with ThreadPoolExecutor(CORES) as pool:
-            return labels, sum(pool.map(paint, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
-
-    def _regions(self, places: Array, regions: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The pixels of all regions, (m, 3), and which of the places (n, 3) each belongs to."""
-        offsets = self._grid.offsets(REGION_NM)
-        which, bit = np.nonzero(regions[:, None] >> np.arange(len(offsets), dtype=np.uint64) & np.uint64(1))
-        pixels = places[which].astype(np.intp)
-        pixels[:, 1:] += offsets[bit]
-        return pixels, which
-
-
-def _set(labels: NDArray[np.uint32], at: Array, values: Array, scores: Array) -> NDArray[np.uint32]:
-    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
-
-    Returns the values that were set.
-    """
-    inside = np.all((at >= 0) & (at < labels.shape), axis=1)
-    flat, values, scores = labels.reshape(-1), values[inside], scores[inside]
-    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
-    turns = np.arange(len(where), dtype=np.uint32)
-    flat[where] = turns  # the last one stays; the order is that of memory, which is fast
-    flat[where[flat[where] != turns]] = len(turns)
-    several = np.flatnonzero(flat[where] == len(turns))
-    several = several[np.argsort(scores[several], kind="stable")]
-    flat[where[several]] = several
-    stays = flat[where] == turns
-    flat[where[stays]] = values[stays]
-    return np.asarray(values[stays])
+            return labels, sum(pool.map(work, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
 
 
 def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
@@ -316,14 +324,14 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
     deep, down, right = (nm / size for nm, size in zip((MERGE_NM, reach_nm(), reach_nm()), voxel_nm, strict=True))
     for share in np.linspace(1, 0, 41):
         z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
-        part = _aligned(grown(box, (z, y, x), bounds), bounds, grid)
+        part = aligned(grown(box, (z, y, x), bounds), bounds, grid)
         room = ROOM + 3 * voxels(box)
         if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and _held(part, grid) <= room:
             return part
     return box
 
 
-def _aligned(part: Box, bounds: Box, grid: Grid) -> Box:
+def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
     """The part, begun so much earlier that the grid of the whole volume repeats there."""
     z, y, x = (
         (low - (low - first) % step, high)
@@ -338,7 +346,21 @@ def _held(part: Box, grid: Grid) -> float:
     return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
 
 
-def _frames(along: Sequence[Warp]) -> NDArray[np.float64]:
+def on_the_last(section: Tiles | None, last: Tiles | None, grid: Grid) -> Warp:
+    """How a section lies on the last one; not known where they are too far from one another for a synapse in both."""
+    # sections are laid down one by one, so that turns are as likely as shifts
+    return registered(section, last, simple=1) if grid.pixel_nm[0] <= MERGE_NM else NOWHERE
+
+
+def in_nm(places: NDArray[np.int32], frames: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """(n, 3): pixels z, y, x in nanometres, in the frame of the first section, as `frames_of` says."""
+    at = places.astype(np.float64)
+    turns, shifts = frames[places[:, 0], :2], frames[places[:, 0], 2]
+    at[:, 1:] = np.einsum("nij,nj->ni", turns, at[:, 1:]) + shifts
+    return at * grid.pixel_nm
+
+
+def frames_of(along: Sequence[Warp]) -> NDArray[np.float64]:
     """(sections, 3, 2): each section's turn and stretch (2 x 2) and shift into the first one's frame."""
     turn, shift = np.eye(2), np.zeros(2)
     frames = [np.vstack([turn, shift])]

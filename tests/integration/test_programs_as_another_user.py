@@ -126,6 +126,21 @@ def test_programs_of_an_array_run_as_users_of_their_own_and_write_a_folder_each(
     assert lab.backend.results.list(FOLDER) == [ResultFile("all", 8)]
 
 
+@pytest.mark.root
+def test_programs_of_an_array_read_the_files_that_are_shared_with_them_and_no_others(lab: Lab) -> None:
+    lab.backend.results.write(FOLDER, "blocks/plan.json", [b"{}"])
+    lab.backend.results.write(FOLDER, "secret.json", [b"{}"])
+    uri = lab.backend.results.uri(FOLDER)
+    work = lab.work("job", "cat $0/blocks/plan.json; echo; cat $0/secret.json; ls $0/blocks")
+    lab.backend.compute.submit(replace(work, count=1, results=f"{uri}blocks/1/", shared=f"{uri}blocks/"))
+
+    assert lab.ends("job")[0] is JobState.FAILED
+    first, *refused = lab.printed(lab.backend.compute.child("job", 0))
+    assert first == "{}"
+    assert len(refused) == 2
+    assert all("Permission denied" in line for line in refused)
+
+
 SECRETS = {
     "the bot's key": "{data}/secret.key",
     "the database": "{data}/nomads.db",

@@ -247,6 +247,18 @@ def test_a_job_that_somebody_else_cancels_has_failed_and_is_no_cancellation_of_o
     assert "cancelled on the cluster, and not from NOMADS" in ended.reason
 
 
+def test_a_node_that_breaks_down_is_told_as_the_machine_s_failure(rig: SlurmComputeRig) -> None:
+    rig.compute.submit(rig.work("job"))
+    rig.run("job")
+    node = rig.cluster.say("squeue", "-h", "-n", "job", "-o", "%N").strip()
+
+    with rig.cluster.broken(node):
+        ended = rig.wait("job")
+
+    assert (ended.state, ended.cause) == (JobState.FAILED, Cause.MACHINE)
+    assert "broke down" in ended.reason
+
+
 def test_a_program_that_ends_well_when_it_is_cancelled_is_cancelled_all_the_same(rig: SlurmComputeRig) -> None:
     source = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(0))\nprint('up')\nwhile True: signal.pause()"
     rig.compute.submit(rig.script("job", source))

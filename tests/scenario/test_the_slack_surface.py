@@ -174,16 +174,17 @@ def test_a_range_is_understood_in_every_way_people_write_it(served: Served, text
     assert served.jobs == 1
 
 
-def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(served: Served) -> None:
-    served.boss.add(
-        "large", "one", shape=(20, 40000, 40000), channels={n: Bricks("uint8") for n in ("psd", "synapsin")}
-    )
-    ack = served.submit(collection="large", experiment="one", x="0,40000", y="0,40000", z="0,20")
-    assert list(ack.errors) == ["x"]
-    assert "64 GB" in ack.errors["x"]
-    assert "a job may read 2 GB" in ack.errors["x"]
-    assert "x 0, 7071; y 0, 7071; z 0, 20" in ack.errors["x"]
-    assert served.submit(collection="large", experiment="one", x="0,7071", y="0,7071", z="0,20").ok
+def test_too_much_data_is_refused_with_its_size_and_the_largest_box_that_fits(serve: Serve, tmp_path: Path) -> None:
+    with serve(tmp_path, max_voxels="1000000000") as served:
+        served.boss.add(
+            "large", "one", shape=(20, 40000, 40000), channels={n: Bricks("uint8") for n in ("psd", "synapsin")}
+        )
+        ack = served.submit(collection="large", experiment="one", x="0,40000", y="0,40000", z="0,20")
+        assert list(ack.errors) == ["x"]
+        assert "64 GB" in ack.errors["x"]
+        assert "a job may have 1,000,000,000 voxels" in ack.errors["x"]
+        assert "x 0, 7071; y 0, 7071; z 0, 20" in ack.errors["x"]
+        assert served.submit(collection="large", experiment="one", x="0,3500", y="0,3500", z="0,20").ok
 
 
 def test_a_pipeline_without_a_program_is_an_error_under_its_field(serve: Serve, tmp_path: Path) -> None:

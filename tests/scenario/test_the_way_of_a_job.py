@@ -242,10 +242,10 @@ def test_a_job_whose_news_cannot_be_recorded_does_not_stop_the_watching_of_the_o
     world.settle()
     observe = world.lifecycle.observe
 
-    def fails_for_one(job_id: str, seen: Observation) -> bool:
+    def fails_for_one(job_id: str, seen: Observation, **more: Any) -> bool:
         if job_id == broken.id:
             raise RuntimeError("unforeseen")
-        return observe(job_id, seen)
+        return observe(job_id, seen, **more)
 
     monkeypatch.setattr(world.lifecycle, "observe", fails_for_one)
     for job in (broken, sound):
@@ -1118,7 +1118,7 @@ def test_a_kind_of_effect_without_a_handler_or_with_two_is_told_at_the_start(wor
     with pytest.raises(ValueError, match="Two handlers are registered for mail-accepted, mail-finished"):
         LaneRunner(database=world.store, effects=[mail, mail])
     check = CheckEffects(ledger=world.ledger, lifecycle=world.lifecycle)
-    with pytest.raises(ValueError, match="No handler is registered for submit, cancel, collect"):
+    with pytest.raises(ValueError, match="No handler is registered for submit, advance, cancel, collect"):
         LaneRunner(database=world.store, effects=[check])
 
 

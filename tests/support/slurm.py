@@ -151,6 +151,15 @@ class Cluster:
         finally:
             self.say("scontrol", "update", "NodeName=n1,n2", "State=RESUME")
 
+    @contextmanager
+    def broken(self, node: str) -> Iterator[None]:
+        """Let the node be down, with all that runs there."""
+        self.say("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=broken")
+        try:
+            yield
+        finally:
+            self.say("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
     def clear(self) -> None:
         """End every job."""
         self.say("scancel", "--user=root")

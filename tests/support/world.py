@@ -27,14 +27,20 @@ from bot.application.stories import Stories
 from bot.application.submission import Followed, Form, Proposal, Question, Submission
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
-from bot.application.worker.effects.compute import CheckEffects, CollectEffects, Launcher, SubmitEffects
+from bot.application.worker.effects.compute import (
+    AdvanceEffects,
+    CheckEffects,
+    CollectEffects,
+    Launcher,
+    SubmitEffects,
+)
 from bot.application.worker.effects.mail import MailEffects
 from bot.application.worker.handling import GIVE_UP, EffectHandlers
 from bot.application.worker.lanes import LaneRunner
 from bot.application.worker.watcher import Patience, Watcher
 from bot.application.worker.worker import Worker
-from bot.domain.catalog import Catalog, Pipeline
-from bot.domain.checks import Prices
+from bot.domain.catalog import Catalog, InBlocks, Pipeline
+from bot.domain.checks import Prices, Sizes
 from bot.domain.job import Job
 from bot.domain.people import Privacy, Standing
 from bot.domain.request import JobRequest
@@ -43,6 +49,7 @@ from bot.domain.work import Observation
 from bot.storage.engine import Database
 from bot.storage.tables import effects
 from bot.storage.vault import Vault
+from contract.program import BLOCK_VOXELS
 from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
 from tests.support.rows import Rows
 
@@ -100,6 +107,21 @@ class Clock:
         return time.monotonic() if self._runs else self._passed
 
 
+def in_blocks() -> Pipeline:
+    """A pipeline that takes boxes of any size."""
+    return Pipeline(
+        name="nomads-unsupervised",
+        title="Unsupervised",
+        description="",
+        image="i:1",
+        command=("python3", "-m", "pipelines.unsupervised"),
+        roles={"postsynaptic": ("psd",), "presynaptic": ("synapsin",)},
+        memory=100,
+        memory_per_voxel=1024,
+        blocks=InBlocks(),
+    )
+
+
 class World:
     """One process of NOMADS with everything round it in memory; the database is real."""
 
@@ -108,6 +130,7 @@ class World:
         store: Database,
         *,
         max_bytes: int = 2 * 10**9,
+        block_voxels: int = BLOCK_VOXELS,
         separate_secrets: bool = False,
         viewer: str = "",
         lease: float = 15,
@@ -121,6 +144,7 @@ class World:
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
+        self.block_voxels = block_voxels
         self.clock = Clock()
         self.lease = timedelta(seconds=lease)
         self.edit_every = timedelta(seconds=edit_every)
@@ -158,7 +182,7 @@ class World:
             compute=self.compute,
             volumes=self.volumes,
             addresses=self.addresses,
-            max_bytes=max_bytes,
+            sizes=Sizes(bytes=max_bytes, block=block_voxels),
             predictions="lab/predictions",
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
@@ -203,6 +227,7 @@ class World:
             boss_host="boss.test",
             predictions="lab/predictions",
             viewer=self.viewer,
+            block_voxels=self.block_voxels,
         )
         ledger, lifecycle, chat, every = self.ledger, self.lifecycle, self.chat, self.edit_every
         stalls = Stalls(ledger=ledger, admins=self.admins)
@@ -215,6 +240,9 @@ class World:
                 compute=self.compute,
                 tokens=self.tokens,
                 launcher=launcher,
+            ),
+            AdvanceEffects(
+                ledger=ledger, lifecycle=lifecycle, stalls=stalls, compute=self.compute, results=self.results
             ),
             CollectEffects(
                 ledger=ledger,

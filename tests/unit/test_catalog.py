@@ -8,7 +8,6 @@ import pytest
 
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import NomadsError
-from bot.domain.volume import Box, Range
 from bot.settings import ROOT
 
 
@@ -118,5 +117,5 @@ def test_a_pipeline_may_limit_its_boxes(tmp_path: Path) -> None:
 
 def test_memory_grows_with_the_box() -> None:
     pipeline = Pipeline(name="p", title="p", description="", memory=100, memory_per_voxel=24)
-    assert pipeline.memory_for(Box(Range(0, 1), Range(0, 1), Range(0, 1))) == 101
-    assert pipeline.memory_for(Box(Range(0, 64), Range(0, 1024), Range(0, 1024))) == 100 + 24 * 64
+    assert pipeline.memory_for(1) == 101
+    assert pipeline.memory_for(64 * 1024 * 1024) == 100 + 24 * 64

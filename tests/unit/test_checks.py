@@ -8,7 +8,7 @@ import pytest
 
 from bot.domain import words
 from bot.domain.catalog import Pipeline
-from bot.domain.checks import NAME_THEM, Prices, against, bytes_per_voxel, expected
+from bot.domain.checks import NAME_THEM, Prices, Sizes, against, bytes_per_voxel, expected
 from bot.domain.volume import Channel, Experiment
 from tests.support.world import a_request
 
@@ -34,7 +34,7 @@ def an_experiment(bounds: object = None, **channels: str) -> Experiment:
 
 
 def wrong(experiment: Experiment, **changes: object) -> dict[str, str]:
-    return against(a_request(**changes).box.sides, a_pipeline(), experiment, max_bytes=10**9)
+    return against(a_request(**changes).box.sides, a_pipeline(), experiment, sizes=Sizes(bytes=10**9))
 
 
 def test_a_box_that_ends_where_the_experiment_does_is_right() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bot.domain import words
 from bot.domain.catalog import Catalog, Pipeline
-from bot.domain.checks import against, bytes_per_voxel, channels_read
+from bot.domain.checks import Sizes, against, bytes_per_voxel, channels_read
 from bot.domain.errors import NomadsError
 from bot.domain.options import Option
 from bot.domain.request import JobRequest
@@ -312,7 +312,7 @@ def experiment(**channels: str) -> Experiment:
 
 def wrong(there: Experiment, **options: str) -> dict[str, str]:
     """What the experiment shows to be wrong with these options."""
-    return against(a_request().box.sides, optional(), there, options=options, max_bytes=10**9)
+    return against(a_request().box.sides, optional(), there, options=options, sizes=Sizes(bytes=10**9))
 
 
 def test_channels_that_an_option_names_have_to_be_in_the_experiment() -> None:
@@ -332,7 +332,7 @@ def test_a_channel_in_which_synapses_are_found_is_refused_as_a_witness(name: str
     there = experiment(GluR1="uint8", GABA="uint8")
 
     def said(witness: str) -> str | None:
-        return against({}, pipeline, there, options={"witness": witness}, max_bytes=10**9).get("witness")
+        return against({}, pipeline, there, options={"witness": witness}, sizes=Sizes(bytes=10**9)).get("witness")
 
     assert said("GluR1,GABA") is None
     assert said("GluR1,PSD95") == "PSD95 is the postsynaptic channel; name another one here."
@@ -350,7 +350,9 @@ def test_the_channels_of_options_count_towards_what_is_read() -> None:
     assert bytes_per_voxel(optional(), None, {"witness": "GluR1"}) == (3, False)
     assert channels_read(optional(), {"method": "probabilistic"}) == 2
     box = a_request().box
-    (text,) = against(box.sides, optional(), there, options={"witness": "GluR1"}, max_bytes=3 * box.voxels).values()
+    (text,) = against(
+        box.sides, optional(), there, options={"witness": "GluR1"}, sizes=Sizes(bytes=3 * box.voxels)
+    ).values()
     assert "in 3 channels" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +244,26 @@ def test_a_job_that_slurm_has_forgotten_and_that_left_no_end_is_absent(bench: Be
     bench.write("begun", "100 7 n1\n")
 
     assert bench.compute.observe([NAME]) == {}
+
+
+def test_the_token_of_a_job_that_slurm_has_forgotten_and_that_never_began_is_removed(bench: Bench) -> None:
+    bench.submit()
+    bench.compute.observe([NAME])
+    bench.now = 3600
+
+    assert bench.compute.observe([NAME]) == {}
+    assert list(bench.runs.rglob("token")) == []
+
+
+def test_a_token_that_a_killed_bot_left_in_a_folder_half_made_is_removed(bench: Bench) -> None:
+    half = bench.runs / ".other.1.1"
+    half.mkdir(parents=True)
+    (half / "token").write_text(TOKEN)
+    os.utime(half, (0, 0))
+
+    bench.submit()
+
+    assert not half.exists()
 
 
 def test_a_program_of_an_array_that_slurm_has_forgotten_fails_once_its_files_would_be_there(bench: Bench) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LOG_LINES
@@ -114,8 +115,12 @@ class Watcher:
                 if observation is None:
                     continue
                 if observation.follows(job.state, job.compute_attempt):
-                    moved += bool(attempt(self._lifecycle.observe, job.id, observation))
-                if observation.state is JobState.RUNNING:
+                    seen_of = partial(self._lifecycle.observe, compute_id=job.compute_id)
+                    moved += bool(attempt(seen_of, job.id, observation))
+                if observation.children and observation.state is JobState.RUNNING:
+                    counted = partial(self._lifecycle.counted, compute_id=job.compute_id)
+                    attempt(counted, job.id, observation.children)
+                elif observation.state is JobState.RUNNING:
                     running.append((job, observation.log))
                 elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
                     attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)

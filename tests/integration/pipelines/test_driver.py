@@ -22,7 +22,7 @@ from PIL import Image
 
 from bot.domain.summary import Summary
 from contract.program import REFUSED
-from pipelines.common import channels
+from pipelines.common import channels, seen
 from pipelines.common.program import run
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
@@ -314,7 +314,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
 def test_the_preview_of_a_large_box_shows_its_brightest_voxels(
     boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channels, "LARGEST", 100)
+    monkeypatch.setattr(seen, "LARGEST", 100)
     assert here(arguments(boss, x_range="0,512", results_uri=uri(tmp_path))) == (0, "")
 
     with Image.open(tmp_path / "preview.png") as picture:

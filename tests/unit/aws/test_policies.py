@@ -154,7 +154,15 @@ def test_only_the_execution_role_and_the_bot_read_tokens() -> None:
         if "secretsmanager:GetSecretValue" in allowed(heading)
     ]
     assert readers == ["The bot", "Execution role"]
-    assert allowed("Job role") == {"s3:PutObject", "s3:AbortMultipartUpload"}
+
+
+def test_programs_may_do_exactly_what_they_do_and_read_nothing_but_blocks() -> None:
+    assert allowed("Job role") == actions(calls("../../pipelines/common/results.py")) | {"s3:AbortMultipartUpload"}
+    reads = [one for one in policy("Job role") if {"s3:GetObject", "s3:ListBucket"} & set(_list(one["Action"]))]
+    objects, names = reads
+    arn = "arn:aws:s3:::BUCKET/*"
+    assert objects["Resource"] == [f"{arn}/blocks/*", f"{arn}/ro-crate-metadata.json"]
+    assert names["Condition"] == {"StringLike": {"s3:prefix": "*/blocks/*"}}
 
 
 def test_the_policies_name_things_as_the_settings_do() -> None:

@@ -17,8 +17,8 @@ from scipy import ndimage
 from pipelines.unsupervised import detector, nomads2018, paired, probabilistic
 from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
+from pipelines.unsupervised.painting import _set
 from pipelines.unsupervised.paired import Grid, standing_out
-from pipelines.unsupervised.search import _set
 from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
 
@@ -461,7 +461,7 @@ def test_where_objects_meet_the_better_one_has_the_voxel() -> None:
     stay = _set(labels, at, whose, np.where(whose == 1, 0.9, 0.8))
 
     assert labels.tolist() == [[[0, 1, 1, 1, 2]]]
-    assert sorted(stay) == [1, 1, 1, 2]
+    assert sorted(whose[stay]) == [1, 1, 1, 2]
 
 
 def test_reading_goes_through_the_sections_in_order_and_tells_how_far_it_is() -> None:

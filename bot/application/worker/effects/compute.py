@@ -16,7 +16,8 @@ from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
-from bot.domain.catalog import Catalog
+from bot.domain.blocks import Blocks, Unplanned, told
+from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import NotFound, Refused
 from bot.domain.findings import Finding
 from bot.domain.job import Job
@@ -25,7 +26,7 @@ from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.work import CANCELLED, Cause, Work
-from contract.program import IMAGE_BYTES, RESULTS
+from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, PLAN, RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
+LARGEST_PLAN = 16 * 2**20
+"""Bytes of the largest plan: it names each block's place."""
 TOLD_NOTHING = "The program told nothing of what it found."
 LEFT_NOTHING = "The program ended, but left no results."
 
@@ -78,15 +81,18 @@ class Launcher:
         viewer: str = "",
         roots: str = "",
         image_bytes: int = IMAGE_BYTES,
+        block_voxels: int = BLOCK_VOXELS,
     ) -> None:
         """`predictions` (`collection/experiment` in BOSS) and `viewer` (a URL) are handed to programs; empty: not.
 
-        `image_bytes` are those of the largest image that programs write beside their results.
+        `image_bytes` are those of the largest image that programs write beside their results, and `block_voxels` those
+        of a block where the pipeline names no other number.
 
         `roots` are the places where volumes and BOSS's bulk data may lie, as volumes.roots reads them.
         """
         self._roots = roots
         self._image_bytes = image_bytes
+        self._block_voxels = block_voxels
         self._catalog = catalog
         self._results = results
         self._boss_host = boss_host
@@ -103,16 +109,40 @@ class Launcher:
             pipeline=pipeline.name,
             image=pipeline.image,
             command=pipeline.command,
-            arguments=self._arguments(job, pipeline.contract),
-            results=self._results.uri(job.folder),
+            arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
+            results=self._folder(job),
+            shared=f"{self._results.uri(job.folder)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
+            count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
-            memory=pipeline.memory_for(job.request.box),
+            memory=self._memory(job, pipeline),
             timeout=pipeline.time_limit,
             owner=job.actor,
             token=token_ref,
             tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
         )
+
+    def _folder(self, job: Job) -> str:
+        """Where the program writes: in the job's folder, or of a round over blocks in that round's."""
+        uri = self._results.uri(job.folder)
+        return f"{uri}{BLOCKS}/{len(job.blocks.rounds)}/" if job.blocks and job.blocks.stage == BLOCKS else uri
+
+    def _memory(self, job: Job, pipeline: Pipeline) -> int:
+        voxels = job.request.box.voxels
+        if job.blocks is None:
+            return pipeline.memory_for(voxels)
+        return job.blocks.memory * pipeline.memory_for(min(voxels, self._block(pipeline)))
+
+    def _block(self, pipeline: Pipeline) -> int:
+        return pipeline.blocks.voxels or self._block_voxels if pipeline.blocks else self._block_voxels
+
+    def _stage(self, job: Job, pipeline: Pipeline) -> list[str]:
+        """The arguments of a stage of a job in blocks."""
+        if job.blocks is None:
+            return []
+        words = ["--stage", job.blocks.stage, "--job-uri", self._results.uri(job.folder)]
+        words += ["--block-voxels", str(self._block(pipeline))]
+        return [*words, "--rounds", ",".join(map(str, job.blocks.rounds))] if job.blocks.rounds else words
 
     def _arguments(self, job: Job, contract: str) -> list[str]:
         request = job.request
@@ -129,7 +159,7 @@ class Launcher:
             arguments += ["--image-bytes", str(self._image_bytes)]
         for name, value in request.options.items():  # none of a value's first characters is a dash
             arguments += [f"--{name}", value]
-        arguments += ["--results-uri", self._results.uri(job.folder), "--results-key", request.results_key]
+        arguments += ["--results-uri", self._folder(job), "--results-key", request.results_key]
         if self._predictions and not request.volume:
             arguments += ["--predictions", self._predictions]
         if self._viewer:
@@ -170,7 +200,7 @@ class SubmitEffects:
 
     def _submit(self, effect: Effect, job: Job) -> None:
         reference = job.token_ref
-        if job.state in FINAL or reference is None:
+        if job.state in FINAL or reference is None or effect.subject != job.stage:
             with self._ledger.done(effect):
                 return
         if job.cancelled_by and not effect.in_doubt:
@@ -203,6 +233,57 @@ class SubmitEffects:
                 self._compute.cancel(job.compute_id, reason=CANCELLED)
         with self._ledger.done(effect):
             pass
+
+
+class AdvanceEffects:
+    """Finds out what follows a stage of a job in blocks that has ended, and enqueues it."""
+
+    def __init__(
+        self, *, ledger: Ledger, lifecycle: Lifecycle, stalls: Stalls, compute: Compute, results: Results
+    ) -> None:
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+        self._stalls = stalls
+        self._compute = compute
+        self._results = results
+
+    def handlers(self) -> Handlers:
+        """The handler of ADVANCE."""
+        return {
+            Kind.ADVANCE: Handler(perform=self._advance, give_up=partial(self._lifecycle.refuse, cause=Cause.UNKNOWN))
+        }
+
+    def _advance(self, effect: Effect, job: Job) -> None:
+        blocks = job.blocks
+        if job.state in FINAL or blocks is None or effect.subject != blocks.label:
+            with self._ledger.done(effect):
+                return
+        if job.cancelled_by:
+            self._lifecycle.withdraw(effect)
+            return
+        with self._stalls.noticed(job):
+            if blocks.stage == FIRST:
+                self._planned(effect, job, blocks)
+            else:
+                self._again(effect, blocks)
+
+    def _planned(self, effect: Effect, job: Job, blocks: Blocks) -> None:
+        try:
+            plan = self._results.read(job.folder, PLAN, limit=LARGEST_PLAN)
+            after = blocks.planned(plan, most=self._compute.max_count)
+        except (NotFound, Unplanned) as error:
+            said = str(error) if isinstance(error, Unplanned) else "The first look at the volume has left no plan."
+            self._lifecycle.turn_down(effect, said, cause=Cause.PROGRAM)
+            return
+        self._lifecycle.advanced(effect, after, note=told(blocks, after, ()))
+
+    def _again(self, effect: Effect, blocks: Blocks) -> None:
+        failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
+        after, wrong = blocks.after(failed)
+        if wrong:
+            self._lifecycle.turn_down(effect, wrong)
+            return
+        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values())))
 
 
 class CollectEffects:

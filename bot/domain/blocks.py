@@ -1,0 +1,150 @@
+"""A job in blocks: a volume that is too large for one program is cut, worked on by many, and merged.
+
+The stages are those of `contract.program`. A stage is one submission to compute: the first look, a round over the
+blocks (an array), or the merge. What a round leaves undone, the next one does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bot.domain import words
+from bot.domain.states import JobState
+from bot.domain.work import Cause, Observation
+from contract.program import BLOCKS, FIRST, MERGE
+
+ROUNDS = 3
+"""Rounds over the blocks, at most: a block that fails so often fails for good."""
+MORE_MEMORY = 2
+"""Times the memory of a round, where programs of the last one ran out of it; once."""
+SHARES = {FIRST: (0.0, 0.05), BLOCKS: (0.05, 0.9), MERGE: (0.9, 1.0)}
+"""The part of a job's work, from 0 to 1, at which each stage begins and ends, about."""
+
+
+class Unplanned(ValueError):
+    """What the first look has left is no plan. The text is one sentence for a person."""
+
+
+class Blocks(BaseModel):
+    """How far a job in blocks is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str = FIRST
+    rounds: tuple[int, ...] = ()
+    """How many programs each round over the blocks has; the last one is the present one."""
+    all: int = 0
+    """How many blocks there are; 0: that is not known yet."""
+    reads: int = 0
+    """Voxels of a channel that all of them read, margins counted."""
+    done: int = 0
+    """How many blocks are done, about: programs that have several tell of none before they end."""
+    again: int = 0
+    """How many programs were tried again."""
+    memory: int = 1
+    """By how much the memory of the present stage is multiplied."""
+    ended: tuple[str, ...] = ()
+    """The compute ids of the stages that have ended, in order."""
+
+    @property
+    def label(self) -> str:
+        """Names the present stage within the job: letters and digits."""
+        return f"{self.stage}{len(self.rounds)}" if self.stage == BLOCKS else self.stage
+
+    @property
+    def last(self) -> bool:
+        """Whether the job ends with the present stage."""
+        return self.stage == MERGE
+
+    def goes_on(self, seen: Observation) -> bool:
+        """Whether another stage may follow the present one, of which that was seen."""
+        if self.stage == FIRST:
+            return seen.state is JobState.SUCCEEDED
+        return self.stage == BLOCKS and seen.state in (JobState.SUCCEEDED, JobState.FAILED)
+
+    def planned(self, content: bytes, *, most: int) -> Blocks:
+        """With the first round, as the first look's plan has it; a round has `most` programs at most.
+
+        Raises Unplanned.
+        """
+        try:
+            plan = _Plan.model_validate(json.loads(content))
+        except (ValueError, ValidationError, RecursionError):
+            raise Unplanned("The first look at the volume has left no plan that can be read.") from None
+        if plan.blocks < 1 or plan.reads < 1:
+            raise Unplanned("The first look at the volume has left a plan without blocks.")
+        first = min(plan.blocks, most)
+        return self.model_copy(update={"stage": BLOCKS, "rounds": (first,), "all": plan.blocks, "reads": plan.reads})
+
+    def after(self, failed: Mapping[int, Observation]) -> tuple[Blocks, str]:
+        """The stage after a round of which these programs failed; and why the job fails instead, if it does.
+
+        Another round is for what may go better: machines taken back, lost programs, too little memory (with more of
+        it, once). A program that says that the request is wrong ends the job, as all of them would say so.
+        """
+        wrong = [seen for seen in failed.values() if seen.why in (Cause.REQUEST, Cause.REFUSED)]
+        if wrong:
+            return self, wrong[0].reason or "A program of the job says that the request is wrong."
+        greedy = any(seen.why is Cause.MEMORY for seen in failed.values())
+        hopeless = greedy and self.memory > 1 and all(seen.why is Cause.MEMORY for seen in failed.values())
+        if not failed or len(self.rounds) >= ROUNDS or hopeless:
+            return self.model_copy(update={"stage": MERGE, "memory": 1}), ""
+        many = len(failed) * -(-self.all // self.rounds[0])
+        update = {
+            "rounds": (*self.rounds, min(many, self.rounds[0])),
+            "again": self.again + len(failed),
+            "memory": MORE_MEMORY if greedy else self.memory,
+        }
+        return self.model_copy(update=update), ""
+
+    def counted(self, children: Mapping[JobState, int]) -> Blocks:
+        """With the blocks done, as the states of the present round's programs tell."""
+        programs = sum(children.values())
+        before = self.all - min(self.all, self._due)
+        done = before + (self.all - before) * children.get(JobState.SUCCEEDED, 0) // max(1, programs)
+        return self.model_copy(update={"done": max(self.done, done)})
+
+    @property
+    def _due(self) -> int:
+        """How many blocks the present round has, about."""
+        if len(self.rounds) == 1:
+            return self.all
+        return min(self.all, self.rounds[-1])
+
+    def part(self, within: float) -> float:
+        """The part of the job's work that is done, where so much of the present stage's is."""
+        begin, end = SHARES[self.stage]
+        return begin + (end - begin) * within
+
+    @property
+    def said(self) -> str:
+        """How far it is, in words for a person; empty before the blocks are known."""
+        if not self.all:
+            return ""
+        tried = f", {words.count(self.again)} tried again" if self.again else ""
+        return f"{self.done:,} of {words.count(self.all)} {'block' if self.all == 1 else 'blocks'}{tried}"
+
+
+class _Plan(BaseModel):
+    """What the bot reads of the first look's plan."""
+
+    blocks: int
+    reads: int
+
+
+def told(before: Blocks, after: Blocks, failed: Sequence[Observation]) -> str:
+    """What the thread is told when a stage has ended, of whose programs these failed; empty: nothing."""
+    if before.stage == FIRST:
+        return f"The volume is cut into {words.count(after.all)} blocks."
+    if not failed:
+        return ""
+    many = f"{words.count(len(failed))} {'program' if len(failed) == 1 else 'programs'}"
+    goes_on = "tried again" if after.stage == BLOCKS else "given up; what they have not done will be missing"
+    if after.memory > before.memory:
+        goes_on += f", with {MORE_MEMORY} times the memory"
+    ((why, _),) = Counter(seen.reason.rstrip(".") or "no reason is known" for seen in failed).most_common(1)
+    return f"{many} failed ({why}), and {'is' if len(failed) == 1 else 'are'} {goes_on}."

@@ -1,0 +1,431 @@
+"""The default method over a volume in blocks that are worked on independently, as if in one piece. Axes are z, y, x.
+
+1. `first_look` measures, once and for all blocks, what a block alone cannot know: how channels and sections lie, and
+   the threshold that has the false discovery rate asked for.
+2. `found_in` finds the candidates of one block's core. What lies around the core is read as well, so that scores are
+   those of the whole volume; along z nothing is, since sections are searched one by one.
+3. `merging.Merging` merges the candidates of all blocks; `painting.paint` gives them their voxels.
+
+A volume is cut by `cores`. The objects, their order and their scores do not depend on the cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.common.boxes import Box, Triple, grown, placed, shape, voxels
+from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
+from pipelines.unsupervised.copies import in_copies
+from pipelines.unsupervised.found import Read, Size
+from pipelines.unsupervised.painting import pixels_of
+from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm
+from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
+from pipelines.unsupervised.search import CORES, Laid, Register, Search, aligned, in_pixels, on_the_last
+
+Array = NDArray[Any]
+Cut = Callable[[Box], tuple[Array, Array]]
+"""Gives a box of both markers, in voxels from the volume's first one: unsigned integers of at most 2 bytes."""
+
+WHOLE = 2**28
+"""Voxels of a volume that is searched as a whole for what is measured first; of a larger one samples are."""
+SLAB = 16
+"""Sections of pixels whose tiles are read together: volumes are stored in blocks that hold some."""
+SAMPLE: Triple = (16, 512, 512)
+"""Voxels of a sample's core."""
+SAMPLES = (8, 64)
+"""How many samples there are at least and at most."""
+EVERY = 2**33
+"""Voxels of a volume for each further sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the first look has told of a volume."""
+
+    across: Sequence[Warp]
+    """Of each section of pixels, how the presynaptic channel lies on the postsynaptic one."""
+    along: Sequence[Warp]
+    """Of each section of pixels but the first, how it lies on the last one."""
+    moves: bool
+    """Whether channels are moved back."""
+    threshold: float
+    """The lowest score of a synapse."""
+    tells: bool
+    """Whether chance can be told."""
+    chance: Chance | None
+    """Of what was looked at, how much is there by chance; None where that cannot be told, or nothing was found."""
+    curve: NDArray[np.float64]
+    """`Judged.curve` of what was looked at."""
+    looked: float
+    """The part of the volume that the rates were measured on."""
+    typical: Triple
+    """A voxel in whose surroundings as much is found as in most others, from the volume's corner."""
+
+    def arrays(self) -> dict[str, Array]:
+        """All of it, for `restored`."""
+        chance = self.chance
+        found = {
+            "threshold": np.array(self.threshold),
+            "flags": np.array([self.moves, self.tells]),
+            "chance": np.array([chance.count, chance.share, chance.low, chance.high] if chance else []),
+            "curve": self.curve,
+            "looked": np.array(self.looked),
+            "typical": np.array(self.typical),
+        }
+        for name, warps in (("across", self.across), ("along", self.along)):
+            found[name] = np.stack([warp.linear for warp in warps]) if warps else np.zeros((0, 3, 2))
+            found[f"{name}_sure"] = np.array([(warp.agree, warp.sure) for warp in warps]).reshape(-1, 2)
+        return found
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> Known:
+        """What `arrays` held."""
+        across, along = (
+            [
+                Warp(linear, float(agree), bool(sure))
+                for linear, (agree, sure) in zip(arrays[name], arrays[f"{name}_sure"], strict=True)
+            ]
+            for name in ("across", "along")
+        )
+        moves, tells = (bool(flag) for flag in arrays["flags"])
+        chance = [float(number) for number in arrays["chance"]]
+        z, y, x = (int(place) for place in arrays["typical"])
+        return cls(
+            across,
+            along,
+            moves,
+            arrays["threshold"].item(),
+            tells,
+            Chance(count=chance[0], share=chance[1], low=chance[2], high=chance[3]) if chance else None,
+            arrays["curve"],
+            arrays["looked"].item(),
+            (z, y, x),
+        )
+
+
+def first_look(
+    cut: Cut,
+    extent: Triple,
+    voxel_nm: Size,
+    *,
+    inside: Box,
+    false_discovery: float,
+    register: Register,
+    told: Callable[[float], None] = lambda part: None,
+) -> Known:
+    """Measure what blocks have to know of a volume of that extent, of which the box `inside` is asked for."""
+    if math.prod(extent) <= WHOLE:
+        return _at_once(cut, extent, voxel_nm, inside=inside, false_discovery=false_discovery, register=register)
+    grid = Grid.of(voxel_nm)
+    depth, plane = _pixels(extent, grid)
+    across, along = [NOWHERE] * depth, [NOWHERE] * (depth - 1)
+    if register != "off":
+        across, along = laid(cut, extent, grid, told=lambda part: told(0.6 * part))
+    found: list[list[NDArray[np.float32]]] = []
+    boxes = samples(inside, grid)
+    reach, bounds = _reach(voxel_nm, across, plane), _whole(extent)
+    for core in boxes:
+        read = aligned(grown(core, reach, bounds), bounds, grid)
+        first, last = read[0][0] // grid.bins[0], -(-read[0][1] // grid.bins[0])
+        corner = read[1][0] // grid.bins[1], read[2][0] // grid.bins[2]
+        inner = _pixels(shape(read), grid)
+        search = Search(
+            shape(read),
+            voxel_nm,
+            inside=placed(core, read),
+            false_discovery=false_discovery,
+            threshold=None,
+            register=register,
+            looks=looks_for(inner[1], grid.pixel_nm[1:], depth=inner[0]),
+            laid=Laid(across[first:last], along[first : last - 1], corner, plane),
+        )
+        found.append(search.scores(_read(*cut(read))))
+        told(0.6 + 0.4 * len(found) / len(boxes))
+    many = min(len(looks) for looks in found)
+    scores, *by_look = (np.concatenate([looks[n] for looks in found]) for n in range(many))
+    judged = judge(scores, by_look, false_discovery)
+    counts = [int(np.count_nonzero(some >= judged.threshold)) for some in (scores, *by_look)]
+    return Known(
+        across,
+        along,
+        register == "auto",
+        judged.threshold,
+        True,
+        share_of(counts[0], counts[1:]) if counts[0] else None,
+        judged.curve,
+        sum(map(voxels, boxes)) / voxels(inside),
+        _middle(sorted(zip(found, boxes, strict=True), key=lambda one: len(one[0][0]))[len(boxes) // 2][1]),
+    )
+
+
+def _at_once(
+    cut: Cut, extent: Triple, voxel_nm: Size, *, inside: Box, false_discovery: float, register: Register
+) -> Known:
+    whole = _whole(extent)
+    search = Search(
+        extent,
+        voxel_nm,
+        inside=placed(inside, whole),
+        false_discovery=false_discovery,
+        threshold=None,
+        register=register,
+        looks=None,
+    )
+    seen = search.synapses(_sections(cut, whole), told=lambda part: None)
+    along = list(seen.along) or [NOWHERE] * (len(seen.across) - 1)
+    return Known(
+        seen.across,
+        along,
+        register == "auto",
+        seen.threshold,
+        seen.tells,
+        seen.chance,
+        seen.curve,
+        1.0,
+        _middle(inside),
+    )
+
+
+def _middle(box: Box) -> Triple:
+    z, y, x = ((low + high) // 2 for low, high in box)
+    return z, y, x
+
+
+def laid(
+    cut: Cut, extent: Triple, grid: Grid, *, told: Callable[[float], None] = lambda part: None
+) -> tuple[list[Warp], list[Warp]]:
+    """How the channels of each section of pixels lie on one another, and each section but the first on the last one.
+
+    Only the tiles are read of sections that are large.
+    """
+    depth, plane = _pixels(extent, grid)
+    layout = Layout.of(plane, grid)
+    if layout is None:
+        return [NOWHERE] * depth, [NOWHERE] * (depth - 1)
+
+    places = layout.windows if layout.alone else [(slice(0, plane[0]), slice(0, plane[1]))]
+
+    def windows() -> Iterator[list[tuple[Array, Array]]]:
+        for first in range(0, depth, SLAB):
+            last = min(depth, first + SLAB)
+            slab = [cut(_voxels((slice(first, last), *place), extent, grid)) for place in places]
+            for z in range(first, last):
+                yield [_section(seen, z - first, grid) for seen in slab]
+
+    def measured(seen: list[tuple[Array, Array]]) -> tuple[Tiles, Warp]:
+        post, pre = (
+            layout.tiles(channel, grid) if layout.alone else Tiles.of(channel[0], grid)
+            for channel in zip(*seen, strict=True)
+        )
+        assert post
+        assert pre
+        return post, register(post, pre)
+
+    across, along = [], []
+    last: Tiles | None = None
+    for tiles, warp in in_copies(measured, windows(), most=CORES):
+        if last:
+            along.append(on_the_last(tiles, last, grid))
+        across.append(warp)
+        last = tiles
+        told(len(across) / depth)
+    return across, along
+
+
+def _voxels(pixels: tuple[slice, slice, slice], extent: Triple, grid: Grid) -> Box:
+    """The voxels of pixels."""
+    deep, high, wide = (
+        (side.start * step, min(end, side.stop * step))
+        for side, step, end in zip(pixels, grid.bins, extent, strict=True)
+    )
+    return deep, high, wide
+
+
+def _section(seen: tuple[Array, Array], number: int, grid: Grid) -> tuple[Array, Array]:
+    """A section of pixels of both markers, of those that lie in boxes of voxels."""
+    voxels = slice(number * grid.bins[0], (number + 1) * grid.bins[0])
+    psd, synapsin = (in_pixels(channel[voxels], grid) for channel in seen)
+    return psd, synapsin
+
+
+def samples(inside: Box, grid: Grid) -> list[Box]:
+    """Boxes of SAMPLE voxels, spread evenly over a box; the same ones for one box, and the box where it is smaller."""
+    many = min(SAMPLES[1], SAMPLES[0] + voxels(inside) // EVERY)
+    steps = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # an even sequence
+    found = []
+    for n in range(many):
+        sides = []
+        for (low, high), side, step, whole in zip(inside, SAMPLE, steps, grid.step, strict=True):
+            side = max(side, whole)
+            room = max(0, high - low - side)
+            start = low + int((n + 1) * step % 1 * room) // whole * whole
+            sides.append((start, min(high, start + side)))
+        found.append((sides[0], sides[1], sides[2]))
+    return list(dict.fromkeys(found))
+
+
+def cores(extent: Triple, grid: Grid, *, most: int, align: Triple = (1, 1, 1)) -> list[Box]:
+    """A volume of that extent cut into cores of about `most` voxels, in order; each is worked on as a block.
+
+    Their faces are at multiples of the grid's step, and of `align` voxels where those are multiples of it.
+    """
+    step = [math.lcm(a, b) for a, b in zip(grid.step, align, strict=True)]
+    step = [each if each <= side else whole for each, side, whole in zip(step, extent, grid.step, strict=True)]
+    deep = min(extent[0], step[0])
+    side = math.sqrt(most / deep)
+    wide = [min(extent[axis], max(1, round(side / step[axis])) * step[axis]) for axis in (1, 2)]
+    deep = min(extent[0], max(1, round(most / (wide[0] * wide[1]) / step[0])) * step[0])
+    walls = [
+        list(itertools.pairwise([*range(0, long, each), long]))
+        for long, each in zip(extent, (deep, *wide), strict=True)
+    ]
+    return [(z, y, x) for z in walls[0] for y in walls[1] for x in walls[2]]
+
+
+def around(core: Box, extent: Triple, voxel_nm: Size, known: Known) -> Box:
+    """What is read of a volume of that extent for one core: it decides on the scores there."""
+    grid, bounds = Grid.of(voxel_nm), _whole(extent)
+    reach = _reach(voxel_nm, known.across, _pixels(extent, grid)[1])
+    return aligned(grown(core, reach, bounds), bounds, grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The candidates of a block's core, n of them, in the order of their places, with m pixels in all."""
+
+    places: NDArray[np.int32]
+    """(n, 3): z, y, x in pixels of the volume."""
+    scores: NDArray[np.float32]
+    regions: NDArray[np.uint64]
+    """As `painting.Parts.regions`."""
+    sums: NDArray[np.uint32]
+    """(m, channels): the sum of each channel's voxels in each pixel of each region, in the order of `pixels_of`."""
+
+
+def found_in(
+    cut: Cut,
+    core: Box,
+    extent: Triple,
+    voxel_nm: Size,
+    known: Known,
+    *,
+    inside: Box,
+    channels: Sequence[Callable[[Box], Array]] = (),
+) -> Found:
+    """The candidates whose places lie in a block's core, of at least the threshold's score.
+
+    `channels` give the voxels of a box of the channels whose brightness is measured, of at most 2 bytes, each moved
+    back; of these, those are summed that lie `inside`.
+    """
+    grid = Grid.of(voxel_nm)
+    box, plane = around(core, extent, voxel_nm, known), _pixels(extent, grid)[1]
+    corner = [low // side for (low, _), side in zip(box, grid.bins, strict=True)]
+    first, last = corner[0], -(-core[0][1] // grid.bins[0])
+    search = Search(
+        shape(box),
+        voxel_nm,
+        inside=placed(core, box),
+        false_discovery=0.5,
+        threshold=known.threshold,
+        register="auto" if known.moves else "off",
+        looks=[],
+        laid=Laid(known.across[first:last], known.along[first : last - 1], (corner[1], corner[2]), plane),
+    )
+    places, scores, regions = search.candidates(_sections(cut, box))
+    places += np.array(corner, np.int32)
+    pixels = [(low // side, -(-high // side)) for (low, high), side in zip(core, grid.bins, strict=True)]
+    mine = scores >= known.threshold
+    for axis, (low, high) in enumerate(pixels):
+        mine &= (places[:, axis] >= low) & (places[:, axis] < high)
+    places, scores, regions = places[mine], scores[mine], regions[mine]
+    return Found(places, scores, regions, _summed(places, regions, channels, pixels, extent, inside, grid))
+
+
+def _summed(
+    places: NDArray[np.int32],
+    regions: NDArray[np.uint64],
+    channels: Sequence[Callable[[Box], Array]],
+    core: Sequence[tuple[int, int]],
+    extent: Triple,
+    inside: Box,
+    grid: Grid,
+) -> NDArray[np.uint32]:
+    """`Found.sums`; `core` is the block's, in pixels."""
+    which, bit = pixels_of(regions, grid)
+    offsets = grid.offsets(REGION_NM)
+    at = places[which].astype(np.intp)
+    at[:, 1:] += offsets[bit]
+    sums = np.zeros((len(at), len(channels)), np.uint32)
+    more = np.abs(offsets).max(axis=0)
+    bounds = _whole(extent)
+    for z in np.unique(at[:, 0]).tolist():
+        some = np.flatnonzero(at[:, 0] == z)
+        seen = (
+            (z, z + 1),
+            *((low - far, high + far) for (low, high), far in zip(core[1:], more.tolist(), strict=True)),
+        )
+        box = tuple(
+            (max(first, low * side), min(end, high * side))
+            for (low, high), side, (first, end) in zip(seen, grid.bins, bounds, strict=True)
+        )
+        y, x = (at[some, axis] - box[axis][0] // grid.bins[axis] for axis in (1, 2))
+        for number, channel in enumerate(channels):
+            pixels = _pixel_sums(channel((box[0], box[1], box[2])), box, inside, grid)
+            there = (y >= 0) & (y < pixels.shape[0]) & (x >= 0) & (x < pixels.shape[1])
+            sums[some[there], number] = pixels[y[there], x[there]]
+    return sums
+
+
+def _pixel_sums(seen: Array, box: Sequence[tuple[int, int]], inside: Box, grid: Grid) -> Array:
+    """The sums of the voxels in each pixel of a section of pixels, of those voxels that lie inside."""
+    kept = tuple(
+        slice(max(0, low - first), max(0, min(end, high) - first))
+        for (first, end), (low, high) in zip(box, inside, strict=True)
+    )
+    if any(side.start or side.stop < long for side, long in zip(kept, seen.shape, strict=True)):
+        whole, seen = seen, np.zeros_like(seen)
+        seen[kept] = whole[kept]
+    if grid.bins == (1, 1, 1):
+        return np.asarray(seen[0])
+    sums = seen.sum(axis=0, dtype=np.uint32)
+    for axis in (0, 1):
+        sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], grid.bins[axis + 1]), axis=axis)
+    return np.asarray(sums)
+
+
+def _read(psd: Array, synapsin: Array) -> Read:
+    """Both markers as `found.Read`."""
+    return lambda start, stop, top, bottom: (psd[start:stop, top:bottom], synapsin[start:stop, top:bottom])
+
+
+def _sections(cut: Cut, box: Box) -> Read:
+    """A box as `found.Read`."""
+    (z, _), (y, _), x = box
+    return lambda start, stop, top, bottom: cut(((z + start, z + stop), (y + top, y + bottom), x))
+
+
+def _whole(extent: Triple) -> Box:
+    return (0, extent[0]), (0, extent[1]), (0, extent[2])
+
+
+def _pixels(extent: Triple, grid: Grid) -> tuple[int, tuple[int, int]]:
+    """A volume's extent in pixels: along z, and its sections' along y and x."""
+    depth, high, wide = (-(-side // step) for side, step in zip(extent, grid.bins, strict=True))
+    return depth, (high, wide)
+
+
+def _reach(voxel_nm: Size, across: Sequence[Warp], plane: tuple[int, int]) -> Triple:
+    """Voxels around a core on which its scores depend."""
+    grid = Grid.of(voxel_nm)
+    far = max((warp.farthest(plane) + 1 for warp in across if warp.moves(plane)), default=0.0)
+    down, right = (
+        math.ceil(reach_nm() / size + far * side) for size, side in zip(voxel_nm[1:], grid.bins[1:], strict=True)
+    )
+    return 0, down, right

@@ -1,0 +1,76 @@
+"""The voxels of objects: each one's pixels, where both markers meet, section by section. Axes are z, y, x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.unsupervised.found import Triple
+from pipelines.unsupervised.paired import REGION_NM, Grid
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Sections of objects, n of them."""
+
+    places: NDArray[np.int32]
+    """(n, 3): z, y, x in pixels."""
+    regions: NDArray[np.uint64]
+    """Which pixels around the place are the part's: a bit for each of `Grid.offsets(REGION_NM)`."""
+    scores: NDArray[np.float32]
+    labels: NDArray[np.uint32]
+    """Of the objects that the sections are parts of."""
+    centres: NDArray[np.bool_]
+    """Whether the part is its object's centre, which no other object takes from it."""
+
+
+def pixels_of(regions: NDArray[np.uint64], grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(m,): of all pixels of n regions the region and the bit, in order."""
+    bits = np.arange(len(grid.offsets(REGION_NM)), dtype=np.uint64)
+    which, bit = np.nonzero(regions[:, None] >> bits & np.uint64(1))
+    return which, bit
+
+
+def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Give voxels of `labels`, whose first one is the voxel `corner`, to objects.
+
+    Where objects meet, the one that is better there has the voxel; each has its own centre. Returns the labels set,
+    one for each voxel, and which of the pixels, in the order of `pixels_of`, are their part's, if a voxel of theirs is
+    there at all. The result does not depend on how the parts are spread over calls, as long as no section is.
+    """
+    which, bit = pixels_of(parts.regions, grid)
+    places = parts.places[which].astype(np.intp)
+    places[:, 1:] += grid.offsets(REGION_NM)[bit]
+    scores = parts.scores[which].astype(np.float64)
+    scores[(bit == 0) & parts.centres[which]] = np.inf
+    values, won = parts.labels[which], np.zeros(len(which), np.bool_)
+    counted = []
+    for step in np.ndindex(*grid.bins):
+        mine = _set(labels, places * grid.bins + step - corner, values, scores)
+        won[mine] = True
+        counted.append(values[mine])
+    return np.concatenate(counted), won
+
+
+def _set(labels: Array, at: Array, values: Array, scores: Array) -> NDArray[np.intp]:
+    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
+
+    Returns which values were set.
+    """
+    inside = np.flatnonzero(np.all((at >= 0) & (at < labels.shape), axis=1))
+    flat, scores = labels.reshape(-1), scores[inside]
+    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
+    turns = np.arange(len(where), dtype=np.uint32)
+    flat[where] = turns  # the last one stays; the order is that of memory, which is fast
+    flat[where[flat[where] != turns]] = len(turns)
+    several = np.flatnonzero(flat[where] == len(turns))
+    several = several[np.argsort(scores[several], kind="stable")]
+    flat[where[several]] = several
+    stays = np.flatnonzero(flat[where] == turns)
+    flat[where[stays]] = values[inside[stays]]
+    return np.asarray(inside[stays])

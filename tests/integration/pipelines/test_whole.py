@@ -1,0 +1,235 @@
+"""A job in blocks: a first look, blocks by many programs, and a merge that leaves what one run leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from moto import mock_aws
+
+from pipelines.common.program import run
+from pipelines.unsupervised.driver import OPTIONS, program
+from sandbox import stores
+from tests.support import puncta
+
+SHAPE = (6, 480, 460)
+BOX = ("--z-range", "0,6", "--y-range", "4,480", "--x-range", "0,451")
+SAME = ("synapses.csv", "predictions.npz", "preview.png")
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments for a volume some of whose sections are shifted."""
+    drawn = puncta.puncta(6, shape=SHAPE, shifted=True)
+    folder = tmp_path_factory.mktemp("volumes")
+    write = stores.DOORS["precomputed"]
+    address = write(folder / "precomputed", {"PSD95": drawn.psd, "Synapsin": drawn.synapsin}, offset=(0, 0, 0))
+    return ["--volume", address, "--volume-roots", folder.as_uri(), *BOX]
+
+
+class Job:
+    """A job's folder, and its stages, each run in this process."""
+
+    def __init__(self, volume: Sequence[str], folder: Path, *options: str) -> None:
+        self.volume, self.folder, self.options = volume, folder, options
+        self.uri = folder.as_uri() + "/"
+        self.said: list[str] = []
+
+    def run(self, *more: str, environ: dict[str, str] | None = None) -> int:
+        err = io.StringIO()
+        code = run(program, argv=[*self.volume, *self.options, *more], environ=environ or {}, err=err, options=OPTIONS)
+        self.said = err.getvalue().splitlines()
+        return code
+
+    def stage(self, name: str, *, rounds: str = "", results: str = "", index: int | None = None) -> int:
+        words = ["--stage", name, "--job-uri", self.uri, "--results-uri", results or self.uri]
+        words += ["--rounds", rounds] if rounds else []
+        words += ["--block-voxels", "90000"]
+        return self.run(*words, environ={"NOMADS_INDEX": str(index)} if index is not None else None)
+
+    def round(self, rounds: str, *, only: Sequence[int] | None = None) -> None:
+        number, count = len(rounds.split(",")), int(rounds.split(",")[-1])
+        for index in range(count) if only is None else only:
+            assert self.stage("blocks", rounds=rounds, results=f"{self.uri}blocks/{number}/", index=index) == 0, (
+                self.said
+            )
+
+    def file(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file("results.json"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def once(volume: list[str], tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = Job(volume, tmp_path_factory.mktemp("once"))
+    assert job.run("--results-uri", job.uri) == 0, job.said
+    assert job.results["counts"]["synapses"] > 100
+    return job
+
+
+def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job, tmp_path: Path) -> None:
+    job = Job(volume, tmp_path)
+
+    assert job.stage("first") == 0, job.said
+    plan = json.loads(job.file("blocks/plan.json"))
+    assert plan["blocks"] == len(plan["cores"]) > 5
+    job.round("3")
+    assert job.stage("merge", rounds="3") == 0, job.said
+
+    assert all(job.file(name) == once.file(name) for name in SAME)
+    for path in (once.folder / "segmentation").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == job.file(path.relative_to(once.folder).as_posix()), path
+    same = ("counts", "density_per_um3", "chance", "channels")
+    assert {name: job.results[name] for name in same} == {name: once.results[name] for name in same}
+    assert job.results["blocks"] == {"all": plan["blocks"], "missing": 0, "numbers": []}
+    assert "it was moved back" in "".join(job.results["notes"])
+    assert not list((tmp_path / "blocks").rglob("*.npz"))
+
+
+@pytest.fixture
+def looked(volume: list[str], tmp_path: Path) -> Job:
+    """A job after its first look."""
+    job = Job(volume, tmp_path)
+    assert job.stage("first") == 0, job.said
+    return job
+
+
+def test_what_a_lost_block_would_have_shown_is_told_as_missing_and_repaired(looked: Job, once: Job) -> None:
+    looked.round("3", only=[0, 2])  # the second program never ran
+    there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))
+    there[0].write_bytes(there[0].read_bytes()[:-200])  # and one block's file is cut off
+    blocks = json.loads(looked.file("blocks/plan.json"))["blocks"]
+    lost = [0, *range(1, blocks, 3)]
+
+    assert looked.stage("merge", rounds="3") == 0, looked.said
+
+    assert looked.results["blocks"] == {"all": blocks, "missing": len(lost), "numbers": lost}
+    assert any(note.startswith(f"{len(lost)} of {blocks} blocks are missing") for note in looked.results["notes"])
+    assert looked.results["counts"]["synapses"] < once.results["counts"]["synapses"]
+
+    looked.round("3,2")
+    assert looked.stage("merge", rounds="3,2") == 0, looked.said
+
+    assert all(looked.file(name) == once.file(name) for name in SAME)
+    assert looked.results["blocks"]["missing"] == 0
+
+
+def test_a_block_that_is_there_is_not_worked_on_again_and_a_damaged_one_is(looked: Job) -> None:
+    looked.round("2")
+    there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))
+    before = [path.read_bytes() for path in there]
+    for path in there:
+        os.utime(path, (1, 1))
+    there[1].write_bytes(b"PK")
+
+    looked.round("2")
+
+    assert [path.read_bytes() for path in there] == before
+    assert [path.stat().st_mtime == 1 for path in there] == [True, False, *[True] * (len(there) - 2)]
+
+
+def test_a_volume_that_changed_between_the_blocks_is_told(
+    looked: Job, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    plan = json.loads(looked.file("blocks/plan.json"))
+    (looked.folder / "blocks" / "plan.json").write_text(json.dumps(plan | {"volume": "another"}))
+
+    assert looked.stage("blocks", rounds="1", results=f"{looked.uri}blocks/1/", index=0) == 2
+
+    assert looked.said[-1].startswith("The volume is not the one that the first look saw")
+
+
+def test_without_a_first_look_there_is_nothing_to_work_on(volume: list[str], tmp_path: Path) -> None:
+    job = Job(volume, tmp_path)
+
+    assert job.stage("blocks", rounds="1", results=f"{job.uri}blocks/1/", index=0) == 1
+    assert "The first look at this volume has left no plan" in job.said[-1]
+
+
+def test_if_no_block_left_anything_there_are_no_results(looked: Job) -> None:
+    assert looked.stage("merge", rounds="2") == 1
+    assert looked.said == ["None of the blocks of this job has left anything."]
+    assert not (looked.folder / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--method", "nomads2018"), "The method nomads2018 takes one block; choose paired, or a smaller box."),
+        (("--witness", "PSD95"), "Witnesses are told of jobs of one block"),
+    ],
+)
+def test_what_blocks_cannot_do_is_refused_at_the_first_look(
+    volume: list[str], tmp_path: Path, option: tuple[str, str], said: str
+) -> None:
+    job = Job(volume, tmp_path, *option)
+
+    assert job.stage("first") == 2
+    assert job.said[-1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--stage", "merge", "--job-uri", "file:///tmp/x/"), "--rounds is empty, and has no program number 0."),
+        (("--stage", "first"), "--job-uri is needed for a stage of a job in blocks."),
+        (
+            ("--stage", "first", "--job-uri", "file:///x/", "--block-voxels", "many"),
+            "--block-voxels is not a whole number",
+        ),
+        (("--stage", "blocks", "--job-uri", "file:///x/", "--rounds", "3,x"), "--rounds is not a list of numbers"),
+    ],
+)
+def test_arguments_of_a_stage_are_checked(volume: list[str], words: tuple[str, ...], said: str) -> None:
+    err = io.StringIO()
+
+    assert run(program, argv=[*volume, *words], environ={}, err=err) == 2
+    assert said in err.getvalue()
+
+
+def test_a_volume_of_zeros_shows_nothing(tmp_path: Path) -> None:
+    empty = np.zeros((3, 240, 200), np.uint8)
+    address = stores.DOORS["precomputed"](tmp_path / "v", {"PSD95": empty, "Synapsin": empty}, offset=(0, 0, 0))
+    place = ["--volume", address, "--volume-roots", (tmp_path / "v").as_uri()]
+    place += ["--z-range", "0,3", "--y-range", "0,240", "--x-range", "0,200"]
+    job = Job(place, tmp_path / "job")
+
+    assert job.stage("first") == 0, job.said
+    job.round("2")
+    assert job.stage("merge", rounds="2") == 0, job.said
+
+    assert job.results["counts"] == {"synapses": 0, "voxels in synapses": 0}
+
+
+def test_a_job_in_blocks_may_lie_on_s3(
+    volume: list[str], once: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="results")
+        job = Job(volume, tmp_path)
+        job.uri = "s3://results/some/key/"
+
+        assert job.stage("first") == 0, job.said
+        job.round("4")
+        assert job.stage("merge", rounds="4") == 0, job.said
+
+        got = client.get_object(Bucket="results", Key="some/key/synapses.csv")["Body"].read()
+        assert got == once.file("synapses.csv")
+        left = client.list_objects_v2(Bucket="results", Prefix="some/key/blocks/")
+        assert left["KeyCount"] == 0

@@ -1,0 +1,297 @@
+"""A volume that is too large for one program: its stages, one after another, told as one job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from pydantic import SecretStr
+
+from bot.domain.blocks import ROUNDS
+from bot.domain.errors import InvalidRequest
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import Cause, Observation
+from bot.slack import cards
+from bot.storage.engine import Database
+from tests.support.world import TOKEN, World, in_blocks
+
+
+@pytest.fixture
+def world(store: Database) -> World:
+    """Whose blocks are small: any job goes in blocks."""
+    return World(store, pipeline=in_blocks(), block_voxels=10_000)
+
+
+class Staged:
+    """A job in blocks, and what compute and the programs do about it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.job = world.accept()
+        world.settle()
+
+    @property
+    def now(self) -> Job:
+        return self.world.job(self.job)
+
+    @property
+    def state(self) -> str:
+        return self.now.state.value
+
+    def words(self, number: int = -1) -> dict[str, str]:
+        """The arguments of a submission, by name."""
+        words = self.world.compute.works[number].arguments
+        return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+    def ends(self, seen: Observation) -> None:
+        """Let the present program end so."""
+        self.world.compute.tell(f"memory-{len(self.world.compute.works)}", seen)
+        self.look()
+
+    def done(self) -> None:
+        self.ends(Observation(JobState.SUCCEEDED, exit_code=0))
+
+    def looked(self, *, blocks: int = 7) -> None:
+        """Let the first look end with a plan."""
+        plan = json.dumps({"blocks": blocks, "reads": 123}).encode()
+        self.world.results.put(self.job.folder, "blocks/plan.json", plan)
+        self.done()
+
+    def round(self, failing: Mapping[int, Observation] | None = None) -> None:
+        """Let all programs of the present round end, of which these fail."""
+        compute, failing = self.world.compute, failing or {}
+        array = f"memory-{len(compute.works)}"
+        for number in range(compute.works[-1].count or 0):
+            compute.tell(compute.child(array, number), failing.get(number, Observation(JobState.SUCCEEDED)))
+        self.look()
+
+    def look(self) -> None:
+        self.world.worker.watcher.watch_once()
+        self.world.settle()
+
+
+@pytest.fixture
+def staged(world: World) -> Staged:
+    return Staged(world)
+
+
+RECLAIMED = Observation(JobState.FAILED, "The machine was taken back.", cause=Cause.MACHINE)
+GREEDY = Observation(JobState.FAILED, "Out of memory.", cause=Cause.MEMORY)
+WRONG = Observation(JobState.FAILED, "The experiment is gone.", exit_code=2)
+
+
+def test_the_stages_of_a_job_follow_one_another_and_are_told_as_one(staged: Staged) -> None:
+    world = staged.world
+    first = world.compute.works[0]
+    assert first.count is None
+    assert staged.words()["stage"] == "first"
+    assert staged.words()["block-voxels"] == "10000"
+    assert first.memory == 100 + 10  # of a block, and not of the box
+
+    staged.looked()
+    array = world.compute.works[1]
+    assert array.count == 7
+    assert array.results == staged.words()["results-uri"] == f"{staged.words()['job-uri']}blocks/1/"
+    assert (staged.words()["stage"], staged.words()["rounds"]) == ("blocks", "7")
+    assert staged.state == JobState.RUNNING
+
+    staged.round()
+    assert (staged.words()["stage"], staged.words()["rounds"]) == ("merge", "7")
+    assert world.compute.works[2].results == staged.words()["job-uri"]
+    assert len({work.name for work in world.compute.works}) == 3
+
+    world.results.put(staged.job.folder, "results.json", json.dumps({"counts": {"synapses": 5}}).encode())
+    staged.done()
+    assert staged.state == JobState.SUCCEEDED
+    assert len(world.chat.cards) == 1
+    assert [mail.subject for mail in world.mailer.sent] == [
+        f"NOMADS job {staged.job.id}: accepted",
+        f"NOMADS job {staged.job.id}: finished",
+    ]
+    told = list(world.thread)
+    assert told[0] == f"Accepted as job {staged.job.id}."
+    assert told[1].startswith("Running, after waiting")
+    assert "The volume is cut into 7 blocks." in told
+    assert told[-1].startswith("5 synapses")
+
+
+def test_the_card_tells_how_many_blocks_are_done(staged: Staged) -> None:
+    staged.looked(blocks=10)
+    compute = staged.world.compute
+    for number in range(4):
+        compute.tell(compute.child("memory-2", number), Observation(JobState.SUCCEEDED))
+    compute.tell(compute.child("memory-2", 5), Observation(JobState.RUNNING))
+
+    staged.look()
+
+    (card,) = staged.world.chat.cards
+    text = json.dumps([block.to_dict() for block in cards.card(card.story)], ensure_ascii=False)
+    assert "39 % working on blocks" in text
+    assert "4 of 10 blocks" in text
+
+
+def test_programs_whose_machines_were_taken_back_are_tried_again(staged: Staged) -> None:
+    staged.looked()
+
+    staged.round({2: RECLAIMED, 5: RECLAIMED})
+
+    again = staged.world.compute.works[-1]
+    assert again.count == 2
+    assert staged.words()["rounds"] == "7,2"
+    assert again.results.endswith("/blocks/2/")
+    assert "2 programs failed (The machine was taken back), and are tried again." in staged.world.thread
+    staged.round()
+    assert staged.words()["rounds"] == "7,2"
+    assert staged.words()["stage"] == "merge"
+    assert staged.now.blocks
+    assert staged.now.blocks.said == "7 of 7 blocks, 2 tried again"
+
+
+def test_after_out_of_memory_a_round_has_twice_the_memory_once(staged: Staged) -> None:
+    staged.looked()
+    before = staged.world.compute.works[-1].memory
+
+    staged.round({0: GREEDY})
+    assert staged.world.compute.works[-1].memory == 2 * before
+    staged.round({0: GREEDY})
+
+    assert staged.words()["stage"] == "merge"
+    assert staged.world.compute.works[-1].memory == before
+
+
+def test_what_fails_again_and_again_does_not_end_the_job(staged: Staged) -> None:
+    staged.looked()
+
+    for _ in range(ROUNDS):
+        staged.round({0: RECLAIMED})
+
+    assert staged.words()["stage"] == "merge"
+    assert staged.words()["rounds"] == "7,1,1"
+    assert any("is given up; what they have not done will be missing" in said for said in staged.world.thread)
+
+
+def test_a_program_that_says_the_request_is_wrong_ends_the_job(staged: Staged) -> None:
+    staged.looked()
+
+    staged.round({1: WRONG})
+
+    assert staged.state == JobState.FAILED
+    assert staged.now.reason == "The experiment is gone."
+    assert len(staged.world.compute.works) == 2
+
+
+@pytest.mark.parametrize("plan", [b"", b"[]", b'{"blocks": 0, "reads": 1}', b'{"blocks": "many"}'])
+def test_a_plan_that_is_none_fails_the_job_in_words(staged: Staged, plan: bytes) -> None:
+    staged.world.results.put(staged.job.folder, "blocks/plan.json", plan)
+
+    staged.done()
+
+    assert staged.state == JobState.FAILED
+    assert staged.now.reason.startswith("The first look at the volume has left")
+
+
+def test_a_first_look_that_fails_fails_the_job_with_what_it_said(staged: Staged) -> None:
+    staged.world.compute.print("memory-1", "The box is outside the volume.")
+
+    staged.ends(Observation(JobState.FAILED, exit_code=2))
+
+    assert staged.state == JobState.FAILED
+    assert staged.now.reason == "The box is outside the volume."
+
+
+def test_cancelling_ends_all_programs_of_a_round(staged: Staged) -> None:
+    staged.looked()
+
+    staged.world.steering.cancel(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+    staged.look()
+
+    assert "memory-2" in staged.world.compute.cancelled
+    assert staged.state == JobState.CANCELLED
+    assert len(staged.world.compute.works) == 2
+
+
+def test_cancelling_between_two_stages_submits_nothing_more(world: World) -> None:
+    staged = Staged(world)
+    world.compute.tell("memory-1", Observation(JobState.SUCCEEDED))
+    world.results.put(staged.job.folder, "blocks/plan.json", b'{"blocks": 3, "reads": 9}')
+    world.worker.watcher.watch_once()
+
+    world.steering.cancel(staged.job.id, actor="U01DEMO")
+    world.settle()
+
+    assert staged.state == JobState.CANCELLED
+    assert len(world.compute.works) == 1
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_stage_whose_submission_was_not_answered_is_not_submitted_twice(world: World, stage: int) -> None:
+    if stage == 0:
+        world.compute.crash_after_submit()
+    staged = Staged(world)
+    if stage == 1:
+        world.compute.crash_after_submit()
+    staged.looked()
+    if stage == 2:
+        world.compute.crash_after_submit()
+    staged.round()
+
+    assert [work.count for work in world.compute.works] == [None, 7, None]
+    assert staged.words()["stage"] == "merge"
+
+
+def test_late_news_of_an_earlier_stage_change_nothing(staged: Staged) -> None:
+    staged.looked()
+    lifecycle = staged.world.lifecycle
+
+    assert not lifecycle.observe(staged.job.id, Observation(JobState.SUCCEEDED), compute_id="memory-1")
+    assert not lifecycle.observe(staged.job.id, Observation(JobState.FAILED), compute_id="memory-1")
+
+    assert staged.state == JobState.RUNNING
+    assert len(staged.world.compute.works) == 2
+
+
+def test_attempts_of_a_stage_are_counted_anew(staged: Staged) -> None:
+    staged.ends(Observation(JobState.RUNNABLE, attempt=2, attempts=3, again="The machine was taken back"))
+    staged.looked()
+    staged.round()
+    staged.world.results.put(staged.job.folder, "results.json", b'{"counts": {"synapses": 1}}')
+
+    staged.ends(Observation(JobState.SUCCEEDED, attempt=1, exit_code=0))
+
+    assert staged.state == JobState.SUCCEEDED
+
+
+def test_a_job_in_blocks_is_agreed_to_first(world: World) -> None:
+    proposal = world.ask()
+
+    assert proposal.heavy
+    assert world.submission.decide(proposal) is not None
+
+
+def test_options_that_blocks_do_not_take_leave_the_job_to_one_program(store: Database) -> None:
+    world = World(store, block_voxels=10_000)  # whose pipeline knows no stages
+    job = world.accept()
+    world.settle()
+
+    assert world.job(job).blocks is None
+    assert "--stage" not in world.compute.works[0].arguments
+
+
+def test_a_box_beyond_what_one_program_takes_goes_in_blocks(store: Database) -> None:
+    able = in_blocks()
+    large = {"x": "0, 1024", "y": "0, 1024", "z": "0, 64", "pipeline": able.name}
+    world = World(store, pipeline=able, block_voxels=10_000, max_bytes=1000)
+    assert world.submission.review(_values(world, large), SecretStr(TOKEN)).block == 10_000
+
+    once = World(store, pipeline=able.model_copy(update={"blocks": None}), max_bytes=1000)
+    with pytest.raises(InvalidRequest) as refused:
+        once.submission.review(_values(once, large), SecretStr(TOKEN))
+    assert "a job may read 1 kB" in str(refused.value.errors)
+
+
+def _values(world: World, changed: Mapping[str, str]) -> dict[str, str]:
+    base = {"collection": "demo", "experiment": "cortex", "email": "me@example.org", "channel": "C1"}
+    return {**base, **changed}

@@ -1,0 +1,246 @@
+"""A volume that is searched in blocks shows what it shows in one piece, to the byte, however it is cut."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipelines.common.boxes import Box, shape, voxels
+from pipelines.unsupervised import blocks
+from pipelines.unsupervised.assembly import Assembly, Objects
+from pipelines.unsupervised.blocks import Found, Known, around, cores, first_look, found_in
+from pipelines.unsupervised.chance import merged
+from pipelines.unsupervised.detector import scan
+from pipelines.unsupervised.found import Size, Synapses, Triple
+from pipelines.unsupervised.merging import Merging
+from pipelines.unsupervised.paired import Grid
+from tests.support import puncta
+
+Array = NDArray[Any]
+NM = np.array([70.0, 100.0, 100.0])
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Two channels, of which the box `inside` is asked for; blocks that were searched are remembered."""
+
+    psd: Array
+    synapsin: Array
+    voxel_nm: Size
+    inside: Box
+    found: dict[Box, Found] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Triple:
+        return shape(self.whole)
+
+    @property
+    def whole(self) -> Box:
+        z, y, x = ((0, side) for side in self.psd.shape)
+        return z, y, x
+
+    @property
+    def grid(self) -> Grid:
+        return Grid.of(self.voxel_nm)
+
+    def cut(self, box: Box) -> tuple[Array, Array]:
+        return self.channel(self.psd, box), self.channel(self.synapsin, box)
+
+    def channel(self, channel: Array, box: Box) -> Array:
+        return np.asarray(channel[tuple(slice(*side) for side in box)])
+
+    @property
+    def known(self) -> Known:
+        return known(self)
+
+    def block(self, core: Box) -> Found:
+        if core not in self.found:
+            self.found[core] = found_in(
+                self.cut,
+                core,
+                self.extent,
+                self.voxel_nm,
+                self.known,
+                inside=self.inside,
+                channels=[lambda box: self.channel(self.psd, box), lambda box: self.channel(self.synapsin, box)],
+            )
+        return self.found[core]
+
+    def in_one_piece(self) -> Synapses:
+        def read(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
+            return self.psd[start:stop, top:bottom], self.synapsin[start:stop, top:bottom]
+
+        z, y, x = self.inside
+        return scan(read, self.extent, voxel_nm=self.voxel_nm, inside=((z[0], y[0], x[0]), (z[1], y[1], x[1])))
+
+    def in_blocks(self, cut: Sequence[Box]) -> tuple[Objects, Array]:
+        """The objects and their voxels, from cores that fill the volume; blocks of a slab come in any order."""
+        labels = np.zeros(shape(self.inside), np.uint32)
+        along = self.known.along if self.known.moves else []
+        assembly = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2)
+        slabs = sorted({core[0] for core in cut})
+        for slab in slabs:
+            upto = None if slab is slabs[-1] else slab[1] // self.grid.bins[0]
+            assembly.add([self.block(core) for core in cut if core[0] == slab], upto=upto)
+        return assembly.objects(), labels
+
+
+@cache
+def _known() -> dict[int, Known]:
+    return {}
+
+
+def known(volume: Volume) -> Known:
+    if id(volume) not in _known():
+        _known()[id(volume)] = first_look(
+            volume.cut,
+            volume.extent,
+            volume.voxel_nm,
+            inside=volume.inside,
+            false_discovery=0.25,
+            register="auto",
+        )
+    return _known()[id(volume)]
+
+
+@cache
+def tissue(extent: Triple, voxel_nm: Size) -> Volume:
+    """A drawn volume, some of whose sections are shifted, of which all but a rim is asked for."""
+    drawn = puncta.puncta(4, shape=extent, shifted=True)
+    z, y, x = ((side // 10, side - side // 20) for side in extent)
+    return Volume(drawn.psd, drawn.synapsin, voxel_nm, (z, y, x))
+
+
+def assert_same(objects: Objects, labels: Array, whole: Synapses, volume: Volume) -> None:
+    assert np.array_equal(labels, whole.labels)
+    assert np.array_equal(objects.centres, whole.centres)
+    assert np.array_equal(objects.voxels, whole.voxels)
+    assert np.array_equal(objects.scores, whole.scores)
+    for channel, sums in zip((volume.psd, volume.synapsin), objects.sums.T, strict=True):
+        seen = volume.channel(channel, volume.inside).reshape(-1).astype(float)
+        assert np.array_equal(sums, np.bincount(whole.labels.reshape(-1), seen, len(whole) + 1)[1:])
+
+
+def cuts(volume: Volume, random: random.Random) -> Iterator[Box]:
+    """Cores that fill the volume: walls of slabs, and each slab's own walls, at random; blocks in any order."""
+    depth, high, wide = volume.extent
+    deep, down, right = volume.grid.step
+
+    def walls(long: int, step: int, most: int) -> list[tuple[int, int]]:
+        places = sorted(random.sample(range(step, long, step), random.randint(0, min(most, (long - 1) // step))))
+        return list(pairwise([0, *places, long]))
+
+    for slab in walls(depth, deep, 3):
+        slabs = [(slab, y, x) for y in walls(high, 8 * down, 2) for x in walls(wide, 8 * right, 1)]
+        random.shuffle(slabs)
+        yield from slabs
+
+
+def test_a_thousand_random_cuts_show_the_same_objects() -> None:
+    volume = tissue((6, 90, 72), (70, 200, 200))
+    whole = volume.in_one_piece()
+    assert len(whole) > 15
+
+    for seed in range(1000):
+        objects, labels = volume.in_blocks(list(cuts(volume, random.Random(seed))))
+
+        assert np.array_equal(labels, whole.labels), seed
+        assert np.array_equal(objects.scores, whole.scores), seed
+    assert_same(objects, labels, whole, volume)
+
+
+@pytest.mark.parametrize(
+    ("extent", "voxel_nm", "most"),
+    [
+        ((12, 480, 464), (70, 200, 200), 40_000),  # sections that lie off are moved back, and margins end
+        ((13, 241, 303), (30, 40, 33), 200_000),  # voxels are put together, and a few are left over
+        ((5, 150, 333), (200, 60, 60), 40_000),  # so small that chance is told by short shifts alone
+    ],
+)
+def test_a_volume_in_blocks_shows_what_it_shows_in_one_piece(extent: Triple, voxel_nm: Size, most: int) -> None:
+    volume = tissue(extent, voxel_nm)
+    whole = volume.in_one_piece()
+    cut = cores(extent, volume.grid, most=most)
+    assert len(cut) > 4
+
+    assert_same(*volume.in_blocks(cut), whole, volume)
+
+
+def test_a_block_reads_no_more_than_it_needs() -> None:
+    volume = tissue((12, 480, 464), (70, 200, 200))
+    assert any(warp.moves(volume.extent[1:]) for warp in volume.known.across)
+    core = cores(volume.extent, volume.grid, most=12 * 96 * 96)[0]
+
+    read = around(core, volume.extent, volume.voxel_nm, volume.known)
+
+    assert read[0] == core[0]
+    assert core[1][1] < read[1][1] < 480
+
+
+@pytest.mark.parametrize("most", [10_000, 300_000, 10**9])
+@pytest.mark.parametrize("align", [(1, 1, 1), (16, 128, 128)])
+def test_cores_fill_the_volume_once_and_begin_where_grid_and_cuboids_do(most: int, align: Triple) -> None:
+    extent, grid = (40, 500, 700), Grid.of((70, 100, 100))
+    filled = np.zeros(extent, np.uint8)
+
+    for z, y, x in cores(extent, grid, most=most, align=align):
+        filled[slice(*z), slice(*y), slice(*x)] += 1
+        for low, step, of_grid in zip((z[0], y[0], x[0]), align, grid.step, strict=True):
+            assert low % step == low % of_grid == 0
+
+    assert np.all(filled == 1)
+
+
+def test_the_usual_block_is_as_large_as_asked_and_thin() -> None:
+    cut = cores((128, 20_000, 30_000), Grid.of((70, 100, 100)), most=2**28, align=(16, 512, 512))
+
+    assert shape(cut[0]) == (16, 4096, 4096)
+    assert max(map(voxels, cut)) <= 2**28
+
+
+def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = tissue((12, 480, 464), (70, 200, 200))
+    exact = volume.known
+    monkeypatch.setattr(blocks, "WHOLE", 1000)
+    monkeypatch.setattr(blocks, "CORES", 1)
+    monkeypatch.setattr(blocks, "SAMPLE", (8, 160, 160))
+
+    sampled = first_look(
+        volume.cut, volume.extent, volume.voxel_nm, inside=volume.inside, false_discovery=0.25, register="auto"
+    )
+
+    assert [(warp.sure, warp.linear.tolist()) for warp in sampled.across] == [
+        (warp.sure, warp.linear.tolist()) for warp in exact.across
+    ]
+    assert sampled.threshold == pytest.approx(exact.threshold, rel=0.1)
+    assert exact.chance
+    assert sampled.chance
+    assert sampled.chance.low < exact.chance.share < sampled.chance.high
+
+
+def test_candidates_that_come_by_sections_are_merged_as_all_at_once() -> None:
+    for seed in range(300):
+        draw = np.random.default_rng(seed)
+        side = int(draw.integers(5, 60))
+        places = np.unique(draw.integers(0, (20, side, side), (int(draw.integers(0, 400)), 3)).astype(np.int32), axis=0)
+        scores = (draw.integers(0, 6, len(places)) / 8 if seed % 2 else draw.random(len(places))).astype(np.float32)
+        kept, to = merged(places * NM, scores)
+        merging = Merging(lambda some: some * NM, deep_nm=70)
+        walls = [0, *sorted(set(draw.integers(1, 20, 4).tolist())), 20]
+
+        parts = [
+            merging.add(places[low:high], scores[low:high], upto=None if wall == 20 else wall)
+            for wall, (low, high) in zip(walls[1:], pairwise(np.searchsorted(places[:, 0], walls)), strict=True)
+        ]
+
+        assert np.array_equal(np.concatenate([part.places for part in parts]), places)
+        assert np.array_equal(np.concatenate([part.kept for part in parts]), kept)
+        assert np.array_equal(np.concatenate([part.to for part in parts]), to)
