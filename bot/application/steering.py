@@ -100,7 +100,7 @@ class Steering:
         self._only_for(job, actor, "retry")
         if job.state not in FINAL:
             raise TooLate(f"Job {job.id} has not ended: {words.state(job.state)}. Cancel it first, or wait.")
-        if job.state is JobState.SUCCEEDED:
+        if job.state is JobState.SUCCEEDED and not job.incomplete:
             raise TooLate(f"Job {job.id} has succeeded; “Edit and rerun” runs it again.")
         return job
 
@@ -114,7 +114,9 @@ class Steering:
         anyway: bool = False,
         within: float = 0,
     ) -> Retried | Needed:
-        """Retry a job that ended without success. All calls for one job make one new job, whoever asks.
+        """Retry a job that ended without success, or without some blocks, on which the new job works alone.
+
+        All calls for one job make one new job, whoever asks.
 
         The new job is the actor's: it uses the typed token, else the actor's saved one, and the typed address, else the
         actor's own. Returns Needed where either is missing, and, unless `anyway`, where the job would fail again with

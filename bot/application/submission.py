@@ -302,7 +302,7 @@ class Submission:
             checked=checked and proposal.confirmed,
             size=proposal.answered.size if checked else None,
             expected=proposal.expected,
-            blocks=Blocks() if proposal.reviewed.block else None,
+            blocks=(retry_of.again if retry_of else Blocks()) if proposal.reviewed.block else None,
             attempt=retry_of.attempt + 1 if retry_of else 1,
             retry_of=retry_of.id if retry_of else None,
             accepted_at=self._ledger.clock(),

@@ -47,6 +47,10 @@ class Blocks(BaseModel):
     """How many programs were tried again."""
     memory: int = 1
     """By how much the memory of the present stage is multiplied."""
+    origin: str = ""
+    """The results folder of the job whose blocks are gone on with; empty: the job's own."""
+    earlier: int = 0
+    """How many of the rounds other jobs have made."""
     ended: tuple[str, ...] = ()
     """The compute ids of the stages that have ended, in order."""
 
@@ -91,7 +95,7 @@ class Blocks(BaseModel):
             return self, wrong[0].reason or "A program of the job says that the request is wrong."
         greedy = any(seen.why is Cause.MEMORY for seen in failed.values())
         hopeless = greedy and self.memory > 1 and all(seen.why is Cause.MEMORY for seen in failed.values())
-        if not failed or len(self.rounds) >= ROUNDS or hopeless:
+        if not failed or len(self.rounds) - self.earlier >= ROUNDS or hopeless:
             return self.model_copy(update={"stage": MERGE, "memory": 1}), ""
         many = len(failed) * -(-self.all // self.rounds[0])
         update = {
@@ -100,6 +104,24 @@ class Blocks(BaseModel):
             "memory": MORE_MEMORY if greedy else self.memory,
         }
         return self.model_copy(update=update), ""
+
+    def resumed(self, folder: str, *, missing: int) -> Blocks:
+        """A further round over the blocks that are missing, by another job than that of this results folder.
+
+        The first look, where there were no blocks yet.
+        """
+        if not self.all:
+            return Blocks()
+        again = min(max(1, missing), self.rounds[0])
+        return Blocks(
+            stage=BLOCKS,
+            rounds=(*self.rounds, again),
+            all=self.all,
+            reads=self.reads,
+            done=max(0, self.all - missing),
+            origin=self.origin or folder,
+            earlier=len(self.rounds),
+        )
 
     def counted(self, children: Mapping[JobState, int]) -> Blocks:
         """With the blocks done, as the states of the present round's programs tell."""

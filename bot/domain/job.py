@@ -160,9 +160,24 @@ class Job(BaseModel):
 
     @property
     def retryable(self) -> bool:
-        """Whether a retry makes sense: the job ended without success, for a cause that may pass, and once."""
+        """Whether a retry makes sense: the job ended without success for a cause that may pass, or incomplete; once."""
         missed = self.ended and self.state is not JobState.SUCCEEDED
-        return missed and self.retried_as is None and not self.doubt
+        return (missed or self.incomplete) and self.retried_as is None and not self.doubt
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether its results lack blocks, which a retry works on alone."""
+        return (
+            self.state is JobState.SUCCEEDED and self.blocks is not None and bool(self.summary and self.summary.missing)
+        )
+
+    @property
+    def again(self) -> Blocks | None:
+        """How a retry goes in blocks: from those that are there, where the first look holds; None: it does not."""
+        if self.blocks is None or self.cause in (Cause.REQUEST, Cause.REFUSED):
+            return Blocks() if self.blocks else None
+        missing = self.summary.missing if self.incomplete and self.summary else self.blocks.all - self.blocks.done
+        return self.blocks.resumed(self.folder, missing=missing)
 
     @property
     def doubt(self) -> str:

@@ -102,6 +102,12 @@ def _version(value: Any) -> str:
     return said if isinstance(said, str) and said.isprintable() and len(said) <= MAX_VERSION else ""
 
 
+def _lacking(value: Any) -> int:
+    """How many blocks a job in blocks says that its results lack."""
+    said = value.get("missing") if isinstance(value, dict) else value
+    return said if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= MAX_COUNT else 0
+
+
 MAX_VERSION = 64
 """Characters of a pipeline's version, at most."""
 
@@ -129,6 +135,13 @@ class Summary(BaseModel):
     """How the layers are looked at. None: the program says nothing of it, and no viewer is offered."""
     version: Annotated[str, BeforeValidator(_version), Field(validation_alias=AliasChoices("versions", "version"))] = ""
     """The version of the pipeline that ran; in results.json, `pipeline` among its `versions`."""
+
+    missing: Annotated[
+        int,
+        BeforeValidator(_lacking),
+        Field(validation_alias=AliasChoices("blocks", "missing"), exclude_if=lambda missing: not missing),
+    ] = 0
+    """How many blocks of a job in blocks have failed for good; in results.json, `missing` of its `blocks`."""
 
     @property
     def layers(self) -> list[str]:
@@ -262,7 +275,7 @@ class Summary(BaseModel):
         return whole.without_names() if masked else whole
 
 
-_BESIDE = ("density_per_um3", "chance", "view", "written_back", "versions")
+_BESIDE = ("density_per_um3", "chance", "view", "written_back", "versions", "blocks")
 """Fields of a results.json that are as if they were not there, without a note, where they cannot be true."""
 
 

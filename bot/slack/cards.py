@@ -108,7 +108,7 @@ def buttons(job: Job, *, steers: bool = True) -> list[ButtonElement]:
     if steers and not job.ended and job.cancelled_by is None:
         found.append(_button(CANCEL, "Cancel", job, style="danger", confirm=_sure(job)))
     if steers and job.retryable:
-        found.append(_button(RETRY, "Retry", job))
+        found.append(_button(RETRY, "Repair" if job.incomplete else "Retry", job))
     if job.started_at:
         found.append(_button(LOGS, "Logs", job))
     if job.ended:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 import pytest
 from pydantic import SecretStr
 
+from bot.application.steering import Retried
 from bot.domain.blocks import ROUNDS
-from bot.domain.errors import InvalidRequest
+from bot.domain.errors import InvalidRequest, TooLate
 from bot.domain.job import Job
 from bot.domain.states import JobState
+from bot.domain.summary import Summary
 from bot.domain.work import Cause, Observation
 from bot.slack import cards
 from bot.storage.engine import Database
@@ -295,3 +297,98 @@ def test_a_box_beyond_what_one_program_takes_goes_in_blocks(store: Database) -> 
 def _values(world: World, changed: Mapping[str, str]) -> dict[str, str]:
     base = {"collection": "demo", "experiment": "cortex", "email": "me@example.org", "channel": "C1"}
     return {**base, **changed}
+
+
+# Repair
+
+
+def incomplete(staged: Staged, *, missing: int = 2) -> Job:
+    """Let the job end without some of its blocks."""
+    staged.looked()
+    for _ in range(ROUNDS):
+        staged.round({0: RECLAIMED})
+    said = {"counts": {"synapses": 5}, "blocks": {"all": 7, "missing": missing, "numbers": [0, 1]}}
+    staged.world.results.put(staged.job.folder, "results.json", json.dumps(said).encode())
+    staged.done()
+    return staged.now
+
+
+def labels(job: Job) -> list[str]:
+    return [str(button.text.text) for button in cards.buttons(job) if button.text]
+
+
+def test_repair_works_on_the_missing_blocks_alone_and_merges_all(staged: Staged) -> None:
+    world = staged.world
+    job = incomplete(staged)
+    assert job.state is JobState.SUCCEEDED
+    assert "Repair" in labels(job)
+
+    again = world.steering.retry(job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    world.settle()
+
+    assert isinstance(again, Retried)
+    round_again = world.compute.works[-1]
+    uri = world.results.uri(job.folder)
+    assert round_again.count == 2
+    assert round_again.results == f"{uri}blocks/4/"
+    assert (staged.words()["rounds"], staged.words()["job-uri"]) == ("7,1,1,2", uri)
+    staged.round()
+    merge = world.compute.works[-1]
+    assert (staged.words()["stage"], staged.words()["rounds"], staged.words()["job-uri"]) == ("merge", "7,1,1,2", uri)
+    assert merge.results == world.results.uri(again.job.folder)
+    assert "Repair" not in labels(staged.now)
+
+
+def test_a_repair_is_tried_again_as_often_as_a_first_round(staged: Staged) -> None:
+    staged.world.steering.retry(incomplete(staged).id, actor="U01DEMO", token=SecretStr(TOKEN))
+    staged.world.settle()
+
+    for _ in range(ROUNDS):
+        assert staged.words()["stage"] == "blocks"
+        staged.round({0: RECLAIMED})
+
+    assert staged.words()["rounds"] == "7,1,1,2,1,1"
+    assert staged.words()["stage"] == "merge"
+
+
+def test_a_job_that_lacks_nothing_is_not_repaired(staged: Staged) -> None:
+    job = incomplete(staged, missing=0)
+
+    assert "Repair" not in labels(job)
+    with pytest.raises(TooLate):
+        staged.world.steering.retry(job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+
+
+@pytest.mark.parametrize("said", [[], {"missing": "two"}, {"missing": -1}, {"missing": True}, {"missing": 10**30}])
+def test_a_program_that_lies_about_missing_blocks_is_not_believed(said: object) -> None:
+    content = json.dumps({"counts": {"synapses": 5}, "blocks": said}).encode()
+
+    assert Summary.read(content).missing == 0
+
+
+def test_a_retry_of_a_cancelled_job_goes_on_with_what_is_there(staged: Staged) -> None:
+    staged.looked()
+    compute = staged.world.compute
+    for number in range(5):
+        compute.tell(compute.child("memory-2", number), Observation(JobState.SUCCEEDED))
+    staged.look()
+    staged.world.steering.cancel(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+    staged.look()
+    assert staged.state == JobState.CANCELLED
+
+    staged.world.steering.retry(staged.job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    staged.world.settle()
+
+    assert compute.works[-1].count == 2
+    assert staged.words()["rounds"] == "7,2"
+
+
+def test_a_retry_of_a_request_that_was_wrong_looks_first(staged: Staged) -> None:
+    staged.looked()
+    staged.round({1: WRONG})
+
+    staged.world.steering.retry(staged.job.id, actor="U01DEMO", token=SecretStr(TOKEN), anyway=True)
+    staged.world.settle()
+
+    assert staged.words()["stage"] == "first"

@@ -111,7 +111,7 @@ class Launcher:
             command=pipeline.command,
             arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
             results=self._folder(job),
-            shared=f"{self._results.uri(job.folder)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
+            shared=f"{self._shared(job)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
             count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
@@ -124,8 +124,13 @@ class Launcher:
 
     def _folder(self, job: Job) -> str:
         """Where the program writes: in the job's folder, or of a round over blocks in that round's."""
-        uri = self._results.uri(job.folder)
-        return f"{uri}{BLOCKS}/{len(job.blocks.rounds)}/" if job.blocks and job.blocks.stage == BLOCKS else uri
+        if job.blocks and job.blocks.stage == BLOCKS:
+            return f"{self._shared(job)}{BLOCKS}/{len(job.blocks.rounds)}/"
+        return self._results.uri(job.folder)
+
+    def _shared(self, job: Job) -> str:
+        """Where the stages of a job in blocks leave files for one another."""
+        return self._results.uri(job.blocks.origin if job.blocks and job.blocks.origin else job.folder)
 
     def _memory(self, job: Job, pipeline: Pipeline) -> int:
         voxels = job.request.box.voxels
@@ -140,7 +145,7 @@ class Launcher:
         """The arguments of a stage of a job in blocks."""
         if job.blocks is None:
             return []
-        words = ["--stage", job.blocks.stage, "--job-uri", self._results.uri(job.folder)]
+        words = ["--stage", job.blocks.stage, "--job-uri", self._shared(job)]
         words += ["--block-voxels", str(self._block(pipeline))]
         return [*words, "--rounds", ",".join(map(str, job.blocks.rounds))] if job.blocks.rounds else words
 
