@@ -37,6 +37,7 @@ CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
+MERGED_AGAIN = "The merge failed, as its machine was taken back or its memory was too small, and is tried again."
 LARGEST_PLAN = 16 * 2**20
 """Bytes of the largest plan: it names each block's place."""
 TOLD_NOTHING = "The program told nothing of what it found."
@@ -112,6 +113,7 @@ class Launcher:
             command=pipeline.command,
             arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
             results=self._folder(job),
+            lasting=job.blocks is not None and job.blocks.lasting,
             shared=f"{self._shared(job)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
             count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
@@ -291,8 +293,10 @@ class AdvanceEffects:
                 self._planned(effect, job, blocks)
             elif blocks.stage == PILOT:
                 self._piloted(effect, job, blocks)
+            elif blocks.last:
+                self._lifecycle.advanced(effect, blocks.merged_again(), note=MERGED_AGAIN)
             else:
-                self._again(effect, blocks)
+                self._again(effect, job, blocks)
 
     def _planned(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
@@ -313,13 +317,13 @@ class AdvanceEffects:
         said = after_pilot(blocks, summary, _box(blocks), job.expected)
         self._lifecycle.advanced(effect, blocks.piloted(said, preview=preview), note=said)
 
-    def _again(self, effect: Effect, blocks: Blocks) -> None:
+    def _again(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
         after, wrong = blocks.after(failed)
         if wrong:
             self._lifecycle.turn_down(effect, wrong)
             return
-        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values())))
+        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values()), job.expected))
 
 
 class CollectEffects:
