@@ -233,6 +233,7 @@ def build_core(
             stalls=stalls,
             compute=backend.compute,
             results=backend.results,
+            output=output,
         ),
         CollectEffects(
             ledger=ledger,

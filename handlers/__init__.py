@@ -126,6 +126,7 @@ def register(
     # a job's buttons
     app.action(cards.CANCEL, middleware=_VALUED)(steering_.cancel)
     app.action(cards.RETRY, middleware=_VALUED)(steering_.retry)
+    app.action(cards.GO, middleware=_VALUED)(steering_.go)
     app.view(steer.CALLBACK)(steering_.take)
     app.action(cards.EDIT, middleware=_VALUED)(submit.edit)
     app.action(cards.LOGS, middleware=_VALUED)(open_logs.show)

@@ -269,7 +269,7 @@ def _form(catalog: Catalog) -> dict[str, Any]:
     asks = any(pipeline.options for pipeline in catalog)
     blocks: list[Block] = [
         _input(PIPELINE, "Pipeline", StaticSelectElement(action_id=PIPELINE, options=options), asks=asks),
-        _input("token", "BOSS token", _text(), "Public data is read with the word public."),
+        _input("token", "BOSS token", _text(), "Public data is read without one.", optional=True),
         _input(COLLECTION, "Collection", _lookup(COLLECTION), asks=True),
         _input(EXPERIMENT, "Experiment", _lookup(EXPERIMENT), asks=True),
         *(_input(axis, f"{axis.upper()} range", _text(_RANGE_EXAMPLE), _RANGE_HINT, optional=True) for axis in "xyz"),
@@ -336,7 +336,7 @@ def _plain(name: str) -> dict[str, Any]:
 def _token(saved: str) -> dict[str, Any]:
     """The token's field for a person with a saved token: it may stay empty."""
     hint = f"Leave it empty to use your {saved}; /nomads token replaces or forgets that."
-    return {**_input("token", "BOSS token", _text(saved), hint).to_dict(), "optional": True}
+    return _input("token", "BOSS token", _text(saved), hint, optional=True).to_dict()
 
 
 def _box(name: str, label: str, text: str, *, optional: bool) -> dict[str, Any]:
@@ -433,10 +433,15 @@ def _input(
     hint: str | None = None,
     *,
     asks: bool = False,
-    optional: bool | None = None,
+    optional: bool = False,
 ) -> InputBlock:
     return InputBlock(
-        block_id=name, label=label, element=element, hint=hint, dispatch_action=asks or None, optional=optional
+        block_id=name,
+        label=label,
+        element=element,
+        hint=hint,
+        dispatch_action=asks or None,
+        optional=optional or None,
     )
 
 

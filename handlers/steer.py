@@ -47,6 +47,16 @@ class Steer:
         done = "is cancelled" if job.state is JobState.CANCELLED else "is being cancelled"
         return f"Job {job.id} {done}."
 
+    def go(self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond) -> None:
+        """Let the job whose button was clicked go on after its pilot."""
+        name, user = action["value"], body["user"]["id"]
+        self._answer(ack, body, client, respond, lambda: self.went(name, user), shown=name)
+
+    def went(self, name: str, user: str) -> str:
+        """Let the job of that name go on; returns what to tell the person. Raises NomadsError."""
+        job = self._steering.go(self._queries.named(name, actor=user).id, actor=user)
+        return f"Job {job.id} goes on."
+
     def retry(
         self, ack: Ack, body: dict[str, Any], action: dict[str, Any], client: WebClient, respond: Respond
     ) -> None:

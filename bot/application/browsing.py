@@ -13,7 +13,7 @@ from bot.application.ports import Volumes
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.named import MARK
-from bot.domain.volume import Experiment, TokenRefused, UnusableAddress
+from bot.domain.volume import Experiment, TokenRefused, UnusableAddress, VolumesRefused, meant
 from contract.masking import PUBLIC_TOKEN
 from volumes.address import is_address
 
@@ -94,7 +94,10 @@ class Browsing:
         """What BOSS, or what lies at the address, says of the volume. Raises as Volumes, also where it is refused."""
         if look.refused:
             raise UnusableAddress(look.refused)
-        return self._volumes.describe(look.collection, look.experiment, token=look.token, within=within)
+        try:
+            return self._volumes.describe(look.collection, look.experiment, token=look.token, within=within)
+        except VolumesRefused as refusal:
+            raise meant(refusal, look.token) from None
 
     def save_token(self, actor: str, typed: SecretStr, *, within: float) -> None:
         """Save the token after BOSS has accepted it.

@@ -17,7 +17,7 @@ from bot.application.ledger import MAX_REASON, JobChange, Ledger
 from bot.application.review import Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
 from bot.domain import words
-from bot.domain.blocks import Blocks
+from bot.domain.blocks import ASKED, PILOT, Blocks
 from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Refused
 from bot.domain.job import Job
@@ -120,7 +120,12 @@ class Lifecycle:
             if change.job.state in FINAL:
                 return
             change.set(blocks=blocks.model_dump(mode="json"))
-            change.enqueue(Kind.SUBMIT, blocks.label)
+            if blocks.stage != ASKED:
+                change.enqueue(Kind.SUBMIT, blocks.label)
+            if blocks.stage == PILOT:
+                change.set(progress={"part": blocks.part(0), "phase": "running a pilot"})
+            if blocks.preview and change.job.request.channel:
+                change.enqueue_once(Kind.PREVIEW, PILOT)
             if note:
                 change.note(words.shortened(words.printable(note), MAX_REASON))
             change.show()
@@ -264,7 +269,10 @@ def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
     """Record the end of a stage after which the job goes on; compute is no more asked about it."""
     change.follow(Observation(JobState.RUNNING, started_at=seen.started_at))  # it may have been too short to be seen
     ended = blocks.counted(seen.children) if seen.children else blocks
-    ended = ended.model_copy(update={"ended": (*ended.ended, change.job.compute_id or "")})
+    update: dict[str, object] = {"ended": (*ended.ended, change.job.compute_id or "")}
+    if blocks.stage == PILOT and seen.started_at and seen.stopped_at:
+        update["took"] = max(0.0, (seen.stopped_at - seen.started_at).total_seconds())
+    ended = ended.model_copy(update=update)
     change.set(compute_id=None, blocks=ended.model_dump(mode="json"))
     change.enqueue(Kind.ADVANCE, blocks.label)
 

@@ -56,13 +56,13 @@ class Output:
         self._links = links
         self._boss = boss_host if "://" in boss_host or not boss_host else f"https://{boss_host}"
 
-    def summary(self, job: Job) -> Summary:
-        """What an ended job's results.json tells, without the token.
+    def summary(self, job: Job, *, within: str = "") -> Summary:
+        """What an ended job's results.json tells, or that in a folder `within/` of its results, without the token.
 
         Where the token to hide is not known, only numbers and known names are told. Raises NotFound where there is no
         results.json, and Unreadable.
         """
-        content = self._results.read(job.folder, RESULTS, limit=MAX_SUMMARY)
+        content = self._results.read(job.folder, f"{within}{RESULTS}", limit=MAX_SUMMARY)
         return Summary.read(content, token=self._hidden(job))
 
     def left(self, job: Job) -> tuple[list[ResultFile], bool]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bot.domain.errors import InvalidRequest
 from bot.domain.named import MARK, NamedVolume
 from bot.domain.urls import origin
 from contract.names import quoted
-from volumes.address import Address, BossAddress, is_address, parse
+from volumes.address import Address, BossAddress, Location, is_address, parse
 from volumes.errors import WrongVolume
+from volumes.roots import path_of
 
 
 class Places:
@@ -57,6 +60,13 @@ class Places:
             one.within(other) or other.within(one)
             for volume in self._named.values()
             if not volume.seen_by(actor)
-            for one in address.locations
-            for other in volume.address.locations
+            for one in map(_followed, address.locations)
+            for other in map(_followed, volume.address.locations)
         )
+
+
+def _followed(place: Location) -> Location:
+    """The place, of a file where its links lead."""
+    if place.scheme != "file":
+        return place
+    return replace(place, path=os.path.realpath(path_of(place)).strip("/"))

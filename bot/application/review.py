@@ -17,7 +17,7 @@ from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.named import MARK, needs_no_token
 from bot.domain.request import JobRequest, Reading, left_open, read
-from bot.domain.volume import Box, Experiment, VolumesRefused
+from bot.domain.volume import Box, Experiment, VolumesRefused, meant
 from contract.masking import PUBLIC_TOKEN
 from volumes.address import is_address
 
@@ -97,8 +97,8 @@ class Reviewer:
         except InvalidRequest as refusal:
             hidden = refusal.errors
         addressed = needs_no_token(str(values.get("collection") or "").strip())
-        if addressed:
-            token = SecretStr(PUBLIC_TOKEN)  # nobody is asked with a token, so none is kept for the job
+        if addressed or not token.get_secret_value().strip():
+            token = SecretStr(PUBLIC_TOKEN)  # of an address nobody is asked with a token, so none is kept for the job
         pipeline = self._catalog.get(str(values.get("pipeline") or "").strip())
         options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
         values = {**values, "options": options}
@@ -166,7 +166,8 @@ class Reviewer:
             else:
                 return self._volumes.describe(collection, experiment, token=token, within=within), {}
         except VolumesRefused as refusal:
-            return None, {refusal.field: str(refusal)}
+            said = meant(refusal, token)
+            return None, {said.field: str(said)}
         except Unavailable:
             pass  # what BOSS does not say is said when the other mistakes are mended
         return None, {}
@@ -201,7 +202,8 @@ class Reviewer:
         try:
             return self._volumes.describe(collection, experiment, token=reviewed.token, within=within)
         except VolumesRefused as refusal:
-            raise InvalidRequest({refusal.field: str(refusal)}) from None
+            said = meant(refusal, reviewed.token)
+            raise InvalidRequest({said.field: str(said)}) from None
 
     def _answered(
         self, reviewed: Reviewed, experiment: Experiment | None, *, until: float, whole: bool = False

@@ -87,11 +87,31 @@ class Steering:
             if job.cancelled_by is None:
                 change.set(cancelled_by=actor, cancelled_at=change.at)
                 waiting = Kind.SUBMIT if job.checked else Kind.CHECK
-                if job.state is JobState.ACCEPTED and change.transaction.outbox.drop(job.id, waiting):
+                unclaimed = job.state is JobState.ACCEPTED and change.transaction.outbox.drop(job.id, waiting)
+                if job.asked or unclaimed:  # neither compute nor an effect has it
                     change.follow(Observation(JobState.CANCELLED))
                 else:
                     change.enqueue(Kind.CANCEL)
                     change.show()
+        return self._queries.find(job_id)
+
+    def go(self, job_id: str, *, actor: str) -> Job:
+        """Let a job in blocks go on after its pilot, or without waiting for anybody; asking twice is asking once.
+
+        Returns the job after that. Raises UnknownJob, NotYours, Unavailable, and TooLate where there is nothing to say.
+        """
+        self._only_for(self._queries.seen(job_id, actor=actor), actor, "let go on")
+        with self._ledger.change(job_id) as change:
+            job = change.job
+            if job.blocks is None or job.ended or job.cancelled_by:
+                raise TooLate(f"Job {job.id} waits for nobody's leave.")
+            after = job.blocks.go()
+            if after != job.blocks:
+                change.set(blocks=after.model_dump(mode="json"))
+                if job.asked:
+                    change.enqueue(Kind.SUBMIT, after.label)
+                change.note(f"It goes on, said {actor}." if job.asked else f"It goes on after the pilot, said {actor}.")
+                change.show()
         return self._queries.find(job_id)
 
     def retryable(self, job_id: str, *, actor: str) -> Job:

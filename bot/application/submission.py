@@ -302,7 +302,7 @@ class Submission:
             checked=checked and proposal.confirmed,
             size=proposal.answered.size if checked else None,
             expected=proposal.expected,
-            blocks=(retry_of.again if retry_of else Blocks()) if proposal.reviewed.block else None,
+            blocks=_blocks(proposal, retry_of),
             attempt=retry_of.attempt + 1 if retry_of else 1,
             retry_of=retry_of.id if retry_of else None,
             accepted_at=self._ledger.clock(),
@@ -337,6 +337,13 @@ def _question(proposal: Proposal) -> Question:
     reasons = [same, "large" if proposal.heavy else ""]
     digest = hashlib.sha256("\n".join([request, *reasons]).encode()).hexdigest()[:16]
     return Question(proposal=proposal, digest=digest)
+
+
+def _blocks(proposal: Proposal, retry_of: Job | None) -> Blocks | None:
+    """How the job goes in blocks, if it does; where chat hears of it, a pilot is shown first."""
+    if not proposal.reviewed.block:
+        return None
+    return retry_of.again if retry_of else Blocks(wanted=proposal.reviewed.request.channel is not None)
 
 
 def _first_effects(job: Job, *, told: bool, mail: bool, home: bool) -> list[tuple[Kind, str]]:

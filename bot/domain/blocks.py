@@ -9,19 +9,31 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.domain import words
 from bot.domain.states import JobState
+from bot.domain.summary import Summary
+from bot.domain.volume import Box
 from bot.domain.work import Cause, Observation
 from contract.program import BLOCKS, FIRST, MERGE
 
+if TYPE_CHECKING:
+    from bot.domain.job import Expected
+
+PILOT, ASKED = "pilot", "asked"
+"""Stages of the bot's own between the first look and the blocks: one block is worked on and shown, as any job of one
+block is; then whoever may steer the job is asked whether it goes on. No program of the job runs while it is asked."""
+PILOT_FROM = 8
+"""Blocks of a job for which a pilot is worth the wait."""
 ROUNDS = 3
 """Rounds over the blocks, at most: a block that fails so often fails for good."""
 MORE_MEMORY = 2
 """Times the memory of a round, where programs of the last one ran out of it; once."""
-SHARES = {FIRST: (0.0, 0.05), BLOCKS: (0.05, 0.9), MERGE: (0.9, 1.0)}
+SHARES = {FIRST: (0.0, 0.05), PILOT: (0.05, 0.05), ASKED: (0.05, 0.05), BLOCKS: (0.05, 0.9), MERGE: (0.9, 1.0)}
 """The part of a job's work, from 0 to 1, at which each stage begins and ends, about."""
 
 
@@ -47,6 +59,16 @@ class Blocks(BaseModel):
     """How many programs were tried again."""
     memory: int = 1
     """By how much the memory of the present stage is multiplied."""
+    wanted: bool = False
+    """Whether a pilot is run, and the job goes on only when somebody says so."""
+    pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    """The box of the pilot, z, y, x."""
+    took: float = 0
+    """Seconds that the pilot ran."""
+    shown: str = ""
+    """What is told of the pilot, and asked."""
+    preview: str = ""
+    """The pilot's preview, in the job's folder; empty: it left none."""
     origin: str = ""
     """The results folder of the job whose blocks are gone on with; empty: the job's own."""
     earlier: int = 0
@@ -66,14 +88,14 @@ class Blocks(BaseModel):
 
     def goes_on(self, seen: Observation) -> bool:
         """Whether another stage may follow the present one, of which that was seen."""
-        if self.stage == FIRST:
+        if self.stage in (FIRST, PILOT):
             return seen.state is JobState.SUCCEEDED
         return self.stage == BLOCKS and seen.state in (JobState.SUCCEEDED, JobState.FAILED)
 
-    def planned(self, content: bytes, *, most: int) -> Blocks:
-        """With the first round, as the first look's plan has it; a round has `most` programs at most.
+    def planned(self, content: bytes, box: Box, *, most: int) -> Blocks:
+        """With the pilot or the first round, as the first look's plan of the box has it.
 
-        Raises Unplanned.
+        A round has `most` programs at most. Raises Unplanned.
         """
         try:
             plan = _Plan.model_validate(json.loads(content))
@@ -81,8 +103,24 @@ class Blocks(BaseModel):
             raise Unplanned("The first look at the volume has left no plan that can be read.") from None
         if plan.blocks < 1 or plan.reads < 1:
             raise Unplanned("The first look at the volume has left a plan without blocks.")
-        first = min(plan.blocks, most)
-        return self.model_copy(update={"stage": BLOCKS, "rounds": (first,), "all": plan.blocks, "reads": plan.reads})
+        update = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads, "stage": BLOCKS}
+        sides = [box.z, box.y, box.x]
+        inside = plan.pilot and all(
+            side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
+        )
+        if self.wanted and inside and plan.blocks >= PILOT_FROM:
+            update |= {"stage": PILOT, "pilot": plan.pilot}
+        return self.model_copy(update=update)
+
+    def piloted(self, said: str, *, preview: str) -> Blocks:
+        """After the pilot, of which that is said; it is asked whether the job goes on, if that is wanted still."""
+        stage = ASKED if self.wanted else BLOCKS
+        return self.model_copy(update={"stage": stage, "shown": said, "preview": preview})
+
+    def go(self) -> Blocks:
+        """With the leave to go on: at once, if it was asked for; else as soon as the pilot has ended."""
+        stage = BLOCKS if self.stage == ASKED else self.stage
+        return self.model_copy(update={"wanted": False, "stage": stage})
 
     def after(self, failed: Mapping[int, Observation]) -> tuple[Blocks, str]:
         """The stage after a round of which these programs failed; and why the job fails instead, if it does.
@@ -156,6 +194,24 @@ class _Plan(BaseModel):
 
     blocks: int
     reads: int
+    pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+
+
+def after_pilot(blocks: Blocks, summary: Summary, box: Box, expected: Expected | None) -> str:
+    """What is told of a pilot, with what all blocks would take; the last sentence asks whether the job goes on.
+
+    The time is between what was expected of the box and what the pilot took, for all blocks.
+    """
+    there = summary.found or "what it found cannot be read"
+    told = f"Pilot: one of {words.count(blocks.all)} blocks, {words.voxels(box.voxels)}, was run: {there}."
+    seconds = sorted([blocks.took * blocks.all, *([expected.seconds] if expected else [])])
+    least, most = (words.duration(timedelta(seconds=one)) for one in (seconds[0], seconds[-1]))
+    takes = f"{least} to {most}" if least != most else least
+    told += f" All blocks take {takes} of machine time"
+    if expected and (costs := [expected.cost_of(one) for one in (seconds[0], seconds[-1])]) and None not in costs:
+        low, high = (words.money(cost, expected.currency) for cost in costs if cost is not None)
+        told += f", {low} to {high}" if low != high else f", {low}"
+    return f"{told}. Go or Cancel, on the card."
 
 
 def told(before: Blocks, after: Blocks, failed: Sequence[Observation]) -> str:

@@ -60,7 +60,7 @@ class Prices:
 def token_problem(token: str) -> str:
     """Why the text cannot be a BOSS token, in words for a person; empty where it can."""
     if not token.strip():
-        return "Paste your BOSS token; public data is read with the word public."
+        return "Paste your BOSS token."
     if not is_token(token):
         return "This is not a BOSS token: it has spaces, line breaks or letters that no token has, or is too long."
     return ""

@@ -14,13 +14,14 @@ from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
 from bot.domain import words
-from bot.domain.blocks import Blocks
+from bot.domain.blocks import ASKED, PILOT, Blocks
 from bot.domain.errors import NomadsError
 from bot.domain.people import TERMINAL
 from bot.domain.request import JobRequest
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary
 from bot.domain.work import Cause, Progress
+from contract.program import FIRST
 
 UNREAD = "Ended without results that can be read"
 """What people read of a job that SUCCEEDED, in place of its state, where its results tell nothing."""
@@ -170,6 +171,17 @@ class Job(BaseModel):
         return (
             self.state is JobState.SUCCEEDED and self.blocks is not None and bool(self.summary and self.summary.missing)
         )
+
+    @property
+    def asked(self) -> bool:
+        """Whether a pilot was shown, and somebody has to say whether the job goes on."""
+        return not self.ended and self.blocks is not None and self.blocks.stage == ASKED
+
+    @property
+    def pilots(self) -> bool:
+        """Whether it still waits for a pilot, or for leave after one, so that somebody may let it go on."""
+        early = self.blocks is not None and self.blocks.stage in (FIRST, PILOT, ASKED) and self.blocks.wanted
+        return early and not self.ended and self.cancelled_by is None
 
     @property
     def again(self) -> Blocks | None:

@@ -9,8 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from bot.domain.errors import NotFound, Refused
 from contract import ranges
+from contract.masking import PUBLIC_TOKEN
 from contract.names import quoted
 from contract.units import VOXEL_BYTES
 
@@ -151,6 +154,15 @@ class TokenRefused(VolumesRefused):
         super().__init__("BOSS refuses this token. Copy it again from BOSS's token page, or make a new one there.")
 
 
+class TokenNeeded(VolumesRefused):
+    """BOSS does not show to everybody what was asked for without a token of a person's."""
+
+    field = "token"
+
+    def __init__(self) -> None:
+        super().__init__("BOSS does not show this to everybody: paste your BOSS token.")
+
+
 class NotAllowed(VolumesRefused):
     """The token is valid but gives no right to read. An empty `experiment`: the collection may not be read."""
 
@@ -194,6 +206,12 @@ class UnusableAddress(VolumesRefused):
     """At the address lies nothing that can be read, or it may not be read."""
 
     field = "collection"
+
+
+def meant(refusal: VolumesRefused, token: SecretStr) -> VolumesRefused:
+    """The refusal of what was asked with this token: TokenNeeded where it is `public`, as for who gives none."""
+    public = token.get_secret_value() == PUBLIC_TOKEN
+    return TokenNeeded() if public and isinstance(refusal, TokenRefused | NotAllowed) else refusal
 
 
 def _advice(near: Sequence[str]) -> str:

@@ -43,6 +43,7 @@ BLOCKS = 12_000
 # The actions of a job's buttons. A button's value is the job's id.
 CANCEL = "nomads_cancel"
 RETRY = "nomads_retry"
+GO = "nomads_go"
 EDIT = "nomads_edit"
 LOGS = "nomads_logs"
 RESULTS = "nomads_results"
@@ -105,6 +106,10 @@ def buttons(job: Job, *, steers: bool = True) -> list[ButtonElement]:
     found = []
     if job.state is JobState.SUCCEEDED:
         found.append(_button(RESULTS, "Results", job, style="primary"))
+    if steers and job.pilots:
+        found.append(
+            _button(GO, "Go" if job.asked else "Go without a pilot", job, **({"style": "primary"} if job.asked else {}))
+        )
     if steers and not job.ended and job.cancelled_by is None:
         found.append(_button(CANCEL, "Cancel", job, style="danger", confirm=_sure(job)))
     if steers and job.retryable:
@@ -268,6 +273,8 @@ def state(job: Job) -> str:
         return f"{_UNREAD}\n{words.unmarked(job.reason)}"
     if not job.checked and not job.ended:
         return "🔎 Checking with BOSS"
+    if job.asked and job.blocks:
+        return f"✋ Waiting for your word\n{words.unmarked(job.blocks.shown)}"
     if not job.ended and job.stalled_told:
         return f"{_STATES[job.state]}\n⏸️ {words.mrkdwn(job.stalled)}"
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""

@@ -48,6 +48,8 @@ _DATA = {
     "X-Content-Type-Options": "nosniff",
 }
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})", re.ASCII)
+_LAST = re.compile(r"bytes=-([0-9]{1,15})", re.ASCII)
+"""A range of a file's last bytes."""
 
 
 def client(request: Request) -> Response:
@@ -147,7 +149,11 @@ class Parts:
 
     def _part_asked_for(self, request: Request) -> Response:
         headers = _DATA | {"Accept-Ranges": "bytes"}
-        asked = _RANGE.fullmatch(request.headers.get("range", ""))
+        said = request.headers.get("range", "")
+        if request.method == "GET" and (last := _LAST.fullmatch(said)):
+            size = self._part(request, 0, 1).size
+            said = f"bytes={max(0, size - int(last[1]))}-"
+        asked = _RANGE.fullmatch(said)
         start = int(asked[1]) if asked else 0
         length = min(int(asked[2]) + 1 - start, MAX_PART) if asked and asked[2] else MAX_PART
         if request.method == "HEAD":

@@ -66,14 +66,17 @@ class Plan:
     """Voxels of a channel that all blocks read."""
     typical: int
     """The number of a block in which about as much is to be found as in most others."""
+    pilot: Box
+    """The part of that block that was asked for."""
 
     def content(self) -> bytes:
-        """As PLAN has it; the bot reads `blocks`, `voxels`, `reads` and `typical`."""
+        """As PLAN has it; the bot reads `blocks`, `reads` and `pilot`."""
         said = {
             "blocks": len(self.cores),
             "voxels": sum(map(voxels, self.cores)),
             "reads": self.reads,
             "typical": self.typical,
+            "pilot": self.pilot,
             "volume": self.volume,
             "looked": self.looked,
             "cores": self.cores,
@@ -90,6 +93,7 @@ class Plan:
             volume=said["volume"],
             reads=said["reads"],
             typical=said["typical"],
+            pilot=_box(said["pilot"]),
         )
 
 
@@ -150,12 +154,14 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         align = aligned_to(channels, (looked[0][0], looked[1][0], looked[2][0]))
         digest = source.digest(channels)
     parts = cores(extent, Grid.of(voxel_nm), most=stage.voxels, align=align)
+    typical = next(n for n, core in enumerate(parts) if _holds(core, known.typical))
     plan = Plan(
         looked=looked,
         cores=tuple(_within(core, looked) for core in parts),
         volume=digest,
         reads=sum(voxels(around(core, extent, voxel_nm, known)) for core in parts),
-        typical=next(n for n, core in enumerate(parts) if _holds(core, known.typical)),
+        typical=typical,
+        pilot=intersection(_within(parts[typical], looked), box) or box,
     )
     results.put(KNOWN, npz(known.arrays()))
     results.put(PLAN, plan.content(), "application/json")

@@ -99,6 +99,7 @@ def test_every_mistake_is_named_by_its_field_and_nothing_is_submitted(
 ) -> None:
     wrong = an_order(pipeline="nope", collection="a b", experiment="", x="5", y="9,3", z="-1,4", email="nobody")
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setenv("BOSS_TOKEN", "two words")
     assert here(monkeypatch, tmp_path, "submit", *wrong, "--wait", "--json") == 2
     said = capsys.readouterr()
     assert said.out == ""

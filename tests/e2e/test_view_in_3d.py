@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from bot.application.ports import Results
 from pipelines.common.annotations import Points, write_annotations
 from pipelines.common.precomputed import Frame, write_segmentation
-from pipelines.common.results import Results
+from pipelines.common.results import Results as Written
 from pipelines.common.scene import densest
+from tests.support.aws import BUCKET, aws_world
 from tests.support.shown import Shown, shown
 from tests.support.waiting import until
 
@@ -81,7 +84,7 @@ def complaints_of(page: Page) -> list[str]:
 class Viewer:
     """View in 3D in a page."""
 
-    def __init__(self, page: Page, lab: Shown) -> None:
+    def __init__(self, page: Page, lab: Shown, *, view: dict[str, Any] | None = None) -> None:
         self.page = page
         self.fetched: list[str] = []
         self.complaints = complaints_of(page)
@@ -92,7 +95,7 @@ class Viewer:
         assert box
         self.wide, self.high = box["width"], box["height"]
         self.centre = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.view = view_of(lab)
+        self.view = view or view_of(lab)
 
     def visible(self, synapse: dict[str, Any]) -> tuple[float, float] | None:
         """Where a synapse of this section lies on the screen, if it is in view and not in the middle."""
@@ -144,6 +147,35 @@ def test_an_annotation_is_where_the_synapse_is_and_each_layer_can_be_switched_of
     assert viewer.complaints == []
 
 
+def test_results_on_s3_are_seen_as_those_on_this_machine_are(
+    page: Page, browser: Browser, lab: Shown, tmp_path: Path
+) -> None:
+    """The bot hands out the layers itself: the browser cannot reach the bucket at all."""
+
+    def kept(home: Path, folder: str) -> Results:
+        for path in home.rglob("*"):
+            if path.is_file():
+                key = f"{folder}/{path.relative_to(home).as_posix()}"
+                world.clients.s3.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+        shutil.rmtree(home)
+        return world.results()
+
+    with aws_world() as world, shown(tmp_path, box={"z": "3,19", "y": "40,296", "x": "60,316"}, kept=kept) as there:
+        viewer = Viewer(page, there, view=view_of(lab))
+        place = next(place for row in synapses(lab) if (place := viewer.visible(row)))
+        soon(lambda: viewer.ring(place), "a circle where the synapse is")
+        z = round(view_of(lab)["at"][0])
+        sections = browser.new_page()
+        sections.goto(there.page)
+        seen = drawn(sections, z)
+        sections.close()
+
+    assert np.abs(seen[..., 0] - expected(lab, "postsynaptic", z)).max() <= 1
+    origin = "/".join(there.view.split("/")[:3])
+    assert {"/".join(url.split("/")[:3]) for url in viewer.fetched if url.startswith("http")} == {origin}
+    assert viewer.complaints == []
+
+
 def test_a_view_is_kept_in_the_address(page: Page, lab: Shown, browser: Browser) -> None:
     viewer = Viewer(page, lab)
 
@@ -174,8 +206,8 @@ def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(pa
     told = {"voxel_nm": frame.voxel_nm, "start": frame.start, "shape": frame.shape, "at": at, "ranges": {}}
     files = [{"name": "segmentation/info"}, {"name": "annotations/info"}]
     with shown(tmp_path, made=False, extra={"view": json.loads(json.dumps(told)), "files": files}) as lab:
-        write_segmentation(Results(lab.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
-        write_annotations(Results(lab.home.as_uri() + "/"), "annotations", points, frame, title="", about="")
+        write_segmentation(Written(lab.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
+        write_annotations(Written(lab.home.as_uri() + "/"), "annotations", points, frame, title="", about="")
         answers: list[int] = []
         page.on("response", lambda answer: answers.append(int(answer.headers.get("content-length", 0))))
         page.goto(lab.view, wait_until="networkidle")
@@ -255,6 +287,34 @@ def test_keys_wheel_and_slider_go_through_the_sections(page: Page, lab: Shown) -
     page.get_by_label("Section", exact=True).fill("18")
     drawn(page, 18)
     expect(page.get_by_text("Section 18 of 3 to 18")).to_be_visible()
+
+
+def test_a_swipe_goes_through_the_sections(browser: Browser, lab: Shown) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.goto(lab.page)
+    z = round(view_of(lab)["at"][0])
+    drawn(page, z)
+    stage = page.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    y, start = box["y"] + box["height"] / 2, box["x"] + box["width"] / 2
+    fingers = page.context.new_cdp_session(page)
+    back = z > 10  # towards the middle of the box's sections, 3 to 18
+
+    def touch(what: str, *at: float) -> None:
+        points = [{"x": x, "y": y} for x in at]
+        fingers.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
+
+    touch("touchStart", start)
+    for far in range(8, 57, 8):  # 56 pixels: three sections
+        touch("touchMove", start - far if back else start + far)
+    touch("touchEnd")
+
+    shown = z - 3 if back else z + 3
+    assert np.abs(drawn(page, shown)[..., 0] - expected(lab, "postsynaptic", shown)).max() <= 1
+    assert not page.locator("#slices dl").is_visible()  # a swipe picks no synapse
+    page.close()
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["mouse", "telephone"])

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from bot.application.steering import Retried
 from bot.domain.blocks import ROUNDS
-from bot.domain.errors import InvalidRequest, TooLate
+from bot.domain.errors import InvalidRequest, NotYours, TooLate
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.summary import Summary
@@ -55,9 +55,9 @@ class Staged:
     def done(self) -> None:
         self.ends(Observation(JobState.SUCCEEDED, exit_code=0))
 
-    def looked(self, *, blocks: int = 7) -> None:
+    def looked(self, *, blocks: int = 7, pilot: object = ((0, 2), (0, 8), (4, 9))) -> None:
         """Let the first look end with a plan."""
-        plan = json.dumps({"blocks": blocks, "reads": 123}).encode()
+        plan = json.dumps({"blocks": blocks, "reads": 123, "pilot": pilot}).encode()
         self.world.results.put(self.job.folder, "blocks/plan.json", plan)
         self.done()
 
@@ -120,7 +120,7 @@ def test_the_stages_of_a_job_follow_one_another_and_are_told_as_one(staged: Stag
 
 
 def test_the_card_tells_how_many_blocks_are_done(staged: Staged) -> None:
-    staged.looked(blocks=10)
+    staged.looked(blocks=10, pilot=None)
     compute = staged.world.compute
     for number in range(4):
         compute.tell(compute.child("memory-2", number), Observation(JobState.SUCCEEDED))
@@ -392,3 +392,113 @@ def test_a_retry_of_a_request_that_was_wrong_looks_first(staged: Staged) -> None
     staged.world.settle()
 
     assert staged.words()["stage"] == "first"
+
+
+# A pilot
+
+
+def piloted(staged: Staged) -> None:
+    """Let the first look and the pilot end."""
+    staged.looked(blocks=20)
+    began = staged.world.clock.now
+    found = {"counts": {"synapses": 9}, "preview": "preview.png", "density_per_um3": 1.25}
+    staged.world.results.put(staged.job.folder, "pilot/results.json", json.dumps(found).encode())
+    staged.world.results.put(staged.job.folder, "pilot/preview.png", b"PNG")
+    staged.world.clock.advance(60)
+    staged.ends(Observation(JobState.SUCCEEDED, exit_code=0, started_at=began, stopped_at=staged.world.clock.now))
+
+
+def test_one_block_is_run_and_shown_before_the_others(staged: Staged) -> None:
+    staged.looked(blocks=20)
+    work = staged.world.compute.works[-1]
+    assert work.count is None
+    assert "stage" not in staged.words()
+    assert [staged.words()[f"{axis}-range"] for axis in "zyx"] == ["0,2", "0,8", "4,9"]
+    assert work.results == f"{staged.world.results.uri(staged.job.folder)}pilot/"
+    assert "predictions" not in staged.words()
+
+
+def test_after_the_pilot_nothing_runs_until_somebody_says_so(staged: Staged) -> None:
+    piloted(staged)
+
+    (shown,) = staged.world.chat.files
+    assert shown.content == b"PNG"
+    assert staged.now.asked
+    assert labels(staged.now)[:2] == ["Go", "Cancel"]
+    said = staged.world.thread[-1]
+    assert said.startswith("Pilot: one of 20 blocks, 80 voxels, was run: 9 synapses, 1.2 per µm³.")
+    assert "All blocks take 20 min 0 s of machine time." in said
+    assert len(staged.world.compute.works) == 2
+
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+
+    assert [work.count for work in staged.world.compute.works] == [None, None, 20]
+    assert staged.words()["rounds"] == "20"
+    assert staged.world.thread[-1] == "It goes on, said U01DEMO."
+
+
+def test_a_job_whose_pilot_nobody_wants_is_cancelled(staged: Staged) -> None:
+    piloted(staged)
+
+    staged.world.steering.cancel(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+
+    assert staged.state == JobState.CANCELLED
+    assert staged.world.rows.tokens == 0
+    with pytest.raises(TooLate):
+        staged.world.steering.go(staged.job.id, actor="U01DEMO")
+
+
+def test_who_says_go_before_the_pilot_has_ended_is_not_asked(staged: Staged) -> None:
+    assert "Go without a pilot" in labels(staged.now)
+
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+    staged.looked(blocks=20)
+
+    assert staged.world.compute.works[-1].count == 20
+
+
+def test_who_says_go_while_the_pilot_runs_is_shown_it_and_not_asked(staged: Staged) -> None:
+    staged.looked(blocks=20)
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+
+    staged.done()
+
+    assert staged.world.compute.works[-1].count == 20
+
+
+def test_a_stranger_lets_nothing_go_on(staged: Staged) -> None:
+    piloted(staged)
+
+    with pytest.raises(NotYours):
+        staged.world.steering.go(staged.job.id, actor="U09OTHER")
+
+    assert staged.now.asked
+
+
+@pytest.mark.parametrize("pilot", [((0, 2), (0, 8), (4, 9000)), ((5, 5), (0, 8), (4, 9)), None])
+def test_a_pilot_outside_the_box_is_none(staged: Staged, pilot: object) -> None:
+    staged.looked(blocks=20, pilot=pilot)
+
+    assert staged.world.compute.works[-1].count == 20
+
+
+def test_a_pilot_that_fails_fails_the_job(staged: Staged) -> None:
+    staged.looked(blocks=20)
+    staged.world.compute.print("memory-2", "No memory for it.")
+
+    staged.ends(Observation(JobState.FAILED, exit_code=1))
+
+    assert staged.state == JobState.FAILED
+    assert staged.now.reason == "No memory for it."
+
+
+def test_a_job_that_chat_does_not_hear_of_has_no_pilot(world: World) -> None:
+    job = world.accept(channel=None)
+    world.settle()
+
+    blocks = world.job(job).blocks
+    assert blocks
+    assert not blocks.wanted

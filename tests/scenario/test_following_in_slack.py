@@ -494,7 +494,7 @@ def test_the_log_of_a_program_that_printed_its_token_shows_it_to_nobody(served: 
 def test_every_command_of_the_help_does_what_it_says(served: Served) -> None:
     job = finished(served, collection="fails")
     help_text = said(served, "help")["text"]
-    for word in ("submit", "status", "list", "logs", "cancel", "retry", "pipelines", "token", "help"):
+    for word in ("submit", "status", "list", "logs", "cancel", "go", "retry", "pipelines", "token", "help"):
         assert f"`/nomads {word}" in help_text
     assert f"`{job.id}`" in text(said(served, f"status {job.id}"))
     assert f"`{job.id}`" in text(said(served, "status"))

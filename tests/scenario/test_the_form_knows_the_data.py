@@ -23,6 +23,7 @@ from tests.support.waiting import until
 
 SECRET = "canary-token-3f9c"
 OTHER = "U02OTHER"
+NEEDED = "BOSS does not show this to everybody: paste your BOSS token."
 
 
 @pytest.fixture(autouse=True)
@@ -305,7 +306,8 @@ def test_everything_that_boss_knows_is_said_at_once(served: Served) -> None:
         ({"token": "nobody-s-token", "collection": "a b"}, {"email", "x", "token", "collection"}),
         ({"collection": "nowhere", "experiment": ""}, {"email", "x", "collection", "experiment"}),
         ({"collection": "nowhere"}, {"email", "x", "collection"}),
-        ({"experiment": "nothing", "token": ""}, {"email", "x", "token"}),
+        ({"experiment": "nothing", "token": ""}, {"email", "x", "experiment"}),
+        ({"collection": "private", "token": ""}, {"email", "x", "token"}),
         ({"experiment": "nothing", "z": "0, 100"}, {"email", "x", "experiment"}),
         ({"z": "0, 100"}, {"email", "x", "z"}),
     ],
@@ -313,6 +315,7 @@ def test_everything_that_boss_knows_is_said_at_once(served: Served) -> None:
 def test_what_boss_knows_is_said_together_with_what_was_typed_wrong(
     served: Served, typed: dict[str, str], fields: set[str]
 ) -> None:
+    served.boss.add("private", "cortex", shape=(64, 1024, 1024), channels={"PSD95": Bricks("uint8")})
     private = next(c for c in served.slack.workspace.channels.values() if c.private and BOT_USER not in c.members)
     ack = served.submit(x="5", email="nobody", channel=private.id, **typed)
     assert set(ack.errors) == fields | {"channel"}
@@ -450,7 +453,7 @@ def test_a_remembered_token_need_not_be_typed_again(served: Served) -> None:
 
 def test_a_token_is_kept_only_if_asked(served: Served) -> None:
     assert served.submit(token=SECRET).ok
-    assert not block(served.open_form(), "token").get("optional")
+    assert "saved token" not in json.dumps(block(served.open_form(), "token"))
 
 
 def test_nobody_else_can_use_it(served: Served) -> None:
@@ -459,9 +462,25 @@ def test_nobody_else_can_use_it(served: Served) -> None:
     other.slash("/nomads", "submit demo/cortex", channel="#synapses")
     view = served.slack.view_of(OTHER)
     assert view
-    assert not block(view, "token").get("optional")
-    ack = other.submit(view, {**RIGHT, "token": ""}, checked=False)
-    assert list(ack.errors) == ["token"]
+    assert "saved" not in json.dumps(block(view, "token"))
+    ack = other.submit(view, {**RIGHT, "collection": "fails", "token": ""}, checked=False)
+    assert ack.errors == {"token": NEEDED}
+
+
+def test_public_data_need_no_token(served: Served) -> None:
+    assert served.submit(token="").ok
+    assert served.jobs == 1
+
+
+def test_where_boss_shows_nothing_without_a_token_the_form_asks_for_one(served: Served) -> None:
+    served.open_form("submit fails/cortex")
+    until(lambda: NEEDED in json.dumps(shown(served)), what="the form asks for a token")
+
+    ack = served.submit(token="", collection="fails")
+
+    assert ack.errors == {"token": NEEDED}
+    assert served.submit(token="public", collection="fails").errors == {"token": NEEDED}
+    assert served.jobs == 0
 
 
 def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(served: Served) -> None:

@@ -633,7 +633,7 @@ def test_every_mistake_is_named_at_once_by_its_field(world: World) -> None:
         "email": "nobody",
     }
     with pytest.raises(InvalidRequest) as caught:
-        world.submission.review(values, SecretStr(""))
+        world.submission.review(values, SecretStr("two words"))
     assert set(caught.value.errors) == {"pipeline", "collection", "experiment", "x", "y", "email", "token"}
     assert caught.value.errors["pipeline"] == "There is no pipeline of that name; there is nomads-unsupervised."
 

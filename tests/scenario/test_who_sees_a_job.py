@@ -139,7 +139,7 @@ def window(served: Served, person: str, having: str) -> str:
 # In Slack
 
 
-@pytest.mark.parametrize("words", ["status", "logs", "cancel", "retry"])
+@pytest.mark.parametrize("words", ["status", "logs", "cancel", "go", "retry"])
 def test_the_id_of_a_private_channel_s_job_is_an_unknown_one_to_whoever_is_not_in_it(
     served: Served, words: str
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bot.application.ports import Results
 from bot.application.visits import Visits
 from bot.domain.health import Health
 from bot.domain.links import Audience
@@ -41,11 +42,17 @@ class Shown:
 
 @contextmanager
 def shown(
-    folder: Path, *, box: Mapping[str, str] = BOX, made: bool = True, extra: Mapping[str, Any] | None = None
+    folder: Path,
+    *,
+    box: Mapping[str, str] = BOX,
+    made: bool = True,
+    extra: Mapping[str, Any] | None = None,
+    kept: Callable[[Path, str], Results] | None = None,
 ) -> Iterator[Shown]:
     """The results of a box of demo/cortex on the web; `extra` replaces fields of their summary.
 
-    Not `made`: the folder is empty and a test fills it; it has no summary but `extra`.
+    Not `made`: the folder is empty and a test fills it; it has no summary but `extra`. `kept` takes the folder of the
+    results, and the job's folder, elsewhere, and gives what reads them there.
     """
     store = Database(connect(new_sqlite(folder / "nomads.db")))
     world = World(store)
@@ -63,7 +70,7 @@ def shown(
         links=world.links,
         queries=world.queries,
         catalog=world.catalog,
-        results=FolderResults(folder=folder / "results"),
+        results=kept(home, job.folder) if kept else FolderResults(folder=folder / "results"),
         output=world.output,
         addresses=world.addresses,
         sees=lambda person, job: True,

@@ -243,7 +243,12 @@ class World:
                 launcher=launcher,
             ),
             AdvanceEffects(
-                ledger=ledger, lifecycle=lifecycle, stalls=stalls, compute=self.compute, results=self.results
+                ledger=ledger,
+                lifecycle=lifecycle,
+                stalls=stalls,
+                compute=self.compute,
+                results=self.results,
+                output=self.output,
             ),
             CollectEffects(
                 ledger=ledger,

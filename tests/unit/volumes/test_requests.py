@@ -97,6 +97,19 @@ def test_what_a_person_may_not_see_is_refused_by_name_and_by_address(typed: str,
     assert said in refusal.value.errors["collection"]
 
 
+def test_a_link_to_a_volume_for_others_is_that_volume(tmp_path: Path) -> None:
+    (tmp_path / "secret.zarr").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "secret.zarr")
+    address = parse(f"zarr://{(tmp_path / 'secret.zarr').as_uri()}")
+    assert isinstance(address, Address)
+    places = Places(named=[NamedVolume(name="Mouse", address=address, people=frozenset({"U1"}))])
+    typed = {"collection": f"zarr://{(tmp_path / 'link').as_uri()}"}
+
+    assert places.resolve(typed, "U1")["collection"] == typed["collection"]
+    with pytest.raises(InvalidRequest, match="right to read this volume"):
+        places.resolve(typed, "U2")
+
+
 def test_names_of_boss_pass_unchanged() -> None:
     values = {"collection": "demo", "experiment": "cortex"}
 

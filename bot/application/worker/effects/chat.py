@@ -17,6 +17,7 @@ from bot.application.stalls import Stalls
 from bot.application.stories import Stories
 from bot.application.worker.handling import Handlers, telling
 from bot.domain import words
+from bot.domain.blocks import PILOT
 from bot.domain.errors import Refused, TooSoon
 from bot.domain.job import Job
 from bot.domain.links import Audience
@@ -153,10 +154,13 @@ class ThreadEffects:
         with self._database.read() as transaction:
             thread = _thread(transaction, job)
         shown = job.summary.preview if job.summary else None
-        name = f"{job.id}-{shown}"
+        title = "Preview of the detections"
+        if effect.subject == PILOT:
+            shown, title = job.blocks.preview if job.blocks else None, "Preview of the pilot"
+        name = f"{job.id}-{shown}".replace("/", "-")
         if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
             content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
-            self._chat.post_file(story, thread=thread, name=name, title="Preview of the detections", content=content)
+            self._chat.post_file(story, thread=thread, name=name, title=title, content=content)
         with self._ledger.done(effect):
             pass
 

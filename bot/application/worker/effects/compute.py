@@ -16,7 +16,7 @@ from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
-from bot.domain.blocks import Blocks, Unplanned, told
+from bot.domain.blocks import PILOT, Blocks, Unplanned, after_pilot, told
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import NotFound, Refused
 from bot.domain.findings import Finding
@@ -25,6 +25,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
+from bot.domain.volume import Box, Range
 from bot.domain.work import CANCELLED, Cause, Work
 from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, PLAN, RESULTS
 
@@ -124,6 +125,8 @@ class Launcher:
 
     def _folder(self, job: Job) -> str:
         """Where the program writes: in the job's folder, or of a round over blocks in that round's."""
+        if job.blocks and job.blocks.stage == PILOT:
+            return f"{self._results.uri(job.folder)}{PILOT}/"
         if job.blocks and job.blocks.stage == BLOCKS:
             return f"{self._shared(job)}{BLOCKS}/{len(job.blocks.rounds)}/"
         return self._results.uri(job.folder)
@@ -143,7 +146,7 @@ class Launcher:
 
     def _stage(self, job: Job, pipeline: Pipeline) -> list[str]:
         """The arguments of a stage of a job in blocks."""
-        if job.blocks is None:
+        if job.blocks is None or job.blocks.stage == PILOT:  # a pilot is one run, of a smaller box
             return []
         words = ["--stage", job.blocks.stage, "--job-uri", self._shared(job)]
         words += ["--block-voxels", str(self._block(pipeline))]
@@ -154,8 +157,10 @@ class Launcher:
         arguments = ["--host", self._boss_host, "--col", request.collection, "--exp", request.experiment]
         if request.volume:
             arguments = ["--volume", request.volume]
+        pilot = job.blocks is not None and job.blocks.stage == PILOT
+        box = _box(job.blocks) if job.blocks and pilot else request.box
         for axis in "zyx":
-            side = getattr(request, axis)
+            side = getattr(box, axis)
             arguments += [f"--{axis}-range", f"{side.start},{side.stop}"]
         if contract == "2018":
             return arguments
@@ -165,11 +170,18 @@ class Launcher:
         for name, value in request.options.items():  # none of a value's first characters is a dash
             arguments += [f"--{name}", value]
         arguments += ["--results-uri", self._folder(job), "--results-key", request.results_key]
-        if self._predictions and not request.volume:
+        if self._predictions and not request.volume and not pilot:
             arguments += ["--predictions", self._predictions]
         if self._viewer:
             arguments += ["--viewer", self._viewer]
         return arguments
+
+
+def _box(blocks: Blocks) -> Box:
+    """The pilot's box."""
+    assert blocks.pilot
+    z, y, x = (Range(low, high) for low, high in blocks.pilot)
+    return Box(z, y, x)
 
 
 class SubmitEffects:
@@ -244,13 +256,21 @@ class AdvanceEffects:
     """Finds out what follows a stage of a job in blocks that has ended, and enqueues it."""
 
     def __init__(
-        self, *, ledger: Ledger, lifecycle: Lifecycle, stalls: Stalls, compute: Compute, results: Results
+        self,
+        *,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        stalls: Stalls,
+        compute: Compute,
+        results: Results,
+        output: Output,
     ) -> None:
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._stalls = stalls
         self._compute = compute
         self._results = results
+        self._output = output
 
     def handlers(self) -> Handlers:
         """The handler of ADVANCE."""
@@ -269,18 +289,29 @@ class AdvanceEffects:
         with self._stalls.noticed(job):
             if blocks.stage == FIRST:
                 self._planned(effect, job, blocks)
+            elif blocks.stage == PILOT:
+                self._piloted(effect, job, blocks)
             else:
                 self._again(effect, blocks)
 
     def _planned(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
             plan = self._results.read(job.folder, PLAN, limit=LARGEST_PLAN)
-            after = blocks.planned(plan, most=self._compute.max_count)
+            after = blocks.planned(plan, job.request.box, most=self._compute.max_count)
         except (NotFound, Unplanned) as error:
             said = str(error) if isinstance(error, Unplanned) else "The first look at the volume has left no plan."
             self._lifecycle.turn_down(effect, said, cause=Cause.PROGRAM)
             return
         self._lifecycle.advanced(effect, after, note=told(blocks, after, ()))
+
+    def _piloted(self, effect: Effect, job: Job, blocks: Blocks) -> None:
+        try:
+            summary = self._output.summary(job, within=f"{PILOT}/")
+        except (NotFound, Unreadable, Refused):
+            summary = Summary()
+        preview = f"{PILOT}/{summary.preview}" if summary.preview else ""
+        said = after_pilot(blocks, summary, _box(blocks), job.expected)
+        self._lifecycle.advanced(effect, blocks.piloted(said, preview=preview), note=said)
 
     def _again(self, effect: Effect, blocks: Blocks) -> None:
         failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
