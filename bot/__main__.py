@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("z", "0,16"),
         ("email", "name@example.org"),
     ):
-        submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}")
+        whole = "; left out: all of the volume" if name in ("x", "y", "z") else ""
+        submit.add_argument(f"--{name}", default="", metavar=name.upper(), help=f"such as {example}{whole}")
     submit.add_argument(
         "--volume",
         default="",

@@ -41,7 +41,7 @@ from bot.domain import words
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.named import MARK, needs_no_token
 from bot.domain.options import Option, no_such_option
-from bot.domain.request import TEXTS, JobRequest
+from bot.domain.request import ALL, TEXTS, JobRequest
 from bot.domain.volume import Experiment
 from contract import ranges
 from volumes.address import MAX_ADDRESS, is_address
@@ -85,7 +85,8 @@ _LINK = re.compile(r"<(#(?P<channel>[A-Z0-9]+)|mailto:(?P<email>[^|>]+))(\|[^>]*
 _LOOSE = re.compile(r"\s*(=)\s*|(?<=[0-9])\s+(?=[%％])")
 """Spaces within a word, as people type them: `name = 10 %`."""
 _AGREE = "agree-"
-_RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included."
+_RANGE_EXAMPLE = "all of it, or such as 0, 512"
+_RANGE_HINT = "start, stop in voxels at full resolution; the stop itself is not included. Empty: all of it."
 
 
 class Meta(BaseModel):
@@ -141,7 +142,8 @@ class Question:
 def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
     """Read the words after `/nomads submit`: pipeline, volume, x=…, y=…, z=…, #channel, a mail address.
 
-    The volume is `collection/experiment`, or an address such as `zarr://s3://bucket/volume.zarr`.
+    The volume is `collection/experiment`, or an address such as `zarr://s3://bucket/volume.zarr`. `x=all` leaves the
+    range empty, which means all of it.
 
     Also `collection=…`, `experiment=…`, `pipeline=…` and `email=…`, and the options of the pipeline, such as
     `false-discovery=0.1`. The pipeline is `otherwise` where the words name none.
@@ -167,6 +169,8 @@ def wish(text: str, catalog: Catalog, *, otherwise: str = "") -> Wish:
             take(word, **{COLLECTION: word, EXPERIMENT: ""})
         elif equals and value and field in ("pipeline", COLLECTION, EXPERIMENT, "email"):
             take(word, **{field: value})
+        elif equals and field.lower() in ("x", "y", "z") and value.lower() == ALL:
+            take(word, **{field.lower(): ""})
         elif equals and value and field and field not in JobRequest.model_fields:
             named.append((field.lower(), value))
         elif catalog.get(word):
@@ -268,7 +272,7 @@ def _form(catalog: Catalog) -> dict[str, Any]:
         _input("token", "BOSS token", _text(), "Public data is read without one.", optional=True),
         _input(COLLECTION, "Collection", _lookup(COLLECTION), asks=True),
         _input(EXPERIMENT, "Experiment", _lookup(EXPERIMENT), asks=True),
-        *(_input(axis, f"{axis.upper()} range", _text("0, 512"), _RANGE_HINT) for axis in "xyz"),
+        *(_input(axis, f"{axis.upper()} range", _text(_RANGE_EXAMPLE), _RANGE_HINT, optional=True) for axis in "xyz"),
         _input("channel", "Results channel", ConversationSelectElement(action_id=ACTION, filter=_FILTER)),
         _input("email", "Email", EmailInputElement(action_id=ACTION)),
     ]

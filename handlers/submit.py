@@ -63,12 +63,17 @@ class Submit:
     # Opening
 
     def open(self, client: WebClient, *, trigger_id: str, user: str, channel: str = "", text: str = "") -> None:
-        """Open the form, filled from the command's words, else the channel, else the person's last request."""
+        """Open the form, filled from the command's words, else the channel, else the person's last request.
+
+        Where the words name another volume than the last request, ranges that they leave out stay empty: all of it.
+        """
         here = {"channel": channel} if channel[:1] in ("C", "G") else {}
         profile = self._people.profile(user)
         preset = {"pipeline": self._first_choice(), **profile.last_request, **here}
         wish = modal.wish(text, self._catalog, otherwise=preset["pipeline"])
         values = {**preset, **wish.values}
+        if _elsewhere(values, preset):
+            values |= {axis: wish.values.get(axis, "") for axis in "xyz"}  # the last ranges are another volume's
         if values["pipeline"] == preset["pipeline"] and "options" in preset:
             values["options"] = self._kept(preset, values, wish.values.get("options", {}))
         elif "options" not in wish.values:
@@ -86,7 +91,7 @@ class Submit:
         if pipeline is None:
             return kept
         gone = pipeline.idle_options(kept)
-        if any(values.get(name) != preset.get(name) for name in ("collection", "experiment")):
+        if _elsewhere(values, preset):
             gone |= {option.name for option in pipeline.options if option.kind == "channels"}
         return {name: value for name, value in kept.items() if name in typed or name not in gone}
 
@@ -202,6 +207,11 @@ class Submit:
     def _named(self, job: Job) -> str:
         link = self._workspace.link_to(job.request.channel, self._queries.card_of(job.id))
         return f"job `{job.id}`" + (f" ({words.link(link, 'its thread')})" if link else "")
+
+
+def _elsewhere(values: Mapping[str, Any], preset: Mapping[str, Any]) -> bool:
+    """Whether the values name another volume than the preset."""
+    return any(values.get(name) != preset.get(name) for name in ("collection", "experiment"))
 
 
 def _unanswered(question: Question, user: str) -> str:

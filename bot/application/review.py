@@ -16,10 +16,13 @@ from bot.domain import checks, words
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.named import MARK, needs_no_token
-from bot.domain.request import JobRequest, read
+from bot.domain.request import JobRequest, Reading, left_open, read
 from bot.domain.volume import Box, Experiment, VolumesRefused, meant
 from contract.masking import PUBLIC_TOKEN
 from volumes.address import is_address
+
+UNBOUNDED = "How large this {noun} is could not be learned in time: write start, stop, or submit again in a moment."
+"""What stands under a range that was left empty, where the bounds are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,43 +86,68 @@ class Reviewer:
     def review(self, values: Mapping[str, Any], token: SecretStr, *, actor: str = "", within: float = 0) -> Reviewed:
         """Review what a person typed. Raises InvalidRequest with every mistake, by field, at once.
 
-        `values` has JobRequest's fields; a mistake in an option is told by the option's name. No service is asked, and
-        a review takes well under a millisecond; only where there are mistakes, BOSS is asked about the other fields,
-        for `within` seconds at most.
+        `values` has JobRequest's fields; a mistake in an option is told by the option's name. A range that is left
+        empty is all of the experiment: BOSS is asked for its bounds, for `within` seconds at most. So is it about the
+        other fields where there are mistakes. Otherwise no service is asked, and a review takes well under a
+        millisecond.
         """
         hidden: dict[str, str] = {}
         try:
             values = self._places.resolve(values, actor)
         except InvalidRequest as refusal:
             hidden = refusal.errors
-        pipeline = self._catalog.get(str(values.get("pipeline") or "").strip())
-        options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
-        reading = read({**values, "options": options})
-        request, box, errors = reading.request, reading.box, {**reading.errors, **wrong, **hidden}
-        if hidden:
-            errors.pop("experiment", None)  # the form has no such field, and the volume is not described
         addressed = needs_no_token(str(values.get("collection") or "").strip())
         if addressed or not token.get_secret_value().strip():
             token = SecretStr(PUBLIC_TOKEN)  # of an address nobody is asked with a token, so none is kept for the job
-        if problem := checks.token_problem(token.get_secret_value()):
-            errors["token"] = problem
-        address = str(values.get("email") or "").strip()
-        problem = self._addresses.missing(address) or self._addresses.outside(address)
-        if "email" not in errors and problem:
-            errors["email"] = problem
-        if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline, addressed=addressed)):
-            errors["pipeline"] = problem
+        pipeline = self._catalog.get(str(values.get("pipeline") or "").strip())
+        options, wrong = pipeline.read_options(values.get("options") or {}) if pipeline else ({}, {})
+        values = {**values, "options": options}
+        reading, opened = read(values), left_open(values)
+        errors = {field: said for field, said in reading.errors.items() if field not in opened} | wrong | hidden
+        if hidden:
+            errors.pop("experiment", None)  # the form has no such field, and the volume is not described
+        errors |= self._problems(values, errors, pipeline, token, addressed=addressed)
+        shown: Experiment | None = None
+        refused: dict[str, str] = {}
+        if opened:
+            shown, refused = self._shown(values, errors, token, within=within)
+            reading, unbounded = _all_of(values, opened, shown, reading)
+            asked = not refused and errors.keys().isdisjoint(("token", "collection", "experiment"))
+            errors |= unbounded if asked else {}
+        request, box = reading.request, reading.box
         large = {}
         if pipeline and box:
             read_at_least = checks.channels_read(pipeline, options)
             large = checks.too_large(pipeline, box, per_voxel=read_at_least, sizes=self._sizes, options=options)
         if errors or large or request is None or pipeline is None or box is None:
-            shown, refused = self._shown(values, errors, token, within=within)
+            if not opened:
+                shown, refused = self._shown(values, errors, token, within=within)
             if shown:  # it knows better than `large`
                 large = checks.against(reading.sides, pipeline, shown, options=options, sizes=self._sizes)
             raise InvalidRequest(_under(errors | refused | large, addressed=addressed))
         block = pipeline.block_for(box, options, usual=self._sizes.block)
         return Reviewed(request=request, pipeline=pipeline, box=box, token=token, block=block)
+
+    def _problems(
+        self,
+        values: Mapping[str, Any],
+        errors: Mapping[str, str],
+        pipeline: Pipeline | None,
+        token: SecretStr,
+        *,
+        addressed: bool,
+    ) -> dict[str, str]:
+        """What is wrong with token, mail address and pipeline, beyond these errors."""
+        found: dict[str, str] = {}
+        if problem := checks.token_problem(token.get_secret_value()):
+            found["token"] = problem
+        address = str(values.get("email") or "").strip()
+        problem = self._addresses.missing(address) or self._addresses.outside(address)
+        if "email" not in errors and problem:
+            found["email"] = problem
+        if "pipeline" not in errors and (problem := self._pipeline_problem(pipeline, addressed=addressed)):
+            found["pipeline"] = problem
+        return found
 
     def _shown(
         self, values: Mapping[str, Any], errors: Mapping[str, str], token: SecretStr, *, within: float
@@ -207,6 +235,17 @@ class Reviewer:
         except VolumesRefused:
             pass  # BOSS took the token a moment ago; otherwise the program will say so
         return []
+
+
+def _all_of(
+    values: Mapping[str, Any], opened: Sequence[str], experiment: Experiment | None, reading: Reading
+) -> tuple[Reading, dict[str, str]]:
+    """The values with all of the experiment along the axes that were left open, and what is wrong with these axes."""
+    if experiment is None:
+        noun = "volume" if needs_no_token(str(values.get("collection") or "").strip()) else "experiment"
+        return reading, dict.fromkeys(opened, UNBOUNDED.format(noun=noun))
+    reading = read({**values, **{axis: experiment.whole(axis) for axis in opened}})
+    return reading, {axis: reading.errors[axis] for axis in opened if axis in reading.errors}
 
 
 def _under(errors: Mapping[str, str], *, addressed: bool) -> dict[str, str]:

@@ -25,6 +25,8 @@ LONGEST_PLACE = 200
 """Characters of an address that people are shown, at most."""
 MAX_EMAIL = 254
 """The longest address SMTP carries (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+ALL = "all"
+"""What may be typed in place of a range: all of the experiment along this axis. An empty range means the same."""
 DIGEST = 12
 """Hexadecimal digits that tell requests apart that differ in their options alone."""
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -182,6 +184,11 @@ class Reading:
     def box(self) -> Box | None:
         """None where one of the three ranges is wrong."""
         return Box(**self.sides) if self.sides.keys() == set("zyx") else None
+
+
+def left_open(values: Mapping[str, Any]) -> list[str]:
+    """The axes along which all of the experiment is asked for: their ranges are empty, or ALL."""
+    return [axis for axis in "zyx" if str(values.get(axis) or "").strip().lower() in ("", ALL)]
 
 
 def read(values: Mapping[str, Any]) -> Reading:

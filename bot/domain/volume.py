@@ -133,6 +133,11 @@ class Experiment:
     noun: str = "experiment"
     """What people call it: an experiment of BOSS's, or a volume by address."""
 
+    def whole(self, axis: str) -> str:
+        """All that can be asked for along that axis, as a person types it. No range where the bounds end below 0."""
+        start, stop = self.bounds["zyx".index(axis)]
+        return f"{max(0, start)}, {min(stop, ranges.MAX_COORDINATE)}"
+
 
 class VolumesRefused(Refused):
     """BOSS said no. `field` is the part of a request that BOSS refuses: `token`, `collection` or `experiment`."""

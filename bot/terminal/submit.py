@@ -107,8 +107,9 @@ def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
     question = None if again else core.submission.decide(proposal)
     job = question.proposal.twin if question else None
     if job is None:
-        takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)
-        print(takes, file=sys.stderr)
+        box = proposal.reviewed.box
+        takes = words.takes(box.voxels, proposal.answered.size, proposal.expected)
+        print(f"{box}: {takes}", file=sys.stderr)
         try:
             return core.submission.accept(proposal, actor=actor, key=f"cli:{entropy.token_hex(16)}", again=again)
         except AlreadyRunning as found:

@@ -127,6 +127,26 @@ def test_a_range_is_read_at_a_terminal_as_in_the_form(
     assert capsys.readouterr().err.startswith("x: This box is 100 GB")
 
 
+def test_ranges_that_are_left_out_are_all_of_the_experiment(lab: Lab) -> None:
+    left_out = ("--pipeline", "quick", "--collection", "demo", "--experiment", "cortex", "--z", "0,8")
+    code, out, err = lab.here("submit", *left_out, "--email", "demo@example.org", "--wait", "--json")
+    assert code == 0, err
+    assert "x 0, 1024 · y 0, 1024 · z 0, 8" in err
+    (job,) = transitions(lab.here("jobs", "--json").out)
+    assert (job["x"], job["y"], job["z"]) == ("0, 1024", "0, 1024", "0, 8")
+    assert transitions(out)[-1]["state"] == "SUCCEEDED"
+
+
+def test_ranges_that_are_left_out_have_to_be_typed_where_boss_is_silent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = an_order(x="", z="all")
+    assert here(monkeypatch, tmp_path, "submit", *order, BOSS_TOKEN="demo-token", NOMADS_BOSS_HOST=CLOSED) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(line.partition(":")[0] for line in said) == ["x", "z"]
+    assert all("write start, stop" in line for line in said)
+
+
 def test_a_box_that_is_too_large_is_refused_with_the_largest_that_fits(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

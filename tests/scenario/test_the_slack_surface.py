@@ -141,10 +141,7 @@ def test_the_form_stays_within_slack_s_limits_with_the_longest_presets(served: S
 # Mistakes: each under its own field, all at once, and the form stays
 
 WRONG = [
-    *[
-        ("x", text)
-        for text in ("", "5", "a,b", "5,5", "9,3", "-1,4", "0,1.5", "0,99999999999999999999", "0,5,9", "٣,٤")
-    ],
+    *[("x", text) for text in ("5", "a,b", "5,5", "9,3", "-1,4", "0,1.5", "0,99999999999999999999", "0,5,9", "٣,٤")],
     ("y", "1" * 5000 + ",2"),
     ("z", "0.16"),
     *[("collection", text) for text in ("a b", "a/b", "../etc", "näme", "$(reboot)", "<!channel>")],

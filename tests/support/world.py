@@ -131,6 +131,7 @@ class World:
         *,
         max_bytes: int = 2 * 10**9,
         block_voxels: int = BLOCK_VOXELS,
+        max_voxels: int = 10**12,
         separate_secrets: bool = False,
         viewer: str = "",
         lease: float = 15,
@@ -182,7 +183,7 @@ class World:
             compute=self.compute,
             volumes=self.volumes,
             addresses=self.addresses,
-            sizes=Sizes(bytes=max_bytes, block=block_voxels),
+            sizes=Sizes(bytes=max_bytes, block=block_voxels, voxels=max_voxels),
             predictions="lab/predictions",
         )
         self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
