@@ -366,6 +366,20 @@ def _values(world: World, changed: Mapping[str, str]) -> dict[str, str]:
     return {**base, **changed}
 
 
+def test_a_round_reads_from_boss_with_no_more_programs_than_its_share(store: Database) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000, reads=11)
+    first = Staged(world)
+    second = world.accept(z="0, 17")
+    world.settle()
+
+    world.results.put(first.job.folder, "blocks/plan.json", b'{"blocks": 40, "reads": 9}')
+    world.compute.tell("memory-1", Observation(JobState.SUCCEEDED))
+    first.look()
+
+    assert world.job(second).state is not JobState.SUCCEEDED
+    assert world.compute.works[-1].count == 5
+
+
 # Repair
 
 

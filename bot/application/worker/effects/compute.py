@@ -266,13 +266,16 @@ class AdvanceEffects:
         compute: Compute,
         results: Results,
         output: Output,
+        reads: int = 256,
     ) -> None:
+        """`reads` is how many programs of all jobs in blocks together may read from BOSS at once."""
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._stalls = stalls
         self._compute = compute
         self._results = results
         self._output = output
+        self._reads = reads
 
     def handlers(self) -> Handlers:
         """The handler of ADVANCE."""
@@ -301,12 +304,20 @@ class AdvanceEffects:
     def _planned(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
             plan = self._results.read(job.folder, PLAN, limit=LARGEST_PLAN)
-            after = blocks.planned(plan, job.request.box, most=self._compute.max_count)
+            after = blocks.planned(plan, job.request.box, most=self._most(job))
         except (NotFound, Unplanned) as error:
             said = str(error) if isinstance(error, Unplanned) else "The first look at the volume has left no plan."
             self._lifecycle.turn_down(effect, said, cause=Cause.PROGRAM)
             return
         self._lifecycle.advanced(effect, after, note=told(blocks, after, ()))
+
+    def _most(self, job: Job) -> int:
+        """How many programs a round of the job may have: as many as compute takes, and BOSS its share of requests."""
+        if job.request.volume:
+            return self._compute.max_count
+        with self._ledger.database.read() as transaction:
+            jobs = transaction.jobs.in_blocks()
+        return min(self._compute.max_count, max(1, self._reads // max(1, jobs)))
 
     def _piloted(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
