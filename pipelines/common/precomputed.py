@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Triple
 from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
 Read = Callable[[int, int, int, int], Array]
 """Rows `[top, bottom)` of the sections `[start, stop)`, called with start, stop, top, bottom, in all their width."""
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, shape, voxels
+from pipelines.common.boxes import Box, Triple, shape, voxels
 from pipelines.unsupervised import blocks
 from pipelines.unsupervised.assembly import Assembly, Objects
 from pipelines.unsupervised.blocks import Found, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import merged
 from pipelines.unsupervised.detector import scan
-from pipelines.unsupervised.found import Size, Synapses, Triple
+from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.merging import Merging
 from pipelines.unsupervised.paired import Grid
 from tests.support import puncta
