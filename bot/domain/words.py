@@ -68,18 +68,34 @@ def money(amount: float, currency: str) -> str:
     return f"{currency}{amount:,.2f}" if amount >= 0.01 else f"{currency}{amount:.2g}"
 
 
-def takes(number: int, bytes_read: int, expected: Expected | None) -> str:
-    """How large a run of so many voxels is, and what it is expected to take."""
+def takes(number: int, bytes_read: int, expected: Expected | None, *, block: int | None = None) -> str:
+    """How large a run of so many voxels is, in blocks of so many, and what it is expected to take."""
     said = f"{voxels(number)}, {size(bytes_read)}"
+    if block:
+        said += f", in about {count(-(-number // block))} blocks of about {voxels(block)}"
     return f"{said}; expected: {forecast(expected)}" if expected else said
 
 
 def forecast(expected: Expected) -> str:
-    """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`."""
-    said = duration(timedelta(seconds=expected.seconds))
+    """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`.
+
+    Of a job in blocks it is no time that anybody waits: `240 processor hours of all programs together; about $12.00`.
+    """
+    said = effort(expected, expected.seconds)
     if expected.longest > expected.seconds:
-        said += f", at most {duration(timedelta(seconds=expected.longest))} in nine of ten runs"
+        said += f", at most {effort(expected, expected.longest)} in nine of ten runs"
+    if expected.together:
+        said += ", of all programs together"
     return said if expected.cost is None else f"{said}; about {money(expected.cost, expected.currency)}"
+
+
+def effort(expected: Expected, seconds: float) -> str:
+    """So many seconds of such a run, as `2 min 3 s`; of a job in blocks as `240 processor hours`."""
+    if expected.processors is None:
+        return duration(timedelta(seconds=seconds))
+    hours = seconds * expected.processors / 3600
+    said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    return f"{said} processor {'hour' if said == '1' else 'hours'}"
 
 
 def listed(items: list[str]) -> str:
