@@ -234,6 +234,7 @@ def build_core(
             compute=backend.compute,
             results=backend.results,
             output=output,
+            reads=settings.reads,
         ),
         CollectEffects(
             ledger=ledger,

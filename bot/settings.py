@@ -150,6 +150,8 @@ class Settings(BaseSettings):
     """Voxels of a block: a larger box is cut, where the program knows how, and worked on by many programs."""
     max_voxels: Annotated[int, Field(gt=0, le=10**15)] = 10**12
     """The most voxels of a job in blocks."""
+    reads: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """How many programs of jobs in blocks may read from BOSS at once, each with one request: all jobs together."""
     confirm_bytes: Annotated[int, Field(ge=0, le=PB)] = 0
     """A run that reads more bytes than this is confirmed first; 0: no limit."""
     confirm_seconds: Annotated[float, Field(ge=0, le=366 * DAY)] = 0

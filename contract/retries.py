@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -14,7 +15,7 @@ class Transient(Exception):
 
 
 def patiently(attempt: Callable[[], T], *, pauses: Sequence[float], given_up: Callable[[str], Exception]) -> T:
-    """Call, and again after each pause, in seconds, while the call raises Transient.
+    """Call, and again after each pause, in seconds, and up to half as much longer, while the call raises Transient.
 
     After the last try it raises what `given_up` makes of `failed 4 times in a row: … Try again later.`
     """
@@ -25,5 +26,6 @@ def patiently(attempt: Callable[[], T], *, pauses: Sequence[float], given_up: Ca
         except Transient as trouble:
             if tries == len(pauses):
                 raise given_up(f"failed {tries + 1} times in a row: {trouble}. Try again later.") from None
-        time.sleep(pauses[tries])  # a server that is overloaded, or starts again, is given time
+        # A server that is overloaded, or starts again, is given time; many programs do not come back at one moment.
+        time.sleep(pauses[tries] * random.uniform(1, 1.5))  # noqa: S311 - no secret
         tries += 1

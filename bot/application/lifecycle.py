@@ -272,6 +272,8 @@ def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
     update: dict[str, object] = {"ended": (*ended.ended, change.job.compute_id or "")}
     if blocks.stage == PILOT and seen.started_at and seen.stopped_at:
         update["took"] = max(0.0, (seen.stopped_at - seen.started_at).total_seconds())
+    if blocks.last:
+        update["why"] = seen.why
     ended = ended.model_copy(update=update)
     change.set(compute_id=None, blocks=ended.model_dump(mode="json"))
     change.enqueue(Kind.ADVANCE, blocks.label)

@@ -214,7 +214,9 @@ class BatchCompute:
             answer = self._clients.submitter.submit_job(
                 **array,
                 jobName=name,
-                jobQueue=self._config.queue,
+                jobQueue=self._config.queue_on_demand
+                if work.lasting and self._config.queue_on_demand
+                else self._config.queue,
                 jobDefinition=definition_arn,
                 containerOverrides={
                     "command": command,
@@ -262,19 +264,18 @@ class BatchCompute:
             return str(wanted(answer, "jobDefinitionArn"))
 
     def find(self, name: str) -> str | None:
-        """The id of the newest job of that name on the queue, whatever its state; None where there is none.
+        """The id of the newest job of that name on the queues, whatever its state; None where there is none.
 
         AWS Batch shows a job for at least seven days after its end.
         """
         name = clean_name(name)
         with translated("AWS Batch did not list its jobs"):
-            pages = self._clients.batch.get_paginator("list_jobs").paginate(
-                jobQueue=self._config.queue, filters=[{"name": "JOB_NAME", "values": [name]}]
-            )
+            listing = self._clients.batch.get_paginator("list_jobs")
             # AWS's filter knows no upper and lower case, so the name is compared again.
             same = [
                 job
-                for page in pages
+                for queue in filter(None, (self._config.queue, self._config.queue_on_demand))
+                for page in listing.paginate(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
                 for job in wanted(page, "jobSummaryList")
                 if wanted(job, "jobName") == name and ":" not in wanted(job, "jobId")  # no child, which has its name
             ]

@@ -79,6 +79,10 @@ class AwsConfig(BaseSettings):
     region: Region = ""
     """Empty: boto3's usual chain decides."""
     queue: BatchName = "nomads-queue"
+    queue_on_demand: Annotated[
+        str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$", description="a queue's name")
+    ] = ""
+    """A queue on machines that are not taken back, for what was reclaimed from the other; empty: there is none."""
     compute_environment: BatchName = "nomads-ce"
     bucket: Bucket = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""

@@ -31,6 +31,8 @@ PILOT_FROM = 8
 """Blocks of a job for which a pilot is worth the wait."""
 ROUNDS = 3
 """Rounds over the blocks, at most: a block that fails so often fails for good."""
+MERGES = 3
+"""Tries of the merge, at most, where its machine was taken back or its memory was too small."""
 MORE_MEMORY = 2
 """Times the memory of a round, where programs of the last one ran out of it; once."""
 SHARES = {FIRST: (0.0, 0.05), PILOT: (0.05, 0.05), ASKED: (0.05, 0.05), BLOCKS: (0.05, 0.9), MERGE: (0.9, 1.0)}
@@ -61,6 +63,10 @@ class Blocks(BaseModel):
     """How many blocks have failed in the present round, about; after the last round, for good."""
     again: int = 0
     """How many programs were tried again."""
+    lasting: bool = False
+    """Whether programs run on machines that are not taken back, since others were."""
+    merges: int = 1
+    """How often the merge is tried, this time included."""
     memory: int = 1
     """By how much the memory of the present stage is multiplied."""
     wanted: bool = False
@@ -77,13 +83,16 @@ class Blocks(BaseModel):
     """The results folder of the job whose blocks are gone on with; empty: the job's own."""
     earlier: int = 0
     """How many of the rounds other jobs have made."""
+    why: Cause = Cause.UNKNOWN
+    """What made the present stage fail, where it is the merge."""
     ended: tuple[str, ...] = ()
     """The compute ids of the stages that have ended, in order."""
 
     @property
     def label(self) -> str:
         """Names the present stage within the job: letters and digits."""
-        return f"{self.stage}{len(self.rounds)}" if self.stage == BLOCKS else self.stage
+        number = {BLOCKS: len(self.rounds), MERGE: self.merges if self.merges > 1 else ""}.get(self.stage, "")
+        return f"{self.stage}{number}"
 
     @property
     def last(self) -> bool:
@@ -94,6 +103,9 @@ class Blocks(BaseModel):
         """Whether another stage may follow the present one, of which that was seen."""
         if self.stage in (FIRST, PILOT):
             return seen.state is JobState.SUCCEEDED
+        if self.stage == MERGE:
+            passing = seen.why in (Cause.MEMORY, Cause.MACHINE)
+            return seen.state is JobState.FAILED and passing and self.merges < MERGES
         return self.stage == BLOCKS and seen.state in (JobState.SUCCEEDED, JobState.FAILED)
 
     def planned(self, content: bytes, box: Box, *, most: int) -> Blocks:
@@ -140,7 +152,7 @@ class Blocks(BaseModel):
         if not failed or len(self.rounds) - self.earlier >= ROUNDS or hopeless:
             missing = -(-len(failed) * min(self.all, self._due) // self.rounds[-1])
             done = {"done": self.all - missing, "running": 0, "failed": missing}
-            return self.model_copy(update={**done, "stage": MERGE, "memory": 1}), ""
+            return self.model_copy(update={**done, "stage": MERGE, "memory": 1, "why": Cause.UNKNOWN}), ""
         many = len(failed) * -(-self.all // self.rounds[0])
         update = {
             "rounds": (*self.rounds, min(many, self.rounds[0])),
@@ -148,8 +160,14 @@ class Blocks(BaseModel):
             "failed": 0,
             "again": self.again + len(failed),
             "memory": MORE_MEMORY if greedy else self.memory,
+            "lasting": self.lasting or any(seen.why is Cause.MACHINE for seen in failed.values()),
         }
         return self.model_copy(update=update), ""
+
+    def merged_again(self) -> Blocks:
+        """With another try of a merge that failed, for which more memory or another machine may be enough."""
+        more = self.memory * MORE_MEMORY if self.why is Cause.MEMORY else self.memory
+        return self.model_copy(update={"merges": self.merges + 1, "memory": more, "lasting": True})
 
     def resumed(self, folder: str, *, missing: int) -> Blocks:
         """A further round over the blocks that are missing, by another job than that of this results folder.
@@ -234,7 +252,18 @@ def after_pilot(blocks: Blocks, summary: Summary, box: Box, expected: Expected |
     return f"{told}. Go or Cancel, on the card."
 
 
-def told(before: Blocks, after: Blocks, failed: Sequence[Observation]) -> str:
+def lost(failed: Sequence[Observation], expected: Expected | None) -> str:
+    """What programs that failed have used up for nothing, in time and money; empty where nobody knows."""
+    spans = [seen.stopped_at - seen.started_at for seen in failed if seen.started_at and seen.stopped_at]
+    span = sum(spans, timedelta())
+    if span <= timedelta():
+        return ""
+    cost = expected.cost_of(span.total_seconds()) if expected else None
+    money = f", {words.money(cost, expected.currency)}" if expected and cost is not None else ""
+    return f" Lost by that: {words.duration(span)} of machine time{money}."
+
+
+def told(before: Blocks, after: Blocks, failed: Sequence[Observation], expected: Expected | None = None) -> str:
     """What the thread is told when a stage has ended, of whose programs these failed; empty: nothing."""
     if before.stage == FIRST:
         return f"The volume is cut into {words.count(after.all)} blocks."
@@ -245,4 +274,4 @@ def told(before: Blocks, after: Blocks, failed: Sequence[Observation]) -> str:
     if after.memory > before.memory:
         goes_on += f", with {MORE_MEMORY} times the memory"
     ((why, _),) = Counter(seen.reason.rstrip(".") or "no reason is known" for seen in failed).most_common(1)
-    return f"{many} failed ({why}), and {'is' if len(failed) == 1 else 'are'} {goes_on}."
+    return f"{many} failed ({why}), and {'is' if len(failed) == 1 else 'are'} {goes_on}." + lost(failed, expected)

@@ -245,4 +245,4 @@ def expected(
     seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
     memory = pipeline.memory_for(block or box.voxels) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
-    return Expected(seconds, longest, price or None, prices.currency, pipeline.cpu if block else None)
+    return Expected(seconds, longest, price or None, prices.currency, together=block is not None)

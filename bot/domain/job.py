@@ -57,13 +57,8 @@ class Expected:
     price: float | None = None
     """Price of an hour of such a run; None: prices are not known here."""
     currency: str = "$"
-    processors: float | None = None
-    """Processors of each program of a job in blocks, which run side by side; None: one program does all of it."""
-
-    @property
-    def together(self) -> bool:
-        """Whether the seconds are those of many programs, so that nobody waits so long."""
-        return self.processors is not None
+    together: bool = False
+    """Whether the seconds are those of many programs that run side by side, so that nobody waits so long."""
 
     @property
     def cost(self) -> float | None:

@@ -54,13 +54,13 @@ def size(number: int) -> str:
 
 
 def duration(span: timedelta) -> str:
-    """A span of time as `4 s`, `2 min 3 s` or `5 h 12 min`; never negative."""
+    """A span of time as `4 s`, `2 min 3 s` or `1,205 h 12 min`; never negative."""
     seconds = max(0, round(span.total_seconds()))
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 3600:,} h {seconds % 3600 // 60} min"
 
 
 def money(amount: float, currency: str) -> str:
@@ -79,23 +79,14 @@ def takes(number: int, bytes_read: int, expected: Expected | None, *, block: int
 def forecast(expected: Expected) -> str:
     """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`.
 
-    Of a job in blocks it is no time that anybody waits: `240 processor hours of all programs together; about $12.00`.
+    Of a job in blocks it is no time that anybody waits: `240 h 0 min of machine time, all programs together`.
     """
-    said = effort(expected, expected.seconds)
+    said = duration(timedelta(seconds=expected.seconds)) + (" of machine time" if expected.together else "")
     if expected.longest > expected.seconds:
-        said += f", at most {effort(expected, expected.longest)} in nine of ten runs"
+        said += f", at most {duration(timedelta(seconds=expected.longest))} in nine of ten runs"
     if expected.together:
-        said += ", of all programs together"
+        said += ", all programs together"
     return said if expected.cost is None else f"{said}; about {money(expected.cost, expected.currency)}"
-
-
-def effort(expected: Expected, seconds: float) -> str:
-    """So many seconds of such a run, as `2 min 3 s`; of a job in blocks as `240 processor hours`."""
-    if expected.processors is None:
-        return duration(timedelta(seconds=seconds))
-    hours = seconds * expected.processors / 3600
-    said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-    return f"{said} processor {'hour' if said == '1' else 'hours'}"
 
 
 def listed(items: list[str]) -> str:

@@ -183,6 +183,8 @@ class Work:
     results: str = ""
     """The URI of the folder that the program writes, which is among the `arguments` too; empty: not told. A program of
     an array writes its own folder below it alone (`contract.program.part_uri`)."""
+    lasting: bool = False
+    """Whether it should run on machines that are not taken back, where this compute has others too."""
     shared: str = ""
     """The URI of a folder of results whose own files the program reads, such as an array's plan; empty: of none."""
     token_argument: bool = False

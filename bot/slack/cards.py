@@ -134,9 +134,10 @@ def _button(action: str, text: str, job: Job, **more: Any) -> ButtonElement:
 
 
 def _sure(job: Job) -> ConfirmObject:
+    left = "Retry goes on with the blocks that are done." if job.blocks else "What it has found so far is lost."
     return ConfirmObject(
         title="Cancel this job?",
-        text=PlainTextObject(text=f"Job {job.id} is ended wherever it stands. What it has found so far is lost."),
+        text=PlainTextObject(text=f"Job {job.id} is ended wherever it stands. {left}"),
         confirm="Cancel the job",
         deny="Let it go on",
         style="danger",

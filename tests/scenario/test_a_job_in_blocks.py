@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
 from bot.application.steering import Retried
 from bot.domain.blocks import ROUNDS
+from bot.domain.checks import Prices
 from bot.domain.errors import InvalidRequest, NotYours, TooLate
 from bot.domain.job import Job
 from bot.domain.states import JobState
@@ -149,6 +152,70 @@ def test_programs_whose_machines_were_taken_back_are_tried_again(staged: Staged)
     assert staged.words()["stage"] == "merge"
     assert staged.now.blocks
     assert staged.now.blocks.said == "7 of 7 blocks, 2 tried again"
+
+
+def test_blocks_that_were_reclaimed_run_again_on_machines_that_last_and_what_was_lost_is_told(store: Database) -> None:
+    pipeline = in_blocks().model_copy(update={"seconds_per_gigavoxel": 60})
+    staged = Staged(World(store, pipeline=pipeline, block_voxels=10_000, prices=Prices(cpu_hour=1)))
+    staged.looked()
+    assert not staged.world.compute.works[-1].lasting
+    began = staged.world.clock.now
+    reclaimed = replace(RECLAIMED, started_at=began, stopped_at=began + timedelta(minutes=90))
+
+    staged.round({2: reclaimed, 5: reclaimed})
+
+    assert staged.world.compute.works[-1].lasting
+    assert staged.world.thread[-1].endswith("Lost by that: 3 h 0 min of machine time, $3.00.")
+
+
+@pytest.mark.parametrize(("failure", "memory"), [(GREEDY, 2), (RECLAIMED, 1)])
+def test_a_merge_whose_machine_or_memory_failed_is_tried_again(
+    staged: Staged, failure: Observation, memory: int
+) -> None:
+    staged.looked()
+    staged.round()
+    before = staged.world.compute.works[-1].memory
+
+    staged.ends(failure)
+
+    assert staged.words()["stage"] == "merge"
+    assert staged.world.compute.works[-1].memory == memory * before
+    assert len({work.name for work in staged.world.compute.works}) == 4
+    staged.ends(failure)
+    staged.ends(failure)
+    assert staged.state == JobState.FAILED
+    assert len(staged.world.compute.works) == 5
+
+
+def test_a_merge_that_fails_by_itself_fails_the_job(staged: Staged) -> None:
+    staged.looked()
+    staged.round()
+
+    staged.ends(Observation(JobState.FAILED, exit_code=1))
+
+    assert staged.state == JobState.FAILED
+
+
+def test_cancelling_during_the_merge_ends_it(staged: Staged) -> None:
+    staged.looked()
+    staged.round()
+
+    staged.world.steering.cancel(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+    staged.look()
+
+    assert staged.state == JobState.CANCELLED
+
+
+def test_programs_that_find_the_disk_full_are_tried_again_and_then_missing(staged: Staged) -> None:
+    full = Observation(JobState.FAILED, "000003.npz cannot be written: No space left on device.", exit_code=1)
+    staged.looked()
+
+    for _ in range(ROUNDS):
+        staged.round({0: full})
+
+    assert staged.words()["stage"] == "merge"
+    assert any("No space left on device" in said for said in staged.world.thread)
 
 
 def test_after_out_of_memory_a_round_has_twice_the_memory_once(staged: Staged) -> None:
@@ -299,6 +366,20 @@ def _values(world: World, changed: Mapping[str, str]) -> dict[str, str]:
     return {**base, **changed}
 
 
+def test_a_round_reads_from_boss_with_no_more_programs_than_its_share(store: Database) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000, reads=11)
+    first = Staged(world)
+    second = world.accept(z="0, 17")
+    world.settle()
+
+    world.results.put(first.job.folder, "blocks/plan.json", b'{"blocks": 40, "reads": 9}')
+    world.compute.tell("memory-1", Observation(JobState.SUCCEEDED))
+    first.look()
+
+    assert world.job(second).state is not JobState.SUCCEEDED
+    assert world.compute.works[-1].count == 5
+
+
 # Repair
 
 
@@ -348,6 +429,19 @@ def test_a_repair_is_tried_again_as_often_as_a_first_round(staged: Staged) -> No
         staged.round({0: RECLAIMED})
 
     assert staged.words()["rounds"] == "7,1,1,2,1,1"
+    assert staged.words()["stage"] == "merge"
+
+
+def test_a_repair_a_week_later_asks_nothing_of_what_compute_has_forgotten(staged: Staged) -> None:
+    job = incomplete(staged)
+    for number in range(1, len(staged.world.compute.works) + 1):
+        staged.world.compute.lose(f"memory-{number}")
+    staged.world.clock.advance(7 * 86_400)
+
+    staged.world.steering.retry(job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    staged.world.settle()
+    staged.round()
+
     assert staged.words()["stage"] == "merge"
 
 

@@ -131,6 +131,7 @@ class World:
         *,
         max_bytes: int = 2 * 10**9,
         block_voxels: int = BLOCK_VOXELS,
+        reads: int = 256,
         max_voxels: int = 10**12,
         separate_secrets: bool = False,
         viewer: str = "",
@@ -145,7 +146,7 @@ class World:
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
-        self.block_voxels = block_voxels
+        self.block_voxels, self.reads = block_voxels, reads
         self.clock = Clock()
         self.lease = timedelta(seconds=lease)
         self.edit_every = timedelta(seconds=edit_every)
@@ -249,6 +250,7 @@ class World:
                 compute=self.compute,
                 results=self.results,
                 output=self.output,
+                reads=self.reads,
             ),
             CollectEffects(
                 ledger=ledger,
@@ -306,7 +308,7 @@ class World:
         return Proposal(
             reviewed=reviewed,
             answered=Answered(readable=checked, checked=checked, size=size, largest=size),
-            expected=self.forecast.expected(reviewed.pipeline, reviewed.box),
+            expected=self.forecast.expected(reviewed.pipeline, reviewed.box, block=reviewed.block),
         )
 
     def ask(self, *, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Proposal:

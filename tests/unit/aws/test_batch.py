@@ -1113,3 +1113,22 @@ def test_a_person_s_own_reason_is_no_time_limit_whatever_words_it_has(world: Wor
     seen = compute.observe([job])[job]
 
     assert (seen.reason, seen.why) == ("my note: it exceeded timeout of my patience", Cause.UNKNOWN)
+
+
+def test_work_that_should_last_goes_to_the_queue_on_demand_and_is_found_there() -> None:
+    with aws_world(queue_on_demand="steady") as world:
+        (environment,) = world.clients.batch.describe_compute_environments()["computeEnvironments"]
+        world.clients.batch.create_job_queue(
+            jobQueueName="steady",
+            state="ENABLED",
+            priority=1,
+            computeEnvironmentOrder=[{"order": 1, "computeEnvironment": environment["computeEnvironmentArn"]}],
+        )
+        both = [replace(WORK, name=f"l-{lasting}", lasting=lasting) for lasting in (False, True)]
+        usual, lasting = map(world.compute().submit, both)
+
+        queues = [job["jobQueue"] for job in world.clients.batch.describe_jobs(jobs=[usual, lasting])["jobs"]]
+        assert queues[0].endswith("/nomads-queue")
+        assert queues[1].endswith("/steady")
+        assert world.compute().find("l-True") == lasting
+        assert world.compute().find("l-False") == usual

@@ -37,6 +37,7 @@ CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
+MERGED_AGAIN = "The merge failed, as its machine was taken back or its memory was too small, and is tried again."
 LARGEST_PLAN = 16 * 2**20
 """Bytes of the largest plan: it names each block's place."""
 TOLD_NOTHING = "The program told nothing of what it found."
@@ -112,6 +113,7 @@ class Launcher:
             command=pipeline.command,
             arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
             results=self._folder(job),
+            lasting=job.blocks is not None and job.blocks.lasting,
             shared=f"{self._shared(job)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
             count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
@@ -264,13 +266,16 @@ class AdvanceEffects:
         compute: Compute,
         results: Results,
         output: Output,
+        reads: int = 256,
     ) -> None:
+        """`reads` is how many programs of all jobs in blocks together may read from BOSS at once."""
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._stalls = stalls
         self._compute = compute
         self._results = results
         self._output = output
+        self._reads = reads
 
     def handlers(self) -> Handlers:
         """The handler of ADVANCE."""
@@ -291,18 +296,28 @@ class AdvanceEffects:
                 self._planned(effect, job, blocks)
             elif blocks.stage == PILOT:
                 self._piloted(effect, job, blocks)
+            elif blocks.last:
+                self._lifecycle.advanced(effect, blocks.merged_again(), note=MERGED_AGAIN)
             else:
-                self._again(effect, blocks)
+                self._again(effect, job, blocks)
 
     def _planned(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
             plan = self._results.read(job.folder, PLAN, limit=LARGEST_PLAN)
-            after = blocks.planned(plan, job.request.box, most=self._compute.max_count)
+            after = blocks.planned(plan, job.request.box, most=self._most(job))
         except (NotFound, Unplanned) as error:
             said = str(error) if isinstance(error, Unplanned) else "The first look at the volume has left no plan."
             self._lifecycle.turn_down(effect, said, cause=Cause.PROGRAM)
             return
         self._lifecycle.advanced(effect, after, note=told(blocks, after, ()))
+
+    def _most(self, job: Job) -> int:
+        """How many programs a round of the job may have: as many as compute takes, and BOSS its share of requests."""
+        if job.request.volume:
+            return self._compute.max_count
+        with self._ledger.database.read() as transaction:
+            jobs = transaction.jobs.in_blocks()
+        return min(self._compute.max_count, max(1, self._reads // max(1, jobs)))
 
     def _piloted(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
@@ -313,13 +328,13 @@ class AdvanceEffects:
         said = after_pilot(blocks, summary, _box(blocks), job.expected)
         self._lifecycle.advanced(effect, blocks.piloted(said, preview=preview), note=said)
 
-    def _again(self, effect: Effect, blocks: Blocks) -> None:
+    def _again(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
         after, wrong = blocks.after(failed)
         if wrong:
             self._lifecycle.turn_down(effect, wrong)
             return
-        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values())))
+        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values()), job.expected))
 
 
 class CollectEffects:
