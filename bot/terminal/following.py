@@ -184,6 +184,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "actor": job.actor,
         **{name: at.isoformat() if at else None for name, at in times.items()},
         "progress": job.progress.part if job.progress else None,
+        **({"blocks": job.blocks.model_dump(include={"all", "done", "again"})} if job.blocks else {}),
         "reason": job.reason,
         "attempt": job.attempt,
         "retry_of": job.retry_of,

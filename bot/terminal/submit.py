@@ -16,7 +16,6 @@ from pydantic import SecretStr
 
 from bot.app import Core, build_core
 from bot.application.submission import Proposal
-from bot.domain import words
 from bot.domain.errors import InvalidRequest
 from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.links import Audience
@@ -107,9 +106,7 @@ def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
     question = None if again else core.submission.decide(proposal)
     job = question.proposal.twin if question else None
     if job is None:
-        box = proposal.reviewed.box
-        takes = words.takes(box.voxels, proposal.answered.size, proposal.expected)
-        print(f"{box}: {takes}", file=sys.stderr)
+        print(f"{proposal.reviewed.box}: {proposal.takes}", file=sys.stderr)
         try:
             return core.submission.accept(proposal, actor=actor, key=f"cli:{entropy.token_hex(16)}", again=again)
         except AlreadyRunning as found:
