@@ -330,7 +330,7 @@ def _effort(job: Job) -> str:
 
 def progress(job: Job) -> str:
     """A running program's progress, as `▓▓▓▓░░░░░░ 42 % reading`."""
-    if job.progress is None or job.state is not JobState.RUNNING:
+    if job.progress is None or job.state is not JobState.RUNNING or job.asked:
         return ""
     done = round(job.progress.part * 10)
     percent = f"{job.progress.part * 100:.0f} %"

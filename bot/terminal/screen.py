@@ -92,6 +92,8 @@ def how_far(job: Job) -> str:
     """
     if job.state is not JobState.RUNNING:
         return ""
+    if job.asked:
+        return "the pilot was shown; waiting for Go or Cancel in Slack"
     at = now()
     left = job.left(at)
     said = [f"{job.progress.part * 100:.0f} %, {job.progress.phase}"] if job.progress else []

@@ -6,14 +6,17 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bot.application.visits import Visits
 from bot.domain.blocks import Blocks
 from bot.domain.checks import Prices
 from bot.domain.job import Job
+from bot.domain.links import Audience, ResultsPage
 from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation
 from bot.slack import cards
@@ -229,6 +232,48 @@ def test_lists_windows_and_terminal_tell_the_blocks_as_the_card_does(staged: Sta
     assert "🟩🟩🟩🟩🟦⬜⬜⬜⬜⬜" in details
     home = json.dumps(cards.home(staged.world.queries.home("U01DEMO")), ensure_ascii=False)
     assert "4 of 10 blocks" in home
+
+
+def test_who_looks_while_the_pilot_is_shown_sees_what_is_waited_for_and_no_progress(staged: Staged) -> None:
+    staged.looked(blocks=20)
+    staged.ends(Observation(JobState.SUCCEEDED, exit_code=0))
+    assert staged.now.asked
+
+    assert "░" not in card(staged.now)
+    assert how_far(staged.now) == "the pilot was shown; waiting for Go or Cancel in Slack"
+
+
+def test_the_results_page_shows_pilot_and_blocks_as_a_folder_each(staged: Staged) -> None:
+    staged.looked(blocks=4, pilot=None)
+    staged.round()
+    put = partial(staged.world.results.put, staged.job.folder)
+    put("results.json", b'{"counts": {"synapses": 5}}')
+    for name in ("pilot/synapses.csv", "pilot/image/info", "blocks/1/0/0.npz", "mine.txt"):
+        put(name, b"1234")
+    staged.done()
+
+    listed = {file.shown: (file.size, file.about) for file in page(staged).files}
+
+    assert listed["pilot/"] == (8, "The results of the pilot, by itself.")
+    assert listed["blocks/"][1].startswith("What was found in each block")
+    assert sorted(listed) == ["blocks/", "mine.txt", "pilot/", "results.json"]
+
+
+def page(staged: Staged) -> ResultsPage:
+    """The page of the job's results, for its owner."""
+    world = staged.world
+    visits = Visits(
+        links=world.links,
+        queries=world.queries,
+        catalog=world.catalog,
+        results=world.results,
+        output=world.output,
+        addresses=world.addresses,
+        sees=lambda person, job: True,
+    )
+    link = world.links.to_results(staged.now, Audience.person("U01DEMO"))
+    assert link
+    return visits.page(link.url.rstrip("/").rpartition("/")[2])
 
 
 def window(staged: Staged) -> dict[str, Any]:
