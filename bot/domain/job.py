@@ -186,6 +186,15 @@ class Job(BaseModel):
         return early and not self.ended and self.cancelled_by is None
 
     @property
+    def lacks(self) -> str:
+        """What its results lack, as `2 of 8 blocks are missing`; empty: nothing."""
+        if not (self.incomplete and self.blocks and self.summary):
+            return ""
+        missing = self.summary.missing
+        are = "is" if missing == 1 else "are"
+        return f"{words.count(missing)} of {words.count(self.blocks.all)} blocks {are} missing"
+
+    @property
     def again(self) -> Blocks | None:
         """How a retry goes in blocks: from those that are there, where the first look holds; None: it does not."""
         if self.blocks is None or self.cause in (Cause.REQUEST, Cause.REFUSED):

@@ -66,6 +66,8 @@ SQUARES_A_ROW = 15
 """Squares beside one another, which a telephone shows in one line."""
 _SQUARE = {"done": "🟩", "failed": "🟥", "running": "🟦", "waiting": "⬜"}
 _SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
+_LEAVE = re.compile(rf"(It goes on(?: after the pilot)?, said )({_SLACK_USER.pattern})\.")
+"""What a thread is told where somebody lets a job in blocks go on."""
 _STATES = {
     JobState.ACCEPTED: "📥 Accepted",
     JobState.RUNNING: "⚙️ Running",
@@ -289,7 +291,7 @@ def state(job: Job) -> str:
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
     if job.compute_attempt > 1 and job.state in WAITING:
         return f"⏳ Waiting again to run, attempt {job.compute_attempt}{why}"
-    return f"{_STATES[job.state]}{why}"
+    return f"{_STATES[job.state]}, but {job.lacks}" if job.lacks else f"{_STATES[job.state]}{why}"
 
 
 def _at(when: datetime | None) -> str:
@@ -394,11 +396,13 @@ def spoken(story: Story, steps: Sequence[Step]) -> str:
 
 
 def step_text(step: Step | Transition, job: Job) -> str:
-    """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
+    """A step's text, escaped; whoever cancelled the job, or let it go on, is mentioned."""
     text = (words.unmarked if step.state in _PROGRAM_S else words.mrkdwn)(step.text)
     if step.state is JobState.CANCELLED and job.cancelled_by:
         by = f"by {words.mrkdwn(job.cancelled_by)}"
         text = text.replace(by, f"by {who(job.cancelled_by)}", 1)
+    if step.note and (leave := _LEAVE.fullmatch(text)):
+        text = f"{leave[1]}{who(leave[2])}."
     return text
 
 

@@ -85,6 +85,8 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
         shown.say(f"{step.at:%Y-%m-%d %H:%M:%S} {text}", step.state)
     if far := how_far(job):
         shown.say(f"Now: {far}", job.state)
+    if job.lacks:
+        shown.say(f"{job.lacks}; nomads retry {job.id} works on these alone.")
     if job.unposted:
         shown.say(f"Slack: its card could not be posted. {job.unposted}", job.state)
     if job.compute_id:

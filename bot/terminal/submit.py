@@ -183,6 +183,8 @@ class _Teller:
             said["counts"] = job.summary.counts if job.summary else {}
             if job.summary and job.summary.chance:
                 said["chance"] = job.summary.chance.numbers
+            if job.blocks and job.summary:
+                said["blocks"] = {"all": job.blocks.all, "missing": job.summary.missing}
             said["results_url"] = results_of(self._core, job)
         return json.dumps(said)
 
@@ -191,6 +193,7 @@ class _Teller:
         if transition.note:
             return lines[0]
         if transition.state is JobState.SUCCEEDED:
+            lines += [f"{job.lacks}; nomads retry {job.id} works on these alone."] if job.lacks else []
             lines.append(f"Results: {results_of(self._core, job)}")
         elif transition.state in FINAL:
             lines += [*(f"  {line}" for line in job.log_tail), job.advice]

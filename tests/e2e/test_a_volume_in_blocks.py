@@ -49,6 +49,23 @@ def test_a_volume_in_blocks_is_as_one_program_leaves_it(lab: Lab) -> None:
     assert not (cut / "blocks" / "1").exists() or not list((cut / "blocks").rglob("*.npz"))
 
 
+def test_a_terminal_tells_the_blocks_before_and_after(lab: Lab) -> None:
+    small = ("--col", "demo", "--exp", "cortex", "--x", "0,128", "--y", "0,128", "--z", "0,8")
+    request = (*small, "--pipeline", "nomads-unsupervised", "--wait", "--json")
+
+    code, out, err = lab.here("submit", *request, NOMADS_BLOCK_VOXELS="50000")
+
+    assert code == 0, err
+    takes = next(line for line in err.splitlines() if "voxels" in line)
+    assert "x 0, 128 · y 0, 128 · z 0, 8: 131,072 voxels, 262 kB, in about 3 blocks of about 50,000 voxels" in takes
+    assert takes.endswith("of machine time, all programs together")
+    told = json.loads(out.splitlines()[-1])
+    assert told["blocks"]["all"] > 1
+    assert told["blocks"]["missing"] == 0
+    status = json.loads(lab.here("status", told["job"], "--json").out)
+    assert status["blocks"] == {"all": told["blocks"]["all"], "done": told["blocks"]["all"], "again": 0}
+
+
 STAGED = ROOT / "tests" / "support" / "staged"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from bot.domain.blocks import Blocks
 from bot.domain.checks import Prices
 from bot.domain.job import Job
 from bot.domain.links import Audience, ResultsPage
+from bot.domain.messages import Step
 from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation
 from bot.slack import cards
@@ -27,7 +29,7 @@ from handlers.look import Look
 from handlers.windows import Windows
 from tests.scenario.test_a_job_in_blocks import Staged
 from tests.support.app import Serve
-from tests.support.stories import a_job, a_story
+from tests.support.stories import a_job, a_step, a_story
 from tests.support.world import World, in_blocks
 
 RECLAIMED = Observation(JobState.FAILED, "The machine was taken back.", cause=Cause.MACHINE)
@@ -168,6 +170,19 @@ def test_so_does_that_of_an_end_that_lacks_blocks(staged: Staged) -> None:
     staged.done()
 
     assert "🟩🟩🟩🟥\\n🟩 3 done · 🟥 1 missing" in card(staged.now)
+    assert "✅ Finished, but 1 of 4 blocks is missing" in card(staged.now)
+    assert "✅ Finished, but 1 of 4 blocks is missing" in cards.row(staged.now)
+
+
+def test_whoever_lets_the_job_go_on_is_mentioned_in_its_thread_and_no_program_mentions_anybody() -> None:
+    job = a_job(JobState.RUNNING)
+    told = {text: cards.step_text(a_note(text), job) for text in ("It goes on, said U01DEMO.", "Pilot, said U01DEMO.")}
+
+    assert list(told.values()) == ["It goes on, said <@U01DEMO>.", "Pilot, said U01DEMO."]
+
+
+def a_note(text: str) -> Step:
+    return replace(a_step(text, JobState.RUNNING), note=True)
 
 
 def test_a_job_that_has_ended_whole_has_no_map(staged: Staged) -> None:
