@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import tomllib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,10 +28,10 @@ from pipelines.common.boxes import Box, intersection, shape, voxels
 from pipelines.common.channels import Plane, digest_of
 from pipelines.common.gathered import Gathered
 from pipelines.common.program import Failure, Progress, Request, Stage, WrongRequest
-from pipelines.common.results import Results, npz
+from pipelines.common.results import CRATE, Results, npz
 from pipelines.common.run import Found, Run
 from pipelines.common.seen import Seen
-from pipelines.common.source import Source, aligned_to
+from pipelines.common.source import Source
 from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
@@ -47,6 +46,7 @@ from pipelines.unsupervised.paired import Grid
 Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
 FOLDER = "blocks/"
+MERGED = "blocks/merged.json"
 LISTED = 1000
 """Missing blocks that results.json names, at most."""
 CHANGED = "The volume is not the one that the first look saw: its channels or their metadata have changed since."
@@ -151,9 +151,11 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             register=options.register,
             told=lambda part: say(0.95 * part, "looking"),
         )
-        align = aligned_to(channels, (looked[0][0], looked[1][0], looked[2][0]))
+        origin, cuboid = next(iter(channels.values())).stored
         digest = source.digest(channels)
-    parts = cores(extent, Grid.of(voxel_nm), most=stage.voxels, align=align)
+    begin = tuple(low - (low - first) % side for (low, _), first, side in zip(looked, origin, cuboid, strict=True))
+    before = [low - first for (low, _), first in zip(looked, begin, strict=True)]
+    parts = cores(extent, Grid.of(voxel_nm), most=stage.voxels, cuboid=cuboid, before=(before[0], before[1], before[2]))
     typical = next(n for n, core in enumerate(parts) if _holds(core, known.typical))
     plan = Plan(
         looked=looked,
@@ -197,8 +199,11 @@ def _read(stage: Stage) -> tuple[Results, Plan, Known]:
     plan, known = job.get(PLAN), job.get(KNOWN)
     if plan is None or known is None:
         raise Failure("The first look at this volume has left no plan; the job has to be submitted again.")
-    with np.load(io.BytesIO(known)) as arrays:
-        return job, Plan.read(plan), Known.restored(dict(arrays))
+    try:
+        with np.load(io.BytesIO(known)) as arrays:
+            return job, Plan.read(plan), Known.restored(dict(arrays))
+    except Exception:  # whatever damage does
+        raise Failure("The plan of the first look is damaged; the job has to be submitted again.") from None
 
 
 # Blocks
@@ -208,8 +213,8 @@ def _blocks(request: Request, stage: Stage, entry: Path) -> None:
     say = Progress(out=sys.stdout)
     job, plan, known = _read(stage)
     there = _found(job, rounds=len(stage.rounds) - 1) if len(stage.rounds) > 1 else {}
-    missing = [number for number in range(len(plan.cores)) if number not in there]
-    mine = missing[stage.index :: stage.rounds[-1]]
+    # by its number, since a program of an earlier round that still runs may finish another block meanwhile
+    mine = [number for number in range(stage.index, len(plan.cores), stage.rounds[-1]) if number not in there]
     results = Results(part_uri(request.results_uri, stage.index), part=True)
     source = Source(request, roles=_roles(entry))
     for done, number in enumerate(mine):
@@ -283,8 +288,12 @@ def _whole(content: bytes) -> dict[str, Array] | None:
     """The arrays of a block; None where the file is damaged."""
     try:
         with np.load(io.BytesIO(content)) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile):
+            found = dict(arrays)
+        places, scores, regions, sums = (found[name] for name in ("places", "scores", "regions", "sums"))
+        pixels = int(np.bitwise_count(regions).sum())
+        whole = places.shape == (len(scores), 3) and len(regions) == len(scores) and len(sums) == pixels
+        return found if whole and {"missing", "digests", "seen0_range"} <= found.keys() else None
+    except Exception:  # zip, zlib and NumPy have an error each for each kind of damage
         return None
 
 
@@ -303,6 +312,9 @@ def _found(job: Results, *, rounds: int) -> dict[int, str]:
 
 
 def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> None:
+    if _is_merged(request, stage):
+        print("All blocks are merged already.", flush=True)
+        return
     job, plan, known = _read(stage)
     there = _found(job, rounds=len(stage.rounds))
     gathered: dict[str, Gathered] = {}
@@ -332,8 +344,26 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             channel.means = sums / np.maximum(objects.voxels, 1)
         _tell(run, plan, known, options, _synapses(objects, known, options, labels), missing)
     if not missing:
-        for name in job.names(FOLDER):
+        job.put(MERGED, b"{}\n", "application/json")  # so that a merge that is killed from here on is not begun anew
+        _tidy(job)
+
+
+def _is_merged(request: Request, stage: Stage) -> bool:
+    """Whether an earlier merge has written its results, from all blocks, and was ended while it tidied up."""
+    job, results = Results(stage.job_uri, part=True), Results(request.results_uri, part=True)
+    if job.get(MERGED) is not None:
+        _tidy(job)
+        return True
+    return job.get(PLAN) is None and results.get(CRATE) is not None
+
+
+def _tidy(job: Results) -> None:
+    """Remove what the stages have left for one another; what says that all is merged comes last."""
+    try:
+        for name in sorted(job.names(FOLDER), key=lambda name: (name == MERGED, name)):
             job.remove(name)
+    except Failure as failure:  # the results are there
+        print(f"Not all of {FOLDER} could be removed. {failure}", file=sys.stderr)
 
 
 def _slabs(
@@ -368,7 +398,8 @@ def _synapses(objects: Objects, known: Known, options: Options, labels: Array) -
     count = len(objects.voxels)
     judged = Judged(known.threshold, known.curve)
     at = known.curve[known.curve[:, 0] >= known.threshold]
-    more = count / at[-1, 1] if len(at) else 0.0  # what the whole has of what was looked at first
+    # what the whole has of what was looked at first
+    more = count / at[-1, 1] if len(at) and count else 1 / known.looked
     return Synapses(
         labels,
         objects.centres,
