@@ -189,8 +189,17 @@ def _at_once(
         seen.chance,
         seen.curve,
         1.0,
-        _middle(inside),
+        _amid(seen.centres, inside),
     )
+
+
+def _amid(centres: NDArray[np.float64], inside: Box) -> Triple:
+    """The object that is nearest to the median of all of them, from the volume's corner; the middle without any."""
+    if not len(centres):
+        return _middle(inside)
+    nearest = centres[np.argmin(np.abs(centres - np.median(centres, axis=0)).sum(axis=1))]
+    z, y, x = (int(at) + low for at, (low, _) in zip(np.rint(nearest), inside, strict=True))
+    return z, y, x
 
 
 def _middle(box: Box) -> Triple:

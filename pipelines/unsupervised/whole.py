@@ -36,8 +36,8 @@ from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.assembly import Assembly, Objects
+from pipelines.unsupervised.blocks import WHOLE, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.blocks import Found as Block
-from pipelines.unsupervised.blocks import Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import Judged
 from pipelines.unsupervised.driver import ROLES, Options, chosen, searched
 from pipelines.unsupervised.found import Synapses
@@ -138,8 +138,12 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             if channel.dtype.itemsize > 2:
                 raise WrongRequest(f"{channel.name} has voxels of {channel.dtype.itemsize} bytes; blocks take 1 and 2.")
 
+        whole = voxels(looked) <= WHOLE  # which is read in the blocks in which it is stored, and kept meanwhile
+
         def cut(part: Box) -> tuple[Array, Array]:
-            psd, synapsin = (channels[role].once(_within(part, looked)) for role in ROLES)
+            psd, synapsin = (
+                (channels[role].cut if whole else channels[role].once)(_within(part, looked)) for role in ROLES
+            )
             return psd, synapsin
 
         known = first_look(
@@ -422,7 +426,7 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
         share = sum(voxels(plan.cores[number]) for number in missing) / voxels(plan.looked)
         run.warn(
             f"{len(missing):,} of {counted(len(plan.cores), 'block')} are missing, {share:.2%} of the volume: what "
-            "lies in them was not looked at. Repair runs these blocks alone."
+            "lies in them was not looked at, and counts and densities are lower for it. Repair runs these blocks alone."
         )
     if known.looked < 1:
         run.note(f"Thresholds and chance were measured on {known.looked:.2%} of the volume, in samples spread over it.")

@@ -225,6 +225,15 @@ def test_blocks_are_about_as_large_as_asked_whatever_the_voxels(voxel_nm: Size, 
     assert max(map(voxels, cut)) <= 2 * 2**28
 
 
+def test_a_pilot_is_where_there_is_something() -> None:
+    volume = tissue((12, 480, 464), (70, 200, 200))
+    z, y, x = volume.known.typical
+    whole = volume.in_one_piece()
+    corner = [low for low, _ in volume.inside]
+
+    assert np.abs(whole.centres + corner - (z, y, x)).sum(axis=1).min() < 2
+
+
 def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = tissue((12, 480, 464), (70, 200, 200))
     exact = volume.known
