@@ -40,6 +40,7 @@ from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz, table
 from pipelines.common.source import Source
+from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted, fitting, joined, listed
 
 Array = NDArray[Any]
@@ -50,6 +51,9 @@ PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d"
 """Packages whose versions results.json names."""
 CUT = " … (the report has all of it)"
 """How a note ends that is too long for results.json."""
+MOST = 2**30
+"""Voxels of a box whose detections are written as one array, at most."""
+TOO_MANY = f"a box of more than {MOST:,} voxels has its detections in segmentation/ alone"
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -58,7 +62,7 @@ CIRCLE_NM = 300
 class Found:
     """What was found in the box: n objects, numbered from 1 in `labels`; row i of the other arrays is object i + 1."""
 
-    labels: Array
+    labels: Array | Sparse
     """(z, y, x), unsigned integers: an object's number in its voxels, 0 elsewhere."""
     centres: NDArray[np.float64]
     """(n, 3): z, y, x in voxels from the box's corner."""
@@ -240,8 +244,7 @@ class Run:
             role: channel.brightness(labels, len(found), found.lies.get(role))
             for role, channel in self.channels.items()
         }
-        detections = (labels != 0).view(np.uint8)
-        detections *= 255
+        detections = _detections(labels)
         self._look(found)
 
         self.progress(0.75, "writing")
@@ -253,13 +256,14 @@ class Run:
             about="A row for each synapse: centre in voxels and nm, volume, score, class.",
             media_type="text/csv",
         )
-        self.results.add(
-            "predictions.npz",
-            npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
-            title="Predictions",
-            about="255 where a synapse is, else 0; axes z, y, x.",
-            media_type="application/x-npz",
-        )
+        if detections is not None:
+            self.results.add(
+                "predictions.npz",
+                npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
+                title="Predictions",
+                about="255 where a synapse is, else 0; axes z, y, x.",
+                media_type="application/x-npz",
+            )
         self._layers(found)
         about = f"{self._picture_said(found).capitalize()}."
         picture = self.results.add(
@@ -347,6 +351,8 @@ class Run:
             self.note(f"Density: {len(found) / self.cubic_um:.3g} per µm³ in {self.cubic_um:,.4g} µm³.")
         else:
             self.note(found.nothing)
+        if isinstance(found.labels, Sparse) and found.labels.size > MOST:
+            self.note(f"There is no predictions.npz among the results: {TOO_MANY}.")
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
         self._look_at_channels()
@@ -441,11 +447,14 @@ class Run:
         magenta, green = (self.names[role] for role in self._shown())
         return f"the brightest of each voxel column, {magenta} magenta, {green} green, a circle round each synapse"
 
-    def _write_back(self, detections: Array) -> str | None:
+    def _write_back(self, detections: Array | None) -> str | None:
         """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
         if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
+        if detections is None:
+            self.note(f"The detections were not written back to {where} in BOSS: {TOO_MANY}.")
+            return None
         try:
             self._boss.write(
                 self.request.predictions,
@@ -603,6 +612,22 @@ def channel_name(key: str) -> str:
     if len(key) <= MAX_NAME:
         return key
     return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _detections(labels: Array | Sparse) -> NDArray[np.uint8] | None:
+    """255 where there is a label, else 0; None of a volume that is too large for one array."""
+    if isinstance(labels, Sparse):
+        if labels.size > MOST:
+            return None
+        detections = np.zeros(labels.shape, np.uint8)
+        first = 0
+        for slab in labels.slabs():
+            detections[first : first + len(slab)] = slab != 0
+            first += len(slab)
+    else:
+        detections = (labels != 0).view(np.uint8)
+    detections *= 255
+    return detections
 
 
 def _kind(found: Found) -> NDArray[np.int64]:

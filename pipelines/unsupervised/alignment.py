@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, shape, union
 from pipelines.unsupervised import search
-from pipelines.unsupervised.copies import in_copies
+from pipelines.common.copies import in_copies
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp, register

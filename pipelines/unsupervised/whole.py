@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 import sys
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,19 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.program import BLOCKS, FIRST, PLAN, part_uri
+from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, PLAN, part_uri
 from pipelines.common.boxes import Box, intersection, shape, voxels
 from pipelines.common.channels import Plane, digest_of
+from pipelines.common.copies import CORES
 from pipelines.common.gathered import Gathered
 from pipelines.common.program import Failure, Progress, Request, Stage, WrongRequest
 from pipelines.common.results import Results, npz
 from pipelines.common.run import Found, Run
 from pipelines.common.seen import Seen
+from pipelines.common.sparse import Sparse
 from pipelines.common.source import Source, aligned_to
 from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
-from pipelines.unsupervised.assembly import Assembly, Objects
+from pipelines.unsupervised.assembly import Assembly, Objects, Slab
 from pipelines.unsupervised.blocks import Found as Block
 from pipelines.unsupervised.blocks import Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import Judged
@@ -248,7 +248,7 @@ def _block(request: Request, source: Source, plan: Plan, known: Known, number: i
             "places": found.places,
             "scores": found.scores,
             "regions": found.regions,
-            "sums": found.sums,
+            "sums": found.sums.astype(np.min_scalar_type(found.sums.max(initial=0))),  # most of what a block leaves
             "missing": np.array([channel.missing for channel in channels.values()]),
             "digests": np.array([digest_of(channel.part(core)) for channel in channels.values()]),
         }
@@ -308,7 +308,7 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         return gathered
 
     box = request.z, request.y, request.x
-    with Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run, _Labels(request.shape) as labels:
+    with Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run, Sparse(request.shape) as labels:
         missing: list[int] = []
         assembly = Assembly(
             Grid.of(run.volume.voxel_nm),
@@ -316,12 +316,11 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             inside=_relative(run.box, plan.looked),
             labels=labels,
             channels=len(run.names),
+            copies=CORES if voxels(box) > BLOCK_VOXELS else 1,
         )
-        for blocks, upto in _slabs(run, plan, job, there, gathered, missing):
-            assembly.add(blocks, upto=upto)
+        objects = assembly.objects(_slabs(run, plan, job, there, gathered, missing))
         if len(missing) == len(plan.cores):
             raise Failure("None of the blocks of this job has left anything.")
-        objects = assembly.objects()
         for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
         _tell(run, plan, known, options, _synapses(objects, known, options, labels), missing)
@@ -332,7 +331,7 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
 
 def _slabs(
     run: Run, plan: Plan, job: Results, there: Mapping[int, str], gathered: Mapping[str, Gathered], missing: list[int]
-) -> Iterator[tuple[list[Block], int | None]]:
+) -> Iterator[Slab]:
     """What was found in the blocks of each slab of sections, and where its sections of pixels end."""
     deep, first = Grid.of(run.volume.voxel_nm).bins[0], plan.looked[0][0]
     slabs = sorted({core[0] for core in plan.cores})
@@ -358,7 +357,7 @@ def _slabs(
         yield blocks, None if slab is slabs[-1] else (slab[1] - first) // deep
 
 
-def _synapses(objects: Objects, known: Known, options: Options, labels: Array) -> Synapses:
+def _synapses(objects: Objects, known: Known, options: Options, labels: Sparse) -> Synapses:
     count = len(objects.voxels)
     judged = Judged(known.threshold, known.curve)
     at = known.curve[known.curve[:, 0] >= known.threshold]
@@ -410,17 +409,3 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
         )
     )
 
-
-class _Labels:
-    """An array of labels in an unnamed file, in which what was never set takes no place; a context manager."""
-
-    def __init__(self, extent: tuple[int, int, int]) -> None:
-        self._extent = extent
-
-    def __enter__(self) -> Array:
-        self._file = tempfile.TemporaryFile()
-        self._file.truncate(4 * math.prod(self._extent))
-        return np.memmap(self._file, np.uint32, "r+", shape=self._extent)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.unsupervised import search
-from pipelines.unsupervised.copies import in_copies
+from pipelines.common.copies import in_copies
 from tests.support import puncta
 from tests.support.tissue import found
 
