@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ BLOCK = 8
 """Side of a block of the encoding compressed_segmentation, in voxels."""
 FILE = 16 * 2**20
 """Bytes of a file, at most, before they are compressed."""
+LEVEL = 4
+"""Of zlib, for ids: a tenth larger than at its usual level, in less than half the time."""
 COARSEST = 512
 """Voxels along x and y of the coarsest resolution, at most."""
 
@@ -81,9 +84,9 @@ def write_segmentation(
 
     def encode(chunk: Array, sharding: Sharding) -> bytes:
         if chunk.any():
-            return sharding.packed(compressed_segmentation(chunk.astype(np.uint32)))
+            return sharding.packed(compressed_segmentation(chunk.astype(np.uint32)), LEVEL)
         if chunk.shape not in empty:
-            empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)))
+            empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)), LEVEL)
         return empty[chunk.shape]
 
     def rows(start: int, stop: int, top: int, bottom: int) -> Array:
@@ -122,6 +125,9 @@ class _Voxels(Protocol):
     def take(self, left: list[Packed]) -> None:
         """Take what chunks have left, wherever they were made."""
 
+    def close(self) -> None:
+        """Discard what was made of the volume."""
+
 
 class _Plain:
     """Voxels that can be read in any order; every resolution is made of the finest one."""
@@ -153,6 +159,9 @@ class _Plain:
     def take(self, left: list[Packed]) -> None:
         """Nothing is left."""
 
+    def close(self) -> None:
+        """Nothing was made."""
+
 
 class _Pyramid:
     """The ids of a sparse volume; each resolution is made of the last one, of which the greatest ids stay."""
@@ -160,12 +169,14 @@ class _Pyramid:
     def __init__(self, labels: Sparse, frame: Frame) -> None:
         self._labels: Sparse | None = None
         self._next: Sparse | None = labels
+        self._made: list[Sparse] = []
         self._left: list[Packed] = []
 
     def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
         assert self._next is not None
         self._labels, self._next = self._next, Sparse(coarser.shape) if coarser else None
         self._labels.settle()
+        self._made += [self._next] if self._next else []
         self._scale, self._coarser = scale, coarser
 
     def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
@@ -173,10 +184,11 @@ class _Pyramid:
         z, y, x = (low // side for low, side in zip(first, CHUNK, strict=True))
         chunk = self._labels.tile((z, y, x))
         if self._next and self._coarser:
-            at = np.argwhere(chunk)
-            ids = chunk[tuple(at.T)].astype(np.int64)
-            at += np.array(first) + self._scale.start
-            at //= np.array(self._coarser.factor) // self._scale.factor
+            where = np.flatnonzero(chunk != 0)
+            ids = chunk.reshape(-1)[where].astype(np.int64)
+            at = np.stack(np.unravel_index(where, chunk.shape), axis=1)
+            at += np.add(first, self._scale.start, dtype=np.int64)
+            at //= np.floor_divide(self._coarser.factor, self._scale.factor, dtype=np.int64)
             self._left.append(self._next.packed(at - self._coarser.start, ids))
         return chunk
 
@@ -188,6 +200,10 @@ class _Pyramid:
         for some in left:
             assert self._next is not None
             self._next.add(some)
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
 
 
 class _Writer:
@@ -212,9 +228,10 @@ class _Writer:
         self._results.remove(info)
         all_scales = list(_scales(self._frame))
         scales = []
-        for scale, coarser in itertools.zip_longest(all_scales, all_scales[1:]):
-            self._voxels.begin(scale, coarser)
-            scales.append(self._scale(scale, encoding))
+        with closing(self._voxels):
+            for scale, coarser in itertools.zip_longest(all_scales, all_scales[1:]):
+                self._voxels.begin(scale, coarser)
+                scales.append(self._scale(scale, encoding))
         content = {"@type": "neuroglancer_multiscale_volume", **kind, "num_channels": 1, "scales": scales}
         self._results.add(info, as_json(content), title=title, about=about, media_type="application/json")
 
@@ -235,9 +252,7 @@ class _Writer:
             """The files of those chunks, and what these have left."""
             files: list[tuple[str, bytes]] = []
             some = slice(*part)
-            sharding.write(
-                self._chunks(scale, cells[some], numbers[some], sharding), lambda *file: files.append(file)
-            )
+            sharding.write(self._chunks(scale, cells[some], numbers[some], sharding), lambda *file: files.append(file))
             return files, self._voxels.left()
 
         for files, left in in_copies(made, parts, most=self._copies):
@@ -334,7 +349,7 @@ _WIDTHS = np.array([0, 1, 2, 4, 8, 16, 32])
 
 def _set_voxels(ids: NDArray[np.uint32], grid: Sequence[int]) -> tuple[Array, Array, NDArray[np.uint32]]:
     """(n,): of all voxels that have an id other than 0 the block, the place within it, and the id."""
-    where = np.flatnonzero(ids)
+    where = np.flatnonzero(ids != 0)
     rest, x = np.divmod(where, ids.shape[2])
     z, y = np.divmod(rest, ids.shape[1])
     block = (z // BLOCK * grid[1] + y // BLOCK) * grid[2] + x // BLOCK

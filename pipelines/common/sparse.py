@@ -40,14 +40,14 @@ class Packed:
 class Sparse:
     """A volume of ids below 2**32, all 0 at first, whose other voxels lie in an unnamed file; a context manager.
 
-    Of several ids that a voxel is given, the greatest one stays.
+    Of several ids that a voxel is given, the greatest one stays; it is given one `once` at most, where that is said.
     """
 
-    def __init__(self, extent: Triple) -> None:
-        self.shape = extent
+    def __init__(self, extent: Triple, *, once: bool = False) -> None:
+        self.shape, self._once = extent, once
         self.grid: Triple = _grid(extent)
         """How many tiles there are along each axis; those at the ends may be smaller."""
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the block ends it, or the end of this object
         self._size, self._settled = 0, False
         self._added: list[tuple[Array, Array, Array]] = []
 
@@ -57,6 +57,10 @@ class Sparse:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Discard the volume."""
         self._file.close()
 
     @property
@@ -74,18 +78,17 @@ class Sparse:
         if len(tiles) and int(numbers.max()) >= _SPAN:
             named, numbers = np.unique(tiles, return_inverse=True)
         keys = np.sort(((numbers << _BITS | places) << 32) | ids)  # of one voxel's ids the greatest comes last
-        last = np.ones(len(keys), np.bool_)
-        last[:-1] = keys[1:] >> 32 != keys[:-1] >> 32
-        keys = keys[last]
+        if not self._once:
+            last = np.ones(len(keys), np.bool_)
+            last[:-1] = keys[1:] >> 32 != keys[:-1] >> 32
+            keys = keys[last]
         found = keys >> (32 + _BITS)
         starts = np.flatnonzero(np.diff(found, prepend=-1))
         records = np.empty(len(keys), _RECORD)
         records["id"] = keys & 0xFFFFFFFF
         records["place"] = keys >> 32 & ((1 << _BITS) - 1)
         which = found[starts]
-        return Packed(
-            named[which] if named is not None else which + least, np.diff(starts, append=len(keys)), records
-        )
+        return Packed(named[which] if named is not None else which + least, np.diff(starts, append=len(keys)), records)
 
     def add(self, some: Packed) -> None:
         """Give voxels their ids."""
@@ -101,9 +104,11 @@ class Sparse:
         self._settled = True
         self._file.flush()
         none = np.zeros(0, np.int64)
-        tiles, starts, counts = (np.concatenate([none, *some]) for some in zip(*self._added, strict=True)) if (
-            self._added
-        ) else (none, none, none)
+        tiles, starts, counts = (
+            (np.concatenate([none, *some]) for some in zip(*self._added, strict=True))
+            if (self._added)
+            else (none, none, none)
+        )
         order = np.argsort(tiles, kind="stable")
         self._starts, self._counts = starts[order], counts[order]
         self._first = np.searchsorted(tiles[order], np.arange(math.prod(self.grid) + 1))
@@ -116,7 +121,7 @@ class Sparse:
         low, high = self._first[number : number + 2].tolist()
         if low < high:
             records = np.concatenate([self._read(n) for n in range(low, high)])
-            if high - low > 1:
+            if not self._once and high - low > 1:
                 records = records[np.argsort(records["id"], kind="stable")]
             found[records["place"]] = records["id"]  # of several the last one stays
         sides = [min(side, long - n * side) for side, long, n in zip(TILE, self.shape, cell, strict=True)]

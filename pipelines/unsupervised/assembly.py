@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, shape
+from pipelines.common.boxes import Box
 from pipelines.common.copies import in_copies
 from pipelines.common.sparse import TILE, Packed, Sparse
 from pipelines.unsupervised.blocks import Found
@@ -74,7 +74,10 @@ class _Waiting:
         pixels = (np.cumsum(many) - many + len(self.sums))[order]
         places, scores = places[order], scores[order]
         self.places, self.scores = np.concatenate([self.places, places]), np.concatenate([self.scores, scores])
-        self.regions, self.pixels = np.concatenate([self.regions, regions[order]]), np.concatenate([self.pixels, pixels])
+        self.regions, self.pixels = (
+            np.concatenate([self.regions, regions[order]]),
+            np.concatenate([self.pixels, pixels]),
+        )
         self.sums = np.concatenate([self.sums, *(block.sums for block in blocks)])
         return places, scores
 
@@ -218,7 +221,10 @@ class Assembly:
                 continue
             mine = rows[some]
             parts = Parts(
-                waiting.places[mine], waiting.regions[mine], waiting.scores[mine], labels[some],
+                waiting.places[mine],
+                waiting.regions[mine],
+                waiting.scores[mine],
+                labels[some],
                 waiting.to[mine] == first + mine,
             )
             low, end = max(bottom, start * bins[1]), min(top, (start + high) * bins[1])
@@ -226,13 +232,15 @@ class Assembly:
             seen = paint(scratch[:, : end - low], offset, self._grid, parts)
             if not len(seen.labels):
                 continue
-            at = seen.at + (offset[0] - corner, low - bottom, 0)
+            at = seen.at + np.array([offset[0] - corner, low - bottom, 0])
             painted.packed.append(self._labels.packed(at, seen.labels.astype(np.int64)))
             least = int(seen.labels.min())
             voxels = np.bincount(seen.labels - least)
             sums, whose = waiting.sums[waiting.rows(mine)[seen.won]], parts.labels[seen.which[seen.won]] - least
             weighed = [np.bincount(whose, weights=column, minlength=len(voxels)) for column in sums.T]
-            painted.counted.append((least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0))))
+            painted.counted.append(
+                (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))
+            )
         return painted
 
 

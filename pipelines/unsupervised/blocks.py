@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, placed, shape, voxels
-from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
 from pipelines.common.copies import CORES, in_copies
+from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
 from pipelines.unsupervised.found import Read, Size
 from pipelines.unsupervised.painting import pixels_of
 from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm

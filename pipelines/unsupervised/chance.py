@@ -115,7 +115,7 @@ def ranked_pairs(
         tree = cKDTree(places_nm[rows], balanced_tree=False, compact_nodes=False)
         found = rows[tree.query_pairs(MERGE_NM, output_type="ndarray")]
         found = found[(y[found] < strip[1]).any(axis=1)]
-        return rank[found].astype(np.uint32)
+        return np.asarray(rank[found], np.uint32)
 
     found = np.concatenate(list(in_copies(pairs, itertools.pairwise(walls), most=copies if many > 1 else 1)))
     return found.min(axis=1).astype(np.intp), found.max(axis=1).astype(np.intp)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.sparse import Sparse
 from pipelines.unsupervised.chance import Chance
 from pipelines.unsupervised.registration import Warp
 
@@ -30,7 +29,7 @@ class Synapses:
     object's voxels (probabilistic), or 1 (nomads2018, which has none).
     """
 
-    labels: NDArray[np.uint32] | Sparse
+    labels: NDArray[np.uint32]
     centres: NDArray[np.float64]
     voxels: NDArray[np.int64]
     scores: NDArray[np.float64]

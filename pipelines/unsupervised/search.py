@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, grown, voxels
+from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised.chance import (
     MERGE_NM,
     TEST_NM,
@@ -24,7 +25,6 @@ from pipelines.unsupervised.chance import (
     merged,
     share_of,
 )
-from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised.found import Read, Size, Synapses, Triple
 from pipelines.unsupervised.painting import Parts, paint
 from pipelines.unsupervised.paired import (

@@ -31,8 +31,8 @@ from pipelines.common.program import Failure, Progress, Request, Stage, WrongReq
 from pipelines.common.results import Results, npz
 from pipelines.common.run import Found, Run
 from pipelines.common.seen import Seen
-from pipelines.common.sparse import Sparse
 from pipelines.common.source import Source, aligned_to
+from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
@@ -308,7 +308,10 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         return gathered
 
     box = request.z, request.y, request.x
-    with Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run, Sparse(request.shape) as labels:
+    with (
+        Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run,
+        Sparse(request.shape, once=True) as labels,
+    ):
         missing: list[int] = []
         assembly = Assembly(
             Grid.of(run.volume.voxel_nm),
@@ -323,7 +326,7 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             raise Failure("None of the blocks of this job has left anything.")
         for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
-        _tell(run, plan, known, options, _synapses(objects, known, options, labels), missing)
+        _tell(run, plan, known, options, _synapses(objects, known, options), labels, missing)
     if not missing:
         for name in job.names(FOLDER):
             job.remove(name)
@@ -357,13 +360,14 @@ def _slabs(
         yield blocks, None if slab is slabs[-1] else (slab[1] - first) // deep
 
 
-def _synapses(objects: Objects, known: Known, options: Options, labels: Sparse) -> Synapses:
+def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
+    """What was found, without the labels."""
     count = len(objects.voxels)
     judged = Judged(known.threshold, known.curve)
     at = known.curve[known.curve[:, 0] >= known.threshold]
     more = count / at[-1, 1] if len(at) else 0.0  # what the whole has of what was looked at first
     return Synapses(
-        labels,
+        np.zeros((0, 0, 0), np.uint32),
         objects.centres,
         objects.voxels,
         objects.scores,
@@ -377,7 +381,9 @@ def _synapses(objects: Objects, known: Known, options: Options, labels: Sparse) 
     )
 
 
-def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synapses, missing: list[int]) -> None:
+def _tell(
+    run: Run, plan: Plan, known: Known, options: Options, synapses: Synapses, labels: Sparse, missing: list[int]
+) -> None:
     aligned = _aligned(plan, known, run.volume.voxel_nm) if options.register != "off" else None
     lies = _lies(plan, known, run.volume.voxel_nm)
     if missing:
@@ -392,7 +398,7 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
         run.note(note)
     run.finish(
         Found(
-            labels=synapses.labels,
+            labels=labels,
             centres=synapses.centres,
             voxels=synapses.voxels,
             scores=synapses.scores,
@@ -408,4 +414,3 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
             facts={**told.facts(synapses, options), "Blocks": f"{len(plan.cores):,}"},
         )
     )
-

@@ -90,7 +90,7 @@ class Volume:
             ([self.block(core) for core in cut if core[0] == slab], None if slab is slabs[-1] else slab[1] // deep)
             for slab in slabs
         ]
-        with Sparse(shape(self.inside)) as labels:
+        with Sparse(shape(self.inside), once=True) as labels:
             objects = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2).objects(found)
             return objects, np.concatenate(list(labels.slabs()))
 
