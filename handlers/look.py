@@ -136,7 +136,7 @@ class Look:
     def _details(self, job: Job, user: str) -> list[Block]:
         request = job.request
         facts = [
-            f"*Job `{job.id}`*: {cards.state(job)}",
+            f"*Job `{job.id}`*: {cards.state(job)}{cards.progress(job)}",
             f"Pipeline: {words.mrkdwn(request.pipeline)}",
             f"Volume: {words.mrkdwn(request.place)}, {request.box} "
             f"({words.voxels(request.box.voxels)}{f', {words.size(job.size)}' if job.size else ''})",
@@ -159,6 +159,7 @@ class Look:
             console = self._output.console(job)
             facts.append(f"Compute id: `{job.compute_id}`" + (f", {words.link(console, 'console')}" if console else ""))
         blocks: list[Block] = [cards.section(text) for text in cards.packed(facts)]
+        blocks += cards.block_map(job)
         blocks += [cards.section(text) for text in cards.packed(["*What happened*", *self._story(job)])]
         attempts = self._queries.attempts(job, actor=user)
         if len(attempts) > 1:

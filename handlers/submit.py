@@ -27,6 +27,9 @@ from handlers.windows import Windows, window
 CHECK = 1.5
 """Seconds within which a submitted form is checked, Slack's and BOSS's answers included."""
 TELL_ME_TOO = "Tell me too when it ends"
+SIDE_BY_SIDE = (
+    "The blocks are worked on side by side, as many as there is room for: how long that takes depends on the room."
+)
 NO_PIPELINES = (
     "No pipelines are set up, so there is nothing to submit yet. Whoever runs NOMADS can add one (NOMADS_PIPELINES)."
 )
@@ -200,8 +203,8 @@ class Submit:
             texts.append(f"*This has been done already*: {self._named(twin)}{here}.")
             agree = "Run it again"
         if proposal.heavy:
-            takes = words.takes(proposal.reviewed.box.voxels, proposal.answered.size, proposal.expected)
-            texts.append(f"*This is a large run*: {takes}.")
+            texts.append(f"*This is a large run*: {proposal.takes}. The box is {proposal.reviewed.box}.")
+            texts += [SIDE_BY_SIDE] if proposal.reviewed.block else []
         return modal.Question("\n".join(texts), agree, digest)
 
     def _named(self, job: Job) -> str:

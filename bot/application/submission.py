@@ -22,6 +22,7 @@ from bot.application.ledger import JobChange, Ledger
 from bot.application.people import People
 from bot.application.review import Answered, Reviewed, Reviewer
 from bot.application.tokens import TokenKeeper
+from bot.domain import words
 from bot.domain.blocks import Blocks
 from bot.domain.checks import channels_read
 from bot.domain.errors import InvalidRequest, Unavailable
@@ -67,6 +68,12 @@ class Proposal:
     """Whether the person confirms the run first."""
     confirmed: bool = True
     """Whether the person may have the job told in its channel; if not, chat is asked again before anything is told."""
+
+    @property
+    def takes(self) -> str:
+        """How large the run is, and what it is expected to take, in words for a person."""
+        reviewed = self.reviewed
+        return words.takes(reviewed.box.voxels, self.answered.size, self.expected, block=reviewed.block)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from bot.application.output import LOG_FILE, Output
 from bot.application.ports import Results
 from bot.application.queries import Queries
 from bot.domain import words
+from bot.domain.blocks import PILOT
 from bot.domain.catalog import Catalog
 from bot.domain.errors import NotFound, Unavailable, UnknownJob
 from bot.domain.job import Job
@@ -24,6 +25,7 @@ from bot.domain.people import TERMINAL
 from bot.domain.results import MAX_PART, Chunk, Link, Opened, Part, ResultFile
 from bot.domain.shards import Indices, Layer
 from bot.domain.summary import KNOWN_FILES, Summary
+from contract.program import BLOCKS
 
 REPORT = "report.html"
 """The report, where a program has written one."""
@@ -37,6 +39,11 @@ INDICES = 100_000
 """Chunks whose places are kept in memory."""
 T = TypeVar("T")
 _KNOWN = KNOWN_FILES | {LOG_FILE: "What the program printed."}
+_FOLDERS = {
+    f"{PILOT}/": "The results of the pilot, by itself.",
+    f"{BLOCKS}/": "What was found in each block, for a repair of those that are missing.",
+}
+"""Folders of a job in blocks which no program announces, and what lies in them."""
 UNREACHABLE = "Its name cannot stand in an address; ask whoever runs NOMADS for it."
 ABSENT_FILE = "not-in-this-zip.txt"
 ABSENT = (
@@ -201,13 +208,19 @@ class Visits:
     def _shared(self, job: Job, file: ResultFile) -> SharedFile:
         said = {found.name: found for found in job.summary.files}.get(file.name) if job.summary else None
         askable = file.name.isprintable()
+        own = _own(file.name)
         about = words.printable((said.about or said.title) if said else "") or _KNOWN.get(file.name, "")
         return SharedFile(
             name=file.name if askable else "",
-            shown=words.printable((said.folder if said else "") or file.name),
+            shown=own or words.printable((said.folder if said else "") or file.name),
             size=file.size,
-            about=about if askable else UNREACHABLE,
+            about=_FOLDERS[own] if own else about if askable else UNREACHABLE,
         )
+
+
+def _own(name: str) -> str:
+    """The folder of a job in blocks in which the file lies, below the results; empty: none."""
+    return next((folder for folder in _FOLDERS if name.startswith(folder)), "")
 
 
 def _scene(job: Job) -> Scene | None:
@@ -218,10 +231,18 @@ def _scene(job: Job) -> Scene | None:
 
 
 def _folded(files: list[ResultFile], summary: Summary | None) -> list[ResultFile]:
-    """The files, with those of a folder that a program announces as one: its first file, of the size of all."""
+    """The files, with those of a folder that a program announces, or of one of _FOLDERS, as one.
+
+    That is the folder's first file, of the size of all.
+    """
     folders = {said.folder: said.name for said in summary.files if said.folder} if summary else {}
     sizes: dict[str, int] = {}
+    first: dict[str, str] = {}
     for file in files:
+        if own := _own(file.name):
+            name = first.setdefault(own, file.name)
+            sizes[name] = sizes.get(name, 0) + file.size
+            continue
         parts = file.name.split("/")
         above = ("/".join(parts[:depth]) + "/" for depth in range(len(parts) - 1, 0, -1))
         name = next((folders[folder] for folder in above if folder in folders), file.name)

@@ -57,6 +57,10 @@ class Blocks(BaseModel):
     """Voxels of a channel that all of them read, margins counted."""
     done: int = 0
     """How many blocks are done, about: programs that have several tell of none before they end."""
+    running: int = 0
+    """How many blocks are being worked on now, about."""
+    failed: int = 0
+    """How many blocks have failed in the present round, about; after the last round, for good."""
     again: int = 0
     """How many programs were tried again."""
     lasting: bool = False
@@ -146,10 +150,14 @@ class Blocks(BaseModel):
         greedy = any(seen.why is Cause.MEMORY for seen in failed.values())
         hopeless = greedy and self.memory > 1 and all(seen.why is Cause.MEMORY for seen in failed.values())
         if not failed or len(self.rounds) - self.earlier >= ROUNDS or hopeless:
-            return self.model_copy(update={"stage": MERGE, "memory": 1, "why": Cause.UNKNOWN}), ""
+            missing = -(-len(failed) * min(self.all, self._due) // self.rounds[-1])
+            done = {"done": self.all - missing, "running": 0, "failed": missing}
+            return self.model_copy(update={**done, "stage": MERGE, "memory": 1, "why": Cause.UNKNOWN}), ""
         many = len(failed) * -(-self.all // self.rounds[0])
         update = {
             "rounds": (*self.rounds, min(many, self.rounds[0])),
+            "running": 0,
+            "failed": 0,
             "again": self.again + len(failed),
             "memory": MORE_MEMORY if greedy else self.memory,
             "lasting": self.lasting or any(seen.why is Cause.MACHINE for seen in failed.values()),
@@ -180,11 +188,23 @@ class Blocks(BaseModel):
         )
 
     def counted(self, children: Mapping[JobState, int]) -> Blocks:
-        """With the blocks done, as the states of the present round's programs tell."""
-        programs = sum(children.values())
-        before = self.all - min(self.all, self._due)
-        done = before + (self.all - before) * children.get(JobState.SUCCEEDED, 0) // max(1, programs)
-        return self.model_copy(update={"done": max(self.done, done)})
+        """With the blocks in each state, as the states of the present round's programs tell."""
+        due = min(self.all, self._due)
+
+        def of(*states: JobState) -> int:
+            programs = sum(children.get(state, 0) for state in states)
+            return due * programs // max(1, sum(children.values()))
+
+        done = max(self.done, self.all - due + of(JobState.SUCCEEDED))
+        failed = min(of(JobState.FAILED, JobState.LOST), self.all - done)
+        running = min(of(JobState.RUNNING), self.all - done - failed)
+        return self.model_copy(update={"done": done, "failed": failed, "running": running})
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many blocks are done, failed, running and waiting, in that order. Compute tells how many, not which."""
+        waiting = self.all - self.done - self.failed - self.running
+        return {"done": self.done, "failed": self.failed, "running": self.running, "waiting": max(0, waiting)}
 
     @property
     def _due(self) -> int:

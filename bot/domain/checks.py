@@ -230,7 +230,7 @@ def expected(
     """The estimate for a run on the box: learned from `runs` (voxels and seconds of each), else the catalogue's.
 
     Learned are median and 90th percentile of seconds per voxel. Of a job in blocks of so many voxels, the seconds are
-    those of all its programs together. None where nothing is known.
+    those of all its programs together, about one for each block. None where nothing is known.
     """
     gigavoxels = box.voxels / 1e9
     rates = [seconds / voxels * 1e9 for voxels, seconds in runs if voxels]
@@ -238,10 +238,11 @@ def expected(
         seconds = statistics.median(rates) * gigavoxels
         longest = statistics.quantiles(rates, n=10, method="inclusive")[-1] * gigavoxels
     else:
-        seconds = longest = pipeline.seconds + pipeline.seconds_per_gigavoxel * gigavoxels
+        programs = -(-box.voxels // block) if block else 1
+        seconds = longest = programs * pipeline.seconds + pipeline.seconds_per_gigavoxel * gigavoxels
     if not seconds:
         return None
     seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
     memory = pipeline.memory_for(block or box.voxels) * 2**20 / 1e9
     price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
-    return Expected(seconds, longest, price or None, prices.currency)
+    return Expected(seconds, longest, price or None, prices.currency, together=block is not None)

@@ -48,7 +48,7 @@ def _cut(text: str, room: int) -> str:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run was expected to take when it was accepted."""
+    """What a run was expected to take when it was accepted; of a job in blocks, all its programs together."""
 
     seconds: float
     """Half of the runs it was learned from were quicker."""
@@ -57,6 +57,8 @@ class Expected:
     price: float | None = None
     """Price of an hour of such a run; None: prices are not known here."""
     currency: str = "$"
+    together: bool = False
+    """Whether the seconds are those of many programs that run side by side, so that nobody waits so long."""
 
     @property
     def cost(self) -> float | None:
@@ -184,6 +186,15 @@ class Job(BaseModel):
         return early and not self.ended and self.cancelled_by is None
 
     @property
+    def lacks(self) -> str:
+        """What its results lack, as `2 of 8 blocks are missing`; empty: nothing."""
+        if not (self.incomplete and self.blocks and self.summary):
+            return ""
+        missing = self.summary.missing
+        are = "is" if missing == 1 else "are"
+        return f"{words.count(missing)} of {words.count(self.blocks.all)} blocks {are} missing"
+
+    @property
     def again(self) -> Blocks | None:
         """How a retry goes in blocks: from those that are there, where the first look holds; None: it does not."""
         if self.blocks is None or self.cause in (Cause.REQUEST, Cause.REFUSED):
@@ -228,12 +239,13 @@ class Job(BaseModel):
         """How long its program is expected to run on; None: it does not run, nothing is known, or it is overdue.
 
         What the program says of its progress counts for more the further it is; until then what was expected counts.
+        Of a job in blocks progress alone counts: how many programs run side by side is not known.
         """
         if self.state is not JobState.RUNNING or self.started_at is None:
             return None
         ran = max(0.0, (at - self.started_at).total_seconds())
         part = self.progress.part if self.progress else 0.0
-        expected = self.expected.seconds - ran if self.expected else None
+        expected = self.expected.seconds - ran if self.expected and not self.expected.together else None
         if not part:
             return timedelta(seconds=expected) if expected is not None and expected > 0 else None
         projected = ran / part - ran

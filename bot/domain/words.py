@@ -54,13 +54,13 @@ def size(number: int) -> str:
 
 
 def duration(span: timedelta) -> str:
-    """A span of time as `4 s`, `2 min 3 s` or `5 h 12 min`; never negative."""
+    """A span of time as `4 s`, `2 min 3 s` or `1,205 h 12 min`; never negative."""
     seconds = max(0, round(span.total_seconds()))
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 3600:,} h {seconds % 3600 // 60} min"
 
 
 def money(amount: float, currency: str) -> str:
@@ -68,17 +68,24 @@ def money(amount: float, currency: str) -> str:
     return f"{currency}{amount:,.2f}" if amount >= 0.01 else f"{currency}{amount:.2g}"
 
 
-def takes(number: int, bytes_read: int, expected: Expected | None) -> str:
-    """How large a run of so many voxels is, and what it is expected to take."""
+def takes(number: int, bytes_read: int, expected: Expected | None, *, block: int | None = None) -> str:
+    """How large a run of so many voxels is, in blocks of so many, and what it is expected to take."""
     said = f"{voxels(number)}, {size(bytes_read)}"
+    if block:
+        said += f", in about {count(-(-number // block))} blocks of about {voxels(block)}"
     return f"{said}; expected: {forecast(expected)}" if expected else said
 
 
 def forecast(expected: Expected) -> str:
-    """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`."""
-    said = duration(timedelta(seconds=expected.seconds))
+    """An estimate as `2 min 3 s, at most 4 min 0 s in nine of ten runs; about $0.12`.
+
+    Of a job in blocks it is no time that anybody waits: `240 h 0 min of machine time, all programs together`.
+    """
+    said = duration(timedelta(seconds=expected.seconds)) + (" of machine time" if expected.together else "")
     if expected.longest > expected.seconds:
         said += f", at most {duration(timedelta(seconds=expected.longest))} in nine of ten runs"
+    if expected.together:
+        said += ", all programs together"
     return said if expected.cost is None else f"{said}; about {money(expected.cost, expected.currency)}"
 
 

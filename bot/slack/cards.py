@@ -6,7 +6,7 @@ Pure functions from jobs to blocks. Texts from people and programs are escaped, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,8 @@ from bot.domain.messages import Home, Step, Story
 from bot.domain.people import SavedToken, Steps
 from bot.domain.results import Lasting
 from bot.domain.states import FINAL, WAITING, JobState
+from contract.program import BLOCKS as IN_BLOCKS
+from contract.program import MERGE
 
 SECTION = 3000
 """Slack's limit on a section's text, in characters."""
@@ -58,7 +60,14 @@ TELL = "nomads_steps"
 """The home tab's action that chooses which steps are told."""
 HEAR = "nomads_hear"
 """The home tab's action that chooses mention and mail."""
+SQUARES = 60
+"""Squares of the map of a job's blocks, at most."""
+SQUARES_A_ROW = 15
+"""Squares beside one another, which a telephone shows in one line."""
+_SQUARE = {"done": "🟩", "failed": "🟥", "running": "🟦", "waiting": "⬜"}
 _SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
+_LEAVE = re.compile(rf"(It goes on(?: after the pilot)?, said )({_SLACK_USER.pattern})\.")
+"""What a thread is told where somebody lets a job in blocks go on."""
 _STATES = {
     JobState.ACCEPTED: "📥 Accepted",
     JobState.RUNNING: "⚙️ Running",
@@ -87,7 +96,7 @@ def card(story: Story) -> list[Block]:
         *([f"*Options*\n{words.mrkdwn(words.options(story.options))}"] if story.options else []),
         f"*Size*\n{words.voxels(request.box.voxels)}, {words.size(story.size)}",
         f"*Asked by*\n{who(job.actor)}",
-        f"*State*\n{state(job)}{_since(job)}{_progress(job)}",
+        f"*State*\n{state(job)}{_since(job)}{progress(job)}",
     ]
     if effort := _effort(job):
         facts.append(effort)
@@ -96,6 +105,7 @@ def card(story: Story) -> list[Block]:
     return [
         HeaderBlock(text=PlainTextObject(text=words.shortened(story.pipeline_title, HEADER))),
         SectionBlock(fields=[MarkdownTextObject(text=words.shortened(fact, 2000)) for fact in facts]),
+        *block_map(job),
         context(" · ".join([f"Job `{job.id}`", *_attempts(story), *_folder(story)])),
         ActionsBlock(elements=buttons(job)),
     ]
@@ -126,9 +136,10 @@ def _button(action: str, text: str, job: Job, **more: Any) -> ButtonElement:
 
 
 def _sure(job: Job) -> ConfirmObject:
+    left = "Retry goes on with the blocks that are done." if job.blocks else "What it has found so far is lost."
     return ConfirmObject(
         title="Cancel this job?",
-        text=PlainTextObject(text=f"Job {job.id} is ended wherever it stands. What it has found so far is lost."),
+        text=PlainTextObject(text=f"Job {job.id} is ended wherever it stands. {left}"),
         confirm="Cancel the job",
         deny="Let it go on",
         style="danger",
@@ -140,7 +151,7 @@ def row(job: Job) -> str:
     request = job.request
     volume = words.mrkdwn(request.place)
     return (
-        f"`{job.id}` {state(job)}{_progress(job).replace(chr(10), ' ')}\n"
+        f"`{job.id}` {state(job)}{progress(job).replace(chr(10), ' ')}\n"
         f"{words.mrkdwn(request.pipeline)} on {volume}, {request.box} · {who(job.actor)} · {moment(job.accepted_at)}"
         + (f"\n{unposted(job)}" if job.unposted else "")
     )
@@ -280,7 +291,7 @@ def state(job: Job) -> str:
     why = f"\n{words.mrkdwn(job.waiting)}" if job.state is JobState.RUNNABLE and job.waiting else ""
     if job.compute_attempt > 1 and job.state in WAITING:
         return f"⏳ Waiting again to run, attempt {job.compute_attempt}{why}"
-    return f"{_STATES[job.state]}{why}"
+    return f"{_STATES[job.state]}, but {job.lacks}" if job.lacks else f"{_STATES[job.state]}{why}"
 
 
 def _at(when: datetime | None) -> str:
@@ -307,6 +318,8 @@ def _effort(job: Job) -> str:
     if took is None:
         return f"*Expected*\n{words.forecast(expected)}" if expected and job.state not in FINAL else ""
     said = f"*Took*\n{words.duration(took)}"
+    if expected and expected.together:  # what its programs took together, and cost, is not known
+        return f"{said}\nexpected: {words.forecast(expected)}"
     if expected:
         said += f" (expected {words.duration(timedelta(seconds=expected.seconds))})"
         cost = expected.cost_of(took.total_seconds())
@@ -317,14 +330,49 @@ def _effort(job: Job) -> str:
     return said
 
 
-def _progress(job: Job) -> str:
+def progress(job: Job) -> str:
     """A running program's progress, as `▓▓▓▓░░░░░░ 42 % reading`."""
-    if job.progress is None or job.state is not JobState.RUNNING:
+    if job.progress is None or job.state is not JobState.RUNNING or job.asked:
         return ""
     done = round(job.progress.part * 10)
     percent = f"{job.progress.part * 100:.0f} %"
     blocks = f"\n{job.blocks.said}" if job.blocks and job.blocks.said else ""
     return f"\n{'▓' * done}{'░' * (10 - done)} {percent} {words.mrkdwn(job.progress.phase)}{blocks}"
+
+
+def block_map(job: Job) -> list[Block]:
+    """A map of the blocks by state, while they are worked on and where some are missing at the end; else nothing.
+
+    The squares stand in the order of the states: blocks begin in their order, and compute tells how many are in each
+    state, not which. A state that has any block has a square.
+    """
+    if job.blocks is None or not job.blocks.all:
+        return []
+    states = job.blocks.states
+    if job.incomplete and job.summary:
+        states = {"done": job.blocks.all - job.summary.missing, "failed": job.summary.missing}
+    elif job.state is not JobState.RUNNING or job.blocks.stage not in (IN_BLOCKS, MERGE):
+        return []
+    squares, each = _squares({state: number for state, number in states.items() if number})
+    row = "".join(_SQUARE[state] * number for state, number in squares.items())
+    rows = [row[first : first + SQUARES_A_ROW] for first in range(0, len(row), SQUARES_A_ROW)]
+    named = {"failed": "missing"} if job.ended else {}
+    told = [f"{_SQUARE[state]} {words.count(states[state])} {named.get(state, state)}" for state in squares]
+    scale = [f"a square stands for {words.count(each)} blocks"] if each > 1 else []
+    return [section("\n".join([*rows, " · ".join([*told, *scale])]))]
+
+
+def _squares(states: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """How many squares each state has, one at least; and for how many blocks a square stands."""
+    blocks = sum(states.values())
+    each = -(-blocks // SQUARES)
+    shown = {state: max(1, number // each) for state, number in states.items()}
+    while (over := sum(shown.values()) - -(-blocks // each)) != 0:  # a few of them
+        if over > 0:
+            shown[max(shown, key=lambda state: shown[state])] -= 1
+        else:
+            shown[max(shown, key=lambda state: states[state] - each * shown[state])] += 1
+    return shown, each
 
 
 def _since(job: Job) -> str:
@@ -348,11 +396,13 @@ def spoken(story: Story, steps: Sequence[Step]) -> str:
 
 
 def step_text(step: Step | Transition, job: Job) -> str:
-    """A step's text, escaped; whoever cancelled the job is mentioned, as on the card."""
+    """A step's text, escaped; whoever cancelled the job, or let it go on, is mentioned."""
     text = (words.unmarked if step.state in _PROGRAM_S else words.mrkdwn)(step.text)
     if step.state is JobState.CANCELLED and job.cancelled_by:
         by = f"by {words.mrkdwn(job.cancelled_by)}"
         text = text.replace(by, f"by {who(job.cancelled_by)}", 1)
+    if step.note and (leave := _LEAVE.fullmatch(text)):
+        text = f"{leave[1]}{who(leave[2])}."
     return text
 
 

@@ -85,6 +85,8 @@ def _tell(core: Core, job: Job, steps: Sequence[Transition], shown: Screen) -> N
         shown.say(f"{step.at:%Y-%m-%d %H:%M:%S} {text}", step.state)
     if far := how_far(job):
         shown.say(f"Now: {far}", job.state)
+    if job.lacks:
+        shown.say(f"{job.lacks}; nomads retry {job.id} works on these alone.")
     if job.unposted:
         shown.say(f"Slack: its card could not be posted. {job.unposted}", job.state)
     if job.compute_id:
@@ -184,6 +186,7 @@ def _said(core: Core, job: Job) -> dict[str, Any]:
         "actor": job.actor,
         **{name: at.isoformat() if at else None for name, at in times.items()},
         "progress": job.progress.part if job.progress else None,
+        **({"blocks": job.blocks.model_dump(include={"all", "done", "again"})} if job.blocks else {}),
         "reason": job.reason,
         "attempt": job.attempt,
         "retry_of": job.retry_of,

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from bot.domain import words
@@ -86,17 +86,31 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def how_far(job: Job) -> str:
-    """How far a running job is, as `42 %, detecting; about 2 min 3 s left`; empty for any other."""
+    """How far a running job is, as `42 %, detecting; about 2 min 3 s left`; empty for any other.
+
+    Of a job in blocks with the blocks: `42 %, working on blocks; 4 of 10 blocks; about 2 min 3 s left`.
+    """
     if job.state is not JobState.RUNNING:
         return ""
+    if job.asked:
+        return "the pilot was shown; waiting for Go or Cancel in Slack"
     at = now()
     left = job.left(at)
     said = [f"{job.progress.part * 100:.0f} %, {job.progress.phase}"] if job.progress else []
     if left is not None:
         said.append(f"about {words.duration(left)} left")
-    elif job.expected and job.started_at and (at - job.started_at).total_seconds() > job.expected.seconds:
+    elif _overdue(job, at):
         said.append("longer than expected")
+    if job.blocks and job.blocks.said:
+        said.insert(1, job.blocks.said)
     return "; ".join(said)
+
+
+def _overdue(job: Job, at: datetime) -> bool:
+    expected = job.expected
+    if expected is None or expected.together or job.started_at is None:
+        return False
+    return (at - job.started_at).total_seconds() > expected.seconds
 
 
 def row(job: Job) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from pydantic import SecretStr
 
 from bot.app import Core, build_core
 from bot.application.submission import Proposal
-from bot.domain import words
 from bot.domain.errors import InvalidRequest
 from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.links import Audience
@@ -107,9 +106,7 @@ def _taken(core: Core, proposal: Proposal, *, actor: str, again: bool) -> Job:
     question = None if again else core.submission.decide(proposal)
     job = question.proposal.twin if question else None
     if job is None:
-        box = proposal.reviewed.box
-        takes = words.takes(box.voxels, proposal.answered.size, proposal.expected)
-        print(f"{box}: {takes}", file=sys.stderr)
+        print(f"{proposal.reviewed.box}: {proposal.takes}", file=sys.stderr)
         try:
             return core.submission.accept(proposal, actor=actor, key=f"cli:{entropy.token_hex(16)}", again=again)
         except AlreadyRunning as found:
@@ -186,6 +183,8 @@ class _Teller:
             said["counts"] = job.summary.counts if job.summary else {}
             if job.summary and job.summary.chance:
                 said["chance"] = job.summary.chance.numbers
+            if job.blocks and job.summary:
+                said["blocks"] = {"all": job.blocks.all, "missing": job.summary.missing}
             said["results_url"] = results_of(self._core, job)
         return json.dumps(said)
 
@@ -194,6 +193,7 @@ class _Teller:
         if transition.note:
             return lines[0]
         if transition.state is JobState.SUCCEEDED:
+            lines += [f"{job.lacks}; nomads retry {job.id} works on these alone."] if job.lacks else []
             lines.append(f"Results: {results_of(self._core, job)}")
         elif transition.state in FINAL:
             lines += [*(f"  {line}" for line in job.log_tail), job.advice]

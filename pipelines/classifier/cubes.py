@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.classifier.model import NOT_CLASSIFIED, Triple, Weights, label
+from pipelines.classifier.model import NOT_CLASSIFIED, Weights, label
+from pipelines.common.boxes import Triple
 
 Array = NDArray[Any]
 

@@ -19,11 +19,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Triple
 from pipelines.common.program import Failure, WrongRequest
 from pipelines.common.results import npz
 
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
 
 NOT_CLASSIFIED = 0
 """Label of a synapse that was not classified, as in 2018."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.classifier.model import GABA, NON_GABA, Triple, Weights
+from pipelines.classifier.model import GABA, NON_GABA, Weights
+from pipelines.common.boxes import Triple
 
 Array = NDArray[Any]
 

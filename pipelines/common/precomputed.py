@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Triple
 from pipelines.common.copies import in_copies
 from pipelines.common.results import Results
 from pipelines.common.sharded import Numbers, Sharding, morton, morton_bits
 from pipelines.common.sparse import TILE, Packed, Sparse
 
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
 Read = Callable[[int, int, int, int], Array]
 """Rows `[top, bottom)` of the sections `[start, stop)`, called with start, stop, top, bottom, in all their width."""
 

@@ -81,6 +81,14 @@ def looks_for(
     return found
 
 
+def looks_that_fit(
+    shape: tuple[int, int], pixel_nm: tuple[float, float], *, depth: int
+) -> tuple[list[tuple[int, int]], bool]:
+    """The shifts for a box, and whether they tell the share; in a small box, they tell only whether there is more."""
+    looks = looks_for(shape, pixel_nm, depth=depth)
+    return (looks, True) if looks else (looks_for(shape, pixel_nm, depth=depth, least_nm=TEST_NM), False)
+
+
 def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Which objects are kept, those that no better kept one lies within MERGE_NM of; and for each the one it counts to.
 

@@ -20,10 +20,11 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pipelines.common.boxes import Triple
 from pipelines.unsupervised import nomads2018, probabilistic
 from pipelines.unsupervised.chance import LEAST, judge, looks_for, merged, share_of
-from pipelines.unsupervised.found import Read, Size, Synapses, Triple
-from pipelines.unsupervised.search import REGISTER, Register, Search
+from pipelines.unsupervised.found import Read, Size, Synapses
+from pipelines.unsupervised.search import EVERY, FEW, REGISTER, Register, Search
 from pipelines.unsupervised.sections import Band, bands
 
 Array = NDArray[Any]
@@ -40,10 +41,6 @@ BELOW = 10
 """Interquartile ranges below the median at which floats are cut: a mark for missing data lies lower."""
 ABOVE = 300
 """Interquartile ranges above the median at which floats are cut: puncta do not lie higher."""
-EVERY = 16
-"""Every so many rows, one is looked at for a channel's lowest value."""
-FEW = 1000
-"""One in so many voxels may lie below a channel's lowest value."""
 PIECE = 2**21
 """Voxels of a channel that are read and processed at a time by methods that need no whole sections."""
 

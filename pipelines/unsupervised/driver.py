@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -131,28 +130,22 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
     from pipelines.unsupervised import detector, told
-    from pipelines.unsupervised.paired import THRESHOLD
 
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
     psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
-    scan = partial(
-        detector.scan,
+    synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
         psd.shape,
         method=options.method,
         inside=placed(run.box, looked),
         voxel_nm=run.volume.voxel_nm,
-        register=options.register,
-    )
-    synapses = scan(
         false_discovery=options.false_discovery,
+        register=options.register,
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
-    reached = 0
-    if not synapses.tells and math.isinf(synapses.threshold):
-        # nothing is beyond chance, which is no reason to say that there is nothing
-        reached = len(scan(threshold=THRESHOLD, chance=False))
+    # where nothing is beyond chance, that is no reason to say that there is nothing
+    reached = synapses.reached if not synapses.tells and math.isinf(synapses.threshold) else 0
     aligned = _aligned(run, options, synapses, further=further, reach=reach)
     lies = {role: aligned.lies(role) for role in aligned.warps} if aligned and options.register == "auto" else {}
     for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):

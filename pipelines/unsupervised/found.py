@@ -13,7 +13,6 @@ from pipelines.unsupervised.chance import Chance
 from pipelines.unsupervised.registration import Warp
 
 Array = NDArray[Any]
-Triple = tuple[int, int, int]
 Size = tuple[float, float, float]
 Read = Callable[[int, int, int, int], tuple[Array, Array]]
 """Gives the rows `[top, bottom)` of the sections `[start, stop)` of both markers, by start, stop, top, bottom."""
@@ -46,6 +45,8 @@ class Synapses:
 
     Its rates are those of all that was looked at, which decide what a run finds.
     """
+    reached: int = 0
+    """Of the default method: how many objects have the score of a volume in which chance cannot be told."""
     across: Sequence[Warp] = ()
     """How the presynaptic channel lies on the postsynaptic one, for each section of pixels, as far as measured."""
     along: Sequence[Warp] = ()

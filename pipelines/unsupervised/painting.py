@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.unsupervised.found import Triple
+from pipelines.common.boxes import Triple
 from pipelines.unsupervised.paired import REGION_NM, Grid
 
 Array = NDArray[Any]

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.boxes import Triple
+
 Array = NDArray[Any]
 Plane = NDArray[np.float32]
 Map = NDArray[np.int16]
-Triple = tuple[int, int, int]
 Size = tuple[float, float, float]
 Pair = tuple[float, float]
 

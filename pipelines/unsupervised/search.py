@@ -12,20 +12,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, grown, voxels
+from pipelines.common.boxes import Box, Triple, grown, voxels
 from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised.chance import (
     MERGE_NM,
-    TEST_NM,
     Chance,
     Judged,
     beyond_chance,
     judge,
-    looks_for,
+    looks_that_fit,
     merged,
     share_of,
 )
-from pipelines.unsupervised.found import Read, Size, Synapses, Triple
+from pipelines.unsupervised.found import Read, Size, Synapses
 from pipelines.unsupervised.painting import Parts, paint
 from pipelines.unsupervised.paired import (
     THRESHOLD,
@@ -117,10 +116,7 @@ class Search:
         self._tells = True
         """Whether the looks tell the chance share, or only whether there is anything but chance."""
         if looks is None:
-            looks = looks_for(self._plane, grid.pixel_nm[1:], depth=self._depth)
-            if not looks:
-                self._tells = False
-                looks = looks_for(self._plane, grid.pixel_nm[1:], depth=self._depth, least_nm=TEST_NM)
+            looks, self._tells = looks_that_fit(self._plane, grid.pixel_nm[1:], depth=self._depth)
         self._looks = [(0, 0), *looks]
 
     def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
@@ -149,6 +145,7 @@ class Search:
             tells=self._tells and len(here) > 1,
             chance=self._chance([int(part.sum()) for part in here]),
             curve=self._curve(judged, inside),
+            reached=int(np.count_nonzero(inside[0] >= THRESHOLD)),
             across=across,
             along=along if self._register != "off" else [],
         )

@@ -13,7 +13,7 @@ import re
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,12 +161,18 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         volume=digest,
         reads=sum(voxels(around(core, extent, voxel_nm, known)) for core in parts),
         typical=typical,
-        pilot=intersection(_within(parts[typical], looked), box) or box,
+        pilot=pilot_of([_within(core, looked) for core in parts], typical, box),
     )
     results.put(KNOWN, npz(known.arrays()))
     results.put(PLAN, plan.content(), "application/json")
     more = plan.reads / voxels(looked) - 1
     print(f"{counted(len(parts), 'block')} of {counted(voxels(parts[0]), 'voxel')}; margins add {more:.0%}", flush=True)
+
+
+def pilot_of(blocks: Sequence[Box], typical: int, box: Box) -> Box:
+    """The part of the box in the block of that number; of one that is beside the box, in the block with most of it."""
+    parts = [part for block in [blocks[typical], *blocks] if (part := intersection(block, box))]
+    return parts[0] if intersection(blocks[typical], box) else max(parts, key=voxels)
 
 
 def _holds(box: Box, place: tuple[int, int, int]) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.unsupervised.chance import TEST_NM, looks_for
-from pipelines.unsupervised.found import Size, Triple
+from pipelines.common.boxes import Triple
+from pipelines.unsupervised.chance import looks_that_fit
+from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import STEPS, Grid, standing_out
 from pipelines.unsupervised.search import in_pixels
 
@@ -71,9 +72,7 @@ def witness(
     grid = Grid.of(voxel_nm)
     high, wide = (-(-n // side) for n, side in zip(shape[1:], grid.bins[1:], strict=True))
     places = np.clip(((centres + 0.5) // grid.bins).astype(np.intp), 0, None)
-    looks = looks_for((high, wide), grid.pixel_nm[1:], depth=1) or looks_for(
-        (high, wide), grid.pixel_nm[1:], depth=1, least_nm=TEST_NM
-    )
+    looks, _ = looks_that_fit((high, wide), grid.pixel_nm[1:], depth=1)
     if not len(centres) or not looks:
         return None
     counts = np.zeros(len(looks) + 1)

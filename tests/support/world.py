@@ -309,7 +309,7 @@ class World:
         return Proposal(
             reviewed=reviewed,
             answered=Answered(readable=checked, checked=checked, size=size, largest=size),
-            expected=self.forecast.expected(reviewed.pipeline, reviewed.box),
+            expected=self.forecast.expected(reviewed.pipeline, reviewed.box, block=reviewed.block),
         )
 
     def ask(self, *, actor: str = "U01DEMO", token: str = TOKEN, **changes: Any) -> Proposal:

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, shape, voxels
+from pipelines.common.boxes import Box, Triple, shape, voxels
 from pipelines.common.sparse import Sparse
 from pipelines.unsupervised import blocks
 from pipelines.unsupervised.assembly import Assembly, Objects
 from pipelines.unsupervised.blocks import Found, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import merged
 from pipelines.unsupervised.detector import scan
-from pipelines.unsupervised.found import Size, Synapses, Triple
+from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.merging import Merging
 from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.whole import pilot_of
 from tests.support import puncta
 
 Array = NDArray[Any]
@@ -206,6 +207,18 @@ def test_the_usual_block_is_as_large_as_asked_and_thin() -> None:
 
     assert shape(cut[0]) == (16, 4096, 4096)
     assert max(map(voxels, cut)) <= 2**28
+
+
+def test_a_pilot_is_the_part_of_the_typical_block_that_was_asked_for() -> None:
+    blocks = [((low, low + 4), (0, 64), (0, 64)) for low in (0, 4, 8)]
+
+    assert pilot_of(blocks, 1, ((2, 7), (0, 32), (0, 64))) == ((4, 7), (0, 32), (0, 64))
+
+
+def test_where_the_typical_block_lies_beside_the_box_a_pilot_is_no_larger_than_a_block() -> None:
+    blocks = [((low, low + 4), (0, 64), (0, 64)) for low in (0, 4, 8)]
+
+    assert pilot_of(blocks, 2, ((3, 8), (0, 64), (0, 64))) == ((4, 8), (0, 64), (0, 64))
 
 
 def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

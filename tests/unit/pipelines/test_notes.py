@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.program import MAX_NOTE, MAX_NOTES
+from pipelines.common.boxes import Triple
 from pipelines.common.run import CUT, Note, in_short
 from pipelines.common.words import fitting, joined
 from pipelines.unsupervised import witness
-from pipelines.unsupervised.found import Triple
 from pipelines.unsupervised.witness import Share
 from tests.support import puncta
 

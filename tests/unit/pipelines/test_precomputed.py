@@ -13,7 +13,8 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from pipelines.common import precomputed
-from pipelines.common.precomputed import Frame, Triple, write_image, write_segmentation
+from pipelines.common.boxes import Triple
+from pipelines.common.precomputed import Frame, write_image, write_segmentation
 from pipelines.common.results import Results
 
 FRAME = Frame(start=(3, 101, 50), shape=(21, 300, 530), voxel_nm=(70, 4, 4))
