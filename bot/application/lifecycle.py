@@ -119,6 +119,11 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             if change.job.state in FINAL:
                 return
+            if change.job.cancelled_by:  # somebody has meanwhile, and compute has nothing to end
+                change.follow(Observation(JobState.CANCELLED))
+                return
+            if change.job.blocks and not change.job.blocks.wanted:  # somebody has said go meanwhile
+                blocks = blocks.spared()
             change.set(blocks=blocks.model_dump(mode="json"))
             if blocks.stage != ASKED:
                 change.enqueue(Kind.SUBMIT, blocks.label)

@@ -15,12 +15,14 @@ from bot.application.ports import Workspace
 from bot.application.queries import Queries
 from bot.application.submission import ANOTHER_RUNS, LEAST_SECONDS, Submission
 from bot.domain import words
+from bot.domain.blocks import ASKED, PILOT
 from bot.domain.errors import NomadsError, NotYours, TooLate
 from bot.domain.job import AlreadyRunning, Job
 from bot.domain.outbox import Kind
 from bot.domain.people import TERMINAL
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
+from contract.program import FIRST
 
 RETRIED = "Job {} was tried again already, by somebody else; “Edit and rerun” runs it again as yours."
 
@@ -46,6 +48,10 @@ class Needed:
     email: bool
     doubt: str = ""
     """Why the retry would fail again with nothing changed, and what to do; empty: nothing has to be agreed to."""
+
+
+LEAVE = {FIRST: " without a pilot", PILOT: " after the pilot", ASKED: ""}
+"""When a job in blocks goes on whose present stage is that."""
 
 
 class Steering:
@@ -100,17 +106,17 @@ class Steering:
 
         Returns the job after that. Raises UnknownJob, NotYours, Unavailable, and TooLate where there is nothing to say.
         """
-        self._only_for(self._queries.seen(job_id, actor=actor), actor, "let go on")
+        self._only_for(self._queries.seen(job_id, actor=actor), actor, "say go for")
         with self._ledger.change(job_id) as change:
             job = change.job
             if job.blocks is None or job.ended or job.cancelled_by:
                 raise TooLate(f"Job {job.id} waits for nobody's leave.")
             after = job.blocks.go()
-            if after != job.blocks:
+            if job.pilots:
                 change.set(blocks=after.model_dump(mode="json"))
                 if job.asked:
                     change.enqueue(Kind.SUBMIT, after.label)
-                change.note(f"It goes on, said {actor}." if job.asked else f"It goes on after the pilot, said {actor}.")
+                change.note(f"It goes on{LEAVE[job.blocks.stage]}, said {actor}.")
                 change.show()
         return self._queries.find(job_id)
 

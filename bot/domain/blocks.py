@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from bot.domain import words
 from bot.domain.states import JobState
@@ -29,6 +29,12 @@ PILOT, ASKED = "pilot", "asked"
 block is; then whoever may steer the job is asked whether it goes on. No program of the job runs while it is asked."""
 PILOT_FROM = 8
 """Blocks of a job for which a pilot is worth the wait."""
+FOR_ALL = (Cause.REQUEST, Cause.REFUSED, Cause.IMAGE, Cause.SECRET, Cause.ROLE, Cause.SETUP)
+"""What made one program of a round fail, and would make all of them fail."""
+LONGEST = 1e10
+"""Seconds, three centuries: what takes longer is told as that."""
+MANY = 10**6
+"""Blocks that any box may be cut into."""
 ROUNDS = 3
 """Rounds over the blocks, at most: a block that fails so often fails for good."""
 MERGES = 3
@@ -117,16 +123,17 @@ class Blocks(BaseModel):
             plan = _Plan.model_validate(json.loads(content))
         except (ValueError, ValidationError, RecursionError):
             raise Unplanned("The first look at the volume has left no plan that can be read.") from None
-        if plan.blocks < 1 or plan.reads < 1:
-            raise Unplanned("The first look at the volume has left a plan without blocks.")
+        # a block may lie beside the box, in what is searched around it
+        if not 1 <= plan.blocks <= MANY + box.voxels or plan.reads < 1:
+            raise Unplanned("The first look at the volume has left a plan whose blocks cannot be right.")
         update = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads, "stage": BLOCKS}
         sides = [box.z, box.y, box.x]
         inside = plan.pilot and all(
             side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
         )
         if self.wanted and inside and plan.blocks >= PILOT_FROM:
-            update |= {"stage": PILOT, "pilot": plan.pilot}
-        return self.model_copy(update=update)
+            return self.model_copy(update={**update, "stage": PILOT, "pilot": plan.pilot})
+        return self.model_copy(update={**update, "wanted": False})
 
     def piloted(self, said: str, *, preview: str) -> Blocks:
         """After the pilot, of which that is said; it is asked whether the job goes on, if that is wanted still."""
@@ -138,21 +145,27 @@ class Blocks(BaseModel):
         stage = BLOCKS if self.stage == ASKED else self.stage
         return self.model_copy(update={"wanted": False, "stage": stage})
 
-    def after(self, failed: Mapping[int, Observation]) -> tuple[Blocks, str]:
-        """The stage after a round of which these programs failed; and why the job fails instead, if it does.
+    def spared(self) -> Blocks:
+        """Without a pilot, where somebody has said so while the stage before it ended."""
+        stage = BLOCKS if self.stage in (PILOT, ASKED) else self.stage
+        return self.model_copy(update={"wanted": False, "stage": stage})
+
+    def after(self, failed: Mapping[int, Observation]) -> tuple[Blocks, Observation | None]:
+        """The stage after a round of which these programs failed; and what fails the job instead, if anything does.
 
         Another round is for what may go better: machines taken back, lost programs, too little memory (with more of
-        it, once). A program that says that the request is wrong ends the job, as all of them would say so.
+        it, once). What all programs would say, as that the request is wrong, or that there is no image, ends the job.
         """
-        wrong = [seen for seen in failed.values() if seen.why in (Cause.REQUEST, Cause.REFUSED)]
+        wrong = next((seen for seen in failed.values() if seen.why in FOR_ALL), None)
         if wrong:
-            return self, wrong[0].reason or "A program of the job says that the request is wrong."
+            return self, wrong
+        better = [seen for seen in failed.values() if seen.why.passing or seen.why is Cause.MEMORY]
         greedy = any(seen.why is Cause.MEMORY for seen in failed.values())
-        hopeless = greedy and self.memory > 1 and all(seen.why is Cause.MEMORY for seen in failed.values())
-        if not failed or len(self.rounds) - self.earlier >= ROUNDS or hopeless:
+        hopeless = not better or (self.memory > 1 and all(seen.why is Cause.MEMORY for seen in better))
+        if len(self.rounds) - self.earlier >= ROUNDS or hopeless:
             missing = -(-len(failed) * min(self.all, self._due) // self.rounds[-1])
             done = {"done": self.all - missing, "running": 0, "failed": missing}
-            return self.model_copy(update={**done, "stage": MERGE, "memory": 1, "why": Cause.UNKNOWN}), ""
+            return self.model_copy(update={**done, "stage": MERGE, "memory": 1, "why": Cause.UNKNOWN}), None
         many = len(failed) * -(-self.all // self.rounds[0])
         update = {
             "rounds": (*self.rounds, min(many, self.rounds[0])),
@@ -162,7 +175,7 @@ class Blocks(BaseModel):
             "memory": MORE_MEMORY if greedy else self.memory,
             "lasting": self.lasting or any(seen.why is Cause.MACHINE for seen in failed.values()),
         }
-        return self.model_copy(update=update), ""
+        return self.model_copy(update=update), None
 
     def merged_again(self) -> Blocks:
         """With another try of a merge that failed, for which more memory or another machine may be enough."""
@@ -172,10 +185,10 @@ class Blocks(BaseModel):
     def resumed(self, folder: str, *, missing: int) -> Blocks:
         """A further round over the blocks that are missing, by another job than that of this results folder.
 
-        The first look, where there were no blocks yet.
+        The first look, where there were no blocks yet, or nobody has let the job go on after its pilot.
         """
-        if not self.all:
-            return Blocks()
+        if not self.all or self.wanted:
+            return Blocks(wanted=self.wanted)
         again = min(max(1, missing), self.rounds[0])
         return Blocks(
             stage=BLOCKS,
@@ -230,8 +243,8 @@ class Blocks(BaseModel):
 class _Plan(BaseModel):
     """What the bot reads of the first look's plan."""
 
-    blocks: int
-    reads: int
+    blocks: StrictInt
+    reads: StrictInt
     pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
 
 
@@ -242,7 +255,7 @@ def after_pilot(blocks: Blocks, summary: Summary, box: Box, expected: Expected |
     """
     there = summary.found or "what it found cannot be read"
     told = f"Pilot: one of {words.count(blocks.all)} blocks, {words.voxels(box.voxels)}, was run: {there}."
-    seconds = sorted([blocks.took * blocks.all, *([expected.seconds] if expected else [])])
+    seconds = sorted([min(blocks.took * blocks.all, LONGEST), *([expected.seconds] if expected else [])])
     least, most = (words.duration(timedelta(seconds=one)) for one in (seconds[0], seconds[-1]))
     takes = f"{least} to {most}" if least != most else least
     told += f" All blocks take {takes} of machine time"
@@ -263,10 +276,18 @@ def lost(failed: Sequence[Observation], expected: Expected | None) -> str:
     return f" Lost by that: {words.duration(span)} of machine time{money}."
 
 
-def told(before: Blocks, after: Blocks, failed: Sequence[Observation], expected: Expected | None = None) -> str:
-    """What the thread is told when a stage has ended, of whose programs these failed; empty: nothing."""
+def told(
+    before: Blocks, after: Blocks, failed: Sequence[Observation], *, voxels: int, expected: Expected | None = None
+) -> str:
+    """What the thread is told when a stage has ended, of whose programs these failed; empty: nothing.
+
+    `voxels` are those of the box.
+    """
     if before.stage == FIRST:
-        return f"The volume is cut into {words.count(after.all)} blocks."
+        many = f"{words.count(after.all)} {'block' if after.all == 1 else 'blocks'}"
+        more = after.reads / voxels - 1
+        around = f"; what is read around them adds {more:.0%}" if 0.005 <= more < 100 else ""
+        return f"The volume is cut into {many}{around}."
     if not failed:
         return ""
     many = f"{words.count(len(failed))} {'program' if len(failed) == 1 else 'programs'}"

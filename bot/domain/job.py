@@ -198,7 +198,7 @@ class Job(BaseModel):
     def again(self) -> Blocks | None:
         """How a retry goes in blocks: from those that are there, where the first look holds; None: it does not."""
         if self.blocks is None or self.cause in (Cause.REQUEST, Cause.REFUSED):
-            return Blocks() if self.blocks else None
+            return Blocks(wanted=self.blocks.wanted) if self.blocks else None
         missing = self.summary.missing if self.incomplete and self.summary else self.blocks.all - self.blocks.done
         return self.blocks.resumed(self.folder, missing=missing)
 

@@ -66,7 +66,7 @@ SQUARES_A_ROW = 15
 """Squares beside one another, which a telephone shows in one line."""
 _SQUARE = {"done": "🟩", "failed": "🟥", "running": "🟦", "waiting": "⬜"}
 _SLACK_USER = re.compile(r"[UW][A-Z0-9]+")
-_LEAVE = re.compile(rf"(It goes on(?: after the pilot)?, said )({_SLACK_USER.pattern})\.")
+_LEAVE = re.compile(rf"(It goes on(?: after the pilot| without a pilot)?, said )({_SLACK_USER.pattern})\.")
 """What a thread is told where somebody lets a job in blocks go on."""
 _STATES = {
     JobState.ACCEPTED: "📥 Accepted",

@@ -147,10 +147,10 @@ class Jobs:
         )
         return [(voxels, (end - start).total_seconds()) for voxels, start, end in self._connection.execute(query)]
 
-    def in_blocks(self) -> int:
-        """How many jobs in blocks have not ended."""
-        query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.blocks.is_not(None), ~_ENDED)
-        return self._connection.scalar(query) or 0
+    def in_blocks(self) -> list[Job]:
+        """The jobs in blocks that have not ended."""
+        query = sa.select(jobs).where(jobs.c.blocks.is_not(None), ~_ENDED)
+        return [_to_job(row) for row in self._connection.execute(query)]
 
     def watched(self) -> list[Watched]:
         """Every job that compute has, ordered by id."""

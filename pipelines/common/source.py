@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from contract.names import short
 from pipelines.common.boss import Boss, pick
-from pipelines.common.boxes import Box, Triple
+from pipelines.common.boxes import Box
 from pipelines.common.channels import Channel
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.stores import Store
@@ -78,10 +78,3 @@ class Source:
             [[role, channel.name, channel.dtype.str, channel.stored] for role, channel in channels.items()],
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def aligned_to(channels: Mapping[str, Channel], start: Triple) -> Triple:
-    """The extent of the blocks in which the first channel is stored; 1 along axes on which `start` is within one."""
-    origin, extent = next(iter(channels.values())).stored
-    z, y, x = (side if (low - first) % side == 0 else 1 for low, first, side in zip(start, origin, extent, strict=True))
-    return z, y, x

@@ -189,8 +189,17 @@ def _at_once(
         seen.chance,
         seen.curve,
         1.0,
-        _middle(inside),
+        _amid(seen.centres, inside),
     )
+
+
+def _amid(centres: NDArray[np.float64], inside: Box) -> Triple:
+    """The object that is nearest to the median of all of them, from the volume's corner; the middle without any."""
+    if not len(centres):
+        return _middle(inside)
+    nearest = centres[np.argmin(np.abs(centres - np.median(centres, axis=0)).sum(axis=1))]
+    z, y, x = (int(at) + low for at, (low, _) in zip(np.rint(nearest), inside, strict=True))
+    return z, y, x
 
 
 def _middle(box: Box) -> Triple:
@@ -271,22 +280,41 @@ def samples(inside: Box, grid: Grid) -> list[Box]:
     return list(dict.fromkeys(found))
 
 
-def cores(extent: Triple, grid: Grid, *, most: int, align: Triple = (1, 1, 1)) -> list[Box]:
+def cores(
+    extent: Triple, grid: Grid, *, most: int, cuboid: Triple = (1, 1, 1), before: Triple = (0, 0, 0)
+) -> list[Box]:
     """A volume of that extent cut into cores of about `most` voxels, in order; each is worked on as a block.
 
-    Their faces are at multiples of the grid's step, and of `align` voxels where those are multiples of it.
+    Their faces are at the multiples of the grid's step that are nearest to faces of the cuboids in which the volume is
+    stored, the first of which begins so many voxels `before` the volume's first one. Cores are as thin as a cuboid, or
+    as the step, and wide. Where cuboids are so large that blocks would have more than twice as many voxels, their faces
+    count for nothing.
     """
-    step = [math.lcm(a, b) for a, b in zip(grid.step, align, strict=True)]
-    step = [each if each <= side else whole for each, side, whole in zip(step, extent, grid.step, strict=True)]
-    deep = min(extent[0], step[0])
-    side = math.sqrt(most / deep)
-    wide = [min(extent[axis], max(1, round(side / step[axis])) * step[axis]) for axis in (1, 2)]
-    deep = min(extent[0], max(1, round(most / (wide[0] * wide[1]) / step[0])) * step[0])
+    steps = [max(1, min(step, side)) for step, side in zip(grid.step, extent, strict=True)]
+    if math.prod(max(a, b) for a, b in zip(cuboid, steps, strict=True)) > 2 * most:
+        cuboid, before = (1, 1, 1), (0, 0, 0)
+    deep = min(extent[0], max(cuboid[0], steps[0]))
+    high = min(extent[1], _about(math.sqrt(most / deep), max(cuboid[1], steps[1])))
+    wide = min(extent[2], _about(most / deep / high, max(cuboid[2], steps[2])))
+    deep = _about(most / (high * wide), deep)
     walls = [
-        list(itertools.pairwise([*range(0, long, each), long]))
-        for long, each in zip(extent, (deep, *wide), strict=True)
+        _walls(end, long, step, first)
+        for end, long, step, first in zip(extent, (deep, high, wide), steps, before, strict=True)
     ]
     return [(z, y, x) for z in walls[0] for y in walls[1] for x in walls[2]]
+
+
+def _about(length: float, step: int) -> int:
+    """The multiple of a step that is nearest to a length; one step at least."""
+    return max(1, round(length / step)) * step
+
+
+def _walls(end: int, long: int, step: int, first: int) -> list[tuple[int, int]]:
+    """`[0, end)` cut at multiples of a step, each nearest to a multiple of `long` counted from `first` before 0."""
+    if long >= end:
+        return [(0, end)]
+    places = {round(place / step) * step for place in range(long - first % long, end, long)}
+    return list(itertools.pairwise([0, *sorted(place for place in places if 0 < place < end), end]))
 
 
 def around(core: Box, extent: Triple, voxel_nm: Size, known: Known) -> Box:

@@ -12,7 +12,6 @@ import json
 import re
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,17 +27,17 @@ from pipelines.common.channels import Plane, digest_of
 from pipelines.common.copies import CORES
 from pipelines.common.gathered import Gathered
 from pipelines.common.program import Failure, Progress, Request, Stage, WrongRequest
-from pipelines.common.results import Results, npz
+from pipelines.common.results import CRATE, Results, npz
 from pipelines.common.run import Found, Run
 from pipelines.common.seen import Seen
-from pipelines.common.source import Source, aligned_to
+from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.assembly import Assembly, Objects, Slab
+from pipelines.unsupervised.blocks import WHOLE, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.blocks import Found as Block
-from pipelines.unsupervised.blocks import Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import Judged
 from pipelines.unsupervised.driver import ROLES, Options, chosen, searched
 from pipelines.unsupervised.found import Synapses
@@ -47,6 +46,7 @@ from pipelines.unsupervised.paired import Grid
 Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
 FOLDER = "blocks/"
+MERGED = "blocks/merged.json"
 LISTED = 1000
 """Missing blocks that results.json names, at most."""
 CHANGED = "The volume is not the one that the first look saw: its channels or their metadata have changed since."
@@ -138,8 +138,12 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             if channel.dtype.itemsize > 2:
                 raise WrongRequest(f"{channel.name} has voxels of {channel.dtype.itemsize} bytes; blocks take 1 and 2.")
 
+        whole = voxels(looked) <= WHOLE  # which is read in the blocks in which it is stored, and kept meanwhile
+
         def cut(part: Box) -> tuple[Array, Array]:
-            psd, synapsin = (channels[role].once(_within(part, looked)) for role in ROLES)
+            psd, synapsin = (
+                (channels[role].cut if whole else channels[role].once)(_within(part, looked)) for role in ROLES
+            )
             return psd, synapsin
 
         known = first_look(
@@ -151,9 +155,11 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             register=options.register,
             told=lambda part: say(0.95 * part, "looking"),
         )
-        align = aligned_to(channels, (looked[0][0], looked[1][0], looked[2][0]))
+        origin, cuboid = next(iter(channels.values())).stored
         digest = source.digest(channels)
-    parts = cores(extent, Grid.of(voxel_nm), most=stage.voxels, align=align)
+    begin = tuple(low - (low - first) % side for (low, _), first, side in zip(looked, origin, cuboid, strict=True))
+    before = [low - first for (low, _), first in zip(looked, begin, strict=True)]
+    parts = cores(extent, Grid.of(voxel_nm), most=stage.voxels, cuboid=cuboid, before=(before[0], before[1], before[2]))
     typical = next(n for n, core in enumerate(parts) if _holds(core, known.typical))
     plan = Plan(
         looked=looked,
@@ -197,8 +203,11 @@ def _read(stage: Stage) -> tuple[Results, Plan, Known]:
     plan, known = job.get(PLAN), job.get(KNOWN)
     if plan is None or known is None:
         raise Failure("The first look at this volume has left no plan; the job has to be submitted again.")
-    with np.load(io.BytesIO(known)) as arrays:
-        return job, Plan.read(plan), Known.restored(dict(arrays))
+    try:
+        with np.load(io.BytesIO(known)) as arrays:
+            return job, Plan.read(plan), Known.restored(dict(arrays))
+    except Exception:  # whatever damage does
+        raise Failure("The plan of the first look is damaged; the job has to be submitted again.") from None
 
 
 # Blocks
@@ -208,8 +217,8 @@ def _blocks(request: Request, stage: Stage, entry: Path) -> None:
     say = Progress(out=sys.stdout)
     job, plan, known = _read(stage)
     there = _found(job, rounds=len(stage.rounds) - 1) if len(stage.rounds) > 1 else {}
-    missing = [number for number in range(len(plan.cores)) if number not in there]
-    mine = missing[stage.index :: stage.rounds[-1]]
+    # by its number, since a program of an earlier round that still runs may finish another block meanwhile
+    mine = [number for number in range(stage.index, len(plan.cores), stage.rounds[-1]) if number not in there]
     results = Results(part_uri(request.results_uri, stage.index), part=True)
     source = Source(request, roles=_roles(entry))
     for done, number in enumerate(mine):
@@ -283,8 +292,12 @@ def _whole(content: bytes) -> dict[str, Array] | None:
     """The arrays of a block; None where the file is damaged."""
     try:
         with np.load(io.BytesIO(content)) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile):
+            found = dict(arrays)
+        places, scores, regions, sums = (found[name] for name in ("places", "scores", "regions", "sums"))
+        pixels = int(np.bitwise_count(regions).sum())
+        whole = places.shape == (len(scores), 3) and len(regions) == len(scores) and len(sums) == pixels
+        return found if whole and {"missing", "digests", "seen0_range"} <= found.keys() else None
+    except Exception:  # zip, zlib and NumPy have an error each for each kind of damage
         return None
 
 
@@ -303,6 +316,9 @@ def _found(job: Results, *, rounds: int) -> dict[int, str]:
 
 
 def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> None:
+    if _is_merged(request, stage):
+        print("All blocks are merged already.", flush=True)
+        return
     job, plan, known = _read(stage)
     there = _found(job, rounds=len(stage.rounds))
     gathered: dict[str, Gathered] = {}
@@ -334,8 +350,26 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             channel.means = sums / np.maximum(objects.voxels, 1)
         _tell(run, plan, known, options, _synapses(objects, known, options), labels, missing)
     if not missing:
-        for name in job.names(FOLDER):
+        job.put(MERGED, b"{}\n", "application/json")  # so that a merge that is killed from here on is not begun anew
+        _tidy(job)
+
+
+def _is_merged(request: Request, stage: Stage) -> bool:
+    """Whether an earlier merge has written its results, from all blocks, and was ended while it tidied up."""
+    job, results = Results(stage.job_uri, part=True), Results(request.results_uri, part=True)
+    if job.get(MERGED) is not None:
+        _tidy(job)
+        return True
+    return job.get(PLAN) is None and results.get(CRATE) is not None
+
+
+def _tidy(job: Results) -> None:
+    """Remove what the stages have left for one another; what says that all is merged comes last."""
+    try:
+        for name in sorted(job.names(FOLDER), key=lambda name: (name == MERGED, name)):
             job.remove(name)
+    except Failure as failure:  # the results are there
+        print(f"Not all of {FOLDER} could be removed. {failure}", file=sys.stderr)
 
 
 def _slabs(
@@ -371,7 +405,8 @@ def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
     count = len(objects.voxels)
     judged = Judged(known.threshold, known.curve)
     at = known.curve[known.curve[:, 0] >= known.threshold]
-    more = count / at[-1, 1] if len(at) else 0.0  # what the whole has of what was looked at first
+    # what the whole has of what was looked at first
+    more = count / at[-1, 1] if len(at) and count else 1 / known.looked
     return Synapses(
         np.zeros((0, 0, 0), np.uint32),
         objects.centres,
@@ -396,7 +431,7 @@ def _tell(
         share = sum(voxels(plan.cores[number]) for number in missing) / voxels(plan.looked)
         run.warn(
             f"{len(missing):,} of {counted(len(plan.cores), 'block')} are missing, {share:.2%} of the volume: what "
-            "lies in them was not looked at. Repair runs these blocks alone."
+            "lies in them was not looked at, and counts and densities are lower for it. Repair runs these blocks alone."
         )
     if known.looked < 1:
         run.note(f"Thresholds and chance were measured on {known.looked:.2%} of the volume, in samples spread over it.")

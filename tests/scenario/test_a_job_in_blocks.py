@@ -366,18 +366,111 @@ def _values(world: World, changed: Mapping[str, str]) -> dict[str, str]:
     return {**base, **changed}
 
 
-def test_a_round_reads_from_boss_with_no_more_programs_than_its_share(store: Database) -> None:
-    world = World(store, pipeline=in_blocks(), block_voxels=10_000, reads=11)
-    first = Staged(world)
-    second = world.accept(z="0, 17")
-    world.settle()
+def test_rounds_read_from_boss_with_no_more_programs_than_there_may_be(store: Database) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000, reads=40)
+    counts = []
+    for number in range(4):
+        job = world.accept(z=f"0, {9 + number}")
+        world.settle()
+        world.results.put(job.folder, "blocks/plan.json", b'{"blocks": 400, "reads": 9}')
+        world.compute.tell(f"memory-{len(world.compute.works)}", Observation(JobState.SUCCEEDED))
+        world.worker.watcher.watch_once()
+        world.settle()
+        counts.append(world.compute.works[-1].count)
 
-    world.results.put(first.job.folder, "blocks/plan.json", b'{"blocks": 40, "reads": 9}')
-    world.compute.tell("memory-1", Observation(JobState.SUCCEEDED))
-    first.look()
+    assert counts == [20, 10, 5, 2]
 
-    assert world.job(second).state is not JobState.SUCCEEDED
-    assert world.compute.works[-1].count == 5
+
+@pytest.mark.parametrize("stage", ["plan", "pilot"])
+def test_who_cancels_while_a_stage_is_read_ends_the_job(staged: Staged, stage: str) -> None:
+    world = staged.world
+    read = world.results.read
+
+    def meanwhile(folder: str, name: str, *, limit: int) -> bytes:
+        if name.startswith("pilot" if stage == "pilot" else "blocks"):
+            world.steering.cancel(staged.job.id, actor="U01DEMO")
+        return read(folder, name, limit=limit)
+
+    world.results.read = meanwhile  # type: ignore[method-assign]
+    staged.looked(blocks=20)
+    if stage == "pilot":
+        world.results.put(staged.job.folder, "pilot/results.json", b'{"counts": {"synapses": 9}}')
+        staged.done()
+
+    assert staged.state == JobState.CANCELLED
+    assert world.rows.tokens == 0
+
+
+@pytest.mark.parametrize("stage", ["plan", "pilot"])
+def test_who_says_go_while_a_stage_is_read_is_not_asked(staged: Staged, stage: str) -> None:
+    world = staged.world
+    read = world.results.read
+
+    def meanwhile(folder: str, name: str, *, limit: int) -> bytes:
+        if name.startswith("pilot" if stage == "pilot" else "blocks"):
+            world.steering.go(staged.job.id, actor="U01DEMO")
+        return read(folder, name, limit=limit)
+
+    world.results.read = meanwhile  # type: ignore[method-assign]
+    staged.looked(blocks=20)
+    if stage == "pilot":
+        staged.done()
+
+    assert world.compute.works[-1].count == 20
+
+
+def test_a_retry_after_a_pilot_that_nobody_wanted_asks_again(staged: Staged) -> None:
+    piloted(staged)
+    staged.world.steering.cancel(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+
+    again = staged.world.steering.retry(staged.job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    staged.world.settle()
+
+    assert isinstance(again, Retried)
+    blocks = staged.world.job(again.job).blocks
+    assert blocks
+    assert blocks.wanted
+    assert staged.words()["stage"] == "first"
+
+
+@pytest.mark.parametrize("cause", [Cause.IMAGE, Cause.SECRET, Cause.ROLE, Cause.SETUP, Cause.REFUSED])
+def test_what_all_programs_would_meet_ends_the_job_at_once(staged: Staged, cause: Cause) -> None:
+    staged.looked()
+
+    staged.round({3: Observation(JobState.FAILED, "It cannot start.", cause=cause)})
+
+    assert staged.state == JobState.FAILED
+    assert (staged.now.reason, staged.now.cause) == ("It cannot start.", cause)
+
+
+def test_a_program_that_took_too_long_is_not_tried_again(staged: Staged) -> None:
+    staged.looked()
+
+    staged.round({3: Observation(JobState.FAILED, "It took too long.", cause=Cause.TIME_LIMIT)})
+
+    assert staged.words()["stage"] == "merge"
+
+
+@pytest.mark.parametrize("blocks", [10**15, 10**400, True, "7", 7.0, -1])
+def test_a_plan_that_lies_about_its_blocks_is_not_believed(staged: Staged, blocks: object) -> None:
+    plan = json.dumps({"blocks": blocks, "reads": 123}).encode()
+    staged.world.results.put(staged.job.folder, "blocks/plan.json", plan)
+
+    staged.done()
+
+    assert staged.state == JobState.FAILED
+    assert staged.now.reason.startswith("The first look at the volume has left")
+
+
+def test_go_without_a_pilot_is_told_as_that_and_once(staged: Staged) -> None:
+    for _ in range(2):
+        staged.world.steering.go(staged.job.id, actor="U01DEMO")
+    staged.looked(blocks=20)
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+    staged.world.settle()
+
+    assert [said for said in staged.world.thread if "goes on" in said] == ["It goes on without a pilot, said U01DEMO."]
 
 
 # Repair

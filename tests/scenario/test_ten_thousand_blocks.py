@@ -76,9 +76,7 @@ class AsBatch(MemoryCompute):
 def test_a_hundred_jobs_of_ten_thousand_blocks_are_watched_with_one_call_a_round(store: Database) -> None:
     with aws_world() as aws:
         compute = AsBatch(aws.compute())
-        world = World(
-            store, compute=compute, pipeline=in_blocks(), block_voxels=10_000, reads=JOBS * BLOCKS, mails=False
-        )
+        world = World(store, compute=compute, pipeline=in_blocks(), block_voxels=10_000, reads=10**8, mails=False)
         jobs = [world.accept(actor=f"U{number:04}") for number in range(JOBS)]
         world.settle()
         firsts = [compute.find(work.name) or "" for work in compute.works]

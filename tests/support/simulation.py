@@ -74,7 +74,7 @@ class _Simulation:
             compute=self._compute,
             pipeline=in_blocks(),
             block_voxels=SIDE**3 // blocks,
-            reads=blocks,
+            reads=2 * blocks,
             edit_every=5,
         )
         sides = ((0, SIDE), (0, SIDE), (0, SIDE))

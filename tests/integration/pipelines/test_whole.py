@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from moto import mock_aws
 from pipelines.common import csvs, layers
 from pipelines.common import run as run_of
 from pipelines.common.program import run
+from pipelines.common.results import Results
 from pipelines.unsupervised import chance, whole
 from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox import stores
@@ -161,6 +163,72 @@ def test_a_block_that_is_there_is_not_worked_on_again_and_a_damaged_one_is(looke
 
     assert [path.read_bytes() for path in there] == before
     assert [path.stat().st_mtime == 1 for path in there] == [True, False, *[True] * (len(there) - 2)]
+
+
+@pytest.mark.parametrize("damage", [b"PK\x03\x04", b"", b"\x00" * 600])
+def test_a_block_whose_file_is_damaged_anywhere_is_missing_and_worked_on_again(
+    looked: Job, once: Job, damage: bytes
+) -> None:
+    looked.round("1")
+    there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))
+    content = bytearray(there[2].read_bytes())
+    content[len(content) // 3 : len(content) // 3 + len(damage)] = damage
+    there[2].write_bytes(bytes(content) if damage else b"")
+
+    assert looked.stage("merge", rounds="1") == 0, looked.said
+    assert looked.results["blocks"]["missing"] in ([0, 1] if damage == b"PK\x03\x04" else [1])
+    if looked.results["blocks"]["missing"]:
+        looked.round("1,1")
+        assert looked.stage("merge", rounds="1,1") == 0, looked.said
+    assert looked.file("synapses.csv") == once.file("synapses.csv")
+
+
+def test_a_merge_that_was_ended_while_it_tidied_up_leaves_its_results(
+    looked: Job, once: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked.round("2")
+    remove, left = Results.remove, 5
+
+    def dies(self: Results, name: str) -> None:
+        nonlocal left
+        if name.startswith("blocks/"):
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+        remove(self, name)
+
+    monkeypatch.setattr(Results, "remove", dies)
+    with pytest.raises(KeyboardInterrupt):
+        looked.stage("merge", rounds="2")
+    monkeypatch.setattr(Results, "remove", remove)
+    assert list((looked.folder / "blocks").rglob("*.npz"))
+
+    for _ in range(2):
+        assert looked.stage("merge", rounds="2") == 0, looked.said
+        assert looked.file("synapses.csv") == once.file("synapses.csv")
+        assert looked.results["blocks"]["missing"] == 0
+    assert not [path for path in (looked.folder / "blocks").rglob("*") if path.is_file()]
+
+
+def test_a_damaged_plan_is_told_in_words(looked: Job) -> None:
+    for name in ("known.npz", "plan.json"):
+        path = looked.folder / "blocks" / name
+        content = path.read_bytes()
+        path.write_bytes(b"{}" + content[:40])
+
+        assert looked.stage("merge", rounds="1") == 1
+        assert looked.said == ["The plan of the first look is damaged; the job has to be submitted again."]
+        path.write_bytes(content)
+
+
+def test_two_programs_that_work_on_one_block_at_once_leave_it_whole(looked: Job, once: Job) -> None:
+    with ThreadPoolExecutor(2) as both:
+        folder = f"{looked.uri}blocks/1/"
+        ran = both.map(lambda _: looked.stage("blocks", rounds="1", results=folder, index=0), range(2))
+        assert list(ran) == [0, 0]
+
+    assert looked.stage("merge", rounds="1") == 0, looked.said
+    assert looked.file("synapses.csv") == once.file("synapses.csv")
 
 
 def test_a_volume_that_changed_between_the_blocks_is_told(

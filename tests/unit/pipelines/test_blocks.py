@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from pipelines.unsupervised.detector import scan
 from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.merging import Merging
 from pipelines.unsupervised.paired import Grid
-from pipelines.unsupervised.whole import pilot_of
 from tests.support import puncta
 
 Array = NDArray[Any]
@@ -189,36 +189,51 @@ def test_a_block_reads_no_more_than_it_needs() -> None:
 
 
 @pytest.mark.parametrize("most", [10_000, 300_000, 10**9])
-@pytest.mark.parametrize("align", [(1, 1, 1), (16, 128, 128)])
-def test_cores_fill_the_volume_once_and_begin_where_grid_and_cuboids_do(most: int, align: Triple) -> None:
+@pytest.mark.parametrize("cuboid", [(1, 1, 1), (16, 128, 128)])
+@pytest.mark.parametrize("before", [(0, 0, 0), (5, 24, 100)])
+def test_cores_fill_the_volume_once_and_begin_where_grid_and_cuboids_do(
+    most: int, cuboid: Triple, before: Triple
+) -> None:
     extent, grid = (40, 500, 700), Grid.of((70, 100, 100))
     filled = np.zeros(extent, np.uint8)
 
-    for z, y, x in cores(extent, grid, most=most, align=align):
+    for core in cores(extent, grid, most=most, cuboid=cuboid, before=before):
+        z, y, x = core
         filled[slice(*z), slice(*y), slice(*x)] += 1
-        for low, step, of_grid in zip((z[0], y[0], x[0]), align, grid.step, strict=True):
-            assert low % step == low % of_grid == 0
+        for (low, _), side, first, step in zip(core, cuboid, before, grid.step, strict=True):
+            assert low % step == 0
+            off = (low + first) % side if low and math.prod(cuboid) <= 2 * most else 0
+            assert min(off, side - off) <= step / 2
 
     assert np.all(filled == 1)
 
 
-def test_the_usual_block_is_as_large_as_asked_and_thin() -> None:
-    cut = cores((128, 20_000, 30_000), Grid.of((70, 100, 100)), most=2**28, align=(16, 512, 512))
+@pytest.mark.parametrize("start", [(0, 0, 0), (1, 0, 0), (8, 250, 250)])
+def test_the_usual_block_is_as_large_as_asked_and_as_thin_as_a_cuboid(start: Triple) -> None:
+    cut = cores((128, 20_000, 30_000), Grid.of((70, 100, 100)), most=2**28, cuboid=(16, 512, 512), before=start)
 
-    assert shape(cut[0]) == (16, 4096, 4096)
-    assert max(map(voxels, cut)) <= 2**28
-
-
-def test_a_pilot_is_the_part_of_the_typical_block_that_was_asked_for() -> None:
-    blocks = [((low, low + 4), (0, 64), (0, 64)) for low in (0, 4, 8)]
-
-    assert pilot_of(blocks, 1, ((2, 7), (0, 32), (0, 64))) == ((4, 7), (0, 32), (0, 64))
+    assert max(map(voxels, cut)) <= 1.01 * 2**28
+    assert max(shape(core)[0] for core in cut) == 16
+    assert sum(shape(core)[0] == 16 for core in cut) > 0.7 * len(cut)
 
 
-def test_where_the_typical_block_lies_beside_the_box_a_pilot_is_no_larger_than_a_block() -> None:
-    blocks = [((low, low + 4), (0, 64), (0, 64)) for low in (0, 4, 8)]
+@pytest.mark.parametrize(
+    "voxel_nm", [(40, 4, 4), (33, 6, 6), (4, 4, 4), (70, 13, 13), (50, 96, 96), (30, 8, 8), (200, 200, 200)]
+)
+@pytest.mark.parametrize("cuboid", [(16, 512, 512), (64, 64, 64), (1024, 1024, 1024), (1, 1, 1)])
+def test_blocks_are_about_as_large_as_asked_whatever_the_voxels(voxel_nm: Size, cuboid: Triple) -> None:
+    cut = cores((1850, 100_000, 100_000), Grid.of(voxel_nm), most=2**28, cuboid=cuboid)
 
-    assert pilot_of(blocks, 2, ((3, 8), (0, 64), (0, 64))) == ((4, 8), (0, 64), (0, 64))
+    assert max(map(voxels, cut)) <= 2 * 2**28
+
+
+def test_a_pilot_is_where_there_is_something() -> None:
+    volume = tissue((12, 480, 464), (70, 200, 200))
+    z, y, x = volume.known.typical
+    whole = volume.in_one_piece()
+    corner = [low for low, _ in volume.inside]
+
+    assert np.abs(whole.centres + corner - (z, y, x)).sum(axis=1).min() < 2
 
 
 def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -309,15 +309,22 @@ class AdvanceEffects:
             said = str(error) if isinstance(error, Unplanned) else "The first look at the volume has left no plan."
             self._lifecycle.turn_down(effect, said, cause=Cause.PROGRAM)
             return
-        self._lifecycle.advanced(effect, after, note=told(blocks, after, ()))
+        self._lifecycle.advanced(effect, after, note=told(blocks, after, (), voxels=job.request.box.voxels))
 
     def _most(self, job: Job) -> int:
-        """How many programs a round of the job may have: as many as compute takes, and BOSS its share of requests."""
+        """How many programs a round of the job may have: as many as compute takes, and half of what BOSS has left.
+
+        So a later job has a share too, and all together never have more, but for one program each.
+        """
         if job.request.volume:
             return self._compute.max_count
         with self._ledger.database.read() as transaction:
-            jobs = transaction.jobs.in_blocks()
-        return min(self._compute.max_count, max(1, self._reads // max(1, jobs)))
+            running = sum(
+                one.blocks.rounds[-1]
+                for one in transaction.jobs.in_blocks()
+                if one.blocks and one.blocks.stage == BLOCKS and one.id != job.id and not one.request.volume
+            )
+        return min(self._compute.max_count, max(1, (self._reads - running) // 2))
 
     def _piloted(self, effect: Effect, job: Job, blocks: Blocks) -> None:
         try:
@@ -332,9 +339,13 @@ class AdvanceEffects:
         failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
         after, wrong = blocks.after(failed)
         if wrong:
-            self._lifecycle.turn_down(effect, wrong)
+            self._lifecycle.turn_down(effect, wrong.reason or "A program of the job cannot work.", cause=wrong.why)
             return
-        self._lifecycle.advanced(effect, after, note=told(blocks, after, list(failed.values()), job.expected))
+        self._lifecycle.advanced(
+            effect,
+            after,
+            note=told(blocks, after, list(failed.values()), voxels=job.request.box.voxels, expected=job.expected),
+        )
 
 
 class CollectEffects:
