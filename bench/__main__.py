@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import accepting, detection, following, forms, kills, modal, startup, submission, volumes, watching
+from bench import accepting, detection, following, forms, kills, modal, startup, submission, volumes, watching, whole
 from bench.figures import Figure, exit_code, summary
 
 Benchmark = Callable[[], Iterator[Figure]]
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "detection": detection.measure,
     "volumes": volumes.measure,
     "kills": kills.measure,
+    "whole": whole.measure,
 }
 
 

@@ -19,24 +19,27 @@ TILE = (64, 512, 512)
 
 
 def main() -> None:
-    """Detect once for each question."""
+    """Detect once for each question, which may name a `shape` of whole tiles, a `threshold`, and the `voxel_nm`."""
     tile = puncta(1, shape=TILE)
     say(ready=True)
-    for _ in questions():
+    for asked in questions():
+        z, y, x = asked.pop("shape", SHAPE)
         began = time.perf_counter()
-        found = scan(lambda *place: (_read(tile.psd, *place), _read(tile.synapsin, *place)), SHAPE)
+        found = scan(
+            lambda *place, x=x: (_read(tile.psd, x, *place), _read(tile.synapsin, x, *place)), (z, y, x), **asked
+        )
         say(
             seconds=time.perf_counter() - began,
             memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            voxels=int(np.prod(SHAPE)),
+            voxels=z * y * x,
             synapses=len(found),
-            expected=len(tile.truth) * int(np.prod(SHAPE) // np.prod(TILE)),
+            expected=len(tile.truth) * (z * y * x // int(np.prod(TILE))),
         )
 
 
-def _read(tile: Array, start: int, stop: int, top: int, bottom: int) -> Array:
+def _read(tile: Array, wide: int, start: int, stop: int, top: int, bottom: int) -> Array:
     rows = np.arange(top, bottom) % TILE[1]
-    return np.tile(tile[start:stop, rows], (1, 1, SHAPE[2] // TILE[2]))
+    return np.tile(tile[start:stop, rows], (1, 1, wide // TILE[2]))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def program(request: Request) -> None:
             run.note(
                 f"Not classified: {left:,}, too near the experiment's {border} for a cube of {size} voxels (z, y, x)."
             )
+        assert isinstance(found.labels, np.ndarray)
         run.results.add(
             "classes.npz",
             npz(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 
 from PIL import Image, ImageDraw, ImageFont
@@ -18,12 +19,15 @@ class Outputs(Results):
         self._model = model
 
     def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
-        """Add the model's name to a file, write it, announce it, and return the content written."""
-        if media_type == "text/csv":
-            content = _column(content, "model", self._model)
-        elif media_type == "image/png":
+        """Add the model's name to a picture; write a file, announce it, and return the content written."""
+        if media_type == "image/png":
             content = captioned(content, f"classes: {self._model}")
         return super().add(name, content, title=title, about=about, media_type=media_type)
+
+    def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
+        """Add the model's name to each row of a table, and write it."""
+        table = _column(b"".join(pieces), "model", self._model)
+        super().stream(name, [table], title=title, about=about, media_type=media_type)
 
     def announce(self, file: File) -> None:
         """Have results.json name a file, and the model with it."""
@@ -31,7 +35,7 @@ class Outputs(Results):
 
 
 def _column(table: bytes, name: str, value: str) -> bytes:
-    """The table with one more column of one value; `pipelines.common.results.table` puts no line break in a cell."""
+    """The table with one more column of one value; `pipelines.common.csvs` puts no line break in a cell."""
     header, *rows = table.decode().splitlines()
     cell = '"' + value.replace('"', '""') + '"' if set(value) & set(',"\r\n') else value
     return "".join([f"{header},{name}\n", *(f"{row},{cell}\n" for row in rows)]).encode()

@@ -18,6 +18,7 @@ from pipelines.common.boss import CUBOID, Boss, blocks
 from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
+from pipelines.common.sparse import Sparse
 from pipelines.common.stores import Store
 
 if TYPE_CHECKING:
@@ -253,11 +254,14 @@ class Channel(Seen):
         depth, _, _ = shape(self.box)
         return all(np.array_equal(self.read(z, z + 1), other.read(z, z + 1)) for z in range(depth))
 
-    def brightness(self, labels: Array, count: int, lies: Mapping[int, Plane] | None = None) -> NDArray[np.float64]:
+    def brightness(
+        self, labels: Array | Sparse, count: int, lies: Mapping[int, Plane] | None = None
+    ) -> NDArray[np.float64]:
         """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,).
 
         Sections that lie shifted are moved back.
         """
+        assert not isinstance(labels, Sparse)  # of which others have measured it
         moved = self.part(self.box, lies)
         total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
         depth, high, wide = shape(self.box)

@@ -13,6 +13,7 @@ from pipelines.common.boxes import Box
 from pipelines.common.channels import Channel, Plane
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
+from pipelines.common.sparse import Sparse
 
 Array = NDArray[Any]
 
@@ -38,7 +39,9 @@ class Gathered(Channel):
         self._digest.update(digest.encode())
         self._missing |= missing
 
-    def brightness(self, labels: Array, count: int, lies: Mapping[int, Plane] | None = None) -> NDArray[np.float64]:
+    def brightness(
+        self, labels: Array | Sparse, count: int, lies: Mapping[int, Plane] | None = None
+    ) -> NDArray[np.float64]:
         """The mean brightness of each object."""
         return self.means
 

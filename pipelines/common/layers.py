@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.program import BLOCK_VOXELS
 from pipelines.common.annotations import Points, write_annotations
 from pipelines.common.boxes import voxels
 from pipelines.common.channels import Channel
+from pipelines.common.copies import CORES
 from pipelines.common.precomputed import Frame, write_image, write_segmentation
 from pipelines.common.results import Results
 
@@ -31,6 +33,7 @@ def write_found(results: Results, found: Found, kind: NDArray[np.int64], frame: 
         frame,
         title="Segmentation",
         about="The synapses' voxels under their ids, as a Neuroglancer precomputed volume.",
+        copies=CORES if found.labels.size > BLOCK_VOXELS else 1,
     )
     points = Points(
         centres=found.centres,

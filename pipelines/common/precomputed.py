@@ -10,26 +10,33 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Triple
+from pipelines.common.copies import in_copies
 from pipelines.common.results import Results
-from pipelines.common.sharded import Sharding, morton, morton_bits
+from pipelines.common.sharded import Numbers, Sharding, morton, morton_bits
+from pipelines.common.sparse import TILE, Packed, Sparse
 
 Array = NDArray[Any]
 Read = Callable[[int, int, int, int], Array]
 """Rows `[top, bottom)` of the sections `[start, stop)`, called with start, stop, top, bottom, in all their width."""
 
-CHUNK: Triple = (8, 256, 256)
+CHUNK: Triple = TILE
 """Extent of a chunk: a section in view takes few requests."""
+AT_ONCE = 16
+"""Files that a copy of the process makes, of a sparse volume."""
 BLOCK = 8
 """Side of a block of the encoding compressed_segmentation, in voxels."""
 FILE = 16 * 2**20
 """Bytes of a file, at most, before they are compressed."""
+LEVEL = 4
+"""Of zlib, for ids: a tenth larger than at its usual level, in less than half the time."""
 COARSEST = 512
 """Voxels along x and y of the coarsest resolution, at most."""
 
@@ -63,27 +70,31 @@ class _Scale:
         return [-(-side // chunk) for side, chunk in zip(reversed(self.shape), reversed(CHUNK), strict=True)]
 
 
-def write_segmentation(results: Results, folder: str, labels: Array, frame: Frame, *, title: str, about: str) -> None:
+def write_segmentation(
+    results: Results, folder: str, labels: Array | Sparse, frame: Frame, *, title: str, about: str, copies: int = 1
+) -> None:
     """Write ids (z, y, x; below 2**32) as a segmentation. In coarse resolutions the greatest id of a voxel stays.
 
-    Raises Failure where a file cannot be written.
+    Ids of a sparse volume are read once, and so many `copies` of the process share the work. The files do not depend
+    on whether the volume is sparse. Raises Failure where a file cannot be written.
     """
-
-    def rows(start: int, stop: int, top: int, bottom: int) -> Array:
-        return labels[start:stop, top:bottom]
-
     kind = {"type": "segmentation", "data_type": "uint32"}
     encoding = {"encoding": "compressed_segmentation", "compressed_segmentation_block_size": [BLOCK] * 3}
     empty: dict[Triple, bytes] = {}
 
     def encode(chunk: Array, sharding: Sharding) -> bytes:
         if chunk.any():
-            return sharding.packed(compressed_segmentation(chunk.astype(np.uint32)))
+            return sharding.packed(compressed_segmentation(chunk.astype(np.uint32)), LEVEL)
         if chunk.shape not in empty:
-            empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)))
+            empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)), LEVEL)
         return empty[chunk.shape]
 
-    writer = _Writer(results, folder, rows, frame, itemsize=4, shrink=_greatest, encode=encode)
+    def rows(start: int, stop: int, top: int, bottom: int) -> Array:
+        assert not isinstance(labels, Sparse)
+        return labels[start:stop, top:bottom]
+
+    voxels = _Pyramid(labels, frame) if isinstance(labels, Sparse) else _Plain(rows, frame, _greatest)
+    writer = _Writer(results, folder, voxels, frame, itemsize=4, encode=encode, copies=copies)
     writer.write(kind, encoding, title=title, about=about)
 
 
@@ -93,64 +104,42 @@ def write_image(results: Results, folder: str, read: Read, dtype: Any, frame: Fr
     def encode(chunk: Array, sharding: Sharding) -> bytes:
         return sharding.packed(np.ascontiguousarray(chunk.astype(np.dtype(dtype).newbyteorder("<"))).tobytes(), 1)
 
-    writer = _Writer(results, folder, read, frame, itemsize=np.dtype(dtype).itemsize, shrink=_mean, encode=encode)
+    voxels = _Plain(read, frame, _mean)
+    writer = _Writer(results, folder, voxels, frame, itemsize=np.dtype(dtype).itemsize, encode=encode)
     kind = {"type": "image", "data_type": np.dtype(dtype).name}
     writer.write(kind, {"encoding": "raw"}, title=title, about=about)
 
 
-class _Writer:
-    """Writes all resolutions of one volume, and its info file last."""
+class _Voxels(Protocol):
+    """What a volume's chunks are made of, one resolution after another, the finest first."""
 
-    def __init__(
-        self,
-        results: Results,
-        folder: str,
-        read: Read,
-        frame: Frame,
-        *,
-        itemsize: int,
-        shrink: Callable[[Array, Triple], Array],
-        encode: Callable[[Array, Sharding], bytes],
-    ) -> None:
-        self._results, self._folder, self._read, self._frame = results, folder, read, frame
-        self._itemsize, self._shrink, self._encode = itemsize, shrink, encode
+    def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
+        """From now on chunks of that resolution are asked for; the next one will be `coarser`."""
 
-    def write(self, kind: dict[str, str], encoding: dict[str, Any], *, title: str, about: str) -> None:
-        info = f"{self._folder}/info"
-        self._results.remove(info)
-        scales = [self._scale(scale, encoding) for scale in _scales(self._frame)]
-        content = {"@type": "neuroglancer_multiscale_volume", **kind, "num_channels": 1, "scales": scales}
-        self._results.add(info, as_json(content), title=title, about=about, media_type="application/json")
+    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+        """Voxels `[first, stop)` of the resolution."""
 
-    def _scale(self, scale: _Scale, encoding: dict[str, Any]) -> dict[str, Any]:
-        """Write one resolution and return its description."""
-        preshift = (FILE // (math.prod(CHUNK) * self._itemsize)).bit_length() - 1
-        sharding = Sharding.of(morton_bits(scale.grid), preshift=preshift)
-        place = f"{self._folder}/{scale.key}"
-        sharding.write(
-            self._chunks(scale, sharding), lambda name, content: self._results.put(f"{place}/{name}", content)
-        )
-        return {
-            "key": scale.key,
-            "size": scale.shape[::-1],
-            "voxel_offset": scale.start[::-1],
-            "resolution": scale.resolution[::-1],
-            "chunk_sizes": [CHUNK[::-1]],
-            **encoding,
-            "sharding": sharding.described(),
-        }
+    def left(self) -> list[Packed]:
+        """What the chunks that were asked for in this process have left for the coarser resolution."""
 
-    def _chunks(self, scale: _Scale, sharding: Sharding) -> Iterator[tuple[int, bytes]]:
-        """Number and content of each chunk, in the order of their numbers."""
-        cells = np.array(list(itertools.product(*map(range, scale.grid))), np.int64)
-        numbers = morton(cells, scale.grid)
-        for i in np.argsort(numbers):
-            first = [int(cell) * side for cell, side in zip(cells[i][::-1], CHUNK, strict=True)]
-            stop = [min(a + side, most) for a, side, most in zip(first, CHUNK, scale.shape, strict=True)]
-            yield int(numbers[i]), self._encode(self._chunk(scale, first, stop), sharding)
+    def take(self, left: list[Packed]) -> None:
+        """Take what chunks have left, wherever they were made."""
 
-    def _chunk(self, scale: _Scale, first: Sequence[int], stop: Sequence[int]) -> Array:
-        """Voxels `[first, stop)` of a resolution."""
+    def close(self) -> None:
+        """Discard what was made of the volume."""
+
+
+class _Plain:
+    """Voxels that can be read in any order; every resolution is made of the finest one."""
+
+    def __init__(self, read: Read, frame: Frame, shrink: Callable[[Array, Triple], Array]) -> None:
+        self._read, self._frame, self._shrink = read, frame, shrink
+
+    def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
+        self._scale = scale
+
+    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+        scale = self._scale
         cut, pad = [], []
         for axis in range(3):
             factor, origin, most = scale.factor[axis], self._frame.start[axis], self._frame.shape[axis]
@@ -163,6 +152,131 @@ class _Writer:
         if max(scale.factor) == 1:
             return chunk
         return self._shrink(np.pad(chunk, pad, mode="edge"), scale.factor)
+
+    def left(self) -> list[Packed]:
+        return []
+
+    def take(self, left: list[Packed]) -> None:
+        """Nothing is left."""
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+
+class _Pyramid:
+    """The ids of a sparse volume; each resolution is made of the last one, of which the greatest ids stay."""
+
+    def __init__(self, labels: Sparse, frame: Frame) -> None:
+        self._labels: Sparse | None = None
+        self._next: Sparse | None = labels
+        self._made: list[Sparse] = []
+        self._left: list[Packed] = []
+
+    def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
+        assert self._next is not None
+        self._labels, self._next = self._next, Sparse(coarser.shape) if coarser else None
+        self._labels.settle()
+        self._made += [self._next] if self._next else []
+        self._scale, self._coarser = scale, coarser
+
+    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+        assert self._labels is not None
+        z, y, x = (low // side for low, side in zip(first, CHUNK, strict=True))
+        chunk = self._labels.tile((z, y, x))
+        if self._next and self._coarser:
+            where = np.flatnonzero(chunk != 0)
+            ids = chunk.reshape(-1)[where].astype(np.int64)
+            at = np.stack(np.unravel_index(where, chunk.shape), axis=1)
+            at += np.add(first, self._scale.start, dtype=np.int64)
+            at //= np.floor_divide(self._coarser.factor, self._scale.factor, dtype=np.int64)
+            self._left.append(self._next.packed(at - self._coarser.start, ids))
+        return chunk
+
+    def left(self) -> list[Packed]:
+        left, self._left = self._left, []
+        return left
+
+    def take(self, left: list[Packed]) -> None:
+        for some in left:
+            assert self._next is not None
+            self._next.add(some)
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
+
+
+class _Writer:
+    """Writes all resolutions of one volume, and its info file last."""
+
+    def __init__(
+        self,
+        results: Results,
+        folder: str,
+        voxels: _Voxels,
+        frame: Frame,
+        *,
+        itemsize: int,
+        encode: Callable[[Array, Sharding], bytes],
+        copies: int = 1,
+    ) -> None:
+        self._results, self._folder, self._voxels, self._frame = results, folder, voxels, frame
+        self._itemsize, self._encode, self._copies = itemsize, encode, copies
+
+    def write(self, kind: dict[str, str], encoding: dict[str, Any], *, title: str, about: str) -> None:
+        info = f"{self._folder}/info"
+        self._results.remove(info)
+        all_scales = list(_scales(self._frame))
+        scales = []
+        with closing(self._voxels):
+            for scale, coarser in itertools.zip_longest(all_scales, all_scales[1:]):
+                self._voxels.begin(scale, coarser)
+                scales.append(self._scale(scale, encoding))
+        content = {"@type": "neuroglancer_multiscale_volume", **kind, "num_channels": 1, "scales": scales}
+        self._results.add(info, as_json(content), title=title, about=about, media_type="application/json")
+
+    def _scale(self, scale: _Scale, encoding: dict[str, Any]) -> dict[str, Any]:
+        """Write one resolution and return its description."""
+        preshift = (FILE // (math.prod(CHUNK) * self._itemsize)).bit_length() - 1
+        sharding = Sharding.of(morton_bits(scale.grid), preshift=preshift)
+        place = f"{self._folder}/{scale.key}"
+        cells = np.stack(np.unravel_index(np.arange(math.prod(scale.grid)), scale.grid), axis=1)
+        numbers = morton(cells, scale.grid)
+        order = np.argsort(numbers)
+        cells, numbers = cells[order], numbers[order]
+        walls = [0, *(np.flatnonzero(np.diff(numbers >> np.uint64(preshift))) + 1).tolist()]
+        step = AT_ONCE if self._copies > 1 else 1
+        parts = itertools.pairwise([*walls[::step], len(numbers)])
+
+        def made(part: tuple[int, int]) -> tuple[list[tuple[str, bytes]], list[Packed]]:
+            """The files of those chunks, and what these have left."""
+            files: list[tuple[str, bytes]] = []
+            some = slice(*part)
+            sharding.write(self._chunks(scale, cells[some], numbers[some], sharding), lambda *file: files.append(file))
+            return files, self._voxels.left()
+
+        for files, left in in_copies(made, parts, most=self._copies):
+            self._voxels.take(left)
+            for name, content in files:
+                self._results.put(f"{place}/{name}", content)
+        return {
+            "key": scale.key,
+            "size": scale.shape[::-1],
+            "voxel_offset": scale.start[::-1],
+            "resolution": scale.resolution[::-1],
+            "chunk_sizes": [CHUNK[::-1]],
+            **encoding,
+            "sharding": sharding.described(),
+        }
+
+    def _chunks(
+        self, scale: _Scale, cells: NDArray[np.int64], numbers: Numbers, sharding: Sharding
+    ) -> Iterator[tuple[int, bytes]]:
+        """Number and content of each of those chunks, in their order."""
+        for number, cell in zip(numbers.tolist(), cells.tolist(), strict=True):
+            first = [place * side for place, side in zip(cell[::-1], CHUNK, strict=True)]
+            stop = [min(a + side, most) for a, side, most in zip(first, CHUNK, scale.shape, strict=True)]
+            yield number, self._encode(self._voxels.chunk(first, stop), sharding)
 
 
 def _scales(frame: Frame) -> Iterator[_Scale]:
@@ -204,55 +318,66 @@ def compressed_segmentation(ids: NDArray[np.uint32]) -> bytes:
     """A chunk of ids (z, y, x) in Neuroglancer's encoding compressed_segmentation, in blocks of BLOCK voxels a side.
 
     A block is a table of its ids and, for each voxel, an index into the table of 0, 1, 2, 4, 8, 16 or 32 bits. Tables
-    lie before all indices; blocks of one id have no indices.
+    lie before all indices; blocks of one id have no indices. Few voxels have an id, and only these take time.
     """
     grid = [-(-side // BLOCK) for side in ids.shape]
-    ids = np.pad(ids, [(0, n * BLOCK - side) for n, side in zip(grid, ids.shape, strict=True)], mode="edge")
-    split = ids.reshape(grid[0], BLOCK, grid[1], BLOCK, grid[2], BLOCK)
-    blocks = split.transpose(0, 2, 4, 1, 3, 5).reshape(-1, BLOCK**3)
-    bits, tables, indices = _tabled(blocks)
+    if any(side % BLOCK for side in ids.shape):
+        ids = np.pad(ids, [(0, n * BLOCK - side) for n, side in zip(grid, ids.shape, strict=True)], mode="edge")
+    block, voxel, found = _set_voxels(ids, grid)
+    table, lengths, index = _tables(block, found, math.prod(grid))
+    bits = _WIDTHS[np.searchsorted(_LENGTHS, lengths)]
 
-    header = np.zeros((len(blocks), 2), np.uint32)
-    lengths = np.array([len(table) for table in tables])
-    starts = np.cumsum(lengths) - lengths + 2 * len(blocks)
-    words = bits.astype(np.int64) * BLOCK**3 // 32
-    values = np.cumsum(words) - words + 2 * len(blocks) + lengths.sum()
-    header[:, 0] = starts | bits.astype(np.int64) << 24
-    header[:, 1] = values
+    header = np.zeros((len(lengths), 2), np.int64)
+    starts = np.cumsum(lengths) - lengths + 2 * len(lengths)
+    words = bits * BLOCK**3 // 32
+    ends = np.cumsum(words)
+    header[:, 0] = starts | bits << 24
+    header[:, 1] = ends - words + 2 * len(lengths) + len(table)
+    at = (ends - words)[block] * 32 + voxel * bits[block]
+    indices = np.zeros(int(ends[-1]), np.uint32)
+    mixed = bits[block] > 0
+    np.bitwise_or.at(indices, at[mixed] >> 5, (index[mixed] << (at[mixed] & 31)).astype(np.uint32))
     one_channel = np.array([1], np.uint32)  # which begins after this word
-    parts = [one_channel, header.reshape(-1), *tables, *indices]
+    parts = (one_channel, header.reshape(-1).astype(np.uint32), table, indices)
     return np.concatenate(parts).astype("<u4").tobytes()
 
 
-def _tabled(blocks: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], list[Array], list[Array]]:
-    """For each block the bits of an index and its table; and the packed indices of the blocks that have any."""
-    low, high = blocks.min(axis=1), blocks.max(axis=1)
-    bits = np.zeros(len(blocks), np.uint8)
-    tables: list[Array] = list(low[:, None])
-    mixed = np.flatnonzero(low != high)
-    indices: list[Array] = []
-    if mixed.size:
-        some = blocks[mixed]
-        upper = some == high[mixed, None]
-        two = (upper | (some == low[mixed, None])).all(axis=1)
-        packed = np.packbits(upper, axis=1, bitorder="little").view("<u4")
-        for i, block, simple, index in zip(mixed.tolist(), some, two.tolist(), packed, strict=True):
-            if simple:
-                bits[i], tables[i] = 1, np.array([low[i], high[i]], np.uint32)
-                indices.append(index)
-            else:
-                tables[i], places = np.unique(block, return_inverse=True)
-                bits[i] = next(n for n in (2, 4, 8, 16, 32) if len(tables[i]) <= 1 << n)
-                indices.append(_packed(places, int(bits[i])))
-    return bits, tables, indices
+_LENGTHS = np.array([1, 2, 4, 16, 2**8, 2**16])
+"""Ids of a table, at most, and below them the bits of an index into it."""
+_WIDTHS = np.array([0, 1, 2, 4, 8, 16, 32])
 
 
-def _packed(indices: Array, bits: int) -> NDArray[np.uint32]:
-    """Indices of so many bits in words, the first in the lowest bits."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    apart: NDArray[np.uint32] = indices.astype(np.uint32).reshape(-1, len(shifts)) << shifts
-    words: NDArray[np.uint32] = np.bitwise_or.reduce(apart, axis=1)
-    return words
+def _set_voxels(ids: NDArray[np.uint32], grid: Sequence[int]) -> tuple[Array, Array, NDArray[np.uint32]]:
+    """(n,): of all voxels that have an id other than 0 the block, the place within it, and the id."""
+    where = np.flatnonzero(ids != 0)
+    rest, x = np.divmod(where, ids.shape[2])
+    z, y = np.divmod(rest, ids.shape[1])
+    block = (z // BLOCK * grid[1] + y // BLOCK) * grid[2] + x // BLOCK
+    voxel = (z % BLOCK * BLOCK + y % BLOCK) * BLOCK + x % BLOCK
+    return block, voxel, ids.reshape(-1)[where]
+
+
+def _tables(block: Array, found: NDArray[np.uint32], many: int) -> tuple[NDArray[np.uint32], Array, Array]:
+    """The tables of so many blocks, one after another; the length of each; and each voxel's index into its block's.
+
+    Tables are in ascending order; 0 is in those of all blocks that are not full.
+    """
+    keys = block << 32 | found
+    order = np.argsort(keys)
+    new = np.ones(len(keys), np.bool_)
+    new[1:] = keys[order[1:]] != keys[order[:-1]]
+    ids = keys[order[new]]
+    owner = ids >> 32
+    zero = (np.bincount(block, minlength=many) < BLOCK**3).astype(np.int64)
+    lengths = np.bincount(owner, minlength=many) + zero
+    starts = np.cumsum(lengths) - lengths
+    before = np.cumsum(zero)[owner]  # zeros in tables up to this one's
+    places = np.arange(len(ids)) + before
+    table = np.zeros(int(lengths.sum()), np.uint32)
+    table[places] = ids & 0xFFFFFFFF
+    index = np.empty(len(keys), np.int64)
+    index[order] = (places - starts[owner])[np.cumsum(new) - 1]
+    return table, lengths, index
 
 
 def as_json(content: object) -> bytes:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -24,6 +24,8 @@ from pipelines.common.program import Failure, WrongRequest
 
 _WITHIN = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 """A name of a file that a run writes."""
+PIECE = 2**20
+"""Bytes that are copied at once."""
 CRATE = "ro-crate-metadata.json"
 """The file that says what a run read, with what, and what it left."""
 
@@ -57,6 +59,9 @@ class Written:
 class _Place(Protocol):
     def put(self, name: str, content: bytes, media_type: str) -> None:
         """Write a file, whole or not at all."""
+
+    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
+        """Write a file of what an open one holds, whole or not at all."""
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -96,6 +101,19 @@ class Results:
         self.put(name, content, media_type)
         self.announce(File(name, title, about, media_type))
         return content
+
+    def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
+        """Write a file piece by piece, and announce it. Raises Failure."""
+        digest, size = hashlib.sha256(), 0
+        with tempfile.TemporaryFile() as spool:
+            for piece in pieces:
+                spool.write(piece)
+                digest.update(piece)
+                size += len(piece)
+            spool.seek(0)
+            self._place.copy(name, spool, media_type)
+        self.written.append(Written(name, size, digest.hexdigest()))
+        self.announce(File(name, title, about, media_type))
 
     def put(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> None:
         """Write a file that results.json does not announce; a name with slashes makes folders. Raises Failure."""
@@ -142,12 +160,15 @@ class _Folder:
             raise Failure(f"The results folder cannot be made: {error.strerror}.") from None
 
     def put(self, name: str, content: bytes, media_type: str) -> None:
+        self.copy(name, io.BytesIO(content), media_type)
+
+    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
         try:
             (self._path / name).parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path, prefix=".", suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as out:
-                    out.write(content)
+                    shutil.copyfileobj(content, out, PIECE)
                     out.flush()
                     os.fsync(out.fileno())  # no half file under this name, even after a power cut
                 os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from a server of the folder
@@ -180,11 +201,12 @@ class _Folder:
 class _Bucket:
     def __init__(self, bucket: str, prefix: str) -> None:
         import boto3  # a fifth of a second, which only S3 needs
+        from boto3.exceptions import Boto3Error
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         self._bucket, self._prefix = bucket, prefix
-        self._errors = (BotoCoreError, ClientError)
+        self._errors = (BotoCoreError, ClientError, Boto3Error)
         try:
             self._client = boto3.client(
                 "s3",
@@ -198,6 +220,14 @@ class _Bucket:
     def put(self, name: str, content: bytes, media_type: str) -> None:
         try:
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=media_type)
+        except self._errors as error:
+            raise Failure(f"{name} cannot be written to s3://{self._bucket}: {_aws(error)}.") from None
+
+    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
+        try:  # in parts, where it is large: S3 takes no more than 5 GB at once
+            self._client.upload_fileobj(
+                content, self._bucket, self._prefix + name, ExtraArgs={"ContentType": media_type}
+            )
         except self._errors as error:
             raise Failure(f"{name} cannot be written to s3://{self._bucket}: {_aws(error)}.") from None
 
@@ -272,12 +302,3 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
     return out.getvalue()
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A CSV file in UTF-8, with line feeds."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return out.getvalue().encode()

@@ -17,7 +17,7 @@ import hashlib
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
@@ -35,11 +35,14 @@ from pipelines.common import layers, preview, report, scene, viewer
 from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel, Plane
+from pipelines.common.copies import CORES
 from pipelines.common.crate import crate
+from pipelines.common.csvs import Column, rows
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import Results, npz, table
+from pipelines.common.results import Results, npz
 from pipelines.common.source import Source
+from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted, fitting, joined, listed
 
 Array = NDArray[Any]
@@ -50,6 +53,11 @@ PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d"
 """Packages whose versions results.json names."""
 CUT = " … (the report has all of it)"
 """How a note ends that is too long for results.json."""
+MOST = 2**30
+"""Voxels of a box whose detections are written as one array, at most."""
+TOO_MANY = "of a box of more than 1,073,741,824 voxels, segmentation/ alone has the voxels of synapses"
+MANY = 10**6
+"""Synapses whose rows are worth two processes."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -58,7 +66,7 @@ CIRCLE_NM = 300
 class Found:
     """What was found in the box: n objects, numbered from 1 in `labels`; row i of the other arrays is object i + 1."""
 
-    labels: Array
+    labels: Array | Sparse
     """(z, y, x), unsigned integers: an object's number in its voxels, 0 elsewhere."""
     centres: NDArray[np.float64]
     """(n, 3): z, y, x in voxels from the box's corner."""
@@ -240,26 +248,26 @@ class Run:
             role: channel.brightness(labels, len(found), found.lies.get(role))
             for role, channel in self.channels.items()
         }
-        detections = (labels != 0).view(np.uint8)
-        detections *= 255
+        detections = _detections(labels)
         self._look(found)
 
         self.progress(0.75, "writing")
         start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
-        self.results.add(
+        self.results.stream(
             "synapses.csv",
             self._table(found, bright),
             title="Synapses (CSV)",
             about="A row for each synapse: centre in voxels and nm, volume, score, class.",
             media_type="text/csv",
         )
-        self.results.add(
-            "predictions.npz",
-            npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
-            title="Predictions",
-            about="255 where a synapse is, else 0; axes z, y, x.",
-            media_type="application/x-npz",
-        )
+        if detections is not None:
+            self.results.add(
+                "predictions.npz",
+                npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
+                title="Predictions",
+                about="255 where a synapse is, else 0; axes z, y, x.",
+                media_type="application/x-npz",
+            )
         self._layers(found)
         about = f"{self._picture_said(found).capitalize()}."
         picture = self.results.add(
@@ -347,6 +355,8 @@ class Run:
             self.note(f"Density: {len(found) / self.cubic_um:.3g} per µm³ in {self.cubic_um:,.4g} µm³.")
         else:
             self.note(found.nothing)
+        if isinstance(found.labels, Sparse) and found.labels.size > MOST:
+            self.note(f"There is no predictions.npz among the results: {TOO_MANY}.")
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
         self._look_at_channels()
@@ -396,28 +406,33 @@ class Run:
             counts |= dict(zip(found.kinds, map(int, _by_kind(found)), strict=True))
         return counts | {"voxels in synapses": int(found.voxels.sum())}
 
-    def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> bytes:
-        """The bytes of synapses.csv: a row for each synapse under COLUMNS and the channels' mean values."""
-        voxel_nm = np.array(self.volume.voxel_nm)
-        places = found.centres + np.array(self.request.start)
-        cubic = found.voxels * voxel_nm.prod() / 1e9
-        kinds = [found.kinds[k] for k in _kind(found)]
-        means = np.stack(list(bright.values()), axis=1) if bright else np.zeros((len(found), 0))
-        more = np.stack(list(found.columns.values()), axis=1) if found.columns else np.zeros((len(found), 0))
-        rows = zip(places, places * voxel_nm, found.voxels, cubic, found.scores, kinds, more, means, strict=True)
-        return table(
-            (*COLUMNS, *found.columns, *(f"mean_{self.names[role]}" for role in bright)),
-            (
-                (
-                    number,
-                    *(f"{v:.2f}" for v in (*place, *nm)),
-                    *(count, f"{volume:.6f}", f"{score:.4f}", kind),
-                    *("" if math.isnan(value) else f"{value:.4f}" for value in further),
-                    *(f"{mean:.2f}" for mean in seen),
-                )
-                for number, (place, nm, count, volume, score, kind, further, seen) in enumerate(rows, start=1)
-            ),
-        )
+    def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> Iterator[bytes]:
+        """synapses.csv, in pieces: a row for each synapse under COLUMNS and the channels' mean values."""
+        start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
+        kind = _kind(found)
+
+        def place(axis: int) -> Callable[[int, int], Array]:
+            return lambda first, stop: found.centres[first:stop, axis] + start[axis]
+
+        def in_nm(axis: int) -> Callable[[int, int], Array]:
+            return lambda first, stop: place(axis)(first, stop) * voxel_nm[axis]
+
+        def part(values: Array) -> Callable[[int, int], Array]:
+            return lambda first, stop: values[first:stop]
+
+        columns = [
+            Column(of=lambda first, stop: np.arange(first + 1, stop + 1)),
+            *(Column(of=place(axis), decimals=2) for axis in range(3)),
+            *(Column(of=in_nm(axis), decimals=2) for axis in range(3)),
+            Column(of=part(found.voxels)),
+            Column(of=lambda first, stop: found.voxels[first:stop] * voxel_nm.prod() / 1e9, decimals=6),
+            Column(of=part(found.scores), decimals=4),
+            Column(of=part(kind), words=found.kinds),
+        ]
+        named = dict(zip(COLUMNS, columns, strict=True))
+        named |= {name: Column(of=part(values), decimals=4) for name, values in found.columns.items()}
+        named |= {f"mean_{self.names[role]}": Column(of=part(means), decimals=2) for role, means in bright.items()}
+        return rows(named, len(found), copies=CORES if len(found) > MANY else 1)
 
     def _shown(self) -> tuple[str, str]:
         """The roles that the preview shows, in magenta and in green."""
@@ -441,11 +456,14 @@ class Run:
         magenta, green = (self.names[role] for role in self._shown())
         return f"the brightest of each voxel column, {magenta} magenta, {green} green, a circle round each synapse"
 
-    def _write_back(self, detections: Array) -> str | None:
+    def _write_back(self, detections: Array | None) -> str | None:
         """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
         if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
+        if detections is None:
+            self.note(f"The detections were not written back to {where} in BOSS: {TOO_MANY}.")
+            return None
         try:
             self._boss.write(
                 self.request.predictions,
@@ -603,6 +621,22 @@ def channel_name(key: str) -> str:
     if len(key) <= MAX_NAME:
         return key
     return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _detections(labels: Array | Sparse) -> NDArray[np.uint8] | None:
+    """255 where there is a label, else 0; None of a volume that is too large for one array."""
+    if isinstance(labels, Sparse):
+        if labels.size > MOST:
+            return None
+        detections = np.zeros(labels.shape, np.uint8)
+        first = 0
+        for slab in labels.slabs():
+            detections[first : first + len(slab)] = slab != 0
+            first += len(slab)
+    else:
+        detections = (labels != 0).view(np.uint8)
+    detections *= 255
+    return detections
 
 
 def _kind(found: Found) -> NDArray[np.int64]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, shape, union
+from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised import search
-from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp, register
@@ -125,7 +125,7 @@ def aligned(
 
     # a copy for a small volume costs more than it saves; one for large sections takes too much memory
     plane = math.prod(post.shape[1:])
-    most = search.CORES if plane <= search.STRETCH and plane * len(wanted) >= search.SHORT else 1
+    most = CORES if plane <= search.STRETCH and plane * len(wanted) >= search.SHORT else 1
     answers = in_copies(measured, sections(), most=most)
     for done, ((n, roles), answer) in enumerate(zip(wanted.items(), answers, strict=True), start=1):
         for role, (found[role][n], tiles) in zip(roles, answer, strict=True):

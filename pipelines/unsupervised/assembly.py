@@ -1,13 +1,13 @@
 """Puts together what was found in the blocks of a volume: objects, their numbers, voxels and brightness.
 
 Blocks are added by slabs of sections. What is held meanwhile are the candidates of two slabs; for each object its
-place, score, size and brightness; and `labels`, which may lie in a file.
+place, score, size and brightness; and `labels`, which lie in a file.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box
+from pipelines.common.copies import in_copies
+from pipelines.common.sparse import TILE, Packed, Sparse
 from pipelines.unsupervised.blocks import Found
 from pipelines.unsupervised.merging import Merging, Settled
-from pipelines.unsupervised.painting import Parts, paint, pixels_of
-from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.painting import Parts, paint
+from pipelines.unsupervised.paired import REGION_NM, Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.search import frames_of, in_nm
 
 Array = NDArray[Any]
+Slab = tuple[Sequence[Found], int | None]
+"""What was found in all blocks of a slab, and where its sections of pixels end; None: it is the last slab."""
+BAND = 2**21
+"""Voxels that are painted at once, about: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +50,121 @@ class _Waiting:
     places: NDArray[np.int32]
     scores: NDArray[np.float32]
     regions: NDArray[np.uint64]
-    sums: NDArray[np.uint32]
-    """(m, channels), as `Found.sums`."""
+    pixels: NDArray[np.int64]
+    """Where each one's pixels begin in `sums`."""
+    sums: Array
+    """(m, channels), as `Found.sums`, in no order."""
     to: NDArray[np.int64]
     """The number of the candidate that each counts to, of those that are settled."""
 
+    def rows(self, some: Array) -> NDArray[np.int64]:
+        """The rows of `sums` of some candidates' pixels, in order."""
+        many = np.bitwise_count(self.regions[some]).astype(np.int64)
+        return np.repeat(self.pixels[some] - (np.cumsum(many) - many), many) + np.arange(int(many.sum()))
+
+    def add(self, blocks: Sequence[Found]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Add what was found in the blocks of a slab; returns its places and scores, in order."""
+        places, scores, regions = (
+            np.concatenate([getattr(block, name) for block in blocks]) for name in ("places", "scores", "regions")
+        )
+        high, wide = (int(places[:, axis].max(initial=0)) + 1 for axis in (1, 2))
+        z, y, x = places.astype(np.int64).T
+        order = np.argsort((z * high + y) * wide + x, kind="stable")  # each block is in order already, which is fast
+        many = np.bitwise_count(regions).astype(np.int64)
+        pixels = (np.cumsum(many) - many + len(self.sums))[order]
+        places, scores = places[order], scores[order]
+        self.places, self.scores = np.concatenate([self.places, places]), np.concatenate([self.scores, scores])
+        self.regions, self.pixels = (
+            np.concatenate([self.regions, regions[order]]),
+            np.concatenate([self.pixels, pixels]),
+        )
+        self.sums = np.concatenate([self.sums, *(block.sums for block in blocks)])
+        return places, scores
+
+    def forget(self, many: int) -> None:
+        """Forget so many, the first ones."""
+        left = np.arange(many, len(self.places))
+        self.sums = self.sums[self.rows(left)]
+        self.places, self.scores, self.regions = self.places[left], self.scores[left], self.regions[left]
+        counts = np.bitwise_count(self.regions).astype(np.int64)
+        self.pixels, self.to = np.cumsum(counts) - counts, self.to[many:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Painted:
+    """Voxels of some sections, and what is counted of their objects."""
+
+    packed: list[Packed]
+    counted: list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]
+    """The first label; of it and those that follow the voxels, and the sums (n, channels)."""
+
 
 class Assembly:
-    """Puts the blocks of a volume together, and paints `labels`: an array of the extent of `inside`, all 0.
+    """Puts the blocks of a volume together, and paints `labels`, a volume of the extent of `inside`.
 
-    `along` are `Known.along` where channels are moved back, and empty where they are not.
+    `along` are `Known.along` where channels are moved back, and empty where they are not. So many `copies` of the
+    process paint.
     """
 
-    def __init__(self, grid: Grid, along: Sequence[Warp], *, inside: Box, labels: Array, channels: int) -> None:
-        self._grid, self._inside, self._labels = grid, inside, labels
+    def __init__(
+        self, grid: Grid, along: Sequence[Warp], *, inside: Box, labels: Sparse, channels: int, copies: int = 1
+    ) -> None:
+        self._grid, self._inside, self._labels, self._copies = grid, inside, labels, copies
         self._frames = frames_of(along) if along else None
-        self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0])
+        self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0], copies=copies)
         self._waiting = _Waiting(
             np.zeros((0, 3), np.int32),
             np.zeros(0, np.float32),
             np.zeros(0, np.uint64),
-            np.zeros((0, channels), np.uint32),
+            np.zeros(0, np.int64),
+            np.zeros((0, channels), np.uint8),
             np.zeros(0, np.int64),
         )
-        self._numbers = np.zeros(0, np.uint32)
-        """Of each settled candidate the label of the object whose centre it is; 0 where it is none."""
-        self._centres: list[NDArray[np.float64]] = []
+        self._numbers, self._base = np.zeros(0, np.uint32), 0
+        """Of each settled candidate from `_base` on the label of the object whose centre it is; 0 where it is none."""
+        self._settled = 0
+        self._places: list[NDArray[np.int32]] = []
         self._scores: list[NDArray[np.float32]] = []
-        self._voxels = np.zeros(1, np.int64)
-        self._sums = np.zeros((1, channels))
+        self._voxels: list[NDArray[np.int64]] = []
+        self._sums: list[NDArray[np.float64]] = []
+        self._firsts = [1]
+        """The first label of each slab, and the one after the last."""
+        self._channels = channels
 
-    def add(self, blocks: Iterable[Found], *, upto: int | None) -> None:
-        """Add all blocks of a slab, whose sections of pixels end at `upto`; None: it is the last slab."""
-        slab = _together(list(blocks))
+    def objects(self, slabs: Iterable[Slab]) -> Objects:
+        """What was found in all slabs, which come in order."""
+        for painted in in_copies(self._painted, self._due(slabs), most=self._copies):
+            for packed in painted.packed:
+                self._labels.add(packed)
+            for counted in painted.counted:
+                self._count(*counted)
+        none = np.zeros((0, 3), np.int32)
+        places = np.concatenate([none, *self._places])
+        self._places.clear()
+        corner = [side[0] for side in self._inside]
+        return Objects(
+            _middles(places, self._grid) - 0.5 - corner,
+            np.concatenate([np.zeros(0, np.int64), *self._voxels]),
+            np.concatenate([np.zeros(0, np.float32), *self._scores]).astype(np.float64),
+            np.concatenate([np.zeros((0, self._channels)), *self._sums]),
+        )
+
+    def _due(self, slabs: Iterable[Slab]) -> Iterator[tuple[int, int]]:
+        """The candidates of each section that can be painted, as rows of those that wait."""
         waiting = self._waiting
-        if slab:
-            waiting.places = np.concatenate([waiting.places, slab.places])
-            waiting.scores = np.concatenate([waiting.scores, slab.scores])
-            waiting.regions = np.concatenate([waiting.regions, slab.regions])
-            waiting.sums = np.concatenate([waiting.sums, slab.sums])
-        places, scores = (slab.places, slab.scores) if slab else (waiting.places[:0], waiting.scores[:0])
-        settled = self._merging.add(places, scores, upto=upto)
-        waiting.to = np.concatenate([waiting.to, settled.to])
-        self._number(settled)
-        painted = len(waiting.to)
-        if settled.below is not None:  # a part may count to a centre some sections on
-            painted = int(np.searchsorted(waiting.places[:painted, 0], settled.below - self._merging.reach))
-        self._paint(painted)
-
-    def objects(self) -> Objects:
-        """What was found, once the last slab was added."""
-        empty = [np.zeros((0, 3))], [np.zeros(0, np.float32)]
-        centres, scores = np.concatenate(self._centres or empty[0]), np.concatenate(self._scores or empty[1])
-        return Objects(centres, self._voxels[1:], scores.astype(np.float64), self._sums[1:])
+        for blocks, upto in slabs:
+            places, scores = waiting.add(blocks) if blocks else (waiting.places[:0], waiting.scores[:0])
+            settled = self._merging.add(places, scores, upto=upto)
+            waiting.to = np.concatenate([waiting.to, settled.to])
+            self._number(settled)
+            many = len(waiting.to)
+            if settled.below is not None:  # a part may count to a centre some sections on
+                many = int(np.searchsorted(waiting.places[:many, 0], settled.below - self._merging.reach))
+            sections = np.unique(waiting.places[:many, 0], return_index=True)[1].tolist()
+            yield from itertools.pairwise([*sections, many] if many else [])
+            waiting.forget(many)
+            oldest = min(self._merging.oldest, int(waiting.to.min(initial=self._settled)))
+            self._numbers, self._base = self._numbers[oldest - self._base :], oldest
 
     def _in_nm(self, places: NDArray[np.int32]) -> NDArray[np.float64]:
         if self._frames is None:
@@ -106,62 +174,75 @@ class Assembly:
     def _number(self, settled: Settled) -> None:
         """Number the objects inside among those that are settled."""
         corner, end = (np.array(side) for side in zip(*self._inside, strict=True))
-        middles = (settled.places + 0.5) * self._grid.bins
+        middles = _middles(settled.places, self._grid)
         mine = settled.kept & np.all((middles >= corner) & (middles < end), axis=1)
-        first, many = len(self._voxels), int(np.count_nonzero(mine))
+        first, many = self._firsts[-1], int(np.count_nonzero(mine))
         numbers = np.zeros(len(mine), np.uint32)
         numbers[mine] = np.arange(first, first + many)
         self._numbers = np.concatenate([self._numbers, numbers])
-        self._centres.append(middles[mine] - 0.5 - corner)
+        self._settled += len(mine)
+        self._places.append(settled.places[mine])
         self._scores.append(settled.scores[mine])
-        self._voxels = np.concatenate([self._voxels, np.zeros(many, np.int64)])
-        self._sums = np.concatenate([self._sums, np.zeros((many, self._sums.shape[1]))])
+        self._voxels.append(np.zeros(many, np.int64))
+        self._sums.append(np.zeros((many, self._channels)))
+        self._firsts.append(first + many)
 
-    def _paint(self, many: int) -> None:
-        """Paint so many of the candidates that wait, whole sections of them, and forget them."""
-        waiting, first = self._waiting, len(self._numbers) - len(self._waiting.to)
-        ends = np.concatenate([[0], np.cumsum(np.bitwise_count(waiting.regions[:many]), dtype=np.int64)])
-        sections = np.unique(waiting.places[:many, 0], return_index=True)[1]
-        corner = (self._inside[0][0], self._inside[1][0], self._inside[2][0])
-        for low, high in itertools.pairwise([*sections, many]):
-            rows = slice(low, high)
-            labels = self._numbers[waiting.to[rows]]
-            some = np.flatnonzero(labels)
-            parts = Parts(
-                waiting.places[rows][some],
-                waiting.regions[rows][some],
-                waiting.scores[rows][some],
-                labels[some],
-                waiting.to[rows][some] == first + low + some,
-            )
-            counted, won = paint(self._labels, corner, self._grid, parts)
-            if not len(counted):
+    def _count(self, least: int, voxels: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
+        """Count voxels and sums to the objects from label `least` on, of whichever slabs they are."""
+        end = least + len(voxels)
+        for n in range(int(np.searchsorted(self._firsts, least, "right")) - 1, len(self._voxels)):
+            if self._firsts[n] >= end:
+                break
+            low, high = max(least, self._firsts[n]), min(end, self._firsts[n + 1])
+            here, there = slice(low - self._firsts[n], high - self._firsts[n]), slice(low - least, high - least)
+            self._voxels[n][here] += voxels[there]
+            self._sums[n][here] += sums[there]
+
+    def _painted(self, section: tuple[int, int]) -> _Painted:
+        """Paint a section's candidates, a band of rows after another. Changes nothing in this object."""
+        waiting, rows = self._waiting, np.arange(*section)
+        labels = self._numbers[waiting.to[rows] - self._base]
+        rows, labels = rows[labels > 0], labels[labels > 0]
+        first = self._settled - len(waiting.to)
+        painted = _Painted([], [])
+        if not len(rows):
+            return painted
+        (bottom, top), bins = self._inside[1], self._grid.bins
+        reach = int(np.abs(self._grid.offsets(REGION_NM)).max())
+        wide = self._inside[2][1] - self._inside[2][0]
+        high = max(1, BAND // (wide * bins[0] * bins[1] * TILE[1])) * TILE[1]  # in pixels
+        z, corner = int(waiting.places[rows[0], 0]), self._inside[0][0]
+        deep = min(self._inside[0][1], (z + 1) * bins[0]) - max(corner, z * bins[0])
+        scratch = np.empty((max(0, deep), high * bins[1], wide), np.uint32)
+        y = waiting.places[rows, 1]
+        for start in range(bottom // bins[1], -(-top // bins[1]), high):
+            some = slice(*np.searchsorted(y, (start - reach, start + high + reach)))
+            if some.start == some.stop:
                 continue
-            least = int(labels[some].min())
-            here = np.bincount(counted - least)
-            self._voxels[least : least + len(here)] += here
-            which, _ = pixels_of(parts.regions, self._grid)
-            mine = waiting.sums[ends[low] : ends[high]][labels.repeat(np.diff(ends[low : high + 1])) > 0][won]
-            whose = parts.labels[which[won]] - least
-            for channel in range(self._sums.shape[1]):
-                more = np.bincount(whose, weights=mine[:, channel])
-                self._sums[least : least + len(more), channel] += more
-        waiting.places, waiting.scores = waiting.places[many:], waiting.scores[many:]
-        waiting.regions, waiting.to = waiting.regions[many:], waiting.to[many:]
-        waiting.sums = waiting.sums[ends[-1] :]
+            mine = rows[some]
+            parts = Parts(
+                waiting.places[mine],
+                waiting.regions[mine],
+                waiting.scores[mine],
+                labels[some],
+                waiting.to[mine] == first + mine,
+            )
+            low, end = max(bottom, start * bins[1]), min(top, (start + high) * bins[1])
+            offset = (max(corner, z * bins[0]), low, self._inside[2][0])
+            seen = paint(scratch[:, : end - low], offset, self._grid, parts)
+            if not len(seen.labels):
+                continue
+            at = seen.at + np.array([offset[0] - corner, low - bottom, 0])
+            painted.packed.append(self._labels.packed(at, seen.labels.astype(np.int64)))
+            least = int(seen.labels.min())
+            voxels = np.bincount(seen.labels - least)
+            sums, whose = waiting.sums[waiting.rows(mine)[seen.won]], parts.labels[seen.which[seen.won]] - least
+            weighed = [np.bincount(whose, weights=column, minlength=len(voxels)) for column in sums.T]
+            painted.counted.append(
+                (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))
+            )
+        return painted
 
 
-def _together(blocks: Sequence[Found]) -> Found | None:
-    """What was found in blocks, in the order of places, whatever the order of the blocks."""
-    if not blocks:
-        return None
-    places, scores, regions, sums = (
-        np.concatenate([getattr(block, name) for block in blocks]) for name in ("places", "scores", "regions", "sums")
-    )
-    z, y, x = places.T
-    order = np.lexsort((regions, x, y, z))
-    many = np.bitwise_count(regions).astype(np.int64)
-    before = np.cumsum(many) - many
-    starts = np.cumsum(many[order]) - many[order]
-    rows = np.repeat(before[order] - starts, many[order]) + np.arange(many.sum())
-    return Found(places[order], scores[order], regions[order], sums[rows])
+def _middles(places: NDArray[np.int32], grid: Grid) -> NDArray[np.float64]:
+    return np.asarray((places + 0.5) * grid.bins)

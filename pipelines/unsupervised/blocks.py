@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, placed, shape, voxels
+from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
-from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Read, Size
 from pipelines.unsupervised.painting import pixels_of
 from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm
 from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
-from pipelines.unsupervised.search import CORES, Laid, Register, Search, aligned, in_pixels, on_the_last
+from pipelines.unsupervised.search import Laid, Register, Search, aligned, in_pixels, on_the_last
 
 Array = NDArray[Any]
 Cut = Callable[[Box], tuple[Array, Array]]

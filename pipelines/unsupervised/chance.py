@@ -6,6 +6,7 @@ what the shifted looks find, over what is found.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+from pipelines.common.copies import in_copies
 
 Array = NDArray[Any]
 
@@ -31,6 +34,8 @@ ENOUGH = 15e6
 """Pixels that all looks see together, about."""
 STEPS = 10_000
 """In which false discovery rates are counted."""
+STRIP = 2**20
+"""Objects among which those that lie near one another are looked for at once, about."""
 _NORMAL = 1.96
 """Standard deviations on either side that hold 95 %."""
 
@@ -98,14 +103,30 @@ def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[
     return kept[rank], order[best_kept(better, worse, kept)[rank]]
 
 
-def ranked_pairs(places_nm: Array, rank: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The ranks of each two objects within MERGE_NM of one another: the better ones, and the worse ones."""
+def ranked_pairs(
+    places_nm: Array, rank: NDArray[np.intp], *, copies: int = 1
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The ranks of each two objects within MERGE_NM of one another: the better ones, and the worse ones.
+
+    Copies of the process look for them in strips along y, where there are many objects.
+    """
     if not len(rank):
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
-    tree = cKDTree(places_nm, balanced_tree=False, compact_nodes=False)
-    pairs = rank[tree.query_pairs(MERGE_NM, output_type="ndarray")]
-    return pairs.min(axis=1), pairs.max(axis=1)
+    y = places_nm[:, 1]
+    many = len(y) // STRIP + 1
+    walls = [-math.inf, *np.quantile(y[:: max(1, many // 2)], np.arange(1, many) / many).tolist(), math.inf]
+
+    def pairs(strip: tuple[float, float]) -> Array:
+        """The pairs, of which one at least is in a strip and none lies before it."""
+        rows = np.flatnonzero((y >= strip[0]) & (y < strip[1] + MERGE_NM * 1.001))
+        # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
+        tree = cKDTree(places_nm[rows], balanced_tree=False, compact_nodes=False)
+        found = rows[tree.query_pairs(MERGE_NM, output_type="ndarray")]
+        found = found[(y[found] < strip[1]).any(axis=1)]
+        return np.asarray(rank[found], np.uint32)
+
+    found = np.concatenate(list(in_copies(pairs, itertools.pairwise(walls), most=copies if many > 1 else 1)))
+    return found.min(axis=1).astype(np.intp), found.max(axis=1).astype(np.intp)
 
 
 def settled(

@@ -51,8 +51,10 @@ class Merging:
     sections `deep_nm` apart stay so.
     """
 
-    def __init__(self, in_nm: Callable[[NDArray[np.int32]], NDArray[np.float64]], *, deep_nm: float) -> None:
-        self._in_nm, self._deep_nm = in_nm, deep_nm
+    def __init__(
+        self, in_nm: Callable[[NDArray[np.int32]], NDArray[np.float64]], *, deep_nm: float, copies: int = 1
+    ) -> None:
+        self._in_nm, self._deep_nm, self._copies = in_nm, deep_nm, copies
         self.reach = int(MERGE_NM / deep_nm)
         """Sections to which a candidate may reach."""
         self._count = 0
@@ -67,9 +69,9 @@ class Merging:
         pool = self._with(places, scores)
         rank = np.empty(len(pool.rows), np.intp)
         at = self._in_nm(pool.places)
-        order = np.lexsort((pool.rows, *at.T[::-1], -pool.scores))
+        order = _best_first(pool.scores, at)
         rank[order] = np.arange(len(order))
-        better, worse = ranked_pairs(at, rank)
+        better, worse = ranked_pairs(at, rank, copies=self._copies)
         held = np.zeros(len(order), np.bool_)
         if upto is not None:
             held = ((upto - pool.places[:, 0]) * self._deep_nm <= MERGE_NM)[order]
@@ -89,6 +91,11 @@ class Merging:
             self._pool = pool.of(pool.places[:, 0] >= first - self.reach)
         return Settled(some.places, some.scores, some.kept, to[due], first)
 
+    @property
+    def oldest(self) -> int:
+        """The number of the first candidate of which something may still be asked, over all that were added."""
+        return int(self._pool.rows[0]) if len(self._pool.rows) else self._count
+
     def _with(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> _Pool:
         new = len(scores)
         rows = np.arange(self._count, self._count + new)
@@ -98,3 +105,15 @@ class Merging:
         return _Pool(
             *(np.concatenate([getattr(part, each.name) for part in (self._pool, added)]) for each in fields(_Pool))
         )
+
+
+def _best_first(scores: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The order of scores, the best first; of equal ones by place."""
+    order = np.argsort(-scores, kind="stable")
+    same = scores[order[1:]] == scores[order[:-1]]
+    tied = np.zeros(len(order), np.bool_)
+    tied[1:] |= same
+    tied[:-1] |= same
+    some = order[tied]
+    order[tied] = some[np.lexsort((some, *at[some].T[::-1], -scores[some]))]
+    return np.asarray(order)

@@ -29,19 +29,32 @@ class Parts:
     """Whether the part is its object's centre, which no other object takes from it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """The voxels that parts were given, n of them, and the pixels of the parts, m of them, in order."""
+
+    at: NDArray[np.intp]
+    """(n, 3): z, y, x in `labels`."""
+    labels: NDArray[np.uint32]
+    which: NDArray[np.intp]
+    """(m,): the part that each pixel is of."""
+    won: NDArray[np.bool_]
+    """(m,): whether the part was given a voxel of the pixel."""
+
+
 def pixels_of(regions: NDArray[np.uint64], grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """(m,): of all pixels of n regions the region and the bit, in order."""
-    bits = np.arange(len(grid.offsets(REGION_NM)), dtype=np.uint64)
-    which, bit = np.nonzero(regions[:, None] >> bits & np.uint64(1))
-    return which, bit
+    bits = np.unpackbits(regions.astype("<u8").view(np.uint8), bitorder="little", count=64 * len(regions))
+    found = np.flatnonzero(bits.view(np.bool_))
+    return found >> 6, found & 63
 
 
-def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:
     """Give voxels of `labels`, whose first one is the voxel `corner`, to objects.
 
-    Where objects meet, the one that is better there has the voxel; each has its own centre. Returns the labels set,
-    one for each voxel, and which of the pixels, in the order of `pixels_of`, are their part's, if a voxel of theirs is
-    there at all. The result does not depend on how the parts are spread over calls, as long as no section is.
+    Where objects meet, the one that is better there has the voxel; each has its own centre. What `labels` held in these
+    voxels before does not count. The result does not depend on how the parts are spread over calls, as long as no
+    section is.
     """
     which, bit = pixels_of(parts.regions, grid)
     places = parts.places[which].astype(np.intp)
@@ -49,12 +62,14 @@ def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> tuple[NDAr
     scores = parts.scores[which].astype(np.float64)
     scores[(bit == 0) & parts.centres[which]] = np.inf
     values, won = parts.labels[which], np.zeros(len(which), np.bool_)
-    counted = []
+    places, counted, set_at = places * grid.bins - corner, [], []
     for step in np.ndindex(*grid.bins):
-        mine = _set(labels, places * grid.bins + step - corner, values, scores)
+        at = places + step
+        mine = _set(labels, at, values, scores)
         won[mine] = True
         counted.append(values[mine])
-    return np.concatenate(counted), won
+        set_at.append(at[mine])
+    return Painted(np.concatenate(set_at), np.concatenate(counted), which, won)
 
 
 def _set(labels: Array, at: Array, values: Array, scores: Array) -> NDArray[np.intp]:

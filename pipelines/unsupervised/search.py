@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, voxels
+from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised.chance import (
     MERGE_NM,
     Chance,
@@ -23,7 +24,6 @@ from pipelines.unsupervised.chance import (
     merged,
     share_of,
 )
-from pipelines.unsupervised.copies import in_copies
 from pipelines.unsupervised.found import Read, Size, Synapses
 from pipelines.unsupervised.painting import Parts, paint
 from pipelines.unsupervised.paired import (
@@ -40,8 +40,6 @@ from pipelines.unsupervised.registration import register as registered
 Array = NDArray[Any]
 Register = Literal["auto", "off", "report"]
 REGISTER: tuple[Register, ...] = get_args(Register)
-CORES = 2
-"""Sections searched at a time, each of which takes some 10 bytes a pixel."""
 STRETCH, SHORT = 2**22, 2**20
 """Pixels of small sections that one process searches, and of a volume that is not worth two processes."""
 MANY = 100_000
@@ -303,8 +301,8 @@ class Search:
             for low, high in itertools.islice(itertools.pairwise(sections), first, None, CORES):
                 some = low + np.flatnonzero(part[low:high])
                 parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
-                counted, _ = paint(labels, self._inside[0], self._grid, parts)
-                voxels += np.bincount(counted, minlength=len(voxels))
+                painted = paint(labels, self._inside[0], self._grid, parts)
+                voxels += np.bincount(painted.labels, minlength=len(voxels))
             return voxels
 
         with ThreadPoolExecutor(CORES) as pool:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,19 +21,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.program import BLOCKS, FIRST, PLAN, part_uri
+from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, PLAN, part_uri
 from pipelines.common.boxes import Box, intersection, shape, voxels
 from pipelines.common.channels import Plane, digest_of
+from pipelines.common.copies import CORES
 from pipelines.common.gathered import Gathered
 from pipelines.common.program import Failure, Progress, Request, Stage, WrongRequest
 from pipelines.common.results import CRATE, Results, npz
 from pipelines.common.run import Found, Run
 from pipelines.common.seen import Seen
 from pipelines.common.source import Source
+from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted
 from pipelines.unsupervised import told
 from pipelines.unsupervised.alignment import Alignment
-from pipelines.unsupervised.assembly import Assembly, Objects
+from pipelines.unsupervised.assembly import Assembly, Objects, Slab
 from pipelines.unsupervised.blocks import WHOLE, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.blocks import Found as Block
 from pipelines.unsupervised.chance import Judged
@@ -263,7 +263,7 @@ def _block(request: Request, source: Source, plan: Plan, known: Known, number: i
             "places": found.places,
             "scores": found.scores,
             "regions": found.regions,
-            "sums": found.sums,
+            "sums": found.sums.astype(np.min_scalar_type(found.sums.max(initial=0))),  # most of what a block leaves
             "missing": np.array([channel.missing for channel in channels.values()]),
             "digests": np.array([digest_of(channel.part(core)) for channel in channels.values()]),
         }
@@ -330,7 +330,10 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         return gathered
 
     box = request.z, request.y, request.x
-    with Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run, _Labels(request.shape) as labels:
+    with (
+        Run(replace(request, image_bytes=0), entry=entry, gathered=channels) as run,
+        Sparse(request.shape, once=True) as labels,
+    ):
         missing: list[int] = []
         assembly = Assembly(
             Grid.of(run.volume.voxel_nm),
@@ -338,15 +341,14 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             inside=_relative(run.box, plan.looked),
             labels=labels,
             channels=len(run.names),
+            copies=CORES if voxels(box) > BLOCK_VOXELS else 1,
         )
-        for blocks, upto in _slabs(run, plan, job, there, gathered, missing):
-            assembly.add(blocks, upto=upto)
+        objects = assembly.objects(_slabs(run, plan, job, there, gathered, missing))
         if len(missing) == len(plan.cores):
             raise Failure("None of the blocks of this job has left anything.")
-        objects = assembly.objects()
         for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
-        _tell(run, plan, known, options, _synapses(objects, known, options, labels), missing)
+        _tell(run, plan, known, options, _synapses(objects, known, options), labels, missing)
     if not missing:
         job.put(MERGED, b"{}\n", "application/json")  # so that a merge that is killed from here on is not begun anew
         _tidy(job)
@@ -372,7 +374,7 @@ def _tidy(job: Results) -> None:
 
 def _slabs(
     run: Run, plan: Plan, job: Results, there: Mapping[int, str], gathered: Mapping[str, Gathered], missing: list[int]
-) -> Iterator[tuple[list[Block], int | None]]:
+) -> Iterator[Slab]:
     """What was found in the blocks of each slab of sections, and where its sections of pixels end."""
     deep, first = Grid.of(run.volume.voxel_nm).bins[0], plan.looked[0][0]
     slabs = sorted({core[0] for core in plan.cores})
@@ -398,14 +400,15 @@ def _slabs(
         yield blocks, None if slab is slabs[-1] else (slab[1] - first) // deep
 
 
-def _synapses(objects: Objects, known: Known, options: Options, labels: Array) -> Synapses:
+def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
+    """What was found, without the labels."""
     count = len(objects.voxels)
     judged = Judged(known.threshold, known.curve)
     at = known.curve[known.curve[:, 0] >= known.threshold]
     # what the whole has of what was looked at first
     more = count / at[-1, 1] if len(at) and count else 1 / known.looked
     return Synapses(
-        labels,
+        np.zeros((0, 0, 0), np.uint32),
         objects.centres,
         objects.voxels,
         objects.scores,
@@ -419,7 +422,9 @@ def _synapses(objects: Objects, known: Known, options: Options, labels: Array) -
     )
 
 
-def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synapses, missing: list[int]) -> None:
+def _tell(
+    run: Run, plan: Plan, known: Known, options: Options, synapses: Synapses, labels: Sparse, missing: list[int]
+) -> None:
     aligned = _aligned(plan, known, run.volume.voxel_nm) if options.register != "off" else None
     lies = _lies(plan, known, run.volume.voxel_nm)
     if missing:
@@ -434,7 +439,7 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
         run.note(note)
     run.finish(
         Found(
-            labels=synapses.labels,
+            labels=labels,
             centres=synapses.centres,
             voxels=synapses.voxels,
             scores=synapses.scores,
@@ -450,18 +455,3 @@ def _tell(run: Run, plan: Plan, known: Known, options: Options, synapses: Synaps
             facts={**told.facts(synapses, options), "Blocks": f"{len(plan.cores):,}"},
         )
     )
-
-
-class _Labels:
-    """An array of labels in an unnamed file, in which what was never set takes no place; a context manager."""
-
-    def __init__(self, extent: tuple[int, int, int]) -> None:
-        self._extent = extent
-
-    def __enter__(self) -> Array:
-        self._file = tempfile.TemporaryFile()
-        self._file.truncate(4 * math.prod(self._extent))
-        return np.memmap(self._file, np.uint32, "r+", shape=self._extent)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

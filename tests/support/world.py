@@ -129,6 +129,7 @@ class World:
         self,
         store: Database,
         *,
+        compute: MemoryCompute | None = None,
         max_bytes: int = 2 * 10**9,
         block_voxels: int = BLOCK_VOXELS,
         reads: int = 256,
@@ -151,7 +152,7 @@ class World:
         self.lease = timedelta(seconds=lease)
         self.edit_every = timedelta(seconds=edit_every)
         self.admins = admins
-        self.compute = MemoryCompute()
+        self.compute = compute or MemoryCompute()
         self.results = MemoryResults()
         self.rows = Rows(store)
         self.logs = self.compute

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from pipelines.common.copies import in_copies
 from pipelines.unsupervised import search
-from pipelines.unsupervised.copies import in_copies
 from tests.support import puncta
 from tests.support.tissue import found
 

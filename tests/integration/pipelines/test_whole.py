@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from moto import mock_aws
 
+from pipelines.common import csvs, layers
+from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.common.results import Results
+from pipelines.unsupervised import chance, whole
 from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox import stores
 from tests.support import puncta
@@ -126,6 +129,26 @@ def test_what_a_lost_block_would_have_shown_is_told_as_missing_and_repaired(look
 
     assert all(looked.file(name) == once.file(name) for name in SAME)
     assert looked.results["blocks"]["missing"] == 0
+
+
+def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
+    looked: Job, once: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "BLOCK_VOXELS", 1)
+    monkeypatch.setattr(layers, "BLOCK_VOXELS", 1)
+    for module, name, number in ((chance, "STRIP", 200), (csvs, "ROWS", 50), (run_of, "MANY", 1), (run_of, "MOST", 9)):
+        monkeypatch.setattr(module, name, number)
+    looked.round("3")
+
+    assert looked.stage("merge", rounds="3") == 0, looked.said
+
+    assert not (looked.folder / "predictions.npz").exists()
+    assert any(note.startswith("There is no predictions.npz") for note in looked.results["notes"])
+    assert looked.file("synapses.csv") == once.file("synapses.csv")
+    for folder in ("segmentation", "annotations"):
+        names = sorted(p.relative_to(once.folder) for p in (once.folder / folder).rglob("*") if p.is_file())
+        assert len(names) >= 2
+        assert all(looked.file(str(name)) == once.file(str(name)) for name in names)
 
 
 def test_a_block_that_is_there_is_not_worked_on_again_and_a_damaged_one_is(looked: Job) -> None:

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, shape, voxels
+from pipelines.common.sparse import Sparse
 from pipelines.unsupervised import blocks
 from pipelines.unsupervised.assembly import Assembly, Objects
 from pipelines.unsupervised.blocks import Found, Known, around, cores, first_look, found_in
@@ -84,14 +85,15 @@ class Volume:
 
     def in_blocks(self, cut: Sequence[Box]) -> tuple[Objects, Array]:
         """The objects and their voxels, from cores that fill the volume; blocks of a slab come in any order."""
-        labels = np.zeros(shape(self.inside), np.uint32)
-        along = self.known.along if self.known.moves else []
-        assembly = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2)
+        along, deep = self.known.along if self.known.moves else [], self.grid.bins[0]
         slabs = sorted({core[0] for core in cut})
-        for slab in slabs:
-            upto = None if slab is slabs[-1] else slab[1] // self.grid.bins[0]
-            assembly.add([self.block(core) for core in cut if core[0] == slab], upto=upto)
-        return assembly.objects(), labels
+        found = [
+            ([self.block(core) for core in cut if core[0] == slab], None if slab is slabs[-1] else slab[1] // deep)
+            for slab in slabs
+        ]
+        with Sparse(shape(self.inside), once=True) as labels:
+            objects = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2).objects(found)
+            return objects, np.concatenate(list(labels.slabs()))
 
 
 @cache

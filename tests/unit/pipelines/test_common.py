@@ -18,7 +18,7 @@ from contract.program import MAX_VIEWER
 from pipelines.common import preview, viewer
 from pipelines.common.boss import _tiles, pick
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
-from pipelines.common.results import Results, npz, table
+from pipelines.common.results import Results, npz
 from pipelines.common.run import channel_name
 
 ARGV = ["--col", "c", "--exp", "e", "--x-range", "0,10", "--y-range", "0:20", "--z-range", "4, 8"]
@@ -100,7 +100,6 @@ def test_an_npz_loads_without_pickle_and_has_no_time_in_it() -> None:
     with np.load(io.BytesIO(npz(arrays)), allow_pickle=False) as loaded:
         assert np.array_equal(arrays["a"], loaded["a"])
     assert npz(arrays) == npz(arrays)
-    assert table(["a", "b"], [[1, "é"]]) == b"a,b\n1,\xc3\xa9\n"
 
 
 ROLES = {"post": ["psd"], "pre": ["synapsin", "vglut"]}

@@ -15,6 +15,8 @@ from contract.program import dies_with
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+CORES = 2
+"""Copies that work at a time, where there is much to do: a program is given two cores."""
 
 
 def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: int) -> Iterator[Result]:

@@ -1,0 +1,173 @@
+"""The merge of a job in blocks, as a process of its own, on files as the blocks of a large volume leave them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.figures import Figure
+from bench.processes import clean_environment
+from pipelines.common.boxes import Box, Triple, shape
+from pipelines.common.results import npz
+from pipelines.common.seen import Seen
+from pipelines.unsupervised.blocks import Found, Known, first_look, found_in
+from pipelines.unsupervised.registration import NOWHERE
+from pipelines.unsupervised.whole import KNOWN, Plan
+from sandbox.house import ROOT
+from tests.support.puncta import puncta
+
+Array = NDArray[Any]
+TILE: Triple = (16, 512, 512)
+BLOCK: Triple = (16, 4096, 4096)
+BLOCKS: Triple = (6, 3, 3)
+"""Of a volume with some ten million synapses, at one in a cubic micrometre."""
+VOXEL_NM = (70.0, 100.0, 100.0)
+CHANNELS = ("PSD95", "Synapsin")
+SECONDS, BYTES = 60, 2e9
+"""That the merge may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What a merge took."""
+
+    seconds: float
+    memory: int
+    """Bytes of resident memory at most, of the process and its largest child."""
+    results: dict[str, Any]
+
+
+def measure() -> Iterator[Figure]:
+    """The figures of a merge of ten million synapses."""
+    with tempfile.TemporaryDirectory(prefix="nomads-bench-") as folder:
+        words = written(Path(folder), BLOCKS)
+        seen = merged(Path(folder), words)
+    many = seen.results["counts"]["synapses"]
+    yield Figure(name="merge, synapses", value=many, unit="", at_least=10e6)
+    yield Figure(name="merge, of all of them", value=seen.seconds, unit="s", at_most=SECONDS)
+    yield Figure(name="merge, memory", value=seen.memory / 1e6, unit="MB", at_most=BYTES / 1e6)
+
+
+def merged(folder: Path, words: list[str]) -> Merged:
+    """Merge the files that `written` left, as compute would."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.unsupervised", *words],
+        cwd=ROOT,
+        env={**clean_environment(), "TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the merge ended with {process.returncode}")
+    results = json.loads((folder / "job" / "results.json").read_text())
+    return Merged(seconds=time.perf_counter() - began, memory=used.ru_maxrss * 1024, results=results)
+
+
+def written(folder: Path, blocks: Triple) -> list[str]:
+    """Write a volume's metadata, and what its first look and so many blocks leave; returns the merge's arguments.
+
+    Each block is a few tiles; each tile is what is found in one drawn volume, put elsewhere and with other numbers.
+    """
+    extent: Triple = (blocks[0] * BLOCK[0], blocks[1] * BLOCK[1], blocks[2] * BLOCK[2])
+    _metadata(folder / "volume", extent)
+    known, tile = _tile()
+    job = folder / "job"
+    (job / "blocks" / "1").mkdir(parents=True)
+    cores = [_core(place) for place in itertools.product(*map(range, blocks))]
+    whole: Box = ((0, extent[0]), (0, extent[1]), (0, extent[2]))
+    plan = Plan(looked=whole, cores=tuple(cores), volume="", reads=0, typical=0, pilot=cores[0])
+    (job / "blocks" / "plan.json").write_bytes(plan.content())
+    (job / KNOWN).write_bytes(npz(_repeated(known, blocks[0]).arrays()))
+    for number, core in enumerate(cores):
+        path = job / "blocks" / "1" / str(number) / f"{number:06d}.npz"
+        path.parent.mkdir()
+        path.write_bytes(npz(_block(tile, core, whole, np.random.default_rng(number))))
+    words = ["--volume", f"precomputed://{(folder / 'volume').as_uri()}", "--volume-roots", folder.as_uri()]
+    for axis, side in zip("zyx", extent, strict=True):
+        words += [f"--{axis}-range", f"0,{side}"]
+    words += ["--stage", "merge", "--job-uri", f"{job.as_uri()}/", "--results-uri", f"{job.as_uri()}/"]
+    return [*words, "--rounds", str(len(cores))]
+
+
+def _metadata(folder: Path, extent: Triple) -> None:
+    scale = {"key": "full", "size": extent[::-1], "voxel_offset": [0, 0, 0], "resolution": VOXEL_NM[::-1]}
+    scale |= {"chunk_sizes": [[512, 512, 16]], "encoding": "raw"}
+    about = {"@type": "neuroglancer_multiscale_volume", "type": "image", "data_type": "uint8", "num_channels": 1}
+    for name in CHANNELS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "info").write_text(json.dumps({**about, "scales": [scale]}))
+
+
+def _tile() -> tuple[Known, Found]:
+    """What is found in a drawn volume of TILE voxels."""
+    drawn = puncta(1, shape=TILE)
+    box: Box = ((0, TILE[0]), (0, TILE[1]), (0, TILE[2]))
+
+    def channel(data: Array, part: Box) -> Array:
+        return np.asarray(data[tuple(slice(*side) for side in part)])
+
+    def cut(part: Box) -> tuple[Array, Array]:
+        return channel(drawn.psd, part), channel(drawn.synapsin, part)
+
+    known = first_look(cut, TILE, VOXEL_NM, inside=box, false_discovery=0.25, register="auto")
+    channels = [lambda part, data=data: channel(data, part) for data in (drawn.psd, drawn.synapsin)]
+    return known, found_in(cut, box, TILE, VOXEL_NM, known, inside=box, channels=channels)
+
+
+def _repeated(known: Known, times: int) -> Known:
+    across, along = [*known.across] * times, [*known.along, NOWHERE] * times
+    return Known(
+        across, along[:-1], known.moves, known.threshold, known.tells, known.chance, known.curve, 0.01, (0, 0, 0)
+    )
+
+
+def _core(place: tuple[int, ...]) -> Box:
+    z, y, x = ((n * side, (n + 1) * side) for n, side in zip(place, BLOCK, strict=True))
+    return z, y, x
+
+
+def _block(tile: Found, core: Box, whole: Box, draw: np.random.Generator) -> dict[str, Array]:
+    """A block's file. Of each tile, what is found is moved round within it, and scores and brightness are drawn."""
+    ends = np.concatenate([[0], np.cumsum(np.bitwise_count(tile.regions))])
+    places, pixels = [], []
+    for y, x in np.ndindex(BLOCK[1] // TILE[1], BLOCK[2] // TILE[2]):
+        at = tile.places.copy()
+        for axis, n in ((1, y), (2, x)):
+            side = TILE[axis]
+            at[:, axis] = (at[:, axis] + draw.integers(side)) % side + core[axis][0] + n * side
+        at[:, 0] += core[0][0]
+        places.append(at)
+        pixels.append(np.diff(ends))
+    at, many = np.concatenate(places), np.concatenate(pixels)
+    order = np.lexsort(at.T[::-1])
+    regions = np.tile(tile.regions, len(places))[order]
+    scores = np.tile(tile.scores, len(places))[order] + draw.random(len(order), np.float32) / 64
+    arrays: dict[str, Array] = {
+        "places": at[order],
+        "scores": scores.astype(np.float32),
+        "regions": regions,
+        "sums": np.clip(draw.normal(120, 30, (int(many.sum()), len(CHANNELS))), 0, 255).astype(np.uint32),
+        "missing": np.zeros(len(CHANNELS), np.bool_),
+        "digests": np.array([f"{draw.integers(2**62):x}" for _ in CHANNELS]),
+    }
+    for n in range(len(CHANNELS)):
+        seen = Seen(whole, np.dtype(np.uint8), part=core)
+        few: Triple = (BLOCK[0], 64, 64)
+        corner: Box = (core[0], (core[1][0], core[1][0] + few[1]), (core[2][0], core[2][0] + few[2]))
+        seen.look(draw.integers(0, 255, shape(corner)).astype(np.uint8), corner)
+        arrays |= {f"seen{n}_{name}": array for name, array in seen.arrays().items()}
+    return arrays
