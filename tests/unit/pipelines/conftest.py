@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.unsupervised import search
+from pipelines.unsupervised import alignment, blocks, search
 
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What several find is the same, as tests/integration/pipelines/test_copies.py shows."""
-    monkeypatch.setattr(search, "CORES", 1)
+    for module in (search, alignment, blocks):
+        monkeypatch.setattr(module, "CORES", 1)
