@@ -121,12 +121,12 @@ class Cut(Commands):
 
 def test_a_submission_whose_answer_was_lost_runs_once(rig: SlurmComputeRig) -> None:
     cut = SlurmCompute(config=rig.config, tokens=rig.secrets, root=rig.control, commands=Cut(patience=20))
-    work = replace(rig.script("many", ONCE, str(rig.control)), count=3)
+    work = replace(rig.script("unanswered", ONCE, str(rig.control)), count=3)
     with pytest.raises(Unavailable):
         cut.submit(work)
 
-    assert rig.another().submit(work) == "many"
-    assert rig.wait("many").children == {JobState.SUCCEEDED: 3}
+    assert rig.another().submit(work) == "unanswered"
+    assert rig.wait("unanswered").children == {JobState.SUCCEEDED: 3}
     assert {path.name: path.read_text() for path in rig.control.glob("ran.*")} == {f"ran.{n}": "x" for n in range(3)}
 
 
@@ -271,12 +271,12 @@ def test_a_program_that_ends_well_when_it_is_cancelled_is_cancelled_all_the_same
 
 def test_a_node_that_does_not_have_the_run_s_folder_is_told(rig: SlurmComputeRig) -> None:
     with rig.cluster.full():
-        rig.compute.submit(rig.work("job"))
-        (rig.folder / "job").rename(rig.folder / "away")
-    until(lambda: "FAILED" in rig.cluster.say("squeue", "-t", "all", "-n", "job", "-h", "-o", "%T"), what="the failure")
-    (rig.folder / "away").rename(rig.folder / "job")
+        rig.compute.submit(rig.work("far"))
+        (rig.folder / "far").rename(rig.folder / "away")
+    until(lambda: "FAILED" in rig.cluster.say("squeue", "-t", "all", "-n", "far", "-h", "-o", "%T"), what="the failure")
+    (rig.folder / "away").rename(rig.folder / "far")
 
-    seen = rig.another(lag=0).observe(["job"])["job"]
+    seen = rig.another(lag=0).observe(["far"])["far"]
 
     assert (seen.state, seen.cause) == (JobState.FAILED, Cause.SETUP)
     assert "NOMADS_SLURM_FOLDER" in seen.reason
