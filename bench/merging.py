@@ -89,7 +89,7 @@ def written(folder: Path, blocks: Triple) -> list[str]:
     (job / "blocks" / "1").mkdir(parents=True)
     cores = [_core(place) for place in itertools.product(*map(range, blocks))]
     whole: Box = ((0, extent[0]), (0, extent[1]), (0, extent[2]))
-    plan = Plan(looked=whole, cores=tuple(cores), volume="", reads=0, typical=0, pilot=cores[0])
+    plan = Plan(looked=whole, cores=tuple(cores), volume="", reads=0, pilot=cores[0])
     (job / "blocks" / "plan.json").write_bytes(plan.content())
     (job / KNOWN).write_bytes(npz(_repeated(known, blocks[0]).arrays()))
     for number, core in enumerate(cores):

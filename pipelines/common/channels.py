@@ -238,6 +238,9 @@ class Channel(Seen):
         """Where the blocks in which the channel is stored begin, in the experiment's voxels, and their extent."""
         return self._origin, self._block
 
+    digested = "its voxels in C order (z, y, x), little-endian"
+    """What `digest` is of, in words."""
+
     def digest(self) -> str:
         """The SHA-256 of all voxels that are read, in C order, little-endian. Raises as `read`."""
         return digest_of(self.part(self.near))

@@ -169,8 +169,7 @@ def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
         "@id": f"#{role.replace(' ', '-')}",
         "@type": "Dataset",
         "name": f"{channel.name}: {role}",
-        "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. "
-        "sha256 is of the voxels in C order (z, y, x), little-endian.",
+        "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. sha256 is of {channel.digested}.",
         "identifier": f"{boss}{request.place}/{channel.name}",
         "sha256": channel.digest(),
     }

@@ -8,6 +8,7 @@ block that is there is not worked on again. docs/adding-a-pipeline.md has the ar
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import sys
@@ -64,18 +65,14 @@ class Plan:
     """`Source.digest`."""
     reads: int
     """Voxels of a channel that all blocks read."""
-    typical: int
-    """The number of a block in which about as much is to be found as in most others."""
     pilot: Box
-    """The part of that block that was asked for."""
+    """What was asked for of a block in which about as much is to be found as in most others."""
 
     def content(self) -> bytes:
         """As PLAN has it; the bot reads `blocks`, `reads` and `pilot`."""
         said = {
             "blocks": len(self.cores),
-            "voxels": sum(map(voxels, self.cores)),
             "reads": self.reads,
-            "typical": self.typical,
             "pilot": self.pilot,
             "volume": self.volume,
             "looked": self.looked,
@@ -92,7 +89,6 @@ class Plan:
             cores=tuple(_box(core) for core in said["cores"]),
             volume=said["volume"],
             reads=said["reads"],
-            typical=said["typical"],
             pilot=_box(said["pilot"]),
         )
 
@@ -166,7 +162,6 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         cores=tuple(_within(core, looked) for core in parts),
         volume=digest,
         reads=sum(voxels(around(core, extent, voxel_nm, known)) for core in parts),
-        typical=typical,
         pilot=pilot_of([_within(core, looked) for core in parts], typical, box),
     )
     results.put(KNOWN, npz(known.arrays()))
@@ -197,16 +192,20 @@ def _relative(part: Box, whole: Box) -> Box:
     return z, y, x
 
 
-def _read(stage: Stage) -> tuple[Results, Plan, Known]:
+def _read(job: Results) -> tuple[Plan, Known]:
     """What the first look has left. Raises Failure where it is not there."""
-    job = Results(stage.job_uri, part=True)
     plan, known = job.get(PLAN), job.get(KNOWN)
     if plan is None or known is None:
-        raise Failure("The first look at this volume has left no plan; the job has to be submitted again.")
+        raise Failure(
+            "The first look at this volume has left no plan, or the program may not read it (on AWS, the job role has "
+            "to allow that); the job has to be submitted again."
+        )
     try:
         with np.load(io.BytesIO(known)) as arrays:
-            return job, Plan.read(plan), Known.restored(dict(arrays))
-    except Exception:  # whatever damage does
+            return Plan.read(plan), Known.restored(dict(arrays))
+    except MemoryError:
+        raise
+    except Exception:  # JSON, zip, zlib and NumPy have an error each for each kind of damage
         raise Failure("The plan of the first look is damaged; the job has to be submitted again.") from None
 
 
@@ -215,7 +214,8 @@ def _read(stage: Stage) -> tuple[Results, Plan, Known]:
 
 def _blocks(request: Request, stage: Stage, entry: Path) -> None:
     say = Progress(out=sys.stdout)
-    job, plan, known = _read(stage)
+    job = Results(stage.job_uri, part=True)
+    plan, known = _read(job)
     there = _found(job, rounds=len(stage.rounds) - 1) if len(stage.rounds) > 1 else {}
     # by its number, since a program of an earlier round that still runs may finish another block meanwhile
     mine = [number for number in range(stage.index, len(plan.cores), stage.rounds[-1]) if number not in there]
@@ -289,7 +289,7 @@ def _aligned(plan: Plan, known: Known, voxel_nm: tuple[float, float, float]) -> 
 
 
 def _whole(content: bytes) -> dict[str, Array] | None:
-    """The arrays of a block; None where the file is damaged."""
+    """The arrays of a block; None where the file is damaged. Raises MemoryError: that is no damage."""
     try:
         with np.load(io.BytesIO(content)) as arrays:
             found = dict(arrays)
@@ -297,6 +297,8 @@ def _whole(content: bytes) -> dict[str, Array] | None:
         pixels = int(np.bitwise_count(regions).sum())
         whole = places.shape == (len(scores), 3) and len(regions) == len(scores) and len(sums) == pixels
         return found if whole and {"missing", "digests", "seen0_range"} <= found.keys() else None
+    except MemoryError:
+        raise
     except Exception:  # zip, zlib and NumPy have an error each for each kind of damage
         return None
 
@@ -316,10 +318,11 @@ def _found(job: Results, *, rounds: int) -> dict[int, str]:
 
 
 def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> None:
-    if _is_merged(request, stage):
+    job = Results(stage.job_uri, part=True)
+    if _is_merged(request, job):
         print("All blocks are merged already.", flush=True)
         return
-    job, plan, known = _read(stage)
+    plan, known = _read(job)
     there = _found(job, rounds=len(stage.rounds))
     gathered: dict[str, Gathered] = {}
 
@@ -354,13 +357,12 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         _tidy(job)
 
 
-def _is_merged(request: Request, stage: Stage) -> bool:
+def _is_merged(request: Request, job: Results) -> bool:
     """Whether an earlier merge has written its results, from all blocks, and was ended while it tidied up."""
-    job, results = Results(stage.job_uri, part=True), Results(request.results_uri, part=True)
     if job.get(MERGED) is not None:
         _tidy(job)
         return True
-    return job.get(PLAN) is None and results.get(CRATE) is not None
+    return job.get(PLAN) is None and Results(request.results_uri, part=True).get(CRATE) is not None
 
 
 def _tidy(job: Results) -> None:
@@ -377,12 +379,10 @@ def _slabs(
 ) -> Iterator[Slab]:
     """What was found in the blocks of each slab of sections, and where its sections of pixels end."""
     deep, first = Grid.of(run.volume.voxel_nm).bins[0], plan.looked[0][0]
-    slabs = sorted({core[0] for core in plan.cores})
-    for slab in slabs:
+    end = plan.cores[-1][0][1]
+    for slab, some in itertools.groupby(enumerate(plan.cores), key=lambda one: one[1][0]):
         blocks = []
-        for number, core in enumerate(plan.cores):
-            if core[0] != slab:
-                continue
+        for number, core in some:
             content = job.get(there[number]) if number in there else None
             arrays = _whole(content) if content else None
             if arrays is None:
@@ -396,8 +396,8 @@ def _slabs(
                 own = {name: arrays[f"seen{n}_{name}"] for name in ("range", "looked", "projection", "sample")}
                 seen = Seen.restored(run.box, part, own) if part else None
                 channel.gather(seen, digest=str(arrays["digests"][n]), missing=bool(arrays["missing"][n]))
-        run.progress(0.6 * (slab[1] - first) / (slabs[-1][1] - first), "merging")
-        yield blocks, None if slab is slabs[-1] else (slab[1] - first) // deep
+        run.progress(0.6 * (slab[1] - first) / (end - first), "merging")
+        yield blocks, None if slab[1] == end else (slab[1] - first) // deep
 
 
 def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:

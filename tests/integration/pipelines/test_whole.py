@@ -324,3 +324,26 @@ def test_a_job_in_blocks_may_lie_on_s3(
         assert got == once.file("synapses.csv")
         left = client.list_objects_v2(Bucket="results", Prefix="some/key/blocks/")
         assert left["KeyCount"] == 0
+
+
+def test_too_little_memory_is_no_damage_and_removes_no_block(looked: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked.round("1")
+    there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))
+
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "bitwise_count", short)
+        assert looked.stage("merge", rounds="1") == 1
+
+    assert looked.said == ["The box is too large for the memory of this machine; ask for a smaller one."]
+    assert sorted((looked.folder / "blocks" / "1").rglob("*.npz")) == there
+
+
+def test_the_crate_says_what_the_checksums_of_a_job_in_blocks_are_of(looked: Job, once: Job) -> None:
+    looked.round("1")
+    assert looked.stage("merge", rounds="1") == 0, looked.said
+
+    assert b"sha256 is of its voxels in C order" in once.file("ro-crate-metadata.json")
+    assert b"sha256 is of the SHA-256 of each block" in looked.file("ro-crate-metadata.json")
