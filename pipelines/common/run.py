@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from contract.channels import candidates
 from contract.names import MAX_NAME, results_key
-from contract.program import MAX_NOTE, MAX_NOTES
+from contract.program import MAX_NOTE
 from pipelines.common import layers, preview, report, scene, viewer
 from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
@@ -38,12 +38,13 @@ from pipelines.common.channels import Channel, Plane
 from pipelines.common.copies import CORES
 from pipelines.common.crate import crate
 from pipelines.common.csvs import Column, rows
+from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, npz
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse
-from pipelines.common.words import counted, fitting, joined, listed
+from pipelines.common.words import counted, fitting, joined
 
 Array = NDArray[Any]
 
@@ -51,8 +52,6 @@ COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", 
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
 PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
-CUT = " … (the report has all of it)"
-"""How a note ends that is too long for results.json."""
 MOST = 2**30
 """Voxels of a box whose detections are written as one array, at most."""
 TOO_MANY = "of a box of more than 1,073,741,824 voxels, segmentation/ alone has the voxels of synapses"
@@ -95,35 +94,6 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.voxels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """A sentence that is shown with the results, and its place among them."""
-
-    text: str
-    brief: str = ""
-    """What is said instead where the text is too long for results.json."""
-    first: bool = False
-    """Whether it comes before all else, as one that says that what was found is worth nothing."""
-
-    @property
-    def short(self) -> str:
-        """It in MAX_NOTE characters at most; what has to be cut is cut between two words, and says so."""
-        if len(self.text) <= MAX_NOTE:
-            return self.text
-        if self.brief and len(self.brief) <= MAX_NOTE:
-            return self.brief
-        return self.text[: MAX_NOTE - len(CUT)].rpartition(" ")[0] + CUT
-
-
-def in_short(notes: Sequence[Note]) -> list[str]:
-    """What results.json has of notes: MAX_NOTES of them at most, of which the last says how many are left out."""
-    said = [note.short for note in notes]
-    if len(said) <= MAX_NOTES:
-        return said
-    left = len(said) - MAX_NOTES + 1
-    return [*said[:-left], f"{left} further notes are left out here; the report has all of them."]
 
 
 class Run:
@@ -227,11 +197,6 @@ class Run:
     def warn(self, said: str | Note) -> None:
         """Show a sentence about something odd with the results, before the notes, and on stderr at the end."""
         self._warnings.append(Note(text=said) if isinstance(said, str) else said)
-
-    def _warn_of(self, begin: str, names: Sequence[str], end: str) -> None:
-        """Warn of several channels in one sentence, which names fewer of them where it would be too long."""
-        brief = fitting(lambda count: f"{begin}{joined(names, count)}{end}", len(names), MAX_NOTE)
-        self.warn(Note(text=f"{begin}{joined(names)}{end}", brief=brief))
 
     @property
     def notes(self) -> list[Note]:
@@ -359,46 +324,10 @@ class Run:
             self.note(f"There is no predictions.npz among the results: {TOO_MANY}.")
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
-        self._look_at_channels()
+        for fault in of_channels(list(self.channels.values())):
+            self.warn(fault)
         if shape(self.near)[0] == 1:
             self.warn("The box is one section thick: synapses that lie mostly in another section are missed.")
-
-    def _look_at_channels(self) -> None:
-        """Warn of what is wrong with channels, the weightiest first, in one sentence of all that share it."""
-        for names in self._copies():
-            self._warn_of("", names, " hold the same voxels: what they show says nothing of synapses.")
-        constant: dict[int, list[str]] = {}
-        missing: list[str] = []
-        blank: dict[tuple[int, ...], list[str]] = {}
-        for channel in self.channels.values():
-            if channel.missing:
-                missing.append(channel.name)
-            if channel.constant:
-                constant.setdefault(channel.highest, []).append(channel.name)
-            elif where := channel.blank:
-                blank.setdefault(tuple(where), []).append(channel.name)
-        for value, names in constant.items():
-            channels, are, show = ("channel", "is", "it shows") if len(names) == 1 else ("channels", "are", "they show")
-            self._warn_of(f"The {channels} ", names, f" {are} {value} everywhere in this box: {show} nothing.")
-        if missing:
-            channels = "channel" if len(missing) == 1 else "channels"
-            self._warn_of(f"Parts of the {channels} ", missing, " are not stored: they were read as the fill value.")
-        for sections, names in blank.items():
-            are = "is" if len(sections) == 1 else "are"
-            self._warn_of(f"{listed(sections).capitalize()} of ", names, f" {are} blank: nothing is to be found there.")
-
-    def _copies(self) -> list[list[str]]:
-        """The names of the channels that hold the same voxels, together; those that show nothing are left out."""
-        groups: list[list[Channel]] = []
-        for channel in self.channels.values():
-            if channel.constant:
-                continue
-            group = next((group for group in groups if group[0].same(channel)), None)
-            if group:
-                group.append(channel)
-            else:
-                groups.append([channel])
-        return [[channel.name for channel in group] for group in groups if len(group) > 1]
 
     def _counts(self, found: Found) -> dict[str, int]:
         counts = {"synapses": len(found)}

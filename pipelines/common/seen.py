@@ -119,8 +119,8 @@ class Seen:
 
     @property
     def blank(self) -> list[int]:
-        """The box's sections in which all voxels have one value, as the experiment counts them; all must be seen."""
-        return [self._part[0][0] + int(z) for z in np.flatnonzero(self._range[0] == self._range[1])]
+        """The sections looked at in which all voxels have one value, as the experiment counts them."""
+        return [self._part[0][0] + int(z) for z in np.flatnonzero((self._range[0] == self._range[1]) & self._looked)]
 
     def alike(self, other: Seen) -> bool:
         """Whether both may have seen the same voxels, as far as extremes and projection tell."""

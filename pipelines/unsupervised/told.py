@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from contract.chance import about, interval, percent
 from contract.program import MAX_NOTE
 from pipelines.common import report
-from pipelines.common.run import Found, Note
+from pipelines.common.notes import Note
+from pipelines.common.run import Found
 from pipelines.common.words import counted, fitting, joined, listed
 from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM, TEST_NM, Chance
 from pipelines.unsupervised.driver import MOST

@@ -151,6 +151,16 @@ def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
         assert all(looked.file(str(name)) == once.file(str(name)) for name in names)
 
 
+def test_sections_of_which_all_blocks_are_missing_are_not_told_as_blank(looked: Job) -> None:
+    cores = json.loads(looked.file("blocks/plan.json"))["cores"]
+    looked.round(str(len(cores)), only=[n for n, core in enumerate(cores) if core[0][0] != 2])
+
+    assert looked.stage("merge", rounds=str(len(cores))) == 0, looked.said
+
+    assert looked.results["blocks"]["missing"] > 1
+    assert not [note for note in looked.results["notes"] if "blank" in note]
+
+
 def test_a_block_that_is_there_is_not_worked_on_again_and_a_damaged_one_is(looked: Job) -> None:
     looked.round("2")
     there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))

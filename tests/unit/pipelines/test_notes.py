@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contract.program import MAX_NOTE, MAX_NOTES
 from pipelines.common.boxes import Triple
-from pipelines.common.run import CUT, Note, in_short
+from pipelines.common.notes import CUT, Note, in_short
 from pipelines.common.words import fitting, joined
 from pipelines.unsupervised import witness
 from pipelines.unsupervised.witness import Share
