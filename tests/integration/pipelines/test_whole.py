@@ -31,11 +31,11 @@ SAME = ("synapses.csv", "predictions.npz", "preview.png")
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The arguments for a volume some of whose sections are shifted."""
+    """The arguments for a volume some of whose sections are shifted, stored by sections, so that blocks are thin."""
     drawn = puncta.puncta(6, shape=SHAPE, shifted=True)
     folder = tmp_path_factory.mktemp("volumes")
-    write = stores.DOORS["precomputed"]
-    address = write(folder / "precomputed", {"PSD95": drawn.psd, "Synapsin": drawn.synapsin}, offset=(0, 0, 0))
+    channels = {"PSD95": drawn.psd, "Synapsin": drawn.synapsin}
+    address = stores.precomputed(folder / "precomputed", channels, chunk=(1, 256, 256))
     return ["--volume", address, "--volume-roots", folder.as_uri(), *BOX]
 
 
@@ -89,6 +89,7 @@ def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job
     assert job.stage("first") == 0, job.said
     plan = json.loads(job.file("blocks/plan.json"))
     assert plan["blocks"] == len(plan["cores"]) > 5
+    assert len({tuple(core[0]) for core in plan["cores"]}) == 6
     job.round("3")
     assert job.stage("merge", rounds="3") == 0, job.said
 
