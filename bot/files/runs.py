@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bot.domain.errors import Unavailable
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Cause, Observation
+from bot.domain.work import Cause, Observation, Work
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """A run's name, which cannot lead out of the folder of all runs."""
@@ -28,6 +28,21 @@ def folder_of(runs: Path, compute_id: str) -> Path | None:
     """Where the run of that id lies, below the folder of all runs; None: no run has such an id."""
     found = RUN.fullmatch(compute_id)
     return runs.joinpath(*(part for part in found.groups() if part)) if found else None
+
+
+def check(work: Work, problem: str, *, most: int, place: str, instead: str) -> None:
+    """Raise Refused for work that cannot run at a place in folders: for that problem, its name, or its count.
+
+    So is work whose token stands on a command line; `instead` says who could read it there, and what to do.
+    """
+    if problem:
+        raise Refused(f"{work.pipeline}: {problem}")
+    if work.token_argument:
+        raise Refused(f"{work.pipeline} takes its BOSS token on the command line, where every user of {instead}")
+    if not NAME.fullmatch(work.name):
+        raise Refused("A run's name has letters, digits, - and _, at most 128 of them.")
+    if work.count is not None and not 1 <= work.count <= most:
+        raise Refused(f"An array has 1 to {most:,} programs {place}, and this one {work.count:,}.")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation, Unclear, Work
 from bot.files import records
 from bot.files.arrays import Array
-from bot.files.runs import NAME, SPOILED, disk, ended, folder_of, is_held, lock
+from bot.files.runs import NAME, SPOILED, check, disk, ended, folder_of, is_held, lock
 from bot.local import supervise
 from bot.local.confinement import Confinement, Limits, User, share_files
 from bot.local.runs import VANISHED, has_vanished, look
@@ -101,17 +101,13 @@ class LocalCompute:
 
     def submit(self, work: Work) -> str:
         """Queue the program, and start programs while there is room. A name submitted before is not run again."""
-        if problem := self.refuses(image=work.image, command=work.command):
-            raise Refused(f"{work.pipeline}: {problem}")
-        if work.token_argument:
-            raise Refused(
-                f"{work.pipeline} takes its BOSS token on the command line, where every user of this machine can read "
-                "it; it runs in a container only. Set NOMADS_COMPUTE=aws."
-            )
-        if not NAME.fullmatch(work.name):
-            raise Refused("A run's name has letters, digits, - and _, at most 128 of them.")
-        if work.count is not None and not 1 <= work.count <= MAX_COUNT:
-            raise Refused(f"An array has 1 to {MAX_COUNT:,} programs here, and this one {work.count:,}.")
+        check(
+            work,
+            self.refuses(image=work.image, command=work.command),
+            most=MAX_COUNT,
+            place="here",
+            instead="this machine can read it; it runs in a container only. Set NOMADS_COMPUTE=aws.",
+        )
         program, *arguments = work.command
         spec = {
             "argv": [sys.executable if program == "python3" else program, *arguments, *work.arguments],

@@ -28,7 +28,7 @@ from bot.domain.states import JobState
 from bot.domain.work import Cause, Observation, Unclear, Work
 from bot.files import records
 from bot.files.arrays import Array
-from bot.files.runs import NAME, disk, ended, folder_of, moment
+from bot.files.runs import NAME, check, disk, ended, folder_of, moment
 from bot.slurm.commands import Commands, Unanswered
 from bot.slurm.config import SlurmConfig
 from bot.slurm.script import script
@@ -99,7 +99,13 @@ class SlurmCompute:
 
     def submit(self, work: Work) -> str:
         """Hand the work to Slurm. A name that Slurm took before is not submitted again."""
-        self._check(work)
+        check(
+            work,
+            self.refuses(image=work.image, command=work.command),
+            most=self.max_count,
+            place="on this cluster",
+            instead="a node can read it; on a cluster only programs run that take it from their environment.",
+        )
         run = self._folder / work.name
         with disk(_FOLDER):
             if run.exists() and self.find(work.name):
@@ -119,21 +125,6 @@ class SlurmCompute:
         with disk(_FOLDER):
             records.write(run / "job", job)
         return work.name
-
-    def _check(self, work: Work) -> None:
-        if problem := self.refuses(image=work.image, command=work.command):
-            raise Refused(f"{work.pipeline}: {problem}")
-        if work.token_argument:
-            raise Refused(
-                f"{work.pipeline} takes its BOSS token on the command line, where every user of a node can read it; on "
-                "a cluster only programs run that take it from their environment."
-            )
-        if not NAME.fullmatch(work.name):
-            raise Refused("A run's name has letters, digits, - and _, at most 128 of them.")
-        if work.count is not None and not 1 <= work.count <= self.max_count:
-            raise Refused(
-                f"An array has 1 to {self.max_count:,} programs on this cluster, and this one {work.count:,}."
-            )
 
     def _make(self, run: Path, work: Work) -> None:
         """Make the run's folder, whole or not at all, with a token for each of its programs."""

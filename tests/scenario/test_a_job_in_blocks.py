@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -381,42 +381,34 @@ def test_rounds_read_from_boss_with_no_more_programs_than_there_may_be(store: Da
     assert counts == [20, 10, 5, 2]
 
 
-@pytest.mark.parametrize("stage", ["plan", "pilot"])
-def test_who_cancels_while_a_stage_is_read_ends_the_job(staged: Staged, stage: str) -> None:
-    world = staged.world
-    read = world.results.read
+def while_it_is_read(staged: Staged, where: str, act: Callable[[], object]) -> None:
+    """Let somebody act while the worker reads what a stage has left in that folder; up to the end of the pilot."""
+    read = staged.world.results.read
 
     def meanwhile(folder: str, name: str, *, limit: int) -> bytes:
-        if name.startswith("pilot" if stage == "pilot" else "blocks"):
-            world.steering.cancel(staged.job.id, actor="U01DEMO")
+        if name.startswith(where):
+            act()
         return read(folder, name, limit=limit)
 
-    world.results.read = meanwhile  # type: ignore[method-assign]
+    staged.world.results.read = meanwhile  # type: ignore[method-assign]
     staged.looked(blocks=20)
-    if stage == "pilot":
-        world.results.put(staged.job.folder, "pilot/results.json", b'{"counts": {"synapses": 9}}')
+    if where == "pilot/":
         staged.done()
+
+
+@pytest.mark.parametrize("folder", ["blocks/", "pilot/"])
+def test_who_cancels_while_a_stage_is_read_ends_the_job(staged: Staged, folder: str) -> None:
+    while_it_is_read(staged, folder, lambda: staged.world.steering.cancel(staged.job.id, actor="U01DEMO"))
 
     assert staged.state == JobState.CANCELLED
-    assert world.rows.tokens == 0
+    assert staged.world.rows.tokens == 0
 
 
-@pytest.mark.parametrize("stage", ["plan", "pilot"])
-def test_who_says_go_while_a_stage_is_read_is_not_asked(staged: Staged, stage: str) -> None:
-    world = staged.world
-    read = world.results.read
+@pytest.mark.parametrize("folder", ["blocks/", "pilot/"])
+def test_who_says_go_while_a_stage_is_read_is_not_asked(staged: Staged, folder: str) -> None:
+    while_it_is_read(staged, folder, lambda: staged.world.steering.go(staged.job.id, actor="U01DEMO"))
 
-    def meanwhile(folder: str, name: str, *, limit: int) -> bytes:
-        if name.startswith("pilot" if stage == "pilot" else "blocks"):
-            world.steering.go(staged.job.id, actor="U01DEMO")
-        return read(folder, name, limit=limit)
-
-    world.results.read = meanwhile  # type: ignore[method-assign]
-    staged.looked(blocks=20)
-    if stage == "pilot":
-        staged.done()
-
-    assert world.compute.works[-1].count == 20
+    assert staged.world.compute.works[-1].count == 20
 
 
 def test_a_retry_after_a_pilot_that_nobody_wanted_asks_again(staged: Staged) -> None:
