@@ -21,12 +21,18 @@ STOP_SECONDS = 30
 
 
 class House:
-    """BOSS, a mail server and a Slack workspace on loopback; use it as a context manager."""
+    """BOSS, a mail server and a Slack workspace on loopback; use it as a context manager.
 
-    def __init__(self) -> None:
+    Slack waits `ack_timeout` seconds for an acknowledgement: 3 as Slack does, or more where a busy machine's pauses are
+    not what a test is about.
+    """
+
+    def __init__(self, *, ack_timeout: float = 3.0) -> None:
         self.boss = BossStandIn()
         self.mail = MailServer()
-        self.slack = SlackStandIn(manifest=ROOT / "manifest.yml", mailbox=lambda: self.mail.messages)
+        self.slack = SlackStandIn(
+            manifest=ROOT / "manifest.yml", ack_timeout=ack_timeout, mailbox=lambda: self.mail.messages
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> House:

@@ -19,6 +19,7 @@ from bot.storage.engine import Database, connect
 from tests.support.databases import Postgres, new_sqlite, postgres
 from tests.support.slurm import Cluster, cluster
 from tests.support.slurm import is_there as is_cluster_there
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from sandbox.house import House
@@ -110,7 +111,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def _house() -> Iterator[House]:
     from sandbox.house import House
 
-    with House() as house:
+    with House(ack_timeout=PATIENCE) as house:
         yield house
 
 

@@ -14,6 +14,7 @@ from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House, bot_process
 from tests.support import options
 from tests.support.app import PROGRAMS, with_endings
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
 
@@ -22,7 +23,10 @@ pytestmark = pytest.mark.browser
 def at_work(browser: Browser, folder: Path, **env: str) -> Iterator[Page]:
     """The workspace in a browser, with the bot in it."""
     often = {"NOMADS_WATCH_INTERVAL": "0.1", "NOMADS_EDIT_INTERVAL": "0.1"}
-    with House() as house, bot_process(house.environment(folder / "data") | often | env, log=folder / "bot.log"):
+    with (
+        House(ack_timeout=PATIENCE) as house,
+        bot_process(house.environment(folder / "data") | often | env, log=folder / "bot.log"),
+    ):
         with_endings(house.boss)
         house.slack.wait_for_connection(30)
         page = browser.new_page()

@@ -11,6 +11,7 @@ from bot.domain.states import JobState
 from bot.settings import ROOT
 from sandbox.house import House
 from tests.support.processes import Lab
+from tests.support.waiting import PATIENCE
 
 
 def walked_through(folder: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_folder_with_two_files_is_a_pipeline_that_people_can_run(tmp_path: Pat
         shutil.copy(entry, pipelines / entry.parent.name)
     walked_through(pipelines)
     with (
-        House() as house,
+        House(ack_timeout=PATIENCE) as house,
         Lab(house, tmp_path, NOMADS_PIPELINES=str(pipelines), PYTHONPATH=f"{pipelines}:{ROOT}") as lab,
     ):
         lab.start()

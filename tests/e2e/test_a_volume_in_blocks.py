@@ -13,8 +13,8 @@ import pytest
 from bot.domain.states import JobState
 from sandbox.house import House
 from tests.support.app import ROOT
-from tests.support.processes import PATIENCE, Lab, Said
-from tests.support.waiting import until
+from tests.support.processes import Lab, Said
+from tests.support.waiting import PATIENCE, until
 
 BOX = ("--col", "demo", "--exp", "cortex", "--x", "0,512", "--y", "0,512", "--z", "0,12")
 REQUEST = (*BOX, "--pipeline", "nomads-unsupervised", "--wait")

@@ -17,8 +17,8 @@ from sandbox.boss import Access
 from sandbox.house import ROOT, House
 from sandbox.volumes import Bricks
 from tests.support.app import PROGRAMS
-from tests.support.processes import PATIENCE, Lab
-from tests.support.waiting import until
+from tests.support.processes import Lab
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "NOMADS_LOST_AFTER": "0",
         "NOMADS_LOCAL_SLOTS": "3",
     }
-    with House() as house, Lab(house, folder, **settings) as lab:
+    with House(ack_timeout=PATIENCE) as house, Lab(house, folder, **settings) as lab:
         lab.start()
         yield lab
 

@@ -12,6 +12,7 @@ from bot.settings import ROOT
 from sandbox.house import House
 from tests.support.processes import Lab
 from tests.support.puncta import match
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from tests.support.puncta import match
 def test_it_succeeds_and_its_thread_shows_counts_and_a_preview(
     tmp_path: Path, pipeline: str, counted: set[str]
 ) -> None:
-    with House() as house, Lab(house, tmp_path, NOMADS_PIPELINES=str(ROOT / "pipelines")) as lab:
+    with House(ack_timeout=PATIENCE) as house, Lab(house, tmp_path, NOMADS_PIPELINES=str(ROOT / "pipelines")) as lab:
         lab.start()
         lab.submit(pipeline=pipeline, x="0,256", y="0,256", z="0,32")
         lab.settle()

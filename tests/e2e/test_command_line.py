@@ -25,8 +25,8 @@ from bot.settings import Settings
 from sandbox.house import House
 from tests.support import options
 from tests.support.app import PROGRAMS, RIGHT
-from tests.support.processes import PATIENCE, Lab, an_order
-from tests.support.waiting import until
+from tests.support.processes import Lab, an_order
+from tests.support.waiting import PATIENCE, until
 
 CLOSED = "http://127.0.0.1:1"
 """Where nobody listens."""

@@ -16,14 +16,14 @@ import pytest
 
 from bot.domain.job import Job
 from sandbox.house import House
-from tests.support.processes import PATIENCE, Bot, Lab
-from tests.support.waiting import until
+from tests.support.processes import Bot, Lab
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One data folder for all: the bot that a test starts last is the one that the next test kills."""
-    with House() as house, Lab(house, tmp_path_factory.mktemp("crashes")) as lab:
+    with House(ack_timeout=PATIENCE) as house, Lab(house, tmp_path_factory.mktemp("crashes")) as lab:
         yield lab
 
 
@@ -174,7 +174,7 @@ def test_of_two_bots_on_one_database_either_may_die_at_any_moment(tmp_path: Path
     """Replicas behind a load balancer: one is killed after some calls to Slack, another one comes, and so on."""
     moments = Random(20180712)
     key = {"NOMADS_DATABASE_URL": database_url, "NOMADS_SECRET_KEY": "a key for tests only"}
-    with House() as house, Lab(house, tmp_path, **key) as lab:
+    with House(ack_timeout=PATIENCE) as house, Lab(house, tmp_path, **key) as lab:
         bots = [lab.launch(), lab.launch()]
         for number, collection in enumerate(("waits", "demo", "demo")):
             lab.talk_to(bots[0])

@@ -15,8 +15,8 @@ from bot.domain.work import LogLine
 from bot.terminal import following, submit
 from bot.terminal.following import overlap
 from sandbox.house import House
-from tests.support.processes import PATIENCE, Lab, Said, an_order
-from tests.support.waiting import until
+from tests.support.processes import Lab, Said, an_order
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -163,9 +163,10 @@ def test_a_log_that_is_written_line_by_line_is_printed_line_by_line(lab: Lab) ->
                     assert "token •••" in line, line
                     line = process.stdout.readline()
         lab.let_go(job)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    assert [line.partition(" ")[2] for line in out.splitlines()] == ["line 9"]
+        rest = process.stdout.readlines()  # communicate() would leave out what was read ahead
+        process.wait(PATIENCE)
+    assert process.returncode == 0
+    assert [line.partition(" ")[2] for line in rest] == ["line 9\n"]
 
 
 def test_lists_are_by_state_in_pages(lab: Lab) -> None:

@@ -16,13 +16,13 @@ from sandbox.boss import Access
 from sandbox.house import House
 from sandbox.slack import SlackStandIn
 from tests.support.aws import aws_server, set_state, write_log, write_result
-from tests.support.processes import PATIENCE, Lab, an_order, read_terminal
-from tests.support.waiting import until
+from tests.support.processes import Lab, an_order, read_terminal
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture
 def house(canary: str) -> Iterator[House]:
-    with House() as house:
+    with House(ack_timeout=PATIENCE) as house:
         house.boss.tokens[canary] = Access(user="demo", write=frozenset({"*"}))
         yield house
 

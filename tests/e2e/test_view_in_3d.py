@@ -24,11 +24,9 @@ from pipelines.common.results import Results as Written
 from pipelines.common.scene import densest
 from tests.support.aws import BUCKET, aws_world
 from tests.support.shown import Shown, shown
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60
-"""Seconds until a picture has to be there: the processor draws what elsewhere a graphics card does."""
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.house import House
-from tests.support.processes import PATIENCE, Lab, an_order, read_terminal
-from tests.support.waiting import until
+from tests.support.processes import Lab, an_order, read_terminal
+from tests.support.waiting import PATIENCE, until
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

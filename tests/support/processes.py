@@ -32,10 +32,7 @@ from sandbox.house import ROOT, House, bot_process
 from sandbox.slack import Ack
 from tests.support.app import PROGRAMS, RIGHT, with_endings
 from tests.support.rows import Rows
-from tests.support.waiting import until
-
-PATIENCE = 60.0
-"""Seconds a busy machine is given for what takes it one."""
+from tests.support.waiting import PATIENCE, until
 
 
 @dataclass(frozen=True)

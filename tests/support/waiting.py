@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+PATIENCE = 60.0
+"""Seconds a busy machine is given for what takes it one."""
+
 T = TypeVar("T")
 
 _LOOKS = 0.01
 """Seconds between two looks."""
 
 
-def until(condition: Callable[[], T], *, within: float = 20, what: str = "") -> T:
+def until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "") -> T:
     """The first true value of the condition. Fails the test, naming `what`, if there is none within so many seconds.
 
     An error the condition raises is the test's error.

@@ -550,7 +550,7 @@ def test_sigterm_ends_a_run_that_waits_and_leaves_no_half_file(boss: BossStandIn
     with boss.hanging(prefix="/v1/cutout") as hold, start(arguments(boss, results_uri=uri(tmp_path))) as process:
         assert hold.reached.wait(20)
         process.send_signal(signal.SIGTERM)
-        _, complained = process.communicate(timeout=5)
+        _, complained = process.communicate(timeout=30)
 
     assert process.returncode == 1
     assert complained.splitlines()[-1] == "The run was stopped before it was done."

@@ -162,7 +162,7 @@ def test_detections_that_are_half_written_are_marked_so(boss: BossStandIn, tmp_p
     with boss.hanging(prefix="/v1/cutout/collman_nomads") as hold, start(argv) as process:
         assert hold.reached.wait(30)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=5)
+        process.communicate(timeout=30)
 
     assert process.returncode == 1
     assert "not to be trusted" in str(channel(boss)["description"])

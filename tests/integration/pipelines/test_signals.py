@@ -39,7 +39,7 @@ def running(work: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_sigterm_ends_a_computation_that_does_not_heed_it() -> None:
     with running(NEVER_ENDING) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, complained = process.communicate(timeout=5)  # which waits for all who hold the pipe
+        _, complained = process.communicate(timeout=30)  # which waits for all who hold the pipe
 
     assert process.returncode == 1
     assert complained.splitlines()[-1] == "The run was stopped before it was done."
@@ -48,7 +48,7 @@ def test_sigterm_ends_a_computation_that_does_not_heed_it() -> None:
 def test_a_computation_that_is_killed_is_told_to_have_been() -> None:
     with running(NEVER_ENDING) as (process, worker):
         os.kill(worker, signal.SIGKILL)
-        _, complained = process.communicate(timeout=5)
+        _, complained = process.communicate(timeout=30)
 
     assert process.returncode == 1
     assert complained.splitlines()[-1] == (
@@ -59,13 +59,13 @@ def test_a_computation_that_is_killed_is_told_to_have_been() -> None:
 def test_nothing_computes_on_when_the_program_is_killed() -> None:
     with running(NEVER_ENDING) as (process, _):
         process.kill()
-        process.communicate(timeout=5)
+        process.communicate(timeout=30)
 
     assert process.returncode == -signal.SIGKILL
 
 
 def test_the_exit_code_of_a_program_is_that_of_its_work() -> None:
     with running("sys.exit(3)") as (process, _):
-        process.communicate(timeout=5)
+        process.communicate(timeout=30)
 
     assert process.returncode == 3
