@@ -22,7 +22,6 @@ SLAB = 16
 BYTES = 2**25
 """Of a slab that is held at a time, about: so many rows of it."""
 _BATCH = 256
-_VOXELS = 2**21
 
 
 class Sections(Protocol):
@@ -119,15 +118,6 @@ def project(
                 # one dot product each: a matrix product's sums depend on the number of rows
                 features[batch] += np.vecdot(cubes, kernels)
     return features
-
-
-def painted(labels: Array, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each object's value in its voxels: `values[labels]`, in pieces, as one go takes eight times the memory."""
-    out = np.empty(labels.shape, np.uint8)
-    to, of = out.reshape(-1), labels.reshape(-1)
-    for start in range(0, len(of), _VOXELS):
-        to[start : start + _VOXELS] = values[of[start : start + _VOXELS]]
-    return out
 
 
 def _bytes(channel: Sections, sections: tuple[int, int], rows: tuple[int, int], wide: int) -> NDArray[np.uint8]:

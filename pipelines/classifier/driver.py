@@ -26,8 +26,9 @@ def program(request: Request) -> None:
     from pipelines.classifier import cubes, model
     from pipelines.classifier.outputs import Outputs
     from pipelines.common.boxes import grown, placed, shape, union
-    from pipelines.common.results import npz
+    from pipelines.common.results import Slabs, npz
     from pipelines.common.run import Run
+    from pipelines.common.sparse import slabs
 
     options = chosen(request)
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
@@ -76,12 +77,12 @@ def program(request: Request) -> None:
             run.note(
                 f"Not classified: {left:,}, too near the experiment's {border} for a cube of {size} voxels (z, y, x)."
             )
-        assert isinstance(found.labels, np.ndarray)
+        codes = model.codes(labels)
         run.results.add(
             "classes.npz",
             npz(
                 {
-                    "classes": cubes.painted(found.labels, model.codes(labels)),
+                    "classes": Slabs(found.labels.shape, codes.dtype, slabs(found.labels, lambda ids: codes[ids])),
                     "meaning": np.array(model.MEANING),
                     "gaba": gaba,
                     "model": np.array(weights.about),

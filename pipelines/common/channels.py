@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from pipelines.common.boss import CUBOID, Boss, blocks
 from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
-from pipelines.common.sparse import Sparse
+from pipelines.common.sparse import Sparse, bands
 from pipelines.common.stores import Store
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ Plane = NDArray[np.float64]
 What belongs at a voxel is at that voxel minus the shift there, rounded.
 """
 
-IN_MEMORY = 4 * 2**20
-"""Bytes of the largest channel that is held in memory; a larger one goes to an unnamed temporary file."""
 FETCH = 32 * 2**20
 """Bytes that are read at once, at most, but one row of blocks at least; as many are being kept meanwhile."""
 PIECE = 2**21
@@ -146,7 +145,7 @@ class Channel(Seen):
         self._corner = tuple(low for low, _ in self.near)
         self._origin, self._block = blocks(about)
         self._there = 0
-        self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - close() closes it
+        self._kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() closes it
 
     def part(self, box: Box, lies: Mapping[int, Plane] | None = None) -> Part:
         """A box within what is read; sections that lie shifted are moved back as they are read."""
@@ -183,9 +182,12 @@ class Channel(Seen):
             self._fetch()
 
     def _rows(self, first: int, last: int) -> Array:
-        row = self._shape[2] * self.dtype.itemsize
-        self._kept.seek(first * row)
-        return np.frombuffer(self._kept.read((last - first) * row), self.dtype).reshape(-1, self._shape[2])
+        rows = np.empty((last - first, self._shape[2]), self.dtype)
+        left, place = rows.reshape(-1).view(np.uint8), first * self._shape[2] * self.dtype.itemsize
+        while left.size:  # by place, since copies of the process share the file's position
+            count = os.preadv(self._kept.fileno(), [left.data], place)
+            left, place = left[count:], place + count
+        return rows
 
     def _fetch(self) -> None:
         """Read up to the next boundary of the stored blocks along z, in bands of rows that end at boundaries too."""
@@ -218,8 +220,10 @@ class Channel(Seen):
         _, high, wide = self._shape
         row = wide * self.dtype.itemsize
         for z, section in enumerate(data, start=first):
-            self._kept.seek((z * high + top) * row)
-            self._kept.write(section.data)
+            left, place = section.reshape(-1).view(np.uint8), (z * high + top) * row
+            while left.size:
+                count = os.pwrite(self._kept.fileno(), left.data, place)
+                left, place = left[count:], place + count
 
     def _done(self, kept: Sequence[Future[None]]) -> None:
         """Wait until what was to be stored is stored. Raises Failure where it cannot be."""
@@ -264,19 +268,17 @@ class Channel(Seen):
 
         Sections that lie shifted are moved back.
         """
-        assert not isinstance(labels, Sparse)  # of which others have measured it
         moved = self.part(self.box, lies)
         total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
-        depth, high, wide = shape(self.box)
-        slab, lines = max(1, PIECE // (high * wide)), max(1, PIECE // wide)
-        for start, top in itertools.product(range(0, depth, slab), range(0, high, lines)):
-            stop, bottom = min(depth, start + slab), min(high, top + lines)
-            part = labels[start:stop, top:bottom]
-            inside = part != 0
-            found = part[inside].astype(np.int64)
-            if found.size:
-                values = moved.read(start, stop, top, bottom)[inside]
-                total += np.bincount(found, weights=values, minlength=count + 1)
-                voxels += np.bincount(found, minlength=count + 1)
+        for (z, y, _), few in bands(labels, piece=PIECE):
+            if not len(few.ids):
+                continue
+            deep, high, _ = few.extent
+            values = moved.read(z, z + deep, y, y + high).reshape(-1)[few.places]
+            least = int(few.ids.min())
+            found = few.ids - np.uint32(least)
+            counts = np.bincount(found)
+            voxels[least : least + len(counts)] += counts
+            total[least : least + len(counts)] += np.bincount(found, weights=values)
         mean: NDArray[np.float64] = total[1:] / np.maximum(voxels[1:], 1)
         return mean

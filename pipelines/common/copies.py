@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import pickle
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 from contract.program import dies_with
@@ -17,79 +18,124 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 CORES = 2
 """Copies that work at a time, where there is much to do: a program is given two cores."""
+_TRIM, _MAPPED = -1, -3
+"""Of glibc's mallopt: from how many bytes on freed memory is handed back, and a block is mapped on its own."""
+_HELD = 2**30
 
 
 def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: int) -> Iterator[Result]:
-    """The results of `work` for the parts, in order; up to `most` parts at a time, each in a copy of this process.
+    """The results of `work` for the parts, in order, from up to `most` copies of this process at a time.
 
-    A copy sees all that is in memory at its beginning, and nothing that it changes is seen outside: only the result,
-    which is pickled. The next part is made while the copies work. Where `most` is 1, on other systems than Linux, and
-    where no further process is allowed, this process does the work itself. What `work` raises is raised here;
-    MemoryError where a copy was killed.
+    A copy sees all that is in memory at its beginning, and nothing that it changes is seen outside: only the results,
+    which are pickled. The parts of a sequence are dealt out to `most` copies. Of other parts each has its own copy, and
+    the next one is made here while copies work. Where `most` is 1, on other systems than Linux, and where no
+    further process is allowed, this process does the work itself. What `work` raises is raised here; MemoryError where
+    a copy was killed.
     """
     if most == 1 or sys.platform != "linux":
         yield from map(work, parts)
-        return
-    waiting: deque[tuple[int, BinaryIO]] = deque()
+    elif isinstance(parts, Sequence):
+        yield from _dealt(work, parts, most)
+    else:
+        yield from _each(work, parts, most)
+
+
+def _dealt(work: Callable[[Part], Result], parts: Sequence[Part], most: int) -> Iterator[Result]:
+    """Of parts dealt out to that many copies."""
+    copies: list[_Copy | None] = []
+    try:
+        copies.extend(_copy(work, parts[n::most]) for n in range(min(most, len(parts))))
+        for n, part in enumerate(parts):
+            copy = copies[n % most]
+            yield copy.result() if copy else work(part)
+    finally:
+        for copy in filter(None, copies):
+            copy.end()
+
+
+def _each(work: Callable[[Part], Result], parts: Iterable[Part], most: int) -> Iterator[Result]:
+    """Of parts that have a copy each, up to that many at a time."""
+    waiting: deque[_Copy] = deque()
+
+    def first() -> Result:
+        result: Result = waiting[0].result()
+        waiting.popleft().end()
+        return result
+
     try:
         for part in parts:
-            try:
-                waiting.append(_copy(work, part))
-            except OSError:  # a limit on processes
+            copy = _copy(work, [part])
+            if copy:
+                waiting.append(copy)
+            else:
                 while waiting:
-                    yield _result(waiting)
+                    yield first()
                 yield work(part)
             del part  # may be large, and the copy has it
             if len(waiting) == most:
-                yield _result(waiting)
+                yield first()
         while waiting:
-            yield _result(waiting)
+            yield first()
     finally:
-        for process, answer in waiting:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            answer.close()
+        for copy in waiting:
+            copy.end()
 
 
-def _copy(work: Callable[[Part], Result], part: Part) -> tuple[int, BinaryIO]:
-    """The id of a copy that works on a part, and where it will say the result, or what was raised."""
+class _Copy:
+    """A copy at work, and the pipe on which it says a result after another."""
+
+    def __init__(self, process: int, answers: BinaryIO) -> None:
+        self._process, self._answers = process, answers
+
+    def result(self) -> Any:
+        """The next result; raises what was raised instead, or MemoryError where there is none."""
+        try:
+            result, raised = pickle.load(self._answers)  # noqa: S301 - of this program's own making
+        except EOFError:
+            raise MemoryError("a process that searched sections was killed") from None
+        if raised is not None:
+            raise raised
+        return result
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        self._answers.close()
+
+
+def _copy(work: Callable[[Part], Any], parts: Sequence[Part]) -> _Copy | None:
+    """A copy that works on these parts; None where no further process is allowed."""
     reading, writing = os.pipe()
     end_with_parent = dies_with(os.getpid())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     try:
         process = os.fork()
     except OSError:
         os.close(reading)
         os.close(writing)
-        raise
+        return None
     if process:
         os.close(writing)
-        return process, open(reading, "rb")
+        return _Copy(process, open(reading, "rb"))
     try:
-        gc.disable()  # what is to be done for garbage is the first process's to do
+        gc.freeze()  # what is garbage already is the first process's to clear away
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the first process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end_with_parent()
+        if mallopt and len(parts) > 1:  # fresh pages for each part would take a tenth of the time
+            mallopt(_TRIM, _HELD)
+            mallopt(_MAPPED, _HELD)
         os.close(reading)
         with open(writing, "wb") as out:
-            try:
-                result, raised = work(part), None
-            except Exception as error:
-                result, raised = None, error
-            pickle.dump((result, raised), out, protocol=5)
+            for part in parts:
+                try:
+                    result, raised = work(part), None
+                except Exception as error:
+                    result, raised = None, error
+                pickle.dump((result, raised), out, protocol=5)
+                out.flush()
+                if raised is not None:
+                    break
     finally:
         os._exit(0)
-
-
-def _result(waiting: deque[tuple[int, BinaryIO]]) -> Any:
-    """What the copy that has worked longest says; it is waited for, and is then no longer among those waiting."""
-    process, answer = waiting[0]
-    try:
-        result, raised = pickle.load(answer)  # noqa: S301 - of this program's own making
-    except EOFError:
-        result, raised = None, MemoryError("a process that searched sections was killed")
-    os.waitpid(process, 0)
-    waiting.popleft()
-    answer.close()
-    if raised is not None:
-        raise raised
-    return result

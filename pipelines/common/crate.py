@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.common.channels import Channel
+from pipelines.common.copies import CORES
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.results import CRATE as NAME
 from pipelines.common.results import File, Written
@@ -41,7 +43,8 @@ def crate(
     said = {file.name: file for file in files}
     outputs = [_output(file, said.get(file.name)) for file in written]
     folders = sorted({f"{file.name.rpartition('/')[0]}/" for file in files if file.name.endswith("/info")})
-    inputs = [_channel(request, role, channel) for role, channel in channels.items()]
+    with ThreadPoolExecutor(CORES) as pool:  # a checksum takes long, and leaves the interpreter to others meanwhile
+        inputs = list(pool.map(lambda role: _channel(request, role, channels[role]), channels))
     parameters = [
         {"@id": f"#argument-{number}", "@type": "PropertyValue", "name": name, "value": value}
         for number, (name, value) in enumerate(arguments(request))

@@ -64,5 +64,8 @@ class Gathered(Channel):
         """Raises Failure: voxels are not here."""
         raise Failure("A job in blocks has no voxels of its own.")
 
+    def fetch(self) -> None:
+        """Nothing is to be read."""
+
     def close(self) -> None:
         """Nothing is held."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from pipelines.common.boxes import Triple
 from pipelines.common.copies import in_copies
 from pipelines.common.results import Results
 from pipelines.common.sharded import Numbers, Sharding, morton, morton_bits
-from pipelines.common.sparse import TILE, Packed, Sparse
+from pipelines.common.sparse import TILE, Few, Packed, Sparse
 
 Array = NDArray[Any]
 Read = Callable[[int, int, int, int], Array]
 """Rows `[top, bottom)` of the sections `[start, stop)`, called with start, stop, top, bottom, in all their width."""
+Chunk = TypeVar("Chunk")
+Chunk_co = TypeVar("Chunk_co", covariant=True)
 
 CHUNK: Triple = TILE
 """Extent of a chunk: a section in view takes few requests."""
@@ -75,26 +77,22 @@ def write_segmentation(
 ) -> None:
     """Write ids (z, y, x; below 2**32) as a segmentation. In coarse resolutions the greatest id of a voxel stays.
 
-    Ids of a sparse volume are read once, and so many `copies` of the process share the work. The files do not depend
-    on whether the volume is sparse. Raises Failure where a file cannot be written.
+    Ids are read once, and so many `copies` of the process share the work. The files do not depend on whether the volume
+    is sparse. Raises Failure where a file cannot be written.
     """
     kind = {"type": "segmentation", "data_type": "uint32"}
     encoding = {"encoding": "compressed_segmentation", "compressed_segmentation_block_size": [BLOCK] * 3}
     empty: dict[Triple, bytes] = {}
 
-    def encode(chunk: Array, sharding: Sharding) -> bytes:
-        if chunk.any():
-            return sharding.packed(compressed_segmentation(chunk.astype(np.uint32)), LEVEL)
-        if chunk.shape not in empty:
-            empty[chunk.shape] = sharding.packed(compressed_segmentation(np.zeros(chunk.shape, np.uint32)), LEVEL)
-        return empty[chunk.shape]
+    def encode(chunk: Few, sharding: Sharding) -> bytes:
+        if not len(chunk.ids) and chunk.extent in empty:
+            return empty[chunk.extent]
+        packed = sharding.packed(compressed_segmentation(chunk), LEVEL)
+        if not len(chunk.ids):
+            empty[chunk.extent] = packed
+        return packed
 
-    def rows(start: int, stop: int, top: int, bottom: int) -> Array:
-        assert not isinstance(labels, Sparse)
-        return labels[start:stop, top:bottom]
-
-    voxels = _Pyramid(labels, frame) if isinstance(labels, Sparse) else _Plain(rows, frame, _greatest)
-    writer = _Writer(results, folder, voxels, frame, itemsize=4, encode=encode, copies=copies)
+    writer = _Writer(results, folder, _Ids(labels), frame, itemsize=4, encode=encode, copies=copies)
     writer.write(kind, encoding, title=title, about=about)
 
 
@@ -104,19 +102,19 @@ def write_image(results: Results, folder: str, read: Read, dtype: Any, frame: Fr
     def encode(chunk: Array, sharding: Sharding) -> bytes:
         return sharding.packed(np.ascontiguousarray(chunk.astype(np.dtype(dtype).newbyteorder("<"))).tobytes(), 1)
 
-    voxels = _Plain(read, frame, _mean)
+    voxels = _Values(read, frame)
     writer = _Writer(results, folder, voxels, frame, itemsize=np.dtype(dtype).itemsize, encode=encode)
     kind = {"type": "image", "data_type": np.dtype(dtype).name}
     writer.write(kind, {"encoding": "raw"}, title=title, about=about)
 
 
-class _Voxels(Protocol):
+class _Voxels(Protocol[Chunk_co]):
     """What a volume's chunks are made of, one resolution after another, the finest first."""
 
     def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
         """From now on chunks of that resolution are asked for; the next one will be `coarser`."""
 
-    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Chunk_co:
         """Voxels `[first, stop)` of the resolution."""
 
     def left(self) -> list[Packed]:
@@ -129,11 +127,11 @@ class _Voxels(Protocol):
         """Discard what was made of the volume."""
 
 
-class _Plain:
-    """Voxels that can be read in any order; every resolution is made of the finest one."""
+class _Values:
+    """A channel's values, which can be read in any order; every resolution is made of the finest one."""
 
-    def __init__(self, read: Read, frame: Frame, shrink: Callable[[Array, Triple], Array]) -> None:
-        self._read, self._frame, self._shrink = read, frame, shrink
+    def __init__(self, read: Read, frame: Frame) -> None:
+        self._read, self._frame = read, frame
 
     def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
         self._scale = scale
@@ -151,7 +149,7 @@ class _Plain:
         chunk = self._read(start, end, top, bottom)[:, :, left:right]
         if max(scale.factor) == 1:
             return chunk
-        return self._shrink(np.pad(chunk, pad, mode="edge"), scale.factor)
+        return _mean(np.pad(chunk, pad, mode="edge"), scale.factor)
 
     def left(self) -> list[Packed]:
         return []
@@ -163,34 +161,36 @@ class _Plain:
         """Nothing was made."""
 
 
-class _Pyramid:
-    """The ids of a sparse volume; each resolution is made of the last one, of which the greatest ids stay."""
+class _Ids:
+    """Ids of few voxels; each resolution is made of the last one, of which the greatest ids stay."""
 
-    def __init__(self, labels: Sparse, frame: Frame) -> None:
-        self._labels: Sparse | None = None
-        self._next: Sparse | None = labels
+    def __init__(self, labels: Array | Sparse) -> None:
+        self._labels: Array | Sparse = labels
+        self._next: Sparse | None = None
         self._made: list[Sparse] = []
         self._left: list[Packed] = []
 
     def begin(self, scale: _Scale, coarser: _Scale | None) -> None:
-        assert self._next is not None
-        self._labels, self._next = self._next, Sparse(coarser.shape) if coarser else None
-        self._labels.settle()
-        self._made += [self._next] if self._next else []
+        self._labels, self._next = self._labels if self._next is None else self._next, None
+        if isinstance(self._labels, Sparse):
+            self._labels.settle()
+        if coarser:
+            self._next = Sparse(coarser.shape)
+            self._made.append(self._next)
         self._scale, self._coarser = scale, coarser
 
-    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
-        assert self._labels is not None
-        z, y, x = (low // side for low, side in zip(first, CHUNK, strict=True))
-        chunk = self._labels.tile((z, y, x))
+    def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Few:
+        if isinstance(self._labels, Sparse):
+            z, y, x = (low // side for low, side in zip(first, CHUNK, strict=True))
+            few = self._labels.few((z, y, x))
+        else:
+            few = Few.of(self._labels[tuple(map(slice, first, stop))])
         if self._next and self._coarser:
-            where = np.flatnonzero(chunk != 0)
-            ids = chunk.reshape(-1)[where].astype(np.int64)
-            at = np.stack(np.unravel_index(where, chunk.shape), axis=1)
+            at = np.stack(few.zyx, axis=1)
             at += np.add(first, self._scale.start, dtype=np.int64)
             at //= np.floor_divide(self._coarser.factor, self._scale.factor, dtype=np.int64)
-            self._left.append(self._next.packed(at - self._coarser.start, ids))
-        return chunk
+            self._left.append(self._next.packed(at - self._coarser.start, few.ids.astype(np.int64)))
+        return few
 
     def left(self) -> list[Packed]:
         left, self._left = self._left, []
@@ -206,18 +206,18 @@ class _Pyramid:
             made.close()
 
 
-class _Writer:
+class _Writer(Generic[Chunk]):
     """Writes all resolutions of one volume, and its info file last."""
 
     def __init__(
         self,
         results: Results,
         folder: str,
-        voxels: _Voxels,
+        voxels: _Voxels[Chunk],
         frame: Frame,
         *,
         itemsize: int,
-        encode: Callable[[Array, Sharding], bytes],
+        encode: Callable[[Chunk, Sharding], bytes],
         copies: int = 1,
     ) -> None:
         self._results, self._folder, self._voxels, self._frame = results, folder, voxels, frame
@@ -246,7 +246,7 @@ class _Writer:
         cells, numbers = cells[order], numbers[order]
         walls = [0, *(np.flatnonzero(np.diff(numbers >> np.uint64(preshift))) + 1).tolist()]
         step = AT_ONCE if self._copies > 1 else 1
-        parts = itertools.pairwise([*walls[::step], len(numbers)])
+        parts = list(itertools.pairwise([*walls[::step], len(numbers)]))
 
         def made(part: tuple[int, int]) -> tuple[list[tuple[str, bytes]], list[Packed]]:
             """The files of those chunks, and what these have left."""
@@ -297,33 +297,26 @@ def _triple(values: Sequence[int]) -> Triple:
     return values[0], values[1], values[2]
 
 
-def _split(voxels: Array, factor: Triple) -> Array:
-    """Each coarse voxel's voxels, on the axes 1, 3 and 5."""
-    z, y, x = (side // f for side, f in zip(voxels.shape, factor, strict=True))
-    return voxels.reshape(z, factor[0], y, factor[1], x, factor[2])
-
-
-def _greatest(voxels: Array, factor: Triple) -> Array:
-    found: Array = _split(voxels, factor).max(axis=(1, 3, 5))
-    return found
-
-
 def _mean(voxels: Array, factor: Triple) -> Array:
+    """The mean of each coarse voxel's voxels, rounded down."""
+    z, y, x = (side // f for side, f in zip(voxels.shape, factor, strict=True))
+    split = voxels.reshape(z, factor[0], y, factor[1], x, factor[2])
     # floating point, since a sum of uint64 overflows
-    found: Array = np.floor(_split(voxels, factor).mean(axis=(1, 3, 5))).astype(voxels.dtype)
+    found: Array = np.floor(split.mean(axis=(1, 3, 5))).astype(voxels.dtype)
     return found
 
 
-def compressed_segmentation(ids: NDArray[np.uint32]) -> bytes:
-    """A chunk of ids (z, y, x) in Neuroglancer's encoding compressed_segmentation, in blocks of BLOCK voxels a side.
+def compressed_segmentation(chunk: Few) -> bytes:
+    """A chunk of ids in Neuroglancer's encoding compressed_segmentation, in blocks of BLOCK voxels a side.
 
     A block is a table of its ids and, for each voxel, an index into the table of 0, 1, 2, 4, 8, 16 or 32 bits. Tables
-    lie before all indices; blocks of one id have no indices. Few voxels have an id, and only these take time.
+    lie before all indices; blocks of one id have no indices. Only voxels that have an id take time.
     """
-    grid = [-(-side // BLOCK) for side in ids.shape]
-    if any(side % BLOCK for side in ids.shape):
-        ids = np.pad(ids, [(0, n * BLOCK - side) for n, side in zip(grid, ids.shape, strict=True)], mode="edge")
-    block, voxel, found = _set_voxels(ids, grid)
+    grid = [-(-side // BLOCK) for side in chunk.extent]
+    z, y, x = chunk.zyx
+    block = (z // BLOCK * grid[1] + y // BLOCK) * grid[2] + x // BLOCK
+    voxel = (z % BLOCK * BLOCK + y % BLOCK) * BLOCK + x % BLOCK
+    found = chunk.ids
     table, lengths, index = _tables(block, found, math.prod(grid))
     bits = _WIDTHS[np.searchsorted(_LENGTHS, lengths)]
 
@@ -345,16 +338,6 @@ def compressed_segmentation(ids: NDArray[np.uint32]) -> bytes:
 _LENGTHS = np.array([1, 2, 4, 16, 2**8, 2**16])
 """Ids of a table, at most, and below them the bits of an index into it."""
 _WIDTHS = np.array([0, 1, 2, 4, 8, 16, 32])
-
-
-def _set_voxels(ids: NDArray[np.uint32], grid: Sequence[int]) -> tuple[Array, Array, NDArray[np.uint32]]:
-    """(n,): of all voxels that have an id other than 0 the block, the place within it, and the id."""
-    where = np.flatnonzero(ids != 0)
-    rest, x = np.divmod(where, ids.shape[2])
-    z, y = np.divmod(rest, ids.shape[1])
-    block = (z // BLOCK * grid[1] + y // BLOCK) * grid[2] + x // BLOCK
-    voxel = (z % BLOCK * BLOCK + y % BLOCK) * BLOCK + x % BLOCK
-    return block, voxel, ids.reshape(-1)[where]
 
 
 def _tables(block: Array, found: NDArray[np.uint32], many: int) -> tuple[NDArray[np.uint32], Array, Array]:

@@ -30,20 +30,20 @@ from numpy.typing import NDArray
 
 from contract.channels import candidates
 from contract.names import MAX_NAME, results_key
-from contract.program import MAX_NOTE
+from contract.program import BLOCK_VOXELS, MAX_NOTE
 from pipelines.common import layers, preview, report, scene, viewer
 from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel, Plane
-from pipelines.common.copies import CORES
+from pipelines.common.copies import CORES, in_copies
 from pipelines.common.crate import crate
 from pipelines.common.csvs import Column, rows
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import Results, npz
+from pipelines.common.results import Results, Slabs, npz
 from pipelines.common.source import Source
-from pipelines.common.sparse import Sparse
+from pipelines.common.sparse import Sparse, slabs
 from pipelines.common.words import counted, fitting, joined
 
 Array = NDArray[Any]
@@ -52,9 +52,9 @@ COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", 
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
 PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
 """Packages whose versions results.json names."""
-MOST = 2**30
+MOST = 2**31
 """Voxels of a box whose detections are written as one array, at most."""
-TOO_MANY = "of a box of more than 1,073,741,824 voxels, segmentation/ alone has the voxels of synapses"
+TOO_MANY = "of a box of more than 2,147,483,648 voxels, segmentation/ alone has the voxels of synapses"
 MANY = 10**6
 """Synapses whose rows are worth two processes."""
 CIRCLE_NM = 300
@@ -208,12 +208,7 @@ class Run:
         """Write all files, results.json last. `facts` are further ones, beside those of what was found."""
         facts = {**found.facts, **(facts or {})}
         self.progress(0.7, "measuring")
-        labels = found.labels
-        bright = {
-            role: channel.brightness(labels, len(found), found.lies.get(role))
-            for role, channel in self.channels.items()
-        }
-        detections = _detections(labels)
+        bright = self._brightnesses(found)
         self._look(found)
 
         self.progress(0.75, "writing")
@@ -225,10 +220,11 @@ class Run:
             about="A row for each synapse: centre in voxels and nm, volume, score, class.",
             media_type="text/csv",
         )
-        if detections is not None:
+        if found.labels.size <= MOST:
+            detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
             self.results.add(
                 "predictions.npz",
-                npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}),
+                npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}, level=3),
                 title="Predictions",
                 about="255 where a synapse is, else 0; axes z, y, x.",
                 media_type="application/x-npz",
@@ -238,7 +234,7 @@ class Run:
         picture = self.results.add(
             "preview.png", self._preview(found), title="Preview", about=about, media_type="image/png"
         )
-        written = self._write_back(detections)
+        written = self._write_back(found)
         link = viewer.link(
             self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
         )
@@ -285,6 +281,16 @@ class Run:
         for warning in self._warnings:
             print(warning.text, file=self._err, flush=True)
 
+    def _brightnesses(self, found: Found) -> dict[str, NDArray[np.float64]]:
+        """Role to the mean values of its channel in the objects."""
+        most = CORES if found.labels.size > BLOCK_VOXELS else 1
+        self.fetch()  # what a copy reads of a volume would be lost with it
+
+        def means(role: str) -> NDArray[np.float64]:
+            return self.channels[role].brightness(found.labels, len(found), found.lies.get(role))
+
+        return dict(zip(self.channels, in_copies(means, list(self.channels), most=most), strict=True))
+
     def _layers(self, found: Found) -> None:
         """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
         layers.write_found(self.results, found, _kind(found), self.frame)
@@ -320,7 +326,7 @@ class Run:
             self.note(f"Density: {len(found) / self.cubic_um:.3g} per µm³ in {self.cubic_um:,.4g} µm³.")
         else:
             self.note(found.nothing)
-        if isinstance(found.labels, Sparse) and found.labels.size > MOST:
+        if found.labels.size > MOST:
             self.note(f"There is no predictions.npz among the results: {TOO_MANY}.")
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
@@ -385,19 +391,19 @@ class Run:
         magenta, green = (self.names[role] for role in self._shown())
         return f"the brightest of each voxel column, {magenta} magenta, {green} green, a circle round each synapse"
 
-    def _write_back(self, detections: Array | None) -> str | None:
+    def _write_back(self, found: Found) -> str | None:
         """Write detections back to BOSS; returns `collection/experiment/channel`, or None (a note says why)."""
         if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
-        if detections is None:
+        if found.labels.size > MOST:
             self.note(f"The detections were not written back to {where} in BOSS: {TOO_MANY}.")
             return None
         try:
             self._boss.write(
                 self.request.predictions,
                 name,
-                detections,
+                np.concatenate([*slabs(found.labels, _detected)]),
                 told=lambda part: self.progress(0.8 + 0.18 * part, "writing to BOSS"),
             )
         except Failure as failure:
@@ -552,20 +558,10 @@ def channel_name(key: str) -> str:
     return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _detections(labels: Array | Sparse) -> NDArray[np.uint8] | None:
-    """255 where there is a label, else 0; None of a volume that is too large for one array."""
-    if isinstance(labels, Sparse):
-        if labels.size > MOST:
-            return None
-        detections = np.zeros(labels.shape, np.uint8)
-        first = 0
-        for slab in labels.slabs():
-            detections[first : first + len(slab)] = slab != 0
-            first += len(slab)
-    else:
-        detections = (labels != 0).view(np.uint8)
-    detections *= 255
-    return detections
+def _detected(labels: Array) -> NDArray[np.uint8]:
+    """255 for each label but 0."""
+    lit: NDArray[np.uint8] = np.negative((labels != 0).view(np.uint8))
+    return lit
 
 
 def _kind(found: Found) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,31 @@ _BITS = (TILE[0] * TILE[1] * TILE[2] - 1).bit_length()
 _RECORD = np.dtype([("id", "<u4"), ("place", "<u4")])
 _SPAN = 2 ** (63 - 32 - _BITS)
 """Tiles that a sort can tell from one another, besides places and ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """The voxels of a box that have an id other than 0, n of them."""
+
+    extent: Triple
+    places: NDArray[np.int64]
+    """(n,): their places in the box, in C order, ascending."""
+    ids: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, ids: Array) -> Few:
+        """Those of an array."""
+        depth, high, wide = ids.shape
+        ids = ids.reshape(-1)
+        places = np.flatnonzero(ids != 0)
+        return cls((depth, high, wide), places, ids[places].astype(np.uint32, copy=False))
+
+    @property
+    def zyx(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(n,) each: how many voxels they lie from the box's corner."""
+        rest, x = np.divmod(self.places, self.extent[2])
+        z, y = np.divmod(rest, self.extent[1])
+        return z, y, x
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +74,7 @@ class Sparse:
         self.grid: Triple = _grid(extent)
         """How many tiles there are along each axis; those at the ends may be smaller."""
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the block ends it, or the end of this object
+        weakref.finalize(self, self._file.close)
         self._size, self._settled = 0, False
         self._added: list[tuple[Array, Array, Array]] = []
 
@@ -98,7 +125,7 @@ class Sparse:
         self._size += int(ends[-1]) if len(ends) else 0
 
     def settle(self) -> None:
-        """Make what was added ready to be read by `tile`: after this, nothing may be added."""
+        """Make what was added ready to be read, by copies of the process too: after this, nothing may be added."""
         if self._settled:
             return
         self._settled = True
@@ -106,7 +133,7 @@ class Sparse:
         none = np.zeros(0, np.int64)
         tiles, starts, counts = (
             (np.concatenate([none, *some]) for some in zip(*self._added, strict=True))
-            if (self._added)
+            if self._added
             else (none, none, none)
         )
         order = np.argsort(tiles, kind="stable")
@@ -114,35 +141,86 @@ class Sparse:
         self._first = np.searchsorted(tiles[order], np.arange(math.prod(self.grid) + 1))
         self._added = []
 
-    def tile(self, cell: Triple) -> NDArray[np.uint32]:
-        """The ids of a tile, by its place in the grid."""
-        found = np.zeros(math.prod(TILE), np.uint32)
+    def few(self, cell: Triple) -> Few:
+        """The voxels of a tile, by its place in the grid."""
         number = (cell[0] * self.grid[1] + cell[1]) * self.grid[2] + cell[2]
         low, high = self._first[number : number + 2].tolist()
-        if low < high:
-            records = np.concatenate([self._read(n) for n in range(low, high)])
-            if not self._once and high - low > 1:
-                records = records[np.argsort(records["id"], kind="stable")]
-            found[records["place"]] = records["id"]  # of several the last one stays
         sides = [min(side, long - n * side) for side, long, n in zip(TILE, self.shape, cell, strict=True)]
-        return found.reshape(TILE)[: sides[0], : sides[1], : sides[2]]
+        records = np.concatenate([self._read(n) for n in range(low, high)]) if low < high else np.zeros(0, _RECORD)
+        places, ids = records["place"].astype(np.int64), records["id"]
+        if high - low > 1:
+            keys = np.sort(places << 32 | ids)
+            places, ids = keys >> 32, (keys & 0xFFFFFFFF).astype(np.uint32)
+            if not self._once:  # of several the last one stays
+                last = np.diff(places, append=-1) != 0
+                places, ids = places[last], ids[last]
+        full = Few(TILE, places, ids)
+        if tuple(sides) == TILE:
+            return full
+        z, y, x = full.zyx
+        return Few((sides[0], sides[1], sides[2]), (z * sides[1] + y) * sides[2] + x, ids)
 
-    def slabs(self) -> Iterator[NDArray[np.uint32]]:
-        """All voxels, some sections at a time."""
+    def slabs(self, values: Callable[[NDArray[np.uint32]], Array]) -> Iterator[Array]:
+        """A value for each voxel, by its id, some sections at a time; `values` is asked for that of 0, too."""
         self.settle()
+        nothing = values(np.zeros(1, np.uint32))
         for z in range(self.grid[0]):
             deep = min(TILE[0], self.shape[0] - z * TILE[0])
-            slab = np.zeros((deep, *self.shape[1:]), np.uint32)
+            slab = np.full((deep, *self.shape[1:]), nothing[0])
             for y, x in itertools.product(range(self.grid[1]), range(self.grid[2])):
-                tile = self.tile((z, y, x))
-                top, left = y * TILE[1], x * TILE[2]
-                slab[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+                few = self.few((z, y, x))
+                down, top, left = few.zyx
+                slab[down, top + y * TILE[1], left + x * TILE[2]] = values(few.ids)
             yield slab
+
+    def whole(self) -> NDArray[np.uint32]:
+        """All voxels' ids."""
+        ids, first = np.empty(self.shape, np.uint32), 0
+        for slab in self.slabs(lambda few: few):
+            ids[first : first + len(slab)] = slab
+            first += len(slab)
+        return ids
+
+    def bands(self) -> Iterator[tuple[Triple, Few]]:
+        """All voxels, some rows of a section at a time, in all their width; with the place of the first one."""
+        self.settle()
+        for z, y in itertools.product(range(self.grid[0]), range(self.grid[1])):
+            row = [self.few((z, y, x)) for x in range(self.grid[2])]
+            down, top, left = (np.concatenate(axis) for axis in zip(*(few.zyx for few in row), strict=True))
+            left += np.repeat(np.arange(len(row)) * TILE[2], [len(few.places) for few in row])
+            ids = np.concatenate([few.ids for few in row])
+            deep, high, _ = row[0].extent
+            order = np.argsort(down, kind="stable")
+            walls = np.searchsorted(down[order], np.arange(deep + 1))
+            for n, (first, last) in enumerate(itertools.pairwise(walls.tolist())):
+                some = order[first:last]
+                places = top[some] * self.shape[2] + left[some]
+                yield (z * TILE[0] + n, y * TILE[1], 0), Few((1, high, self.shape[2]), places, ids[some])
 
     def _read(self, n: int) -> Array:
         size = _RECORD.itemsize
         content = os.pread(self._file.fileno(), int(self._counts[n]) * size, int(self._starts[n]) * size)
         return np.frombuffer(content, _RECORD)
+
+
+def bands(ids: Array | Sparse, *, piece: int) -> Iterator[tuple[Triple, Few]]:
+    """As `Sparse.bands`, of an array too: about `piece` voxels at a time."""
+    if isinstance(ids, Sparse):
+        yield from ids.bands()
+        return
+    depth, high, wide = ids.shape
+    slab, lines = max(1, piece // (high * wide)), max(1, piece // wide)
+    for start, top in itertools.product(range(0, depth, slab), range(0, high, lines)):
+        yield (start, top, 0), Few.of(ids[start : start + slab, top : top + lines])
+
+
+def slabs(ids: Array | Sparse, values: Callable[[NDArray[np.uint32]], Array]) -> Iterator[Array]:
+    """As `Sparse.slabs`, of an array too: section by section, which is several times as fast as all at once."""
+    if isinstance(ids, Sparse):
+        yield from ids.slabs(values)
+        return
+    for section in ids:
+        yield values(section)[None]
 
 
 def _grid(extent: Triple) -> Triple:

@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box
 from pipelines.common.copies import in_copies
-from pipelines.common.sparse import TILE, Packed, Sparse
+from pipelines.common.sparse import Packed, Sparse
 from pipelines.unsupervised.blocks import Found
 from pipelines.unsupervised.merging import Merging, Settled
-from pipelines.unsupervised.painting import Parts, paint
-from pipelines.unsupervised.paired import REGION_NM, Grid
+from pipelines.unsupervised.painting import Parts, paint_section
+from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.search import frames_of, in_nm
 
 Array = NDArray[Any]
 Slab = tuple[Sequence[Found], int | None]
 """What was found in all blocks of a slab, and where its sections of pixels end; None: it is the last slab."""
-BAND = 2**21
-"""Voxels that are painted at once, about: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,36 +205,19 @@ class Assembly:
         painted = _Painted([], [])
         if not len(rows):
             return painted
-        (bottom, top), bins = self._inside[1], self._grid.bins
-        reach = int(np.abs(self._grid.offsets(REGION_NM)).max())
-        wide = self._inside[2][1] - self._inside[2][0]
-        high = max(1, BAND // (wide * bins[0] * bins[1] * TILE[1])) * TILE[1]  # in pixels
-        z, corner = int(waiting.places[rows[0], 0]), self._inside[0][0]
-        deep = min(self._inside[0][1], (z + 1) * bins[0]) - max(corner, z * bins[0])
-        scratch = np.empty((max(0, deep), high * bins[1], wide), np.uint32)
-        y = waiting.places[rows, 1]
-        for start in range(bottom // bins[1], -(-top // bins[1]), high):
-            some = slice(*np.searchsorted(y, (start - reach, start + high + reach)))
-            if some.start == some.stop:
-                continue
-            mine = rows[some]
-            parts = Parts(
-                waiting.places[mine],
-                waiting.regions[mine],
-                waiting.scores[mine],
-                labels[some],
-                waiting.to[mine] == first + mine,
-            )
-            low, end = max(bottom, start * bins[1]), min(top, (start + high) * bins[1])
-            offset = (max(corner, z * bins[0]), low, self._inside[2][0])
-            seen = paint(scratch[:, : end - low], offset, self._grid, parts)
-            if not len(seen.labels):
-                continue
-            at = seen.at + np.array([offset[0] - corner, low - bottom, 0])
-            painted.packed.append(self._labels.packed(at, seen.labels.astype(np.int64)))
+        parts = Parts(
+            waiting.places[rows],
+            waiting.regions[rows],
+            waiting.scores[rows],
+            labels,
+            waiting.to[rows] == first + rows,
+        )
+        z, y, x = (low for low, _ in self._inside)
+        for some, seen, packed in paint_section(self._labels, (z, y, x), self._grid, parts):
+            painted.packed.append(packed)
             least = int(seen.labels.min())
             voxels = np.bincount(seen.labels - least)
-            sums, whose = waiting.sums[waiting.rows(mine)[seen.won]], parts.labels[seen.which[seen.won]] - least
+            sums, whose = waiting.sums[waiting.rows(rows[some])[seen.won]], labels[some][seen.which[seen.won]] - least
             weighed = [np.bincount(whose, weights=column, minlength=len(voxels)) for column in sums.T]
             painted.counted.append(
                 (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))

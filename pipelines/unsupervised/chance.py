@@ -89,16 +89,16 @@ def looks_that_fit(
     return (looks, True) if looks else (looks_for(shape, pixel_nm, depth=depth, least_nm=TEST_NM), False)
 
 
-def merged(places_nm: Array, scores: Array) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+def merged(places_nm: Array, scores: Array, *, copies: int = 1) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Which objects are kept, those that no better kept one lies within MERGE_NM of; and for each the one it counts to.
 
-    `places_nm` is (n, 3). Of two of one score the first one along z, then y, x is the better one.
+    `places_nm` is (n, 3). Of two of one score the first one is the better one.
     """
     count = len(scores)
-    order = np.lexsort((*places_nm.T[::-1], -scores))
+    order = np.argsort(-scores, kind="stable")
     rank = np.empty(count, np.intp)
     rank[order] = np.arange(count)
-    better, worse = ranked_pairs(places_nm, rank)
+    better, worse = ranked_pairs(places_nm, rank, copies=copies)
     kept, _ = settled(better, worse, np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.zeros(count, np.bool_))
     return kept[rank], order[best_kept(better, worse, kept)[rank]]
 
@@ -122,11 +122,14 @@ def ranked_pairs(
         # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
         tree = cKDTree(places_nm[rows], balanced_tree=False, compact_nodes=False)
         found = rows[tree.query_pairs(MERGE_NM, output_type="ndarray")]
-        found = found[(y[found] < strip[1]).any(axis=1)]
+        one, other = found.T
+        found = found[(y[one] < strip[1]) | (y[other] < strip[1])]
         return np.asarray(rank[found], np.uint32)
 
-    found = np.concatenate(list(in_copies(pairs, itertools.pairwise(walls), most=copies if many > 1 else 1)))
-    return found.min(axis=1).astype(np.intp), found.max(axis=1).astype(np.intp)
+    strips = list(itertools.pairwise(walls))
+    found = np.concatenate(list(in_copies(pairs, strips, most=copies if many > 1 else 1)))
+    one, other = found.T
+    return np.minimum(one, other).astype(np.intp), np.maximum(one, other).astype(np.intp)
 
 
 def settled(

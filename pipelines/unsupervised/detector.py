@@ -102,8 +102,9 @@ def scan(
     """The synapses of a volume of that shape, read section by section; the result does not depend on the pieces.
 
     `read(start, stop, top, bottom)` gives the rows `[top, bottom)` of the sections `[start, stop)` of the postsynaptic
-    and the presynaptic marker: unsigned integers (z, y, x). The default method reads whole sections, once, in order;
-    the others about `piece` voxels at a time, up to three times. Beside what `read` itself holds, memory is 5 bytes a
+    and the presynaptic marker: unsigned integers (z, y, x). The default method reads whole sections, once, after a row
+    that tells the type; copies of this process do it where there is much to do. The others read about `piece` voxels at
+    a time, in order, up to three times. Beside what `read` itself holds, memory is 5 bytes a
     voxel, some 10 bytes a pixel of two sections, and some 150 MB. `told` is called with the part of the work that is
     done, from 0 to 1.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.sparse import Sparse
 from pipelines.unsupervised.chance import Chance
 from pipelines.unsupervised.registration import Warp
 
@@ -22,13 +23,14 @@ Read = Callable[[int, int, int, int], tuple[Array, Array]]
 class Synapses:
     """The objects found, one row each in the order of their labels (row 0 is label 1).
 
-    `labels` has the shape of what is inside: an object's label in its voxels, 0 elsewhere. `centres` is (n, 3): z, y, x
-    in voxels from its corner, in the coordinates of the postsynaptic channel; `voxels`, `scores` and `rates` are (n,).
-    A score is how strongly both markers meet and how alike their light is (paired), the mean probability over the
-    object's voxels (probabilistic), or 1 (nomads2018, which has none).
+    `volume` has the shape of what is inside: an object's label in its voxels, 0 elsewhere. It is sparse where the
+    default method found them in more than `BLOCK_VOXELS`. `centres` is (n, 3): z, y, x in voxels from its
+    corner, in the coordinates of the postsynaptic channel; `voxels`, `scores` and `rates` are (n,). A score is how
+    strongly both markers meet and how alike their light is (paired), the mean probability over the object's voxels
+    (probabilistic), or 1 (nomads2018, which has none).
     """
 
-    labels: NDArray[np.uint32]
+    volume: NDArray[np.uint32] | Sparse
     centres: NDArray[np.float64]
     voxels: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -51,6 +53,11 @@ class Synapses:
     """How the presynaptic channel lies on the postsynaptic one, for each section of pixels, as far as measured."""
     along: Sequence[Warp] = ()
     """How each section but the first lies on the last one, as the postsynaptic channel says."""
+
+    @property
+    def labels(self) -> NDArray[np.uint32]:
+        """`volume` as an array, made anew where it is sparse."""
+        return self.volume.whole() if isinstance(self.volume, Sparse) else self.volume
 
     def __len__(self) -> int:
         return len(self.voxels)

@@ -69,7 +69,7 @@ class Merging:
         pool = self._with(places, scores)
         rank = np.empty(len(pool.rows), np.intp)
         at = self._in_nm(pool.places)
-        order = _best_first(pool.scores, at)
+        order = np.argsort(-pool.scores, kind="stable")
         rank[order] = np.arange(len(order))
         better, worse = ranked_pairs(at, rank, copies=self._copies)
         held = np.zeros(len(order), np.bool_)
@@ -105,15 +105,3 @@ class Merging:
         return _Pool(
             *(np.concatenate([getattr(part, each.name) for part in (self._pool, added)]) for each in fields(_Pool))
         )
-
-
-def _best_first(scores: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The order of scores, the best first; of equal ones by place."""
-    order = np.argsort(-scores, kind="stable")
-    same = scores[order[1:]] == scores[order[:-1]]
-    tied = np.zeros(len(order), np.bool_)
-    tied[1:] |= same
-    tied[:-1] |= same
-    some = order[tied]
-    order[tied] = some[np.lexsort((some, *at[some].T[::-1], -scores[some]))]
-    return np.asarray(order)

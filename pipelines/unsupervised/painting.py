@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Triple
+from pipelines.common.sparse import TILE, Packed, Sparse
 from pipelines.unsupervised.paired import REGION_NM, Grid
 
 Array = NDArray[Any]
+
+BAND = 2**21
+"""Voxels that are painted at once, about: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,34 @@ def pixels_of(regions: NDArray[np.uint64], grid: Grid) -> tuple[NDArray[np.intp]
     bits = np.unpackbits(regions.astype("<u8").view(np.uint8), bitorder="little", count=64 * len(regions))
     found = np.flatnonzero(bits.view(np.bool_))
     return found >> 6, found & 63
+
+
+def paint_section(labels: Sparse, corner: Triple, grid: Grid, parts: Parts) -> Iterator[tuple[slice, Painted, Packed]]:
+    """As `paint`, of all parts of a section of pixels, in order of y, a band of rows after another.
+
+    Gives each band's parts, and what is to be added to `labels`. Changes nothing, so that copies of the process may do
+    it.
+    """
+    if not len(parts.places):
+        return
+    bins, (deep, bottom, wide) = grid.bins, labels.shape
+    reach = int(np.abs(grid.offsets(REGION_NM)).max())
+    high = max(1, BAND // (wide * bins[0] * bins[1] * TILE[1])) * TILE[1]  # in pixels
+    z, y = int(parts.places[0, 0]) * bins[0], parts.places[:, 1]
+    first, last = max(corner[0], z), min(corner[0] + deep, z + bins[0])
+    if first >= last:
+        return
+    scratch = np.empty((last - first, high * bins[1], wide), np.uint32)
+    for start in range(corner[1] // bins[1], -(-(corner[1] + bottom) // bins[1]), high):
+        some = slice(*np.searchsorted(y, (start - reach, start + high + reach)).tolist())
+        if some.start == some.stop:
+            continue
+        mine = Parts(*(getattr(parts, field.name)[some] for field in fields(parts)))
+        low, end = max(corner[1], start * bins[1]), min(corner[1] + bottom, (start + high) * bins[1])
+        painted = paint(scratch[:, : end - low], (first, low, corner[2]), grid, mine)
+        if len(painted.labels):
+            at = painted.at + np.array([first - corner[0], low - corner[1], 0])
+            yield some, painted, labels.packed(at, painted.labels.astype(np.int64))
 
 
 def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:

@@ -61,9 +61,9 @@ _TILE = 4
 """Blocks in a tile's side; brightness and contrast of the surroundings are measured by tiles."""
 _WINDOW = 2.0
 """Standard deviations at which the Gaussian of the surroundings ends."""
-_STRIP = 2**16
+_STRIP = 2**17
 """Pixels processed at a time, so that they stay in the processor's cache."""
-_FEW = 2**12
+_FEW = 2**13
 """Candidates scored at a time."""
 
 
@@ -397,10 +397,7 @@ class Candidates:
                     weights = weights * np.all((places >= 0) & (places < self.shape), axis=2)
                 for part, scored in zip(parts, self._scored(pre, at, there, weights, looks), strict=True):
                     part.append(scored)
-        return [
-            _ordered(_joined(part)) if look == (0, 0) else _joined(part)
-            for look, part in zip(looks, parts, strict=True)
-        ]
+        return [_ordered(_joined(part)) for part in parts]
 
     def _scored(
         self, pre: Map, at: Array, there: Array, weights: Plane, looks: Sequence[tuple[int, int]]
@@ -415,18 +412,25 @@ class Candidates:
         near, region = grid.offsets(CLEFT_NM), grid.offsets(REGION_NM)
         steps = grid.offsets(2 * PATCH_NM) @ row
         one, other, here = self._post.reshape(-1), pre.reshape(-1), at @ row + rim
-        first = one.take(here[:, None] + steps) * weights
-        size = np.sqrt(np.einsum("nk,nk->n", first, first))
         faint = _faintness(one, here, steps[: len(near)])
+        seen = []
         for look in looks:
             base = (np.clip(there, 0, last) if look == (0, 0) else (there - look) % self.shape) @ row + rim
             both = _faintness(other, base, steps[: len(near)])
             both += faint
-            best = 1 / both.min(axis=0)
+            seen.append((look, base, both, 1 / both.min(axis=0)))
+        # a patch is needed of those alone that some look keeps
+        needed = np.flatnonzero(np.max([best for *_, best in seen], axis=0) > LOW)
+        place = np.zeros(len(at), np.intp)
+        place[needed] = np.arange(len(needed))
+        first = one.take(here[needed, None] + steps) * (weights if len(weights) == 1 else weights[needed])
+        size = np.sqrt(np.einsum("nk,nk->n", first, first))
+        for look, base, both, best in seen:
             kept = np.flatnonzero(best > LOW)
+            mine = place[kept]
             second = other.take(base[kept, None] + steps) * (weights if len(weights) == 1 else weights[kept])
-            sizes = size[kept] * np.sqrt(np.einsum("nk,nk->n", second, second))
-            score = best[kept] * np.einsum("nk,nk->n", first[kept], second) / np.maximum(sizes, np.float32(1e-6))
+            sizes = size[mine] * np.sqrt(np.einsum("nk,nk->n", second, second))
+            score = best[kept] * np.einsum("nk,nk->n", first[mine], second) / np.maximum(sizes, np.float32(1e-6))
             good = np.flatnonzero(score >= LOW)
             kept = kept[good]
             where = both[:, kept].argmin(axis=0)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.program import BLOCK_VOXELS
 from pipelines.common.boxes import Box, Triple, grown, voxels
 from pipelines.common.copies import CORES, in_copies
+from pipelines.common.sparse import Packed, Sparse
 from pipelines.unsupervised.chance import (
     MERGE_NM,
     Chance,
@@ -25,7 +27,7 @@ from pipelines.unsupervised.chance import (
     share_of,
 )
 from pipelines.unsupervised.found import Read, Size, Synapses
-from pipelines.unsupervised.painting import Parts, paint
+from pipelines.unsupervised.painting import Parts, paint_section
 from pipelines.unsupervised.paired import (
     THRESHOLD,
     Candidates,
@@ -42,8 +44,6 @@ Register = Literal["auto", "off", "report"]
 REGISTER: tuple[Register, ...] = get_args(Register)
 STRETCH, SHORT = 2**22, 2**20
 """Pixels of small sections that one process searches, and of a volume that is not worth two processes."""
-MANY = 100_000
-"""Objects of a look, from which on looks are worth two processes."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
 MOST, AS_LARGE = 2**27, 4
@@ -158,14 +158,12 @@ class Search:
         across: list[Warp] = []
         along: list[Warp] = []
         last: Tiles | None = None
-        stretches = self._stretches(read)
-        first = next(stretches)
-        # Voxels of more than 2 bytes take so much that nothing else is held while the next ones are read.
-        large = first[0][1].itemsize > 2 and self._grid.bins == (1, 1, 1)
-        small = self._depth * math.prod(self._plane) < SHORT or len(first) == self._depth
-        every = itertools.chain([first], stretches)
-        del first
-        for seen in in_copies(self._stretch, every, most=1 if large or small else CORES):
+        stretches = self._stretches()
+        # voxels of more than 2 bytes take so much that one section is held at a time
+        large = read(0, 1, 0, 1)[0].itemsize > 2 and self._grid.bins == (1, 1, 1)
+        small = self._depth * math.prod(self._plane) < SHORT
+        work = partial(self._stretch, read)
+        for seen in in_copies(work, stretches, most=1 if large or small or len(stretches) == 1 else CORES):
             if looks and not self._laid:
                 along.append(on_the_last(seen.ends[0], last, self._grid))
             looks += seen.looks
@@ -175,20 +173,20 @@ class Search:
             told(len(looks) / self._depth)
         return looks, across, list(self._laid.along) if self._laid else along
 
-    def _stretches(self, read: Read) -> Iterator[list[tuple[int, Array, Array]]]:
-        """Number and both markers of sections of pixels, in order: as many as make STRETCH pixels, and one at least."""
-        deep = self._grid.bins[0]
+    def _stretches(self) -> list[tuple[int, int]]:
+        """Sections of pixels, first and behind the last, of as many as make STRETCH pixels, and of one at least."""
         count = -(-self._depth // max(1, STRETCH // math.prod(self._plane)))
         count = min(self._depth, -(-count // CORES) * CORES)
-        for first, last in itertools.pairwise(n * self._depth // count for n in range(count + 1)):
-            yield [
-                (z, *pixels(*read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1]), grid=self._grid))
-                for z in range(first, last)
-            ]
+        return list(itertools.pairwise(n * self._depth // count for n in range(count + 1)))
 
-    def _stretch(self, sections: Sequence[tuple[int, Array, Array]]) -> _Stretch:
-        """What is seen in sections: the number of each, and both markers (y, x)."""
-        looks, across, tiles = zip(*(self._looked(*section) for section in sections), strict=True)
+    def _stretch(self, read: Read, sections: tuple[int, int]) -> _Stretch:
+        """What is seen in those sections."""
+        deep, looked = self._grid.bins[0], []
+        for z in range(*sections):
+            voxels = read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1])
+            looked.append(self._looked(z, *pixels(*voxels, grid=self._grid)))
+            del voxels
+        looks, across, tiles = zip(*looked, strict=True)
         along = (
             []
             if self._laid
@@ -224,12 +222,10 @@ class Search:
     ) -> tuple[list[_Look], list[NDArray[np.bool_]], list[NDArray[np.intp]]]:
         """All that each look found; which of them are kept; and which kept one each counts to."""
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
-
-        def once(look: _Look) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-            return merged(in_nm(look.places, frames, self._grid), look.scores)
-
-        most = CORES if len(all_looks[0].scores) > MANY else 1
-        kept, to = zip(*in_copies(once, all_looks, most=most), strict=True)
+        kept, to = zip(
+            *(merged(in_nm(look.places, frames, self._grid), look.scores, copies=CORES) for look in all_looks),
+            strict=True,
+        )
         return all_looks, list(kept), list(to)
 
     def scores(self, read: Read) -> list[NDArray[np.float32]]:
@@ -270,7 +266,7 @@ class Search:
         """`Judged.curve` of the scores that each look found inside, with the rates of all that was looked at."""
         if not judged:
             return np.zeros((0, 4))
-        curve = judge(inside[0], inside[1:], self._rate).curve
+        curve = judged.curve.copy() if self._all_inside else judge(inside[0], inside[1:], self._rate).curve
         curve[:, 3] = judged.rates(curve[:, 0])
         return curve
 
@@ -278,35 +274,51 @@ class Search:
         """Pixels as voxels."""
         return np.asarray((places + 0.5) * self._grid.bins - 0.5)
 
+    @property
+    def _all_inside(self) -> bool:
+        return self._inside == ((0, 0, 0), self._shape)
+
     def _within(self, places: Array) -> NDArray[np.bool_]:
+        if self._all_inside:
+            return np.ones(len(places), np.bool_)
         middle = self._centres(places) + 0.5
         return np.asarray(np.all((middle >= self._inside[0]) & (middle < self._inside[1]), axis=1))
 
     def _painted(
         self, look: _Look, regions: NDArray[np.uint64], to: Array, chosen: Array, threshold: float
-    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.uint32] | Sparse, NDArray[np.int64]]:
         """Labels of what is inside, and how many voxels each has there.
 
         `chosen` are the objects, by their best sections; the sections that count to them are parts of them.
         """
-        labels = np.zeros(np.subtract(self._inside[1], self._inside[0]), np.uint32)
+        (z, y, x), (deep, low, right) = self._inside
+        labels = Sparse((deep - z, low - y, right - x), once=True)
         number = np.zeros(len(look.scores), np.uint32)
         number[chosen] = np.arange(1, len(chosen) + 1)
         centres, number = number > 0, number[to]
         part = (number > 0) & (look.scores >= threshold)
         sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def work(first: int) -> NDArray[np.int64]:
-            voxels = np.zeros(len(chosen) + 1, np.int64)
-            for low, high in itertools.islice(itertools.pairwise(sections), first, None, CORES):
-                some = low + np.flatnonzero(part[low:high])
-                parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
-                painted = paint(labels, self._inside[0], self._grid, parts)
-                voxels += np.bincount(painted.labels, minlength=len(voxels))
-            return voxels
+        def work(section: tuple[int, int]) -> list[tuple[Packed, int, NDArray[np.int64]]]:
+            """What is to be added, and the lowest label there with the voxels of it and of those that follow."""
+            some = section[0] + np.flatnonzero(part[slice(*section)])
+            parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
+            return [
+                (packed, least := int(painted.labels.min()), np.bincount(painted.labels - least))
+                for _, painted, packed in paint_section(labels, (z, y, x), self._grid, parts)
+            ]
 
-        with ThreadPoolExecutor(CORES) as pool:
-            return labels, sum(pool.map(work, range(CORES)), np.zeros(len(chosen) + 1, np.int64))[1:]
+        voxels = np.zeros(len(chosen) + 1, np.int64)
+        most = CORES if labels.size > BLOCK_VOXELS else 1
+        for painted in in_copies(work, list(itertools.pairwise(sections.tolist())), most=most):
+            for packed, least, counts in painted:
+                labels.add(packed)
+                voxels[least : least + len(counts)] += counts
+        labels.settle()
+        if labels.size > BLOCK_VOXELS:
+            return labels, voxels[1:]
+        with labels:
+            return labels.whole(), voxels[1:]
 
 
 def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
@@ -348,10 +360,17 @@ def on_the_last(section: Tiles | None, last: Tiles | None, grid: Grid) -> Warp:
 
 
 def in_nm(places: NDArray[np.int32], frames: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
-    """(n, 3): pixels z, y, x in nanometres, in the frame of the first section, as `frames_of` says."""
+    """(n, 3): pixels z, y, x in nanometres, in the frame of the first section, as `frames_of` says.
+
+    Places come in the order of their sections.
+    """
     at = places.astype(np.float64)
-    turns, shifts = frames[places[:, 0], :2], frames[places[:, 0], 2]
-    at[:, 1:] = np.einsum("nij,nj->ni", turns, at[:, 1:]) + shifts
+    walls = np.searchsorted(places[:, 0], np.arange(len(frames) + 1)).tolist()
+    for (first, last), frame in zip(itertools.pairwise(walls), frames.tolist(), strict=True):
+        (y_by_y, y_by_x), (x_by_y, x_by_x), (down, right) = frame
+        y, x = at[first:last, 1].copy(), at[first:last, 2].copy()
+        at[first:last, 1] = y_by_y * y + y_by_x * x + down
+        at[first:last, 2] = x_by_y * y + x_by_x * x + right
     return at * grid.pixel_nm
 
 

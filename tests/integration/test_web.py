@@ -38,6 +38,7 @@ from bot.web.archive import zipped
 from bot.web.site import web
 from pipelines.common.precomputed import Frame, compressed_segmentation, write_segmentation
 from pipelines.common.results import Results as Folder
+from pipelines.common.sparse import Few
 from tests.support.app import Door
 from tests.support.aws import BUCKET, aws_world
 from tests.support.databases import new_sqlite
@@ -753,7 +754,7 @@ def test_a_chunk_is_one_request_under_the_same_rights(client: Client, seen: Lab)
     chunk = client.get(path, headers={"Accept-Encoding": "gzip, br"})
 
     assert (chunk.status, chunk.headers["content-encoding"]) == (200, "gzip")
-    assert gzip.decompress(chunk.content) == compressed_segmentation(labels[:, :256, 256:])
+    assert gzip.decompress(chunk.content) == compressed_segmentation(Few.of(labels[:, :256, 256:]))
     assert client.get(path).status == 406
     assert client.get(view_path(seen, f"chunks/segmentation/{key}/0.shard")).status == 404
     for name in ("synapses.csv", "results.json", "report.html/info", "image/none/info"):

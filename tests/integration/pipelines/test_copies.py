@@ -21,10 +21,13 @@ def test_results_come_in_the_order_of_the_parts(most: int) -> None:
 
 
 def test_copies_are_other_processes_and_leave_none_behind() -> None:
-    processes = list(in_copies(lambda _: os.getpid(), range(4), most=2))
+    processes = list(in_copies(lambda _: os.getpid(), iter(range(4)), most=2))
+    dealt = list(in_copies(lambda _: os.getpid(), range(4), most=2))
 
     assert len({*processes, os.getpid()}) == 5
-    for process in processes:
+    assert dealt[:2] == dealt[2:]
+    assert len({*dealt, os.getpid()}) == 3
+    for process in (*processes, *dealt):
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
 
@@ -46,24 +49,28 @@ def test_what_a_copy_raises_is_raised_and_the_others_are_ended() -> None:
     os.close(writing)
 
 
-@pytest.mark.parametrize("allowed", [0, 1, 3])
+@pytest.mark.parametrize(("allowed", "dealt"), [(0, 0), (1, 3), (3, 5)])
 def test_where_no_further_process_is_allowed_this_one_does_the_work(
-    monkeypatch: pytest.MonkeyPatch, allowed: int
+    monkeypatch: pytest.MonkeyPatch, allowed: int, dealt: int
 ) -> None:
-    fork, forks = os.fork, iter([True] * allowed)
+    fork, left = os.fork, 0
 
     def limited() -> int:
-        if next(forks, False):
+        nonlocal left
+        left -= 1
+        if left >= 0:
             return fork()
         raise BlockingIOError("Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", limited)
     open_before = len(os.listdir("/proc/self/fd"))
 
-    done = list(in_copies(lambda part: (part, os.getpid()), range(5), most=2))
+    for parts, elsewhere in ((iter(range(5)), allowed), (range(5), dealt)):
+        left = allowed
+        done = list(in_copies(lambda part: (part, os.getpid()), parts, most=2))
 
-    assert [part for part, _ in done] == [0, 1, 2, 3, 4]
-    assert [process == os.getpid() for _, process in done].count(True) == 5 - allowed
+        assert [part for part, _ in done] == [0, 1, 2, 3, 4]
+        assert [process != os.getpid() for _, process in done].count(True) == elsewhere
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 

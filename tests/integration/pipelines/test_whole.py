@@ -19,7 +19,7 @@ from pipelines.common import csvs, layers
 from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.common.results import Results
-from pipelines.unsupervised import chance, whole
+from pipelines.unsupervised import chance, search, whole
 from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox import stores
 from tests.support import puncta
@@ -81,6 +81,32 @@ def once(volume: list[str], tmp_path_factory: pytest.TempPathFactory) -> Job:
     assert job.run("--results-uri", job.uri) == 0, job.said
     assert job.results["counts"]["synapses"] > 100
     return job
+
+
+def assert_layers_are_those_of(once: Job, job: Job) -> None:
+    for folder in ("segmentation", "annotations"):
+        names = sorted(p.relative_to(once.folder) for p in (once.folder / folder).rglob("*") if p.is_file())
+        assert len(names) >= 2
+        assert all(job.file(str(name)) == once.file(str(name)) for name in names)
+
+
+def test_a_large_run_by_several_processes_leaves_what_one_process_leaves(
+    volume: list[str], once: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in (
+        (search, "BLOCK_VOXELS"),
+        (layers, "BLOCK_VOXELS"),
+        (run_of, "BLOCK_VOXELS"),
+        (chance, "STRIP"),
+    ):
+        monkeypatch.setattr(module, name, 200)
+    monkeypatch.setattr(search, "SHORT", 1)
+    large = Job(volume, tmp_path)
+
+    assert large.run("--results-uri", large.uri) == 0, large.said
+
+    assert_layers_are_those_of(once, large)
+    assert all(large.file(name) == once.file(name) for name in SAME)
 
 
 def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job, tmp_path: Path) -> None:
@@ -146,10 +172,7 @@ def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
     assert not (looked.folder / "predictions.npz").exists()
     assert any(note.startswith("There is no predictions.npz") for note in looked.results["notes"])
     assert looked.file("synapses.csv") == once.file("synapses.csv")
-    for folder in ("segmentation", "annotations"):
-        names = sorted(p.relative_to(once.folder) for p in (once.folder / folder).rglob("*") if p.is_file())
-        assert len(names) >= 2
-        assert all(looked.file(str(name)) == once.file(str(name)) for name in names)
+    assert_layers_are_those_of(once, looked)
 
 
 def test_sections_of_which_all_blocks_are_missing_are_not_told_as_blank(looked: Job) -> None:

@@ -93,7 +93,7 @@ class Volume:
         ]
         with Sparse(shape(self.inside), once=True) as labels:
             objects = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2).objects(found)
-            return objects, np.concatenate(list(labels.slabs()))
+            return objects, labels.whole()
 
 
 @cache

@@ -18,7 +18,7 @@ from contract.program import MAX_VIEWER
 from pipelines.common import preview, viewer
 from pipelines.common.boss import _tiles, pick
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
-from pipelines.common.results import Results, npz
+from pipelines.common.results import Results, Slabs, npz
 from pipelines.common.run import channel_name
 
 ARGV = ["--col", "c", "--exp", "e", "--x-range", "0,10", "--y-range", "0:20", "--z-range", "4, 8"]
@@ -100,6 +100,12 @@ def test_an_npz_loads_without_pickle_and_has_no_time_in_it() -> None:
     with np.load(io.BytesIO(npz(arrays)), allow_pickle=False) as loaded:
         assert np.array_equal(arrays["a"], loaded["a"])
     assert npz(arrays) == npz(arrays)
+
+
+def test_an_npz_of_an_array_that_is_made_in_slabs_is_that_of_the_array() -> None:
+    array = np.arange(24, dtype=np.uint16).reshape(4, 3, 2)
+
+    assert npz({"a": Slabs(array.shape, array.dtype, iter((array[:1], array[1:])))}) == npz({"a": array})
 
 
 ROLES = {"post": ["psd"], "pre": ["synapsin", "vglut"]}

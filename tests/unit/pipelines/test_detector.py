@@ -475,7 +475,7 @@ def test_reading_goes_through_the_sections_in_order_and_tells_how_far_it_is() ->
 
     scan(read, (10, 64, 64), told=told.append)
 
-    assert asked == [(z, z + 1, 0, 64) for z in range(10)]
+    assert asked == [(0, 1, 0, 1), *((z, z + 1, 0, 64) for z in range(10))], "a row tells the type"
     assert told == sorted(told)
     assert told[-1] == 1
 

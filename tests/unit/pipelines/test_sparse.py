@@ -11,7 +11,7 @@ from pipelines.common import precomputed, sparse
 from pipelines.common.boxes import Triple
 from pipelines.common.precomputed import Frame, write_segmentation
 from pipelines.common.results import Results
-from pipelines.common.sparse import Sparse
+from pipelines.common.sparse import Sparse, bands, slabs
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +43,14 @@ def test_a_sparse_volume_has_the_ids_that_it_was_given(once: bool) -> None:
     ids = drawn((17, 300, 520), seed=1)
 
     with filled(Sparse((17, 300, 520), once=once), ids) as volume:
-        assert np.array_equal(np.concatenate(list(volume.slabs())), ids)
+        assert np.array_equal(volume.whole(), ids)
 
 
 def test_of_several_ids_of_a_voxel_the_greatest_one_stays() -> None:
     with Sparse((3, 4, 5)) as volume:
         for ids in ([3, 1], [7, 9], [5, 2]):
             volume.add(volume.packed(np.array([[1, 2, 3], [1, 2, 3]]), np.array(ids)))
-        (only,) = volume.slabs()
+        only = volume.whole()
 
     assert only[1, 2, 3] == 9
     assert np.count_nonzero(only) == 1
@@ -58,7 +58,24 @@ def test_of_several_ids_of_a_voxel_the_greatest_one_stays() -> None:
 
 def test_a_volume_that_nothing_was_added_to_is_empty() -> None:
     with Sparse((9, 4, 5)) as volume:
-        assert [slab.any() for slab in volume.slabs()] == [False, False]
+        assert not volume.whole().any()
+        assert [few.ids.size for _, few in volume.bands()] == [0] * 9
+
+
+def test_values_are_given_by_id_and_bands_cover_every_voxel_once() -> None:
+    ids = drawn((17, 300, 520), seed=3)
+    values = (np.arange(2**16) % 251).astype(np.uint8)
+
+    with filled(Sparse((17, 300, 520), once=True), ids) as volume:
+        for labels in (ids, volume):
+            assert np.array_equal(np.concatenate([*slabs(labels, lambda few: values[few >> 16])]), values[ids >> 16])
+            again, covered = np.zeros_like(ids), np.zeros(ids.shape, np.uint8)
+            for corner, few in bands(labels, piece=520 * 70):
+                z, y, x = (low + at for low, at in zip(corner, few.zyx, strict=True))
+                again[z, y, x] = few.ids
+                covered[tuple(slice(low, low + side) for low, side in zip(corner, few.extent, strict=True))] += 1
+            assert np.array_equal(again, ids)
+            assert covered.min() == covered.max() == 1
 
 
 @pytest.mark.parametrize(("extent", "start"), [((9, 700, 900), (3, 5, 7)), ((33, 620, 300), (1, 0, 3))])
