@@ -108,6 +108,20 @@ def _lacking(value: Any) -> int:
     return said if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= MAX_COUNT else 0
 
 
+def _numbers(value: Any) -> list[int]:
+    """Which blocks a job in blocks says that its results lack; [] where it does not name all of them."""
+    if isinstance(value, dict):
+        said, all_of_them = value.get("numbers"), _lacking(value)
+    else:
+        said, all_of_them = value, len(value) if isinstance(value, list) else 0
+    if not isinstance(said, list) or len(said) != all_of_them or len(said) > MAX_NUMBERS:
+        return []
+    good = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_COUNT for n in said)
+    return said if good and len(set(said)) == len(said) else []
+
+
+MAX_NUMBERS = 1000
+"""Missing blocks whose numbers are read, at most."""
 MAX_VERSION = 64
 """Characters of a pipeline's version, at most."""
 
@@ -142,6 +156,15 @@ class Summary(BaseModel):
         Field(validation_alias=AliasChoices("blocks", "missing"), exclude_if=lambda missing: not missing),
     ] = 0
     """How many blocks of a job in blocks have failed for good; in results.json, `missing` of its `blocks`."""
+    lacking: Annotated[
+        list[int],
+        BeforeValidator(_numbers),
+        Field(validation_alias=AliasChoices("blocks", "lacking"), exclude_if=lambda lacking: not lacking),
+    ] = []
+    """Which blocks these are, by their places in the order of all blocks; in results.json, `numbers` of its `blocks`.
+
+    Empty where the program does not say all of them.
+    """
 
     @property
     def layers(self) -> list[str]:

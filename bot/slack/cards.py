@@ -344,7 +344,8 @@ def block_map(job: Job) -> list[Block]:
     """A map of the blocks by state, while they are worked on and where some are missing at the end; else nothing.
 
     The squares stand in the order of the states: blocks begin in their order, and compute tells how many are in each
-    state, not which. A state that has any block has a square.
+    state, not which. A state that has any block has a square. At the end squares are blocks in their own order, and
+    those that hold a missing one are red, where the program has said which these are.
     """
     if job.blocks is None or not job.blocks.all:
         return []
@@ -355,6 +356,9 @@ def block_map(job: Job) -> list[Block]:
         return []
     squares, each = _squares({state: number for state, number in states.items() if number})
     row = "".join(_SQUARE[state] * number for state, number in squares.items())
+    if job.incomplete and job.summary and job.summary.lacking:
+        red = {number // each for number in job.summary.lacking}
+        row = "".join(_SQUARE["failed" if n in red else "done"] for n in range(-(-job.blocks.all // each)))
     rows = [row[first : first + SQUARES_A_ROW] for first in range(0, len(row), SQUARES_A_ROW)]
     named = {"failed": "missing"} if job.ended else {}
     told = [f"{_SQUARE[state]} {words.count(states[state])} {named.get(state, state)}" for state in squares]

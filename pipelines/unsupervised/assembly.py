@@ -25,7 +25,7 @@ from pipelines.unsupervised.registration import Warp
 from pipelines.unsupervised.search import frames_of, in_nm
 
 Array = NDArray[Any]
-Slab = tuple[Sequence[Found], int | None]
+Slab = tuple[list[Found], int | None]
 """What was found in all blocks of a slab, and where its sections of pixels end; None: it is the last slab."""
 
 
@@ -130,7 +130,7 @@ class Assembly:
         self._channels = channels
 
     def objects(self, slabs: Iterable[Slab]) -> Objects:
-        """What was found in all slabs, which come in order."""
+        """What was found in all slabs, which come in order; the lists of their blocks are emptied."""
         for painted in in_copies(self._painted, self._due(slabs), most=self._copies):
             for packed in painted.packed:
                 self._labels.add(packed)
@@ -152,6 +152,7 @@ class Assembly:
         waiting = self._waiting
         for blocks, upto in slabs:
             places, scores = waiting.add(blocks) if blocks else (waiting.places[:0], waiting.scores[:0])
+            blocks.clear()  # they have many pixels, and whoever has read them still holds them
             settled = self._merging.add(places, scores, upto=upto)
             waiting.to = np.concatenate([waiting.to, settled.to])
             self._number(settled)

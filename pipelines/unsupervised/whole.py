@@ -48,8 +48,8 @@ Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
 FOLDER = "blocks/"
 MERGED = "blocks/merged.json"
-LISTED = 1000
-"""Missing blocks that results.json names, at most."""
+LISTED, NOTED = 1000, 2
+"""Missing blocks that results.json names, and that a note names, at most."""
 CHANGED = "The volume is not the one that the first look saw: its channels or their metadata have changed since."
 
 
@@ -422,6 +422,13 @@ def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
     )
 
 
+def _where(cores: Sequence[Box]) -> str:
+    """Where the first ones of some blocks lie, in words."""
+    said = [" ".join(f"{axis} {low}:{high}" for axis, (low, high) in zip("zyx", core, strict=True)) for core in cores]
+    more = f", and {len(said) - NOTED:,} more; results.json has all of them" if len(said) > NOTED else ""
+    return f"Missing: {', '.join(said[:NOTED])}{more}."
+
+
 def _tell(
     run: Run, plan: Plan, known: Known, options: Options, synapses: Synapses, labels: Sparse, missing: list[int]
 ) -> None:
@@ -431,7 +438,8 @@ def _tell(
         share = sum(voxels(plan.cores[number]) for number in missing) / voxels(plan.looked)
         run.warn(
             f"{len(missing):,} of {counted(len(plan.cores), 'block')} are missing, {share:.2%} of the volume: what "
-            "lies in them was not looked at, and counts and densities are lower for it. Repair runs these blocks alone."
+            "lies in them was not looked at, and counts and densities are lower for it. Repair runs these blocks "
+            f"alone. {_where([plan.cores[number] for number in missing])}"
         )
     if known.looked < 1:
         run.note(f"Thresholds and chance were measured on {known.looked:.2%} of the volume, in samples spread over it.")
@@ -449,7 +457,12 @@ def _tell(
             sections=told.sections(run, synapses, options, aligned),
             told={
                 **told.fields(synapses, options),
-                "blocks": {"all": len(plan.cores), "missing": len(missing), "numbers": missing[:LISTED]},
+                "blocks": {
+                    "all": len(plan.cores),
+                    "missing": len(missing),
+                    "numbers": missing[:LISTED],
+                    "boxes": [plan.cores[number] for number in missing[:LISTED]],
+                },
             },
             lies=lies,
             facts={**told.facts(synapses, options), "Blocks": f"{len(plan.cores):,}"},

@@ -20,6 +20,7 @@ from bot.domain.job import Job
 from bot.domain.links import Audience, ResultsPage
 from bot.domain.messages import Step
 from bot.domain.states import JobState
+from bot.domain.summary import Summary
 from bot.domain.work import Cause, Observation
 from bot.slack import cards
 from bot.storage.engine import Database
@@ -192,6 +193,30 @@ def test_a_job_that_has_ended_whole_has_no_map(staged: Staged) -> None:
     staged.done()
 
     assert "🟩" not in card(staged.now)
+
+
+@pytest.mark.parametrize(
+    ("every", "numbers", "row"),
+    [
+        (4, [1], "🟩🟥🟩🟩"),
+        (61, [0, 1, 60], "🟥" + "🟩" * 29 + "🟥"),
+        (4, [1, 1], "🟩🟩🟥🟥"),
+        (4, [1, True], "🟩🟩🟥🟥"),
+        (4, "1", "🟩🟩🟩🟥"),
+        (5000, list(range(1001)), "🟩" * 48 + "🟥" * 12),
+    ],
+)
+def test_at_the_end_missing_blocks_stand_where_they_lie_if_the_program_names_all_of_them(
+    every: int, numbers: Any, row: str
+) -> None:
+    said = {"counts": {"synapses": 5}, "blocks": {"all": every, "missing": len(numbers), "numbers": numbers}}
+    summary = Summary.model_validate_json(Summary.model_validate(said).model_dump_json())
+    done = Blocks(stage=MERGE, all=every, done=every - len(numbers))
+
+    shown = cards.block_map(a_job(JobState.SUCCEEDED, blocks=done, summary=summary))
+
+    *rows, _ = shown[0].to_dict()["text"]["text"].split("\n")
+    assert "".join(rows) == row
 
 
 @pytest.mark.parametrize(

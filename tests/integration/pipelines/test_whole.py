@@ -125,7 +125,7 @@ def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job
             assert path.read_bytes() == job.file(path.relative_to(once.folder).as_posix()), path
     same = ("counts", "density_per_um3", "chance", "channels")
     assert {name: job.results[name] for name in same} == {name: once.results[name] for name in same}
-    assert job.results["blocks"] == {"all": plan["blocks"], "missing": 0, "numbers": []}
+    assert job.results["blocks"] == {"all": plan["blocks"], "missing": 0, "numbers": [], "boxes": []}
     assert "it was moved back" in "".join(job.results["notes"])
     assert not list((tmp_path / "blocks").rglob("*.npz"))
 
@@ -142,13 +142,19 @@ def test_what_a_lost_block_would_have_shown_is_told_as_missing_and_repaired(look
     looked.round("3", only=[0, 2])  # the second program never ran
     there = sorted((looked.folder / "blocks" / "1").rglob("*.npz"))
     there[0].write_bytes(there[0].read_bytes()[:-200])  # and one block's file is cut off
-    blocks = json.loads(looked.file("blocks/plan.json"))["blocks"]
+    cores = json.loads(looked.file("blocks/plan.json"))["cores"]
+    blocks = len(cores)
     lost = [0, *range(1, blocks, 3)]
 
     assert looked.stage("merge", rounds="3") == 0, looked.said
 
-    assert looked.results["blocks"] == {"all": blocks, "missing": len(lost), "numbers": lost}
-    assert any(note.startswith(f"{len(lost)} of {blocks} blocks are missing") for note in looked.results["notes"])
+    said = looked.results["blocks"]
+    assert said == {"all": blocks, "missing": len(lost), "numbers": lost, "boxes": [cores[n] for n in lost]}
+    (note,) = (note for note in looked.results["notes"] if "blocks are missing" in note)
+    assert note.startswith(f"{len(lost)} of {blocks} blocks are missing")
+    (z, y, x), more = cores[0], len(lost) - 2
+    assert f"Missing: z {z[0]}:{z[1]} y {y[0]}:{y[1]} x {x[0]}:{x[1]}, z " in note
+    assert note.endswith(f", and {more} more; results.json has all of them.")
     assert looked.results["counts"]["synapses"] < once.results["counts"]["synapses"]
 
     looked.round("3,2")
