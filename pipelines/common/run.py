@@ -17,7 +17,7 @@ import hashlib
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from contract.channels import candidates
 from contract.names import MAX_NAME, results_key
 from contract.program import BLOCK_VOXELS, MAX_NOTE
-from pipelines.common import layers, preview, report, scene, viewer
+from pipelines.common import csvs, layers, parquets, preview, report, scene, viewer
 from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
 from pipelines.common.channels import Channel, Plane
 from pipelines.common.copies import CORES, in_copies
 from pipelines.common.crate import crate
-from pipelines.common.csvs import Column, rows
+from pipelines.common.csvs import Column
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
@@ -56,7 +56,7 @@ MOST = 2**31
 """Voxels of a box whose detections are written as one array, at most."""
 TOO_MANY = "of a box of more than 2,147,483,648 voxels, segmentation/ alone has the voxels of synapses"
 MANY = 10**6
-"""Synapses whose rows are worth two processes."""
+"""Synapses whose rows are worth two processes, and a Parquet file."""
 CIRCLE_NM = 300
 """Radius of the circles in the preview."""
 
@@ -213,13 +213,18 @@ class Run:
 
         self.progress(0.75, "writing")
         start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
-        self.results.stream(
-            "synapses.csv",
-            self._table(found, bright),
-            title="Synapses (CSV)",
-            about="A row for each synapse: centre in voxels and nm, volume, score, class.",
-            media_type="text/csv",
-        )
+        about = "A row for each synapse: centre in voxels and nm, volume, score, class."
+        table, many = self._table(found, bright), len(found) > MANY
+        lines = csvs.rows(table, len(found), copies=CORES if many else 1)
+        self.results.stream("synapses.csv", lines, title="Synapses (CSV)", about=about, media_type="text/csv")
+        if many:
+            self.results.stream(
+                "synapses.parquet",
+                parquets.pieces(table, len(found)),
+                title="Synapses (Parquet)",
+                about="The rows of synapses.csv, for programs that read columns.",
+                media_type="application/vnd.apache.parquet",
+            )
         if found.labels.size <= MOST:
             detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
             self.results.add(
@@ -341,8 +346,8 @@ class Run:
             counts |= dict(zip(found.kinds, map(int, _by_kind(found)), strict=True))
         return counts | {"voxels in synapses": int(found.voxels.sum())}
 
-    def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> Iterator[bytes]:
-        """synapses.csv, in pieces: a row for each synapse under COLUMNS and the channels' mean values."""
+    def _table(self, found: Found, bright: Mapping[str, NDArray[np.float64]]) -> dict[str, Column]:
+        """A row for each synapse, under COLUMNS, those of what was found, and the channels' mean values."""
         start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
         kind = _kind(found)
 
@@ -367,7 +372,7 @@ class Run:
         named = dict(zip(COLUMNS, columns, strict=True))
         named |= {name: Column(of=part(values), decimals=4) for name, values in found.columns.items()}
         named |= {f"mean_{self.names[role]}": Column(of=part(means), decimals=2) for role, means in bright.items()}
-        return rows(named, len(found), copies=CORES if len(found) > MANY else 1)
+        return named
 
     def _shown(self) -> tuple[str, str]:
         """The roles that the preview shows, in magenta and in green."""

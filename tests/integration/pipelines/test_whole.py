@@ -14,6 +14,7 @@ import boto3
 import numpy as np
 import pytest
 from moto import mock_aws
+from pyarrow import parquet
 
 from pipelines.common import csvs, layers
 from pipelines.common import run as run_of
@@ -178,6 +179,10 @@ def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
     assert not (looked.folder / "predictions.npz").exists()
     assert any(note.startswith("There is no predictions.npz") for note in looked.results["notes"])
     assert looked.file("synapses.csv") == once.file("synapses.csv")
+    table = parquet.read_table(looked.folder / "synapses.parquet")
+    assert table.num_rows == looked.results["counts"]["synapses"]
+    assert ",".join(table.column_names) == looked.file("synapses.csv").decode().split("\n")[0]
+    assert not (once.folder / "synapses.parquet").exists()
     assert_layers_are_those_of(once, looked)
 
 
