@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from bot.application.steering import Retried
 from bot.domain.blocks import ROUNDS
 from bot.domain.checks import Prices
-from bot.domain.errors import InvalidRequest, NotYours, TooLate
+from bot.domain.errors import InvalidRequest, NotYours, Refused, TooLate
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.summary import Summary
@@ -216,6 +216,31 @@ def test_programs_that_find_the_disk_full_are_tried_again_and_then_missing(stage
 
     assert staged.words()["stage"] == "merge"
     assert any("No space left on device" in said for said in staged.world.thread)
+
+
+def test_a_queue_that_was_deleted_before_the_blocks_ends_the_job_in_its_words_and_a_retry_begins_anew(
+    staged: Staged,
+) -> None:
+    gone = Refused("AWS Batch did not take the job: Job queue nomads-queue does not exist. (ClientException)")
+    staged.world.compute.fail_next(gone, call="submit")
+
+    staged.looked()
+
+    assert staged.state == JobState.FAILED
+    assert "Job queue nomads-queue does not exist" in staged.world.thread[-1]
+    assert staged.world.rows.tokens == 0
+    staged.world.steering.retry(staged.job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    staged.world.settle()
+    assert staged.words()["stage"] == "first"
+
+
+def test_programs_that_were_ended_with_their_queue_are_tried_again_in_the_one_there_is_now(staged: Staged) -> None:
+    ended = Observation(JobState.FAILED, "The job queue was deleted.", cause=Cause.UNKNOWN)
+    staged.looked()
+
+    staged.round(dict.fromkeys(range(7), ended))
+
+    assert (staged.words()["stage"], staged.words()["rounds"]) == ("blocks", "7,7")
 
 
 def test_after_out_of_memory_a_round_has_twice_the_memory_once(staged: Staged) -> None:
