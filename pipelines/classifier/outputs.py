@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.common.csvs import Column
 from pipelines.common.results import File, Results
 
 
@@ -17,6 +18,7 @@ class Outputs(Results):
     def __init__(self, uri: str, *, model: str) -> None:
         super().__init__(uri)
         self._model = model
+        self.columns = {"model": Column(of=lambda first, stop: np.zeros(stop - first, np.int64), words=(model,))}
 
     def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> bytes:
         """Add the model's name to a picture; write a file, announce it, and return the content written."""
@@ -24,21 +26,9 @@ class Outputs(Results):
             content = captioned(content, f"classes: {self._model}")
         return super().add(name, content, title=title, about=about, media_type=media_type)
 
-    def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
-        """Add the model's name to each row of a table, and write it."""
-        table = _column(b"".join(pieces), "model", self._model)
-        super().stream(name, [table], title=title, about=about, media_type=media_type)
-
     def announce(self, file: File) -> None:
         """Have results.json name a file, and the model with it."""
         super().announce(replace(file, about=f"{file.about} Classes: {self._model}."))
-
-
-def _column(table: bytes, name: str, value: str) -> bytes:
-    """The table with one more column of one value; `pipelines.common.csvs` puts no line break in a cell."""
-    header, *rows = table.decode().splitlines()
-    cell = '"' + value.replace('"', '""') + '"' if set(value) & set(',"\r\n') else value
-    return "".join([f"{header},{name}\n", *(f"{row},{cell}\n" for row in rows)]).encode()
 
 
 def captioned(picture: bytes, text: str) -> bytes:

@@ -186,6 +186,8 @@ class Channel(Seen):
         left, place = rows.reshape(-1).view(np.uint8), first * self._shape[2] * self.dtype.itemsize
         while left.size:  # by place, since copies of the process share the file's position
             count = os.preadv(self._kept.fileno(), [left.data], place)
+            if not count:
+                raise Failure("What was read and kept on this machine has been cut off.")
             left, place = left[count:], place + count
         return rows
 

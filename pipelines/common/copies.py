@@ -91,8 +91,8 @@ class _Copy:
         """The next result; raises what was raised instead, or MemoryError where there is none."""
         try:
             result, raised = pickle.load(self._answers)  # noqa: S301 - of this program's own making
-        except EOFError:
-            raise MemoryError("a process that searched sections was killed") from None
+        except (EOFError, pickle.UnpicklingError):
+            raise MemoryError("a copy of this process was killed") from None
         if raised is not None:
             raise raised
         return result
@@ -105,8 +105,11 @@ class _Copy:
 
 
 def _copy(work: Callable[[Part], Any], parts: Sequence[Part]) -> _Copy | None:
-    """A copy that works on these parts; None where no further process is allowed."""
-    reading, writing = os.pipe()
+    """A copy that works on these parts; None where no further process, or no pipe, is to be had."""
+    try:
+        reading, writing = os.pipe()
+    except OSError:
+        return None
     end_with_parent = dies_with(os.getpid())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     try:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.program import RESULTS
+from pipelines.common.csvs import Column
 from pipelines.common.program import Failure, WrongRequest
 
 _WITHIN = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
@@ -83,6 +84,8 @@ class Results:
 
     def __init__(self, uri: str, *, part: bool = False) -> None:
         self._place = _place(uri)
+        self.columns: Mapping[str, Column] = {}
+        """Further columns of every table."""
         self.files: list[File] = []
         self.written: list[Written] = []
         """All files so far, in order, announced or not."""

@@ -38,6 +38,7 @@ from pipelines.common.channels import Channel, Plane
 from pipelines.common.copies import CORES, in_copies
 from pipelines.common.crate import crate
 from pipelines.common.csvs import Column
+from pipelines.common.gathered import Gathered
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
@@ -50,11 +51,10 @@ Array = NDArray[Any]
 
 COLUMNS = ("id", "z", "y", "x", "z_nm", "y_nm", "x_nm", "voxels", "volume_um3", "score", "class")
 """Of synapses.csv; the columns of `Found` and a mean brightness of each channel follow."""
-PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow")
+PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d", "pillow", "pyarrow")
 """Packages whose versions results.json names."""
-MOST = 2**31
-"""Voxels of a box whose detections are written as one array, at most."""
-TOO_MANY = "of a box of more than 2,147,483,648 voxels, segmentation/ alone has the voxels of synapses"
+MOST, WRITTEN = 2**31, 2**30
+"""Voxels of a box whose detections are written as one array, and back to BOSS, at most: that takes memory for them."""
 MANY = 10**6
 """Synapses whose rows are worth two processes, and a Parquet file."""
 CIRCLE_NM = 300
@@ -288,8 +288,11 @@ class Run:
 
     def _brightnesses(self, found: Found) -> dict[str, NDArray[np.float64]]:
         """Role to the mean values of its channel in the objects."""
-        most = CORES if found.labels.size > BLOCK_VOXELS else 1
+        gathered = any(isinstance(channel, Gathered) for channel in self.channels.values())
+        most = CORES if found.labels.size > BLOCK_VOXELS and not gathered else 1
         self.fetch()  # what a copy reads of a volume would be lost with it
+        if isinstance(found.labels, Sparse):
+            found.labels.settle()
 
         def means(role: str) -> NDArray[np.float64]:
             return self.channels[role].brightness(found.labels, len(found), found.lies.get(role))
@@ -332,7 +335,7 @@ class Run:
         else:
             self.note(found.nothing)
         if found.labels.size > MOST:
-            self.note(f"There is no predictions.npz among the results: {TOO_MANY}.")
+            self.note(f"There is no predictions.npz among the results: {_too_many(MOST)}.")
         if len(found) > preview.MAX_MARKS:
             self.note(f"The preview marks {preview.MAX_MARKS:,} of the {len(found):,} synapses.")
         for fault in of_channels(list(self.channels.values())):
@@ -372,7 +375,7 @@ class Run:
         named = dict(zip(COLUMNS, columns, strict=True))
         named |= {name: Column(of=part(values), decimals=4) for name, values in found.columns.items()}
         named |= {f"mean_{self.names[role]}": Column(of=part(means), decimals=2) for role, means in bright.items()}
-        return named
+        return {**named, **self.results.columns}
 
     def _shown(self) -> tuple[str, str]:
         """The roles that the preview shows, in magenta and in green."""
@@ -401,14 +404,18 @@ class Run:
         if not self.request.predictions or self._boss is None:
             return None
         where, name = "/".join(self.request.predictions), channel_name(self.key)
-        if found.labels.size > MOST:
-            self.note(f"The detections were not written back to {where} in BOSS: {TOO_MANY}.")
+        if found.labels.size > WRITTEN:
+            self.note(f"The detections were not written back to {where} in BOSS: {_too_many(WRITTEN)}.")
             return None
+        detections, first = np.empty(found.labels.shape, np.uint8), 0
+        for slab in slabs(found.labels, _detected):
+            detections[first : first + len(slab)] = slab
+            first += len(slab)
         try:
             self._boss.write(
                 self.request.predictions,
                 name,
-                np.concatenate([*slabs(found.labels, _detected)]),
+                detections,
                 told=lambda part: self.progress(0.8 + 0.18 * part, "writing to BOSS"),
             )
         except Failure as failure:
@@ -561,6 +568,10 @@ def channel_name(key: str) -> str:
     if len(key) <= MAX_NAME:
         return key
     return f"{key[: MAX_NAME - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _too_many(voxels: int) -> str:
+    return f"of a box of more than {voxels:,} voxels, segmentation/ alone has the voxels of synapses"
 
 
 def _detected(labels: Array) -> NDArray[np.uint8]:

@@ -103,10 +103,11 @@ def scan(
 
     `read(start, stop, top, bottom)` gives the rows `[top, bottom)` of the sections `[start, stop)` of the postsynaptic
     and the presynaptic marker: unsigned integers (z, y, x). The default method reads whole sections, once, after a row
-    that tells the type; copies of this process do it where there is much to do. The others read about `piece` voxels at
-    a time, in order, up to three times. Beside what `read` itself holds, memory is 5 bytes a
-    voxel, some 10 bytes a pixel of two sections, and some 150 MB. `told` is called with the part of the work that is
-    done, from 0 to 1.
+    that tells the type. Where there is much to do, copies of this process call `read`, which has to have everything at
+    hand: connections do not outlive a fork. The others read about `piece` voxels at a time, in order, up to three
+    times. Beside what `read` itself holds, memory is at most 5 bytes a voxel (labels of large volumes lie in a file),
+    some 10 bytes a pixel of two sections, and some 150 MB. `told` is called with the part of the work that is done,
+    from 0 to 1.
 
     Of the default method alone: `threshold` is a lowest score to take instead of the one that `false_discovery` asks
     for. `inside` is a box `(start, stop)` in the volume: what is found in it is returned, and counted from its corner;

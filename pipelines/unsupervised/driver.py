@@ -151,7 +151,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):
         run.note(note)
     return Found(
-        labels=synapses.volume,
+        labels=synapses.labelled,
         centres=synapses.centres,
         voxels=synapses.voxels,
         scores=synapses.scores,

@@ -23,14 +23,14 @@ Read = Callable[[int, int, int, int], tuple[Array, Array]]
 class Synapses:
     """The objects found, one row each in the order of their labels (row 0 is label 1).
 
-    `volume` has the shape of what is inside: an object's label in its voxels, 0 elsewhere. It is sparse where the
+    `labelled` has the shape of what is inside: an object's label in its voxels, 0 elsewhere. It is sparse where the
     default method found them in more than `BLOCK_VOXELS`. `centres` is (n, 3): z, y, x in voxels from its
     corner, in the coordinates of the postsynaptic channel; `voxels`, `scores` and `rates` are (n,). A score is how
     strongly both markers meet and how alike their light is (paired), the mean probability over the object's voxels
     (probabilistic), or 1 (nomads2018, which has none).
     """
 
-    volume: NDArray[np.uint32] | Sparse
+    labelled: NDArray[np.uint32] | Sparse
     centres: NDArray[np.float64]
     voxels: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -56,8 +56,8 @@ class Synapses:
 
     @property
     def labels(self) -> NDArray[np.uint32]:
-        """`volume` as an array, made anew where it is sparse."""
-        return self.volume.whole() if isinstance(self.volume, Sparse) else self.volume
+        """`labelled` as an array, made anew where it is sparse."""
+        return self.labelled.whole() if isinstance(self.labelled, Sparse) else self.labelled
 
     def __len__(self) -> int:
         return len(self.voxels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -90,29 +90,32 @@ def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:
     section is.
     """
     which, bit = pixels_of(parts.regions, grid)
-    places = parts.places[which].astype(np.intp)
-    places[:, 1:] += grid.offsets(REGION_NM)[bit]
+    pixels = parts.places[which].astype(np.intp).T.copy()  # by axis: arithmetic on rows of three is slow
+    pixels[1:] += grid.offsets(REGION_NM)[bit].T
+    first = [axis * side - low for axis, side, low in zip(pixels, grid.bins, corner, strict=True)]
     scores = parts.scores[which].astype(np.float64)
     scores[(bit == 0) & parts.centres[which]] = np.inf
     values, won = parts.labels[which], np.zeros(len(which), np.bool_)
-    places, counted, set_at = places * grid.bins - corner, [], []
+    counted, set_at = [], []
     for step in np.ndindex(*grid.bins):
-        at = places + step
+        at = [axis + more if more else axis for axis, more in zip(first, step, strict=True)]
         mine = _set(labels, at, values, scores)
         won[mine] = True
         counted.append(values[mine])
-        set_at.append(at[mine])
-    return Painted(np.concatenate(set_at), np.concatenate(counted), which, won)
+        set_at.append(np.stack([axis[mine] for axis in at]))
+    return Painted(np.concatenate(set_at, axis=1).T, np.concatenate(counted), which, won)
 
 
-def _set(labels: Array, at: Array, values: Array, scores: Array) -> NDArray[np.intp]:
-    """Set voxels (n, 3) to values, those of them that are there; of several for one voxel the one of the best score.
+def _set(labels: Array, at: Sequence[Array], values: Array, scores: Array) -> NDArray[np.intp]:
+    """Set voxels, z, y and x (n,), to values, those of them that are there; of several for one, that of the best score.
 
     Returns which values were set.
     """
-    inside = np.flatnonzero(np.all((at >= 0) & (at < labels.shape), axis=1))
+    there = [(axis >= 0) & (axis < side) for axis, side in zip(at, labels.shape, strict=True)]
+    inside = np.flatnonzero(there[0] & there[1] & there[2])
+    z, y, x = (axis[inside] for axis in at)
+    where = (z * labels.shape[1] + y) * labels.shape[2] + x
     flat, scores = labels.reshape(-1), scores[inside]
-    where = np.ravel_multi_index(tuple(at[inside].T), labels.shape)
     turns = np.arange(len(where), dtype=np.uint32)
     flat[where] = turns  # the last one stays; the order is that of memory, which is fast
     flat[where[flat[where] != turns]] = len(turns)

@@ -157,8 +157,10 @@ def standing_out(section: Array, grid: Grid) -> Map:
     scale = _across(levels, grid.tile[1], wide) * _steadier(weights[1], wide)
     steadier = _steadier(weights[0], high)[:, None]
     rim = grid.rim
-    out = np.zeros((high + 2 * rim[0], wide + 2 * rim[1]), np.int16)
+    out = np.empty((high + 2 * rim[0], wide + 2 * rim[1]), np.int16)
     inside = out[rim[0] : rim[0] + high, rim[1] : rim[1] + wide]
+    out[: rim[0]] = out[rim[0] + high :] = 0
+    out[:, : rim[1]] = out[:, rim[1] + wide :] = 0
     for rows in strips:
         part = _down(_lines(scale, rows, grid.tile[0]), grid.tile[0], rows.stop - rows.start)
         part *= plane[rows, :wide]
@@ -450,8 +452,14 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 
 def _ordered(scored: Scored) -> Scored:
     """In the order of places: it must not tell which candidates lay at the border of what was looked at."""
-    y, x = scored.places.T
-    order = np.lexsort((scored.regions, x, y))
+    y, x = scored.places.astype(np.int64).T
+    keys = y * (int(x.max(initial=0)) + 1) + x
+    order = np.argsort(keys, kind="stable")  # fast, as they are nearly in order
+    same = np.flatnonzero(np.diff(keys[order]) == 0)
+    if len(same) and scored.regions.any():
+        tied = np.union1d(same, same + 1)
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((scored.regions[rows], keys[rows]))]
     return Scored(scored.scores[order], scored.places[order], scored.regions[order])
 
 

@@ -93,7 +93,10 @@ class _Look:
 
 
 class Search:
-    """The search of one volume; `detector.scan` says what the arguments mean. `looks=None`: what the volume allows."""
+    """The search of one volume; `detector.scan` says what the arguments mean. `looks=None`: what the volume allows.
+
+    Copies of the process call `read`: whatever it reads has to be there already, as connections do not outlive a fork.
+    """
 
     def __init__(
         self,
@@ -183,9 +186,8 @@ class Search:
         """What is seen in those sections."""
         deep, looked = self._grid.bins[0], []
         for z in range(*sections):
-            voxels = read(z * deep, min(self._shape[0], (z + 1) * deep), 0, self._shape[1])
-            looked.append(self._looked(z, *pixels(*voxels, grid=self._grid)))
-            del voxels
+            stop = min(self._shape[0], (z + 1) * deep)
+            looked.append(self._looked(z, *pixels(*read(z * deep, stop, 0, self._shape[1]), grid=self._grid)))
         looks, across, tiles = zip(*looked, strict=True)
         along = (
             []
@@ -276,7 +278,9 @@ class Search:
 
     @property
     def _all_inside(self) -> bool:
-        return self._inside == ((0, 0, 0), self._shape)
+        """Whether every pixel's middle is inside; that of one that lacks voxels may lie beyond the end."""
+        whole = all(side % size == 0 for side, size in zip(self._shape, self._grid.bins, strict=True))
+        return whole and self._inside == ((0, 0, 0), self._shape)
 
     def _within(self, places: Array) -> NDArray[np.bool_]:
         if self._all_inside:
@@ -348,7 +352,7 @@ def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
 
 
 def _held(part: Box, grid: Grid) -> float:
-    """Bytes of two sections of pixels, about, with the voxels that the next one is made of."""
+    """Bytes of two sections of pixels, about, with the voxels that one of them is made of."""
     plane = voxels(part) / (part[0][1] - part[0][0])
     return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
 

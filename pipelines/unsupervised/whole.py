@@ -135,6 +135,9 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
                 raise WrongRequest(f"{channel.name} has voxels of {channel.dtype.itemsize} bytes; blocks take 1 and 2.")
 
         whole = voxels(looked) <= WHOLE  # which is read in the blocks in which it is stored, and kept meanwhile
+        if whole:
+            for channel in channels.values():
+                channel.fetch()  # copies of this process search it, and cannot read from the volume
 
         def cut(part: Box) -> tuple[Array, Array]:
             psd, synapsin = (

@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pyarrow import parquet
 from scipy.spatial import cKDTree
 
 from bot.domain.summary import Summary
 from pipelines.classifier import model
 from pipelines.classifier.driver import OPTIONS, program
 from pipelines.classifier.outputs import captioned
+from pipelines.common import run as run_of
 from pipelines.common.program import run
 from sandbox.boss import Access, BossStandIn
 from sandbox.demonstration import CHANNELS, demonstration
@@ -182,6 +184,18 @@ def test_the_same_request_gives_the_same_bytes(stand_in: BossStandIn, done: Path
         for folder in (done, tmp_path)
     )
     assert one == other
+
+
+def test_a_large_table_names_the_model_too(
+    stand_in: BossStandIn, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_of, "MANY", 1)
+
+    assert here(arguments(stand_in, **BOX, results_uri=tmp_path.as_uri())) == (0, "")
+
+    assert (tmp_path / "synapses.csv").read_bytes() == (done / "synapses.csv").read_bytes()
+    table = parquet.read_table(tmp_path / "synapses.parquet").to_pylist()
+    assert [(row["class"], row["model"]) for row in table] == [(row["class"], row["model"]) for row in rows(done)]
 
 
 def test_annotations_name_the_classes_of_the_table(done: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_where_no_further_process_is_allowed_this_one_does_the_work(
 def test_a_copy_that_is_killed_is_told_as_too_little_memory() -> None:
     with pytest.raises(MemoryError, match="was killed"):
         list(in_copies(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(2), most=2))
+
+
+def test_so_is_one_that_is_killed_while_it_says_its_result() -> None:
+    class Large:
+        def __reduce__(self) -> tuple[type, tuple[bytes]]:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return bytes, (bytes(2**30),)
+
+    results = in_copies(lambda _: Large(), range(2), most=2)
+
+    with pytest.raises(MemoryError, match="was killed"):
+        next(results)
+
+
+def test_where_there_is_no_pipe_this_process_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", none_left)
+
+    for parts in (range(5), iter(range(5))):
+        assert list(in_copies(lambda _: os.getpid(), parts, most=2)) == [os.getpid()] * 5
 
 
 def test_a_part_that_cannot_be_made_ends_the_copies() -> None:

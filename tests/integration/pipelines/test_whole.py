@@ -102,12 +102,32 @@ def test_a_large_run_by_several_processes_leaves_what_one_process_leaves(
     ):
         monkeypatch.setattr(module, name, 200)
     monkeypatch.setattr(search, "SHORT", 1)
-    large = Job(volume, tmp_path)
+    large, fork, forks = Job(volume, tmp_path), os.fork, []
+
+    def counted() -> int:
+        forks.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
 
     assert large.run("--results-uri", large.uri) == 0, large.said
 
+    assert len(forks) >= 10, "for search, merging, painting, brightness and segmentation"
     assert_layers_are_those_of(once, large)
     assert all(large.file(name) == once.file(name) for name in SAME)
+
+
+def test_a_first_look_by_several_processes_reads_the_volume_in_this_one(tmp_path: Path) -> None:
+    drawn = puncta.puncta(6, shape=(40, 128, 512))
+    channels = {"PSD95": drawn.psd, "Synapsin": drawn.synapsin}
+    address = stores.precomputed(tmp_path / "volume", channels, chunk=(16, 64, 64))
+    words = ["--volume", address, "--volume-roots", tmp_path.as_uri()]
+    box = ["--z-range", "0,40", "--y-range", "0,128", "--x-range", "0,512"]
+    job = Job([*words, *box], tmp_path / "job")
+
+    assert job.stage("first") == 0, job.said
+
+    assert json.loads(job.file("blocks/plan.json"))["blocks"] > 5
 
 
 def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job, tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ def known(volume: Volume) -> Known:
 
 
 @cache
-def tissue(extent: Triple, voxel_nm: Size) -> Volume:
-    """A drawn volume, some of whose sections are shifted, of which all but a rim is asked for."""
+def tissue(extent: Triple, voxel_nm: Size, *, rim: bool = True) -> Volume:
+    """A drawn volume, some of whose sections are shifted, of which all but a rim is asked for, or all."""
     drawn = puncta.puncta(4, shape=extent, shifted=True)
-    z, y, x = ((side // 10, side - side // 20) for side in extent)
+    z, y, x = ((side // 10, side - side // 20) if rim else (0, side) for side in extent)
     return Volume(drawn.psd, drawn.synapsin, voxel_nm, (z, y, x))
 
 
@@ -175,6 +175,14 @@ def test_a_volume_in_blocks_shows_what_it_shows_in_one_piece(extent: Triple, vox
     assert len(cut) > 4
 
     assert_same(*volume.in_blocks(cut), whole, volume)
+
+
+def test_so_does_one_of_which_all_is_asked_for_and_whose_last_pixels_lack_voxels() -> None:
+    volume = tissue((4, 601, 601), (70, 33, 33), rim=False)
+    whole = volume.in_one_piece()
+    assert np.all(whole.centres < volume.extent)
+
+    assert_same(*volume.in_blocks(cores(volume.extent, volume.grid, most=400_000)), whole, volume)
 
 
 def test_a_block_reads_no_more_than_it_needs() -> None:

@@ -114,7 +114,7 @@ def test_a_box_that_is_too_small_to_tell_chance_says_so_where_nothing_is_found()
 
 def test_objects_that_are_not_beyond_chance_in_a_small_box_are_told_as_such() -> None:
     here = in_small()
-    none = replace(here, volume=np.zeros_like(here.labels), voxels=here.voxels[:0], threshold=math.inf)
+    none = replace(here, labelled=np.zeros_like(here.labels), voxels=here.voxels[:0], threshold=math.inf)
 
     assert told.nothing(none, options(), reached=10) == (
         "10 objects have the score of 0.75 that is used in so small a volume, of less than 12 µm along y and x, but "

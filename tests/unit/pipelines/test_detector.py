@@ -458,7 +458,7 @@ def test_where_objects_meet_the_better_one_has_the_voxel() -> None:
     at = np.array([(0, 0, x) for x in (1, 2, 3, 2, 3, 4, 5)])
     whose = np.array([1, 1, 1, 2, 2, 2, 2], np.uint32)
 
-    stay = _set(labels, at, whose, np.where(whose == 1, 0.9, 0.8))
+    stay = _set(labels, list(at.T), whose, np.where(whose == 1, 0.9, 0.8))
 
     assert labels.tolist() == [[[0, 1, 1, 1, 2]]]
     assert sorted(whose[stay]) == [1, 1, 1, 2]
