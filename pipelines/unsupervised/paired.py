@@ -432,7 +432,8 @@ class Candidates:
             mine = place[kept]
             second = other.take(base[kept, None] + steps) * (weights if len(weights) == 1 else weights[kept])
             sizes = size[mine] * np.sqrt(np.einsum("nk,nk->n", second, second))
-            score = best[kept] * np.einsum("nk,nk->n", first[mine], second) / np.maximum(sizes, np.float32(1e-6))
+            score = best[kept] * np.einsum("nk,nk->n", first.take(mine, axis=0), second)
+            score /= np.maximum(sizes, np.float32(1e-6))
             good = np.flatnonzero(score >= LOW)
             kept = kept[good]
             where = both[:, kept].argmin(axis=0)
