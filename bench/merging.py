@@ -160,7 +160,7 @@ def _block(tile: Found, core: Box, whole: Box, draw: np.random.Generator) -> dic
         "places": at[order],
         "scores": scores.astype(np.float32),
         "regions": regions,
-        "sums": np.clip(draw.normal(120, 30, (int(many.sum()), len(CHANNELS))), 0, 255).astype(np.uint32),
+        "sums": np.clip(draw.normal(120, 30, (int(many.sum()), len(CHANNELS))), 0, 255).astype(np.uint8),
         "missing": np.zeros(len(CHANNELS), np.bool_),
         "digests": np.array([f"{draw.integers(2**62):x}" for _ in CHANNELS]),
     }

@@ -30,15 +30,15 @@ def folder_of(runs: Path, compute_id: str) -> Path | None:
     return runs.joinpath(*(part for part in found.groups() if part)) if found else None
 
 
-def check(work: Work, problem: str, *, most: int, place: str, instead: str) -> None:
+def check(work: Work, problem: str, *, most: int, place: str, exposed: str) -> None:
     """Raise Refused for work that cannot run at a place in folders: for that problem, its name, or its count.
 
-    So is work whose token stands on a command line; `instead` says who could read it there, and what to do.
+    So is work whose token stands on a command line; `exposed` says who could read it there, and what to do.
     """
     if problem:
         raise Refused(f"{work.pipeline}: {problem}")
     if work.token_argument:
-        raise Refused(f"{work.pipeline} takes its BOSS token on the command line, where every user of {instead}")
+        raise Refused(f"{work.pipeline} takes its BOSS token on the command line, where {exposed}.")
     if not NAME.fullmatch(work.name):
         raise Refused("A run's name has letters, digits, - and _, at most 128 of them.")
     if work.count is not None and not 1 <= work.count <= most:

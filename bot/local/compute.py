@@ -106,7 +106,7 @@ class LocalCompute:
             self.refuses(image=work.image, command=work.command),
             most=MAX_COUNT,
             place="here",
-            instead="this machine can read it; it runs in a container only. Set NOMADS_COMPUTE=aws.",
+            exposed="every user of this machine can read it; it runs in a container only. Set NOMADS_COMPUTE=aws",
         )
         program, *arguments = work.command
         spec = {

@@ -104,7 +104,7 @@ class SlurmCompute:
             self.refuses(image=work.image, command=work.command),
             most=self.max_count,
             place="on this cluster",
-            instead="a node can read it; on a cluster only programs run that take it from their environment.",
+            exposed="every user of a node can read it; here only programs run that take it from their environment",
         )
         run = self._folder / work.name
         with disk(_FOLDER):
