@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipelines.common import preview, report
+from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.unsupervised.driver import program
 from sandbox.boss import BossStandIn
@@ -137,6 +138,20 @@ def test_a_run_succeeds_where_it_may_not_write_back_and_says_so(
     assert f"The detections were not written back to {place} in BOSS: " in notes(tmp_path)
     assert why in notes(tmp_path)
     assert results(tmp_path)["written_back"] is None
+
+
+def test_a_box_that_is_too_large_for_one_array_is_not_written_back_and_says_so(
+    boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_of, "WRITTEN", 1000)
+
+    here(arguments(boss, predictions=PLACE, results_uri=uri(tmp_path)))
+
+    assert "in BOSS: of a box of more than 1,000 voxels, segmentation/ alone has the voxels of synapses." in notes(
+        tmp_path
+    )
+    assert results(tmp_path)["written_back"] is None
+    assert (tmp_path / "predictions.npz").exists()
 
 
 def test_a_channel_of_another_type_is_left_alone(boss: BossStandIn, tmp_path: Path) -> None:
