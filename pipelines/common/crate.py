@@ -24,6 +24,7 @@ CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/w
 NO_DATE = "1970-01-01"
 """Stands where RO-Crate requires a date: no file of a run holds a time (docs/decisions/0004)."""
 LICENCE = "The data keep the terms of the volume that was read."
+_DIGESTED = " sha256 is of "
 _RUN, _PIPELINE = "#run", "#pipeline"
 
 
@@ -130,7 +131,9 @@ class Told:
     arguments: Sequence[tuple[str, str]]
     """Name, without dashes, and value."""
     inputs: Mapping[str, str]
-    """Address of each channel to the SHA-256 of its voxels."""
+    """Address of each channel to its SHA-256."""
+    digested: Mapping[str, str]
+    """Address of each channel to what the SHA-256 is of, in words."""
     outputs: Mapping[str, str]
     """Name of each file to its SHA-256."""
 
@@ -147,12 +150,18 @@ def read(content: bytes) -> Told:
             version=pipeline["softwareVersion"],
             arguments=[(one["name"], one["value"]) for one in objects if one["@type"] == "PropertyValue"],
             inputs={one["identifier"]: one["sha256"] for one in objects if one["@type"] == "Dataset"},
+            digested={
+                one["identifier"]: one["description"].partition(_DIGESTED)[2]
+                for one in objects
+                if one["@type"] == "Dataset"
+            },
             outputs={one["@id"]: graph[one["@id"]]["sha256"] for one in run["result"]},
         )
         texts = [told.pipeline, told.version, *sum(told.arguments, ()), *told.inputs.values(), *told.outputs.values()]
+        texts += told.digested.values()
         if all(isinstance(text, str) for text in texts) and _plain([name for name, _ in told.arguments]):
             return told
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise WrongRequest(f"This is not the {NAME} of a run of NOMADS's.")
 
@@ -172,7 +181,7 @@ def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
         "@id": f"#{role.replace(' ', '-')}",
         "@type": "Dataset",
         "name": f"{channel.name}: {role}",
-        "description": f"Voxels {box} at resolution 0, {channel.dtype.name}. sha256 is of {channel.digested}.",
+        "description": f"Voxels {box} at resolution 0, {channel.dtype.name}.{_DIGESTED}{channel.digested}.",
         "identifier": f"{boss}{request.place}/{channel.name}",
         "sha256": channel.digest(),
     }

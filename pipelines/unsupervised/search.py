@@ -394,6 +394,7 @@ def pixels(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:
     """Both markers' sections of pixels. Raises ValueError where they are not unsigned integers."""
     if psd.dtype.kind != "u" or synapsin.dtype.kind != "u":
         raise ValueError(f"unsigned integers are needed, not {psd.dtype} and {synapsin.dtype}")
+    psd, synapsin = (np.asarray(section, section.dtype.newbyteorder("=")) for section in (psd, synapsin))
     return in_pixels(psd, grid), in_pixels(synapsin, grid)
 
 

@@ -16,7 +16,8 @@ import pytest
 from moto import mock_aws
 from pyarrow import parquet
 
-from pipelines.common import csvs, layers
+from pipelines.__main__ import _compare
+from pipelines.common import crate, csvs, layers
 from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.common.results import Results
@@ -412,3 +413,20 @@ def test_the_crate_says_what_the_checksums_of_a_job_in_blocks_are_of(looked: Job
 
     assert b"sha256 is of its voxels in C order" in once.file("ro-crate-metadata.json")
     assert b"sha256 is of the SHA-256 of each block" in looked.file("ro-crate-metadata.json")
+
+
+def test_a_rerun_of_such_a_crate_does_not_say_that_channels_have_changed(
+    looked: Job, once: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked.round("1")
+    assert looked.stage("merge", rounds="1") == 0, looked.said
+    of_blocks, of_one = (crate.read(job.file("ro-crate-metadata.json")) for job in (looked, once))
+    capsys.readouterr()
+
+    assert _compare(of_blocks, of_one) == 1
+
+    cannot, files = capsys.readouterr().err.splitlines()
+    assert cannot.startswith(
+        "Channels cannot be compared: the crate has checksums of the SHA-256 of each block's voxels"
+    )
+    assert files.startswith("Not the same as before: the file image/")

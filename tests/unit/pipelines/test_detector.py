@@ -453,6 +453,16 @@ def test_how_many_rows_are_processed_at_a_time_changes_no_pixel(
     assert np.array_equal(standing_out(section, grid), at_once)
 
 
+def test_the_order_of_a_number_s_bytes_does_not_matter() -> None:
+    seen = volume(shape=(4, 128, 128))
+    little, big = (
+        detect(*(channel.astype(order) for channel in (seen.psd, seen.synapsin))) for order in ("<u2", ">u2")
+    )
+
+    assert little.any()
+    assert np.array_equal(little, big)
+
+
 def test_where_objects_meet_the_better_one_has_the_voxel() -> None:
     labels = np.zeros((1, 1, 5), np.uint32)
     at = np.array([(0, 0, x) for x in (1, 2, 3, 2, 3, 4, 5)])
