@@ -21,6 +21,7 @@ CORES = 2
 _TRIM, _MAPPED = -1, -3
 """Of glibc's mallopt: from how many bytes on freed memory is handed back, and a block is mapped on its own."""
 _HELD = 2**30
+"""Bytes that a copy with several parts keeps for the next one."""
 
 
 def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: int) -> Iterator[Result]:

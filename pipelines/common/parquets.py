@@ -22,14 +22,13 @@ def pieces(columns: Mapping[str, Column], count: int) -> Iterator[bytes]:
     import pyarrow  # a fifth of a second, which only large tables need
     from pyarrow import parquet
 
-    def table(first: int) -> Any:
-        stop = min(count, first + ROWS)
+    def table(first: int, stop: int) -> Any:
         return pyarrow.table({name: _array(pyarrow, column, first, stop) for name, column in columns.items()})
 
     sink = _Sink()
-    with parquet.ParquetWriter(sink, table(0).schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(sink, table(0, 0).schema, compression="zstd") as writer:
         for first in range(0, count, ROWS):
-            writer.write_table(table(first))
+            writer.write_table(table(first, min(count, first + ROWS)))
             yield sink.taken()
     yield sink.taken()
 
