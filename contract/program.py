@@ -47,6 +47,8 @@ RESULTS = "results.json"
 """The file that a program writes last: what the run found, and which files it left."""
 MAX_NOTES = 10
 """Notes in RESULTS, at most."""
+MAX_MISSING = 1000
+"""Missing blocks that results.json names, at most."""
 MAX_NOTE = 500
 """Characters of a note in RESULTS, at most."""
 MAX_VIEWER = 3000

@@ -15,7 +15,7 @@ from bot.domain.findings import MAX_COUNT, Finding, Line, Reading, ResultName, l
 from bot.domain.views import Viewpoint, checked, layers_of
 from contract import masking
 from contract.chance import about, interval
-from contract.program import MAX_NOTE, RESULTS
+from contract.program import MAX_MISSING, MAX_NOTE, RESULTS
 
 MOST_MISSING = 5
 """Names that are told of the files that a program announces and does not leave."""
@@ -114,14 +114,12 @@ def _numbers(value: Any) -> list[int]:
         said, all_of_them = value.get("numbers"), _lacking(value)
     else:
         said, all_of_them = value, len(value) if isinstance(value, list) else 0
-    if not isinstance(said, list) or len(said) != all_of_them or len(said) > MAX_NUMBERS:
+    if not isinstance(said, list) or len(said) != all_of_them or len(said) > MAX_MISSING:
         return []
     good = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_COUNT for n in said)
     return said if good and len(set(said)) == len(said) else []
 
 
-MAX_NUMBERS = 1000
-"""Missing blocks whose numbers are read, at most."""
 MAX_VERSION = 64
 """Characters of a pipeline's version, at most."""
 

@@ -355,10 +355,11 @@ def block_map(job: Job) -> list[Block]:
     elif job.state is not JobState.RUNNING or job.blocks.stage not in (IN_BLOCKS, MERGE):
         return []
     squares, each = _squares({state: number for state, number in states.items() if number})
-    row = "".join(_SQUARE[state] * number for state, number in squares.items())
+    shown = [state for state, number in squares.items() for _ in range(number)]
     if job.incomplete and job.summary and job.summary.lacking:
         red = {number // each for number in job.summary.lacking}
-        row = "".join(_SQUARE["failed" if n in red else "done"] for n in range(-(-job.blocks.all // each)))
+        shown = ["failed" if n in red else "done" for n in range(-(-job.blocks.all // each))]
+    row = "".join(_SQUARE[state] for state in shown)
     rows = [row[first : first + SQUARES_A_ROW] for first in range(0, len(row), SQUARES_A_ROW)]
     named = {"failed": "missing"} if job.ended else {}
     told = [f"{_SQUARE[state]} {words.count(states[state])} {named.get(state, state)}" for state in squares]

@@ -44,7 +44,7 @@ from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
 from pipelines.common.results import Results, Slabs, npz
 from pipelines.common.source import Source
-from pipelines.common.sparse import Sparse, slabs
+from pipelines.common.sparse import Sparse, filled, slabs
 from pipelines.common.words import counted, fitting, joined
 
 Array = NDArray[Any]
@@ -407,15 +407,11 @@ class Run:
         if found.labels.size > WRITTEN:
             self.note(f"The detections were not written back to {where} in BOSS: {_too_many(WRITTEN)}.")
             return None
-        detections, first = np.empty(found.labels.shape, np.uint8), 0
-        for slab in slabs(found.labels, _detected):
-            detections[first : first + len(slab)] = slab
-            first += len(slab)
         try:
             self._boss.write(
                 self.request.predictions,
                 name,
-                detections,
+                filled(found.labels, _detected, np.uint8),
                 told=lambda part: self.progress(0.8 + 0.18 * part, "writing to BOSS"),
             )
         except Failure as failure:

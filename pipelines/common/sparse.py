@@ -33,7 +33,7 @@ class Few:
 
     extent: Triple
     places: NDArray[np.int64]
-    """(n,): their places in the box, in C order, ascending."""
+    """(n,): their places in the box, as C order counts them."""
     ids: NDArray[np.uint32]
 
     @classmethod
@@ -175,11 +175,7 @@ class Sparse:
 
     def whole(self) -> NDArray[np.uint32]:
         """All voxels' ids."""
-        ids, first = np.empty(self.shape, np.uint32), 0
-        for slab in self.slabs(lambda few: few):
-            ids[first : first + len(slab)] = slab
-            first += len(slab)
-        return ids
+        return filled(self, lambda few: few, np.uint32)
 
     def bands(self) -> Iterator[tuple[Triple, Few]]:
         """All voxels, some rows of a section at a time, in all their width; with the place of the first one."""
@@ -221,6 +217,15 @@ def slabs(ids: Array | Sparse, values: Callable[[NDArray[np.uint32]], Array]) ->
         return
     for section in ids:
         yield values(section)[None]
+
+
+def filled(ids: Array | Sparse, values: Callable[[NDArray[np.uint32]], Array], dtype: Any) -> Array:
+    """What `slabs` gives, as one array."""
+    found, first = np.empty(ids.shape, dtype), 0
+    for slab in slabs(ids, values):
+        found[first : first + len(slab)] = slab
+        first += len(slab)
+    return found
 
 
 def _grid(extent: Triple) -> Triple:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, PLAN, part_uri
+from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, MAX_MISSING, PLAN, part_uri
 from pipelines.common.boxes import Box, intersection, shape, voxels
 from pipelines.common.channels import Plane, digest_of
 from pipelines.common.copies import CORES
@@ -48,8 +48,8 @@ Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
 FOLDER = "blocks/"
 MERGED = "blocks/merged.json"
-LISTED, NOTED = 1000, 2
-"""Missing blocks that results.json names, and that a note names, at most."""
+NOTED = 2
+"""Missing blocks that a note names, at most."""
 CHANGED = "The volume is not the one that the first look saw: its channels or their metadata have changed since."
 
 
@@ -428,7 +428,8 @@ def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
 def _where(cores: Sequence[Box]) -> str:
     """Where the first ones of some blocks lie, in words."""
     said = [" ".join(f"{axis} {low}:{high}" for axis, (low, high) in zip("zyx", core, strict=True)) for core in cores]
-    more = f", and {len(said) - NOTED:,} more; results.json has all of them" if len(said) > NOTED else ""
+    named = "all of them" if len(said) <= MAX_MISSING else f"the first {MAX_MISSING:,}"
+    more = f", and {len(said) - NOTED:,} more; results.json has {named}" if len(said) > NOTED else ""
     return f"Missing: {', '.join(said[:NOTED])}{more}."
 
 
@@ -463,8 +464,8 @@ def _tell(
                 "blocks": {
                     "all": len(plan.cores),
                     "missing": len(missing),
-                    "numbers": missing[:LISTED],
-                    "boxes": [plan.cores[number] for number in missing[:LISTED]],
+                    "numbers": missing[:MAX_MISSING],
+                    "boxes": [plan.cores[number] for number in missing[:MAX_MISSING]],
                 },
             },
             lies=lies,
