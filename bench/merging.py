@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def written(folder: Path, blocks: Triple) -> list[str]:
     (job / "blocks" / "1").mkdir(parents=True)
     cores = [_core(place) for place in itertools.product(*map(range, blocks))]
     whole: Box = ((0, extent[0]), (0, extent[1]), (0, extent[2]))
-    plan = Plan(looked=whole, cores=tuple(cores), volume="", reads=0, pilot=cores[0])
+    plan = Plan(looked=whole, sections=whole, cores=tuple(cores), volume="", reads=0, pilot=cores[0])
     (job / "blocks" / "plan.json").write_bytes(plan.content())
     (job / KNOWN).write_bytes(npz(_repeated(known, blocks[0]).arrays()))
     for number, core in enumerate(cores):
@@ -129,10 +129,9 @@ def _tile() -> tuple[Known, Found]:
 
 
 def _repeated(known: Known, times: int) -> Known:
-    across, along = [*known.across] * times, [*known.along, NOWHERE] * times
-    return Known(
-        across, along[:-1], known.moves, known.threshold, known.tells, known.chance, known.curve, 0.01, (0, 0, 0)
-    )
+    across, along = [*known.laid.across] * times, [*known.laid.along, NOWHERE] * times
+    laid = replace(known.laid, across=across, along=along[:-1])
+    return Known(laid, known.moves, known.threshold, known.tells, known.chance, known.curve, 0.01, (0, 0, 0))
 
 
 def _core(place: tuple[int, ...]) -> Box:

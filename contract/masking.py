@@ -17,6 +17,7 @@ import re
 from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 PUBLIC_TOKEN = "public"  # noqa: S105  it is no secret: BossDB publishes it
@@ -140,29 +141,32 @@ _SEQUENCE = 256
 _SEQUENCES = rb"\x1b[\]PX^_][^\x07\x1b]{0,%d}?(?:\x07|\x1b\\|\xc2\x9c)" % _SEQUENCE  # ECMA-48, 5.6
 
 
-def _noise_of(escape: bytes, *further: bytes) -> re.Pattern[bytes]:
-    """What is passed over: characters and sequences of control, and those that `escape` begins the codes of.
+_ESCAPE = rb"(?:" + _PERCENT + rb"|" + _BACKSLASH + rb")"
 
-    So are blanks after them; `_View` passes over those before them.
-    """
-    return re.compile(
-        rb"(?:(?:"
+
+def _passed(*further: bytes) -> bytes:
+    """What is passed over, once: characters and sequences of control, and blanks after them."""
+    return (
+        rb"(?:"
         + b"".join(one + b"|" for one in further)  # before the character that a sequence begins with
         + rb"\x1b\[[0-9;?]{0,64}[ -/]{0,8}[@-~]"  # colours and the like
         rb"|[\x00-\x1f\x7f]|\xc2[\x80-\x9f\xad]"  # control characters, soft hyphens
         rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"  # nothing to see
         rb"|\xc2\xa0|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xaf]|\xe2\x81\x9f|\xe3\x80\x80"  # blanks that no token has
-        rb"|" + escape + rb"(?:[01][0-9A-Fa-f]|7[Ff])"
-        rb") *)+|" + escape + rb"(?P<code>[2-7][0-9A-Fa-f])"
+        rb"|" + _ESCAPE + rb"(?:[01][0-9A-Fa-f]|7[Ff])"
+        rb"|\\[nrt0]"  # as in a representation of bytes
+        rb") *"
     )
 
 
-_ESCAPE = rb"(?:" + _PERCENT + rb"|" + _BACKSLASH + rb")"
-_ESCAPED = rb"\\[nrt0]"
-"""As in a representation of bytes."""
-_NOISE = _noise_of(_ESCAPE, _ESCAPED, _SEQUENCES)
-_NOISE_BUT_SEQUENCES = _noise_of(_ESCAPE, _ESCAPED)
-_NOISE_BUT_BACKSLASHES = _noise_of(_PERCENT, _SEQUENCES)
+def _noise_of(passed: bytes) -> re.Pattern[bytes]:
+    """What is passed over, and escaped characters. `_View` passes over blanks before the former."""
+    return re.compile(rb"(?:" + passed + rb")+|" + _ESCAPE + rb"(?P<code>[2-7][0-9A-Fa-f])")
+
+
+_NOISE = _noise_of(_passed(_SEQUENCES))
+_NOISE_BUT_SEQUENCES = _noise_of(_passed())
+_PASSED = re.compile(rb" *" + _passed(_SEQUENCES))
 _NOISY = re.compile(rb"[\x00-\x1f\x7f\xc2\xe1-\xe3\xef\\%]")
 """What noise begins with: by it alone, ten times as many bytes are passed over in the same time."""
 _FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
@@ -262,8 +266,9 @@ class _Spellings:
         if view.noise is _NOISE:
             if re.search(_SEQUENCES, view.text):  # the token may also stand in such a sequence
                 found += self.spans(_View(view.text, _NOISE_BUT_SEQUENCES))
-            if b"\\" in self._word:  # its own characters may look like an escaped one
-                found += self.spans(_View(view.text, _NOISE_BUT_BACKSLASHES))
+            if {*b"\\%"} & {*self._word}:  # its own characters may look like an escaped one
+                words = (self._word, self._word[::-1]) if self._long else (self._word,)
+                found += [span for word in words for span in _readings(view.text, word, folded=self._long)]
         return _merged(found)
 
     def spans_and_cut(self, view: _View) -> tuple[list[_Span], int]:
@@ -308,6 +313,46 @@ def _in_base64(word: bytes, before: int) -> tuple[bytes, _Span]:
     bits = 8 * before, 8 * (before + len(word))
     start, end = -(-bits[0] // 6), bits[1] // 6
     return b64encode(bytes(before) + word)[start:end].translate(_FOLDED), (int(before > 0), int(bits[1] % 6 > 0))
+
+
+def _readings(text: bytes, word: bytes, *, folded: bool) -> Iterator[_Span]:
+    """Where some way to read the text has the word, each character as it is or escaped, and all kinds of noise between.
+
+    `folded` takes capitals and small letters for the same.
+    """
+    forms = {character: _forms(character, folded=folded) for character in word}
+    # of each place in the text, how much of the word may have been read before it, and where that begins
+    open_: dict[int, dict[int, int]] = {}
+    first = re.compile(rb"(?=%s|[\\%%])" % forms[word[0]][0].pattern, re.IGNORECASE)
+    for found in first.finditer(text):
+        open_.setdefault(found.start(), {})[0] = found.start()
+    places = sorted(open_)
+    heapify(places)
+    while places:
+        at = heappop(places)
+        for count, start in open_.pop(at).items():
+            if count == len(word):
+                yield start, at
+                continue
+            ends = [match.end() for form in forms[word[count]] if (match := form.match(text, at))]
+            reached = [(end, count + 1) for end in ends]
+            if count and (noise := _PASSED.match(text, at)):
+                reached.append((noise.end(), count))
+            for end, more in reached:
+                if end not in open_:
+                    open_[end] = {}
+                    heappush(places, end)
+                open_[end][more] = min(start, open_[end].get(more, start))
+
+
+def _forms(character: int, *, folded: bool) -> list[re.Pattern[bytes]]:
+    """The ways in which a character may be written: as it is, and escaped, percent signs up to three times."""
+    letter = re.escape(bytes([character]))
+    code = b"%02x" % character
+    escapes = [rb"%" + times * rb"25" for times in range(4)] + [_BACKSLASH]
+    return [re.compile(letter, re.IGNORECASE if folded else 0)] + [
+        re.compile(escape + code, re.IGNORECASE) for escape in escapes
+    ]
 
 
 def _places(text: bytes, word: bytes) -> Iterator[int]:

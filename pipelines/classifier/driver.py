@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.common.program import Request, WrongRequest, main
 from pipelines.unsupervised.driver import OPTIONS as METHOD
-from pipelines.unsupervised.driver import ROLES, chosen, detected, registered, searched
+from pipelines.unsupervised.driver import ROLES, around, chosen, detected, registered, searched
 
 if TYPE_CHECKING:
     from pipelines.common.boss import Volume
@@ -42,14 +42,18 @@ def program(request: Request) -> None:
         return grown((request.z, request.y, request.x), reach, volume.bounds)
 
     def near(volume: Volume, roles: Collection[str]) -> dict[str, Box]:
-        around = union(cubed(volume), registered(request, volume, options, reach=reach))
-        return dict.fromkeys(roles, around) | dict.fromkeys(ROLES, union(around, searched(request, volume, options)))
+        there = union(cubed(volume), around(request, volume, options, reach=reach))
+        return dict.fromkeys(roles, there) | dict.fromkeys(ROLES, union(there, searched(request, volume, options)))
+
+    def aside(volume: Volume) -> Box:
+        return registered(request, volume, options, further=True, reach=reach)
 
     with Run(
         request,
         entry=entry,
         near=near,
         witnesses=options.witnesses,
+        aside=aside,
         results=lambda uri: Outputs(uri, model=weights.name),
     ) as run:
         if strange := [role for role in weights.roles if role not in run.channels]:
@@ -60,17 +64,17 @@ def program(request: Request) -> None:
 
         run.fetch()
         found = detected(run, options, further=[role for role in run.channels if role != "postsynaptic"], reach=reach)
-        around = cubed(run.volume)
-        parts = {role: run.channels[role].part(around, found.lies.get(role)) for role in weights.roles}
+        cubes_in = cubed(run.volume)
+        parts = {role: run.channels[role].part(cubes_in, found.lies.get(role)) for role in weights.roles}
         labels, gaba = cubes.classify(
             weights,
-            found.centres + placed(run.box, around)[0],
+            found.centres + placed(run.box, cubes_in)[0],
             parts,
-            shape=shape(around),
+            shape=shape(cubes_in),
             told=lambda part: run.progress(0.7 + 0.02 * part, "classifying"),
         )
         size = " × ".join(map(str, weights.cube))
-        if any(n < side for n, side in zip(shape(around), weights.cube, strict=True)):
+        if any(n < side for n, side in zip(shape(cubes_in), weights.cube, strict=True)):
             run.warn(f"No synapse was classified: that takes an experiment of at least {size} voxels (z, y, x).")
         elif left := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
             border = "border, or that of a channel that was moved," if any(found.lies.values()) else "border"

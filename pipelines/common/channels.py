@@ -112,8 +112,12 @@ def digest_of(part: Part) -> str:
     for z in range(depth):
         for top in range(0, high, lines):
             rows = part.read(z, z + 1, top, min(high, top + lines))
-            digest.update(rows.astype(part.channel.dtype.newbyteorder("<"), copy=False).tobytes())
+            digest.update(_little(rows))
     return digest.hexdigest()
+
+
+def _little(data: Array) -> bytes:
+    return data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 class Channel(Seen):
@@ -144,7 +148,8 @@ class Channel(Seen):
         self._store, self._about, self._told = store, about, told
         self._corner = tuple(low for low, _ in self.near)
         self._origin, self._block = blocks(about)
-        self._there = 0
+        self._there, self._aside = 0, hashlib.sha256()
+        self._beside = 0
         self._kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() closes it
 
     def part(self, box: Box, lies: Mapping[int, Plane] | None = None) -> Part:
@@ -170,8 +175,23 @@ class Channel(Seen):
         return found
 
     def once(self, box: Box) -> Array:
-        """The voxels (z, y, x) of a box, read from the volume and not kept. Raises BossFailure."""
-        return self._store.read(self._about, box, told=self._told)
+        """The voxels (z, y, x) of a box, read and not kept; they are part of `digest`. Raises BossFailure."""
+        data = np.empty(shape(box), self.dtype)
+        z, (top, bottom), x = box
+        # of the blocks that a box touches, all voxels are held meanwhile
+        deep = -(-(z[1] - z[0]) // self._block[0]) * self._block[0]
+        for band in itertools.pairwise([top, *self._bands(top, bottom, FETCH // 4, deep * (x[1] - x[0])), bottom]):
+            part = self._store.read(self._about, (z, band, x), told=lambda voxels: None)
+            data[:, band[0] - top : band[1] - top] = part
+        self._beside += data.size
+        self._aside.update(_little(data))
+        return data
+
+    def _bands(self, top: int, bottom: int, most: int, row: int) -> range:
+        """Where rows of so many voxels end that are read at once, as at most so many bytes: where stored blocks do."""
+        tall = self._block[1]
+        lines = max(1, most // (row * self.dtype.itemsize * tall)) * tall
+        return range(top + lines - (top - self._origin[1]) % tall, bottom, lines)
 
     def fetch(self) -> None:
         """Read all sections from the volume, unless they were read. Raises as `read`."""
@@ -200,8 +220,7 @@ class Channel(Seen):
         most = max(FETCH, CUBOID[0] * CUBOID[1] * row)
         deep = min(deep, max(1, most // (tall * row)))  # blocks so large are read more than once
         stop = min(depth, first + deep - (z - self._origin[0] + first) % deep)
-        lines = max(1, FETCH // ((stop - first) * row * tall)) * tall
-        walls = range(lines - (y - self._origin[1]) % tall, high, lines)
+        walls = [wall - y for wall in self._bands(y, y + high, FETCH, (stop - first) * wide)]
         with ThreadPoolExecutor(1) as writer:  # one band is kept while the next one is read
             kept: list[Future[None]] = []
             for top, bottom in itertools.pairwise([0, *walls, high]):
@@ -244,12 +263,21 @@ class Channel(Seen):
         """Where the blocks in which the channel is stored begin, in the experiment's voxels, and their extent."""
         return self._origin, self._block
 
-    digested = "its voxels in C order (z, y, x), little-endian"
-    """What `digest` is of, in words."""
+    @property
+    def digested(self) -> str:
+        """What `digest` is of, in words."""
+        own = "its voxels in C order (z, y, x), little-endian"
+        if not self._beside:
+            return own
+        return (
+            f"two SHA-256 as hexadecimal digits: of {own}; and of {self._beside:,} voxels of whole sections, by which "
+            "they were registered"
+        )
 
     def digest(self) -> str:
         """The SHA-256 of all voxels that are read, in C order, little-endian. Raises as `read`."""
-        return digest_of(self.part(self.near))
+        own = digest_of(self.part(self.near))
+        return hashlib.sha256(f"{own}{self._aside.hexdigest()}".encode()).hexdigest() if self._beside else own
 
     @property
     def missing(self) -> bool:

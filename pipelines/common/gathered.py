@@ -50,7 +50,10 @@ class Gathered(Channel):
         """Whether a part of what was read is not stored, and was taken for the fill value."""
         return self._missing
 
-    digested = "the SHA-256 of each block's voxels, as hexadecimal digits, in the order of the blocks"
+    @property
+    def digested(self) -> str:
+        """What `digest` is of, in words."""
+        return "the SHA-256 of each block's voxels, as hexadecimal digits, in the order of the blocks"
 
     def digest(self) -> str:
         """A digest of the digests of all blocks, in order."""

@@ -101,9 +101,9 @@ class Run:
 
     Construction raises WrongRequest, BossFailure or Failure otherwise, before a voxel is read. `roles` are those of
     pipeline.toml unless given; `near` is asked, with all roles, for the box to read of each whose channel is read
-    beyond the request's box, within the experiment's bounds. `witnesses` are channels that are read beside those of the
-    roles. `gathered` gives channels that others have read. A context manager, which discards the channels' voxels at
-    its end.
+    beyond the request's box, within the experiment's bounds; parts of what is `aside` can be read once. `witnesses` are
+    channels that are read beside those of the roles. `gathered` gives channels that others have read. A context
+    manager, which discards the channels' voxels at its end.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Run:
         roles: Mapping[str, Sequence[str]] | None = None,
         near: Callable[[Volume, Collection[str]], Mapping[str, Box]] = lambda volume, roles: {},
         witnesses: Sequence[str] = (),
+        aside: Callable[[Volume], Box | None] = lambda volume: None,
         gathered: Callable[[Source], Mapping[str, Channel]] | None = None,
         results: Callable[[str], Results] = Results,
         out: TextIO | None = None,
@@ -134,7 +135,8 @@ class Run:
         if gathered:
             self.channels = dict(gathered(source))
         else:
-            self.channels = source.channels(near(self.volume, self.names), box=self.box, told=self._told)
+            around, beside = near(self.volume, self.names), aside(self.volume)
+            self.channels = source.channels(around, box=self.box, aside=beside, told=self._told)
         self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
         self._notes: list[Note] = []
         self._warnings: list[Note] = []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from contract.names import short
 from pipelines.common.boss import Boss, pick
-from pipelines.common.boxes import Box
+from pipelines.common.boxes import Box, union
 from pipelines.common.channels import Channel
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.stores import Store
@@ -49,22 +49,30 @@ class Source:
         *,
         box: Box,
         whole: Box | None = None,
+        aside: Box | None = None,
         told: Callable[[int], None] = lambda voxels: None,
     ) -> dict[str, Channel]:
         """Role to channel, with the voxels of a box, and of what is `near` it, by role.
 
-        `whole` is the box of which that is a part, if it is one; `told` gets each piece's number of voxels.
+        `whole` is the box of which that is a part, if it is one; parts of `aside` can be read `once`; `told` gets each
+        piece's number of voxels.
         """
-        described = {role: self._store.channel(name, near.get(role, box)) for role, name in self.names.items()}
+        reach = {role: near.get(role, box) for role in self.names}
+        described = {
+            role: self._store.channel(name, union(reach[role], aside) if aside else reach[role])
+            for role, name in self.names.items()
+        }
         return {
             role: Channel(self._store, about, box=box, near=near.get(role), whole=whole, told=told)
             for role, about in described.items()
         }
 
     @contextmanager
-    def opened(self, near: Box, *, box: Box, whole: Box | None = None) -> Iterator[dict[str, Channel]]:
+    def opened(
+        self, near: Box, *, box: Box, whole: Box | None = None, aside: Box | None = None
+    ) -> Iterator[dict[str, Channel]]:
         """As `channels`, with what is `near` for all of them; their voxels are discarded at the end."""
-        channels = self.channels(dict.fromkeys(self.names, near), box=box, whole=whole)
+        channels = self.channels(dict.fromkeys(self.names, near), box=box, whole=whole, aside=aside)
         try:
             yield channels
         finally:

@@ -1,26 +1,41 @@
-"""How the channels of a run lie on the postsynaptic one, section by section. Axes are z, y, x."""
+"""How the channels of a run lie on the postsynaptic one, section by section. Axes are z, y, x.
+
+Sections are registered as wide as the experiment has them, so that a box is registered as the volume is.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, Triple, grown, shape, union
+from pipelines.common.boxes import Box, Triple, grown, shape, union, voxels
 from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised import search
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
-from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp, register
+from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
 
 if TYPE_CHECKING:
-    from pipelines.common.channels import Part, Plane
+    from pipelines.common.channels import Plane
 
 Array = NDArray[Any]
+Cut = Callable[[Box], Array]
+"""Gives a box of a channel, in voxels: unsigned integers."""
+
+STACK = 32
+"""Sections of pixels whose correlations are summed, counted from the experiment's first one."""
+SLAB = 16
+"""Sections of pixels that are read together, at most: volumes are stored in blocks that hold some."""
+SLAB_BYTES = 2**25, 2**27
+"""Bytes that are read together, about, one section at least: of whole sections, and of tiles, whose maps are small."""
+LARGE = 2**21
+"""Pixels of a section whose maps are so large that one process at a time makes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +48,10 @@ class Alignment:
     """Of each role, the warps of the sections of pixels that were measured, by number from the box's first one."""
     along: Mapping[int, Warp]
     """How such sections of the postsynaptic channel lie on the ones before, as far as measured."""
-    together: Mapping[str, Warp]
-    """Of each role that was measured here, the warp of all sections together."""
+    together: Mapping[str, Mapping[int, Warp]]
+    """Of each role that was measured here, the warps of stacks of sections, by the stack's number."""
+    before: int = 0
+    """Sections of pixels that the experiment has before the box."""
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -54,12 +71,25 @@ class Alignment:
         (first, last), deep = self.box[0], Grid.of(self.voxel_nm).bins[0]
         return range(first + number * deep, min(last, first + (number + 1) * deep))
 
+    def stack(self, number: int) -> int:
+        """The stack that a section of pixels is in."""
+        return (self.before + number) // STACK
+
+    def stacked(self, stack: int) -> range:
+        """The experiment's sections that make a stack, of those in the box."""
+        first = max(0, stack * STACK - self.before)
+        last = (stack + 1) * STACK - self.before - 1
+        return range(self.sections(first).start, min(self.box[0][1], self.sections(last).stop))
+
     def warp(self, role: str, number: int) -> Warp | None:
-        """How a section lies: as it says by itself where that is sure, else as all together say where that is."""
-        own = self.warps[role].get(number)
-        if own is None or own.sure or not self.together.get(role, NOWHERE).sure:
-            return own
-        return self.together[role]
+        """How a section lies: as it says by itself where that is sure, else as its stack says where that is."""
+        own, together = self.warps[role].get(number), self.together.get(role, {}).get(self.stack(number), NOWHERE)
+        return own if own is None or own.sure or not together.sure else together
+
+    def farthest(self, warp: Warp, part: Box) -> float:
+        """The longest shift of a corner of a part of the experiment, in its voxels."""
+        places = np.array(list(itertools.product(*part[1:])), np.float64) - [low for low, _ in self.box[1:]]
+        return float(np.hypot(*self.in_voxels(warp).shift(places).T).max())
 
     def moved(self, role: str) -> dict[int, Warp]:
         """The sections of pixels that a sure warp moves, by number."""
@@ -83,9 +113,9 @@ class Alignment:
 
 
 def surroundings(box: Box, reach: Triple, bounds: Box, voxel_nm: Size) -> Box:
-    """Where channels are registered of which the box and `reach` voxels beyond it are looked at.
+    """What is read of channels that are registered, of which the box and `reach` voxels beyond it are looked at.
 
-    Sections are as wide as those that `search.surroundings` gives, so that all channels are registered on the same.
+    Sections are as wide as those that `search.surroundings` gives: what is moved back into the box is among them.
     """
     (first, last), y, x = union(search.surroundings(box, bounds, voxel_nm), box)
     (low, high), *_ = grown(box, reach, bounds)
@@ -93,56 +123,173 @@ def surroundings(box: Box, reach: Triple, bounds: Box, voxel_nm: Size) -> Box:
     return (low - (low - bounds[0][0]) % deep, max(high, last)), y, x
 
 
+def whole_sections(sections: Box, bounds: Box, voxel_nm: Size, *, stacks: bool) -> Box:
+    """The sections of a box as wide as the experiment has them, with the others of their stacks if asked."""
+    (first, last), (low, high) = sections[0], bounds[0]
+    if stacks:
+        step = STACK * Grid.of(voxel_nm).bins[0]
+        first, last = first - (first - low) % step, min(high, last + (low - last) % step)
+    return (first, last), bounds[1], bounds[2]
+
+
+def registered_in(box: Box, sections: Box, bounds: Box, voxel_nm: Size, *, stacks: bool) -> Box:
+    """Where the sections of a box are registered: as `whole_sections`, for what is found in `box`, if that is not much.
+
+    No more voxels than `search.surroundings` allows are read of a channel for it, and no more memory is taken.
+    Elsewhere sections are no wider than given.
+    """
+    wide, grid = whole_sections(sections, bounds, voxel_nm, stacks=stacks), Grid.of(voxel_nm)
+    depth, *plane = (-(-side // step) for side, step in zip(shape(wide), grid.bins, strict=True))
+    layout = Layout.of(plane, grid)
+    if layout is None:
+        return sections
+    read = min(depth * _pixels(layout) * math.prod(grid.bins), voxels(wide))
+    fits = layout.alone or search.held(wide, grid) <= search.room(box)
+    return wide if fits and read <= search.most(box) else sections
+
+
+def sections_of(
+    cut: Callable[[Box], Sequence[Array]], channels: int, numbers: Iterable[int], box: Box, layout: Layout, grid: Grid
+) -> Iterator[list[list[Array]]]:
+    """Of each section of pixels of a box, each channel's pixels in the places that `layout` has to see, in order.
+
+    `cut` gives a box of so many channels, in the experiment's voxels. `numbers` are the sections', from the box's first
+    one on, in order; some that follow one another are read together.
+    """
+    wanted = list(numbers)
+    each = 2 * _pixels(layout) * math.prod(grid.bins) * channels  # bytes of a section, of two a voxel
+    most = max(1, min(SLAB, SLAB_BYTES[layout.alone] // each))
+    while wanted:
+        first = wanted[0]
+        stop = first + 1
+        # slabs end where blocks in which volumes are stored often do
+        while (
+            stop - first < min(most, len(wanted))
+            and wanted[stop - first] == stop
+            and (box[0][0] // grid.bins[0] + stop) % SLAB
+        ):
+            stop += 1
+        places = [_voxels((slice(first, stop), *place), box, grid) for place in layout.seen]
+        slab = [cut(place) for place in places]
+        for n in range(stop - first):
+            deep = slice(n * grid.bins[0], (n + 1) * grid.bins[0])
+            yield [[search.in_pixels(part[deep], grid) for part in channel] for channel in zip(*slab, strict=True)]
+        del wanted[: stop - first]
+
+
+def _pixels(layout: Layout) -> int:
+    """How many pixels of a section are looked at."""
+    return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in layout.seen)
+
+
+def _copies(layout: Layout, sections: int) -> int:
+    """Copies of this process that register so many sections: one that is worth little is not worth itself."""
+    if _pixels(layout) * sections < search.SHORT or (not layout.alone and _pixels(layout) > LARGE):
+        return 1
+    return CORES
+
+
+def _voxels(pixels: tuple[slice, slice, slice], box: Box, grid: Grid) -> Box:
+    """The experiment's voxels of pixels of a box."""
+    deep, high, wide = (
+        (low + side.start * step, min(end, low + side.stop * step))
+        for side, step, (low, end) in zip(pixels, grid.bins, box, strict=True)
+    )
+    return deep, high, wide
+
+
+def laid(
+    cut: Callable[[Box], Sequence[Array]],
+    box: Box,
+    voxel_nm: Size,
+    *,
+    told: Callable[[float], None] = lambda part: None,
+) -> search.Laid:
+    """How both channels that `cut` gives lie on one another in the sections of a box, and each section on the last one.
+
+    Only the tiles are read of sections that are large.
+    """
+    grid = Grid.of(voxel_nm)
+    depth, high, wide = (-(-side // step) for side, step in zip(shape(box), grid.bins, strict=True))
+    layout = Layout.of((high, wide), grid)
+    if layout is None:
+        return search.Laid([NOWHERE] * depth, [NOWHERE] * (depth - 1), (0, 0), (high, wide))
+
+    def measured(seen: list[list[Array]]) -> tuple[Tiles, Warp]:
+        one, other = (layout.of_pixels(channel, grid) for channel in seen)
+        return one, register(one, other)
+
+    across, along = [], []
+    last: Tiles | None = None
+    seen = sections_of(cut, 2, range(depth), box, layout, grid)
+    for tiles, warp in in_copies(measured, seen, most=_copies(layout, depth)):
+        if last:
+            along.append(search.on_the_last(tiles, last, grid))
+        across.append(warp)
+        last = tiles
+        told(len(across) / depth)
+    return search.Laid(across, along, (0, 0), (high, wide))
+
+
 def aligned(
-    post: Part,
-    others: Mapping[str, Part],
+    post: Cut,
+    others: Mapping[str, Cut],
+    box: Box,
     *,
     known: Mapping[str, Mapping[int, Warp]],
     along: Mapping[int, Warp],
     voxel_nm: Size,
+    before: int = 0,
     told: Callable[[float], None] = lambda part: None,
 ) -> Alignment:
-    """How channels, by role, lie on the postsynaptic one; all parts are of one box. What is `known` is not measured.
+    """How channels, by role, lie on the postsynaptic one in a box. What is `known` is not measured.
 
-    A marker that few synapses have is seldom sure in one section. So the correlations of all sections are summed too,
-    but for the channels of which something is known.
+    A marker that few synapses have is seldom sure in one section. So the correlations of all sections of a stack are
+    summed too, but for the channels of which something is known. The experiment has so many sections of pixels `before`
+    the box.
     """
     grid = Grid.of(voxel_nm)
-    depth = -(-post.shape[0] // grid.bins[0])
+    depth, high, wide = (-(-side // step) for side, step in zip(shape(box), grid.bins, strict=True))
     found: dict[str, dict[int, Warp]] = {role: dict(known.get(role, {})) for role in {**known, **others}}
-    wanted = {n: [role for role in others if n not in found[role]] for n in range(depth)}
-    wanted = {n: roles for n, roles in wanted.items() if roles}
-    sums: dict[str, Tiles] = {}
+    sums: dict[str, dict[int, Tiles]] = {role: {} for role in others if role not in known}
+    alignment = Alignment(box=box, voxel_nm=voxel_nm, warps=found, along=along, together={}, before=before)
+    layout = Layout.of((high, wide), grid)
+    if layout is None:
+        unknown = dict.fromkeys(range(depth), NOWHERE)
+        return replace(alignment, warps={role: unknown | some for role, some in found.items()})
 
-    def sections() -> Iterator[list[Array]]:
-        for n, roles in wanted.items():
-            start, stop = n * grid.bins[0], min(post.shape[0], (n + 1) * grid.bins[0])
-            yield [search.in_pixels(part.read(start, stop), grid) for part in (post, *(others[r] for r in roles))]
-
-    def measured(seen: Sequence[Array]) -> list[tuple[Warp, Tiles | None]]:
-        first, *rest = (Tiles.of(section, grid) for section in seen)
+    def measured(seen: Sequence[Sequence[Array]]) -> list[tuple[Warp, Tiles]]:
+        first, *rest = (layout.of_pixels(channel, grid) for channel in seen)
         return [(register(first, tiles), _correlated(first, tiles)) for tiles in rest]
 
-    # a copy for a small volume costs more than it saves; one for large sections takes too much memory
-    plane = math.prod(post.shape[1:])
-    most = CORES if plane <= search.STRETCH and plane * len(wanted) >= search.SHORT else 1
-    answers = in_copies(measured, sections(), most=most)
-    for done, ((n, roles), answer) in enumerate(zip(wanted.items(), answers, strict=True), start=1):
-        for role, (found[role][n], tiles) in zip(roles, answer, strict=True):
-            if tiles and role not in known:
-                sums[role] = replace(tiles, spectra=sums[role].spectra + tiles.spectra) if role in sums else tiles
-        told(done / len(wanted))
-    return Alignment(
-        box=post.box,
-        voxel_nm=voxel_nm,
+    wanted = {n: tuple(role for role in others if n not in found[role]) for n in range(depth)}
+    done, all_ = 0, sum(1 for roles in wanted.values() if roles)
+    for roles, some in itertools.groupby((n for n in wanted if wanted[n]), key=lambda n: wanted[n]):
+        numbers, cuts = list(some), [post, *(others[role] for role in roles)]
+        seen = sections_of(_together(cuts), len(cuts), numbers, box, layout, grid)
+        answers = in_copies(measured, seen, most=_copies(layout, len(numbers)))
+        for n, answer in zip(numbers, answers, strict=True):
+            for role, (found[role][n], tiles) in zip(roles, answer, strict=True):
+                if role in sums:
+                    stack = sums[role]
+                    at = alignment.stack(n)
+                    stack[at] = replace(tiles, spectra=stack[at].spectra + tiles.spectra) if at in stack else tiles
+            done += 1
+            told(done / all_)
+    return replace(
+        alignment,
         warps={role: dict(sorted(some.items())) for role, some in found.items()},
-        along=along,
         together={
-            role: register(some, replace(some, spectra=np.ones_like(some.spectra))) for role, some in sums.items()
+            role: {n: register(tiles, replace(tiles, spectra=np.ones_like(tiles.spectra))) for n, tiles in some.items()}
+            for role, some in sums.items()
         },
     )
 
 
-def _correlated(one: Tiles | None, other: Tiles | None) -> Tiles | None:
+def _together(cuts: Sequence[Cut]) -> Callable[[Box], Sequence[Array]]:
+    return lambda part: [cut(part) for cut in cuts]
+
+
+def _correlated(one: Tiles, other: Tiles) -> Tiles:
     """The correlation of two maps' tiles, as tiles that have it with an impulse; such correlations may be summed."""
-    return replace(one, spectra=one.spectra * np.conj(other.spectra)) if one and other else None
+    return replace(one, spectra=one.spectra * np.conj(other.spectra))

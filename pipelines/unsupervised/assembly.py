@@ -21,8 +21,7 @@ from pipelines.unsupervised.blocks import Found
 from pipelines.unsupervised.merging import Merging, Settled
 from pipelines.unsupervised.painting import Parts, paint_section
 from pipelines.unsupervised.paired import Grid
-from pipelines.unsupervised.registration import Warp
-from pipelines.unsupervised.search import frames_of, in_nm
+from pipelines.unsupervised.search import Laid, frames_of, in_nm, lengths_of
 
 Array = NDArray[Any]
 Slab = tuple[list[Found], int | None]
@@ -100,16 +99,17 @@ class _Painted:
 class Assembly:
     """Puts the blocks of a volume together, and paints `labels`, a volume of the extent of `inside`.
 
-    `along` are `Known.along` where channels are moved back, and empty where they are not. So many `copies` of the
-    process paint.
+    `laid` is `Known.laid` where channels are moved back, and None where they are not. So many `copies` of the process
+    paint.
     """
 
     def __init__(
-        self, grid: Grid, along: Sequence[Warp], *, inside: Box, labels: Sparse, channels: int, copies: int = 1
+        self, grid: Grid, laid: Laid | None, *, inside: Box, labels: Sparse, channels: int, copies: int = 1
     ) -> None:
         self._grid, self._inside, self._labels, self._copies = grid, inside, labels, copies
-        self._frames = frames_of(along) if along else None
-        self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0], copies=copies)
+        self._frames = frames_of(laid.along, laid.corner) if laid else None
+        lengths = lengths_of(self._frames, grid) if self._frames is not None else None
+        self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0], lengths=lengths, copies=copies)
         self._waiting = _Waiting(
             np.zeros((0, 3), np.int32),
             np.zeros(0, np.float32),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, grown, placed, shape, voxels
-from pipelines.common.copies import CORES, in_copies
+from pipelines.unsupervised import alignment
 from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
 from pipelines.unsupervised.found import Read, Size
 from pipelines.unsupervised.painting import pixels_of
 from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm
-from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
-from pipelines.unsupervised.search import Laid, Register, Search, aligned, in_pixels, on_the_last
+from pipelines.unsupervised.registration import NOWHERE, Warp
+from pipelines.unsupervised.search import Laid, Register, Search, aligned
 
 Array = NDArray[Any]
 Cut = Callable[[Box], tuple[Array, Array]]
@@ -35,8 +35,6 @@ Cut = Callable[[Box], tuple[Array, Array]]
 
 WHOLE = 2**28
 """Voxels of a volume that is searched as a whole for what is measured first; of a larger one samples are."""
-SLAB = 16
-"""Sections of pixels whose tiles are read together: volumes are stored in blocks that hold some."""
 SAMPLE: Triple = (16, 512, 512)
 """Voxels of a sample's core."""
 SAMPLES = (8, 64)
@@ -49,10 +47,8 @@ EVERY = 2**33
 class Known:
     """What the first look has told of a volume."""
 
-    across: Sequence[Warp]
-    """Of each section of pixels, how the presynaptic channel lies on the postsynaptic one."""
-    along: Sequence[Warp]
-    """Of each section of pixels but the first, how it lies on the last one."""
+    laid: Laid
+    """How its channels and sections lie."""
     moves: bool
     """Whether channels are moved back."""
     threshold: float
@@ -78,8 +74,9 @@ class Known:
             "curve": self.curve,
             "looked": np.array(self.looked),
             "typical": np.array(self.typical),
+            "sections": np.array([self.laid.corner, self.laid.plane]),
         }
-        for name, warps in (("across", self.across), ("along", self.along)):
+        for name, warps in (("across", self.laid.across), ("along", self.laid.along)):
             found[name] = np.stack([warp.linear for warp in warps]) if warps else np.zeros((0, 3, 2))
             found[f"{name}_sure"] = np.array([(warp.agree, warp.sure) for warp in warps]).reshape(-1, 2)
         return found
@@ -97,9 +94,9 @@ class Known:
         moves, tells = (bool(flag) for flag in arrays["flags"])
         chance = [float(number) for number in arrays["chance"]]
         z, y, x = (int(place) for place in arrays["typical"])
+        corner, plane = ((int(down), int(right)) for down, right in arrays["sections"])
         return cls(
-            across,
-            along,
+            Laid(across, along, corner, plane),
             moves,
             arrays["threshold"].item(),
             tells,
@@ -118,23 +115,24 @@ def first_look(
     inside: Box,
     false_discovery: float,
     register: Register,
+    laid: Laid | None = None,
     told: Callable[[float], None] = lambda part: None,
 ) -> Known:
-    """Measure what blocks have to know of a volume of that extent, of which the box `inside` is asked for."""
+    """Measure what blocks have to know of a volume of that extent, of which the box `inside` is asked for.
+
+    What is `laid` is not measured.
+    """
     if math.prod(extent) <= WHOLE:
-        return _at_once(cut, extent, voxel_nm, inside=inside, false_discovery=false_discovery, register=register)
+        return _at_once(cut, extent, voxel_nm, inside, false_discovery=false_discovery, register=register, laid=laid)
     grid = Grid.of(voxel_nm)
-    depth, plane = _pixels(extent, grid)
-    across, along = [NOWHERE] * depth, [NOWHERE] * (depth - 1)
-    if register != "off":
-        across, along = laid(cut, extent, grid, told=lambda part: told(0.6 * part))
+    if laid is None and register != "off":
+        laid = alignment.laid(cut, _whole(extent), voxel_nm, told=lambda part: told(0.6 * part))
+    laid = laid or _unknown(extent, grid)
     found: list[list[NDArray[np.float32]]] = []
     boxes = samples(inside, grid)
-    reach, bounds = _reach(voxel_nm, across, plane), _whole(extent)
+    reach, bounds = _reach(voxel_nm, laid), _whole(extent)
     for core in boxes:
         read = aligned(grown(core, reach, bounds), bounds, grid)
-        first, last = read[0][0] // grid.bins[0], -(-read[0][1] // grid.bins[0])
-        corner = read[1][0] // grid.bins[1], read[2][0] // grid.bins[2]
         inner = _pixels(shape(read), grid)
         search = Search(
             shape(read),
@@ -144,7 +142,7 @@ def first_look(
             threshold=None,
             register=register,
             looks=looks_for(inner[1], grid.pixel_nm[1:], depth=inner[0]),
-            laid=Laid(across[first:last], along[first : last - 1], corner, plane),
+            laid=laid.part(grid.holding(read)),
         )
         found.append(search.scores(_read(*cut(read))))
         told(0.6 + 0.4 * len(found) / len(boxes))
@@ -153,8 +151,7 @@ def first_look(
     judged = judge(scores, by_look, false_discovery)
     counts = [int(np.count_nonzero(some >= judged.threshold)) for some in (scores, *by_look)]
     return Known(
-        across,
-        along,
+        laid,
         register == "auto",
         judged.threshold,
         True,
@@ -166,7 +163,14 @@ def first_look(
 
 
 def _at_once(
-    cut: Cut, extent: Triple, voxel_nm: Size, *, inside: Box, false_discovery: float, register: Register
+    cut: Cut,
+    extent: Triple,
+    voxel_nm: Size,
+    inside: Box,
+    *,
+    false_discovery: float,
+    register: Register,
+    laid: Laid | None,
 ) -> Known:
     whole = _whole(extent)
     search = Search(
@@ -177,12 +181,12 @@ def _at_once(
         threshold=None,
         register=register,
         looks=None,
+        laid=laid,
     )
     seen = search.synapses(_sections(cut, whole), told=lambda part: None)
     along = list(seen.along) or [NOWHERE] * (len(seen.across) - 1)
     return Known(
-        seen.across,
-        along,
+        laid or Laid(seen.across, along, (0, 0), _pixels(extent, Grid.of(voxel_nm))[1]),
         register == "auto",
         seen.threshold,
         seen.tells,
@@ -205,63 +209,6 @@ def _amid(centres: NDArray[np.float64], inside: Box) -> Triple:
 def _middle(box: Box) -> Triple:
     z, y, x = ((low + high) // 2 for low, high in box)
     return z, y, x
-
-
-def laid(
-    cut: Cut, extent: Triple, grid: Grid, *, told: Callable[[float], None] = lambda part: None
-) -> tuple[list[Warp], list[Warp]]:
-    """How the channels of each section of pixels lie on one another, and each section but the first on the last one.
-
-    Only the tiles are read of sections that are large.
-    """
-    depth, plane = _pixels(extent, grid)
-    layout = Layout.of(plane, grid)
-    if layout is None:
-        return [NOWHERE] * depth, [NOWHERE] * (depth - 1)
-
-    places = layout.windows if layout.alone else [(slice(0, plane[0]), slice(0, plane[1]))]
-
-    def windows() -> Iterator[list[tuple[Array, Array]]]:
-        for first in range(0, depth, SLAB):
-            last = min(depth, first + SLAB)
-            slab = [cut(_voxels((slice(first, last), *place), extent, grid)) for place in places]
-            for z in range(first, last):
-                yield [_section(seen, z - first, grid) for seen in slab]
-
-    def measured(seen: list[tuple[Array, Array]]) -> tuple[Tiles, Warp]:
-        post, pre = (
-            layout.tiles(channel, grid) if layout.alone else Tiles.of(channel[0], grid)
-            for channel in zip(*seen, strict=True)
-        )
-        assert post
-        assert pre
-        return post, register(post, pre)
-
-    across, along = [], []
-    last: Tiles | None = None
-    for tiles, warp in in_copies(measured, windows(), most=CORES):
-        if last:
-            along.append(on_the_last(tiles, last, grid))
-        across.append(warp)
-        last = tiles
-        told(len(across) / depth)
-    return across, along
-
-
-def _voxels(pixels: tuple[slice, slice, slice], extent: Triple, grid: Grid) -> Box:
-    """The voxels of pixels."""
-    deep, high, wide = (
-        (side.start * step, min(end, side.stop * step))
-        for side, step, end in zip(pixels, grid.bins, extent, strict=True)
-    )
-    return deep, high, wide
-
-
-def _section(seen: tuple[Array, Array], number: int, grid: Grid) -> tuple[Array, Array]:
-    """A section of pixels of both markers, of those that lie in boxes of voxels."""
-    voxels = slice(number * grid.bins[0], (number + 1) * grid.bins[0])
-    psd, synapsin = (in_pixels(channel[voxels], grid) for channel in seen)
-    return psd, synapsin
 
 
 def samples(inside: Box, grid: Grid) -> list[Box]:
@@ -320,7 +267,7 @@ def _walls(end: int, long: int, step: int, first: int) -> list[tuple[int, int]]:
 def around(core: Box, extent: Triple, voxel_nm: Size, known: Known) -> Box:
     """What is read of a volume of that extent for one core: it decides on the scores there."""
     grid, bounds = Grid.of(voxel_nm), _whole(extent)
-    reach = _reach(voxel_nm, known.across, _pixels(extent, grid)[1])
+    reach = _reach(voxel_nm, known.laid)
     return aligned(grown(core, reach, bounds), bounds, grid)
 
 
@@ -353,9 +300,8 @@ def found_in(
     back; of these, those are summed that lie `inside`.
     """
     grid = Grid.of(voxel_nm)
-    box, plane = around(core, extent, voxel_nm, known), _pixels(extent, grid)[1]
+    box = around(core, extent, voxel_nm, known)
     corner = [low // side for (low, _), side in zip(box, grid.bins, strict=True)]
-    first, last = corner[0], -(-core[0][1] // grid.bins[0])
     search = Search(
         shape(box),
         voxel_nm,
@@ -364,11 +310,11 @@ def found_in(
         threshold=known.threshold,
         register="auto" if known.moves else "off",
         looks=[],
-        laid=Laid(known.across[first:last], known.along[first : last - 1], (corner[1], corner[2]), plane),
+        laid=known.laid.part(grid.holding(box)),
     )
     places, scores, regions = search.candidates(_sections(cut, box))
     places += np.array(corner, np.int32)
-    pixels = [(low // side, -(-high // side)) for (low, high), side in zip(core, grid.bins, strict=True)]
+    pixels = grid.holding(core)
     mine = scores >= known.threshold
     for axis, (low, high) in enumerate(pixels):
         mine &= (places[:, axis] >= low) & (places[:, axis] < high)
@@ -449,10 +395,16 @@ def _pixels(extent: Triple, grid: Grid) -> tuple[int, tuple[int, int]]:
     return depth, (high, wide)
 
 
-def _reach(voxel_nm: Size, across: Sequence[Warp], plane: tuple[int, int]) -> Triple:
+def _unknown(extent: Triple, grid: Grid) -> Laid:
+    """Of a volume that was not registered."""
+    depth, plane = _pixels(extent, grid)
+    return Laid([NOWHERE] * depth, [NOWHERE] * (depth - 1), (0, 0), plane)
+
+
+def _reach(voxel_nm: Size, laid: Laid) -> Triple:
     """Voxels around a core on which its scores depend."""
-    grid = Grid.of(voxel_nm)
-    far = max((warp.farthest(plane) + 1 for warp in across if warp.moves(plane)), default=0.0)
+    grid, plane = Grid.of(voxel_nm), laid.plane
+    far = max((warp.farthest(plane) + 1 for warp in laid.across if warp.moves(plane)), default=0.0)
     down, right = (
         math.ceil(reach_nm() / size + far * side) for size, side in zip(voxel_nm[1:], grid.bins[1:], strict=True)
     )

@@ -91,7 +91,54 @@ def looks_that_fit(
     return (looks, True) if looks else (looks_for(shape, pixel_nm, depth=depth, least_nm=TEST_NM), False)
 
 
-def merged(places_nm: Array, scores: Array, *, copies: int = 1) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Lengths between places of sections that were laid on one another, each turned and stretched into one frame.
+
+    Each length is measured in the upper one of the two sections. So it does not depend on which section's the frame is,
+    though stretches add up from section to section.
+    """
+
+    deep_nm: float
+    """From a section to the next."""
+    back: NDArray[np.float64]
+    """(sections, 2, 2): from nanometres y, x of the frame to those of the section."""
+    least: float
+    """What MERGE_NM is in the frame at least."""
+    reach: float
+    """What it is at most."""
+
+    @classmethod
+    def of(cls, turns: NDArray[np.float64], deep_nm: float) -> Lengths | None:
+        """From each section's turn and stretch (sections, 2, 2) in nanometres; None where there is none."""
+        if (turns == np.eye(2)).all():
+            return None
+        scales = np.linalg.svd(turns, compute_uv=False)
+        least, most = (MERGE_NM * float(scale) for scale in (min(1, scales.min()), max(1, scales.max())))
+        back = np.asarray(np.linalg.inv(turns), np.float64)
+        return cls(deep_nm, back, least * 0.999999, most * 1.000001)
+
+    def near(self, places: Array, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """(m,): which pairs of places (n, 3), in nanometres of the frame, are within MERGE_NM of one another."""
+        found = np.empty(len(one), np.bool_)
+        for first in range(0, len(one), STRIP):  # each pair takes some 100 bytes meanwhile
+            some = slice(first, first + STRIP)
+            away = np.square(places[one[some]] - places[other[some]]).sum(axis=1)
+            found[some] = away <= self.least**2
+            doubtful = first + np.flatnonzero(~found[some])
+            found[doubtful] = self._near(places[one[doubtful]], places[other[doubtful]])
+        return found
+
+    def _near(self, here: Array, there: Array) -> NDArray[np.bool_]:
+        upper = np.rint(np.minimum(here[:, 0], there[:, 0]) / self.deep_nm).astype(np.intp)
+        away = there - here
+        across = np.einsum("nij,nj->ni", self.back[upper], away[:, 1:])
+        return np.asarray(away[:, 0] ** 2 + across[:, 0] ** 2 + across[:, 1] ** 2 <= MERGE_NM**2)
+
+
+def merged(
+    places_nm: Array, scores: Array, *, lengths: Lengths | None = None, copies: int = 1
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Which objects are kept, those that no better kept one lies within MERGE_NM of; and for each the one it counts to.
 
     `places_nm` is (n, 3). Of two of one score the first one is the better one.
@@ -100,29 +147,33 @@ def merged(places_nm: Array, scores: Array, *, copies: int = 1) -> tuple[NDArray
     order = np.argsort(-scores, kind="stable")
     rank = np.empty(count, np.intp)
     rank[order] = np.arange(count)
-    better, worse = ranked_pairs(places_nm, rank, copies=copies)
+    better, worse = ranked_pairs(places_nm, rank, lengths=lengths, copies=copies)
     kept, _ = settled(better, worse, np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.zeros(count, np.bool_))
     return kept[rank], order[best_kept(better, worse, kept)[rank]]
 
 
-def ranked_pairs(places_nm: Array, rank: NDArray[np.intp], *, copies: int = 1) -> tuple[Ranks, Ranks]:
+def ranked_pairs(
+    places_nm: Array, rank: NDArray[np.intp], *, lengths: Lengths | None = None, copies: int = 1
+) -> tuple[Ranks, Ranks]:
     """The ranks of each two objects within MERGE_NM of one another: the better ones, and the worse ones.
 
     Copies of the process look for them in strips along y, where there are many objects.
     """
     if not len(rank):
         return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
-    y = places_nm[:, 1]
+    y, reach = places_nm[:, 1], lengths.reach if lengths else MERGE_NM
     many = len(y) // STRIP + 1
     walls = [-math.inf, *np.quantile(y[:: max(1, many // 2)], np.arange(1, many) / many).tolist(), math.inf]
 
     def pairs(strip: tuple[float, float]) -> Ranks:
         """The pairs, of which one at least is in a strip and none lies before it."""
-        rows = np.flatnonzero((y >= strip[0]) & (y < strip[1] + MERGE_NM * 1.001))
+        rows = np.flatnonzero((y >= strip[0]) & (y < strip[1] + reach * 1.001))
         # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
         tree = cKDTree(places_nm[rows], balanced_tree=False, compact_nodes=False)
-        found = rows[tree.query_pairs(MERGE_NM, output_type="ndarray")]
-        one, other = found.T
+        one, other = rows[tree.query_pairs(reach, output_type="ndarray")].T
+        if lengths:
+            near = lengths.near(places_nm, one, other)
+            one, other = one[near], other[near]
         inside = (y[one] < strip[1]) | (y[other] < strip[1])
         one, other = rank[one[inside]], rank[other[inside]]
         return np.stack([np.minimum(one, other), np.maximum(one, other)]).astype(np.uint32)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.detector import Method
     from pipelines.unsupervised.found import Synapses
-    from pipelines.unsupervised.search import Register
+    from pipelines.unsupervised.search import Laid, Register
 
 ROLES = ("postsynaptic", "presynaptic")
 OPTIONS = {
@@ -61,10 +61,13 @@ def program(request: Request) -> None:
         looked, further = searched(request, volume, options), set(roles) - set(ROLES)
         if not further:
             return dict.fromkeys(ROLES, looked)
-        around = registered(request, volume, options)
-        return dict.fromkeys(ROLES, union(looked, around)) | dict.fromkeys(further, around)
+        there = around(request, volume, options)
+        return dict.fromkeys(ROLES, union(looked, there)) | dict.fromkeys(further, there)
 
-    with Run(request, entry=entry, near=near, witnesses=options.witnesses) as run:
+    def aside(volume: Volume) -> Box:
+        return registered(request, volume, options, further=bool(options.witnesses))
+
+    with Run(request, entry=entry, near=near, witnesses=options.witnesses, aside=aside) as run:
         run.fetch()
         further = [role for role in run.channels if role not in ROLES]
         run.finish(detected(run, options, further=further))
@@ -107,7 +110,7 @@ def searched(request: Request, volume: Volume, options: Options) -> Box:
     return search.surroundings(box, volume.bounds, volume.voxel_nm) if options.method == "paired" else box
 
 
-def registered(request: Request, volume: Volume, options: Options, *, reach: Triple = (0, 0, 0)) -> Box:
+def around(request: Request, volume: Volume, options: Options, *, reach: Triple = (0, 0, 0)) -> Box:
     """What has to be read of the channels that are registered, of which the box and `reach` voxels beyond it are used.
 
     The postsynaptic channel, which they are registered on, has to be read there as well.
@@ -121,11 +124,23 @@ def registered(request: Request, volume: Volume, options: Options, *, reach: Tri
     return alignment.surroundings(box, reach, volume.bounds, volume.voxel_nm)
 
 
+def registered(request: Request, volume: Volume, options: Options, *, further: bool, reach: Triple = (0, 0, 0)) -> Box:
+    """Where channels are registered, as `around` says; `further` ones, too. It may lie beyond what has to be read."""
+    from pipelines.unsupervised import alignment
+
+    sections = around(request, volume, options, reach=reach)
+    if options.register == "off" or (options.method != "paired" and not further):
+        return sections
+    box = request.z, request.y, request.x
+    return alignment.registered_in(box, sections, volume.bounds, volume.voxel_nm, stacks=further)
+
+
 def detected(run: Run, options: Options, *, further: Sequence[str], reach: Triple = (0, 0, 0)) -> Found:
     """The synapses in the box, and all that is told of them.
 
     Of a run's channels of ROLES, `searched` has to be read. `further` are the roles whose channels are registered
-    beside what the method registers by itself; what is `registered`, with the same `reach`, has to be read of them.
+    beside what the method registers by itself; what is `around`, with the same `reach`, has to be read of them, and
+    what is `registered` be `aside`.
     """
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
@@ -133,6 +148,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
 
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
+    where = registered(run.request, run.volume, options, further=bool(further), reach=reach)
     psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
     synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
@@ -142,11 +158,12 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         voxel_nm=run.volume.voxel_nm,
         false_discovery=options.false_discovery,
         register=options.register,
+        laid=_laid(run, options, looked, where),
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
     # where nothing is beyond chance, that is no reason to say that there is nothing
     reached = synapses.reached if not synapses.tells and math.isinf(synapses.threshold) else 0
-    aligned = _aligned(run, options, synapses, further=further, reach=reach)
+    aligned = _aligned(run, options, synapses, where, further=further)
     lies = {role: aligned.lies(role) for role in aligned.warps} if aligned and options.register == "auto" else {}
     for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):
         run.note(note)
@@ -165,22 +182,44 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     )
 
 
-def _aligned(
-    run: Run, options: Options, synapses: Synapses, *, further: Sequence[str], reach: Triple
-) -> Alignment | None:
+def _laid(run: Run, options: Options, looked: Box, where: Box) -> Laid | None:
+    """How what is looked at lies, as registered `where`; None where the method measures that by itself."""
+    from pipelines.common.boxes import placed
+    from pipelines.unsupervised import alignment
+    from pipelines.unsupervised.paired import Grid
+
+    if options.method != "paired" or options.register == "off" or looked[1:] == where[1:]:
+        return None
+    psd, synapsin = (run.channels[role] for role in ROLES)
+    sections = looked[0], *where[1:]
+    laid = alignment.laid(lambda part: (psd.once(part), synapsin.once(part)), sections, run.volume.voxel_nm)
+    z, y, x = zip(*placed(looked, sections), strict=True)
+    return laid.part(Grid.of(run.volume.voxel_nm).holding((z, y, x)))
+
+
+def _aligned(run: Run, options: Options, synapses: Synapses, where: Box, *, further: Sequence[str]) -> Alignment | None:
     """How the channels lie on the postsynaptic one, with what the method measured; None where none is registered."""
+    from pipelines.common.boxes import union
     from pipelines.unsupervised import alignment
     from pipelines.unsupervised.paired import Grid
 
     if options.register == "off" or not (synapses.across or further):
         return None
-    box = registered(run.request, run.volume, options, reach=reach)
-    first = (searched(run.request, run.volume, options)[0][0] - box[0][0]) // Grid.of(run.volume.voxel_nm).bins[0]
+    deep = Grid.of(run.volume.voxel_nm).bins[0]
+    first = (searched(run.request, run.volume, options)[0][0] - where[0][0]) // deep
+
+    def cut(role: str) -> alignment.Cut:
+        """What was read is there; what lies beyond is read once."""
+        channel = run.channels[role]
+        return lambda part: channel.cut(part) if union(part, channel.near) == channel.near else channel.once(part)
+
     return alignment.aligned(
-        run.channels["postsynaptic"].part(box),
-        {role: run.channels[role].part(box) for role in further},
+        cut("postsynaptic"),
+        {role: cut(role) for role in further},
+        where,
         known={"presynaptic": dict(enumerate(synapses.across, start=first))} if synapses.across else {},
         along=dict(enumerate(synapses.along, start=first + 1)),
+        before=(where[0][0] - run.volume.bounds[0][0]) // deep,
         voxel_nm=run.volume.voxel_nm,
         told=lambda part: run.progress(0.68 + 0.02 * part, "registering"),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.unsupervised.chance import MERGE_NM, best_kept, ranked_pairs, settled
+from pipelines.unsupervised.chance import MERGE_NM, Lengths, best_kept, ranked_pairs, settled
 
 Array = NDArray[Any]
 
@@ -47,14 +47,19 @@ class _Pool:
 class Merging:
     """The candidates of a volume are added by sections, in order; the result does not depend on how many at a time.
 
-    `in_nm(places)` gives the places (n, 3) of candidates in nanometres, in the frame in which they are compared;
-    sections `deep_nm` apart stay so.
+    `in_nm(places)` gives the places (n, 3) of candidates in nanometres, in the frame in which they are compared by
+    `lengths`; sections `deep_nm` apart stay so.
     """
 
     def __init__(
-        self, in_nm: Callable[[NDArray[np.int32]], NDArray[np.float64]], *, deep_nm: float, copies: int = 1
+        self,
+        in_nm: Callable[[NDArray[np.int32]], NDArray[np.float64]],
+        *,
+        deep_nm: float,
+        lengths: Lengths | None = None,
+        copies: int = 1,
     ) -> None:
-        self._in_nm, self._deep_nm, self._copies = in_nm, deep_nm, copies
+        self._in_nm, self._deep_nm, self._lengths, self._copies = in_nm, deep_nm, lengths, copies
         self.reach = int(MERGE_NM / deep_nm)
         """Sections to which a candidate may reach."""
         self._count = 0
@@ -71,7 +76,7 @@ class Merging:
         at = self._in_nm(pool.places)
         order = np.argsort(-pool.scores, kind="stable")
         rank[order] = np.arange(len(order))
-        better, worse = ranked_pairs(at, rank, copies=self._copies)
+        better, worse = ranked_pairs(at, rank, lengths=self._lengths, copies=self._copies)
         held = np.zeros(len(order), np.bool_)
         if upto is not None:
             held = ((upto - pool.places[:, 0]) * self._deep_nm <= MERGE_NM)[order]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Triple
+from pipelines.common.boxes import Box, Triple
 
 Array = NDArray[Any]
 Plane = NDArray[np.float32]
@@ -89,6 +89,10 @@ class Grid:
     def step(self) -> Triple:
         """Voxels, along z, y, x, after which the grid repeats."""
         return self.bins[0], self.bins[1] * self.tile[0], self.bins[2] * self.tile[1]
+
+    def holding(self, box: Box) -> list[tuple[int, int]]:
+        """The pixels that hold a box of voxels, half-open, along z, y, x."""
+        return [(low // side, -(-high // side)) for (low, high), side in zip(box, self.bins, strict=True)]
 
     @lru_cache(64)  # noqa: B019 - there are few grids
     def offsets(self, radius_nm: float) -> NDArray[np.intp]:

@@ -41,8 +41,11 @@ BRIGHT = 3.0
 """Local scales above which a punctum counts no more: else two bright ones that meet by chance make the best shift."""
 AROUND_NM = 2000.0
 """What is looked at around a tile that is seen alone."""
-SPARSE = 8
-"""So many times the pixels of its tiles with what is around them has a section of which no more is looked at."""
+SPARSE = 2
+"""So many times the pixels of its tiles with what is around them has a section of which no more is looked at.
+
+A box in such a section is registered by these tiles as the volume is; of smaller ones all is read for that.
+"""
 _CANDIDATES = 300
 """Planes that are tried."""
 
@@ -111,8 +114,7 @@ class Tiles:
             return None
         if layout.alone:
             return layout.tiles([section[rows, columns] for rows, columns in layout.windows], grid)
-        coarse = _coarse(standing_out(section, grid) if seen is None else seen, grid, layout.step)
-        return layout.transformed(np.stack([coarse[y : y + h, x : x + w] for (y, x), (h, w) in layout.places]))
+        return layout.of_map(standing_out(section, grid) if seen is None else seen, grid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Layout:
     corners: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], grid: Grid) -> Layout | None:
+    def of(cls, shape: Sequence[int], grid: Grid) -> Layout | None:
         """The layout of a section of that shape in pixels; None where there are fewer than four tiles."""
         high, wide = shape
         nm = grid.pixel_nm[1:]
@@ -175,6 +177,23 @@ class Layout:
         """
         looked = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.windows)
         return bool(math.prod(self.shape) >= SPARSE * looked)
+
+    @property
+    def seen(self) -> list[tuple[slice, slice]]:
+        """The pixels that have to be looked at: those of the windows, or all."""
+        high, wide = self.shape
+        return self.windows if self.alone else [(slice(0, high), slice(0, wide))]
+
+    def of_pixels(self, seen: Sequence[Array], grid: Grid) -> Tiles:
+        """The tiles, from the pixels of what has to be `seen`."""
+        if self.alone:
+            return self.tiles(seen, grid)
+        return self.of_map(standing_out(seen[0], grid), grid)
+
+    def of_map(self, seen: Map, grid: Grid) -> Tiles:
+        """The tiles, from the map of the whole section."""
+        coarse = _coarse(seen, grid, self.step)
+        return self.transformed(np.stack([coarse[y : y + h, x : x + w] for (y, x), (h, w) in self.places]))
 
     def tiles(self, windows: Sequence[Array], grid: Grid) -> Tiles:
         """The tiles of sections that are seen alone, from the pixels of their windows."""
@@ -287,6 +306,8 @@ def _plane(
             break
         linear = np.linalg.solve(basis[agree].T @ basis[agree] + ridge, basis[agree].T @ shifts[agree])
         agree = _near(basis, linear[None], shifts, slack)[0]
+    if not turned:
+        linear[1:] = 0
     linear[0] -= centre @ linear[1:]
     return linear, agree, turned
 

@@ -20,6 +20,7 @@ from pipelines.unsupervised.chance import (
     MERGE_NM,
     Chance,
     Judged,
+    Lengths,
     beyond_chance,
     judge,
     looks_that_fit,
@@ -48,7 +49,7 @@ EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
-ROOM = 100e6
+ROOM = 110e6
 """Bytes for two sections, beside 3 for each voxel of the box."""
 
 
@@ -64,6 +65,12 @@ class Laid:
     """The pixel y, x of the volume's sections that is the part's first one."""
     plane: tuple[int, int]
     """The extent in pixels of the volume's sections."""
+
+    def part(self, pixels: Sequence[tuple[int, int]]) -> Laid:
+        """Of a part of the part, in pixels (z, y, x)."""
+        (first, last), (top, _), (left, _) = pixels
+        corner = self.corner[0] + top, self.corner[1] + left
+        return Laid(self.across[first:last], self.along[first : last - 1], corner, self.plane)
 
     def moved(self, number: int, places: Array) -> NDArray[np.intp] | None:
         """(n, 2): the shift at pixels (n, 2) of a section of the part; None where nothing is moved."""
@@ -125,9 +132,7 @@ class Search:
     def synapses(self, read: Read, *, told: Callable[[float], None]) -> Synapses:
         """Search all sections, and keep what is beyond chance as far as asked."""
         looks, across, along = self._searched(read, told=lambda part: told(0.8 * part))
-        moves = self._register == "auto"
-        frames = frames_of(along if moves else [NOWHERE] * len(along))
-        all_looks, kept, to = self._merged(looks, frames)
+        all_looks, kept, to = self._merged(looks, along)
         objects = [_Look(look.scores[k], look.places[k]) for look, k in zip(all_looks, kept, strict=True)]
         told(0.85)
         judged, threshold = self._judged(objects)
@@ -220,12 +225,18 @@ class Search:
         return _Look(np.concatenate([section.scores for section in sections]), places.astype(np.int32))
 
     def _merged(
-        self, looks: Sequence[Sequence[Scored]], frames: Array
+        self, looks: Sequence[Sequence[Scored]], along: Sequence[Warp]
     ) -> tuple[list[_Look], list[NDArray[np.bool_]], list[NDArray[np.intp]]]:
         """All that each look found; which of them are kept; and which kept one each counts to."""
+        moved = along if self._register == "auto" else [NOWHERE] * len(along)
+        frames = frames_of(moved, self._laid.corner if self._laid else (0, 0))
+        lengths = lengths_of(frames, self._grid)
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
         kept, to = zip(
-            *(merged(in_nm(look.places, frames, self._grid), look.scores, copies=CORES) for look in all_looks),
+            *(
+                merged(in_nm(look.places, frames, self._grid), look.scores, lengths=lengths, copies=CORES)
+                for look in all_looks
+            ),
             strict=True,
         )
         return all_looks, list(kept), list(to)
@@ -233,9 +244,7 @@ class Search:
     def scores(self, read: Read) -> list[NDArray[np.float32]]:
         """The scores of the objects that each look finds inside; the first look is not shifted."""
         looks, _, along = self._searched(read, told=lambda part: None)
-        all_looks, kept, _ = self._merged(
-            looks, frames_of(along if self._register == "auto" else [NOWHERE] * len(along))
-        )
+        all_looks, kept, _ = self._merged(looks, along)
         return [look.scores[k & self._within(look.places)] for look, k in zip(all_looks, kept, strict=True)]
 
     def candidates(self, read: Read) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64]]:
@@ -336,10 +345,19 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
     for share in np.linspace(1, 0, 41):
         z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
         part = aligned(grown(box, (z, y, x), bounds), bounds, grid)
-        room = ROOM + 3 * voxels(box)
-        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and _held(part, grid) <= room:
+        if voxels(part) <= most(box) and held(part, grid) <= room(box):
             return part
     return box
+
+
+def most(box: Box) -> int:
+    """Voxels of a channel that may be read for what lies in a box."""
+    return max(MOST, AS_LARGE * voxels(box))
+
+
+def room(box: Box) -> float:
+    """Bytes that two sections may take in a search for what lies in a box."""
+    return ROOM + 3 * voxels(box)
 
 
 def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
@@ -351,7 +369,7 @@ def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
     return z, y, x
 
 
-def _held(part: Box, grid: Grid) -> float:
+def held(part: Box, grid: Grid) -> float:
     """Bytes of two sections of pixels, about, with the voxels that one of them is made of."""
     plane = voxels(part) / (part[0][1] - part[0][0])
     return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
@@ -378,16 +396,25 @@ def in_nm(places: NDArray[np.int32], frames: NDArray[np.float64], grid: Grid) ->
     return at * grid.pixel_nm
 
 
-def frames_of(along: Sequence[Warp]) -> NDArray[np.float64]:
-    """(sections, 3, 2): each section's turn and stretch (2 x 2) and shift into the first one's frame."""
-    turn, shift = np.eye(2), np.zeros(2)
-    frames = [np.vstack([turn, shift])]
+def frames_of(along: Sequence[Warp], corner: tuple[int, int]) -> NDArray[np.float64]:
+    """(sections, 3, 2): each section's turn and stretch (2 x 2) and shift into the first one's frame.
+
+    Places are counted from the pixel y, x that is the `corner` of a part; warps are of whole sections.
+    """
+    turn, shift, first = np.eye(2), np.zeros(2), np.array(corner, np.float64)
+    frames = [np.vstack([turn, shift + turn @ first])]
     for warp in along:
         if warp.sure:
             shift = shift - turn @ warp.linear[0]
             turn = turn @ (np.eye(2) - warp.linear[1:].T)
-        frames.append(np.vstack([turn, shift]))
+        frames.append(np.vstack([turn, shift + turn @ first]))
     return np.stack(frames)
+
+
+def lengths_of(frames: NDArray[np.float64], grid: Grid) -> Lengths | None:
+    """Lengths in such frames."""
+    nm = np.array(grid.pixel_nm[1:])
+    return Lengths.of(frames[:, :2] * (nm[:, None] / nm), grid.pixel_nm[0])
 
 
 def pixels(psd: Array, synapsin: Array, *, grid: Grid) -> tuple[Array, Array]:

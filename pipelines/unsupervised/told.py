@@ -15,6 +15,7 @@ from pipelines.common import report
 from pipelines.common.notes import Note
 from pipelines.common.run import Found
 from pipelines.common.words import counted, fitting, joined, listed
+from pipelines.unsupervised.alignment import STACK
 from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM, TEST_NM, Chance
 from pipelines.unsupervised.driver import MOST
 from pipelines.unsupervised.paired import THRESHOLD
@@ -191,11 +192,14 @@ def _off(run: Run, aligned: Alignment, beyond: int) -> dict[tuple[tuple[int, ...
     off: dict[tuple[tuple[int, ...], str, str], list[str]] = {}
     for role in aligned.warps:
         moved = {z: warp for n, warp in aligned.moved(role).items() for z in aligned.sections(n)}
-        some = {z: aligned.in_voxels(warp) for z, warp in moved.items() if start - beyond <= z < stop + beyond}
+        near = {z: warp for z, warp in moved.items() if start - beyond <= z < stop + beyond}
+        # in a box that is a small part of its sections, shifts may be as small
+        far_off = {z: aligned.farthest(warp, run.box) for z, warp in near.items()}
+        some = {z: warp for z, warp in near.items() if far_off[z] > 1}
         if some:
-            turn = max(abs(warp.degrees(aligned.voxel_nm[1:])) for warp in some.values())
+            turn = max(abs(aligned.in_voxels(warp).degrees(aligned.voxel_nm[1:])) for warp in some.values())
             turned = f", turned by {turn:.1f} degrees," if turn >= 0.1 else ""
-            far = f"up to {counted(round(max(warp.farthest(aligned.extent) for warp in some.values())), 'pixel')}"
+            far = f"up to {counted(round(max(far_off[z] for z in some)), 'pixel')}"
             off.setdefault((tuple(some), turned, far), []).append(run.names[role])
     return off
 
@@ -299,8 +303,12 @@ def _registration(run: Run, aligned: Alignment, *, moved: bool) -> report.Sectio
     rows = [
         (_place(aligned.sections(n)), *(_cell(warps.get(n), aligned) for _, warps in columns)) for n in numbers[:ROWS]
     ]
-    if aligned.together:
-        rows.append(("together", *(_cell(aligned.together.get(role), aligned) for role in aligned.warps), "–"))
+    together = [aligned.together.get(role, {}) for role in aligned.warps]
+    if any(together):
+        rows += [
+            (f"{_place(aligned.stacked(n))} together", *(_cell(some.get(n), aligned) for some in together), "–")
+            for n in sorted({n for some in together for n in some})
+        ]
     edges = np.array([aligned.sections(n).start for n in numbers] + [aligned.sections(numbers[-1]).stop], np.float64)
     charts = [
         report.Chart(
@@ -317,7 +325,7 @@ def _registration(run: Run, aligned: Alignment, *, moved: bool) -> report.Sectio
     text = (
         f"How each channel lies on {psd}, the postsynaptic one, and how each section of {psd} lies on the one before: "
         "the shift (y, x) in pixels of the experiment, in the middle of the section; the turn; and whether enough "
-        "tiles agree (their part) for it to be sure. Where a section is not sure, what all sections together say "
+        f"tiles agree (their part) for it to be sure. Where a section is not sure, what {STACK} sections together say "
         "counts, if that is. "
         f"{'Sure shifts were moved back.' if moved else 'Nothing was moved.'} Synapses lie where {psd} has them."
     )

@@ -34,7 +34,7 @@ from pipelines.common.seen import Seen
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse
 from pipelines.common.words import counted
-from pipelines.unsupervised import told
+from pipelines.unsupervised import alignment, told
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.assembly import Assembly, Objects, Slab
 from pipelines.unsupervised.blocks import WHOLE, Known, around, cores, first_look, found_in
@@ -43,6 +43,7 @@ from pipelines.unsupervised.chance import Judged
 from pipelines.unsupervised.driver import ROLES, Options, chosen, searched
 from pipelines.unsupervised.found import Synapses
 from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.search import Laid
 
 Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
@@ -59,6 +60,8 @@ class Plan:
 
     looked: Box
     """What is searched: the box asked for, and what is around it."""
+    sections: Box
+    """Where its sections were registered."""
     cores: tuple[Box, ...]
     """In order: blocks of the same sections follow one another."""
     volume: str
@@ -76,6 +79,7 @@ class Plan:
             "pilot": self.pilot,
             "volume": self.volume,
             "looked": self.looked,
+            "sections": self.sections,
             "cores": self.cores,
         }
         return (json.dumps(said) + "\n").encode()
@@ -86,6 +90,7 @@ class Plan:
         said = json.loads(content)
         return cls(
             looked=_box(said["looked"]),
+            sections=_box(said["sections"]),
             cores=tuple(_box(core) for core in said["cores"]),
             volume=said["volume"],
             reads=said["reads"],
@@ -129,7 +134,8 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
     box = request.z, request.y, request.x
     looked = searched(request, source.volume, options)
     voxel_nm, extent = source.volume.voxel_nm, shape(looked)
-    with source.opened(looked, box=box) as channels:
+    sections = alignment.whole_sections(looked, source.volume.bounds, voxel_nm, stacks=False)
+    with source.opened(looked, box=box, aside=sections) as channels:
         for channel in channels.values():
             if channel.dtype.itemsize > 2:
                 raise WrongRequest(f"{channel.name} has voxels of {channel.dtype.itemsize} bytes; blocks take 1 and 2.")
@@ -145,6 +151,19 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             )
             return psd, synapsin
 
+        def lie() -> Laid | None:
+            """As wide as the experiment has its sections; None where what is looked at is that."""
+            if options.register == "off" or (whole and sections == looked):
+                return None
+            seen = alignment.laid(
+                lambda part: [channels[role].once(part) for role in ROLES],
+                sections,
+                voxel_nm,
+                told=lambda part: say(0.5 * part, "registering"),
+            )
+            return seen.part(Grid.of(voxel_nm).holding(_relative(looked, sections)))
+
+        laid = lie()
         known = first_look(
             cut,
             extent,
@@ -152,7 +171,8 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
             inside=_relative(box, looked),
             false_discovery=options.false_discovery,
             register=options.register,
-            told=lambda part: say(0.95 * part, "looking"),
+            laid=laid,
+            told=lambda part: say(0.5 + 0.45 * part, "looking"),
         )
         origin, cuboid = next(iter(channels.values())).stored
         digest = source.digest(channels)
@@ -162,6 +182,7 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
     typical = next(n for n, core in enumerate(parts) if _holds(core, known.typical))
     plan = Plan(
         looked=looked,
+        sections=sections if laid else looked,
         cores=tuple(_within(core, looked) for core in parts),
         volume=digest,
         reads=sum(voxels(around(core, extent, voxel_nm, known)) for core in parts),
@@ -283,10 +304,10 @@ def _lies(plan: Plan, known: Known, voxel_nm: tuple[float, float, float]) -> dic
 
 def _aligned(plan: Plan, known: Known, voxel_nm: tuple[float, float, float]) -> Alignment:
     return Alignment(
-        box=plan.looked,
+        box=plan.sections,
         voxel_nm=voxel_nm,
-        warps={"presynaptic": dict(enumerate(known.across))},
-        along=dict(enumerate(known.along, start=1)),
+        warps={"presynaptic": dict(enumerate(known.laid.across))},
+        along=dict(enumerate(known.laid.along, start=1)),
         together={},
     )
 
@@ -343,7 +364,7 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         missing: list[int] = []
         assembly = Assembly(
             Grid.of(run.volume.voxel_nm),
-            known.along if known.moves else [],
+            known.laid if known.moves else None,
             inside=_relative(run.box, plan.looked),
             labels=labels,
             channels=len(run.names),
@@ -420,8 +441,8 @@ def _synapses(objects: Objects, known: Known, options: Options) -> Synapses:
         tells=known.tells,
         chance=replace(known.chance, count=known.chance.share * count) if known.chance and count else None,
         curve=known.curve * (1, more, more, 1),
-        across=known.across,
-        along=known.along if options.register != "off" else [],
+        across=known.laid.across,
+        along=known.laid.along if options.register != "off" else [],
     )
 
 

@@ -268,6 +268,13 @@ def test_a_token_with_a_backslash_is_not_taken_for_escaped_characters() -> None:
     assert masking.hidden(r"(\0000000)", "0000000\\") == f"({MASK})"
 
 
+@pytest.mark.parametrize("token", ["A0000%00", "%41b%0a%0d%20", "00%0000a"])
+def test_a_token_with_a_percent_sign_is_not_taken_for_encoded_characters(token: str) -> None:
+    first = f"%{ord(token[0]):02x}{token[1:]}"
+    for written in (token, token.swapcase(), token[::-1], token[::-1].swapcase(), first):
+        assert masking.hidden(f"({written})", token) == f"({MASK})", written
+
+
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=masking.LONG, max_size=64)
 UNSEEN = st.text(st.sampled_from("\0\b\t\n\r\x1b\x7f\x9f\u200b\u200d\u2028\ufeff"), min_size=1, max_size=3)
 BLANKS = st.sampled_from(["", " ", "   "])

@@ -284,10 +284,11 @@ def test_a_witness_that_lies_off_is_looked_up_where_it_really_is_and_told_to_be_
 
 
 @pytest.mark.parametrize(
-    ("method", "rows", "sections"),
+    ("method", "rows", "sections", "registered"),
     [
-        ({"method": "nomads2018"}, ("500:512", "512:1024"), ("14:16", "16:18")),
-        ({}, ("240:512", "512:1024"), ("9:16", "16:23")),  # and what scores depend on, on a grid of 8 pixels
+        ({"method": "nomads2018"}, ("500:512", "512:1024"), ("14:16", "16:18"), ()),
+        # and what scores depend on, on a grid of 8 pixels; and the same sections, whole
+        ({}, ("240:512", "512:1024"), ("9:16", "16:23"), ("0:512", "512:1024")),
     ],
 )
 def test_how_much_is_read_at_a_time_changes_nothing(
@@ -297,6 +298,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     method: dict[str, str],
     rows: tuple[str, ...],
     sections: tuple[str, ...],
+    registered: tuple[str, ...],
 ) -> None:
     """Bands of rows that end where BOSS's cuboids do, instead of all rows at once."""
     box = {"z_range": "14,18", "y_range": "500,1024", "x_range": "100,164"} | method
@@ -307,7 +309,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     assert here(arguments(boss, **box, results_uri=uri(tmp_path / "pieces"))) == (0, "")
 
     asked = [served.path.split("/")[-3:-1] for served in boss.requests if "/PSD95/0/" in served.path]
-    assert asked == [[row, section] for section in sections for row in rows]
+    assert asked == [[row, section] for part in (rows, registered) for section in sections for row in part]
     assert everything(tmp_path / "whole") == everything(tmp_path / "pieces")
 
 

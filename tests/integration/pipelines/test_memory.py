@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipelines.unsupervised.detector import METHODS, Method
+from sandbox import stores
+from tests.support.puncta import VOXEL_NM, puncta
 
 ROOT = Path(__file__).parents[3]
 MEASURE = """
 import json, os, sys
 from pathlib import Path
 from threading import Event, Thread
-import numpy as np
-from pipelines.unsupervised.detector import scan
-shape, dtype, method = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
 def of(process, file, name):
     lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
@@ -39,20 +40,42 @@ def look():
             together = max(together, sum(of(process, "smaps_rollup", "Pss:") for process in all_processes()))
         except OSError:  # one has ended
             pass
+def work():
+{work}
 looking = Thread(target=look)
 looking.start()
-def read(start, stop, top, bottom):
-    random = np.random.default_rng(start)
-    return tuple(random.integers(0, 250, (stop - start, bottom - top, shape[2]), dtype) for _ in range(2))
 try:
-    scan(read, tuple(shape), method=method)
+    work()
 finally:
     done.set()
     looking.join()
-print(max(together, of("self", "status", "VmHWM:")))
+print("kB", max(together, of("self", "status", "VmHWM:")))
 """
 """A process of its own: memory that another test needed would count otherwise. What it shares with its copies counts
 once, and is looked at all the time."""
+SCAN = """
+import numpy as np
+from pipelines.unsupervised.detector import scan
+shape, dtype, method = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+def read(start, stop, top, bottom):
+    random = np.random.default_rng(start)
+    return tuple(random.integers(0, 250, (stop - start, bottom - top, shape[2]), dtype) for _ in range(2))
+scan(read, tuple(shape), method=method)
+"""
+RUN = """
+from pipelines.common.program import run
+from pipelines.unsupervised.driver import program
+assert run(program, argv=sys.argv[1:], environ={}, err=sys.stderr) == 0
+"""
+
+
+def bytes_of(work: str, *words: str) -> int:
+    """The most bytes that a process and its copies take at once to do that."""
+    script = MEASURE.replace("{work}", textwrap.indent(work, "    "))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return int(done.stdout.split("kB ")[-1]) * 1024
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -67,13 +90,21 @@ once, and is looked at all the time."""
 )
 def test_memory_is_8_bytes_a_voxel_and_200_mb_at_most(method: Method, shape: tuple[int, int, int], dtype: str) -> None:
     """100 MB less than a whole run may take, which reads from BOSS as well."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps(shape), dtype, method],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    assert bytes_of(SCAN, json.dumps(shape), dtype, method) <= 8 * int(np.prod(shape)) + 200 * 10**6
 
-    assert int(done.stdout) * 1024 <= 8 * int(np.prod(shape)) + 200 * 10**6
+
+@pytest.mark.parametrize("side", [1950, 2300])
+def test_a_small_box_of_large_sections_takes_300_mb_at_most(side: int, tmp_path: Path) -> None:
+    """Its sections are registered whole, or by tiles of them, and are stored in blocks of eight."""
+    drawn = puncta(1, shape=(2, 512, 512))
+
+    def repeated(channel: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        return np.tile(channel, (6, side // 512 + 1, side // 512 + 1))[:, :side, :side].astype(np.uint16)
+
+    channels = {"PSD95": repeated(drawn.psd), "Synapsin": repeated(drawn.synapsin)}
+    address = stores.precomputed(tmp_path / "volume", channels, voxel_nm=VOXEL_NM, chunk=(8, 256, 256))
+    words = ["--volume", address, "--volume-roots", tmp_path.as_uri(), "--results-uri", f"{tmp_path.as_uri()}/found/"]
+
+    taken = bytes_of(RUN, *words, "--z-range", "2,6", "--y-range", "300,400", "--x-range", "300,400")
+
+    assert taken <= 8 * 40_000 + 300 * 10**6

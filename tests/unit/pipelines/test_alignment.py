@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.channels import Channel, Part, Plane
-from pipelines.unsupervised.alignment import Alignment, aligned, surroundings
+from pipelines.unsupervised.alignment import Alignment, aligned, registered_in, surroundings, whole_sections
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE, Warp
@@ -41,6 +41,22 @@ def part(data: Array, lies: dict[int, Plane] | None = None, box: Box | None = No
     """A channel that begins at CORNER."""
     near = cast("Box", tuple((low, low + n) for low, n in zip(CORNER, data.shape, strict=True)))
     return Part(cast("Channel", Held(data, near)), box or near, lies or {})
+
+
+def lie(
+    post: Array, other: Array, *, role: str = "gaba", known: dict[int, Warp] | None = None, before: int = 0
+) -> Alignment:
+    """How a channel lies on the postsynaptic one."""
+    one, two = part(post), part(other)
+    return aligned(
+        one.channel.cut,
+        {role: two.channel.cut},
+        one.box,
+        known={role: known} if known else {},
+        along={},
+        voxel_nm=VOXEL,
+        before=before,
+    )
 
 
 def still(*by: float) -> Plane:
@@ -107,7 +123,7 @@ def test_what_lies_beyond_what_is_read_is_not_held_and_shows_the_border() -> Non
 def test_a_channel_is_registered_in_each_section() -> None:
     post, other = pair(shared=300, depth=2)
 
-    found = aligned(part(post), {"gaba": part(other)}, known={}, along={}, voxel_nm=VOXEL)
+    found = lie(post, other)
 
     assert found.warps["gaba"].keys() == {0, 1}
     for warp in found.warps["gaba"].values():
@@ -124,23 +140,38 @@ def test_sections_that_are_not_sure_lie_as_all_together_say() -> None:
     """Ten puncta in a hundred say little in one section, and enough in twenty."""
     post, other = pair(shared=40, depth=20)
 
-    found = aligned(part(post), {"gaba": part(other)}, known={}, along={}, voxel_nm=VOXEL)
+    found = lie(post, other)
 
     unsure = [n for n, warp in found.warps["gaba"].items() if not warp.sure]
     assert len(unsure) > 5
-    assert found.together["gaba"].sure
-    assert all(found.warp("gaba", n) is found.together["gaba"] for n in unsure)
-    assert np.allclose(found.together["gaba"].middle(found.plane), OFF, atol=0.7)
+    (together,) = found.together["gaba"].values()
+    assert together.sure
+    assert all(found.warp("gaba", n) is together for n in unsure)
+    assert np.allclose(together.middle(found.plane), OFF, atol=0.7)
     assert found.lies("gaba").keys() == set(range(10, 30))
+
+
+def test_a_stack_is_of_the_experiment_s_sections_whatever_box_is_registered() -> None:
+    """A box that begins 30 sections below the first one has two in one stack, and two in the next."""
+    post, other = pair(shared=40, depth=4)
+
+    found = lie(post, other, before=30)
+
+    assert found.together["gaba"].keys() == {0, 1}
+    assert [found.stack(n) for n in range(4)] == [0, 0, 1, 1]
+    assert [found.stacked(n) for n in (0, 1)] == [range(10, 12), range(12, 14)]
+    assert whole_sections(((41, 43), (5, 6), (5, 6)), ((10, 60), (0, 90), (0, 80)), VOXEL, stacks=True) == (
+        (10, 60),
+        (0, 90),
+        (0, 80),
+    )
 
 
 def test_what_the_method_measured_is_not_measured_again() -> None:
     post, other = pair(shared=300, depth=2)
     known = Warp(still(40, 0), 1.0, True)
 
-    found = aligned(
-        part(post), {"presynaptic": part(other)}, known={"presynaptic": {1: known}}, along={}, voxel_nm=VOXEL
-    )
+    found = lie(post, other, role="presynaptic", known={1: known})
 
     assert found.warp("presynaptic", 1) is known
     assert np.allclose(found.warps["presynaptic"][0].middle(found.plane), OFF, atol=0.5)
@@ -150,7 +181,7 @@ def test_what_the_method_measured_is_not_measured_again() -> None:
 def test_channels_without_anything_in_common_are_left_where_they_are() -> None:
     post, other = pair(shared=0, depth=4)
 
-    found = aligned(part(post), {"gaba": part(other)}, known={}, along={}, voxel_nm=VOXEL)
+    found = lie(post, other)
 
     assert found.lies("gaba") == {}
 
@@ -183,3 +214,23 @@ def test_channels_are_registered_on_sections_as_wide_as_those_that_are_searched(
     assert around[0][1] >= 67
     assert min(shape(around)[1:]) > 600
     assert (around[0][0] - 1) % Grid.of(voxel_nm).bins[0] == 0, "where a section of pixels begins"
+
+
+@pytest.mark.parametrize(
+    ("box", "plane", "voxel_nm", "wide"),
+    [
+        (((0, 10), (100, 200), (100, 200)), 1900, (70, 100, 100), True),  # all of small sections
+        (((0, 10), (100, 200), (100, 200)), 20_000, (70, 100, 100), True),  # tiles of large ones
+        (((0, 900), (100, 200), (100, 200)), 20_000, (70, 100, 100), False),  # too many sections for so small a box
+        (((0, 900), (0, 4000), (0, 4000)), 20_000, (70, 100, 100), True),
+        (((0, 10), (100, 200), (100, 200)), 20_000, (4, 4, 4), False),  # a tile has 25 million voxels
+    ],
+)
+def test_whole_sections_are_looked_at_unless_that_is_too_much_for_the_box(
+    box: Box, plane: int, voxel_nm: Size, wide: bool
+) -> None:
+    bounds: Box = ((0, 1000), (0, plane), (0, plane))
+
+    where = registered_in(box, box, bounds, voxel_nm, stacks=False)
+
+    assert where == ((box[0], (0, plane), (0, plane)) if wide else box)

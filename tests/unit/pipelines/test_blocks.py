@@ -24,6 +24,8 @@ from pipelines.unsupervised.detector import scan
 from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.merging import Merging
 from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.registration import Warp
+from pipelines.unsupervised.search import frames_of, in_nm, lengths_of
 from tests.support import puncta
 
 Array = NDArray[Any]
@@ -85,14 +87,14 @@ class Volume:
 
     def in_blocks(self, cut: Sequence[Box]) -> tuple[Objects, Array]:
         """The objects and their voxels, from cores that fill the volume; blocks of a slab come in any order."""
-        along, deep = self.known.along if self.known.moves else [], self.grid.bins[0]
+        laid, deep = self.known.laid if self.known.moves else None, self.grid.bins[0]
         slabs = sorted({core[0] for core in cut})
         found = [
             ([self.block(core) for core in cut if core[0] == slab], None if slab is slabs[-1] else slab[1] // deep)
             for slab in slabs
         ]
         with Sparse(shape(self.inside), once=True) as labels:
-            objects = Assembly(self.grid, along, inside=self.inside, labels=labels, channels=2).objects(found)
+            objects = Assembly(self.grid, laid, inside=self.inside, labels=labels, channels=2).objects(found)
             return objects, labels.whole()
 
 
@@ -187,7 +189,7 @@ def test_so_does_one_of_which_all_is_asked_for_and_whose_last_pixels_lack_voxels
 
 def test_a_block_reads_no_more_than_it_needs() -> None:
     volume = tissue((12, 480, 464), (70, 200, 200))
-    assert any(warp.moves(volume.extent[1:]) for warp in volume.known.across)
+    assert any(warp.moves(volume.extent[1:]) for warp in volume.known.laid.across)
     core = cores(volume.extent, volume.grid, most=12 * 96 * 96)[0]
 
     read = around(core, volume.extent, volume.voxel_nm, volume.known)
@@ -248,20 +250,43 @@ def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch)
     volume = tissue((12, 480, 464), (70, 200, 200))
     exact = volume.known
     monkeypatch.setattr(blocks, "WHOLE", 1000)
-    monkeypatch.setattr(blocks, "CORES", 1)
     monkeypatch.setattr(blocks, "SAMPLE", (8, 160, 160))
 
     sampled = first_look(
         volume.cut, volume.extent, volume.voxel_nm, inside=volume.inside, false_discovery=0.25, register="auto"
     )
 
-    assert [(warp.sure, warp.linear.tolist()) for warp in sampled.across] == [
-        (warp.sure, warp.linear.tolist()) for warp in exact.across
+    assert [(warp.sure, warp.linear.tolist()) for warp in sampled.laid.across] == [
+        (warp.sure, warp.linear.tolist()) for warp in exact.laid.across
     ]
     assert sampled.threshold == pytest.approx(exact.threshold, rel=0.1)
     assert exact.chance
     assert sampled.chance
     assert sampled.chance.low < exact.chance.share < sampled.chance.high
+
+
+def test_what_is_one_object_does_not_depend_on_the_sections_above() -> None:
+    """Each section is turned and stretched a little against the last one; such stretches add up to a tenth."""
+    draw = np.random.default_rng(3)
+    along = [Warp(draw.normal(0.002, 0.003, (3, 2)) * [[900], [1], [1]], 1.0, True) for _ in range(40)]
+    places = np.unique(draw.integers((0, 0, 0), (41, 120, 120), (20_000, 3)).astype(np.int32), axis=0)
+    scores, grid = draw.random(len(places)).astype(np.float32), Grid.of((70, 100, 100))
+
+    def kept(first: int, corner: tuple[int, int]) -> dict[tuple[int, ...], bool]:
+        """Which candidates of the sections from `first` on are objects, of places that count from a corner."""
+        some = places[:, 0] >= first
+        frames = frames_of(along[first:], corner)
+        at = in_nm(places[some] - np.array([first, *corner], np.int32), frames, grid)
+        seen, _ = merged(at, scores[some], lengths=lengths_of(frames, grid))
+        return dict(zip(map(tuple, places[some].tolist()), seen.tolist(), strict=True))
+
+    whole, part = kept(0, (0, 0)), kept(30, (-17, 40))
+
+    below = {place: is_one for place, is_one in part.items() if place[0] >= 36}
+    assert sum(below.values()) > 100
+    assert below == {place: whole[place] for place in below}
+    straight = merged(in_nm(places, frames_of(along, (0, 0)), grid), scores)[0]
+    assert straight.tolist() != list(whole.values()), "lengths in the first section's frame are others"
 
 
 def test_candidates_that_come_by_sections_are_merged_as_all_at_once() -> None:

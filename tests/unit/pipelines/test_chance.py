@@ -152,7 +152,10 @@ def run() -> Run:
     request = SimpleNamespace(z=(0, 8))
     names = {"postsynaptic": "PSD95", "presynaptic": "Synapsin", "gaba": "GABA", "gad": "GAD", "glun": "GluN1"}
     names["vglut"] = "VGluT1"
-    return cast("Run", SimpleNamespace(volume=SimpleNamespace(voxel_nm=puncta.VOXEL_NM), request=request, names=names))
+    return cast(
+        "Run",
+        SimpleNamespace(volume=SimpleNamespace(voxel_nm=puncta.VOXEL_NM), request=request, names=names, box=LOOKED),
+    )
 
 
 LOOKED: Box = ((0, 8), (0, 100), (0, 100))
@@ -300,6 +303,33 @@ def test_shifts_are_told_in_sections_and_pixels_of_the_experiment_whatever_was_p
         ("4 to 5", "0.0, -24.0; 0.00°; sure (100 %)"),
     ]
     assert chart.series[0].values.tolist() == [24, 24]
+
+
+def test_a_box_is_told_how_far_it_lies_off_itself_not_the_corners_of_its_sections() -> None:
+    """Sections of 1000 x 1000 pixels, turned round a corner; the box begins at the middle of one side."""
+    turn = Warp(np.array([[0.0, 0.0], [0.0, 0.01], [-0.01, 0.0]]), agree=1.0, sure=True)
+    lies = Alignment(
+        box=((0, 8), (0, 1000), (0, 1000)),
+        voxel_nm=puncta.VOXEL_NM,
+        warps={"presynaptic": {2: turn, 3: turn}},
+        along={},
+        together={},
+    )
+
+    def line(*box: tuple[int, int]) -> list[str]:
+        asked = run()
+        vars(asked).update(box=box, request=SimpleNamespace(z=box[0]))
+        return [
+            note.text for note in told.notes(asked, in_small(), options(), lies, {}, beyond=0) if "lies" in note.text
+        ]
+
+    assert line((0, 8), (300, 400), (0, 30)) == [
+        "In sections 2 and 3 PSD95 lies, turned by 0.6 degrees, up to 4 pixels off Synapsin; it was moved back."
+    ]
+    assert line((3, 4), (0, 1000), (0, 1000)) == [
+        "In section 3 PSD95 lies, turned by 0.6 degrees, up to 14 pixels off Synapsin; it was moved back."
+    ]
+    assert line((0, 8), (0, 70), (0, 70)) == []
 
 
 @pytest.mark.parametrize("voxel_nm", [(70.0, 100.0, 100.0), (70.0, 100.0, 200.0), (70.0, 100.0, 400.0)])

@@ -1,0 +1,187 @@
+"""A box cut out of a volume has inside it what the volume has there: the same synapses, scores and classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipelines.classifier.driver import OPTIONS
+from pipelines.classifier.driver import program as classifier
+from pipelines.common.boxes import Box
+from pipelines.common.program import run
+from pipelines.unsupervised import alignment
+from pipelines.unsupervised.driver import program as unsupervised
+from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.registration import Layout
+from sandbox import stores
+from sandbox.volumes import cortex
+from tests.support import puncta, tissue
+
+Array = NDArray[Any]
+
+
+class Volume:
+    """A volume on disk, of which boxes are run."""
+
+    def __init__(self, folder: Path, channels: dict[str, Array], voxel_nm: tuple[float, float, float]) -> None:
+        self.folder = folder
+        self.shape = next(iter(channels.values())).shape
+        self.place = stores.precomputed(folder / "volume", channels, voxel_nm=voxel_nm)
+
+    def found(
+        self, box: Box | None = None, *, program: Any = unsupervised, in_blocks: bool = False
+    ) -> list[dict[str, str]]:
+        """The rows of a run of the box, or of the whole volume."""
+        box = box or ((0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2]))
+        results, err = self.folder / f"{program.__module__}-{box}-{in_blocks}", io.StringIO()
+        job = f"{results.as_uri()}/"
+        words = ["--volume", self.place, "--volume-roots", self.folder.as_uri()]
+        for axis, (start, stop) in zip("zyx", box, strict=True):
+            words += [f"--{axis}-range", f"{start},{stop}"]
+        stages = [["--results-uri", job]]
+        if in_blocks:
+            stage = ["--job-uri", job, "--block-voxels", "20000", "--stage"]
+            stages = [
+                [*stage, "first", "--results-uri", job],
+                [*stage, "blocks", "--rounds", "1", "--results-uri", f"{job}blocks/1/"],
+                [*stage, "merge", "--rounds", "1", "--results-uri", job],
+            ]
+        for last in stages:
+            code = run(program, argv=[*words, *last], environ={}, err=err, options=OPTIONS)
+            assert (code, err.getvalue()) == (0, "")
+        self.told = json.loads((results / "results.json").read_text())
+        self.crate = json.loads((results / "ro-crate-metadata.json").read_text())
+        return list(csv.DictReader(io.StringIO((results / "synapses.csv").read_text())))
+
+
+def said(rows: list[dict[str, str]], *, box: Box, least: float) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Place to score and class, of the synapses in a box that have a score."""
+    return {
+        tuple(row[axis] for axis in "zyx"): (row["score"], row["class"])
+        for row in rows
+        if float(row["score"]) >= least
+        and all(low <= float(row[axis]) < high for axis, (low, high) in zip("zyx", box, strict=True))
+    }
+
+
+def assert_same(volume: list[dict[str, str]], here: list[dict[str, str]], box: Box, *, many: int) -> None:
+    """Which are kept follows the rate that was measured on what was looked at: those count that both kept."""
+    least = max(min(float(row["score"]) for row in rows) for rows in (volume, here))
+    there, found = (said(rows, box=box, least=least) for rows in (volume, here))
+    assert len(there) >= many
+    assert found == there
+
+
+def turned(section: Array, degrees: float, by: tuple[float, float]) -> Array:
+    """A section turned round its corner, and shifted."""
+    turn = np.radians(degrees)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return np.asarray(ndimage.affine_transform(section, matrix, by, order=1, mode="reflect"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Volume:
+    """Every section lies off the last one, and each presynaptic one off the postsynaptic one, turned."""
+    seen, draw = puncta.puncta(3, shape=(14, 640, 560)), np.random.default_rng(5)
+    drift = np.cumsum(draw.normal(0, 0.2, 14))
+    psd, synapsin = [], []
+    for z, angle in enumerate(drift):
+        off = (float(draw.integers(-8, 9)), float(draw.integers(-8, 9)))
+        psd.append(turned(seen.psd[z], angle, (2.0 * z, -z)))
+        synapsin.append(turned(turned(seen.synapsin[z], angle, (2.0 * z, -z)), 0.6, off))
+    channels = {"PSD95": np.stack(psd), "Synapsin": np.stack(synapsin)}
+    return Volume(tmp_path_factory.mktemp("drawn"), channels, puncta.VOXEL_NM)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        ((5, 9), (0, 120), (430, 560)),
+        ((8, 14), (260, 420), (100, 300)),
+        ((6, 7), (300, 640), (0, 200)),
+    ],
+)
+def test_a_box_has_the_synapses_of_its_volume_where_sections_are_moved_back(drawn: Volume, box: Box) -> None:
+    volume = drawn.found()
+    assert any("it was moved back" in note for note in drawn.told["notes"])
+
+    here = drawn.found(box)
+
+    assert any("it was moved back" in note for note in drawn.told["notes"])
+    assert_same(volume, here, box, many=10)
+    assert drawn.found(box, in_blocks=True) == here
+    assert drawn.told["blocks"]["all"] > 1
+
+
+def test_that_takes_whole_sections_which_the_checksum_says_as_well(
+    drawn: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box: Box = ((5, 9), (0, 120), (430, 560))
+    volume = drawn.found()
+    drawn.found(box)
+    inputs = [entity for entity in drawn.crate["@graph"] if "whole sections" in entity.get("description", "")]
+    assert [entity["name"] for entity in inputs] == ["PSD95: postsynaptic", "Synapsin: presynaptic"]
+
+    def no_wider(box: Box, sections: Box, *_: Any, **__: Any) -> Box:
+        return sections
+
+    monkeypatch.setattr(alignment, "registered_in", no_wider)
+    here = drawn.found(box)
+
+    assert not [entity for entity in drawn.crate["@graph"] if "whole sections" in entity.get("description", "")]
+    with pytest.raises(AssertionError):
+        assert_same(volume, here, box, many=10)
+
+
+def test_a_box_has_the_classes_of_its_volume_where_channels_are_moved_back(tmp_path: Path) -> None:
+    """GABAergic markers, which few synapses have, lie as many sections together say."""
+    shape, draw = (44, 500, 440), np.random.default_rng(7)
+    made = cortex(seed=14, shape=shape)
+    channels = {name: made.bricks(name).read((0, 0, 0), shape) for name in made.channels}
+    for name in sorted(set(channels) - {"PSD95"}):
+        by = (float(draw.integers(-9, 10)), float(draw.integers(-9, 10)))
+        channels[name] = np.stack([turned(section, 0.3, by) for section in channels[name]])
+    volume, box = Volume(tmp_path, channels, made.voxel_nm), ((20, 36), (260, 400), (20, 200))
+
+    there, here = volume.found(program=classifier), volume.found(box, program=classifier)
+
+    assert_same(there, here, box, many=30)
+    assert {"GABA", "non-GABA"} <= {row["class"] for row in here}
+
+
+@pytest.mark.tissue
+@pytest.mark.parametrize(
+    "box", [((2, 7), (301, 640), (200, 555)), ((0, 8), (0, 100), (0, 100)), ((4, 5), (200, 800), (50, 600))]
+)
+def test_a_box_of_tissue_has_the_synapses_of_the_tissue(tmp_path: Path, box: Box) -> None:
+    psd, synapsin = tissue.pictures("array_tomography")
+    volume = Volume(tmp_path, {"PSD95": psd, "Synapsin": synapsin}, tissue.VOXEL_NM["array_tomography"])
+
+    assert_same(volume.found(), volume.found(box), box, many=70)
+
+
+def test_a_box_that_is_small_beside_its_sections_is_registered_by_tiles_of_whole_sections(
+    drawn: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever sections are too large to be read for it."""
+    monkeypatch.setattr("pipelines.unsupervised.registration.TILE_NM", 6000.0)
+    monkeypatch.setattr("pipelines.unsupervised.registration.TILES", 4)
+    monkeypatch.setattr("pipelines.unsupervised.registration.AROUND_NM", 500.0)
+    box: Box = ((5, 9), (0, 120), (430, 560))
+    volume = drawn.found()
+    layout = Layout.of(drawn.shape[1:], Grid.of(puncta.VOXEL_NM))
+    assert layout
+    assert layout.alone
+
+    here = drawn.found(box)
+
+    assert any("it was moved back" in note for note in drawn.told["notes"])
+    assert_same(volume, here, box, many=10)
