@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.precomputed import Frame, as_json
-from pipelines.common.results import Results
+from pipelines.common.results import Recorded, Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
 LIMIT = 2**14
 """Points in a cell, about: 512 KiB, or two thirds of that as they lie in the file."""
 FINEST = 2**15
 """Cells of a level that are enough: it takes all the points that are left, however crowded they are."""
+LEVEL = 1
+"""Of zlib: floats are hardly smaller at its usual level, in three times the time."""
 _RECORD = np.dtype([("place", "<f4", 3), ("score", "<f4"), ("size", "<f4"), ("class", "<f4")])
 _BY_ID = {"preshift": 9, "minishard": 6}
 """2**15 points lie in a file of the index by id, and the places of 512 of them are read at once."""
@@ -52,7 +54,9 @@ class _Level:
     """The points, by row."""
 
 
-def write_annotations(results: Results, folder: str, points: Points, frame: Frame, *, title: str, about: str) -> None:
+def write_annotations(
+    results: Results | Recorded, folder: str, points: Points, frame: Frame, *, title: str, about: str
+) -> None:
     """Write the points, info last. Raises Failure where a file cannot be written."""
     info = f"{folder}/info"
     results.remove(info)
@@ -149,7 +153,7 @@ def _cells(
             rows = order[a:b]
             ids = (level.rows[rows] + 1).astype("<u8")
             content = len(rows).to_bytes(8, "little") + records[rows].tobytes() + ids.tobytes()
-            yield number, sharding.packed(content)
+            yield number, sharding.packed(content, LEVEL)
 
     return contents(), int(np.diff(bounds).max(initial=1))
 

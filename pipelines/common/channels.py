@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boss import CUBOID, Boss, blocks
 from pipelines.common.boxes import Box, Triple, shape
+from pipelines.common.copies import memory_kept
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
 from pipelines.common.sparse import Sparse, bands
@@ -116,8 +117,8 @@ def digest_of(part: Part) -> str:
     return digest.hexdigest()
 
 
-def _little(data: Array) -> bytes:
-    return data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+def _little(data: Array) -> memoryview:
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).data
 
 
 class Channel(Seen):
@@ -195,7 +196,8 @@ class Channel(Seen):
 
     def fetch(self) -> None:
         """Read all sections from the volume, unless they were read. Raises as `read`."""
-        self._fetch_to(self._shape[0])
+        with memory_kept():
+            self._fetch_to(self._shape[0])
 
     def _fetch_to(self, stop: int) -> None:
         while self._there < stop:
@@ -274,9 +276,12 @@ class Channel(Seen):
             "they were registered"
         )
 
-    def digest(self) -> str:
-        """The SHA-256 of all voxels that are read, in C order, little-endian. Raises as `read`."""
-        own = digest_of(self.part(self.near))
+    def digest(self, own: str = "") -> str:
+        """The SHA-256 that `digested` tells of. Raises as `read`.
+
+        `own` is that of the voxels alone, where it is known already.
+        """
+        own = own or digest_of(self.part(self.near))
         return hashlib.sha256(f"{own}{self._aside.hexdigest()}".encode()).hexdigest() if self._beside else own
 
     @property

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 from contract.program import dies_with
@@ -20,8 +21,10 @@ CORES = 2
 """Copies that work at a time, where there is much to do: a program is given two cores."""
 _TRIM, _MAPPED = -1, -3
 """Of glibc's mallopt: from how many bytes on freed memory is handed back, and a block is mapped on its own."""
-_HELD = 2**30
-"""Bytes that a copy with several parts keeps for the next one."""
+_LAST = 19
+"""The least niceness, by which a process takes hardly any time from others."""
+_HELD, _USUAL = 2**30, 2**25
+"""Bytes that are kept for what needs them next: by copies, and by a process that does not say so, at most."""
 
 
 def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: int) -> Iterator[Result]:
@@ -39,6 +42,27 @@ def in_copies(work: Callable[[Part], Result], parts: Iterable[Part], *, most: in
         yield from _dealt(work, parts, most)
     else:
         yield from _each(work, parts, most)
+
+
+@contextmanager
+def beside(work: Callable[[], Result], *, copies: int, idle: bool = False) -> Iterator[Callable[[], Result]]:
+    """While the block runs, a copy of this process does the work; what is given waits for it and returns its result.
+
+    A copy that is `idle` takes the time alone that others leave. Where `copies` is 1, and where `in_copies` would do
+    the work itself, it is done when the result is asked for. Raises as `in_copies`.
+    """
+
+    def done(_: None) -> Result:
+        if idle:
+            os.nice(_LAST)
+        return work()
+
+    copy = _copy(done, [None]) if copies > 1 and sys.platform == "linux" else None
+    try:
+        yield copy.result if copy else work
+    finally:
+        if copy:
+            copy.end()
 
 
 def _dealt(work: Callable[[Part], Result], parts: Sequence[Part], most: int) -> Iterator[Result]:
@@ -82,6 +106,25 @@ def _each(work: Callable[[Part], Result], parts: Iterable[Part], most: int) -> I
             copy.end()
 
 
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """While the block runs, memory that is freed is kept for what needs it next, since fresh pages take time."""
+    _keep(_HELD)
+    try:
+        yield
+    finally:
+        _keep(_USUAL)
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
+
+
+def _keep(size: int) -> None:
+    """Have glibc keep so many bytes that are freed; other libraries have it their way."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_TRIM, size)
+        mallopt(_MAPPED, size)
+
+
 class _Copy:
     """A copy at work, and the pipe on which it says a result after another."""
 
@@ -112,7 +155,6 @@ def _copy(work: Callable[[Part], Any], parts: Sequence[Part]) -> _Copy | None:
     except OSError:
         return None
     end_with_parent = dies_with(os.getpid())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     try:
         process = os.fork()
     except OSError:
@@ -127,9 +169,8 @@ def _copy(work: Callable[[Part], Any], parts: Sequence[Part]) -> _Copy | None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the first process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end_with_parent()
-        if mallopt and len(parts) > 1:  # fresh pages for each part would take a tenth of the time
-            mallopt(_TRIM, _HELD)
-            mallopt(_MAPPED, _HELD)
+        if len(parts) > 1:  # fresh pages for each part would take a tenth of the time
+            _keep(_HELD)
         os.close(reading)
         with open(writing, "wb") as out:
             for part in parts:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.common.channels import Channel
-from pipelines.common.copies import CORES
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.results import CRATE as NAME
 from pipelines.common.results import File, Written
@@ -33,19 +31,16 @@ def crate(
     *,
     entry: Mapping[str, Any],
     channels: Mapping[str, Channel],
+    digests: Mapping[str, str],
     versions: Mapping[str, str],
     files: Sequence[File],
     written: Sequence[Written],
 ) -> bytes:
-    """The crate of a run: `files` are announced, `written` are all. Every channel is read once for its checksum.
-
-    Raises BossFailure and Failure as reading a channel does.
-    """
+    """The crate of a run: `files` are announced, `written` are all; `digests` are the channels' checksums, by role."""
     said = {file.name: file for file in files}
     outputs = [_output(file, said.get(file.name)) for file in written]
     folders = sorted({f"{file.name.rpartition('/')[0]}/" for file in files if file.name.endswith("/info")})
-    with ThreadPoolExecutor(CORES) as pool:  # a checksum takes long, and leaves the interpreter to others meanwhile
-        inputs = list(pool.map(lambda role: _channel(request, role, channels[role]), channels))
+    inputs = [_channel(request, role, channel, digests[role]) for role, channel in channels.items()]
     parameters = [
         {"@id": f"#argument-{number}", "@type": "PropertyValue", "name": name, "value": value}
         for number, (name, value) in enumerate(arguments(request))
@@ -173,7 +168,7 @@ def _plain(names: Sequence[str]) -> bool:
     return plain and len(set(once)) == len(once) and not {"token", "results-uri", "volume-roots", "help"} & set(names)
 
 
-def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
+def _channel(request: Request, role: str, channel: Channel, digest: str) -> dict[str, Any]:
     """The part of a channel that was read, the box's surroundings with it. The checksum is of its voxels."""
     boss = "" if request.address else f"{request.protocol}://{request.host}/"
     box = ", ".join(f"{axis} {start} to {stop}" for axis, (start, stop) in zip("zyx", channel.near, strict=True))
@@ -183,7 +178,7 @@ def _channel(request: Request, role: str, channel: Channel) -> dict[str, Any]:
         "name": f"{channel.name}: {role}",
         "description": f"Voxels {box} at resolution 0, {channel.dtype.name}.{_DIGESTED}{channel.digested}.",
         "identifier": f"{boss}{request.place}/{channel.name}",
-        "sha256": channel.digest(),
+        "sha256": digest,
     }
 
 

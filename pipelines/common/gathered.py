@@ -55,7 +55,7 @@ class Gathered(Channel):
         """What `digest` is of, in words."""
         return "the SHA-256 of each block's voxels, as hexadecimal digits, in the order of the blocks"
 
-    def digest(self) -> str:
+    def digest(self, own: str = "") -> str:
         """A digest of the digests of all blocks, in order."""
         return self._digest.hexdigest()
 

@@ -15,17 +15,14 @@ from pipelines.common.boxes import voxels
 from pipelines.common.channels import Channel
 from pipelines.common.copies import CORES
 from pipelines.common.precomputed import Frame, write_image, write_segmentation
-from pipelines.common.results import Results
+from pipelines.common.results import Recorded, Results
 
 if TYPE_CHECKING:
     from pipelines.common.run import Found
 
 
-def write_found(results: Results, found: Found, kind: NDArray[np.int64], frame: Frame) -> None:
-    """Write what was found, under the ids of synapses.csv: its voxels and its centres. Raises Failure.
-
-    `kind` is each object's class, as an index into `found.kinds`.
-    """
+def write_voxels(results: Results, found: Found, frame: Frame) -> None:
+    """Write the voxels of what was found, under the ids of synapses.csv. Raises Failure."""
     write_segmentation(
         results,
         "segmentation",
@@ -35,6 +32,13 @@ def write_found(results: Results, found: Found, kind: NDArray[np.int64], frame: 
         about="The synapses' voxels under their ids, as a Neuroglancer precomputed volume.",
         copies=CORES if found.labels.size > BLOCK_VOXELS else 1,
     )
+
+
+def write_centres(results: Recorded, found: Found, kind: NDArray[np.int64], frame: Frame) -> None:
+    """Write the centres of what was found, under the ids of synapses.csv.
+
+    `kind` is each object's class, as an index into `found.kinds`.
+    """
     points = Points(
         centres=found.centres,
         scores=found.scores,

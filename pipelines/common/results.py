@@ -261,6 +261,30 @@ class _Bucket:
         return sorted(found)
 
 
+class Recorded:
+    """What is to be written, made by a copy of this process; `into` writes it."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[str, tuple[Any, ...], dict[str, str]]] = []
+
+    def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> None:
+        """As `Results.add`."""
+        self._calls.append(("add", (name, content), {"title": title, "about": about, "media_type": media_type}))
+
+    def put(self, name: str, content: bytes) -> None:
+        """As `Results.put`."""
+        self._calls.append(("put", (name, content), {}))
+
+    def remove(self, name: str) -> None:
+        """As `Results.remove`."""
+        self._calls.append(("remove", (name,), {}))
+
+    def into(self, results: Results) -> None:
+        """Write and remove all of it, in order. Raises Failure."""
+        for call, words, said in self._calls:
+            getattr(results, call)(*words, **said)
+
+
 def _written_before(crate: bytes) -> list[str]:
     """The files that a run has written, by its crate; none where it is no crate of a run of NOMADS's.
 

@@ -18,6 +18,7 @@ import math
 import sys
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
@@ -34,15 +35,15 @@ from contract.program import BLOCK_VOXELS, MAX_NOTE
 from pipelines.common import csvs, layers, parquets, preview, report, scene, viewer
 from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
-from pipelines.common.channels import Channel, Plane
-from pipelines.common.copies import CORES, in_copies
+from pipelines.common.channels import Channel, Plane, digest_of
+from pipelines.common.copies import CORES, beside, in_copies
 from pipelines.common.crate import crate
 from pipelines.common.csvs import Column
 from pipelines.common.gathered import Gathered
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import Results, Slabs, npz
+from pipelines.common.results import Recorded, Results, Slabs, npz
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse, filled, slabs
 from pipelines.common.words import counted, fitting, joined
@@ -55,6 +56,7 @@ PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d"
 """Packages whose versions results.json names."""
 MOST, WRITTEN = 2**31, 2**30
 """Voxels of a box whose detections are written as one array, and back to BOSS, at most: that takes memory for them."""
+PREDICTIONS = "predictions.npz"
 MANY = 10**6
 """Synapses whose rows are worth two processes, and a Parquet file."""
 CIRCLE_NM = 300
@@ -138,6 +140,9 @@ class Run:
             around, beside = near(self.volume, self.names), aside(self.volume)
             self.channels = source.channels(around, box=self.box, aside=beside, told=self._told)
         self._voxels = sum(voxels(channel.near) for channel in self.channels.values())
+        self._held = ExitStack()
+        self._digests: Callable[[], list[str]] | None = None
+        """Waits for the checksums of all that was read, if they are being made."""
         self._notes: list[Note] = []
         self._warnings: list[Note] = []
 
@@ -147,6 +152,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._held.close()
         for channel in self.channels.values():
             channel.close()
 
@@ -191,6 +197,10 @@ class Run:
         """Read every channel from BOSS before anything is computed, since BOSS may fail half way."""
         for channel in self.channels.values():
             channel.fetch()
+        if not self._digests and self._voxels > BLOCK_VOXELS:
+            channels = list(self.channels.values())
+            later = beside(lambda: [digest_of(each.part(each.near)) for each in channels], copies=CORES, idle=True)
+            self._digests = self._held.enter_context(later)
 
     def note(self, said: str | Note) -> None:
         """Show a sentence with the results."""
@@ -214,7 +224,6 @@ class Run:
         self._look(found)
 
         self.progress(0.75, "writing")
-        start, voxel_nm = np.array(self.request.start), np.array(self.volume.voxel_nm)
         about = "A row for each synapse: centre in voxels and nm, volume, score, class."
         table, many = self._table(found, bright), len(found) > MANY
         lines = csvs.rows(table, len(found), copies=CORES if many else 1)
@@ -227,16 +236,7 @@ class Run:
                 about="The rows of synapses.csv, for programs that read columns.",
                 media_type="application/vnd.apache.parquet",
             )
-        if found.labels.size <= MOST:
-            detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
-            self.results.add(
-                "predictions.npz",
-                npz({"predictions": detections, "start": start, "voxel_nm": voxel_nm}, level=3),
-                title="Predictions",
-                about="255 where a synapse is, else 0; axes z, y, x.",
-                media_type="application/x-npz",
-            )
-        self._layers(found)
+        self._detections(found)
         about = f"{self._picture_said(found).capitalize()}."
         picture = self.results.add(
             "preview.png", self._preview(found), title="Preview", about=about, media_type="image/png"
@@ -276,6 +276,7 @@ class Run:
                 self.request,
                 entry=self.entry,
                 channels=self.channels,
+                digests=self._checksums(),
                 versions=versions,
                 files=self.results.files,
                 written=written,
@@ -301,9 +302,38 @@ class Run:
 
         return dict(zip(self.channels, in_copies(means, list(self.channels), most=most), strict=True))
 
-    def _layers(self, found: Found) -> None:
-        """Write what Neuroglancer shows; the image unless it is larger than was asked for."""
-        layers.write_found(self.results, found, _kind(found), self.frame)
+    def _checksums(self) -> dict[str, str]:
+        """Role to the checksum of what was read of its channel."""
+        known = self._digests() if self._digests else [""] * len(self.channels)
+        return {role: channel.digest(own) for (role, channel), own in zip(self.channels.items(), known, strict=True)}
+
+    def _detections(self, found: Found) -> None:
+        """Write predictions.npz, if there is to be one, and the layers: what takes one process beside two others."""
+        recorded, at = Recorded(), len(self.results.files)
+
+        def few() -> Recorded:
+            if found.labels.size <= MOST:
+                detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
+                where = {"start": np.array(self.request.start), "voxel_nm": np.array(self.volume.voxel_nm)}
+                recorded.add(
+                    PREDICTIONS,
+                    npz({"predictions": detections, **where}, level=3),
+                    title="Predictions",
+                    about="255 where a synapse is, else 0; axes z, y, x.",
+                    media_type="application/x-npz",
+                )
+            layers.write_centres(recorded, found, _kind(found), self.frame)
+            return recorded
+
+        with beside(few, copies=CORES if found.labels.size > BLOCK_VOXELS else 1) as later:
+            layers.write_voxels(self.results, found, self.frame)
+            later().into(self.results)
+        # results name it first, whatever was written first
+        self.results.files[at:] = sorted(self.results.files[at:], key=lambda file: file.name != PREDICTIONS)
+        self._images()
+
+    def _images(self) -> None:
+        """Write the channels as Neuroglancer shows them, unless they are larger than was asked for."""
         size, most = layers.image_size(list(self.channels.values())), self.request.image_bytes
         if size <= most:
             layers.write_images(self.results, self.channels, self.frame)

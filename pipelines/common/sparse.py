@@ -21,8 +21,11 @@ Array = NDArray[Any]
 
 TILE: Triple = (8, 256, 256)
 """Extent of a tile, whose voxels lie together in the file."""
-_BITS = (TILE[0] * TILE[1] * TILE[2] - 1).bit_length()
-_RECORD = np.dtype([("id", "<u4"), ("place", "<u4")])
+_SIDES = (TILE[0].bit_length() - 1, TILE[1].bit_length() - 1, TILE[2].bit_length() - 1)
+"""Of a tile's sides, which are powers of two, the bits of places along them: shifts are faster than division."""
+_BITS = sum(_SIDES)
+_RECORD = np.dtype("<u8")
+"""A voxel: its place within its tile, above the 32 bits of its id."""
 _SPAN = 2 ** (63 - 32 - _BITS)
 """Tiles that a sort can tell from one another, besides places and ids."""
 
@@ -47,6 +50,10 @@ class Few:
     @property
     def zyx(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(n,) each: how many voxels they lie from the box's corner."""
+        if self.extent == TILE:
+            y_bits, x_bits = _SIDES[1:]
+            y, x = self.places >> x_bits & TILE[1] - 1, self.places & TILE[2] - 1
+            return self.places >> y_bits + x_bits, y, x
         rest, x = np.divmod(self.places, self.extent[2])
         z, y = np.divmod(rest, self.extent[1])
         return z, y, x
@@ -59,8 +66,8 @@ class Packed:
     tiles: NDArray[np.int64]
     counts: NDArray[np.int64]
     """How many voxels each of the tiles has here."""
-    records: Array
-    """Id, and place within the tile, of all of them."""
+    records: NDArray[np.uint64]
+    """All of them, as the file has them."""
 
 
 class Sparse:
@@ -98,22 +105,20 @@ class Sparse:
     def packed(self, at: Array, ids: Array) -> Packed:
         """Ids, none of them 0, for voxels (n, 3) of this volume, as `add` takes them. Changes nothing."""
         z, y, x = at.T
-        tiles = (z // TILE[0] * self.grid[1] + y // TILE[1]) * self.grid[2] + x // TILE[2]
-        places = (z % TILE[0] * TILE[1] + y % TILE[1]) * TILE[2] + x % TILE[2]
+        tiles = ((z >> _SIDES[0]) * self.grid[1] + (y >> _SIDES[1])) * self.grid[2] + (x >> _SIDES[2])
+        places = ((z & TILE[0] - 1) << _SIDES[1] | y & TILE[1] - 1) << _SIDES[2] | x & TILE[2] - 1
         least = int(tiles.min()) if len(tiles) else 0
         numbers, named = tiles - least, None
         if len(tiles) and int(numbers.max()) >= _SPAN:
             named, numbers = np.unique(tiles, return_inverse=True)
-        keys = np.sort(((numbers << _BITS | places) << 32) | ids)  # of one voxel's ids the greatest comes last
+        keys = _in_order((numbers << _BITS | places) << 32 | ids)  # of one voxel's ids the greatest comes last
         if not self._once:
             last = np.ones(len(keys), np.bool_)
             last[:-1] = keys[1:] >> 32 != keys[:-1] >> 32
             keys = keys[last]
         found = keys >> (32 + _BITS)
         starts = np.flatnonzero(np.diff(found, prepend=-1))
-        records = np.empty(len(keys), _RECORD)
-        records["id"] = keys & 0xFFFFFFFF
-        records["place"] = keys >> 32 & ((1 << _BITS) - 1)
+        records = (keys & (1 << 32 + _BITS) - 1).astype(_RECORD)
         which = found[starts]
         return Packed(named[which] if named is not None else which + least, np.diff(starts, append=len(keys)), records)
 
@@ -146,14 +151,12 @@ class Sparse:
         number = (cell[0] * self.grid[1] + cell[1]) * self.grid[2] + cell[2]
         low, high = self._first[number : number + 2].tolist()
         sides = [min(side, long - n * side) for side, long, n in zip(TILE, self.shape, cell, strict=True)]
-        records = np.concatenate([self._read(n) for n in range(low, high)]) if low < high else np.zeros(0, _RECORD)
-        places, ids = records["place"].astype(np.int64), records["id"]
+        keys = np.concatenate([self._read(n) for n in range(low, high)]) if low < high else np.zeros(0, np.int64)
         if high - low > 1:
-            keys = np.sort(places << 32 | ids)
-            places, ids = keys >> 32, (keys & 0xFFFFFFFF).astype(np.uint32)
+            keys = _in_order(keys)
             if not self._once:  # of several the last one stays
-                last = np.diff(places, append=-1) != 0
-                places, ids = places[last], ids[last]
+                keys = keys[np.diff(keys >> 32, append=-1) != 0]
+        places, ids = keys >> 32, (keys & 0xFFFFFFFF).astype(np.uint32)
         full = Few(TILE, places, ids)
         if tuple(sides) == TILE:
             return full
@@ -161,12 +164,16 @@ class Sparse:
         return Few((sides[0], sides[1], sides[2]), (z * sides[1] + y) * sides[2] + x, ids)
 
     def slabs(self, values: Callable[[NDArray[np.uint32]], Array]) -> Iterator[Array]:
-        """A value for each voxel, by its id, some sections at a time; `values` is asked for that of 0, too."""
+        """A value for each voxel, by its id, some sections at a time; `values` is asked for that of 0, too.
+
+        The next array takes the place of the last one.
+        """
         self.settle()
         nothing = values(np.zeros(1, np.uint32))
+        whole = np.empty((min(TILE[0], self.shape[0]), *self.shape[1:]), nothing.dtype)
         for z in range(self.grid[0]):
-            deep = min(TILE[0], self.shape[0] - z * TILE[0])
-            slab = np.full((deep, *self.shape[1:]), nothing[0])
+            slab = whole[: self.shape[0] - z * TILE[0]]
+            slab[:] = nothing[0]
             for y, x in itertools.product(range(self.grid[1]), range(self.grid[2])):
                 few = self.few((z, y, x))
                 down, top, left = few.zyx
@@ -193,10 +200,15 @@ class Sparse:
                 places = top[some] * self.shape[2] + left[some]
                 yield (z * TILE[0] + n, y * TILE[1], 0), Few((1, high, self.shape[2]), places, ids[some])
 
-    def _read(self, n: int) -> Array:
+    def _read(self, n: int) -> NDArray[np.int64]:
         size = _RECORD.itemsize
         content = os.pread(self._file.fileno(), int(self._counts[n]) * size, int(self._starts[n]) * size)
-        return np.frombuffer(content, _RECORD)
+        return np.frombuffer(content, _RECORD).astype(np.int64, copy=False)
+
+
+def _in_order(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The keys in order, in which many come already."""
+    return np.sort(keys) if np.any(keys[1:] < keys[:-1]) else keys
 
 
 def bands(ids: Array | Sparse, *, piece: int) -> Iterator[tuple[Triple, Few]]:

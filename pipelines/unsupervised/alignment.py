@@ -32,7 +32,7 @@ STACK = 32
 """Sections of pixels whose correlations are summed, counted from the experiment's first one."""
 SLAB = 16
 """Sections of pixels that are read together, at most: volumes are stored in blocks that hold some."""
-SLAB_BYTES = 2**25, 2**27
+SLAB_BYTES = 2**25, 2**26
 """Bytes that are read together, about, one section at least: of whole sections, and of tiles, whose maps are small."""
 LARGE = 2**21
 """Pixels of a section whose maps are so large that one process at a time makes them."""

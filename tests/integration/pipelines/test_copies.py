@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipelines.common.copies import in_copies
+from pipelines.common.copies import beside, in_copies
 from pipelines.unsupervised import search
 from tests.support import puncta
 from tests.support.tissue import found
@@ -48,6 +48,28 @@ def test_what_a_copy_raises_is_raised_and_the_others_are_ended() -> None:
         os.waitpid(-1, os.WNOHANG)
     os.close(reading)
     os.close(writing)
+
+
+def test_what_is_done_beside_a_block_is_another_process_and_leaves_none_behind() -> None:
+    with beside(lambda: (os.getpid(), os.nice(0)), copies=2, idle=True) as later:
+        process, niceness = later()
+    with beside(os.getpid, copies=1) as now:
+        assert now() == os.getpid()
+    with beside(signal.pause, copies=2), pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+    assert process != os.getpid()
+    assert niceness == 19
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_was_raised_beside_a_block_is_raised_where_it_is_asked_for() -> None:
+    def fails() -> None:
+        raise ValueError("no such section")
+
+    with beside(fails, copies=2) as later, pytest.raises(ValueError, match="no such section"):
+        later()
 
 
 @pytest.mark.parametrize(("allowed", "dealt"), [(0, 0), (1, 3), (3, 5)])

@@ -35,11 +35,14 @@ def all_processes():
 together, done = 0, Event()
 def look():
     global together
+    last = 0
     while not done.wait(0.01):
         try:
-            together = max(together, sum(of(process, "smaps_rollup", "Pss:") for process in all_processes()))
+            now = sum(of(process, "smaps_rollup", "Pss:") for process in all_processes())
         except OSError:  # one has ended
-            pass
+            continue
+        # where a copy begins between two looks of one sum, what it shares counts twice there, and not in the next one
+        together, last = max(together, min(last, now)), now
 def work():
 {work}
 looking = Thread(target=look)

@@ -68,7 +68,10 @@ def test_values_are_given_by_id_and_bands_cover_every_voxel_once() -> None:
 
     with filled(Sparse((17, 300, 520), once=True), ids) as volume:
         for labels in (ids, volume):
-            assert np.array_equal(np.concatenate([*slabs(labels, lambda few: values[few >> 16])]), values[ids >> 16])
+            assert np.array_equal(
+                np.concatenate([slab.copy() for slab in slabs(labels, lambda few: values[few >> 16])]),
+                values[ids >> 16],
+            )
             again, covered = np.zeros_like(ids), np.zeros(ids.shape, np.uint8)
             for corner, few in bands(labels, piece=520 * 70):
                 z, y, x = (low + at for low, at in zip(corner, few.zyx, strict=True))
