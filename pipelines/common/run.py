@@ -197,8 +197,8 @@ class Run:
         """Read every channel from BOSS before anything is computed, since BOSS may fail half way."""
         for channel in self.channels.values():
             channel.fetch()
-        if not self._digests and self._voxels > BLOCK_VOXELS:
-            channels = list(self.channels.values())
+        channels = [channel for channel in self.channels.values() if not isinstance(channel, Gathered)]
+        if channels and not self._digests and self._voxels > BLOCK_VOXELS:
             later = beside(lambda: [digest_of(each.part(each.near)) for each in channels], copies=CORES, idle=True)
             self._digests = self._held.enter_context(later)
 

@@ -135,8 +135,8 @@ def whole_sections(sections: Box, bounds: Box, voxel_nm: Size, *, stacks: bool) 
 def registered_in(box: Box, sections: Box, bounds: Box, voxel_nm: Size, *, stacks: bool) -> Box:
     """Where the sections of a box are registered: as `whole_sections`, for what is found in `box`, if that is not much.
 
-    No more voxels than `search.surroundings` allows are read of a channel for it, and no more memory is taken.
-    Elsewhere sections are no wider than given.
+    As many voxels as the sections have, or search.MOST, are read of a channel for it at most, and no more memory is
+    taken than a search takes. Elsewhere sections are no wider than given.
     """
     wide, grid = whole_sections(sections, bounds, voxel_nm, stacks=stacks), Grid.of(voxel_nm)
     depth, *plane = (-(-side // step) for side, step in zip(shape(wide), grid.bins, strict=True))
@@ -145,7 +145,7 @@ def registered_in(box: Box, sections: Box, bounds: Box, voxel_nm: Size, *, stack
         return sections
     read = min(depth * _pixels(layout) * math.prod(grid.bins), voxels(wide))
     fits = layout.alone or search.held(wide, grid) <= search.room(box)
-    return wide if fits and read <= search.most(box) else sections
+    return wide if fits and read <= max(search.MOST, voxels(sections)) else sections
 
 
 def sections_of(

@@ -345,14 +345,9 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
     for share in np.linspace(1, 0, 41):
         z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
         part = aligned(grown(box, (z, y, x), bounds), bounds, grid)
-        if voxels(part) <= most(box) and held(part, grid) <= room(box):
+        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and held(part, grid) <= room(box):
             return part
     return box
-
-
-def most(box: Box) -> int:
-    """Voxels of a channel that may be read for what lies in a box."""
-    return max(MOST, AS_LARGE * voxels(box))
 
 
 def room(box: Box) -> float:

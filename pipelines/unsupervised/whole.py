@@ -134,7 +134,7 @@ def _first(request: Request, stage: Stage, options: Options, entry: Path) -> Non
     box = request.z, request.y, request.x
     looked = searched(request, source.volume, options)
     voxel_nm, extent = source.volume.voxel_nm, shape(looked)
-    sections = alignment.whole_sections(looked, source.volume.bounds, voxel_nm, stacks=False)
+    sections = alignment.registered_in(box, looked, source.volume.bounds, voxel_nm, stacks=False)
     with source.opened(looked, box=box, aside=sections) as channels:
         for channel in channels.values():
             if channel.dtype.itemsize > 2:

@@ -189,8 +189,8 @@ def test_what_a_lost_block_would_have_shown_is_told_as_missing_and_repaired(look
 def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
     looked: Job, once: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "BLOCK_VOXELS", 1)
-    monkeypatch.setattr(layers, "BLOCK_VOXELS", 1)
+    for module in (whole, layers, run_of):
+        monkeypatch.setattr(module, "BLOCK_VOXELS", 1)
     for module, name, number in ((chance, "STRIP", 200), (csvs, "ROWS", 50), (run_of, "MANY", 1), (run_of, "MOST", 9)):
         monkeypatch.setattr(module, name, number)
     looked.round("3")
