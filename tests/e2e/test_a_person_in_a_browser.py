@@ -31,6 +31,7 @@ def at_work(browser: Browser, folder: Path, **env: str) -> Iterator[Page]:
         house.slack.wait_for_connection(30)
         page = browser.new_page()
         page.set_default_timeout(20_000)
+        expect.set_options(timeout=20_000)
         page.goto(house.slack.url)
         yield page
         page.close()
