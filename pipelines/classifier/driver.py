@@ -74,7 +74,7 @@ def program(request: Request) -> None:
             told=lambda part: run.progress(0.7 + 0.02 * part, "classifying"),
         )
         size = " × ".join(map(str, weights.cube))
-        if any(n < side for n, side in zip(shape(cubes_in), weights.cube, strict=True)):
+        if any(n < side for n, side in zip(shape(run.volume.bounds), weights.cube, strict=True)):
             run.warn(f"No synapse was classified: that takes an experiment of at least {size} voxels (z, y, x).")
         elif left := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
             border = "border, or that of a channel that was moved," if any(found.lies.values()) else "border"

@@ -264,6 +264,19 @@ def test_an_experiment_thinner_than_a_cube_is_detected_but_not_classified_and_sa
     assert {row["class"] for row in rows(tmp_path)} == {"not classified"}
 
 
+def test_a_thin_box_at_the_border_of_a_deep_experiment_says_that_the_border_is_too_near(
+    stand_in: BossStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = BOX | {"z_range": "0,5"}
+    code, _ = here(arguments(stand_in, col="lab", exp="cut", **box, results_uri=tmp_path.as_uri()))
+
+    notes = json.loads((tmp_path / "results.json").read_text())["notes"]
+    assert code == 0
+    assert {row["class"] for row in rows(tmp_path)} == {"not classified"}
+    assert any(note.startswith("Not classified: ") and "too near the experiment's border" in note for note in notes)
+    assert "at least 15" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "box",
     [
