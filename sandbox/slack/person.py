@@ -445,9 +445,14 @@ def _block_id(found: list[Json], name: str) -> str:
 
 
 def _find(found: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json]:
-    for block in found:
-        if block_id in (None, block.get("block_id")):
-            for element in blocks.elements_of(block):
-                if element.get("action_id") == action_id:
-                    return block, element
+    there = [
+        (block, element)
+        for block in found
+        for element in blocks.elements_of(block)
+        if element.get("action_id") == action_id
+    ]
+    named = [each for each in there if block_id in (None, each[0].get("block_id"))]
+    # an update gives blocks other ids: a click on what was there before means the only one with its action
+    if named or len(there) == 1:
+        return (named or there)[0]
     raise LookupError(f"nothing there has the action {action_id}")
