@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 from pipelines.common.copies import in_copies
 
 Array = NDArray[Any]
-Ranks = NDArray[np.uint32]
-"""Places in the order of scores, the best first; of many pairs they take half the memory that larger numbers would."""
+Rows = NDArray[np.uint32]
+"""Which objects; of many pairs these numbers take half the memory that larger ones would."""
 
 MERGE_NM = 250.0
 """Objects whose centres are nearer than this count once."""
@@ -139,33 +139,30 @@ class Lengths:
 def merged(
     places_nm: Array, scores: Array, *, lengths: Lengths | None = None, copies: int = 1
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Which objects are kept, those that no better kept one lies within MERGE_NM of; and for each the one it counts to.
+    """Which objects are kept, those that no better one lies within MERGE_NM of; and for each the one it counts to.
 
+    A better one need not be kept itself, so that what lies beyond MERGE_NM of an object has no part in whether it is.
     `places_nm` is (n, 3). Of two of one score the first one is the better one.
     """
-    count = len(scores)
-    order = np.argsort(-scores, kind="stable")
-    rank = np.empty(count, np.intp)
-    rank[order] = np.arange(count)
-    better, worse = ranked_pairs(places_nm, rank, lengths=lengths, copies=copies)
-    kept, _ = settled(better, worse, np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.zeros(count, np.bool_))
-    return kept[rank], order[best_kept(better, worse, kept)[rank]]
+    better, worse = pairs_near(places_nm, scores, lengths=lengths, copies=copies)
+    kept = unbeaten(worse, len(scores))
+    return kept, best_kept(better, worse, kept, scores)
 
 
-def ranked_pairs(
-    places_nm: Array, rank: NDArray[np.intp], *, lengths: Lengths | None = None, copies: int = 1
-) -> tuple[Ranks, Ranks]:
-    """The ranks of each two objects within MERGE_NM of one another: the better ones, and the worse ones.
+def pairs_near(
+    places_nm: Array, scores: Array, *, lengths: Lengths | None = None, copies: int = 1
+) -> tuple[Rows, Rows]:
+    """Each two objects within MERGE_NM of one another: the better ones, and the worse ones.
 
     Copies of the process look for them in strips along y, where there are many objects.
     """
-    if not len(rank):
+    if not len(scores):
         return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
     y, reach = places_nm[:, 1], lengths.reach if lengths else MERGE_NM
     many = len(y) // STRIP + 1
     walls = [-math.inf, *np.quantile(y[:: max(1, many // 2)], np.arange(1, many) / many).tolist(), math.inf]
 
-    def pairs(strip: tuple[float, float]) -> Ranks:
+    def pairs(strip: tuple[float, float]) -> Rows:
         """The pairs, of which one at least is in a strip and none lies before it."""
         rows = np.flatnonzero((y >= strip[0]) & (y < strip[1] + reach * 1.001))
         # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
@@ -175,46 +172,34 @@ def ranked_pairs(
             near = lengths.near(places_nm, one, other)
             one, other = one[near], other[near]
         inside = (y[one] < strip[1]) | (y[other] < strip[1])
-        one, other = rank[one[inside]], rank[other[inside]]
-        return np.stack([np.minimum(one, other), np.maximum(one, other)]).astype(np.uint32)
+        one, other = one[inside], other[inside]
+        first = scores[one] >= scores[other]  # `one` comes before `other`
+        return np.stack([np.where(first, one, other), np.where(first, other, one)]).astype(np.uint32)
 
     strips = list(itertools.pairwise(walls))
     better, worse = np.concatenate(list(in_copies(pairs, strips, most=copies if many > 1 else 1)), axis=1)
     return better, worse
 
 
-def settled(
-    better: Ranks,
-    worse: Ranks,
-    kept: NDArray[np.bool_],
-    gone: NDArray[np.bool_],
-    held: NDArray[np.bool_],
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which objects are kept and which are gone, by rank, from the pairs of `ranked_pairs`.
-
-    `kept` and `gone` are those of which it is known already. An object is gone that a better kept one lies near, and
-    kept if all better ones near it are gone. Of those that are `held`, whose neighbours are not all known, none becomes
-    kept: they, and those that depend on them, may be neither.
-    """
-    kept, gone = kept.copy(), gone.copy()
-    while True:
-        gone[worse[kept[better]]] = True
-        open_ = ~gone[better] & ~gone[worse]
-        open_ &= ~kept[better]
-        better, worse = better[open_], worse[open_]
-        beaten = np.zeros(len(kept), np.bool_)
-        beaten[worse] = True
-        new = ~gone & ~beaten & ~held & ~kept
-        if not new.any():
-            return kept, gone
-        kept |= new
+def unbeaten(worse: Rows, count: int) -> NDArray[np.bool_]:
+    """Which of so many objects are the worse one of no pair of `pairs_near`."""
+    kept = np.ones(count, np.bool_)
+    kept[worse] = False
+    return kept
 
 
-def best_kept(better: Ranks, worse: Ranks, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """(n,): for each object, by rank, the best kept one near it; itself where none is better."""
+def best_kept(better: Rows, worse: Rows, kept: NDArray[np.bool_], scores: Array) -> NDArray[np.intp]:
+    """(n,): for each object the best kept one near it; itself where no better one near it is kept."""
+    rows = np.flatnonzero(kept)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    rank = np.empty(len(kept), np.uint32)
+    rank[rows] = np.arange(len(rows))
+    best = np.full(len(kept), len(rows), np.uint32)
+    some = kept[better]
+    np.minimum.at(best, worse[some], rank[better[some]])
     to = np.arange(len(kept))
-    best = kept[better]
-    np.minimum.at(to, worse[best], better[best])
+    beaten = np.flatnonzero(best < len(rows))
+    to[beaten] = rows[best[beaten]]
     return to
 
 

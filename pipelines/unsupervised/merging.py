@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.unsupervised.chance import MERGE_NM, Lengths, best_kept, ranked_pairs, settled
+from pipelines.unsupervised.chance import MERGE_NM, Lengths, best_kept, pairs_near, unbeaten
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ class Settled:
     scores: NDArray[np.float32]
     kept: NDArray[np.bool_]
     to: NDArray[np.int64]
-    """The kept candidate that each counts to, numbered over all that were added: its own number, where it is kept."""
+    """The kept candidate that each counts to, numbered over all that were added: itself, where there is none."""
     below: int | None
     """The section below which all candidates are settled; None: all of them are."""
 
@@ -36,9 +36,7 @@ class _Pool:
     places: NDArray[np.int32]
     scores: NDArray[np.float32]
     kept: NDArray[np.bool_]
-    gone: NDArray[np.bool_]
-    said: NDArray[np.bool_]
-    """Whether what becomes of it was returned already."""
+    """Of those below the section up to which that is known."""
 
     def of(self, some: Array) -> _Pool:
         return _Pool(*(getattr(self, each.name)[some] for each in fields(self)))
@@ -59,12 +57,14 @@ class Merging:
         lengths: Lengths | None = None,
         copies: int = 1,
     ) -> None:
-        self._in_nm, self._deep_nm, self._lengths, self._copies = in_nm, deep_nm, lengths, copies
+        self._in_nm, self._lengths, self._copies = in_nm, lengths, copies
         self.reach = int(MERGE_NM / deep_nm)
         """Sections to which a candidate may reach."""
         self._count = 0
+        self._known = self._below = 0
+        """The sections below which it is known which candidates are kept, and to which ones they count."""
         none = np.zeros(0, np.bool_)
-        self._pool = _Pool(np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none, none, none)
+        self._pool = _Pool(np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none)
 
     def add(self, places: NDArray[np.int32], scores: NDArray[np.float32], *, upto: int | None) -> Settled:
         """Add candidates in the order of their places: all that lie below the section `upto`; None: the last ones.
@@ -72,29 +72,21 @@ class Merging:
         Returns those of which it is known now what becomes of them, in order, each once.
         """
         pool = self._with(places, scores)
-        rank = np.empty(len(pool.rows), np.intp)
         at = self._in_nm(pool.places)
-        order = np.argsort(-pool.scores, kind="stable")
-        rank[order] = np.arange(len(order))
-        better, worse = ranked_pairs(at, rank, lengths=self._lengths, copies=self._copies)
-        held = np.zeros(len(order), np.bool_)
+        better, worse = pairs_near(at, pool.scores, lengths=self._lengths, copies=self._copies)
+        z = pool.places[:, 0]
+        # the neighbours of those below are not all in the pool any more
+        kept = np.where(z < self._known, pool.kept, unbeaten(worse, len(z)))
+        to = pool.rows[best_kept(better, worse, kept, pool.scores)]
+        pool = _Pool(pool.rows, pool.places, pool.scores, kept)
+        due, below = z >= self._below, None
         if upto is not None:
-            held = ((upto - pool.places[:, 0]) * self._deep_nm <= MERGE_NM)[order]
-        kept, gone = settled(better, worse, pool.kept[order], pool.gone[order], held)
-        known = (kept | gone) & ~held
-        unknown = ~(kept | gone)
-        known[worse[unknown[better]]] = False
-        known[better[unknown[worse]]] = False
-        to = pool.rows[order[best_kept(better, worse, kept)[rank]]]
-        pool = _Pool(pool.rows, pool.places, pool.scores, kept[rank], gone[rank], pool.said)
-        left = pool.places[~known[rank] & ~pool.said, 0]
-        first = int(left.min()) if len(left) else upto
-        due = ~pool.said if first is None else ~pool.said & (pool.places[:, 0] < first)
+            self._known = max(self._known, upto - self.reach)
+            below = max(self._below, upto - 2 * self.reach)
+            due &= z < below
+            self._below, self._pool = below, pool.of(z >= below - self.reach)
         some = pool.of(due)
-        pool.said[due] = True
-        if first is not None:
-            self._pool = pool.of(pool.places[:, 0] >= first - self.reach)
-        return Settled(some.places, some.scores, some.kept, to[due], first)
+        return Settled(some.places, some.scores, some.kept, to[due], below)
 
     @property
     def oldest(self) -> int:
@@ -105,8 +97,7 @@ class Merging:
         new = len(scores)
         rows = np.arange(self._count, self._count + new)
         self._count += new
-        none = np.zeros(new, np.bool_)
-        added = _Pool(rows, places, scores, none, none, none)
+        added = _Pool(rows, places, scores, np.zeros(new, np.bool_))
         return _Pool(
             *(np.concatenate([getattr(part, each.name) for part in (self._pool, added)]) for each in fields(_Pool))
         )

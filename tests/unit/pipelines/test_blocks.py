@@ -307,3 +307,14 @@ def test_candidates_that_come_by_sections_are_merged_as_all_at_once() -> None:
         assert np.array_equal(np.concatenate([part.places for part in parts]), places)
         assert np.array_equal(np.concatenate([part.kept for part in parts]), kept)
         assert np.array_equal(np.concatenate([part.to for part in parts]), to)
+
+
+def test_of_three_in_a_row_one_is_kept_whatever_lies_beyond_what_is_near() -> None:
+    row = np.array([[0.0, 0, 0], [0, 0, 200], [0, 0, 400]])
+
+    kept, to = merged(row, np.array([3.0, 2, 1]))
+
+    assert kept.tolist() == [True, False, False]
+    assert to.tolist() == [0, 0, 2]
+    assert merged(row[1:], np.array([2.0, 1]))[0].tolist() == [True, False]
+    assert merged(row[1:], np.array([1.0, 2]))[0].tolist() == [False, True]
