@@ -12,8 +12,8 @@ from pipelines.unsupervised.driver import OPTIONS as METHOD
 from pipelines.unsupervised.driver import ROLES, around, chosen, detected, registered, searched
 
 if TYPE_CHECKING:
-    from pipelines.common.boss import Volume
     from pipelines.common.boxes import Box
+    from pipelines.common.volume import Volume
 
 OPTIONS = METHOD | {"--weights": "a model: a file or s3://bucket/key; without it, the demonstration model"}
 

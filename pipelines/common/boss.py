@@ -10,7 +10,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,13 +25,13 @@ from intern.resource.boss.resource import (
 )
 from numpy.typing import NDArray
 
-from contract.channels import choose, shared, wanted
 from contract.names import short
 from contract.retries import Transient, patiently
 from contract.units import READABLE, VOXEL_BYTES, nanometres
 from pipelines.common import arrays
-from pipelines.common.boxes import Box, Triple, said, shape
+from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.program import BossFailure, BossRefusal, Failure, Request, WrongRequest
+from pipelines.common.volume import CUBOID, DESCRIBE, PAUSES, Volume, check_box, listing
 from volumes import precomputed
 from volumes.address import Address, Location
 from volumes.describe import describe
@@ -49,12 +49,6 @@ CONNECT = 5
 """Seconds to wait for a connection."""
 READ = 60
 """Seconds to wait for the next bytes."""
-PAUSES = (0.5, 1.0, 2.0)
-"""Seconds before each further try."""
-DESCRIBE = 60.0
-"""Seconds within which a bucket, a web server or a folder has to say what volume it holds."""
-CUBOID: Triple = (16, 512, 512)
-"""Extent of the cuboids in which BOSS stores voxels, (z, y, x)."""
 TILE: Triple = (16, 1024, 1024)
 """Extent of the largest cutout, (z, y, x): whole cuboids, far below BOSS's 520 MiB. Voxels over 2 bytes: one CUBOID."""
 UNFINISHED = "NOMADS is writing here, or was stopped while it did: not to be trusted."
@@ -66,18 +60,6 @@ _ADVICE = {
     413: "; ask for a smaller box.",
 }
 """What to do where BOSS refuses voxels, by status."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """What a program needs to know of an experiment. Axes are z, y, x."""
-
-    bounds: Box
-    """Half-open `(start, stop)` along each axis, in voxels at resolution 0."""
-    voxel_nm: tuple[float, float, float]
-    """A voxel's size in nanometres, above 0."""
-    channels: list[str]
-    """Names, in BOSS's order."""
 
 
 class Boss:
@@ -106,7 +88,7 @@ class Boss:
             home = self._get(CollectionResource(collection))
             if home is None:
                 raise WrongRequest(f"BOSS has no collection “{collection}”; check its spelling.")
-            there = _listing(home.get("experiments"))
+            there = listing(home.get("experiments"))
             raise WrongRequest(f"The collection “{collection}” has no experiment “{name}”; it has {there}.")
         frame = self._get(CoordinateFrameResource(str(experiment.get("coord_frame"))))
         if frame is None:
@@ -339,45 +321,6 @@ class Boss:
         )
 
 
-def blocks(channel: ChannelResource | StoredArray) -> tuple[Triple, Triple]:
-    """How a channel is stored: the coordinates at which its blocks begin, and their extent, (z, y, x)."""
-    if isinstance(channel, ChannelResource):
-        return (0, 0, 0), CUBOID
-    return channel.origin, channel.chunk
-
-
-def check_box(request: Request, volume: Volume, *, where: str) -> None:
-    """Raise WrongRequest with the real bounds unless the request's box lies within the volume, called `where`."""
-    asked = (request.z, request.y, request.x)
-    if any(a < low or b > high for (a, b), (low, high) in zip(asked, volume.bounds, strict=True)):
-        raise WrongRequest(f"The box {said(asked)} is not within {where}; {where} has {said(volume.bounds)}.")
-
-
-def pick(
-    roles: Mapping[str, Sequence[str]], channels: Sequence[str], chosen: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The channel for each role, in the order of the roles: the one `chosen` for the role, or the best candidate.
-
-    Raises WrongRequest where a role has no channel, or one channel has two roles; the text names the channels.
-    """
-    chosen = chosen or {}
-    if unknown := [role for role in chosen if role not in roles]:
-        raise WrongRequest(f"There is no role {short(unknown[0])}; the roles are {_listing(list(roles))}.")
-    if absent := [name for name in chosen.values() if name not in channels]:
-        raise WrongRequest(f"The experiment has no channel {short(absent[0])}; its channels are {_listing(channels)}.")
-    found = {**choose(roles, channels), **chosen}
-    if missing := [wanted(role, parts) for role, parts in roles.items() if role not in found]:
-        raise WrongRequest(f"The experiment has no {' and no '.join(missing)}; its channels are {_listing(channels)}.")
-    found = {role: found[role] for role in roles}
-    if twice := shared(found):
-        one, other = twice
-        raise WrongRequest(
-            f"The channel {found[one]} cannot be {one} and {other} at once; name another one with "
-            f"--channel {other}=NAME. The channels are {_listing(channels)}."
-        )
-    return found
-
-
 def _tiles(start: Sequence[int], shape: tuple[int, ...], tile: Triple = TILE) -> Iterator[Box]:
     """The box in pieces that end at multiples of `tile`, where BOSS's cuboids end."""
     axes = []
@@ -394,13 +337,6 @@ def _fits(stored: float, told: float) -> bool:
 
 def _size(sizes: Sizes) -> str:
     return " × ".join(f"{size:g}" for size in sizes)
-
-
-def _listing(names: object, limit: int = 20) -> str:
-    if not isinstance(names, Sequence) or not names:
-        return "none"
-    said = ", ".join(short(str(name), 60) for name in names[:limit])
-    return f"{said} and {len(names) - limit} more" if len(names) > limit else said
 
 
 def _message(response: requests.Response) -> str:

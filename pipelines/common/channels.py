@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from intern.resource.boss.resource import ChannelResource
 from numpy.typing import NDArray
 
-from pipelines.common.boss import CUBOID, Boss, blocks
 from pipelines.common.boxes import Box, Triple, shape
-from pipelines.common.copies import memory_kept
+from pipelines.common.copies import in_copies, memory_kept
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
-from pipelines.common.sparse import Sparse, bands
-from pipelines.common.stores import Store
+from pipelines.common.sparse import Share, Sparse, bands
+from pipelines.common.volume import CUBOID, blocks
 
 if TYPE_CHECKING:
+    from intern.resource.boss.resource import ChannelResource
+
+    from pipelines.common.boss import Boss
+    from pipelines.common.stores import Store
     from volumes.reading import Array as StoredArray
 
 Array = NDArray[Any]
@@ -296,24 +298,36 @@ class Channel(Seen):
         depth, _, _ = shape(self.box)
         return all(np.array_equal(self.read(z, z + 1), other.read(z, z + 1)) for z in range(depth))
 
-    def brightness(
-        self, labels: Array | Sparse, count: int, lies: Mapping[int, Plane] | None = None
-    ) -> NDArray[np.float64]:
-        """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,).
+    def brightness(self, labels: Array | Sparse, count: int) -> NDArray[np.float64]:
+        """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,)."""
+        return brightness([self.part(self.box)], labels, count)[0]
 
-        Sections that lie shifted are moved back.
-        """
-        moved = self.part(self.box, lies)
-        total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
-        for (z, y, _), few in bands(labels, piece=PIECE):
+
+def brightness(
+    parts: Sequence[Part], labels: Array | Sparse, count: int, *, copies: int = 1
+) -> list[NDArray[np.float64]]:
+    """(count,) for each part: its mean values within the objects 1 to `count` of an array of the parts' shape.
+
+    So many copies of the process share the voxels of the objects; what they read of the parts has to be there. Raises
+    as `Part.read`.
+    """
+
+    def sums(share: Share) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        voxels, totals = np.zeros(count + 1, np.int64), np.zeros((len(parts), count + 1))
+        for (z, y, _), few in bands(labels, piece=PIECE, share=share):
             if not len(few.ids):
                 continue
             deep, high, _ = few.extent
-            values = moved.read(z, z + deep, y, y + high).reshape(-1)[few.places]
             least = int(few.ids.min())
             found = few.ids - np.uint32(least)
             counts = np.bincount(found)
-            voxels[least : least + len(counts)] += counts
-            total[least : least + len(counts)] += np.bincount(found, weights=values)
-        mean: NDArray[np.float64] = total[1:] / np.maximum(voxels[1:], 1)
-        return mean
+            some = slice(least, least + len(counts))
+            voxels[some] += counts
+            for part, total in zip(parts, totals, strict=True):
+                values = part.read(z, z + deep, y, y + high).reshape(-1)[few.places]
+                total[some] += np.bincount(found, weights=values)
+        return voxels, totals
+
+    shares = [Share(number, copies) for number in range(copies)]
+    voxels, totals = (sum(some) for some in zip(*in_copies(sums, shares, most=copies), strict=True))
+    return list(totals[:, 1:] / np.maximum(voxels[1:], 1))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box
-from pipelines.common.channels import Channel, Plane
+from pipelines.common.channels import Channel
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
-from pipelines.common.sparse import Sparse
 
 Array = NDArray[Any]
 
@@ -38,12 +36,6 @@ class Gathered(Channel):
             self.add(seen)
         self._digest.update(digest.encode())
         self._missing |= missing
-
-    def brightness(
-        self, labels: Array | Sparse, count: int, lies: Mapping[int, Plane] | None = None
-    ) -> NDArray[np.float64]:
-        """The mean brightness of each object."""
-        return self.means
 
     @property
     def missing(self) -> bool:

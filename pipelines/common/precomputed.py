@@ -336,11 +336,7 @@ def compressed_segmentation(chunk: Few) -> bytes:
     z, y, x = chunk.zyx
     block = ((z >> _SIDE) * grid[1] + (y >> _SIDE)) * grid[2] + (x >> _SIDE)
     voxel = ((z & BLOCK - 1) << _SIDE | y & BLOCK - 1) << _SIDE | x & BLOCK - 1
-    found = np.sort((block << 32 | chunk.ids) << 3 * _SIDE | voxel)
-    voxel = found & BLOCK**3 - 1
-    found >>= 3 * _SIDE
-    block = found >> 32
-    table, lengths, index = _tables(found, block, math.prod(grid))
+    table, lengths, index = _tables(chunk.ids, block, math.prod(grid))
     bits = _WIDTHS[np.searchsorted(_LENGTHS, lengths)]
 
     header = np.zeros((len(lengths), 2), np.int64)
@@ -349,12 +345,12 @@ def compressed_segmentation(chunk: Few) -> bytes:
     ends = np.cumsum(words)
     header[:, 0] = starts | bits << 24
     header[:, 1] = ends - words + 2 * len(lengths) + len(table)
-    at = (ends - words)[block] * 32 + voxel * bits[block]
-    indices = np.zeros(int(ends[-1]), np.uint32)
-    mixed = bits[block] > 0
-    np.bitwise_or.at(indices, at[mixed] >> 5, (index[mixed] << (at[mixed] & 31)).astype(np.uint32))
+    wide = bits[block]
+    at = (ends - words)[block] * 32 + voxel * wide
+    # bits of different voxels in one word are others, so that a sum is what they are together
+    sums = np.bincount(at >> 5, index << (at & 31), minlength=int(ends[-1]) + 1)
     one_channel = np.array([1], np.uint32)  # which begins after this word
-    parts = (one_channel, header.reshape(-1).astype(np.uint32), table, indices)
+    parts = (one_channel, header.reshape(-1).astype(np.uint32), table, sums[: int(ends[-1])].astype(np.uint32))
     return np.concatenate(parts).astype("<u4").tobytes()
 
 
@@ -362,26 +358,40 @@ _SIDE = BLOCK.bit_length() - 1
 _LENGTHS = np.array([1, 2, 4, 16, 2**8, 2**16])
 """Ids of a table, at most, and below them the bits of an index into it."""
 _WIDTHS = np.array([0, 1, 2, 4, 8, 16, 32])
+_SPAN = 2**22
+"""Values that are told from one another by a list of all."""
 
 
-def _tables(found: Array, block: Array, many: int) -> tuple[NDArray[np.uint32], Array, Array]:
+def _tables(ids: NDArray[np.uint32], block: Array, many: int) -> tuple[NDArray[np.uint32], Array, Array]:
     """The tables of so many blocks, one after another; the length of each; and each voxel's index into its block's.
 
-    `found` are the voxels' ids in order, with their `block` above the 32 bits of the id. Tables are in ascending order;
-    0 is in those of all blocks that are not full.
+    `ids` are the voxels' ids, none of them 0, and `block` their blocks. Tables are in ascending order; 0 is in those of
+    all blocks that are not full.
     """
-    new = np.ones(len(found), np.bool_)
-    new[1:] = found[1:] != found[:-1]
-    ids = found[new]
-    owner = block[new]
+    least = int(ids.min(initial=2**32 - 1))
+    known, number = _distinct(ids.astype(np.int64) - least)
+    pairs, place = _distinct(block * len(known) + number)
+    owner, which = np.divmod(pairs, max(1, len(known)))
     zero = (np.bincount(block, minlength=many) < BLOCK**3).astype(np.int64)
     lengths = np.bincount(owner, minlength=many) + zero
     starts = np.cumsum(lengths) - lengths
-    before = np.cumsum(zero)[owner]  # zeros in tables up to this one's
-    places = np.arange(len(ids)) + before
+    places = np.arange(len(pairs)) + np.cumsum(zero)[owner]  # after the zeros in tables up to this one's
     table = np.zeros(int(lengths.sum()), np.uint32)
-    table[places] = ids & 0xFFFFFFFF
-    return table, lengths, (places - starts[owner])[np.cumsum(new) - 1]
+    table[places] = known[which] + least
+    return table, lengths, (places - starts[owner])[place]
+
+
+def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The values, none below 0, that there are, in order; and which of them each is. Fast where all of them are low."""
+    span = int(values.max(initial=-1)) + 1
+    if span > _SPAN:
+        return np.unique(values, return_inverse=True)
+    there = np.zeros(span, np.bool_)
+    there[values] = True
+    found = np.flatnonzero(there)
+    number = np.empty(span, np.int64)
+    number[found] = np.arange(len(found))
+    return found, number[values]
 
 
 def as_json(content: object) -> bytes:

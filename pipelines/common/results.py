@@ -271,6 +271,10 @@ class Recorded:
         """As `Results.add`."""
         self._calls.append(("add", (name, content), {"title": title, "about": about, "media_type": media_type}))
 
+    def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
+        """As `Results.stream`; all of the file is held."""
+        self.add(name, b"".join(pieces), title=title, about=about, media_type=media_type)
+
     def put(self, name: str, content: bytes) -> None:
         """As `Results.put`."""
         self._calls.append(("put", (name, content), {}))
@@ -278,6 +282,11 @@ class Recorded:
     def remove(self, name: str) -> None:
         """As `Results.remove`."""
         self._calls.append(("remove", (name,), {}))
+
+    def content(self, name: str) -> bytes:
+        """The content of a file that is to be written."""
+        content: bytes = next(words[1] for call, words, _ in self._calls if call != "remove" and words[0] == name)
+        return content
 
     def into(self, results: Results) -> None:
         """Write and remove all of it, in order. Raises Failure."""

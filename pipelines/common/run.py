@@ -33,19 +33,19 @@ from contract.channels import candidates
 from contract.names import MAX_NAME, results_key
 from contract.program import BLOCK_VOXELS, MAX_NOTE
 from pipelines.common import csvs, layers, parquets, preview, report, scene, viewer
-from pipelines.common.boss import Volume
 from pipelines.common.boxes import Box, said, shape, union, voxels
-from pipelines.common.channels import Channel, Plane, digest_of
-from pipelines.common.copies import CORES, beside, in_copies
+from pipelines.common.channels import Channel, Plane, brightness, digest_of
+from pipelines.common.copies import CORES, beside
 from pipelines.common.crate import crate
 from pipelines.common.csvs import Column
 from pipelines.common.gathered import Gathered
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import Recorded, Results, Slabs, npz
+from pipelines.common.results import File, Recorded, Results, Slabs, npz
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse, filled, slabs
+from pipelines.common.volume import Volume
 from pipelines.common.words import counted, fitting, joined
 
 Array = NDArray[Any]
@@ -57,6 +57,8 @@ PACKAGES = ("intern", "tensorstore", "numpy", "scipy", "connected-components-3d"
 MOST, WRITTEN = 2**31, 2**30
 """Voxels of a box whose detections are written as one array, and back to BOSS, at most: that takes memory for them."""
 PREDICTIONS = "predictions.npz"
+ORDER = ("synapses.csv", "synapses.parquet", PREDICTIONS, "segmentation", "annotations", "image", "preview.png")
+"""In which results name files; others follow."""
 MANY = 10**6
 """Synapses whose rows are worth two processes, and a Parquet file."""
 CIRCLE_NM = 300
@@ -224,23 +226,8 @@ class Run:
         self._look(found)
 
         self.progress(0.75, "writing")
-        about = "A row for each synapse: centre in voxels and nm, volume, score, class."
-        table, many = self._table(found, bright), len(found) > MANY
-        lines = csvs.rows(table, len(found), copies=CORES if many else 1)
-        self.results.stream("synapses.csv", lines, title="Synapses (CSV)", about=about, media_type="text/csv")
-        if many:
-            self.results.stream(
-                "synapses.parquet",
-                parquets.pieces(table, len(found)),
-                title="Synapses (Parquet)",
-                about="The rows of synapses.csv, for programs that read columns.",
-                media_type="application/vnd.apache.parquet",
-            )
-        self._detections(found)
-        about = f"{self._picture_said(found).capitalize()}."
-        picture = self.results.add(
-            "preview.png", self._preview(found), title="Preview", about=about, media_type="image/png"
-        )
+        picture = self._detections(found, self._table(found, bright))
+        self._images()
         written = self._write_back(found)
         link = viewer.link(
             self.request, channels=list(self.names.values()), voxel_nm=self.volume.voxel_nm, detections=written
@@ -255,6 +242,7 @@ class Run:
             about="Density, sizes, scores, and brightness by channel, as a page.",
             media_type="text/html; charset=utf-8",
         )
+        self.results.files.sort(key=_place)
         self.results.finish(
             {
                 "contract": "1",
@@ -291,27 +279,38 @@ class Run:
 
     def _brightnesses(self, found: Found) -> dict[str, NDArray[np.float64]]:
         """Role to the mean values of its channel in the objects."""
-        gathered = any(isinstance(channel, Gathered) for channel in self.channels.values())
-        most = CORES if found.labels.size > BLOCK_VOXELS and not gathered else 1
+        known = {role: channel.means for role, channel in self.channels.items() if isinstance(channel, Gathered)}
+        if known:
+            return known
         self.fetch()  # what a copy reads of a volume would be lost with it
         if isinstance(found.labels, Sparse):
             found.labels.settle()
-
-        def means(role: str) -> NDArray[np.float64]:
-            return self.channels[role].brightness(found.labels, len(found), found.lies.get(role))
-
-        return dict(zip(self.channels, in_copies(means, list(self.channels), most=most), strict=True))
+        parts = [channel.part(self.box, found.lies.get(role)) for role, channel in self.channels.items()]
+        copies = CORES if found.labels.size > BLOCK_VOXELS else 1
+        return dict(zip(self.channels, brightness(parts, found.labels, len(found), copies=copies), strict=True))
 
     def _checksums(self) -> dict[str, str]:
         """Role to the checksum of what was read of its channel."""
         known = self._digests() if self._digests else [""] * len(self.channels)
         return {role: channel.digest(own) for (role, channel), own in zip(self.channels.items(), known, strict=True)}
 
-    def _detections(self, found: Found) -> None:
-        """Write predictions.npz, if there is to be one, and the layers: what takes one process beside two others."""
-        recorded, at = Recorded(), len(self.results.files)
+    def _detections(self, found: Found, table: Mapping[str, Column]) -> bytes:
+        """Write all that shows the synapses but the report, and return the preview.
 
-        def few() -> Recorded:
+        Of a large box, what takes one process each is made beside the segmentation, which takes two.
+        """
+        copies, many = CORES if found.labels.size > BLOCK_VOXELS else 1, len(found) > MANY
+
+        def seen() -> Recorded:
+            recorded = Recorded()
+            if not many:
+                self._rows(recorded, table, len(found))
+            about = f"{self._picture_said(found).capitalize()}."
+            recorded.add("preview.png", self._preview(found), title="Preview", about=about, media_type="image/png")
+            return recorded
+
+        def marked() -> Recorded:
+            recorded = Recorded()
             if found.labels.size <= MOST:
                 detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
                 where = {"start": np.array(self.request.start), "voxel_nm": np.array(self.volume.voxel_nm)}
@@ -325,12 +324,32 @@ class Run:
             layers.write_centres(recorded, found, _kind(found), self.frame)
             return recorded
 
-        with beside(few, copies=CORES if found.labels.size > BLOCK_VOXELS else 1) as later:
+        if many:
+            self._rows(self.results, table, len(found), copies=CORES)
+        with beside(marked, copies=copies) as further, beside(seen, copies=copies) as first:
             layers.write_voxels(self.results, found, self.frame)
-            later().into(self.results)
-        # results name it first, whatever was written first
-        self.results.files[at:] = sorted(self.results.files[at:], key=lambda file: file.name != PREDICTIONS)
-        self._images()
+            shown = first()
+            shown.into(self.results)
+            further().into(self.results)
+        return shown.content("preview.png")
+
+    def _rows(self, results: Results | Recorded, table: Mapping[str, Column], count: int, *, copies: int = 1) -> None:
+        """Write the rows of the table, of many of them in a second format as well."""
+        results.stream(
+            "synapses.csv",
+            csvs.rows(table, count, copies=copies),
+            title="Synapses (CSV)",
+            about="A row for each synapse: centre in voxels and nm, volume, score, class.",
+            media_type="text/csv",
+        )
+        if count > MANY:
+            results.stream(
+                "synapses.parquet",
+                parquets.pieces(table, count),
+                title="Synapses (Parquet)",
+                about="The rows of synapses.csv, for programs that read columns.",
+                media_type="application/vnd.apache.parquet",
+            )
 
     def _images(self) -> None:
         """Write the channels as Neuroglancer shows them, unless they are larger than was asked for."""
@@ -589,6 +608,12 @@ class Run:
             )
         text = "Median, mean and curves of all voxels are those of a regular sample of the box."
         return report.Section(title="Brightness by channel", text=text, parts=[*parts, *charts])
+
+
+def _place(file: File) -> int:
+    """Where results name a file, whatever was written first."""
+    part = file.name.partition("/")[0]
+    return ORDER.index(part) if part in ORDER else len(ORDER)
 
 
 def channel_name(key: str) -> str:

@@ -6,13 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from contract.names import short
-from pipelines.common.boss import Boss, pick
 from pipelines.common.boxes import Box, union
 from pipelines.common.channels import Channel
 from pipelines.common.program import Request, WrongRequest
-from pipelines.common.stores import Store
+from pipelines.common.volume import pick
+
+if TYPE_CHECKING:
+    from pipelines.common.boss import Boss
+    from pipelines.common.stores import Store
 
 WITNESS = "witness"
 """How the roles of witnesses begin that have no other."""
@@ -25,8 +29,17 @@ class Source:
     """
 
     def __init__(self, request: Request, *, roles: Mapping[str, Sequence[str]], witnesses: Sequence[str] = ()) -> None:
-        self._store = Store(request, request.address) if request.address else Boss(request)
-        self.boss = self._store if isinstance(self._store, Boss) else None
+        # imported here: whoever reads from one of them does not need what the other one takes time to import
+        self.boss: Boss | None = None
+        self._store: Boss | Store
+        if request.address:
+            from pipelines.common.stores import Store
+
+            self._store = Store(request, request.address)
+        else:
+            from pipelines.common.boss import Boss
+
+            self._store = self.boss = Boss(request)
         self.volume = self._store.describe()
         """Bounds, voxel size in nm (z, y, x) and channels of the experiment."""
         self._store.check_box(self.volume)

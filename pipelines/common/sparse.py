@@ -7,10 +7,10 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipelines.common.boxes import Triple
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 TILE: Triple = (8, 256, 256)
 """Extent of a tile, whose voxels lie together in the file."""
@@ -57,6 +58,21 @@ class Few:
         rest, x = np.divmod(self.places, self.extent[2])
         z, y = np.divmod(rest, self.extent[1])
         return z, y, x
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several shares of work, dealt out in turns."""
+
+    number: int
+    of: int
+
+    def __call__(self, work: Iterable[T]) -> Iterator[T]:
+        """What is this share's of the work."""
+        return itertools.islice(work, self.number, None, self.of)
+
+
+WHOLE = Share(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +200,13 @@ class Sparse:
         """All voxels' ids."""
         return filled(self, lambda few: few, np.uint32)
 
-    def bands(self) -> Iterator[tuple[Triple, Few]]:
-        """All voxels, some rows of a section at a time, in all their width; with the place of the first one."""
+    def bands(self, share: Share = WHOLE) -> Iterator[tuple[Triple, Few]]:
+        """All voxels, some rows of a section at a time, in all their width; with the place of the first one.
+
+        Or one of several shares of them.
+        """
         self.settle()
-        for z, y in itertools.product(range(self.grid[0]), range(self.grid[1])):
+        for z, y in share(itertools.product(range(self.grid[0]), range(self.grid[1]))):
             row = [self.few((z, y, x)) for x in range(self.grid[2])]
             down, top, left = (np.concatenate(axis) for axis in zip(*(few.zyx for few in row), strict=True))
             left += np.repeat(np.arange(len(row)) * TILE[2], [len(few.places) for few in row])
@@ -211,14 +230,14 @@ def _in_order(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(keys) if np.any(keys[1:] < keys[:-1]) else keys
 
 
-def bands(ids: Array | Sparse, *, piece: int) -> Iterator[tuple[Triple, Few]]:
+def bands(ids: Array | Sparse, *, piece: int, share: Share = WHOLE) -> Iterator[tuple[Triple, Few]]:
     """As `Sparse.bands`, of an array too: about `piece` voxels at a time."""
     if isinstance(ids, Sparse):
-        yield from ids.bands()
+        yield from ids.bands(share)
         return
     depth, high, wide = ids.shape
     slab, lines = max(1, piece // (high * wide)), max(1, piece // wide)
-    for start, top in itertools.product(range(0, depth, slab), range(0, high, lines)):
+    for start, top in share(itertools.product(range(0, depth, slab), range(0, high, lines))):
         yield (start, top, 0), Few.of(ids[start : start + slab, top : top + lines])
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from pipelines.common import arrays
-from pipelines.common.boss import DESCRIBE, PAUSES, Volume, check_box
 from pipelines.common.boxes import Box
 from pipelines.common.program import Request
+from pipelines.common.volume import DESCRIBE, PAUSES, Volume, check_box
 from volumes.address import Address
 from volumes.describe import describe
 from volumes.documents import Fetched

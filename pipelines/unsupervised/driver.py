@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 from pipelines.common.program import Request, WrongRequest, main
 
 if TYPE_CHECKING:
-    from pipelines.common.boss import Volume
     from pipelines.common.boxes import Box, Triple
     from pipelines.common.run import Found, Run
+    from pipelines.common.volume import Volume
     from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.detector import Method
     from pipelines.unsupervised.found import Synapses

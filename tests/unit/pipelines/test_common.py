@@ -16,10 +16,11 @@ from PIL import Image
 
 from contract.program import MAX_VIEWER
 from pipelines.common import preview, viewer
-from pipelines.common.boss import _tiles, pick
+from pipelines.common.boss import _tiles
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
 from pipelines.common.results import Results, Slabs, npz
 from pipelines.common.run import channel_name
+from pipelines.common.volume import pick
 
 ARGV = ["--col", "c", "--exp", "e", "--x-range", "0,10", "--y-range", "0:20", "--z-range", "4, 8"]
 
