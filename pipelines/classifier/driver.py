@@ -34,7 +34,8 @@ def program(request: Request) -> None:
     weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
     entry = Path(__file__).with_name("pipeline.toml")
 
-    z, y, x = (side // 2 for side in weights.cube)
+    # a voxel more: where two make a pixel, a centre may lie on the box's face, and its cube round the voxel before it
+    z, y, x = (side // 2 + 1 for side in weights.cube)
     reach = z, y, x
 
     def cubed(volume: Volume) -> Box:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box
+from pipelines.common.boxes import Box, Triple
 from pipelines.common.copies import in_copies
 from pipelines.common.sparse import Packed, Sparse
 from pipelines.unsupervised.blocks import Found
@@ -97,16 +97,24 @@ class _Painted:
 
 
 class Assembly:
-    """Puts the blocks of a volume together, and paints `labels`, a volume of the extent of `inside`.
+    """Puts the blocks of a volume of that extent together, and paints `labels`, a volume of the extent of `inside`.
 
     `laid` is `Known.laid` where channels are moved back, and None where they are not. So many `copies` of the process
     paint.
     """
 
     def __init__(
-        self, grid: Grid, laid: Laid | None, *, inside: Box, labels: Sparse, channels: int, copies: int = 1
+        self,
+        grid: Grid,
+        laid: Laid | None,
+        *,
+        extent: Triple,
+        inside: Box,
+        labels: Sparse,
+        channels: int,
+        copies: int = 1,
     ) -> None:
-        self._grid, self._inside, self._labels, self._copies = grid, inside, labels, copies
+        self._grid, self._extent, self._inside, self._labels, self._copies = grid, extent, inside, labels, copies
         self._frames = frames_of(laid.along, laid.corner) if laid else None
         lengths = lengths_of(self._frames, grid) if self._frames is not None else None
         self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0], lengths=lengths, copies=copies)
@@ -141,7 +149,7 @@ class Assembly:
         self._places.clear()
         corner = [side[0] for side in self._inside]
         return Objects(
-            _middles(places, self._grid) - 0.5 - corner,
+            self._grid.middles(places, self._extent) - 0.5 - corner,
             np.concatenate([np.zeros(0, np.int64), *self._voxels]),
             np.concatenate([np.zeros(0, np.float32), *self._scores]).astype(np.float64),
             np.concatenate([np.zeros((0, self._channels)), *self._sums]),
@@ -173,7 +181,7 @@ class Assembly:
     def _number(self, settled: Settled) -> None:
         """Number the objects inside among those that are settled."""
         corner, end = (np.array(side) for side in zip(*self._inside, strict=True))
-        middles = _middles(settled.places, self._grid)
+        middles = self._grid.middles(settled.places, self._extent)
         mine = settled.kept & np.all((middles >= corner) & (middles < end), axis=1)
         first, many = self._firsts[-1], int(np.count_nonzero(mine))
         numbers = np.zeros(len(mine), np.uint32)
@@ -224,7 +232,3 @@ class Assembly:
                 (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))
             )
         return painted
-
-
-def _middles(places: NDArray[np.int32], grid: Grid) -> NDArray[np.float64]:
-    return np.asarray((places + 0.5) * grid.bins)

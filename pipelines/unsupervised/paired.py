@@ -94,6 +94,14 @@ class Grid:
         """The pixels that hold a box of voxels, half-open, along z, y, x."""
         return [(low // side, -(-high // side)) for (low, high), side in zip(box, self.bins, strict=True)]
 
+    def middles(self, places: Array, extent: Triple) -> NDArray[np.float64]:
+        """(n, 3): the middles of pixels (n, 3) of a volume of so many voxels, counted from the first voxel's corner.
+
+        The last pixel along an axis may lack voxels: its middle is that of those that there are.
+        """
+        first = places * np.array(self.bins)
+        return np.asarray((first + np.minimum(first + self.bins, extent)) / 2)
+
     @lru_cache(64)  # noqa: B019 - there are few grids
     def offsets(self, radius_nm: float) -> NDArray[np.intp]:
         """(n, 2): the steps y, x to all pixels within a radius, the nearest first."""

@@ -265,7 +265,9 @@ def _peaks(one: Tiles, other: Tiles) -> tuple[Array, Array]:
     y, x = np.unravel_index(flat.argmax(axis=1), fit.shape[1:])
     number = np.arange(len(fit))
     top = flat.max(axis=1)
-    inside = (y > 0) & (y < fit.shape[1] - 1) & (x > 0) & (x < fit.shape[2] - 1) & (top > 0)
+    inside = (y > 0) & (y < fit.shape[1] - 1) & (x > 0) & (x < fit.shape[2] - 1)
+    # where one map is the negative of the other, the best shifts are those around what it lacks
+    inside &= 2 * top > -flat.min(axis=1)
     number, y, x, top = number[inside], y[inside], x[inside], top[inside]
 
     def finer(before: Array, after: Array) -> Array:

@@ -47,6 +47,8 @@ STRETCH, SHORT = 2**22, 2**20
 """Pixels of small sections that one process searches, and of a volume that is not worth two processes."""
 EVERY, FEW = 16, 1000
 """Every so many rows, one is looked at for the lowest of large numbers; one voxel in so many may lie below it."""
+COMMON = 2**16
+"""Large numbers lose multiples of this that they have in common: what is left is no larger than numbers of 2 bytes."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
 ROOM = 110e6
@@ -283,13 +285,11 @@ class Search:
 
     def _centres(self, places: Array) -> NDArray[np.float64]:
         """Pixels as voxels."""
-        return np.asarray((places + 0.5) * self._grid.bins - 0.5)
+        return self._grid.middles(places, self._shape) - 0.5
 
     @property
     def _all_inside(self) -> bool:
-        """Whether every pixel's middle is inside; that of one that lacks voxels may lie beyond the end."""
-        whole = all(side % size == 0 for side, size in zip(self._shape, self._grid.bins, strict=True))
-        return whole and self._inside == ((0, 0, 0), self._shape)
+        return self._inside == ((0, 0, 0), self._shape)
 
     def _within(self, places: Array) -> NDArray[np.bool_]:
         if self._all_inside:
@@ -428,7 +428,8 @@ def in_pixels(section: Array, grid: Grid) -> Array:
     """
     if section.itemsize > 2:
         seen = section[:, ::EVERY].reshape(-1)
-        lowest = np.partition(seen, len(seen) // FEW)[len(seen) // FEW]
+        # in large steps, so that nearly every part of a section has the numbers that the whole has
+        lowest = np.partition(seen, len(seen) // FEW)[len(seen) // FEW] // COMMON * COMMON
         less = np.empty(section.shape, np.float32)
         for top in range(0, section.shape[1], EVERY):  # a few rows at a time, since they have 8 bytes a voxel
             few = np.s_[:, top : top + EVERY]

@@ -365,6 +365,7 @@ def _merge(request: Request, stage: Stage, options: Options, entry: Path) -> Non
         assembly = Assembly(
             Grid.of(run.volume.voxel_nm),
             known.laid if known.moves else None,
+            extent=shape(plan.looked),
             inside=_relative(run.box, plan.looked),
             labels=labels,
             channels=len(run.names),

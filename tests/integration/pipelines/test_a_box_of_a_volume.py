@@ -70,12 +70,15 @@ class Volume:
 
 
 def said(rows: list[dict[str, str]], *, box: Box, above: float) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Place to score and class, of the synapses in a box that have a higher score."""
+    """Place to score and class, of the synapses in a box that have a higher score.
+
+    A voxel's place is that of its middle: it reaches half a voxel to either side.
+    """
     return {
         tuple(row[axis] for axis in "zyx"): (row["score"], row["class"])
         for row in rows
         if float(row["score"]) > above
-        and all(low <= float(row[axis]) < high for axis, (low, high) in zip("zyx", box, strict=True))
+        and all(low <= float(row[axis]) + 0.5 < high for axis, (low, high) in zip("zyx", box, strict=True))
     }
 
 
@@ -172,6 +175,32 @@ def test_a_box_has_the_classes_of_its_volume_where_channels_are_moved_back(tmp_p
 
     assert_same(there, here, box, many=30)
     assert {"GABA", "non-GABA"} <= {row["class"] for row in here}
+
+
+@pytest.mark.parametrize("start", [32, 33])
+def test_a_box_of_thin_sections_has_the_classes_of_its_volume(tmp_path: Path, start: int) -> None:
+    """Two sections make a pixel, and a box may begin in the middle of one."""
+    made = cortex(seed=44, shape=(60, 300, 400))
+    channels = {name: made.bricks(name).read((0, 0, 0), (60, 300, 400)) for name in made.channels}
+    volume, box = Volume(tmp_path, channels, (30, 96, 96)), ((start, 44), (50, 290), (50, 380))
+
+    there, here = volume.found(program=classifier), volume.found(box, program=classifier)
+
+    assert_same(there, here, box, many=50)
+    assert "not classified" not in {row["class"] for row in here}
+
+
+def test_a_box_of_numbers_of_64_bits_has_the_synapses_of_its_volume(tmp_path: Path) -> None:
+    """A camera's offset grows along y, so that the lowest numbers of a part are not those of the whole."""
+    seen, draw = puncta.puncta(3, shape=(6, 640, 560)), np.random.default_rng(1)
+    offset = 1000 + 20 * np.arange(640)[:, None] + draw.normal(0, 60, (6, 640, 560))
+    deep = {
+        name: (data * 200.0 + offset).astype(np.uint64)
+        for name, data in (("PSD95", seen.psd), ("Synapsin", seen.synapsin))
+    }
+    volume, box = Volume(tmp_path, deep, puncta.VOXEL_NM), ((0, 3), (0, 150), (0, 150))
+
+    assert_same(volume.found(false_discovery=0.9), volume.found(box, false_discovery=0.9), box, many=20)
 
 
 @pytest.mark.tissue

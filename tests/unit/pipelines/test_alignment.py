@@ -151,6 +151,15 @@ def test_sections_that_are_not_sure_lie_as_all_together_say() -> None:
     assert found.lies("gaba").keys() == set(range(10, 30))
 
 
+def test_a_channel_that_is_the_negative_of_another_is_not_moved() -> None:
+    """It lies nowhere: the best shift is one by which its bright surroundings of a punctum lie on another punctum."""
+    post, _ = pair(shared=40, depth=20)
+
+    found = lie(post, 255 - np.minimum(post, 127) * 2)
+
+    assert not found.lies("gaba")
+
+
 def test_a_stack_is_of_the_experiment_s_sections_whatever_box_is_registered() -> None:
     """A box that begins 30 sections below the first one has two in one stack, and two in the next."""
     post, other = pair(shared=40, depth=4)

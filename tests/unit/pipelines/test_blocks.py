@@ -94,7 +94,8 @@ class Volume:
             for slab in slabs
         ]
         with Sparse(shape(self.inside), once=True) as labels:
-            objects = Assembly(self.grid, laid, inside=self.inside, labels=labels, channels=2).objects(found)
+            assembly = Assembly(self.grid, laid, extent=self.extent, inside=self.inside, labels=labels, channels=2)
+            objects = assembly.objects(found)
             return objects, labels.whole()
 
 

@@ -268,6 +268,19 @@ def test_a_box_of_one_section_is_looked_at(method: Method) -> None:
     assert mask.any()
 
 
+def test_sections_that_are_left_over_where_several_are_put_together_show_what_they_have() -> None:
+    """Of three thin sections two make a pixel, and so does the last one alone."""
+    seen, thin = volume(2.0), (30.0, 100.0, 100.0)
+    alone = found(seen.psd[9:10], seen.synapsin[9:10], voxel_nm=(70, 100, 100))
+
+    one = found(seen.psd[9:10], seen.synapsin[9:10], voxel_nm=thin)
+    three = found(seen.psd[7:10], seen.synapsin[7:10], voxel_nm=thin, threshold=alone.threshold)
+
+    assert len(one) == len(alone) > 10
+    assert set(one.centres[:, 0].tolist()) == {0.0}
+    assert set(three.centres[:, 0].tolist()) == {0.5, 2.0}
+
+
 def test_voxels_without_a_value_are_background() -> None:
     seen = volume()
     psd, synapsin = seen.psd.astype(np.float32), seen.synapsin.astype(np.float64)
