@@ -144,7 +144,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     """
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
-    from pipelines.unsupervised import detector, told
+    from pipelines.unsupervised import detector, search, told
 
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
@@ -159,6 +159,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         false_discovery=options.false_discovery,
         register=options.register,
         laid=_laid(run, options, looked, where),
+        copies=search.copies_for(run.box, looked, run.volume.voxel_nm),
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
     # where nothing is beyond chance, that is no reason to say that there is nothing

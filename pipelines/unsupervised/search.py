@@ -51,8 +51,8 @@ COMMON = 2**16
 """Large numbers lose multiples of this that they have in common: what is left is no larger than numbers of 2 bytes."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
-ROOM = 110e6
-"""Bytes for two sections, beside 3 for each voxel of the box."""
+ROOM = 125e6
+"""Bytes for a search, beside 7 for each voxel of the box; a run may take 300 MB and 8 bytes a voxel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,10 @@ class Search:
         register: Register,
         looks: Sequence[tuple[int, int]] | None,
         laid: Laid | None = None,
+        copies: int = CORES,
     ) -> None:
-        """What is `laid` is not measured."""
-        self._shape, self._inside, self._laid = shape, inside, laid
+        """What is `laid` is not measured. So many copies of the process search, at most."""
+        self._shape, self._inside, self._laid, self._copies = shape, inside, laid, copies
         self._rate, self._threshold, self._register = false_discovery, threshold, register
         self._grid = grid = Grid.of(voxel_nm)
         self._plane = (-(-shape[1] // grid.bins[1]), -(-shape[2] // grid.bins[2]))
@@ -173,7 +174,8 @@ class Search:
         large = read(0, 1, 0, 1)[0].itemsize > 2 and self._grid.bins == (1, 1, 1)
         small = self._depth * math.prod(self._plane) < SHORT
         work = partial(self._stretch, read)
-        for seen in in_copies(work, stretches, most=1 if large or small or len(stretches) == 1 else CORES):
+        most = 1 if large or small or len(stretches) == 1 else self._copies
+        for seen in in_copies(work, stretches, most=most):
             if looks and not self._laid:
                 along.append(on_the_last(seen.ends[0], last, self._grid))
             looks += seen.looks
@@ -350,9 +352,14 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
     return box
 
 
+def copies_for(box: Box, part: Box, voxel_nm: Size) -> int:
+    """How many copies of the process may search a part of a volume for what lies in a box."""
+    return CORES if box == part or CORES * held(part, Grid.of(voxel_nm)) <= room(box) else 1
+
+
 def room(box: Box) -> float:
-    """Bytes that two sections may take in a search for what lies in a box."""
-    return ROOM + 3 * voxels(box)
+    """Bytes that a search for what lies in a box may take."""
+    return ROOM + 7 * voxels(box)
 
 
 def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
@@ -365,7 +372,7 @@ def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
 
 
 def held(part: Box, grid: Grid) -> float:
-    """Bytes of two sections of pixels, about, with the voxels that one of them is made of."""
+    """Bytes that the search of a section of pixels takes, about, with the voxels that it is made of."""
     plane = voxels(part) / (part[0][1] - part[0][0])
     return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
 

@@ -96,8 +96,13 @@ def test_memory_is_8_bytes_a_voxel_and_200_mb_at_most(method: Method, shape: tup
     assert bytes_of(SCAN, json.dumps(shape), dtype, method) <= 8 * int(np.prod(shape)) + 200 * 10**6
 
 
-@pytest.mark.parametrize("side", [1950, 2300])
-def test_a_small_box_of_large_sections_takes_300_mb_at_most(side: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("side", "z", "across"),
+    [(1950, (2, 6), (300, 400)), (2300, (2, 6), (300, 400)), (2300, (2, 3), (150, 2150)), (3300, (2, 4), (200, 3000))],
+)
+def test_a_thin_or_small_box_of_large_sections_takes_8_bytes_a_voxel_and_300_mb_at_most(
+    side: int, z: tuple[int, int], across: tuple[int, int], tmp_path: Path
+) -> None:
     """Its sections are registered whole, or by tiles of them, and are stored in blocks of eight."""
     drawn = puncta(1, shape=(2, 512, 512))
 
@@ -108,6 +113,9 @@ def test_a_small_box_of_large_sections_takes_300_mb_at_most(side: int, tmp_path:
     address = stores.precomputed(tmp_path / "volume", channels, voxel_nm=VOXEL_NM, chunk=(8, 256, 256))
     words = ["--volume", address, "--volume-roots", tmp_path.as_uri(), "--results-uri", f"{tmp_path.as_uri()}/found/"]
 
-    taken = bytes_of(RUN, *words, "--z-range", "2,6", "--y-range", "300,400", "--x-range", "300,400")
+    for axis, (start, stop) in {"z": z, "y": across, "x": across}.items():
+        words += [f"--{axis}-range", f"{start},{stop}"]
 
-    assert taken <= 8 * 40_000 + 300 * 10**6
+    taken = bytes_of(RUN, *words)
+
+    assert taken <= 8 * (z[1] - z[0]) * (across[1] - across[0]) ** 2 + 300 * 10**6
