@@ -21,7 +21,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipelines.common.boxes import Triple
-from pipelines.common.copies import CORES
 from pipelines.unsupervised import nomads2018, probabilistic
 from pipelines.unsupervised.chance import LEAST, judge, looks_for, merged, share_of
 from pipelines.unsupervised.found import Read, Size, Synapses
@@ -98,7 +97,7 @@ def scan(
     inside: tuple[Triple, Triple] | None = None,
     looks: Sequence[tuple[int, int]] | None = None,
     laid: Laid | None = None,
-    copies: int = CORES,
+    copies: int | None = None,
     piece: int = PIECE,
     told: Callable[[float], None] = lambda part: None,
 ) -> Synapses:
@@ -116,7 +115,7 @@ def scan(
     for. `inside` is a box `(start, stop)` in the volume: what is found in it is returned, and counted from its corner;
     the rest is looked at as its surroundings. `looks` are the shifts (y, x) in pixels that show what chance finds,
     instead of those that `chance.looks_for` gives. What is `laid` is not measured. So many `copies` of this process
-    search, at most. Without `chance` the share is told only where it costs nothing.
+    search, at most, or two. Without `chance` the share is told only where it costs nothing.
     Raises ValueError if method or register is unknown, a voxel has no size, or the rate is not between 0 and 1.
     """
     if method not in METHODS:

@@ -51,8 +51,8 @@ COMMON = 2**16
 """Large numbers lose multiples of this that they have in common: what is left is no larger than numbers of 2 bytes."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
-ROOM = 125e6
-"""Bytes for a search, beside 7 for each voxel of the box; a run may take 300 MB and 8 bytes a voxel."""
+ROOM, A_VOXEL = 125e6, 6.25
+"""Bytes for a search, and for each voxel of the box, where a run may take 300 MB and 8 a voxel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,10 @@ class Search:
         register: Register,
         looks: Sequence[tuple[int, int]] | None,
         laid: Laid | None = None,
-        copies: int = CORES,
+        copies: int | None = None,
     ) -> None:
         """What is `laid` is not measured. So many copies of the process search, at most."""
-        self._shape, self._inside, self._laid, self._copies = shape, inside, laid, copies
+        self._shape, self._inside, self._laid, self._copies = shape, inside, laid, copies or CORES
         self._rate, self._threshold, self._register = false_discovery, threshold, register
         self._grid = grid = Grid.of(voxel_nm)
         self._plane = (-(-shape[1] // grid.bins[1]), -(-shape[2] // grid.bins[2]))
@@ -354,12 +354,12 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
 
 def copies_for(box: Box, part: Box, voxel_nm: Size) -> int:
     """How many copies of the process may search a part of a volume for what lies in a box."""
-    return CORES if box == part or CORES * held(part, Grid.of(voxel_nm)) <= room(box) else 1
+    return CORES if CORES * held(part, Grid.of(voxel_nm)) <= room(box) else 1
 
 
 def room(box: Box) -> float:
     """Bytes that a search for what lies in a box may take."""
-    return ROOM + 7 * voxels(box)
+    return ROOM + A_VOXEL * voxels(box)
 
 
 def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
