@@ -19,8 +19,8 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 CORES = 2
 """Copies that work at a time, where there is much to do: a program is given two cores."""
-_TRIM, _MAPPED = -1, -3
-"""Of glibc's mallopt: from how many bytes on freed memory is handed back, and a block is mapped on its own."""
+_TRIM, _MAPPED, _HEAPS = -1, -3, -8
+"""Of glibc's mallopt: from how many bytes on freed memory is handed back, and a block is mapped on its own; heaps."""
 _LAST = 19
 """The least niceness, by which a process takes hardly any time from others."""
 _HELD, _USUAL = 2**30, 2**25
@@ -118,11 +118,21 @@ def memory_kept() -> Iterator[None]:
             trim(0)
 
 
+def one_heap() -> None:
+    """Have threads that begin from now on share a heap, since glibc hands back hardly any of what others free."""
+    _set(_HEAPS, 1)
+
+
 def _keep(size: int) -> None:
-    """Have glibc keep so many bytes that are freed; other libraries have it their way."""
+    """Have glibc keep so many bytes that are freed."""
+    _set(_TRIM, size)
+    _set(_MAPPED, size)
+
+
+def _set(option: int, value: int) -> None:
+    """An option of glibc's; other libraries have it their way."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_TRIM, size)
-        mallopt(_MAPPED, size)
+        mallopt(option, value)
 
 
 class _Copy:

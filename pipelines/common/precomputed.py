@@ -39,6 +39,8 @@ FILE = 16 * 2**20
 """Bytes of a file, at most, before they are compressed."""
 LEVEL = 2
 """Of zlib, for ids: a tenth larger than at level 4, in two thirds of the time."""
+PIECE = 2**20
+"""Voxels of a channel of which coarser ones are made at once, about: each takes some 10 bytes meanwhile."""
 COARSEST = 512
 """Voxels along x and y of the coarsest resolution, at most."""
 
@@ -137,6 +139,22 @@ class _Values:
         self._scale = scale
 
     def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+        factor = self._scale.factor
+        if max(factor) == 1:
+            return self._finest(first, stop)
+        (low, top, left), (high, bottom, right) = first, stop
+        # a few rows at a time: one of the coarsest chunks may be made of all that there is
+        rows = max(1, PIECE // (factor[0] * factor[1] * self._frame.shape[2]))
+        walls = list(itertools.pairwise([*range(top, bottom, rows), bottom]))
+        return np.concatenate(
+            [
+                np.concatenate([_mean(self._finest((z, a, left), (z + 1, b, right)), factor) for a, b in walls], axis=1)
+                for z in range(low, high)
+            ]
+        )
+
+    def _finest(self, first: Sequence[int], stop: Sequence[int]) -> Array:
+        """The finest voxels that make voxels `[first, stop)` of the resolution; beyond the ends the last ones again."""
         scale = self._scale
         cut, pad = [], []
         for axis in range(3):
@@ -146,10 +164,8 @@ class _Values:
             cut.append((max(0, a), min(b, most)))
             pad.append((max(0, -a), max(0, b - most)))
         (start, end), (top, bottom), (left, right) = cut
-        chunk = self._read(start, end, top, bottom)[:, :, left:right]
-        if max(scale.factor) == 1:
-            return chunk
-        return _mean(np.pad(chunk, pad, mode="edge"), scale.factor)
+        finest = self._read(start, end, top, bottom)[:, :, left:right]
+        return np.pad(finest, pad, mode="edge") if np.any(pad) else finest
 
     def left(self) -> list[Packed]:
         return []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from contract.names import short
 from pipelines.common.boxes import Box, union
 from pipelines.common.channels import Channel
+from pipelines.common.copies import one_heap
 from pipelines.common.program import Request, WrongRequest
 from pipelines.common.volume import pick
 
@@ -32,6 +33,7 @@ class Source:
         # imported here: whoever reads from one of them does not need what the other one takes time to import
         self.boss: Boss | None = None
         self._store: Boss | Store
+        one_heap()  # what libraries' threads read would take a hundred megabytes more
         if request.address:
             from pipelines.common.stores import Store
 

@@ -190,15 +190,23 @@ class Sparse:
         for z in range(self.grid[0]):
             slab = whole[: self.shape[0] - z * TILE[0]]
             slab[:] = nothing[0]
-            for y, x in itertools.product(range(self.grid[1]), range(self.grid[2])):
-                few = self.few((z, y, x))
-                down, top, left = few.zyx
-                slab[down, top + y * TILE[1], left + x * TILE[2]] = values(few.ids)
+            self._fill(slab, z, values)
             yield slab
 
     def whole(self) -> NDArray[np.uint32]:
         """All voxels' ids."""
-        return filled(self, lambda few: few, np.uint32)
+        self.settle()
+        found = np.zeros(self.shape, np.uint32)
+        for z in range(self.grid[0]):
+            self._fill(found[z * TILE[0] :], z, lambda ids: ids)
+        return found
+
+    def _fill(self, slab: Array, z: int, values: Callable[[NDArray[np.uint32]], Array]) -> None:
+        """Set the values of the voxels that have ids, in an array that begins with a layer of tiles."""
+        for y, x in itertools.product(range(self.grid[1]), range(self.grid[2])):
+            few = self.few((z, y, x))
+            down, top, left = few.zyx
+            slab[down, top + y * TILE[1], left + x * TILE[2]] = values(few.ids)
 
     def bands(self, share: Share = WHOLE) -> Iterator[tuple[Triple, Few]]:
         """All voxels, some rows of a section at a time, in all their width; with the place of the first one.

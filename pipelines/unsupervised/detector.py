@@ -24,7 +24,7 @@ from pipelines.common.boxes import Triple
 from pipelines.unsupervised import nomads2018, probabilistic
 from pipelines.unsupervised.chance import LEAST, judge, looks_for, merged, share_of
 from pipelines.unsupervised.found import Read, Size, Synapses
-from pipelines.unsupervised.search import EVERY, FEW, REGISTER, Laid, Register, Search
+from pipelines.unsupervised.search import EVERY, FEW, REGISTER, Laid, Pace, Register, Search
 from pipelines.unsupervised.sections import Band, bands
 
 Array = NDArray[Any]
@@ -97,7 +97,7 @@ def scan(
     inside: tuple[Triple, Triple] | None = None,
     looks: Sequence[tuple[int, int]] | None = None,
     laid: Laid | None = None,
-    copies: int | None = None,
+    pace: Pace | None = None,
     piece: int = PIECE,
     told: Callable[[float], None] = lambda part: None,
 ) -> Synapses:
@@ -114,8 +114,8 @@ def scan(
     Of the default method alone: `threshold` is a lowest score to take instead of the one that `false_discovery` asks
     for. `inside` is a box `(start, stop)` in the volume: what is found in it is returned, and counted from its corner;
     the rest is looked at as its surroundings. `looks` are the shifts (y, x) in pixels that show what chance finds,
-    instead of those that `chance.looks_for` gives. What is `laid` is not measured. So many `copies` of this process
-    search, at most, or two. Without `chance` the share is told only where it costs nothing.
+    instead of those that `chance.looks_for` gives. What is `laid` is not measured. Without a `pace` two copies of this
+    process search whole sections. Without `chance` the share is told only where it costs nothing.
     Raises ValueError if method or register is unknown, a voxel has no size, or the rate is not between 0 and 1.
     """
     if method not in METHODS:
@@ -136,7 +136,7 @@ def scan(
             register=register,
             looks=looks if chance or threshold is None else [],
             laid=laid,
-            copies=copies,
+            pace=pace,
         )
         return search.synapses(read, told=told)
     # what a band needs beyond its voxels must not outgrow a volume of few sections

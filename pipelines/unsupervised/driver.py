@@ -149,7 +149,8 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
     where = registered(run.request, run.volume, options, further=bool(further), reach=reach)
-    psd, synapsin = (run.channels[role].part(looked) for role in ROLES)
+    channels = [run.channels[role] for role in ROLES]
+    psd, synapsin = (channel.part(looked) for channel in channels)
     synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
         psd.shape,
@@ -159,7 +160,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         false_discovery=options.false_discovery,
         register=options.register,
         laid=_laid(run, options, looked, where),
-        copies=search.copies_for(run.box, looked, run.volume.voxel_nm),
+        pace=search.pace_for(run.box, looked, run.volume.voxel_nm, itemsize=max(c.dtype.itemsize for c in channels)),
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
     # where nothing is beyond chance, that is no reason to say that there is nothing

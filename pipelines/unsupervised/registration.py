@@ -103,19 +103,6 @@ class Tiles:
     slack: tuple[float, float]
     """SLACK_NM in coarse pixels."""
 
-    @classmethod
-    def of(cls, section: Array, grid: Grid, *, seen: Map | None = None) -> Tiles | None:
-        """The tiles of a section (y, x) in pixels; `seen` is its map, where that is known already.
-
-        None where there are fewer than four, as three may agree by chance.
-        """
-        layout = Layout.of(section.shape, grid)
-        if layout is None:
-            return None
-        if layout.alone:
-            return layout.tiles([section[rows, columns] for rows, columns in layout.windows], grid)
-        return layout.of_map(standing_out(section, grid) if seen is None else seen, grid)
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.program import BLOCK_VOXELS
-from pipelines.common.boxes import Box, Triple, grown, voxels
+from pipelines.common.boxes import Box, Triple, grown, shape, voxels
 from pipelines.common.copies import CORES, in_copies
 from pipelines.common.sparse import Packed, Sparse
 from pipelines.unsupervised.chance import (
@@ -33,12 +33,14 @@ from pipelines.unsupervised.paired import (
     THRESHOLD,
     Candidates,
     Grid,
+    Map,
     Scored,
     reach_nm,
     standing_out,
 )
-from pipelines.unsupervised.registration import NOWHERE, Tiles, Warp
+from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp
 from pipelines.unsupervised.registration import register as registered
+from pipelines.unsupervised.sections import Band, bands
 
 Array = NDArray[Any]
 Register = Literal["auto", "off", "report"]
@@ -51,8 +53,18 @@ COMMON = 2**16
 """Large numbers lose multiples of this that they have in common: what is left is no larger than numbers of 2 bytes."""
 MOST, AS_LARGE = 2**27, 4
 """Voxels of a channel that are searched for what lies in a box: so many, or so many boxes."""
-ROOM, A_VOXEL = 125e6, 6.25
+ROOM, A_VOXEL = 160e6, 6.25
 """Bytes for a search, and for each voxel of the box, where a run may take 300 MB and 8 a voxel."""
+A_PIXEL, SEEN = 7, 8
+"""Bytes that a search holds of each pixel of a section; and more, beside its voxels, while the pixel is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many copies of the process search, and how many pixels of a section each looks at together, at most."""
+
+    copies: int
+    pixels: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +130,10 @@ class Search:
         register: Register,
         looks: Sequence[tuple[int, int]] | None,
         laid: Laid | None = None,
-        copies: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """What is `laid` is not measured. So many copies of the process search, at most."""
-        self._shape, self._inside, self._laid, self._copies = shape, inside, laid, copies or CORES
+        """What is `laid` is not measured. Without a `pace` two copies search whole sections."""
+        self._shape, self._inside, self._laid, self._pace = shape, inside, laid, pace or Pace(CORES, math.inf)
         self._rate, self._threshold, self._register = false_discovery, threshold, register
         self._grid = grid = Grid.of(voxel_nm)
         self._plane = (-(-shape[1] // grid.bins[1]), -(-shape[2] // grid.bins[2]))
@@ -174,7 +186,7 @@ class Search:
         large = read(0, 1, 0, 1)[0].itemsize > 2 and self._grid.bins == (1, 1, 1)
         small = self._depth * math.prod(self._plane) < SHORT
         work = partial(self._stretch, read)
-        most = 1 if large or small or len(stretches) == 1 else self._copies
+        most = 1 if large or small or len(stretches) == 1 else self._pace.copies
         for seen in in_copies(work, stretches, most=most):
             if looks and not self._laid:
                 along.append(on_the_last(seen.ends[0], last, self._grid))
@@ -193,11 +205,7 @@ class Search:
 
     def _stretch(self, read: Read, sections: tuple[int, int]) -> _Stretch:
         """What is seen in those sections."""
-        deep, looked = self._grid.bins[0], []
-        for z in range(*sections):
-            stop = min(self._shape[0], (z + 1) * deep)
-            looked.append(self._looked(z, *pixels(*read(z * deep, stop, 0, self._shape[1]), grid=self._grid)))
-        looks, across, tiles = zip(*looked, strict=True)
+        looks, across, tiles = zip(*(self._looked(read, number) for number in range(*sections)), strict=True)
         along = (
             []
             if self._laid
@@ -205,23 +213,59 @@ class Search:
         )
         return _Stretch(looks, across, along, (tiles[0], tiles[-1]))
 
-    def _looked(self, number: int, psd: Array, synapsin: Array) -> tuple[list[Scored], Warp, Tiles | None]:
+    def _looked(self, read: Read, number: int) -> tuple[list[Scored], Warp, Tiles | None]:
         """What each look finds in a section, how its channels lie, and its tiles."""
-        grid = self._grid
-        post, pre = standing_out(psd, grid), standing_out(synapsin, grid)
-        tiles, warp = None, NOWHERE
-        if self._laid:
-            candidates = Candidates(post, grid)
-            moved = self._laid.moved(number, candidates.places) if self._register == "auto" else None
-            return candidates.scores(pre, moved, self._looks), self._laid.across[number], None
-        if self._register != "off":
-            tiles = Tiles.of(psd, grid, seen=post)
-            warp = registered(tiles, Tiles.of(synapsin, grid, seen=pre))
-        candidates = Candidates(post, grid)
+        (post, pre), (tiles, others) = self._seen(read, number)
+        warp = self._laid.across[number] if self._laid else registered(tiles, others)
+        candidates = Candidates(post, self._grid)
         moved = None
-        if self._register == "auto" and warp.moves(self._plane):
+        if self._register == "auto" and self._laid:
+            moved = self._laid.moved(number, candidates.places)
+        elif self._register == "auto" and warp.moves(self._plane):
             moved = np.rint(warp.shift(candidates.places)).astype(np.intp)
         return candidates.scores(pre, moved, self._looks), warp, tiles
+
+    def _seen(self, read: Read, number: int) -> tuple[list[Map], list[Tiles | None]]:
+        """Each channel's map of a section, and its tiles where they are to be measured."""
+        grid, (high, wide) = self._grid, self._plane
+        deep, down, _ = grid.bins
+
+        def rows(top: int, bottom: int) -> tuple[Array, Array]:
+            z, y = number * deep, top * down
+            stop = min(self._shape[0], z + deep), min(self._shape[1], bottom * down)
+            return pixels(*read(z, stop[0], y, stop[1]), grid=grid)
+
+        parts = self._bands
+        if len(parts) == 1:
+            sections = rows(0, high)
+            maps = [standing_out(section, grid) for section in sections]
+            return maps, self._tiles(maps, lambda some, columns: [section[some, columns] for section in sections])
+        rim = grid.rim
+        maps = [np.zeros((high + 2 * rim[0], wide + 2 * rim[1]), np.int16) for _ in range(2)]
+        for part in parts:
+            for whole, section in zip(maps, rows(part.low, part.high), strict=True):
+                whole[rim[0] :][part.top : part.bottom] = standing_out(section, grid)[rim[0] :][part.own]
+        return maps, self._tiles(
+            maps, lambda some, columns: [section[:, columns] for section in rows(some.start, some.stop)]
+        )
+
+    @property
+    def _bands(self) -> list[Band]:
+        """The rows of pixels of a section that are looked at together."""
+        step = self._grid.tile[0]
+        halo = -(-math.ceil(reach_nm() / self._grid.pixel_nm[1]) // step) * step
+        piece = int(min(self._pace.pixels, math.prod(self._plane)))
+        return list(bands((1, *self._plane), piece=piece, halo=halo, step=step))
+
+    def _tiles(self, maps: Sequence[Map], window: Callable[[slice, slice], Sequence[Array]]) -> list[Tiles | None]:
+        """Each channel's tiles, by its map, or the pixels that `window` gives of both channels."""
+        layout = Layout.of(self._plane, self._grid)
+        if self._laid or self._register == "off" or layout is None:
+            return [None for _ in maps]
+        if not layout.alone:
+            return [layout.of_map(each, self._grid) for each in maps]
+        windows = [window(*place) for place in layout.windows]
+        return [layout.tiles(channel, self._grid) for channel in zip(*windows, strict=True)]
 
     def _together(self, sections: Sequence[Scored]) -> _Look:
         depths = np.repeat(np.arange(len(sections), dtype=np.int32), [len(section.scores) for section in sections])
@@ -340,21 +384,29 @@ def surroundings(box: Box, bounds: Box, voxel_nm: Size) -> Box:
     """The part of a volume to search for what lies in a box, so that scores are those that the whole volume gives.
 
     It begins where the grid of the whole volume repeats. Where it would hold more than MOST voxels and AS_LARGE boxes,
-    or its sections more than memory is promised for, it is smaller along y and x, and scores are nearly the same.
+    it is smaller along y and x, and scores are nearly the same.
     """
     grid = Grid.of(voxel_nm)
     deep, down, right = (nm / size for nm, size in zip((MERGE_NM, reach_nm(), reach_nm()), voxel_nm, strict=True))
     for share in np.linspace(1, 0, 41):
         z, y, x = (math.ceil(far) for far in (deep, share * down, share * right))
         part = aligned(grown(box, (z, y, x), bounds), bounds, grid)
-        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)) and held(part, grid) <= room(box):
+        if voxels(part) <= max(MOST, AS_LARGE * voxels(box)):
             return part
     return box
 
 
-def copies_for(box: Box, part: Box, voxel_nm: Size) -> int:
-    """How many copies of the process may search a part of a volume for what lies in a box."""
-    return CORES if CORES * held(part, Grid.of(voxel_nm)) <= room(box) else 1
+def pace_for(box: Box, part: Box, voxel_nm: Size, *, itemsize: int) -> Pace:
+    """The pace at which a part of a volume is searched for what lies in a box, within the `room` for it.
+
+    Voxels have `itemsize` bytes.
+    """
+    grid = Grid.of(voxel_nm)
+    size = held(part, grid, itemsize=itemsize)
+    if size <= room(box):
+        return Pace(CORES if CORES * size <= room(box) else 1, math.inf)
+    plane = _pixels(part, grid)
+    return Pace(1, plane * max(0, room(box) - A_PIXEL * plane) / (size - A_PIXEL * plane))
 
 
 def room(box: Box) -> float:
@@ -371,10 +423,17 @@ def aligned(part: Box, bounds: Box, grid: Grid) -> Box:
     return z, y, x
 
 
-def held(part: Box, grid: Grid) -> float:
-    """Bytes that the search of a section of pixels takes, about, with the voxels that it is made of."""
-    plane = voxels(part) / (part[0][1] - part[0][0])
-    return 4 * grid.bins[0] * plane + 24 * plane / (grid.bins[1] * grid.bins[2])
+def held(part: Box, grid: Grid, *, itemsize: int = 2) -> float:
+    """Bytes that the search of a section of pixels takes, about, with the voxels of both channels that make it."""
+    # those of more than 2 bytes are floats as well
+    each = 2 * (itemsize if itemsize <= 2 else itemsize + 4)
+    return _pixels(part, grid) * (A_PIXEL + SEEN + each * math.prod(grid.bins))
+
+
+def _pixels(part: Box, grid: Grid) -> float:
+    """Pixels of a section."""
+    _, high, wide = shape(part)
+    return high * wide / (grid.bins[1] * grid.bins[2])
 
 
 def on_the_last(section: Tiles | None, last: Tiles | None, grid: Grid) -> Warp:

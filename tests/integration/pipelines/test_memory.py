@@ -98,12 +98,17 @@ def test_memory_is_8_bytes_a_voxel_and_200_mb_at_most(method: Method, shape: tup
 
 @pytest.mark.parametrize(
     ("side", "z", "across"),
-    [(1950, (2, 6), (300, 400)), (2300, (2, 6), (300, 400)), (2300, (2, 3), (150, 2150))],
+    [
+        (1950, (2, 6), (300, 400)),
+        (2300, (2, 6), (300, 400)),
+        (2300, (2, 3), (150, 2150)),
+        (5000, (2, 3), (200, 4800)),
+    ],
 )
 def test_a_thin_or_small_box_of_large_sections_takes_8_bytes_a_voxel_and_300_mb_at_most(
     side: int, z: tuple[int, int], across: tuple[int, int], tmp_path: Path
 ) -> None:
-    """Its sections are registered whole, or by tiles of them, and are stored in blocks of eight."""
+    """Its sections are registered whole, or by tiles, searched whole, or by bands, and stored in blocks of eight."""
     drawn = puncta(1, shape=(2, 512, 512))
 
     def repeated(channel: NDArray[np.uint8]) -> NDArray[np.uint16]:

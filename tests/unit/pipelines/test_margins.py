@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.unsupervised.chance import MERGE_NM
 from pipelines.unsupervised.detector import scan
 from pipelines.unsupervised.found import Size, Synapses
 from pipelines.unsupervised.paired import Grid, reach_nm
-from pipelines.unsupervised.search import AS_LARGE, MOST, Register, surroundings
+from pipelines.unsupervised.search import AS_LARGE, MOST, Pace, Register, surroundings
 from tests.support import puncta, tissue
 from tests.support.puncta import Puncta
 
@@ -73,6 +74,31 @@ def test_a_box_has_the_candidates_of_its_volume_with_the_same_scores(box: Box, v
     assert len(here) > 3
     for field in ("labels", "centres", "voxels", "scores"):
         assert np.array_equal(getattr(here, field), getattr(there, field)), field
+
+
+@pytest.mark.parametrize("register", ["auto", "off"])
+@pytest.mark.parametrize("voxel_nm", [COARSE, (70.0, 50.0, 33.0)])
+def test_a_section_that_is_looked_at_by_bands_of_rows_has_the_same_synapses(voxel_nm: Size, register: Register) -> None:
+    """To the bit: so a large section keeps to the memory of a run, and needs no smaller margin."""
+    psd, synapsin = (np.tile(channel[:3], (1, 4, 2)) for channel in (drawn().psd, drawn().synapsin))
+    bands: list[int] = []
+
+    def read(start: int, stop: int, top: int, bottom: int) -> tuple[Array, Array]:
+        bands.append(bottom - top)
+        return psd[start:stop, top:bottom], synapsin[start:stop, top:bottom]
+
+    at_once, by_bands = (
+        scan(read, psd.shape, voxel_nm=voxel_nm, register=register, pace=pace)
+        for pace in (Pace(1, math.inf), Pace(1, 1))
+    )
+
+    assert max(bands[-9:]) < psd.shape[1]
+    assert len(at_once) > 1000
+    for field in ("labels", "centres", "voxels", "scores", "rates", "threshold"):
+        assert np.array_equal(getattr(at_once, field), getattr(by_bands, field)), field
+    for field in ("across", "along"):
+        lie, lie_by_bands = ([warp.linear.tolist() for warp in getattr(seen, field)] for seen in (at_once, by_bands))
+        assert lie == lie_by_bands
 
 
 def test_without_its_surroundings_a_box_has_other_scores() -> None:

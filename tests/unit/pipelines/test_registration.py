@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipelines.unsupervised.paired import Grid
-from pipelines.unsupervised.registration import Tiles, Warp, register
+from pipelines.unsupervised.registration import Layout, Tiles, Warp, register
 from sandbox.volumes import cortex
 from tests.support import puncta
 from tests.support.tissue import found
@@ -37,7 +37,13 @@ def sparse() -> tuple[Array, Array]:
 
 def lies(one: Array, other: Array) -> Warp:
     """How a section (y, x) lies on another."""
-    return register(*(Tiles.of(np.ascontiguousarray(each), GRID) for each in (one, other)))
+    return register(*(tiles(np.ascontiguousarray(each), GRID) for each in (one, other)))
+
+
+def tiles(section: Array, grid: Grid) -> Tiles | None:
+    """The tiles of a section (y, x); None where there are too few."""
+    layout = Layout.of(section.shape, grid)
+    return layout.of_pixels([section[place] for place in layout.seen], grid) if layout else None
 
 
 @pytest.mark.parametrize("side", [60, 110, 160, 200, 260, 330, 450])
@@ -101,7 +107,7 @@ def test_a_turn_is_found_and_told_as_large_as_it_is_whatever_the_pixels(
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turned = (places - 32_000) @ np.array([(cosine, sine), (-sine, cosine)]) + 32_000
     grid = Grid.of((70, *pixel_nm))
-    one, other = (Tiles.of(dots(some, pixel_nm, side_nm=64_000), grid) for some in (places, turned))
+    one, other = (tiles(dots(some, pixel_nm, side_nm=64_000), grid) for some in (places, turned))
 
     warp = register(one, other)
 
