@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Cut = Callable[[Box], Array]
 """Gives a box of a channel, in voxels: unsigned integers."""
+Cuts = Callable[[Box], Sequence[Array]]
+"""Gives a box of some channels, in the same order each time."""
 
 STACK = 32
 """Sections of pixels whose correlations are summed, counted from the experiment's first one."""
@@ -148,33 +151,32 @@ def registered_in(box: Box, sections: Box, bounds: Box, voxel_nm: Size, *, stack
     return wide if fits and read <= max(search.MOST, voxels(sections)) else sections
 
 
-def sections_of(
-    cut: Callable[[Box], Sequence[Array]], channels: int, numbers: Iterable[int], box: Box, layout: Layout, grid: Grid
-) -> Iterator[list[list[Array]]]:
-    """Of each section of pixels of a box, each channel's pixels in the places that `layout` has to see, in order.
+def slabs_of(numbers: Sequence[int], box: Box, layout: Layout, grid: Grid, *, channels: int) -> Iterator[list[int]]:
+    """The numbers of sections of pixels of a box, in order, as they are read together of so many channels.
 
-    `cut` gives a box of so many channels, in the experiment's voxels. `numbers` are the sections', from the box's first
-    one on, in order; some that follow one another are read together.
+    Sections count from the box's first one. Those read together follow one another.
     """
-    wanted = list(numbers)
     each = 2 * _pixels(layout) * math.prod(grid.bins) * channels  # bytes of a section, of two a voxel
     most = max(1, min(SLAB, SLAB_BYTES[layout.alone] // each))
-    while wanted:
-        first = wanted[0]
-        stop = first + 1
+    slab: list[int] = []
+    for n in numbers:
         # slabs end where blocks in which volumes are stored often do
-        while (
-            stop - first < min(most, len(wanted))
-            and wanted[stop - first] == stop
-            and (box[0][0] // grid.bins[0] + stop) % SLAB
-        ):
-            stop += 1
-        places = [_voxels((slice(first, stop), *place), box, grid) for place in layout.seen]
-        slab = [cut(place) for place in places]
-        for n in range(stop - first):
-            deep = slice(n * grid.bins[0], (n + 1) * grid.bins[0])
-            yield [[search.in_pixels(part[deep], grid) for part in channel] for channel in zip(*slab, strict=True)]
-        del wanted[: stop - first]
+        if slab and (len(slab) == most or n != slab[-1] + 1 or (box[0][0] // grid.bins[0] + n) % SLAB == 0):
+            yield slab
+            slab = []
+        slab.append(n)
+    if slab:
+        yield slab
+
+
+def seen_in(slab: Sequence[int], cuts: Cuts, box: Box, layout: Layout, grid: Grid) -> list[list[list[Array]]]:
+    """Of each channel, of each section of pixels of a slab, the pixels in the places that `layout` has to see."""
+    places = [_voxels((slice(slab[0], slab[-1] + 1), *place), box, grid) for place in layout.seen]
+    deep = grid.bins[0]
+    return [
+        [[search.in_pixels(part[n * deep : (n + 1) * deep], grid) for part in parts] for n in range(len(slab))]
+        for parts in zip(*map(cuts, places), strict=True)
+    ]
 
 
 def _pixels(layout: Layout) -> int:
@@ -199,13 +201,13 @@ def _voxels(pixels: tuple[slice, slice, slice], box: Box, grid: Grid) -> Box:
 
 
 def laid(
-    cut: Callable[[Box], Sequence[Array]],
+    cuts: Cuts,
     box: Box,
     voxel_nm: Size,
     *,
     told: Callable[[float], None] = lambda part: None,
 ) -> search.Laid:
-    """How both channels that `cut` gives lie on one another in the sections of a box, and each section on the last one.
+    """How both channels lie on one another in the sections of a box, and each section on the last one.
 
     Only the tiles are read of sections that are large.
     """
@@ -215,14 +217,17 @@ def laid(
     if layout is None:
         return search.Laid([NOWHERE] * depth, [NOWHERE] * (depth - 1), (0, 0), (high, wide))
 
-    def measured(seen: list[list[Array]]) -> tuple[Tiles, Warp]:
+    def measured(seen: tuple[list[Array], ...]) -> tuple[Tiles, Warp]:
         one, other = (layout.of_pixels(channel, grid) for channel in seen)
         return one, register(one, other)
 
+    def seen() -> Iterator[tuple[list[Array], ...]]:
+        for slab in slabs_of(range(depth), box, layout, grid, channels=2):
+            yield from zip(*seen_in(slab, cuts, box, layout, grid), strict=True)
+
     across, along = [], []
     last: Tiles | None = None
-    seen = sections_of(cut, 2, range(depth), box, layout, grid)
-    for tiles, warp in in_copies(measured, seen, most=_copies(layout, depth)):
+    for tiles, warp in in_copies(measured, seen(), most=_copies(layout, depth)):
         if last:
             along.append(search.on_the_last(tiles, last, grid))
         across.append(warp)
@@ -258,23 +263,31 @@ def aligned(
         unknown = dict.fromkeys(range(depth), NOWHERE)
         return replace(alignment, warps={role: unknown | some for role, some in found.items()})
 
-    def measured(seen: Sequence[Sequence[Array]]) -> list[tuple[Warp, Tiles]]:
-        first, *rest = (layout.of_pixels(channel, grid) for channel in seen)
-        return [(register(first, tiles), _correlated(first, tiles)) for tiles in rest]
+    def seen(cut: Cut, slab: list[int]) -> list[list[Array]]:
+        return seen_in(slab, lambda part: [cut(part)], box, layout, grid)[0]
+
+    def tiled(section: list[Array]) -> Tiles:
+        return layout.of_pixels(section, grid)
+
+    def measured(firsts: list[Tiles], sections: list[list[Array]]) -> list[tuple[Warp, Tiles]]:
+        pairs = zip(firsts, map(tiled, sections), strict=True)
+        return [(register(first, tiles), _correlated(first, tiles)) for first, tiles in pairs]
 
     wanted = {n: tuple(role for role in others if n not in found[role]) for n in range(depth)}
     done, all_ = 0, sum(1 for roles in wanted.values() if roles)
     for roles, some in itertools.groupby((n for n in wanted if wanted[n]), key=lambda n: wanted[n]):
-        numbers, cuts = list(some), [post, *(others[role] for role in roles)]
-        seen = sections_of(_together(cuts), len(cuts), numbers, box, layout, grid)
-        answers = in_copies(measured, seen, most=_copies(layout, len(numbers)))
-        for n, answer in zip(numbers, answers, strict=True):
-            for role, (found[role][n], tiles) in zip(roles, answer, strict=True):
-                if role in sums:
-                    stack = sums[role]
-                    at = alignment.stack(n)
-                    stack[at] = replace(tiles, spectra=stack[at].spectra + tiles.spectra) if at in stack else tiles
-            done += 1
+        for slab in slabs_of(list(some), box, layout, grid, channels=1):
+            copies = _copies(layout, len(slab))
+            firsts = list(in_copies(tiled, seen(post, slab), most=copies))
+            parts = (seen(others[role], slab) for role in roles)
+            answers = in_copies(partial(measured, firsts), parts, most=copies)
+            for role, answer in zip(roles, answers, strict=True):
+                for n, (found[role][n], tiles) in zip(slab, answer, strict=True):
+                    if role in sums:
+                        stack = sums[role]
+                        at = alignment.stack(n)
+                        stack[at] = replace(tiles, spectra=stack[at].spectra + tiles.spectra) if at in stack else tiles
+            done += len(slab)
             told(done / all_)
     return replace(
         alignment,
@@ -284,10 +297,6 @@ def aligned(
             for role, some in sums.items()
         },
     )
-
-
-def _together(cuts: Sequence[Cut]) -> Callable[[Box], Sequence[Array]]:
-    return lambda part: [cut(part) for cut in cuts]
 
 
 def _correlated(one: Tiles, other: Tiles) -> Tiles:

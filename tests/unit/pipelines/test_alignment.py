@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.channels import Channel, Part, Plane
-from pipelines.unsupervised.alignment import Alignment, aligned, registered_in, surroundings, whole_sections
+from pipelines.unsupervised.alignment import Alignment, Cut, aligned, registered_in, surroundings, whole_sections
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE, Warp
@@ -134,6 +134,25 @@ def test_a_channel_is_registered_in_each_section() -> None:
     moved = part(other, lies).read()
     inside = np.s_[:, 20:-20, 20:-20]
     assert np.corrcoef(post[inside].ravel(), moved[inside].ravel())[0, 1] > 0.4
+
+
+def test_many_sections_are_read_together_of_one_channel_after_another() -> None:
+    """A server is asked, and blocks are unpacked, as seldom as for one channel, however many channels there are."""
+    post = np.zeros((20, 500, 500), np.uint8)
+    asked: list[tuple[int, tuple[int, int]]] = []
+
+    def cut(number: int) -> Cut:
+        def told(box: Box) -> Array:
+            asked.append((number, box[0]))
+            return one.channel.cut(box)
+
+        return told
+
+    one = part(post)
+    others = {f"marker {number}": cut(number) for number in range(1, 7)}
+    aligned(cut(0), others, one.box, known={}, along={}, voxel_nm=VOXEL)
+
+    assert asked == [(number, slab) for slab in ((10, 16), (16, 30)) for number in range(7)]
 
 
 def test_sections_that_are_not_sure_lie_as_all_together_say() -> None:
