@@ -61,8 +61,8 @@ class Merging:
         self.reach = int(MERGE_NM / deep_nm)
         """Sections to which a candidate may reach."""
         self._count = 0
-        self._known = self._below = 0
-        """The sections below which it is known which candidates are kept, and to which ones they count."""
+        self._known = 0
+        """The section below which it is known which candidates are kept."""
         none = np.zeros(0, np.bool_)
         self._pool = _Pool(np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none)
 
@@ -79,14 +79,19 @@ class Merging:
         kept = np.where(z < self._known, pool.kept, unbeaten(worse, len(z)))
         to = pool.rows[best_kept(better, worse, kept, pool.scores)]
         pool = _Pool(pool.rows, pool.places, pool.scores, kept)
-        due, below = z >= self._below, None
+        due, below = z >= self._settled, None
         if upto is not None:
             self._known = max(self._known, upto - self.reach)
-            below = max(self._below, upto - 2 * self.reach)
+            below = self._settled
             due &= z < below
-            self._below, self._pool = below, pool.of(z >= below - self.reach)
+            self._pool = pool.of(z >= below - self.reach)
         some = pool.of(due)
         return Settled(some.places, some.scores, some.kept, to[due], below)
+
+    @property
+    def _settled(self) -> int:
+        """The section below which it is known to which ones candidates count: what is near them is known as well."""
+        return max(0, self._known - self.reach)
 
     @property
     def oldest(self) -> int:
