@@ -79,11 +79,15 @@ def _sums(synapsin: Grey, piece: int) -> tuple[NDArray[np.uint16], NDArray[np.in
 
 
 def otsu(counts: Array, centres: Array) -> tuple[int, NDArray[np.float64]]:
-    """The (first) bin after which a histogram splits best, and the between-class variance of every bin but the last."""
+    """The (first) bin after which a histogram splits best, and the between-class variance of every bin but the last.
+
+    Where values differ by rounding alone, bins at the ends may be empty: the first of these is the best, as in 2018.
+    """
     weight = counts.astype(np.float64)
     left, right = np.cumsum(weight), np.cumsum(weight[::-1])[::-1]
-    mean_left = np.cumsum(weight * centres) / left
-    mean_right = (np.cumsum((weight * centres)[::-1]) / right[::-1])[::-1]
+    with np.errstate(invalid="ignore"):
+        mean_left = np.cumsum(weight * centres) / left
+        mean_right = (np.cumsum((weight * centres)[::-1]) / right[::-1])[::-1]
     between = left[:-1] * right[1:] * (mean_left[:-1] - mean_right[1:]) ** 2
     return int(np.argmax(between)), between
 

@@ -169,8 +169,9 @@ def of_2018(psd: NDArray[np.uint8], synapsin: NDArray[np.uint8]) -> NDArray[np.b
     counts, edges = np.histogram(covariance, 256)
     centres = (edges[:-1] + edges[1:]) / 2
     left, right = np.cumsum(counts.astype(float)), np.cumsum(counts[::-1].astype(float))[::-1]
-    mean_left = np.cumsum(counts * centres) / left
-    mean_right = (np.cumsum((counts * centres)[::-1]) / right[::-1])[::-1]
+    with np.errstate(invalid="ignore"):  # bins may be empty at both ends where values differ by rounding alone
+        mean_left = np.cumsum(counts * centres) / left
+        mean_right = (np.cumsum((counts * centres)[::-1]) / right[::-1])[::-1]
     between = left[:-1] * right[1:] * (mean_left[:-1] - mean_right[1:]) ** 2
     labels = measure.label(covariance > centres[np.argmax(between)])  # type: ignore[no-untyped-call]
     large = [number for number in np.unique(labels) if number and np.sum(labels == number) > 30]

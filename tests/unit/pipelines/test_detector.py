@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -403,6 +403,7 @@ def test_the_2018_mask_is_the_2018_mask_to_the_voxel(seed: int) -> None:
     sparse=st.floats(0.02, 0.9),
     seed=st.integers(0, 2**32),
 )
+@example(shape=(1, 1, 3), values=2, sparse=0.5, seed=173445)
 def test_it_is_even_where_rounding_decided(shape: tuple[int, int, int], values: int, sparse: float, seed: int) -> None:
     """In data of few grey levels, sums fall on the edges of Otsu's bins."""
     random = np.random.default_rng(seed)
