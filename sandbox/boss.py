@@ -145,15 +145,20 @@ class BossStandIn:
 
     `tokens` maps a token to its Access; `public` always opens the public collections only. `port` 0 takes a free port.
     With `demo`, there is the public synthetic `demo/cortex`, as `boss.cortex`, and an experiment of the same frame for
-    detections (see PREDICTIONS).
+    detections (see PREDICTIONS). A volume of its own may be given instead of the usual one.
     """
 
-    def __init__(self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool = True) -> None:
+    def __init__(
+        self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool | Synthetic = True
+    ) -> None:
         everything = frozenset({"*"})
-        self._as_made = dict({DEMO_TOKEN: Access(user="demo", write=everything)} if tokens is None else tokens), demo
+        self._as_made = (
+            dict({DEMO_TOKEN: Access(user="demo", write=everything)} if tokens is None else tokens),
+            bool(demo),
+        )
         self.requests: deque[Served] = deque(maxlen=10_000)
         """The answered requests, oldest first; without headers, so without tokens."""
-        self.cortex: Synthetic | None = None
+        self.cortex: Synthetic | None = demo if isinstance(demo, Synthetic) else None
         self._lock = threading.RLock()
         self._port = port
         self._server: uvicorn.Server | None = None

@@ -14,6 +14,7 @@ from types import TracebackType
 from sandbox.boss import BossStandIn
 from sandbox.mail import MailServer
 from sandbox.slack import SlackStandIn
+from sandbox.volumes import Synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 30
@@ -24,11 +25,11 @@ class House:
     """BOSS, a mail server and a Slack workspace on loopback; use it as a context manager.
 
     Slack waits `ack_timeout` seconds for an acknowledgement: 3 as Slack does, or more where a busy machine's pauses are
-    not what a test is about.
+    not what a test is about. BOSS has the usual volume, unless one is given.
     """
 
-    def __init__(self, *, ack_timeout: float = 3.0) -> None:
-        self.boss = BossStandIn()
+    def __init__(self, *, ack_timeout: float = 3.0, demo: bool | Synthetic = True) -> None:
+        self.boss = BossStandIn(demo=demo)
         self.mail = MailServer()
         self.slack = SlackStandIn(
             manifest=ROOT / "manifest.yml", ack_timeout=ack_timeout, mailbox=lambda: self.mail.messages
