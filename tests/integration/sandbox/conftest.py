@@ -108,7 +108,8 @@ def over_sockets(app: App, slack: SlackStandIn) -> Iterator[None]:
     handler.connect()  # type: ignore[no-untyped-call]  # Bolt has no types here
     slack.wait_for_connection()
     yield
-    handler.client.auto_reconnect_enabled = False
+    with handler.client.connect_operation_lock:  # a connection that is being made is not known to the client yet
+        handler.client.auto_reconnect_enabled = False
     slack.drop_connections()
     until(lambda: not handler.client.is_connected(), what="the end of the connection")
     handler.close()  # type: ignore[no-untyped-call]  # nor here

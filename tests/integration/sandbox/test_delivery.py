@@ -345,7 +345,7 @@ def test_connections_are_shared_out_and_can_be_refreshed(slack: SlackStandIn) ->
         assert [slack.person().slash("/tiny", "help").ok for _ in range(4)] == [True] * 4
 
         slack.refresh_connections()
-        slack.wait_for_connection(count=1)
+        slack.wait_for_connection(count=2)
         assert slack.person().slash("/tiny", "help").ok
 
 
