@@ -31,8 +31,8 @@ from tests.support.puncta import puncta
 Array = NDArray[Any]
 TILE: Triple = (16, 512, 512)
 BLOCK: Triple = (16, 4096, 4096)
-BLOCKS: Triple = (6, 3, 3)
-"""Of a volume with some ten million synapses, at one in a cubic micrometre."""
+BLOCKS: Triple = (7, 3, 3)
+"""Of a volume with some eleven million synapses, at one in a cubic micrometre."""
 VOXEL_NM = (70.0, 100.0, 100.0)
 CHANNELS = ("PSD95", "Synapsin")
 SECONDS, BYTES = 60, 2e9

@@ -1,7 +1,7 @@
 """Puts together what was found in the blocks of a volume: objects, their numbers, voxels and brightness.
 
-Blocks are added by slabs of sections. What is held meanwhile are the candidates of two slabs; for each object its
-place, score, size and brightness; and `labels`, which lie in a file.
+Blocks are added by slabs of sections, thin ones together. What is held meanwhile are the candidates of two slabs, or
+some TOGETHER; for each object its place, score, size and brightness; and `labels`, which lie in a file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pipelines.unsupervised.search import Laid, frames_of, in_nm, lengths_of
 Array = NDArray[Any]
 Slab = tuple[list[Found], int | None]
 """What was found in all blocks of a slab, and where its sections of pixels end; None: it is the last slab."""
+TOGETHER = 2**19
+"""Candidates that are added together, at least: those of the last sections are compared anew with what is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,13 @@ class Assembly:
 
     def objects(self, slabs: Iterable[Slab]) -> Objects:
         """What was found in all slabs, which come in order; the lists of their blocks are emptied."""
-        for painted in in_copies(self._painted, self._due(slabs), most=self._copies):
-            for packed in painted.packed:
-                self._labels.add(packed)
-            for counted in painted.counted:
-                self._count(*counted)
+        for sections in self._due(slabs):
+            # copies of the process are made for all of these sections: making one takes as long as painting a section
+            for painted in in_copies(self._painted, sections, most=self._copies):
+                for packed in painted.packed:
+                    self._labels.add(packed)
+                for counted in painted.counted:
+                    self._count(*counted)
         none = np.zeros((0, 3), np.int32)
         places = np.concatenate([none, *self._places])
         self._places.clear()
@@ -155,12 +159,12 @@ class Assembly:
             np.concatenate([np.zeros((0, self._channels)), *self._sums]),
         )
 
-    def _due(self, slabs: Iterable[Slab]) -> Iterator[tuple[int, int]]:
-        """The candidates of each section that can be painted, as rows of those that wait."""
+    def _due(self, slabs: Iterable[Slab]) -> Iterator[list[tuple[int, int]]]:
+        """The sections that can be painted, as rows of the candidates that wait; some at a time."""
         waiting = self._waiting
-        for blocks, upto in slabs:
+        for blocks, upto in _thick(slabs):
             places, scores = waiting.add(blocks) if blocks else (waiting.places[:0], waiting.scores[:0])
-            blocks.clear()  # they have many pixels, and whoever has read them still holds them
+            blocks.clear()  # they have many pixels
             settled = self._merging.add(places, scores, upto=upto)
             waiting.to = np.concatenate([waiting.to, settled.to])
             self._number(settled)
@@ -168,7 +172,7 @@ class Assembly:
             if settled.below is not None:  # a part may count to a centre some sections on
                 many = int(np.searchsorted(waiting.places[:many, 0], settled.below - self._merging.reach))
             sections = np.unique(waiting.places[:many, 0], return_index=True)[1].tolist()
-            yield from itertools.pairwise([*sections, many] if many else [])
+            yield list(itertools.pairwise([*sections, many]))
             waiting.forget(many)
             oldest = min(self._merging.oldest, int(waiting.to.min(initial=self._settled)))
             self._numbers, self._base = self._numbers[oldest - self._base :], oldest
@@ -232,3 +236,14 @@ class Assembly:
                 (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))
             )
         return painted
+
+
+def _thick(slabs: Iterable[Slab]) -> Iterator[Slab]:
+    """Slabs that follow one another as one, until they have TOGETHER candidates; the given lists are emptied."""
+    together: list[Found] = []
+    for blocks, upto in slabs:
+        together += blocks
+        blocks.clear()
+        if upto is None or sum(len(block.scores) for block in together) >= TOGETHER:
+            yield together, upto
+            together = []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple, shape, voxels
 from pipelines.common.sparse import Sparse
-from pipelines.unsupervised import blocks
+from pipelines.unsupervised import assembly, blocks
 from pipelines.unsupervised.assembly import Assembly, Objects
 from pipelines.unsupervised.blocks import Found, Known, around, cores, first_look, found_in
 from pipelines.unsupervised.chance import merged
@@ -150,12 +150,19 @@ def cuts(volume: Volume, random: random.Random) -> Iterator[Box]:
         yield from slabs
 
 
-def test_a_thousand_random_cuts_show_the_same_objects() -> None:
+@pytest.fixture(autouse=True)
+def one_slab_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a large volume are added; small ones would be added all together."""
+    monkeypatch.setattr(assembly, "TOGETHER", 1)
+
+
+def test_a_thousand_random_cuts_show_the_same_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = tissue((6, 90, 72), (70, 200, 200))
     whole = volume.in_one_piece()
     assert len(whole) > 15
 
     for seed in range(1000):
+        monkeypatch.setattr(assembly, "TOGETHER", (1, 20, 2**19)[seed % 3])  # of 50 candidates
         objects, labels = volume.in_blocks(list(cuts(volume, random.Random(seed))))
 
         assert np.array_equal(labels, whole.labels), seed
