@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +29,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def entities(folder: Path) -> dict[str, Any]:
+    """The entities of a folder's crate by their ids."""
+    return {entity["@id"]: entity for entity in json.loads((folder / CRATE).read_text())["@graph"]}
+
+
 def ran(boss: BossStandIn, folder: Path, **changed: str) -> dict[str, Any]:
     """Run the program; returns the crate's entities by their ids."""
     with start(arguments(boss, results_uri=folder.as_uri() + "/", **changed)) as process:
         _, complained = process.communicate(timeout=60)
     assert (process.returncode, complained) == (0, "")
-    return {entity["@id"]: entity for entity in json.loads((folder / CRATE).read_text())["@graph"]}
+    return entities(folder)
+
+
+@pytest.fixture(scope="module")
+def _usual(_boss: BossStandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the usual box, which nothing writes to."""
+    folder = tmp_path_factory.mktemp("usual")
+    ran(_boss, folder)
+    return folder
+
+
+@pytest.fixture
+def usual(_usual: Path, tmp_path: Path) -> Path:
+    """A copy of the folder of a run of the usual box."""
+    return Path(shutil.copytree(_usual, tmp_path / "usual"))
 
 
 def rerun(crate: Path, folder: Path, *more: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -47,11 +67,11 @@ def rerun(crate: Path, folder: Path, *more: str, **environ: str) -> subprocess.C
     )
 
 
-def test_a_crate_names_every_file_with_its_size_and_checksum(boss: BossStandIn, tmp_path: Path) -> None:
-    graph = ran(boss, tmp_path)
+def test_a_crate_names_every_file_with_its_size_and_checksum(usual: Path) -> None:
+    graph = entities(usual)
 
     listed = {name: entity for name, entity in graph.items() if entity["@type"] == "File"}
-    there = contents(tmp_path)
+    there = contents(usual)
     assert set(listed) == set(there) - {CRATE}
     for name, entity in listed.items():
         digest = hashlib.sha256(there[name]).hexdigest()
@@ -76,11 +96,11 @@ def test_a_crate_tells_what_was_read_and_with_what(boss: BossStandIn, tmp_path: 
     assert {"numpy", "scipy"} < needs
 
 
-def test_a_crate_is_what_the_profile_asks_for(boss: BossStandIn, tmp_path: Path) -> None:
+def test_a_crate_is_what_the_profile_asks_for(usual: Path) -> None:
     """RO-Crate 1.1 and Process Run Crate 0.5: what they say must be there."""
-    graph = ran(boss, tmp_path)
+    graph = entities(usual)
 
-    assert json.loads((tmp_path / CRATE).read_text())["@context"] == [
+    assert json.loads((usual / CRATE).read_text())["@context"] == [
         "https://w3id.org/ro/crate/1.1/context",
         "https://w3id.org/ro/terms/workflow-run/context",
     ]
@@ -137,9 +157,8 @@ def test_a_crate_of_a_volume_by_address_is_run_again_where_its_place_is_allowed(
     assert roots not in (one / CRATE).read_text().replace(address, "")
 
 
-def test_what_is_not_the_same_is_named(boss: BossStandIn, tmp_path: Path) -> None:
-    ran(boss, tmp_path / "one")
-    path = tmp_path / "one" / CRATE
+def test_what_is_not_the_same_is_named(boss: BossStandIn, usual: Path, tmp_path: Path) -> None:
+    path = usual / CRATE
     graph = json.loads(path.read_text())
     for entity in graph["@graph"]:
         if entity["@id"] == "#presynaptic":
@@ -163,12 +182,11 @@ def test_another_file_is_said_to_be_no_crate(tmp_path: Path, content: str) -> No
     assert (done.returncode, done.stderr) == (2, f"This is not the {CRATE} of a run of NOMADS's.\n")
 
 
-def test_a_crate_runs_no_program_but_those_that_are_here(boss: BossStandIn, tmp_path: Path) -> None:
-    ran(boss, tmp_path)
-    changed = (tmp_path / CRATE).read_text().replace('"nomads-unsupervised"', '"elsewhere"')
-    (tmp_path / CRATE).write_text(changed)
+def test_a_crate_runs_no_program_but_those_that_are_here(usual: Path, tmp_path: Path) -> None:
+    changed = (usual / CRATE).read_text().replace('"nomads-unsupervised"', '"elsewhere"')
+    (usual / CRATE).write_text(changed)
 
-    done = rerun(tmp_path, tmp_path / "other")
+    done = rerun(usual, tmp_path / "other")
 
     assert (done.returncode, done.stderr) == (2, "The crate's pipeline is none of those here.\n")
 
@@ -185,28 +203,24 @@ def changed(crate: Path, argument: str, **values: str) -> None:
 @pytest.mark.parametrize(
     "host", ["https://boss.example.org", "http://127.0.0.2:9000", "boss.example.org", "http://api.bossdb.io"]
 )
-def test_a_volume_of_a_boss_does_not_say_where_the_token_goes_either(
-    boss: BossStandIn, tmp_path: Path, host: str
-) -> None:
-    ran(boss, tmp_path)
+def test_a_volume_of_a_boss_does_not_say_where_the_token_goes_either(usual: Path, tmp_path: Path, host: str) -> None:
     for name in ("col", "exp"):
-        changed(tmp_path / CRATE, name, **{"@type": "Thing"})
-    changed(tmp_path / CRATE, "host", name="volume", value=f"boss://{host}/lab/doors")
+        changed(usual / CRATE, name, **{"@type": "Thing"})
+    changed(usual / CRATE, "host", name="volume", value=f"boss://{host}/lab/doors")
 
-    done = rerun(tmp_path, tmp_path / "other")
+    done = rerun(usual, tmp_path / "other")
 
     asked = host if "://" in host else f"https://{host}"
     said = f"The crate sends the token to {asked!r}; where it may, give --as-told.\n"
     assert (done.returncode, done.stderr) == (2, said)
 
 
-def test_a_volume_of_the_boss_that_is_trusted_is_run_again(boss: BossStandIn, tmp_path: Path) -> None:
-    ran(boss, tmp_path / "one")
+def test_a_volume_of_the_boss_that_is_trusted_is_run_again(boss: BossStandIn, usual: Path, tmp_path: Path) -> None:
     for name in ("col", "exp"):
-        changed(tmp_path / "one" / CRATE, name, **{"@type": "Thing"})
-    changed(tmp_path / "one" / CRATE, "host", name="volume", value=f"boss://{boss.url}/demo/cortex")
+        changed(usual / CRATE, name, **{"@type": "Thing"})
+    changed(usual / CRATE, "host", name="volume", value=f"boss://{boss.url}/demo/cortex")
 
-    done = rerun(tmp_path / "one", tmp_path / "other")
+    done = rerun(usual, tmp_path / "other")
 
     assert (tmp_path / "other" / "synapses.csv").exists(), done.stderr
 
@@ -214,11 +228,10 @@ def test_a_volume_of_the_boss_that_is_trusted_is_run_again(boss: BossStandIn, tm
 @pytest.mark.parametrize(
     "host", ["https://boss.example.org", "http://127.0.0.1@example.org", "http://localhost.example"]
 )
-def test_a_crate_does_not_say_where_the_token_goes(boss: BossStandIn, tmp_path: Path, host: str) -> None:
-    ran(boss, tmp_path)
-    changed(tmp_path / CRATE, "host", value=host)
+def test_a_crate_does_not_say_where_the_token_goes(usual: Path, tmp_path: Path, host: str) -> None:
+    changed(usual / CRATE, "host", value=host)
 
-    done = rerun(tmp_path, tmp_path / "other")
+    done = rerun(usual, tmp_path / "other")
 
     said = f"The crate sends the token to {host!r}; where it may, give --as-told.\n"
     assert (done.returncode, done.stderr) == (2, said)
@@ -239,10 +252,9 @@ def test_a_crate_writes_to_boss_only_where_a_person_says_so(boss: BossStandIn, t
 
 
 @pytest.mark.parametrize("name", ["token", "results-uri", "host", "host=http://127.0.0.1:1", "Exp", ""])
-def test_a_crate_with_arguments_that_no_run_has_is_none(boss: BossStandIn, tmp_path: Path, name: str) -> None:
-    ran(boss, tmp_path)
-    changed(tmp_path / CRATE, "exp", name=name)
+def test_a_crate_with_arguments_that_no_run_has_is_none(usual: Path, tmp_path: Path, name: str) -> None:
+    changed(usual / CRATE, "exp", name=name)
 
-    done = rerun(tmp_path, tmp_path / "other")
+    done = rerun(usual, tmp_path / "other")
 
     assert (done.returncode, done.stderr) == (2, f"This is not the {CRATE} of a run of NOMADS's.\n")
