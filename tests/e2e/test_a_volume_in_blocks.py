@@ -16,12 +16,17 @@ from tests.support.app import ROOT
 from tests.support.processes import Lab, Said
 from tests.support.waiting import PATIENCE, until
 
-BOX = ("--col", "demo", "--exp", "cortex", "--x", "0,512", "--y", "0,512", "--z", "0,12")
+BOX = ("--col", "demo", "--exp", "corner", "--x", "0,256", "--y", "0,256", "--z", "0,12")
 REQUEST = (*BOX, "--pipeline", "nomads-unsupervised", "--wait")
 
 
 @pytest.fixture
 def lab(house: House, tmp_path: Path) -> Iterator[Lab]:
+    """demo/corner is what demo/cortex begins with: programs register whole sections, and these are smaller."""
+    cortex = house.boss.cortex
+    assert cortex
+    channels = {name: cortex.bricks(name) for name in cortex.channels}
+    house.boss.add("demo", "corner", shape=(64, 288, 288), voxel_nm=cortex.voxel_nm, channels=channels)
     settings = {"NOMADS_PIPELINES": str(ROOT / "pipelines"), "NOMADS_MAIL": "off"}
     with Lab(house, tmp_path, **settings) as lab:
         yield lab
@@ -39,7 +44,7 @@ def results(lab: Lab, said: Said) -> Path:
 def test_a_volume_in_blocks_is_as_one_program_leaves_it(lab: Lab) -> None:
     once = results(lab, lab.here("submit", *REQUEST))
 
-    cut = results(lab, lab.here("submit", *REQUEST, "--again", NOMADS_BLOCK_VOXELS="600000"))
+    cut = results(lab, lab.here("submit", *REQUEST, "--again", NOMADS_BLOCK_VOXELS="150000"))
 
     told = json.loads((cut / "results.json").read_text())
     assert told["blocks"]["all"] > 4
@@ -50,14 +55,14 @@ def test_a_volume_in_blocks_is_as_one_program_leaves_it(lab: Lab) -> None:
 
 
 def test_a_terminal_tells_the_blocks_before_and_after(lab: Lab) -> None:
-    small = ("--col", "demo", "--exp", "cortex", "--x", "0,128", "--y", "0,128", "--z", "0,8")
+    small = ("--col", "demo", "--exp", "corner", "--x", "0,128", "--y", "0,128", "--z", "0,8")
     request = (*small, "--pipeline", "nomads-unsupervised", "--wait", "--json")
 
-    code, out, err = lab.here("submit", *request, NOMADS_BLOCK_VOXELS="50000")
+    code, out, err = lab.here("submit", *request, NOMADS_BLOCK_VOXELS="120000")
 
     assert code == 0, err
     takes = next(line for line in err.splitlines() if "voxels" in line)
-    assert "x 0, 128 · y 0, 128 · z 0, 8: 131,072 voxels, 262 kB, in about 3 blocks of about 50,000 voxels" in takes
+    assert "x 0, 128 · y 0, 128 · z 0, 8: 131,072 voxels, 262 kB, in about 2 blocks of about 120,000 voxels" in takes
     assert takes.endswith("of machine time, all programs together")
     told = json.loads(out.splitlines()[-1])
     assert told["blocks"]["all"] > 1

@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE
 def test_it_succeeds_and_its_thread_shows_counts_and_a_preview(
     tmp_path: Path, pipeline: str, counted: set[str]
 ) -> None:
-    small = cortex(shape=(32, 512, 512))  # the usual one takes half a minute to be drawn and registered
+    small = cortex(shape=(32, 288, 288))  # the usual one takes half a minute to be drawn and registered
     with (
         House(ack_timeout=PATIENCE, demo=small) as house,
         Lab(house, tmp_path, NOMADS_PIPELINES=str(ROOT / "pipelines")) as lab,

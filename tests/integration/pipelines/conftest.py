@@ -18,6 +18,9 @@ from sandbox.volumes import BRICK, Bricks, Synthetic, Triple
 ROOT = Path(__file__).parents[3]
 TOKEN = "canary-token"
 
+CORNER: Triple = (64, 288, 288)
+"""A run registers whole sections, whatever its box: most tests ask for nothing that takes large ones."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -38,12 +41,21 @@ def _boss() -> Iterator[BossStandIn]:
         boss.add("lab", "float", shape=(4, 32, 32), channels={"PSD95": Bricks("float32"), "Synapsin": Bricks("uint8")})
         boss.add("lab", "small", shape=(4, 32, 32), channels={})
         assert boss.cortex is not None
+        with_corner(boss)
         for dtype, factor in (("uint16", 257), ("uint64", 2**40)):
             channels = {name: _deeper(boss.cortex, name, dtype, factor) for name in ("PSD95", "Synapsin")}
-            boss.add("lab", dtype, shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=channels)
+            boss.add("lab", dtype, shape=CORNER, voxel_nm=boss.cortex.voxel_nm, channels=channels)
+        boss.add("lab", "large", shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=channels)
         copies = {name: _deeper(boss.cortex, "PSD95", "uint8", 1, blank=(3, 5)) for name in ("PSD95", "Synapsin")}
-        boss.add("lab", "copies", shape=boss.cortex.shape, voxel_nm=boss.cortex.voxel_nm, channels=copies)
+        boss.add("lab", "copies", shape=CORNER, voxel_nm=boss.cortex.voxel_nm, channels=copies)
         yield boss
+
+
+def with_corner(boss: BossStandIn) -> None:
+    """Add demo/corner: the first voxels of demo/cortex, in all its channels."""
+    assert boss.cortex is not None
+    channels = {name: boss.cortex.bricks(name) for name in boss.cortex.channels}
+    boss.add("demo", "corner", shape=CORNER, voxel_nm=boss.cortex.voxel_nm, channels=channels)
 
 
 def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int, *, blank: Sequence[int] = ()) -> Bricks:
@@ -61,9 +73,9 @@ def _deeper(volume: Synthetic, channel: str, dtype: str, factor: int, *, blank: 
 
 @pytest.fixture
 def boss(_boss: BossStandIn) -> BossStandIn:
-    """demo/cortex, and in the private collection lab: gaba, wide (uint32), float, empty (all zero, with an offset),
-    small (no channels), uint16 and uint64, which are demo/cortex in deeper voxels, and copies, whose two channels are
-    one of them with two blank sections.
+    """demo/cortex, demo/corner, and in the private collection lab: gaba, wide (uint32), float, empty (all zero, with an
+    offset), small (no channels), uint16 and uint64, which are demo/corner in deeper voxels, large, which is demo/cortex
+    in those of 64 bits, and copies, whose two channels are one of the corner's with two blank sections.
     """
     _boss.requests.clear()
     return _boss
@@ -74,7 +86,7 @@ def arguments(boss: BossStandIn, **changed: str) -> list[str]:
     values = {
         "host": boss.url,
         "col": "demo",
-        "exp": "cortex",
+        "exp": "corner",
         "z_range": "0,8",
         "y_range": "0,128",
         "x_range": "0,128",

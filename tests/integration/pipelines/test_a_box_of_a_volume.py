@@ -35,6 +35,7 @@ class Volume:
         self.folder = folder
         self.shape = next(iter(channels.values())).shape
         self.place = stores.precomputed(folder / "volume", channels, voxel_nm=voxel_nm)
+        self.told: Any = None
         self._whole: dict[tuple[str, float], tuple[list[dict[str, str]], Any]] = {}
 
     def whole(self, *, program: Any = unsupervised, false_discovery: float = 0.25) -> list[dict[str, str]]:
@@ -65,7 +66,7 @@ class Volume:
             words += [f"--{axis}-range", f"{start},{stop}"]
         stages = [["--results-uri", job]]
         if in_blocks:
-            stage = ["--job-uri", job, "--block-voxels", "20000", "--stage"]
+            stage = ["--job-uri", job, "--block-voxels", "32000", "--stage"]
             stages = [
                 [*stage, "first", "--results-uri", job],
                 [*stage, "blocks", "--rounds", "1", "--results-uri", f"{job}blocks/1/"],

@@ -30,7 +30,8 @@ from pipelines.common.program import run
 from sandbox.boss import Access, BossStandIn
 from sandbox.demonstration import CHANNELS, demonstration
 from sandbox.volumes import BRICK, Bricks, cortex
-from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments
+from tests.integration.pipelines.conftest import CORNER as SECTIONS
+from tests.integration.pipelines.conftest import ROOT, TOKEN, arguments, with_corner
 
 Array = NDArray[Any]
 FILES = [
@@ -54,14 +55,15 @@ FIELD = ["PSD95_488", "Synapsin647", "GABA488", "GAD647", "gephyrin594", "NR1594
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[BossStandIn]:
-    """demo/cortex; the same voxels in lab/deep (uint16), parts of them in lab/cut and lab/thin (8 sections), and
-    lab/field (seven channels under other names).
+    """demo/cortex and demo/corner; the corner's voxels in lab/deep (uint16), parts of them in lab/cut and lab/thin (8
+    sections), and lab/field (seven channels under other names).
     """
     with BossStandIn(tokens={TOKEN: Access(user="demo", write=frozenset({"*"}))}) as boss:
         assert boss.cortex is not None
         shape, nm, names = (32, 256, 256), boss.cortex.voxel_nm, boss.cortex.channels
         channels = {name: deeper(boss.cortex.bricks(name)) for name in names}
-        boss.add("lab", "deep", shape=boss.cortex.shape, voxel_nm=nm, channels=channels)
+        with_corner(boss)
+        boss.add("lab", "deep", shape=SECTIONS, voxel_nm=nm, channels=channels)
         for name, depth in (("cut", 32), ("thin", 8)):
             channels = {channel: boss.cortex.bricks(channel) for channel in names}
             boss.add("lab", name, shape=(depth, 256, 256), voxel_nm=nm, channels=channels)

@@ -85,7 +85,7 @@ def test_a_crate_tells_what_was_read_and_with_what(boss: BossStandIn, tmp_path: 
     graph = ran(boss, tmp_path, method="probabilistic")
 
     voxels = boss.cortex.bricks("PSD95").read((0, 0, 0), (8, 128, 128))
-    assert graph["#postsynaptic"]["identifier"] == f"{boss.url}/demo/cortex/PSD95"
+    assert graph["#postsynaptic"]["identifier"] == f"{boss.url}/demo/corner/PSD95"
     assert graph["#postsynaptic"]["sha256"] == hashlib.sha256(voxels.tobytes()).hexdigest()
     run = graph["#run"]
     values = {graph[one["@id"]]["name"]: graph[one["@id"]].get("value") for one in run["object"]}
@@ -169,7 +169,7 @@ def test_what_is_not_the_same_is_named(boss: BossStandIn, usual: Path, tmp_path:
 
     assert (done.returncode, done.stderr) == (
         1,
-        f"Not the same as before: the channel {boss.url}/demo/cortex/Synapsin.\n",
+        f"Not the same as before: the channel {boss.url}/demo/corner/Synapsin.\n",
     )
 
 
@@ -218,7 +218,7 @@ def test_a_volume_of_a_boss_does_not_say_where_the_token_goes_either(usual: Path
 def test_a_volume_of_the_boss_that_is_trusted_is_run_again(boss: BossStandIn, usual: Path, tmp_path: Path) -> None:
     for name in ("col", "exp"):
         changed(usual / CRATE, name, **{"@type": "Thing"})
-    changed(usual / CRATE, "host", name="volume", value=f"boss://{boss.url}/demo/cortex")
+    changed(usual / CRATE, "host", name="volume", value=f"boss://{boss.url}/demo/corner")
 
     done = rerun(usual, tmp_path / "other")
 

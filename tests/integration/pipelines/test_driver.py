@@ -75,6 +75,7 @@ def test_the_demo_box_ends_with_its_synapses_in_a_folder(boss: BossStandIn, tmp_
     with start(
         arguments(
             boss,
+            exp="cortex",
             z_range="0,16",
             y_range="0,512",
             x_range="0,512",
@@ -127,17 +128,17 @@ def test_the_same_request_gives_the_same_bytes(boss: BossStandIn, tmp_path: Path
 
 def test_places_are_in_the_experiments_voxels_and_nanometres(boss: BossStandIn, tmp_path: Path) -> None:
     assert boss.cortex is not None
-    box = {"z_range": "20,32", "y_range": "300,428", "x_range": "700,828"}
+    box = {"z_range": "20,32", "y_range": "100,228", "x_range": "150,278"}
     assert here(arguments(boss, **box, results_uri=uri(tmp_path))) == (0, "")
 
     found = rows(tmp_path)
-    assert (found[:, 1:4] >= (20, 300, 700)).all()
+    assert (found[:, 1:4] >= (20, 100, 150)).all()
     assert np.allclose(found[:, 4:7], found[:, 1:4] * (50, 96, 96), atol=1)
     assert np.allclose(found[:, 8], found[:, 7] * 50 * 96 * 96 / 1e9, atol=1e-6)
-    _, recall = match(found[:, 1:4], boss.cortex.truth_within((21, 304, 704), (31, 424, 824)))
+    _, recall = match(found[:, 1:4], boss.cortex.truth_within((21, 104, 154), (31, 224, 274)))
     assert recall > 0.9
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as predictions:
-        assert predictions["start"].tolist() == [20, 300, 700]
+        assert predictions["start"].tolist() == [20, 100, 150]
 
 
 def test_an_empty_volume_with_an_offset_and_no_time_unit_gives_no_synapses(boss: BossStandIn, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     registered: tuple[str, ...],
 ) -> None:
     """Bands of rows that end where BOSS's cuboids do, instead of all rows at once."""
-    box = {"z_range": "14,18", "y_range": "500,1024", "x_range": "100,164"} | method
+    box = {"exp": "cortex", "z_range": "14,18", "y_range": "500,1024", "x_range": "100,164"} | method
     assert here(arguments(boss, **box, results_uri=uri(tmp_path / "whole"))) == (0, "")
     boss.requests.clear()
     monkeypatch.setattr(channels, "FETCH", 1)
@@ -317,7 +318,7 @@ def test_the_preview_of_a_large_box_shows_its_brightest_voxels(
     boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seen, "LARGEST", 100)
-    assert here(arguments(boss, x_range="0,512", results_uri=uri(tmp_path))) == (0, "")
+    assert here(arguments(boss, exp="cortex", x_range="0,512", results_uri=uri(tmp_path))) == (0, "")
 
     with Image.open(tmp_path / "preview.png") as picture:
         assert picture.size == (512, 128)
@@ -336,10 +337,10 @@ sys.exit(code)
 @pytest.mark.parametrize(
     ("pipeline", "box"),
     [
-        ("unsupervised", {"z_range": "0,64", "y_range": "0,1024", "x_range": "0,1024"}),
-        ("classifier", {"z_range": "0,32", "y_range": "0,1024", "x_range": "0,512"}),
-        ("unsupervised", {"z_range": "3,4", "y_range": "0,1024", "x_range": "0,1024"}),
-        ("unsupervised", {"col": "lab", "exp": "uint64", "z_range": "0,20", "y_range": "0,1024", "x_range": "0,1024"}),
+        ("unsupervised", {"exp": "cortex", "z_range": "0,64", "y_range": "0,1024", "x_range": "0,1024"}),
+        ("classifier", {"exp": "cortex", "z_range": "0,32", "y_range": "0,1024", "x_range": "0,512"}),
+        ("unsupervised", {"exp": "cortex", "z_range": "3,4", "y_range": "0,1024", "x_range": "0,1024"}),
+        ("unsupervised", {"col": "lab", "exp": "large", "z_range": "0,20", "y_range": "0,1024", "x_range": "0,1024"}),
     ],
 )
 def test_a_run_takes_8_bytes_a_voxel_and_300_mb_at_most(
@@ -370,7 +371,7 @@ def test_a_table_names_its_columns(boss: BossStandIn, tmp_path: Path) -> None:
     assert first.split(",")[10] == "synapse"
 
 
-BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
+BOUNDS = "x 0, 288 · y 0, 288 · z 0, 64"
 
 
 @pytest.mark.parametrize(
@@ -378,12 +379,12 @@ BOUNDS = "x 0, 1024 · y 0, 1024 · z 0, 64"
     [
         ({"witness": "Nobody"}, 2, "The experiment has no channel Nobody for a witness"),
         ({"witness": "PSD95"}, 2, "PSD95 cannot be a witness: it is what synapses are found in."),
-        ({"x_range": "1000,1025"}, 2,
-         f"The box x 1000, 1025 · y 0, 128 · z 0, 8 is not within the experiment; the experiment has {BOUNDS}."),
+        ({"x_range": "280,289"}, 2,
+         f"The box x 280, 289 · y 0, 128 · z 0, 8 is not within the experiment; the experiment has {BOUNDS}."),
         ({"z_range": "60,65"}, 2, BOUNDS),
         ({"col": "lab", "exp": "empty"}, 2, "x 200, 232 · y 100, 132 · z 10, 14"),
         ({"col": "nope"}, 2, "no collection “nope”"),
-        ({"exp": "nope"}, 2, "“demo” has no experiment “nope”; it has cortex."),
+        ({"exp": "nope"}, 2, "“demo” has no experiment “nope”; it has cortex, corner."),
         ({"col": "lab", "exp": "gaba", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2,
          "no presynaptic channel (with synapsin or vglut in its name); its channels are GABA, PSD95."),
         ({"col": "lab", "exp": "wide", "z_range": "0,4", "y_range": "0,32", "x_range": "0,32"}, 2, "uint32"),
@@ -459,7 +460,7 @@ def test_missing_arguments_and_a_missing_token_are_told() -> None:
 
 def test_trouble_that_passes_is_waited_out(boss: BossStandIn, tmp_path: Path) -> None:
     boss.fail_next(1, status=502, prefix="/v1/coord")
-    boss.fail_next(1, status=429, prefix="/v1/cutout/demo/cortex/PSD95")
+    boss.fail_next(1, status=429, prefix="/v1/cutout/demo/corner/PSD95")
     boss.cut_next(1, prefix="/v1/cutout")
 
     assert here(arguments(boss, results_uri=uri(tmp_path))) == (0, "")
@@ -491,13 +492,13 @@ def test_a_connection_that_breaks_every_time_is_given_up_with_exit_3(boss: BossS
     ("status", "says"),
     [
         (401, "BOSS refused the token"),
-        (403, "BOSS does not let this token read demo/cortex"),
+        (403, "BOSS does not let this token read demo/corner"),
         (404, "the channel is not there any more: see what the experiment has."),
         (413, "; ask for a smaller box."),
     ],
 )
 def test_a_refusal_in_the_middle_is_not_tried_again(boss: BossStandIn, tmp_path: Path, status: int, says: str) -> None:
-    boss.fail_next(1, status=status, prefix="/v1/cutout/demo/cortex/Synapsin")
+    boss.fail_next(1, status=status, prefix="/v1/cutout/demo/corner/Synapsin")
 
     code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
 
@@ -653,7 +654,7 @@ def volume(folder: Path) -> NDArray[np.int64]:
 
 
 def test_a_segmentation_has_the_ids_of_the_table_where_the_synapses_are(boss: BossStandIn, tmp_path: Path) -> None:
-    box = {"z_range": "20,32", "y_range": "300,428", "x_range": "700,828"}
+    box = {"z_range": "20,32", "y_range": "100,228", "x_range": "150,278"}
     assert here(arguments(boss, **box, results_uri=uri(tmp_path))) == (0, "")
 
     found, table = volume(tmp_path / "segmentation"), rows(tmp_path)
@@ -661,7 +662,7 @@ def test_a_segmentation_has_the_ids_of_the_table_where_the_synapses_are(boss: Bo
     assert np.array_equal(np.flatnonzero(voxels[1:]) + 1, table[:, 0])
     assert np.array_equal(voxels[1:], table[:, 7])
     for number in (1, len(table)):
-        z, y, x = np.rint(table[number - 1, 1:4]).astype(np.int64) - (20, 300, 700)
+        z, y, x = np.rint(table[number - 1, 1:4]).astype(np.int64) - (20, 100, 150)
         assert found[z, y, x] == number
 
 

@@ -23,7 +23,7 @@ from sandbox.boss import BossStandIn
 from tests.integration.pipelines.conftest import TOKEN, arguments, start
 
 PLACE = "collman_nomads/nomads_predictions"
-KEY = "nomads-unsupervised_demo_cortex_z_0_8_y_0_128_x_0_128"
+KEY = "nomads-unsupervised_demo_corner_z_0_8_y_0_128_x_0_128"
 
 
 def here(argv: Sequence[str], token: str = TOKEN) -> None:
@@ -124,7 +124,7 @@ def test_a_key_longer_than_boss_takes_still_names_a_channel(boss: BossStandIn, t
     ("place", "token", "why"),
     [
         (PLACE, "stranger", "BOSS does not let this token read collman_nomads"),
-        ("demo/cortex", "stranger", "BOSS does not let this token write to demo/cortex"),
+        ("demo/corner", "stranger", "BOSS does not let this token write to demo/corner"),
         ("nowhere/predictions", TOKEN, "BOSS has no collection “nowhere”"),
         ("demo/nothing", TOKEN, "The collection “demo” has no experiment “nothing”"),
         ("lab/small", TOKEN, "is not within lab/small; lab/small has x 0, 32"),
@@ -203,8 +203,8 @@ def test_a_configured_viewer_shows_channels_and_detections_at_the_middle_of_the_
     state = json.loads(unquote(link.removeprefix("https://viewer.test/#!")))
     assert state["position"] == [64, 64, 4]
     assert [layer["source"].removeprefix(f"boss://{boss.url}/") for layer in state["layers"]] == [
-        "demo/cortex/PSD95",
-        "demo/cortex/Synapsin",
+        "demo/corner/PSD95",
+        "demo/corner/Synapsin",
         f"{PLACE}/{KEY}",
     ]
 
