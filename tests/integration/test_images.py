@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.boss import DEMO_TOKEN, BossStandIn
+from sandbox.volumes import cortex
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +73,7 @@ def run(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize("pipeline", ["unsupervised", "classifier"])
 def test_a_pipeline_runs_from_its_image(pipeline: str, tmp_path: Path) -> None:
     folder = image(tmp_path / "image", "pipelines/Dockerfile", pipeline)
-    with BossStandIn() as boss:
+    with BossStandIn(demo=cortex(shape=(32, 256, 256))) as boss:
         box = ["--z-range", "0,16", "--y-range", "0,64", "--x-range", "0,64"]
         place = ["--host", boss.url, "--col", "demo", "--exp", "cortex", *box]
         done = run(folder, f"pipelines.{pipeline}", *place, "--results-uri", (tmp_path / "out").as_uri())
