@@ -31,7 +31,7 @@ def defined() -> dict[str, set[str]]:
     bases: dict[str, list[str]] = {}
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        classes[""].update(_module(path))
+        classes[""].update(name for node in tree.body for name in _names(node))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 classes[""] |= {(alias.asname or alias.name) for alias in node.names}
