@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Route
 from pipelines.common.program import run
 from pipelines.unsupervised.driver import program
 from sandbox.boss import DEMO_TOKEN, BossStandIn
+from sandbox.volumes import cortex
 
 pytestmark = pytest.mark.browser
 
@@ -20,9 +21,9 @@ ADDRESS = "http://127.0.0.1/report.html"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The report of a box of demo/cortex."""
+    """The report of a box of a small demo/cortex."""
     folder = tmp_path_factory.mktemp("results")
-    with BossStandIn() as boss:
+    with BossStandIn(demo=cortex(shape=(32, 288, 288))) as boss:
         argv = ["--host", boss.url, "--col", "demo", "--exp", "cortex", "--results-uri", folder.as_uri()]
         argv += ["--z-range", "0,8", "--y-range", "0,256", "--x-range", "0,256"]
         assert run(program, argv=argv, environ={"BOSS_TOKEN": DEMO_TOKEN}, err=io.StringIO()) == 0
