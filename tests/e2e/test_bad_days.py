@@ -15,7 +15,7 @@ from bot.domain.job import Job
 from bot.domain.states import JobState
 from sandbox.boss import Access
 from sandbox.house import ROOT, House
-from sandbox.volumes import Bricks
+from sandbox.volumes import Bricks, cortex
 from tests.support.app import PROGRAMS
 from tests.support.processes import Lab
 from tests.support.waiting import PATIENCE, until
@@ -33,7 +33,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "NOMADS_LOST_AFTER": "0",
         "NOMADS_LOCAL_SLOTS": "3",
     }
-    with House(ack_timeout=PATIENCE) as house, Lab(house, folder, **settings) as lab:
+    small = cortex(shape=(32, 512, 512))  # the usual one's sections take four times as long to be registered
+    with House(ack_timeout=PATIENCE, demo=small) as house, Lab(house, folder, **settings) as lab:
         lab.start()
         yield lab
 

@@ -12,13 +12,15 @@ from bot.domain.states import JobState
 from bot.settings import ROOT
 from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House
+from sandbox.volumes import cortex
 from tests.support.processes import Lab
 from tests.support.slurm import Cluster
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slurm
 
 
-def test_a_job_runs_on_a_cluster_from_the_form_to_its_results(tmp_path: Path, house: House, slurm: Cluster) -> None:
+def test_a_job_runs_on_a_cluster_from_the_form_to_its_results(tmp_path: Path, slurm: Cluster) -> None:
     shared = tmp_path / "shared"
     settings = {
         "NOMADS_PIPELINES": str(ROOT / "pipelines"),
@@ -28,7 +30,8 @@ def test_a_job_runs_on_a_cluster_from_the_form_to_its_results(tmp_path: Path, ho
         "SLURM_CONF": os.environ["SLURM_CONF"],
         "PATH": os.environ["PATH"],
     }
-    with Lab(house, tmp_path, **settings) as lab:
+    small = cortex(shape=(32, 288, 288))  # the usual one's sections take ten times as long to be registered
+    with House(ack_timeout=PATIENCE, demo=small) as house, Lab(house, tmp_path, **settings) as lab:
         lab.start()
         lab.submit(pipeline="nomads-unsupervised", x="0,256", y="0,256", z="0,16")
         lab.settle()
@@ -39,7 +42,7 @@ def test_a_job_runs_on_a_cluster_from_the_form_to_its_results(tmp_path: Path, ho
     assert job.state is JobState.SUCCEEDED, (job.reason, job.log_tail)
     assert job.summary is not None
     assert f"{job.summary.counts['synapses']} synapses" in told
-    assert [file.name for file in house.slack.files if file.shared] == [f"{job.id}-preview.png"]
+    assert [file.name for file in lab.slack.files if file.shared] == [f"{job.id}-preview.png"]
     [results] = (shared / "results").glob("*/*")
     with (results / "synapses.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) >= job.summary.counts["synapses"]
