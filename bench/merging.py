@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from bench.figures import Figure
 from bench.processes import clean_environment
 from pipelines.common.boxes import Box, Triple, shape
+from pipelines.common.program import parse
 from pipelines.common.results import npz
 from pipelines.common.seen import Seen
+from pipelines.common.source import Source
+from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import Found, Known, first_look, found_in
 from pipelines.unsupervised.registration import NOWHERE
-from pipelines.unsupervised.whole import KNOWN, Plan
+from pipelines.unsupervised.whole import KNOWN, Measured, Plan
 from sandbox.house import ROOT
 from tests.support.puncta import puncta
 
@@ -89,18 +92,26 @@ def written(folder: Path, blocks: Triple) -> list[str]:
     (job / "blocks" / "1").mkdir(parents=True)
     cores = [_core(place) for place in itertools.product(*map(range, blocks))]
     whole: Box = ((0, extent[0]), (0, extent[1]), (0, extent[2]))
-    plan = Plan(looked=whole, sections=whole, cores=tuple(cores), volume="", reads=0, pilot=cores[0])
+    words = ["--volume", f"precomputed://{(folder / 'volume').as_uri()}", "--volume-roots", folder.as_uri()]
+    for axis, side in zip("zyx", extent, strict=True):
+        words += [f"--{axis}-range", f"0,{side}"]
+    words += ["--job-uri", f"{job.as_uri()}/", "--results-uri", f"{job.as_uri()}/"]
+    plan = Plan(looked=whole, cores=tuple(cores), volume=_digest(words), reads=0, pilot=cores[0])
     (job / "blocks" / "plan.json").write_bytes(plan.content())
-    (job / KNOWN).write_bytes(npz(_repeated(known, blocks[0]).arrays()))
+    (job / KNOWN).write_bytes(npz(_measured(_repeated(known, blocks[0]), whole).arrays()))
     for number, core in enumerate(cores):
         path = job / "blocks" / "1" / str(number) / f"{number:06d}.npz"
         path.parent.mkdir()
         path.write_bytes(npz(_block(tile, core, whole, np.random.default_rng(number))))
-    words = ["--volume", f"precomputed://{(folder / 'volume').as_uri()}", "--volume-roots", folder.as_uri()]
-    for axis, side in zip("zyx", extent, strict=True):
-        words += [f"--{axis}-range", f"0,{side}"]
-    words += ["--stage", "merge", "--job-uri", f"{job.as_uri()}/", "--results-uri", f"{job.as_uri()}/"]
-    return [*words, "--rounds", str(len(cores))]
+    return [*words, "--stage", "merge", "--rounds", str(len(cores))]
+
+
+def _digest(words: list[str]) -> str:
+    """What the first look would say of the volume."""
+    request = parse(words, {})
+    source = Source(request, roles={"postsynaptic": ["psd"], "presynaptic": ["synapsin"]})
+    with source.opened({}, box=(request.z, request.y, request.x)) as channels:
+        return source.digest(channels)
 
 
 def _metadata(folder: Path, extent: Triple) -> None:
@@ -123,7 +134,7 @@ def _tile() -> tuple[Known, Found]:
     def cut(part: Box) -> tuple[Array, Array]:
         return channel(drawn.psd, part), channel(drawn.synapsin, part)
 
-    known = first_look(cut, TILE, VOXEL_NM, inside=box, false_discovery=0.25, register="auto")
+    known, _ = first_look(cut, TILE, VOXEL_NM, inside=box, false_discovery=0.25, register="auto")
     channels = [lambda part, data=data: channel(data, part) for data in (drawn.psd, drawn.synapsin)]
     return known, found_in(cut, box, TILE, VOXEL_NM, known, inside=box, channels=channels)
 
@@ -132,6 +143,18 @@ def _repeated(known: Known, times: int) -> Known:
     across, along = [*known.laid.across] * times, [*known.laid.along, NOWHERE] * times
     laid = replace(known.laid, across=across, along=along[:-1])
     return Known(laid, known.moves, known.threshold, known.tells, known.chance, known.curve, 0.01, (0, 0, 0))
+
+
+def _measured(known: Known, whole: Box) -> Measured:
+    """What a first look leaves of a volume of those sections."""
+    aligned = Alignment(
+        box=whole,
+        voxel_nm=VOXEL_NM,
+        warps={"presynaptic": dict(enumerate(known.laid.across))},
+        along=dict(enumerate(known.laid.along, start=1)),
+        together={},
+    )
+    return Measured(known, aligned, np.zeros((0, 4), np.int64))
 
 
 def _core(place: tuple[int, ...]) -> Box:
@@ -160,6 +183,7 @@ def _block(tile: Found, core: Box, whole: Box, draw: np.random.Generator) -> dic
         "scores": scores.astype(np.float32),
         "regions": regions,
         "sums": np.clip(draw.normal(120, 30, (int(many.sum()), len(CHANNELS))), 0, 255).astype(np.uint8),
+        "marks": np.zeros((len(scores), 0)),
         "missing": np.zeros(len(CHANNELS), np.bool_),
         "digests": np.array([f"{draw.integers(2**62):x}" for _ in CHANNELS]),
     }

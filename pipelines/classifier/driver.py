@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipelines.common.program import Request, WrongRequest, main
+from pipelines.common.program import Request, main
 from pipelines.unsupervised.driver import OPTIONS as METHOD
 from pipelines.unsupervised.driver import ROLES, around, chosen, detected, registered, searched
 
@@ -21,88 +20,45 @@ OPTIONS = METHOD | {"--weights": "a model: a file or s3://bucket/key; without it
 def program(request: Request) -> None:
     """Do one run. Raises pipelines.common.program.Failure and its subclasses."""
     # imported here, so that wrong arguments are refused at once
-    import numpy as np
-
-    from pipelines.classifier import cubes, model
-    from pipelines.classifier.outputs import Outputs
+    from pipelines.classifier import model
+    from pipelines.classifier.classes import Classes
     from pipelines.common.boxes import grown, placed, shape, union
-    from pipelines.common.results import Slabs, npz
     from pipelines.common.run import Run
-    from pipelines.common.sparse import slabs
 
     options = chosen(request)
-    weights = model.load(request.options.get("weights") or str(model.DEMONSTRATION))
+    classes = Classes(model.load(request.options.get("weights") or str(model.DEMONSTRATION)))
     entry = Path(__file__).with_name("pipeline.toml")
+    if request.stage:
+        from pipelines.unsupervised import whole
 
-    # a voxel more: where two make a pixel, a centre may lie on the box's face, and its cube round the voxel before it
-    z, y, x = (side // 2 + 1 for side in weights.cube)
-    reach = z, y, x
+        whole.program(request, request.stage, entry=entry, extension=classes)
+        return
 
     def cubed(volume: Volume) -> Box:
         """What the cubes round the synapses of the box reach."""
-        return grown((request.z, request.y, request.x), reach, volume.bounds)
+        return grown((request.z, request.y, request.x), classes.reach, volume.bounds)
 
     def near(volume: Volume, roles: Collection[str]) -> dict[str, Box]:
-        there = union(cubed(volume), around(request, volume, options, reach=reach))
+        there = union(cubed(volume), around(request, volume, options, reach=classes.reach))
         return dict.fromkeys(roles, there) | dict.fromkeys(ROLES, union(there, searched(request, volume, options)))
 
     def aside(volume: Volume) -> Box:
-        return registered(request, volume, options, further=True, reach=reach)
+        return registered(request, volume, options, further=True, reach=classes.reach)
 
-    with Run(
-        request,
-        entry=entry,
-        near=near,
-        witnesses=options.witnesses,
-        aside=aside,
-        results=lambda uri: Outputs(uri, model=weights.name),
-    ) as run:
-        if strange := [role for role in weights.roles if role not in run.channels]:
-            raise WrongRequest(f"The weights want a {strange[0][:60]} channel, which this pipeline does not know.")
-        run.note(weights.about)
-        if any(channel.dtype != np.uint8 for channel in run.channels.values()):
-            run.note("Channels deeper than 8 bits were scaled to grey levels 0 to 255, which is what the model knows.")
-
+    with Run(request, entry=entry, near=near, witnesses=options.witnesses, aside=aside, results=classes.results) as run:
+        classes.check(run.channels)
+        classes.begin(run)
         run.fetch()
-        found = detected(run, options, further=[role for role in run.channels if role != "postsynaptic"], reach=reach)
+        further = [role for role in run.channels if role != "postsynaptic"]
+        found = detected(run, options, further=further, reach=classes.reach)
         cubes_in = cubed(run.volume)
-        parts = {role: run.channels[role].part(cubes_in, found.lies.get(role)) for role in weights.roles}
-        labels, gaba = cubes.classify(
-            weights,
+        marks = classes.mark(
             found.centres + placed(run.box, cubes_in)[0],
-            parts,
+            {role: channel.part(cubes_in, found.lies.get(role)) for role, channel in run.channels.items()},
             shape=shape(cubes_in),
             told=lambda part: run.progress(0.7 + 0.02 * part, "classifying"),
         )
-        size = " × ".join(map(str, weights.cube))
-        if any(n < side for n, side in zip(shape(run.volume.bounds), weights.cube, strict=True)):
-            run.warn(f"No synapse was classified: that takes an experiment of at least {size} voxels (z, y, x).")
-        elif left := int(np.count_nonzero(labels == model.NOT_CLASSIFIED)):
-            border = "border, or that of a channel that was moved," if any(found.lies.values()) else "border"
-            run.note(
-                f"Not classified: {left:,}, too near the experiment's {border} for a cube of {size} voxels (z, y, x)."
-            )
-        codes = model.codes(labels)
-        run.results.add(
-            "classes.npz",
-            npz(
-                {
-                    "classes": Slabs(found.labels.shape, codes.dtype, slabs(found.labels, lambda ids: codes[ids])),
-                    "meaning": np.array(model.MEANING),
-                    "gaba": gaba,
-                    "model": np.array(weights.about),
-                    "start": np.array(request.start),
-                    "voxel_nm": np.array(run.volume.voxel_nm),
-                }
-            ),
-            title="Classes",
-            about=f"{', '.join(f'{code} {name}' for code, name in enumerate(model.MEANING))}; axes z, y, x.",
-            media_type="application/x-npz",
-        )
-        run.finish(
-            replace(found, kinds=model.NAMES[::-1], kind=model.GABA - labels.astype(np.int64)),
-            facts={"Model": weights.name, "Classes": weights.about},
-        )
+        classes.finish(run, found, marks)
 
 
 def run() -> NoReturn:

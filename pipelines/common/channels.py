@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.common.boxes import Box, Triple, shape
+from pipelines.common.boxes import Box, Triple, shape, union
 from pipelines.common.copies import in_copies, memory_kept
 from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
@@ -189,6 +189,11 @@ class Channel(Seen):
         self._beside += data.size
         self._aside.update(_little(data))
         return data
+
+    def once_or_cut(self, box: Box) -> Array:
+        """The voxels (z, y, x) of a box: as `cut` where all that is near was read, and has it; else as `once`."""
+        here = self._there == self._shape[0] and union(box, self.near) == self.near
+        return self.cut(box) if here else self.once(box)
 
     def _bands(self, top: int, bottom: int, most: int, row: int) -> range:
         """Where rows of so many voxels end that are read at once, as at most so many bytes: where stored blocks do."""

@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box
 from pipelines.common.channels import Channel
-from pipelines.common.program import Failure
 from pipelines.common.seen import Seen
 
 Array = NDArray[Any]
 
 
 class Gathered(Channel):
-    """What was seen of a channel in many blocks; its voxels are not here.
+    """What was seen of a channel in many blocks; its voxels are read again if they are asked for.
 
     `near` is all that was read, in the experiment's voxels. Blocks are put together by `gather`, in order.
     """
 
-    def __init__(self, name: str, dtype: np.dtype[Any], *, box: Box, near: Box) -> None:
-        Seen.__init__(self, box, dtype)
-        self.name, self.near = name, near
+    def __init__(self, channel: Channel, *, near: Box) -> None:
+        """`channel` reads the box again; `close` closes it."""
+        Seen.__init__(self, channel.box, channel.dtype)
+        self.name, self.near, self._again = channel.name, near, channel
         self.means: NDArray[np.float64] = np.zeros(0)
         """The mean brightness of each object."""
         self._digest = hashlib.sha256()
@@ -56,11 +56,12 @@ class Gathered(Channel):
         return self.alike(other) and self.digest() == other.digest()
 
     def cut(self, box: Box) -> Array:
-        """Raises Failure: voxels are not here."""
-        raise Failure("A job in blocks has no voxels of its own.")
+        """As `Channel.cut`, of the box."""
+        return self._again.cut(box)
 
     def fetch(self) -> None:
-        """Nothing is to be read."""
+        """Nothing is read before it is asked for."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Discard what was read again."""
+        self._again.close()

@@ -84,10 +84,10 @@ class Source:
 
     @contextmanager
     def opened(
-        self, near: Box, *, box: Box, whole: Box | None = None, aside: Box | None = None
+        self, near: Mapping[str, Box], *, box: Box, whole: Box | None = None, aside: Box | None = None
     ) -> Iterator[dict[str, Channel]]:
-        """As `channels`, with what is `near` for all of them; their voxels are discarded at the end."""
-        channels = self.channels(dict.fromkeys(self.names, near), box=box, whole=whole, aside=aside)
+        """As `channels`; their voxels are discarded at the end."""
+        channels = self.channels(near, box=box, whole=whole, aside=aside)
         try:
             yield channels
         finally:

@@ -20,7 +20,7 @@ from pipelines.common.copies import CORES, in_copies
 from pipelines.unsupervised import search
 from pipelines.unsupervised.found import Size
 from pipelines.unsupervised.paired import Grid
-from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, register
+from pipelines.unsupervised.registration import NOWHERE, Layout, Tiles, Warp, as_arrays, from_arrays, register
 
 if TYPE_CHECKING:
     from pipelines.common.channels import Plane
@@ -55,6 +55,39 @@ class Alignment:
     """Of each role that was measured here, the warps of stacks of sections, by the stack's number."""
     before: int = 0
     """Sections of pixels that the experiment has before the box."""
+
+    def arrays(self) -> dict[str, Array]:
+        """All of it, for `restored`; names begin with `aligned`."""
+        found = {
+            "aligned": np.array([*self.box, (self.before, 0)]),
+            "aligned_nm": np.array(self.voxel_nm),
+            "aligned_roles": np.array(list(self.warps), np.str_),
+        }
+        mappings = [self.along, *self.warps.values(), *(self.together.get(role, {}) for role in self.warps)]
+        for n, warps in enumerate(mappings):
+            found[f"aligned_{n}_numbers"] = np.array(list(warps), np.int64)
+            found |= as_arrays(f"aligned_{n}", list(warps.values()))
+        return found
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Array]) -> Alignment:
+        """What `arrays` held."""
+        roles = [str(role) for role in arrays["aligned_roles"]]
+        along, *mappings = (
+            dict(zip(arrays[f"aligned_{n}_numbers"].tolist(), from_arrays(f"aligned_{n}", arrays), strict=True))
+            for n in range(1 + 2 * len(roles))
+        )
+        z, y, x, (before, _) = ((int(low), int(high)) for low, high in arrays["aligned"])
+        nm = arrays["aligned_nm"]
+        together = {role: warps for role, warps in zip(roles, mappings[len(roles) :], strict=True) if warps}
+        return cls(
+            box=(z, y, x),
+            voxel_nm=(float(nm[0]), float(nm[1]), float(nm[2])),
+            warps=dict(zip(roles, mappings, strict=False)),
+            along=along,
+            together=together,
+            before=before,
+        )
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -102,6 +135,18 @@ class Alignment:
     def lies(self, role: str) -> dict[int, Plane]:
         """How the experiment's sections of a channel are shifted, of those that are moved."""
         return {z: self._lies(warp) for number, warp in self.moved(role).items() for z in self.sections(number)}
+
+    def far(self, part: Box) -> tuple[int, int]:
+        """Voxels along y and x by which any channel is moved in a part of the experiment, at most."""
+        (low, high), *_ = part
+        most = [
+            self.farthest(warp, part)
+            for role in self.warps
+            for number, warp in self.moved(role).items()
+            if (sections := self.sections(number)).start < high and low < sections.stop
+        ]
+        far = math.ceil(max(most)) + 1 if most else 0
+        return far, far
 
     def in_voxels(self, warp: Warp) -> Warp:
         """The warp for voxels instead of pixels, counted from the box's corner."""

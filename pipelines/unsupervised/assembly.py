@@ -40,6 +40,8 @@ class Objects:
     scores: NDArray[np.float64]
     sums: NDArray[np.float64]
     """(n, channels): the sum of each object's voxels in each channel."""
+    marks: NDArray[np.float64]
+    """(n, columns): `Found.marks` of the candidates that the objects are."""
 
 
 @dataclass(slots=True)
@@ -61,8 +63,8 @@ class _Waiting:
         many = np.bitwise_count(self.regions[some]).astype(np.int64)
         return np.repeat(self.pixels[some] - (np.cumsum(many) - many), many) + np.arange(int(many.sum()))
 
-    def add(self, blocks: Sequence[Found]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Add what was found in the blocks of a slab; returns its places and scores, in order."""
+    def add(self, blocks: Sequence[Found]) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]:
+        """Add what was found in the blocks of a slab; returns its places, scores and marks, in order."""
         places, scores, regions = (
             np.concatenate([getattr(block, name) for block in blocks]) for name in ("places", "scores", "regions")
         )
@@ -78,7 +80,7 @@ class _Waiting:
             np.concatenate([self.pixels, pixels]),
         )
         self.sums = np.concatenate([self.sums, *(block.sums for block in blocks)])
-        return places, scores
+        return places, scores, np.concatenate([block.marks for block in blocks])[order]
 
     def forget(self, many: int) -> None:
         """Forget so many, the first ones."""
@@ -114,6 +116,7 @@ class Assembly:
         inside: Box,
         labels: Sparse,
         channels: int,
+        marks: int = 0,
         copies: int = 1,
     ) -> None:
         self._grid, self._extent, self._inside, self._labels, self._copies = grid, extent, inside, labels, copies
@@ -138,6 +141,9 @@ class Assembly:
         self._firsts = [1]
         """The first label of each slab, and the one after the last."""
         self._channels = channels
+        self._unsettled = np.zeros((0, marks))
+        """The marks of the candidates that are not settled yet, in order."""
+        self._marks = [self._unsettled]
 
     def objects(self, slabs: Iterable[Slab]) -> Objects:
         """What was found in all slabs, which come in order; the lists of their blocks are emptied."""
@@ -157,13 +163,17 @@ class Assembly:
             np.concatenate([np.zeros(0, np.int64), *self._voxels]),
             np.concatenate([np.zeros(0, np.float32), *self._scores]).astype(np.float64),
             np.concatenate([np.zeros((0, self._channels)), *self._sums]),
+            np.concatenate(self._marks),
         )
 
     def _due(self, slabs: Iterable[Slab]) -> Iterator[list[tuple[int, int]]]:
         """The sections that can be painted, as rows of the candidates that wait; some at a time."""
         waiting = self._waiting
         for blocks, upto in _thick(slabs):
-            places, scores = waiting.add(blocks) if blocks else (waiting.places[:0], waiting.scores[:0])
+            places, scores = waiting.places[:0], waiting.scores[:0]
+            if blocks:
+                places, scores, marks = waiting.add(blocks)
+                self._unsettled = np.concatenate([self._unsettled, marks])
             blocks.clear()  # they have many pixels
             settled = self._merging.add(places, scores, upto=upto)
             waiting.to = np.concatenate([waiting.to, settled.to])
@@ -193,6 +203,8 @@ class Assembly:
         self._numbers = np.concatenate([self._numbers, numbers])
         self._settled += len(mine)
         self._places.append(settled.places[mine])
+        self._marks.append(self._unsettled[: len(mine)][mine])
+        self._unsettled = self._unsettled[len(mine) :]
         self._scores.append(settled.scores[mine])
         self._voxels.append(np.zeros(many, np.int64))
         self._sums.append(np.zeros((many, self._channels)))

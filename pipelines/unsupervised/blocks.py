@@ -26,7 +26,7 @@ from pipelines.unsupervised.chance import Chance, judge, looks_for, share_of
 from pipelines.unsupervised.found import Read, Size
 from pipelines.unsupervised.painting import pixels_of
 from pipelines.unsupervised.paired import REGION_NM, Grid, reach_nm
-from pipelines.unsupervised.registration import NOWHERE, Warp
+from pipelines.unsupervised.registration import NOWHERE, as_arrays, from_arrays
 from pipelines.unsupervised.search import Laid, Register, Search, aligned
 
 Array = NDArray[Any]
@@ -41,6 +41,8 @@ SAMPLES = (8, 64)
 """How many samples there are at least and at most."""
 EVERY = 2**33
 """Voxels of a volume for each further sample."""
+THICK = 8
+"""How many times as deep as what is looked at round them cores are, so that it adds a quarter along z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +78,12 @@ class Known:
             "typical": np.array(self.typical),
             "sections": np.array([self.laid.corner, self.laid.plane]),
         }
-        for name, warps in (("across", self.laid.across), ("along", self.laid.along)):
-            found[name] = np.stack([warp.linear for warp in warps]) if warps else np.zeros((0, 3, 2))
-            found[f"{name}_sure"] = np.array([(warp.agree, warp.sure) for warp in warps]).reshape(-1, 2)
-        return found
+        return found | as_arrays("across", self.laid.across) | as_arrays("along", self.laid.along)
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Array]) -> Known:
         """What `arrays` held."""
-        across, along = (
-            [
-                Warp(linear, float(agree), bool(sure))
-                for linear, (agree, sure) in zip(arrays[name], arrays[f"{name}_sure"], strict=True)
-            ]
-            for name in ("across", "along")
-        )
+        across, along = (from_arrays(name, arrays) for name in ("across", "along"))
         moves, tells = (bool(flag) for flag in arrays["flags"])
         chance = [float(number) for number in arrays["chance"]]
         z, y, x = (int(place) for place in arrays["typical"])
@@ -107,6 +100,16 @@ class Known:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the first look has found in a part of the volume."""
+
+    box: Box
+    """From the volume's corner."""
+    centres: NDArray[np.float64]
+    """(n, 3): z, y, x of its synapses, in voxels from the corner of the box."""
+
+
 def first_look(
     cut: Cut,
     extent: Triple,
@@ -117,10 +120,10 @@ def first_look(
     register: Register,
     laid: Laid | None = None,
     told: Callable[[float], None] = lambda part: None,
-) -> Known:
+) -> tuple[Known, list[Sample]]:
     """Measure what blocks have to know of a volume of that extent, of which the box `inside` is asked for.
 
-    What is `laid` is not measured.
+    Returns the synapses that were found meanwhile as well. What is `laid` is not measured.
     """
     if math.prod(extent) <= WHOLE:
         return _at_once(cut, extent, voxel_nm, inside, false_discovery=false_discovery, register=register, laid=laid)
@@ -129,6 +132,7 @@ def first_look(
         laid = alignment.laid(cut, _whole(extent), voxel_nm, told=lambda part: told(0.6 * part))
     laid = laid or _unknown(extent, grid)
     found: list[list[NDArray[np.float32]]] = []
+    centres: list[NDArray[np.float64]] = []
     boxes = samples(inside, grid)
     reach, bounds = _reach(voxel_nm, laid), _whole(extent)
     for core in boxes:
@@ -144,13 +148,15 @@ def first_look(
             looks=looks_for(inner[1], grid.pixel_nm[1:], depth=inner[0]),
             laid=laid.part(grid.holding(read)),
         )
-        found.append(search.scores(_read(*cut(read))))
+        seen, at = search.scores(_read(*cut(read)))
+        found.append(seen)
+        centres.append(at)
         told(0.6 + 0.4 * len(found) / len(boxes))
     many = min(len(looks) for looks in found)
     scores, *by_look = (np.concatenate([looks[n] for looks in found]) for n in range(many))
     judged = judge(scores, by_look, false_discovery)
     counts = [int(np.count_nonzero(some >= judged.threshold)) for some in (scores, *by_look)]
-    return Known(
+    known = Known(
         laid,
         register == "auto",
         judged.threshold,
@@ -160,6 +166,9 @@ def first_look(
         sum(map(voxels, boxes)) / voxels(inside),
         _middle(sorted(zip(found, boxes, strict=True), key=lambda one: len(one[0][0]))[len(boxes) // 2][1]),
     )
+    return known, [
+        Sample(box, at[looks[0] >= judged.threshold]) for box, at, looks in zip(boxes, centres, found, strict=True)
+    ]
 
 
 def _at_once(
@@ -171,7 +180,7 @@ def _at_once(
     false_discovery: float,
     register: Register,
     laid: Laid | None,
-) -> Known:
+) -> tuple[Known, list[Sample]]:
     whole = _whole(extent)
     search = Search(
         extent,
@@ -185,7 +194,7 @@ def _at_once(
     )
     seen = search.synapses(_sections(cut, whole), told=lambda part: None)
     along = list(seen.along) or [NOWHERE] * (len(seen.across) - 1)
-    return Known(
+    known = Known(
         laid or Laid(seen.across, along, (0, 0), _pixels(extent, Grid.of(voxel_nm))[1]),
         register == "auto",
         seen.threshold,
@@ -195,6 +204,7 @@ def _at_once(
         1.0,
         _amid(seen.centres, inside),
     )
+    return known, [Sample(inside, seen.centres)]
 
 
 def _amid(centres: NDArray[np.float64], inside: Box) -> Triple:
@@ -228,19 +238,27 @@ def samples(inside: Box, grid: Grid) -> list[Box]:
 
 
 def cores(
-    extent: Triple, grid: Grid, *, most: int, cuboid: Triple = (1, 1, 1), before: Triple = (0, 0, 0)
+    extent: Triple,
+    grid: Grid,
+    *,
+    most: int,
+    cuboid: Triple = (1, 1, 1),
+    before: Triple = (0, 0, 0),
+    reach: int = 0,
 ) -> list[Box]:
     """A volume of that extent cut into cores of about `most` voxels, in order; each is worked on as a block.
 
     Their faces are at the multiples of the grid's step that are nearest to faces of the cuboids in which the volume is
     stored, the first of which begins so many voxels `before` the volume's first one. Cores are as thin as a cuboid, or
-    as the step, and wide. Where cuboids are so large that blocks would have more than twice as many voxels, their faces
-    count for nothing.
+    as the step, and wide; where so many sections round them (`reach`) are looked at too, they are THICK times as deep,
+    as far as that leaves them no deeper than wide. Where cuboids are so large that blocks would have more than twice as
+    many voxels, their faces count for nothing.
     """
     steps = [max(1, min(step, side)) for step, side in zip(grid.step, extent, strict=True)]
     if math.prod(max(a, b) for a, b in zip(cuboid, steps, strict=True)) > 2 * most:
         cuboid, before = (1, 1, 1), (0, 0, 0)
-    deep = min(extent[0], max(cuboid[0], steps[0]))
+    deep = max(cuboid[0], steps[0])
+    deep = min(extent[0], max(deep, _about(min(THICK * reach, most ** (1 / 3)), deep)))
     high = min(extent[1], _about(math.sqrt(most / deep), max(cuboid[1], steps[1])))
     wide = min(extent[2], _about(most / deep / high, max(cuboid[2], steps[2])))
     deep = _about(most / (high * wide), deep)
@@ -271,6 +289,16 @@ def around(core: Box, extent: Triple, voxel_nm: Size, known: Known) -> Box:
     return aligned(grown(core, reach, bounds), bounds, grid)
 
 
+def rim(voxel_nm: Size) -> tuple[int, int]:
+    """Voxels along y and x round a core in which objects whose places are in it have pixels, at most."""
+    grid = Grid.of(voxel_nm)
+    down, right = (
+        int(most + 1) * side
+        for most, side in zip(np.abs(grid.offsets(REGION_NM)).max(axis=0), grid.bins[1:], strict=True)
+    )
+    return down, right
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The candidates of a block's core, n of them, in the order of their places, with m pixels in all."""
@@ -282,6 +310,8 @@ class Found:
     """As `painting.Parts.regions`."""
     sums: NDArray[np.uint32]
     """(m, channels): the sum of each channel's voxels in each pixel of each region, in the order of `pixels_of`."""
+    marks: NDArray[np.float64]
+    """(n, columns): what a pipeline says of each by itself."""
 
 
 def found_in(
@@ -293,9 +323,11 @@ def found_in(
     *,
     inside: Box,
     channels: Sequence[Callable[[Box], Array]] = (),
+    mark: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda centres: np.zeros((len(centres), 0)),
 ) -> Found:
     """The candidates whose places lie in a block's core, of at least the threshold's score.
 
+    `mark` gives the marks (n, columns) of candidates by their centres (n, 3), in voxels from the volume's corner.
     `channels` give the voxels of a box of the channels whose brightness is measured, of at most 2 bytes, each moved
     back; of these, those are summed that lie `inside`.
     """
@@ -319,7 +351,8 @@ def found_in(
     for axis, (low, high) in enumerate(pixels):
         mine &= (places[:, axis] >= low) & (places[:, axis] < high)
     places, scores, regions = places[mine], scores[mine], regions[mine]
-    return Found(places, scores, regions, _summed(places, regions, channels, pixels, extent, inside, grid))
+    sums = _summed(places, regions, channels, pixels, extent, inside, grid)
+    return Found(places, scores, regions, sums, mark(grid.middles(places, extent) - 0.5))
 
 
 def _summed(

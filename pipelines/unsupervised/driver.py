@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -12,11 +12,12 @@ from pipelines.common.program import Request, WrongRequest, main
 
 if TYPE_CHECKING:
     from pipelines.common.boxes import Box, Triple
+    from pipelines.common.channels import Channel
     from pipelines.common.run import Found, Run
     from pipelines.common.volume import Volume
     from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.detector import Method
-    from pipelines.unsupervised.found import Synapses
+    from pipelines.unsupervised.registration import Warp
     from pipelines.unsupervised.search import Laid, Register
 
 ROLES = ("postsynaptic", "presynaptic")
@@ -52,8 +53,9 @@ def program(request: Request) -> None:
     entry = Path(__file__).with_name("pipeline.toml")
     if request.stage:
         from pipelines.unsupervised import whole
+        from pipelines.unsupervised.extension import Extension
 
-        whole.program(request, request.stage, entry=entry)
+        whole.program(request, request.stage, entry=entry, extension=Extension())
         return
     options = chosen(request)
 
@@ -145,6 +147,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     from pipelines.common.boxes import placed
     from pipelines.common.run import Found
     from pipelines.unsupervised import detector, search, told
+    from pipelines.unsupervised.witness import Witness, counted
 
     run.progress(0.65, "detecting")
     looked = searched(run.request, run.volume, options)
@@ -165,9 +168,25 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     )
     # where nothing is beyond chance, that is no reason to say that there is nothing
     reached = synapses.reached if not synapses.tells and math.isinf(synapses.threshold) else 0
-    aligned = _aligned(run, options, synapses, where, further=further)
+    aligned = None
+    if options.register != "off" and (synapses.across or further):
+        aligned = aligned_on(
+            run.channels,
+            run.volume,
+            looked=looked,
+            where=where,
+            across=synapses.across,
+            along=synapses.along,
+            further=further,
+            told=lambda part: run.progress(0.68 + 0.02 * part, "registering"),
+        )
     lies = {role: aligned.lies(role) for role in aligned.warps} if aligned and options.register == "auto" else {}
-    for note in told.notes(run, synapses, options, aligned, lies, beyond=reach[0]):
+    witnesses = {}
+    for role, name in witnessed(run.names, options):
+        read = run.channels[role].part(run.box, lies.get(role)).read
+        counts = counted(read, run.request.shape, synapses.centres, voxel_nm=run.volume.voxel_nm)
+        witnesses[name] = Witness.of(counts)
+    for note in told.notes(run, synapses, options, aligned, witnesses=witnesses, beyond=reach[0]):
         run.note(note)
     return Found(
         labels=synapses.labelled,
@@ -199,31 +218,42 @@ def _laid(run: Run, options: Options, looked: Box, where: Box) -> Laid | None:
     return laid.part(Grid.of(run.volume.voxel_nm).holding((z, y, x)))
 
 
-def _aligned(run: Run, options: Options, synapses: Synapses, where: Box, *, further: Sequence[str]) -> Alignment | None:
-    """How the channels lie on the postsynaptic one, with what the method measured; None where none is registered."""
-    from pipelines.common.boxes import union
+def witnessed(names: Mapping[str, str], options: Options) -> list[tuple[str, str]]:
+    """Role and channel of each witness, in the order in which they were asked for, by the channels of the roles."""
+    roles = {name: role for role, name in names.items()}
+    return [(roles[name], name) for name in options.witnesses]
+
+
+def aligned_on(
+    channels: Mapping[str, Channel],
+    volume: Volume,
+    *,
+    looked: Box,
+    where: Box,
+    across: Sequence[Warp],
+    along: Sequence[Warp],
+    further: Sequence[str],
+    told: Callable[[float], None],
+) -> Alignment:
+    """How channels, by role, lie on the postsynaptic one, with what the method measured in what it `looked` at.
+
+    The channels of the `further` roles are measured here. What of them is not there is read once.
+    """
     from pipelines.unsupervised import alignment
     from pipelines.unsupervised.paired import Grid
 
-    if options.register == "off" or not (synapses.across or further):
-        return None
-    deep = Grid.of(run.volume.voxel_nm).bins[0]
-    first = (searched(run.request, run.volume, options)[0][0] - where[0][0]) // deep
-
-    def cut(role: str) -> alignment.Cut:
-        """What was read is there; what lies beyond is read once."""
-        channel = run.channels[role]
-        return lambda part: channel.cut(part) if union(part, channel.near) == channel.near else channel.once(part)
+    deep = Grid.of(volume.voxel_nm).bins[0]
+    first = (looked[0][0] - where[0][0]) // deep
 
     return alignment.aligned(
-        cut("postsynaptic"),
-        {role: cut(role) for role in further},
+        channels["postsynaptic"].once_or_cut,
+        {role: channels[role].once_or_cut for role in further},
         where,
-        known={"presynaptic": dict(enumerate(synapses.across, start=first))} if synapses.across else {},
-        along=dict(enumerate(synapses.along, start=first + 1)),
-        before=(where[0][0] - run.volume.bounds[0][0]) // deep,
-        voxel_nm=run.volume.voxel_nm,
-        told=lambda part: run.progress(0.68 + 0.02 * part, "registering"),
+        known={"presynaptic": dict(enumerate(across, start=first))} if across else {},
+        along=dict(enumerate(along, start=first + 1)),
+        before=(where[0][0] - volume.bounds[0][0]) // deep,
+        voxel_nm=volume.voxel_nm,
+        told=told,
     )
 
 

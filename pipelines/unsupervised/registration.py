@@ -8,7 +8,7 @@ of two maps are cross-correlated, and a plane (shift, turn, stretch) is put thro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -86,6 +86,20 @@ class Warp:
 
 NOWHERE = Warp(np.zeros((3, 2)), 0.0, False)
 """What is not known."""
+
+
+def as_arrays(name: str, warps: Sequence[Warp]) -> dict[str, Array]:
+    """Warps as arrays whose names begin with `name`, for `from_arrays`."""
+    linear = np.stack([warp.linear for warp in warps]) if warps else np.zeros((0, 3, 2))
+    return {name: linear, f"{name}_sure": np.array([(warp.agree, warp.sure) for warp in warps]).reshape(-1, 2)}
+
+
+def from_arrays(name: str, arrays: Mapping[str, Array]) -> list[Warp]:
+    """The warps that `as_arrays` has made arrays of."""
+    return [
+        Warp(linear, float(agree), bool(sure))
+        for linear, (agree, sure) in zip(arrays[name], arrays[f"{name}_sure"], strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

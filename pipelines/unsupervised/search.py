@@ -289,11 +289,16 @@ class Search:
         )
         return all_looks, list(kept), list(to)
 
-    def scores(self, read: Read) -> list[NDArray[np.float32]]:
-        """The scores of the objects that each look finds inside; the first look is not shifted."""
+    def scores(self, read: Read) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
+        """The scores of the objects that each look finds inside, and the centres of those that the first one finds.
+
+        The first look is not shifted. Centres (n, 3) are voxels from the corner of what is inside.
+        """
         looks, _, along = self._searched(read, told=lambda part: None)
         all_looks, kept, _ = self._merged(looks, along)
-        return [look.scores[k & self._within(look.places)] for look, k in zip(all_looks, kept, strict=True)]
+        inside = [k & self._within(look.places) for look, k in zip(all_looks, kept, strict=True)]
+        centres = self._centres(all_looks[0].places[inside[0]]) - self._inside[0]
+        return [look.scores[mine] for look, mine in zip(all_looks, inside, strict=True)], centres
 
     def candidates(self, read: Read) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64]]:
         """Places (n, 3) in pixels, scores, and regions of all candidates, before they are merged; in order."""

@@ -20,14 +20,13 @@ from pipelines.unsupervised.chance import MERGE_NM, SHIFT_NM, TEST_NM, Chance
 from pipelines.unsupervised.driver import MOST
 from pipelines.unsupervised.paired import THRESHOLD
 from pipelines.unsupervised.registration import Warp
-from pipelines.unsupervised.witness import witness
 
 if TYPE_CHECKING:
-    from pipelines.common.channels import Plane
     from pipelines.common.run import Run
     from pipelines.unsupervised.alignment import Alignment
     from pipelines.unsupervised.driver import Options
     from pipelines.unsupervised.found import Synapses
+    from pipelines.unsupervised.witness import Witness
 
 OF_2018 = (
     "nomads2018 takes every bright spot of the presynaptic channel for a synapse: all that it finds is there by chance."
@@ -142,11 +141,11 @@ def notes(
     synapses: Synapses,
     options: Options,
     aligned: Alignment | None,
-    lies: Mapping[str, Mapping[int, Plane]],
     *,
+    witnesses: Mapping[str, Witness | None],
     beyond: int,
 ) -> list[Note]:
-    """Sentences for thread and report; `lies` says which sections of a role's channel are moved back.
+    """Sentences for thread and report; `witnesses` are by channel.
 
     So many sections `beyond` the box are looked at, too.
     """
@@ -157,10 +156,7 @@ def notes(
         said.append(Note(text=FIXED))
     if aligned:
         said += _moved(run, aligned, options, beyond=beyond)
-    for name in options.witnesses:
-        role = next(role for role, channel in run.names.items() if channel == name)
-        said.append(Note(text=_witnessed(run, synapses, role, lies.get(role))))
-    return said
+    return said + [Note(text=_witnessed(name, seen)) for name, seen in witnesses.items()]
 
 
 def _doubt(synapses: Synapses, options: Options) -> str:
@@ -234,14 +230,7 @@ def _moved(run: Run, aligned: Alignment, options: Options, *, beyond: int) -> li
     return [Note(text=said(len(names)), brief=fitting(said, len(names), MAX_NOTE))]
 
 
-def _witnessed(run: Run, synapses: Synapses, role: str, lies: Mapping[int, Plane] | None) -> str:
-    name = run.names[role]
-    seen = witness(
-        run.channels[role].part(run.box, lies).read,
-        run.request.shape,
-        synapses.centres,
-        voxel_nm=run.volume.voxel_nm,
-    )
+def _witnessed(name: str, seen: Witness | None) -> str:
     if seen is None:
         return f"Whether {name} is at the synapses cannot be told: there are none, or the box is too small."
     there, elsewhere = (

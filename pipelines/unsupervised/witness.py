@@ -55,27 +55,33 @@ class Witness:
         """Whether the two shares differ by more than their bounds."""
         return self.there.low > self.elsewhere.high or self.there.high < self.elsewhere.low
 
+    @classmethod
+    def of(cls, counts: NDArray[np.int64]) -> Witness | None:
+        """From sums of what `counted` gives; None where there are no synapses, or no room to shift them."""
+        hits, places, elsewhere, others = counts.tolist()
+        return cls(Share.of(hits, places), Share.of(elsewhere, others)) if others else None
 
-def witness(
+
+def counted(
     read: Callable[[int, int], Array],
     shape: Triple,
     centres: NDArray[np.float64],
     *,
     voxel_nm: Size,
-) -> Witness | None:
-    """How a channel stands out at synapses; None where there are none, or no room to shift them.
+) -> NDArray[np.int64]:
+    """(4,): at how many synapses a channel stands out, of how many; and at how many shifted places, of how many.
 
-    `read(start, stop)` gives sections of the channel as it lies on the postsynaptic one: (z, y, x), unsigned integers.
-    `centres` is (n, 3), in voxels from the volume's corner. A channel stands out where its difference of Gaussians
-    exceeds the local root mean square.
+    All are 0 where there is no room to shift synapses. `read(start, stop)` gives sections of the channel as it lies on
+    the postsynaptic one: (z, y, x), unsigned integers. `centres` is (n, 3), in voxels from the volume's corner. A
+    channel stands out where its difference of Gaussians exceeds the local root mean square.
     """
     grid = Grid.of(voxel_nm)
     high, wide = (-(-n // side) for n, side in zip(shape[1:], grid.bins[1:], strict=True))
     places = np.clip(((centres + 0.5) // grid.bins).astype(np.intp), 0, None)
     looks, _ = looks_that_fit((high, wide), grid.pixel_nm[1:], depth=1)
     if not len(centres) or not looks:
-        return None
-    counts = np.zeros(len(looks) + 1)
+        return np.zeros(4, np.int64)
+    counts = np.zeros(len(looks) + 1, np.int64)
     for z in np.unique(places[:, 0]):
         at = places[places[:, 0] == z, 1:]
         section = in_pixels(read(z * grid.bins[0], min(shape[0], (z + 1) * grid.bins[0])), grid)
@@ -83,6 +89,4 @@ def witness(
         for n, look in enumerate([(0, 0), *looks]):
             y, x = ((at - look) % (high, wide) + grid.rim).T
             counts[n] += np.count_nonzero(seen[y, x] > STEPS)
-    return Witness(
-        Share.of(float(counts[0]), len(centres)), Share.of(float(counts[1:].sum()), len(looks) * len(centres))
-    )
+    return np.array([counts[0], len(centres), counts[1:].sum(), len(looks) * len(centres)])

@@ -17,13 +17,15 @@ from moto import mock_aws
 from pyarrow import parquet
 
 from pipelines.__main__ import _compare
+from pipelines.classifier import driver as classifier
 from pipelines.common import crate, csvs, layers
 from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.common.results import Results
-from pipelines.unsupervised import chance, search, whole
-from pipelines.unsupervised.driver import OPTIONS, program
+from pipelines.unsupervised import blocks, chance, search, whole
+from pipelines.unsupervised import driver as unsupervised
 from sandbox import stores
+from sandbox.volumes import cortex
 from tests.support import puncta
 
 SHAPE = (6, 480, 460)
@@ -44,6 +46,8 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Job:
     """A job's folder, and its stages, each run in this process."""
 
+    program = staticmethod(unsupervised.program)
+
     def __init__(self, volume: Sequence[str], folder: Path, *options: str) -> None:
         self.volume, self.folder, self.options = volume, folder, options
         self.uri = folder.as_uri() + "/"
@@ -51,22 +55,24 @@ class Job:
 
     def run(self, *more: str, environ: dict[str, str] | None = None) -> int:
         err = io.StringIO()
-        code = run(program, argv=[*self.volume, *self.options, *more], environ=environ or {}, err=err, options=OPTIONS)
+        words = [*self.volume, *self.options, *more]
+        code = run(self.program, argv=words, environ=environ or {}, err=err, options=classifier.OPTIONS)
         self.said = err.getvalue().splitlines()
         return code
 
-    def stage(self, name: str, *, rounds: str = "", results: str = "", index: int | None = None) -> int:
+    def stage(
+        self, name: str, *, rounds: str = "", results: str = "", index: int | None = None, voxels: int = 90_000
+    ) -> int:
         words = ["--stage", name, "--job-uri", self.uri, "--results-uri", results or self.uri]
         words += ["--rounds", rounds] if rounds else []
-        words += ["--block-voxels", "90000"]
+        words += ["--block-voxels", str(voxels)]
         return self.run(*words, environ={"NOMADS_INDEX": str(index)} if index is not None else None)
 
-    def round(self, rounds: str, *, only: Sequence[int] | None = None) -> None:
+    def round(self, rounds: str, *, only: Sequence[int] | None = None, voxels: int = 90_000) -> None:
         number, count = len(rounds.split(",")), int(rounds.split(",")[-1])
         for index in range(count) if only is None else only:
-            assert self.stage("blocks", rounds=rounds, results=f"{self.uri}blocks/{number}/", index=index) == 0, (
-                self.said
-            )
+            results = f"{self.uri}blocks/{number}/"
+            assert self.stage("blocks", rounds=rounds, results=results, index=index, voxels=voxels) == 0, self.said
 
     def file(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -142,14 +148,83 @@ def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job
     assert job.stage("merge", rounds="3") == 0, job.said
 
     assert all(job.file(name) == once.file(name) for name in SAME)
-    for path in (once.folder / "segmentation").rglob("*"):
-        if path.is_file():
+    for folder in ("segmentation", "image"):
+        files = [path for path in (once.folder / folder).rglob("*") if path.is_file()]
+        assert len(files) > 1
+        for path in files:
             assert path.read_bytes() == job.file(path.relative_to(once.folder).as_posix()), path
     same = ("counts", "density_per_um3", "chance", "channels")
     assert {name: job.results[name] for name in same} == {name: once.results[name] for name in same}
     assert job.results["blocks"] == {"all": plan["blocks"], "missing": 0, "numbers": [], "boxes": []}
     assert "it was moved back" in "".join(job.results["notes"])
     assert not list((tmp_path / "blocks").rglob("*.npz"))
+
+
+class Classified(Job):
+    """As Job, of the classifier."""
+
+    program = staticmethod(classifier.program)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments for a part of a volume of eight channels, six of which lie off the others."""
+    shape, folder = (26, 420, 400), tmp_path_factory.mktemp("eight")
+    drawn = cortex(shape=shape)
+    channels = {name: drawn.bricks(name).read((0, 0, 0), shape) for name in drawn.channels}
+    for name in set(channels) - {"PSD95", "Synapsin"}:
+        channels[name] = np.roll(channels[name], (8, -6), (1, 2))
+    address = stores.precomputed(folder / "v", channels, chunk=(4, 128, 128), voxel_nm=drawn.voxel_nm)
+    box = ["--z-range", "3,24", "--y-range", "10,420", "--x-range", "0,391"]
+    return ["--volume", address, "--volume-roots", folder.as_uri(), *box]
+
+
+@pytest.mark.parametrize("kind", [Job, Classified])
+def test_witnesses_and_classes_of_a_job_in_blocks_are_those_of_one_run(
+    eight: list[str], tmp_path: Path, kind: type[Job]
+) -> None:
+    once, job = (kind(eight, tmp_path / name, "--witness", "GluN1,GABA") for name in ("once", "blocks"))
+    assert once.run("--results-uri", once.uri) == 0, once.said
+
+    assert job.stage("first", voxels=600_000) == 0, job.said
+    assert json.loads(job.file("blocks/plan.json"))["blocks"] > 5
+    job.round("3", voxels=600_000)
+    assert job.stage("merge", rounds="3") == 0, job.said
+
+    same = [*SAME, "classes.npz"] if kind is Classified else SAME
+    assert [name for name in same if job.file(name) != once.file(name)] == []
+    assert job.results["counts"] == once.results["counts"]
+    assert job.results["notes"] == once.results["notes"]
+    for name in ("GluN1", "GABA"):
+        assert any(f"{name} stands out at" in note and "times as often" in note for note in job.results["notes"])
+    if kind is Classified:
+        assert min(job.results["counts"][name] for name in ("GABA", "non-GABA", "not classified")) > 3
+        assert [file["title"] for file in job.results["files"]] == [file["title"] for file in once.results["files"]]
+
+
+def test_witnesses_of_a_large_volume_are_told_by_samples(
+    eight: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "WHOLE", 1000)
+    monkeypatch.setattr(blocks, "WHOLE", 1000)
+    monkeypatch.setattr(blocks, "SAMPLE", (8, 200, 200))
+    job = Job(eight, tmp_path, "--witness", "GluN1")
+
+    assert job.stage("first") == 0, job.said
+    job.round("1")
+    assert job.stage("merge", rounds="1") == 0, job.said
+
+    (note,) = (note for note in job.results["notes"] if "stands out" in note)
+    assert "times as often" in note
+    (note,) = (note for note in job.results["notes"] if "in samples spread over it" in note)
+    assert note.startswith("Thresholds, chance and witnesses were measured on ")
+
+
+def test_weights_that_want_another_channel_end_a_job_at_its_first_look(volume: list[str], tmp_path: Path) -> None:
+    job = Classified(volume, tmp_path)
+
+    assert job.stage("first") == 2
+    assert job.said[-1].startswith("The experiment has no ")
 
 
 @pytest.fixture
@@ -308,6 +383,17 @@ def test_a_volume_that_changed_between_the_blocks_is_told(
     assert looked.said[-1].startswith("The volume is not the one that the first look saw")
 
 
+def test_a_volume_that_changed_after_its_blocks_is_not_merged(looked: Job) -> None:
+    looked.round("1")
+    path = looked.folder / "blocks" / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"volume": "another"}))
+
+    assert looked.stage("merge", rounds="1") == 2
+
+    assert looked.said[-1].startswith("The volume is not the one that the first look saw")
+    assert not (looked.folder / "results.json").exists()
+
+
 def test_without_a_first_look_there_is_nothing_to_work_on(volume: list[str], tmp_path: Path) -> None:
     job = Job(volume, tmp_path)
 
@@ -321,20 +407,11 @@ def test_if_no_block_left_anything_there_are_no_results(looked: Job) -> None:
     assert not (looked.folder / "results.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        (("--method", "nomads2018"), "The method nomads2018 takes one block; choose paired, or a smaller box."),
-        (("--witness", "PSD95"), "Witnesses are told of jobs of one block"),
-    ],
-)
-def test_what_blocks_cannot_do_is_refused_at_the_first_look(
-    volume: list[str], tmp_path: Path, option: tuple[str, str], said: str
-) -> None:
-    job = Job(volume, tmp_path, *option)
+def test_what_blocks_cannot_do_is_refused_at_the_first_look(volume: list[str], tmp_path: Path) -> None:
+    job = Job(volume, tmp_path, "--method", "nomads2018")
 
     assert job.stage("first") == 2
-    assert job.said[-1].startswith(said)
+    assert job.said == ["The method nomads2018 takes one block; choose paired, or a smaller box."]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +429,7 @@ def test_what_blocks_cannot_do_is_refused_at_the_first_look(
 def test_arguments_of_a_stage_are_checked(volume: list[str], words: tuple[str, ...], said: str) -> None:
     err = io.StringIO()
 
-    assert run(program, argv=[*volume, *words], environ={}, err=err) == 2
+    assert run(unsupervised.program, argv=[*volume, *words], environ={}, err=err) == 2
     assert said in err.getvalue()
 
 
@@ -429,4 +506,4 @@ def test_a_rerun_of_such_a_crate_does_not_say_that_channels_have_changed(
     assert cannot.startswith(
         "Channels cannot be compared: the crate has checksums of the SHA-256 of each block's voxels"
     )
-    assert files.startswith("Not the same as before: the file image/")
+    assert files == "Not the same as before: the file report.html, results.json."

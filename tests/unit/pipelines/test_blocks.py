@@ -75,6 +75,7 @@ class Volume:
                 self.known,
                 inside=self.inside,
                 channels=[lambda box: self.channel(self.psd, box), lambda box: self.channel(self.synapsin, box)],
+                mark=marked,
             )
         return self.found[core]
 
@@ -94,7 +95,9 @@ class Volume:
             for slab in slabs
         ]
         with Sparse(shape(self.inside), once=True) as labels:
-            assembly = Assembly(self.grid, laid, extent=self.extent, inside=self.inside, labels=labels, channels=2)
+            assembly = Assembly(
+                self.grid, laid, extent=self.extent, inside=self.inside, labels=labels, channels=2, marks=2
+            )
             objects = assembly.objects(found)
             return objects, labels.whole()
 
@@ -106,7 +109,7 @@ def _known() -> dict[int, Known]:
 
 def known(volume: Volume) -> Known:
     if id(volume) not in _known():
-        _known()[id(volume)] = first_look(
+        _known()[id(volume)], _ = first_look(
             volume.cut,
             volume.extent,
             volume.voxel_nm,
@@ -125,11 +128,17 @@ def tissue(extent: Triple, voxel_nm: Size, *, rim: bool = True) -> Volume:
     return Volume(drawn.psd, drawn.synapsin, voxel_nm, (z, y, x))
 
 
+def marked(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two numbers that tell where a candidate is."""
+    return np.column_stack([centres.sum(axis=1), centres[:, 0] * centres[:, 2]])
+
+
 def assert_same(objects: Objects, labels: Array, whole: Synapses, volume: Volume) -> None:
     assert np.array_equal(labels, whole.labels)
     assert np.array_equal(objects.centres, whole.centres)
     assert np.array_equal(objects.voxels, whole.voxels)
     assert np.array_equal(objects.scores, whole.scores)
+    assert np.array_equal(objects.marks, marked(objects.centres + [low for low, _ in volume.inside]))
     for channel, sums in zip((volume.psd, volume.synapsin), objects.sums.T, strict=True):
         seen = volume.channel(channel, volume.inside).reshape(-1).astype(float)
         assert np.array_equal(sums, np.bincount(whole.labels.reshape(-1), seen, len(whole) + 1)[1:])
@@ -260,7 +269,7 @@ def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(blocks, "WHOLE", 1000)
     monkeypatch.setattr(blocks, "SAMPLE", (8, 160, 160))
 
-    sampled = first_look(
+    sampled, samples = first_look(
         volume.cut, volume.extent, volume.voxel_nm, inside=volume.inside, false_discovery=0.25, register="auto"
     )
 
@@ -271,6 +280,13 @@ def test_of_a_large_volume_samples_are_measured(monkeypatch: pytest.MonkeyPatch)
     assert exact.chance
     assert sampled.chance
     assert sampled.chance.low < exact.chance.share < sampled.chance.high
+    objects, _ = volume.in_blocks(cores(volume.extent, volume.grid, most=500_000))
+    sure = objects.centres[objects.scores >= sampled.threshold] + [low for low, _ in volume.inside]
+    for sample in samples:
+        low, high = (np.array(side) for side in zip(*sample.box, strict=True))
+        there = sure[np.all((sure >= low) & (sure < high), axis=1)] - low
+        assert len(there) > 3
+        assert {tuple(centre) for centre in there} <= {tuple(centre) for centre in sample.centres}
 
 
 def test_what_is_one_object_does_not_depend_on_the_sections_above() -> None:

@@ -168,7 +168,7 @@ def notes(
     voxel_nm: Size = puncta.VOXEL_NM,
 ) -> list[str]:
     """All notes of a run in which channels lie so."""
-    said = told.notes(run(), synapses, options, aligned(warps or {}, voxel_nm), {}, beyond=0)
+    said = told.notes(run(), synapses, options, aligned(warps or {}, voxel_nm), witnesses={}, beyond=0)
     return [note.text for note in said]
 
 
@@ -320,7 +320,9 @@ def test_a_box_is_told_how_far_it_lies_off_itself_not_the_corners_of_its_section
         asked = run()
         vars(asked).update(box=box, request=SimpleNamespace(z=box[0]))
         return [
-            note.text for note in told.notes(asked, in_small(), options(), lies, {}, beyond=0) if "lies" in note.text
+            note.text
+            for note in told.notes(asked, in_small(), options(), lies, witnesses={}, beyond=0)
+            if "lies" in note.text
         ]
 
     assert line((0, 8), (300, 400), (0, 30)) == [
@@ -346,7 +348,7 @@ def test_a_line_of_many_channels_names_as_many_as_a_note_holds() -> None:
     names = {role: f"channel_of_a_long_name_{role.replace(' ', '_')}_" + 60 * "x" for role in many}
     asked = run()
     asked.names |= names
-    (_, line) = told.notes(asked, in_small(), options(), aligned(many), {}, beyond=0)
+    (_, line) = told.notes(asked, in_small(), options(), aligned(many), witnesses={}, beyond=0)
 
     assert all(name in line.text for name in names.values())
     assert len(line.text) > MAX_NOTE >= len(line.short)

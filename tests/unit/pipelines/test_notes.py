@@ -70,8 +70,10 @@ def test_the_bounds_of_a_share_hold_it_and_are_wide_where_places_are_few() -> No
 
 def seen(light: np.ndarray, places: np.ndarray) -> witness.Witness:
     shape: Triple = (light.shape[0], light.shape[1], light.shape[2])
-    found = witness.witness(
-        lambda start, stop: light[start:stop], shape, places.astype(np.float64), voxel_nm=puncta.VOXEL_NM
+    found = witness.Witness.of(
+        witness.counted(
+            lambda start, stop: light[start:stop], shape, places.astype(np.float64), voxel_nm=puncta.VOXEL_NM
+        )
     )
     assert found
     return found
