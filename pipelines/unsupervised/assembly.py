@@ -96,8 +96,8 @@ class _Painted:
     """Voxels of some sections, and what is counted of their objects."""
 
     packed: list[Packed]
-    counted: list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]
-    """The first label; of it and those that follow the voxels, and the sums (n, channels)."""
+    counted: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]
+    """Labels, in order, each once; and of each the voxels, and the sums (n, channels)."""
 
 
 class Assembly:
@@ -210,16 +210,14 @@ class Assembly:
         self._sums.append(np.zeros((many, self._channels)))
         self._firsts.append(first + many)
 
-    def _count(self, least: int, voxels: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
-        """Count voxels and sums to the objects from label `least` on, of whichever slabs they are."""
-        end = least + len(voxels)
-        for n in range(int(np.searchsorted(self._firsts, least, "right")) - 1, len(self._voxels)):
-            if self._firsts[n] >= end:
-                break
-            low, high = max(least, self._firsts[n]), min(end, self._firsts[n + 1])
-            here, there = slice(low - self._firsts[n], high - self._firsts[n]), slice(low - least, high - least)
-            self._voxels[n][here] += voxels[there]
-            self._sums[n][here] += sums[there]
+    def _count(self, labels: NDArray[np.int64], voxels: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
+        """Count voxels and sums to objects, of whichever slabs they are. Labels are in order, each once."""
+        walls = np.searchsorted(labels, self._firsts).tolist()
+        for n, (low, high) in enumerate(itertools.pairwise(walls)):
+            if low < high:
+                here = labels[low:high] - self._firsts[n]
+                self._voxels[n][here] += voxels[low:high]
+                self._sums[n][here] += sums[low:high]
 
     def _painted(self, section: tuple[int, int]) -> _Painted:
         """Paint a section's candidates, a band of rows after another. Changes nothing in this object."""
@@ -243,9 +241,10 @@ class Assembly:
             least = int(seen.labels.min())
             voxels = np.bincount(seen.labels - least)
             sums, whose = waiting.sums[waiting.rows(rows[some])[seen.won]], labels[some][seen.which[seen.won]] - least
-            weighed = [np.bincount(whose, weights=column, minlength=len(voxels)) for column in sums.T]
+            there = np.flatnonzero(voxels)  # a band has few of the labels between its lowest and its highest one
+            weighed = [np.bincount(whose, weights=column, minlength=len(voxels))[there] for column in sums.T]
             painted.counted.append(
-                (least, voxels, np.stack(weighed, axis=1) if weighed else np.zeros((len(voxels), 0)))
+                (there + least, voxels[there], np.stack(weighed, axis=1) if weighed else np.zeros((len(there), 0)))
             )
         return painted
 
