@@ -21,11 +21,13 @@ from pipelines.unsupervised.chance import (
     Chance,
     Judged,
     Lengths,
+    best_kept,
     beyond_chance,
     judge,
     looks_that_fit,
-    merged,
+    pairs_near,
     share_of,
+    unbeaten,
 )
 from pipelines.unsupervised.found import Read, Size, Synapses
 from pipelines.unsupervised.painting import Parts, paint_section
@@ -154,7 +156,7 @@ class Search:
         here = [self._within(look.places) & (look.scores >= threshold) for look in objects]
         regions = np.concatenate([section[0].regions for section in looks])
         chosen = np.flatnonzero(kept[0])[here[0]]
-        labels, voxels = self._painted(all_looks[0], regions, to[0], chosen, threshold)
+        labels, voxels = self._painted(all_looks[0], regions, to, chosen, threshold)
         told(1)
         inside = [look.scores[self._within(look.places)] for look in objects]
         scores = all_looks[0].scores[chosen].astype(np.float64)
@@ -274,20 +276,20 @@ class Search:
 
     def _merged(
         self, looks: Sequence[Sequence[Scored]], along: Sequence[Warp]
-    ) -> tuple[list[_Look], list[NDArray[np.bool_]], list[NDArray[np.intp]]]:
-        """All that each look found; which of them are kept; and which kept one each counts to."""
+    ) -> tuple[list[_Look], list[NDArray[np.bool_]], NDArray[np.intp]]:
+        """All that each look found; which of them are kept; and of the first look, which kept one each counts to."""
         moved = along if self._register == "auto" else [NOWHERE] * len(along)
         frames = frames_of(moved, self._laid.corner if self._laid else (0, 0))
         lengths = lengths_of(frames, self._grid)
         all_looks = [self._together([section[n] for section in looks]) for n in range(len(self._looks))]
-        kept, to = zip(
-            *(
-                merged(in_nm(look.places, frames, self._grid), look.scores, lengths=lengths, copies=CORES)
-                for look in all_looks
-            ),
-            strict=True,
-        )
-        return all_looks, list(kept), list(to)
+        kept, to = [], np.zeros(0, np.intp)
+        for look in all_looks:
+            at = in_nm(look.places, frames, self._grid)
+            better, worse = pairs_near(at, look.scores, lengths=lengths, copies=CORES)
+            kept.append(unbeaten(worse, len(at)))
+            if len(kept) == 1:
+                to = best_kept(better, worse, kept[0], look.scores)
+        return all_looks, kept, to
 
     def scores(self, read: Read) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
         """The scores of the objects that each look finds inside, and the centres of those that the first one finds.
