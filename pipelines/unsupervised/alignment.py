@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Cut = Callable[[Box], Array]
 """Gives a box of a channel, in voxels: unsigned integers."""
-Cuts = Callable[[Box], Sequence[Array]]
-"""Gives a box of some channels, in the same order each time."""
+Cuts = Callable[[Box], Iterable[Array]]
+"""Gives a box of some channels, one after another, in the same order each time."""
 
 STACK = 32
 """Sections of pixels whose correlations are summed, counted from the experiment's first one."""
@@ -196,12 +196,14 @@ def registered_in(box: Box, sections: Box, bounds: Box, voxel_nm: Size, *, stack
     return wide if fits and read <= max(search.MOST, voxels(sections)) else sections
 
 
-def slabs_of(numbers: Sequence[int], box: Box, layout: Layout, grid: Grid, *, channels: int) -> Iterator[list[int]]:
+def slabs_of(
+    numbers: Sequence[int], box: Box, layout: Layout, grid: Grid, *, channels: int, itemsize: int
+) -> Iterator[list[int]]:
     """The numbers of sections of pixels of a box, in order, as they are read together of so many channels.
 
-    Sections count from the box's first one. Those read together follow one another.
+    Sections count from the box's first one. Those read together follow one another. Voxels have `itemsize` bytes.
     """
-    each = 2 * _pixels(layout) * math.prod(grid.bins) * channels  # bytes of a section, of two a voxel
+    each = max(2, itemsize) * _pixels(layout) * math.prod(grid.bins) * channels  # bytes of a section
     most = max(1, min(SLAB, SLAB_BYTES[layout.alone] // each))
     slab: list[int] = []
     for n in numbers:
@@ -218,10 +220,10 @@ def seen_in(slab: Sequence[int], cuts: Cuts, box: Box, layout: Layout, grid: Gri
     """Of each channel, of each section of pixels of a slab, the pixels in the places that `layout` has to see."""
     places = [_voxels((slice(slab[0], slab[-1] + 1), *place), box, grid) for place in layout.seen]
     deep = grid.bins[0]
-    return [
-        [[search.in_pixels(part[n * deep : (n + 1) * deep], grid) for part in parts] for n in range(len(slab))]
-        for parts in zip(*map(cuts, places), strict=True)
-    ]
+    sections = [slice(n * deep, (n + 1) * deep) for n in range(len(slab))]
+    # channel by channel, since voxels may be larger than what is made of them
+    seen = [[[search.in_pixels(part[some], grid) for some in sections] for part in cuts(place)] for place in places]
+    return [[list(parts) for parts in zip(*channel, strict=True)] for channel in zip(*seen, strict=True)]
 
 
 def _pixels(layout: Layout) -> int:
@@ -250,11 +252,12 @@ def laid(
     box: Box,
     voxel_nm: Size,
     *,
+    itemsize: int = 2,
     told: Callable[[float], None] = lambda part: None,
 ) -> search.Laid:
     """How both channels lie on one another in the sections of a box, and each section on the last one.
 
-    Only the tiles are read of sections that are large.
+    Only the tiles are read of sections that are large. Voxels have at most `itemsize` bytes.
     """
     grid = Grid.of(voxel_nm)
     depth, high, wide = (-(-side // step) for side, step in zip(shape(box), grid.bins, strict=True))
@@ -267,7 +270,7 @@ def laid(
         return one, register(one, other)
 
     def seen() -> Iterator[tuple[list[Array], ...]]:
-        for slab in slabs_of(range(depth), box, layout, grid, channels=2):
+        for slab in slabs_of(range(depth), box, layout, grid, channels=2, itemsize=itemsize):
             yield from zip(*seen_in(slab, cuts, box, layout, grid), strict=True)
 
     across, along = [], []
@@ -289,6 +292,7 @@ def aligned(
     known: Mapping[str, Mapping[int, Warp]],
     along: Mapping[int, Warp],
     voxel_nm: Size,
+    itemsize: int = 2,
     before: int = 0,
     told: Callable[[float], None] = lambda part: None,
 ) -> Alignment:
@@ -296,7 +300,7 @@ def aligned(
 
     A marker that few synapses have is seldom sure in one section. So the correlations of all sections of a stack are
     summed too, but for the channels of which something is known. The experiment has so many sections of pixels `before`
-    the box.
+    the box. Voxels have at most `itemsize` bytes.
     """
     grid = Grid.of(voxel_nm)
     depth, high, wide = (-(-side // step) for side, step in zip(shape(box), grid.bins, strict=True))
@@ -321,7 +325,7 @@ def aligned(
     wanted = {n: tuple(role for role in others if n not in found[role]) for n in range(depth)}
     done, all_ = 0, sum(1 for roles in wanted.values() if roles)
     for roles, some in itertools.groupby((n for n in wanted if wanted[n]), key=lambda n: wanted[n]):
-        for slab in slabs_of(list(some), box, layout, grid, channels=1):
+        for slab in slabs_of(list(some), box, layout, grid, channels=1, itemsize=itemsize):
             copies = _copies(layout, len(slab))
             firsts = list(in_copies(tiled, seen(post, slab), most=copies))
             parts = (seen(others[role], slab) for role in roles)

@@ -213,7 +213,12 @@ def _laid(run: Run, options: Options, looked: Box, where: Box) -> Laid | None:
         return None
     psd, synapsin = (run.channels[role] for role in ROLES)
     sections = looked[0], *where[1:]
-    laid = alignment.laid(lambda part: (psd.once(part), synapsin.once(part)), sections, run.volume.voxel_nm)
+    laid = alignment.laid(
+        lambda part: (channel.once(part) for channel in (psd, synapsin)),
+        sections,
+        run.volume.voxel_nm,
+        itemsize=max(psd.dtype.itemsize, synapsin.dtype.itemsize),
+    )
     z, y, x = zip(*placed(looked, sections), strict=True)
     return laid.part(Grid.of(run.volume.voxel_nm).holding((z, y, x)))
 
@@ -253,6 +258,7 @@ def aligned_on(
         along=dict(enumerate(along, start=first + 1)),
         before=(where[0][0] - volume.bounds[0][0]) // deep,
         voxel_nm=volume.voxel_nm,
+        itemsize=max(channel.dtype.itemsize for channel in channels.values()),
         told=told,
     )
 

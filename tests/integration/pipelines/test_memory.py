@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 MEASURE = """
 import json, os, sys
 from pathlib import Path
+from typing import Any
 from threading import Event, Thread
 def of(process, file, name):
     lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
@@ -97,22 +99,23 @@ def test_memory_is_8_bytes_a_voxel_and_200_mb_at_most(method: Method, shape: tup
 
 
 @pytest.mark.parametrize(
-    ("side", "z", "across"),
+    ("side", "z", "across", "dtype"),
     [
-        (1950, (2, 6), (300, 400)),
-        (2300, (2, 6), (300, 400)),
-        (2300, (2, 3), (150, 2150)),
-        (5000, (2, 3), (200, 4800)),
+        (1950, (2, 6), (300, 400), "uint16"),
+        (2300, (2, 6), (300, 400), "uint16"),
+        (2300, (2, 6), (300, 400), "uint64"),
+        (2300, (2, 3), (150, 2150), "uint16"),
+        (5000, (2, 3), (200, 4800), "uint16"),
     ],
 )
 def test_a_thin_or_small_box_of_large_sections_takes_8_bytes_a_voxel_and_300_mb_at_most(
-    side: int, z: tuple[int, int], across: tuple[int, int], tmp_path: Path
+    side: int, z: tuple[int, int], across: tuple[int, int], dtype: str, tmp_path: Path
 ) -> None:
     """Its sections are registered whole, or by tiles, searched whole, or by bands, and stored in blocks of eight."""
     drawn = puncta(1, shape=(2, 512, 512))
 
-    def repeated(channel: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        return np.tile(channel, (6, side // 512 + 1, side // 512 + 1))[:, :side, :side].astype(np.uint16)
+    def repeated(channel: NDArray[np.uint8]) -> NDArray[Any]:
+        return np.tile(channel, (6, side // 512 + 1, side // 512 + 1))[:, :side, :side].astype(dtype)
 
     channels = {"PSD95": repeated(drawn.psd), "Synapsin": repeated(drawn.synapsin)}
     address = stores.precomputed(tmp_path / "volume", channels, voxel_nm=VOXEL_NM, chunk=(8, 256, 256))
