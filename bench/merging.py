@@ -27,7 +27,7 @@ from pipelines.common.source import Source
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import Found, Known, first_look, found_in
 from pipelines.unsupervised.registration import NOWHERE
-from pipelines.unsupervised.whole import KNOWN, Measured, Plan
+from pipelines.unsupervised.stages.plan import KNOWN, Measured, Plan
 from sandbox.house import ROOT
 from tests.support.puncta import puncta
 

@@ -48,6 +48,18 @@ def placed(box: Box, within: Box) -> tuple[Triple, Triple]:
     return (z, y, x), (deep, high, wide)
 
 
+def relative(part: Box, whole: Box) -> Box:
+    """A part of a box, from the box's corner."""
+    z, y, x = ((low - first, high - first) for (low, high), (first, _) in zip(part, whole, strict=True))
+    return z, y, x
+
+
+def absolute(part: Box, whole: Box) -> Box:
+    """A part of a box that is told from the box's corner, in the coordinates in which the box is told."""
+    z, y, x = ((low + first, high + first) for (low, high), (first, _) in zip(part, whole, strict=True))
+    return z, y, x
+
+
 def said(box: Box) -> str:
     """The box in words, as people type it: x first."""
     z, y, x = box

@@ -22,8 +22,9 @@ from pipelines.common import crate, csvs, layers
 from pipelines.common import run as run_of
 from pipelines.common.program import run
 from pipelines.common.results import Results
-from pipelines.unsupervised import blocks, chance, search, whole
+from pipelines.unsupervised import blocks, chance, search
 from pipelines.unsupervised import driver as unsupervised
+from pipelines.unsupervised.stages import first, merge
 from sandbox import stores
 from sandbox.volumes import cortex
 from tests.support import puncta
@@ -205,7 +206,7 @@ def test_witnesses_and_classes_of_a_job_in_blocks_are_those_of_one_run(
 def test_witnesses_of_a_large_volume_are_told_by_samples(
     eight: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "WHOLE", 1000)
+    monkeypatch.setattr(first, "WHOLE", 1000)
     monkeypatch.setattr(blocks, "WHOLE", 1000)
     monkeypatch.setattr(blocks, "SAMPLE", (8, 200, 200))
     job = Job(eight, tmp_path, "--witness", "GluN1")
@@ -264,7 +265,7 @@ def test_what_a_lost_block_would_have_shown_is_told_as_missing_and_repaired(look
 def test_a_large_merge_by_several_processes_leaves_the_same_but_for_predictions(
     looked: Job, once: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (whole, layers, run_of):
+    for module in (merge, layers, run_of):
         monkeypatch.setattr(module, "BLOCK_VOXELS", 1)
     for module, name, number in ((chance, "STRIP", 200), (csvs, "ROWS", 50), (run_of, "MANY", 1), (run_of, "MOST", 9)):
         monkeypatch.setattr(module, name, number)
