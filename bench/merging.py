@@ -154,7 +154,7 @@ def _measured(known: Known, whole: Box) -> Measured:
         along=dict(enumerate(known.laid.along, start=1)),
         together={},
     )
-    return Measured(known, aligned, np.zeros((0, 4), np.int64))
+    return Measured(known, aligned, np.zeros((0, 4), np.int64), np.zeros(len(CHANNELS), np.bool_))
 
 
 def _core(place: tuple[int, ...]) -> Box:
@@ -185,7 +185,7 @@ def _block(tile: Found, core: Box, whole: Box, draw: np.random.Generator) -> dic
         "sums": np.clip(draw.normal(120, 30, (int(many.sum()), len(CHANNELS))), 0, 255).astype(np.uint8),
         "marks": np.zeros((len(scores), 0)),
         "missing": np.zeros(len(CHANNELS), np.bool_),
-        "digests": np.array([f"{draw.integers(2**62):x}" for _ in CHANNELS]),
+        "digests": np.array([2 * [f"{draw.integers(2**62):x}"] for _ in CHANNELS]),
     }
     for n in range(len(CHANNELS)):
         seen = Seen(whole, np.dtype(np.uint8), part=core)

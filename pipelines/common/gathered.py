@@ -27,14 +27,22 @@ class Gathered(Channel):
         self.name, self.near, self._again = channel.name, near, channel
         self.means: NDArray[np.float64] = np.zeros(0)
         """The mean brightness of each object."""
-        self._digest = hashlib.sha256()
+        self._digest, self._inside = hashlib.sha256(), hashlib.sha256()
         self._missing = False
 
-    def gather(self, seen: Seen | None, *, digest: str, missing: bool) -> None:
-        """Add a block: what was `seen` of it in the box, the digest of its voxels, whether some are not stored."""
+    def gather(self, seen: Seen | None, *, digest: str, inside: str, missing: bool) -> None:
+        """Add a block: what was `seen` of it in the box, the digests of its voxels, and of those in the box.
+
+        And whether some of what was read for it is not stored, as `lacks`.
+        """
         if seen:
             self.add(seen)
         self._digest.update(digest.encode())
+        self._inside.update(inside.encode())
+        self.lacks(missing)
+
+    def lacks(self, missing: bool) -> None:
+        """Say whether some of what was read for other things than a block is not stored."""
         self._missing |= missing
 
     @property
@@ -52,8 +60,9 @@ class Gathered(Channel):
         return self._digest.hexdigest()
 
     def same(self, other: Channel) -> bool:
-        """Whether another channel, gathered from the same blocks, has the same voxels."""
-        return self.alike(other) and self.digest() == other.digest()
+        """Whether another channel, gathered from the same blocks, has the same voxels in the box."""
+        assert isinstance(other, Gathered)
+        return self.alike(other) and self._inside.digest() == other._inside.digest()
 
     def cut(self, box: Box) -> Array:
         """As `Channel.cut`, of the box."""

@@ -436,9 +436,8 @@ def _unknown(extent: Triple, grid: Grid) -> Laid:
 
 def _reach(voxel_nm: Size, laid: Laid) -> Triple:
     """Voxels around a core on which its scores depend."""
-    grid, plane = Grid.of(voxel_nm), laid.plane
-    far = max((warp.farthest(plane) + 1 for warp in laid.across if warp.moves(plane)), default=0.0)
+    grid = Grid.of(voxel_nm)
     down, right = (
-        math.ceil(reach_nm() / size + far * side) for size, side in zip(voxel_nm[1:], grid.bins[1:], strict=True)
+        math.ceil(reach_nm() / size + laid.far * side) for size, side in zip(voxel_nm[1:], grid.bins[1:], strict=True)
     )
     return 0, down, right

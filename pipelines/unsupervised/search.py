@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -69,7 +69,7 @@ class Pace:
     pixels: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Laid:
     """How channels and sections of a volume lie, as measured once, for the search of a part of it."""
 
@@ -81,6 +81,11 @@ class Laid:
     """The pixel y, x of the volume's sections that is the part's first one."""
     plane: tuple[int, int]
     """The extent in pixels of the volume's sections."""
+
+    @cached_property
+    def far(self) -> float:
+        """Pixels by which the presynaptic channel is moved, at most, and one more; 0 where it is not."""
+        return max((warp.farthest(self.plane) + 1 for warp in self.across if warp.moves(self.plane)), default=0.0)
 
     def part(self, pixels: Sequence[tuple[int, int]]) -> Laid:
         """Of a part of the part, in pixels (z, y, x)."""

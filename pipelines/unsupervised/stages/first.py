@@ -87,8 +87,10 @@ class _Look:
             told=lambda part: self._say(0.4 + 0.2 * part, "looking"),
         )
         aligned = None if options.register == "off" else self._aligned(channels, known)
-        measured = Measured(known, aligned, np.zeros((0, 4), np.int64))
-        return replace(measured, witnesses=self._witnesses(channels, samples, measured))
+        measured = Measured(known, aligned, np.zeros((0, 4), np.int64), np.zeros(0, np.bool_))
+        witnesses = self._witnesses(channels, samples, measured)
+        missing = np.array([channel.missing for channel in channels.values()])
+        return replace(measured, witnesses=witnesses, missing=missing)
 
     def _laid(self, channels: Mapping[str, Channel]) -> Laid | None:
         """How both channels lie, as wide as the experiment has its sections; None where what is looked at is that."""
@@ -123,7 +125,8 @@ class _Look:
         source, lies = self.source, measured.lies
         witnesses = witnessed(source.names, self._task.options)
         counts = np.zeros((len(witnesses), 4), np.int64)
-        for sample in samples if witnesses else ():
+        for done, sample in enumerate(samples if witnesses else ()):
+            self._say(0.9 + 0.1 * done / len(samples), "looking")
             box = absolute(sample.box, self._looked)
             near = grown(box, (0, *measured.far), source.volume.bounds)
             opened = source.opened(dict.fromkeys(source.names, near), box=box)

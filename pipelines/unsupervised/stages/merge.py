@@ -84,10 +84,12 @@ def merge(task: Task) -> None:
             copies=CORES if voxels(task.box) > BLOCK_VOXELS else 1,
         )
         objects = assembly.objects(_slabs(run, plan, job, there, gathered, missing))
-        if len(missing) == len(plan.cores):
+        lost = set(missing)
+        if all(number in lost for number, core in enumerate(plan.cores) if intersection(core, run.box)):
             raise Failure("None of the blocks of this job has left anything.")
-        for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
+        for channel, sums, lacks in zip(gathered.values(), objects.sums.T, measured.missing, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
+            channel.lacks(bool(lacks))
         synapses = _synapses(objects, known, task.options)
         found = _told(task, run, plan, measured, synapses, labels, missing)
         extension.finish(run, found, objects.marks)
@@ -135,7 +137,8 @@ def _slabs(
             for n, channel in enumerate(gathered.values()):
                 own = {name: arrays[f"seen{n}_{name}"] for name in ("range", "looked", "projection", "sample")}
                 seen = Seen.restored(run.box, part, own) if part else None
-                channel.gather(seen, digest=str(arrays["digests"][n]), missing=bool(arrays["missing"][n]))
+                digest, inside = map(str, arrays["digests"][n])
+                channel.gather(seen, digest=digest, inside=inside, missing=bool(arrays["missing"][n]))
         run.progress(0.6 * (slab[1] - first) / (end - first), "merging")
         yield blocks, None if slab[1] == end else (slab[1] - first) // deep
 

@@ -109,16 +109,19 @@ class Measured:
     """How all channels lie; None where that was not to be measured."""
     witnesses: NDArray[np.int64]
     """(witnesses, 4): `witness.counted` of each of them, in the order in which they were asked for."""
+    missing: NDArray[np.bool_]
+    """(channels,): whether a part of what the first look read of each is not stored."""
 
     def arrays(self) -> dict[str, Array]:
         """All of it, for `restored`."""
-        return self.known.arrays() | (self.aligned.arrays() if self.aligned else {}) | {"witnesses": self.witnesses}
+        own = {"witnesses": self.witnesses, "missing": self.missing}
+        return self.known.arrays() | (self.aligned.arrays() if self.aligned else {}) | own
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Array]) -> Measured:
         """What `arrays` held."""
         aligned = Alignment.restored(arrays) if "aligned" in arrays else None
-        return cls(Known.restored(arrays), aligned, arrays["witnesses"])
+        return cls(Known.restored(arrays), aligned, arrays["witnesses"], arrays["missing"])
 
     @cached_property
     def lies(self) -> dict[str, dict[int, Plane]]:

@@ -203,6 +203,27 @@ def test_witnesses_and_classes_of_a_job_in_blocks_are_those_of_one_run(
         assert [file["title"] for file in job.results["files"]] == [file["title"] for file in once.results["files"]]
 
 
+def test_a_channel_that_is_another_one_in_the_box_is_told_though_it_differs_beside_it(tmp_path: Path) -> None:
+    drawn = puncta.puncta(4, shape=(6, 400, 400))
+    alike = drawn.synapsin.copy()
+    alike[:, :, :60] = np.roll(alike[:, :, :60], 3, 1)
+    alike[:, :, 20:40] = 0  # which is not stored
+    channels = {"PSD95": drawn.psd, "Synapsin": drawn.synapsin, "Alike": alike}
+    address = stores.precomputed(tmp_path / "v", channels, chunk=(6, 20, 20), voxel_nm=puncta.VOXEL_NM)
+    place = ["--volume", address, "--volume-roots", tmp_path.as_uri(), "--z-range", "0,6", "--y-range", "0,400"]
+    words = [*place, "--x-range", "150,400", "--witness", "Alike"]
+    once, job = (Job(words, tmp_path / name) for name in ("once", "blocks"))
+    assert once.run("--results-uri", once.uri) == 0, once.said
+
+    assert job.stage("first", voxels=200_000) == 0, job.said
+    job.round("1")
+    assert job.stage("merge", rounds="1") == 0, job.said
+
+    assert job.results["notes"] == once.results["notes"]
+    assert any("Synapsin and Alike hold the same voxels" in note for note in job.results["notes"])
+    assert "Parts of the channel Alike are not stored" in "".join(job.results["notes"])
+
+
 def test_witnesses_of_a_large_volume_are_told_by_samples(
     eight: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +421,23 @@ def test_without_a_first_look_there_is_nothing_to_work_on(volume: list[str], tmp
 
     assert job.stage("blocks", rounds="1", results=f"{job.uri}blocks/1/", index=0) == 1
     assert "The first look at this volume has left no plan" in job.said[-1]
+
+
+def test_if_blocks_beside_the_box_alone_left_anything_there_are_no_results(tmp_path: Path) -> None:
+    drawn = puncta.puncta(4, shape=(6, 200, 800))
+    channels = {"PSD95": drawn.psd, "Synapsin": drawn.synapsin}
+    address = stores.precomputed(tmp_path / "v", channels, chunk=(6, 64, 64), voxel_nm=puncta.VOXEL_NM)
+    place = ["--volume", address, "--volume-roots", tmp_path.as_uri(), "--z-range", "0,6", "--y-range", "0,200"]
+    job = Job([*place, "--x-range", "500,800"], tmp_path / "job")
+    assert job.stage("first") == 0, job.said
+    cores = json.loads(job.file("blocks/plan.json"))["cores"]
+    beside = [number for number, core in enumerate(cores) if core[2][1] <= 500]
+    assert beside
+    job.round(str(len(cores)), only=beside)
+
+    assert job.stage("merge", rounds=str(len(cores))) == 1
+
+    assert job.said == ["None of the blocks of this job has left anything."]
 
 
 def test_if_no_block_left_anything_there_are_no_results(looked: Job) -> None:
