@@ -49,7 +49,7 @@ class Task:
         """The request's, in the experiment's voxels."""
         return self.request.z, self.request.y, self.request.x
 
-    @property
+    @cached_property
     def job(self) -> Results:
         """Where the files of all stages lie."""
         return Results(self.stage.job_uri, part=True)
