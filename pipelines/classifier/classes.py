@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.classifier import cubes, model
 from pipelines.classifier.model import Weights
 from pipelines.classifier.outputs import Outputs
-from pipelines.common.boxes import Triple, shape
+from pipelines.common.boxes import shape
 from pipelines.common.channels import Part
 from pipelines.common.program import WrongRequest
 from pipelines.common.results import Slabs, npz
@@ -51,12 +51,11 @@ class Classes(Extension):
         centres: NDArray[np.float64],
         parts: Mapping[str, Part],
         *,
-        shape: Triple,
         told: Callable[[float], None] = lambda part: None,
     ) -> NDArray[np.float64]:
         """As `Extension.mark`."""
-        parts = {role: parts[role] for role in self._weights.roles}
-        return np.column_stack(cubes.classify(self._weights, centres, parts, shape=shape, told=told)).astype(np.float64)
+        extent = parts[self._weights.roles[0]].shape
+        return np.column_stack(cubes.classify(self._weights, centres, parts, shape=extent, told=told))
 
     def finish(self, run: Run, found: Found, marks: NDArray[np.float64]) -> None:
         """Write classes beside what is written of other synapses. Raises Failure."""

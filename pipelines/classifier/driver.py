@@ -22,7 +22,7 @@ def program(request: Request) -> None:
     # imported here, so that wrong arguments are refused at once
     from pipelines.classifier import model
     from pipelines.classifier.classes import Classes
-    from pipelines.common.boxes import grown, placed, shape, union
+    from pipelines.common.boxes import grown, placed, union
     from pipelines.common.run import Run
 
     options = chosen(request)
@@ -55,7 +55,6 @@ def program(request: Request) -> None:
         marks = classes.mark(
             found.centres + placed(run.box, cubes_in)[0],
             {role: channel.part(cubes_in, found.lies.get(role)) for role, channel in run.channels.items()},
-            shape=shape(cubes_in),
             told=lambda part: run.progress(0.7 + 0.02 * part, "classifying"),
         )
         classes.finish(run, found, marks)

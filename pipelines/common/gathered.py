@@ -21,28 +21,24 @@ class Gathered(Channel):
     `near` is all that was read, in the experiment's voxels. Blocks are put together by `gather`, in order.
     """
 
-    def __init__(self, channel: Channel, *, near: Box) -> None:
-        """`channel` reads the box again; `close` closes it."""
+    def __init__(self, channel: Channel, *, near: Box, missing: bool) -> None:
+        """`channel` reads the box again; `close` closes it. `missing`: not all is stored that was read earlier."""
         Seen.__init__(self, channel.box, channel.dtype)
         self.name, self.near, self._again = channel.name, near, channel
         self.means: NDArray[np.float64] = np.zeros(0)
         """The mean brightness of each object."""
         self._digest, self._inside = hashlib.sha256(), hashlib.sha256()
-        self._missing = False
+        self._missing = missing
 
     def gather(self, seen: Seen | None, *, digest: str, inside: str, missing: bool) -> None:
         """Add a block: what was `seen` of it in the box, the digests of its voxels, and of those in the box.
 
-        And whether some of what was read for it is not stored, as `lacks`.
+        And whether some of what was read for it is not stored.
         """
         if seen:
             self.add(seen)
         self._digest.update(digest.encode())
         self._inside.update(inside.encode())
-        self.lacks(missing)
-
-    def lacks(self, missing: bool) -> None:
-        """Say whether some of what was read for other things than a block is not stored."""
         self._missing |= missing
 
     @property

@@ -136,18 +136,6 @@ class Alignment:
         """How the experiment's sections of a channel are shifted, of those that are moved."""
         return {z: self._lies(warp) for number, warp in self.moved(role).items() for z in self.sections(number)}
 
-    def far(self, part: Box) -> tuple[int, int]:
-        """Voxels along y and x by which any channel is moved in a part of the experiment, at most."""
-        (low, high), *_ = part
-        most = [
-            self.farthest(warp, part)
-            for role in self.warps
-            for number, warp in self.moved(role).items()
-            if (sections := self.sections(number)).start < high and low < sections.stop
-        ]
-        far = math.ceil(max(most)) + 1 if most else 0
-        return far, far
-
     def in_voxels(self, warp: Warp) -> Warp:
         """The warp for voxels instead of pixels, counted from the box's corner."""
         bins = np.array(Grid.of(self.voxel_nm).bins[1:])

@@ -154,6 +154,9 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     where = registered(run.request, run.volume, options, further=bool(further), reach=reach)
     channels = [run.channels[role] for role in ROLES]
     psd, synapsin = (channel.part(looked) for channel in channels)
+    # where sections are not wider than what is looked at, the method measures them by itself
+    wider = options.method == "paired" and options.register != "off" and looked[1:] != where[1:]
+    laid = laid_on(run.channels, run.volume, looked=looked, where=where) if wider else None
     synapses = detector.scan(
         lambda *place: (psd.read(*place), synapsin.read(*place)),
         psd.shape,
@@ -162,7 +165,7 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
         voxel_nm=run.volume.voxel_nm,
         false_discovery=options.false_discovery,
         register=options.register,
-        laid=_laid(run, options, looked, where),
+        laid=laid,
         pace=search.pace_for(run.box, looked, run.volume.voxel_nm, itemsize=max(c.dtype.itemsize for c in channels)),
         told=lambda part: run.progress(0.65 + 0.03 * part, "detecting"),
     )
@@ -203,24 +206,28 @@ def detected(run: Run, options: Options, *, further: Sequence[str], reach: Tripl
     )
 
 
-def _laid(run: Run, options: Options, looked: Box, where: Box) -> Laid | None:
-    """How what is looked at lies, as registered `where`; None where the method measures that by itself."""
-    from pipelines.common.boxes import placed
+def laid_on(
+    channels: Mapping[str, Channel],
+    volume: Volume,
+    *,
+    looked: Box,
+    where: Box,
+    told: Callable[[float], None] = lambda part: None,
+) -> Laid:
+    """How the channels of ROLES lie in what is `looked` at, as their sections are registered `where`."""
+    from pipelines.common.boxes import relative
     from pipelines.unsupervised import alignment
     from pipelines.unsupervised.paired import Grid
 
-    if options.method != "paired" or options.register == "off" or looked[1:] == where[1:]:
-        return None
-    psd, synapsin = (run.channels[role] for role in ROLES)
-    sections = looked[0], *where[1:]
+    markers, sections = [channels[role] for role in ROLES], (looked[0], *where[1:])
     laid = alignment.laid(
-        lambda part: (channel.once(part) for channel in (psd, synapsin)),
+        lambda part: (channel.once(part) for channel in markers),
         sections,
-        run.volume.voxel_nm,
-        itemsize=max(psd.dtype.itemsize, synapsin.dtype.itemsize),
+        volume.voxel_nm,
+        itemsize=max(channel.dtype.itemsize for channel in markers),
+        told=told,
     )
-    z, y, x = zip(*placed(looked, sections), strict=True)
-    return laid.part(Grid.of(run.volume.voxel_nm).holding((z, y, x)))
+    return laid.part(Grid.of(volume.voxel_nm).holding(relative(looked, sections)))
 
 
 def witnessed(names: Mapping[str, str], options: Options) -> list[tuple[str, str]]:

@@ -36,12 +36,11 @@ class Extension:
         centres: NDArray[np.float64],
         parts: Mapping[str, Part],
         *,
-        shape: Triple,
         told: Callable[[float], None] = lambda part: None,
     ) -> NDArray[np.float64]:
         """(n, marks): what is said of each synapse by itself.
 
-        `centres` is (n, 3), z, y, x in voxels from the corner of the parts, which have that shape and hold `reach`
+        `centres` is (n, 3), z, y, x in voxels from the corner of the parts, which lie in one place and hold `reach`
         voxels round each, as far as the experiment goes. `told` is called with the part that is done. Raises as
         `Part.read`.
         """

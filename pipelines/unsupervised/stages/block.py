@@ -64,7 +64,7 @@ def _block(task: Task, source: Source, plan: Plan, measured: Measured, core: Box
 
         def mark(centres: NDArray[np.float64]) -> NDArray[np.float64]:
             parts = {role: channel.part(seen, lies.get(role)) for role, channel in channels.items()}
-            return extension.mark(centres + placed(plan.looked, seen)[0], parts, shape=shape(seen))
+            return extension.mark(centres + placed(plan.looked, seen)[0], parts)
 
         found = found_in(
             cut,

@@ -17,10 +17,9 @@ from pipelines.common.channels import Channel
 from pipelines.common.program import Progress, WrongRequest
 from pipelines.common.results import Results, npz
 from pipelines.common.words import counted
-from pipelines.unsupervised import alignment
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import WHOLE, Known, Sample, cores, first_look
-from pipelines.unsupervised.driver import ROLES, aligned_on, registered, searched, witnessed
+from pipelines.unsupervised.driver import ROLES, aligned_on, laid_on, registered, searched, witnessed
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.search import Laid
 from pipelines.unsupervised.stages.plan import KNOWN, Measured, Plan, Task, near_of
@@ -97,13 +96,13 @@ class _Look:
         sections = self._looked[0], *self._where[1:]
         if self._task.options.register == "off" or (self._whole and sections == self._looked):
             return None
-        laid = alignment.laid(
-            lambda part: (channels[role].once(part) for role in ROLES),
-            sections,
-            self._nm,
+        return laid_on(
+            channels,
+            self.source.volume,
+            looked=self._looked,
+            where=self._where,
             told=lambda part: self._say(0.4 * part, "registering"),
         )
-        return laid.part(Grid.of(self._nm).holding(relative(self._looked, sections)))
 
     def _aligned(self, channels: Mapping[str, Channel], known: Known) -> Alignment:
         """How all channels lie."""

@@ -58,7 +58,8 @@ def merge(task: Task) -> None:
             for channel in again.values():
                 channel.close()
             raise WrongRequest(CHANGED)
-        gathered.update({role: Gathered(channel, near=plan.looked) for role, channel in again.items()})
+        for (role, channel), missing in zip(again.items(), measured.missing, strict=True):
+            gathered[role] = Gathered(channel, near=plan.looked, missing=bool(missing))
         return gathered
 
     with (
@@ -87,9 +88,8 @@ def merge(task: Task) -> None:
         lost = set(missing)
         if all(number in lost for number, core in enumerate(plan.cores) if intersection(core, run.box)):
             raise Failure("None of the blocks of this job has left anything.")
-        for channel, sums, lacks in zip(gathered.values(), objects.sums.T, measured.missing, strict=True):
+        for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
-            channel.lacks(bool(lacks))
         synapses = _synapses(objects, known, task.options)
         found = _told(task, run, plan, measured, synapses, labels, missing)
         extension.finish(run, found, objects.marks)
