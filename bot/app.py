@@ -23,6 +23,7 @@ from bot.application.people import People
 from bot.application.places import Places
 from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
 from bot.application.queries import Queries
+from bot.application.rates import Rate
 from bot.application.review import Reviewer
 from bot.application.stalls import Stalls
 from bot.application.steering import Steering
@@ -226,6 +227,7 @@ def build_core(
             compute=backend.compute,
             tokens=tokens,
             launcher=launcher,
+            rate=Rate("submit", database=database, a_second=backend.submissions),
         ),
         AdvanceEffects(
             ledger=ledger,
@@ -287,6 +289,7 @@ def build_core(
         logs=backend.logs,
         patience=patience,
         ages=ledger.ages,
+        events=backend.events,
     )
     return Core(
         settings=settings,

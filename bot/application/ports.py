@@ -16,7 +16,7 @@ from bot.domain.people import Privacy, Standing
 from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
-from bot.domain.work import LogLine, Observation, Work
+from bot.domain.work import Hint, LogLine, Observation, Work
 
 
 class Compute(Protocol):
@@ -67,6 +67,19 @@ class Compute(Protocol):
 
     def console(self, compute_id: str) -> str:
         """Where an admin sees the work; empty where there is no such page. No I/O."""
+
+
+class Events(Protocol):
+    """What compute tells by itself of work that may have moved. Events may be doubled, late, lost or forged."""
+
+    def receive(self, *, within: float) -> Sequence[Hint]:
+        """The next events, as soon as there are any, and after `within` seconds at the latest; empty: there are none.
+
+        An event comes again after a while unless it is acknowledged.
+        """
+
+    def acknowledge(self, hints: Sequence[Hint]) -> None:
+        """Let these events not come again."""
 
 
 class Logs(Protocol):
@@ -167,8 +180,16 @@ class Backend(Protocol):
         """Where this compute reads tokens; None: in the sealed rows of the database."""
 
     @property
+    def events(self) -> Events | None:
+        """What this compute tells by itself; None: it is only asked."""
+
+    @property
     def watch_interval(self) -> float:
         """Seconds between two looks at running jobs, unless the settings say otherwise."""
+
+    @property
+    def submissions(self) -> float | None:
+        """How many submissions this compute takes in any second, of all processes together; None: any number."""
 
     @property
     def announcement(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bot.aws.batch import BatchCompute
 from bot.aws.clients import Clients
 from bot.aws.config import AwsConfig, ToProvision, ToRun
+from bot.aws.events import BatchEvents
 from bot.aws.logs import CloudWatchLogs
 from bot.aws.provision import Program
 from bot.aws.s3 import S3Results
@@ -21,6 +22,8 @@ ACCOUNT = AwsConfig
 """The settings of what needs the account alone, such as SES."""
 WATCH_INTERVAL = 10.0
 """Seconds between two looks at running jobs: a look is one call for every hundred jobs."""
+SUBMISSIONS = 50.0
+"""Calls of SubmitJob that an account may make in any second (AWS Batch, “Service quotas”)."""
 
 NO_WEB = (
     "NOMADS_PUBLIC_URL is not set: links to results are S3's own, one for each file, and end with the credentials that "
@@ -37,7 +40,9 @@ class AwsBackend:
     logs: CloudWatchLogs
     results: S3Results
     secrets: AwsSecrets
+    events: BatchEvents | None
     watch_interval: float = WATCH_INTERVAL
+    submissions: float | None = SUBMISSIONS
     announcement: str
     config: AwsConfig
     clients: Clients
@@ -56,6 +61,7 @@ def backend(settings: Settings, *, tokens: object, key_for: Callable[[str], byte
         logs=CloudWatchLogs(config=config, stream_of=compute.stream_of, clients=clients),
         results=S3Results(config=config, clients=clients),
         secrets=AwsSecrets(config=config, clients=clients, key=key_for("fingerprints")),
+        events=BatchEvents(config=config, clients=clients) if config.events_queue else None,
         announcement="" if settings.public_url else NO_WEB,
         config=config,
         clients=clients,

@@ -78,7 +78,7 @@ _OF_BATCH = [state for state in UNFINISHED if state is not JobState.ACCEPTED] + 
 _QUEUED = (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE)
 """States in which no attempt is under way: all that a job has had are over."""
 _BEGUN = (JobState.RUNNING, *FINAL)
-_SENSELESS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError)
+SENSELESS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError)
 """What reading a job raises that is not as AWS documents it; OSError is a time beyond the machine's calendar."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)?")
 _ONLY = ":0"
@@ -313,8 +313,8 @@ class BatchCompute:
             described = wanted(self._describer.describe_jobs(jobs=list(ids)), "jobs")
         seen: dict[str, Observation] = {}
         for job in described:
-            with suppress(*_SENSELESS):
-                seen[job["jobId"]] = _observation(job)
+            with suppress(*SENSELESS):
+                seen[job["jobId"]] = observation(job)
         named = {job.get("jobId") for job in described}
         # One that names no job may be about any of those that are missing.
         return seen, set(ids) - set(seen) if None in named else (named & set(ids)) - set(seen)
@@ -358,9 +358,9 @@ class BatchCompute:
             )
             for page in pages:
                 for job in wanted(page, "jobSummaryList"):
-                    with suppress(*_SENSELESS):
+                    with suppress(*SENSELESS):
                         number = int(str(job["jobId"]).rpartition(":")[2])
-                        found[number] = replace(_observation(_slimmed(job)), attempt=None)
+                        found[number] = replace(observation(slimmed(job)), attempt=None)
         return found
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
@@ -388,6 +388,11 @@ class BatchCompute:
         if not _JOB_ID.fullmatch(compute_id):
             return ""
         return f"{self._clients.console}/batch/home?region={self._clients.region}#jobs/detail/{compute_id}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether the text has the form of a job's id, or of that of a child of an array."""
+    return bool(_JOB_ID.fullmatch(text))
 
 
 def fingerprint(request: Mapping[str, Any]) -> str:
@@ -433,11 +438,14 @@ def _slim(response_dict: dict[str, Any], **_: Any) -> None:
     described = said.get("jobs") if isinstance(said, dict) else None
     if not isinstance(described, list):
         raise Unanswered("AWS Batch's answer does not say how its jobs are.")
-    response_dict["body"] = json.dumps({"jobs": [_slimmed(job) for job in described]}).encode()
+    response_dict["body"] = json.dumps({"jobs": [slimmed(job) for job in described]}).encode()
 
 
-def _slimmed(job: Any) -> dict[str, Any]:
-    """What an observation needs of one job. One that is not as AWS describes it keeps its id at most."""
+def slimmed(job: Any) -> dict[str, Any]:
+    """What an observation needs of one job of DescribeJobs or of an event.
+
+    Of one that is not as AWS describes it, the id is kept at most.
+    """
     try:
         kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
         kept["container"] = _container(job)
@@ -448,7 +456,7 @@ def _slimmed(job: Any) -> dict[str, Any]:
         kept["retryStrategy"] = _part(job.get("retryStrategy") or {}, "attempts")
         if array := job.get("arrayProperties"):
             kept["arrayProperties"] = _part(array, "size", "index", "statusSummary")
-    except _SENSELESS:
+    except SENSELESS:
         name = job.get("jobId") if isinstance(job, dict) else None
         return {"jobId": name} if isinstance(name, str) else {}
     return kept
@@ -478,10 +486,10 @@ _TYPES: Mapping[str, type] = {
 """What AWS documents of the fields of DescribeJobs that are read."""
 
 
-def _observation(job: Mapping[str, Any]) -> Observation:
+def observation(job: Mapping[str, Any]) -> Observation:
     """The observation of one job of DescribeJobs; its last attempt fills in what the job itself does not say.
 
-    Raises one of _SENSELESS where the job is not as AWS describes it.
+    Raises one of SENSELESS where the job is not as AWS describes it.
     """
     if "size" in (array := job.get("arrayProperties") or {}) and "index" not in array:
         return _of_array(job, {JobState(state): int(number) for state, number in array["statusSummary"].items()})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
     from types_boto3_sesv2 import SESV2Client
+    from types_boto3_sqs import SQSClient
     from types_boto3_sts import STSClient
 
 CONNECTIONS = 32
@@ -211,6 +212,11 @@ class Clients:
     def secrets(self) -> SecretsManagerClient:
         """The client of Secrets Manager."""
         return cast("SecretsManagerClient", self._client("secretsmanager"))
+
+    @property
+    def sqs(self) -> SQSClient:
+        """The client of SQS."""
+        return cast("SQSClient", self._client("sqs"))
 
     @property
     def logs(self) -> CloudWatchLogsClient:

@@ -83,6 +83,14 @@ class AwsConfig(BaseSettings):
         str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$", description="a queue's name")
     ] = ""
     """A queue on machines that are not taken back, for what was reclaimed from the other; empty: there is none."""
+    events_queue: Annotated[
+        str,
+        Field(
+            pattern=r"^$|^https?://[^/\s]+/\S+$",
+            description="the URL of a queue of SQS, such as https://sqs.eu-west-2.amazonaws.com/123456789012/nomads",
+        ),
+    ] = ""
+    """The SQS queue that AWS Batch's events come to; empty: AWS Batch is asked about every job every ten seconds."""
     compute_environment: BatchName = "nomads-ce"
     bucket: Bucket = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""

@@ -142,6 +142,20 @@ class Unclear(Unavailable):
         """What compute says of the others; one that it does not know is absent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """An event of compute's that names work. It may be doubled, late, out of order or forged: compute is asked."""
+
+    compute_id: str
+    """The work, of a program of an array that array; empty: the event names none."""
+    of_child: bool
+    """Whether it is about one program of an array."""
+    claims: Observation | None
+    """What the event says of the work, by which a question may be saved and nothing else; None: not to be told."""
+    receipt: str
+    """By which the event is acknowledged."""
+
+
 @dataclass(frozen=True)
 class LogLine:
     """One line a program printed, without its end, and when; None: not known."""

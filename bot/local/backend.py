@@ -39,7 +39,9 @@ class LocalBackend:
     logs: FolderLogs
     results: FolderResults
     secrets: None = None
+    events: None = None
     watch_interval: float = WATCH_INTERVAL
+    submissions: None = None
     announcement: str
 
 

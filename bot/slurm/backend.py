@@ -29,7 +29,9 @@ class SlurmBackend:
     logs: FolderLogs
     results: FolderResults
     secrets: None = None
+    events: None = None
     watch_interval: float = WATCH_INTERVAL
+    submissions: None = None
     announcement: str
     config: SlurmConfig
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -152,8 +152,8 @@ class Jobs:
         query = sa.select(jobs).where(jobs.c.blocks.is_not(None), ~_ENDED)
         return [_to_job(row) for row in self._connection.execute(query)]
 
-    def watched(self) -> list[Watched]:
-        """Every job that compute has, ordered by id."""
+    def watched(self, compute_ids: Collection[str] | None = None) -> list[Watched]:
+        """Every job that compute has, ordered by id; with `compute_ids`, those of them under these ids."""
         query = (
             sa.select(
                 jobs.c.id,
@@ -168,6 +168,8 @@ class Jobs:
             .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
             .order_by(jobs.c.id)
         )
+        if compute_ids is not None:
+            query = query.where(jobs.c.compute_id.in_(compute_ids))
         return [Watched(i, c, JobState(s), *more) for i, c, s, *more in self._connection.execute(query)]
 
     def stall(self, ids: Sequence[str], *, at: datetime, why: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISION = "0014"
+REVISION = "0015"
 """The newest migration."""
 
 
@@ -90,6 +90,7 @@ jobs = sa.Table(
         postgresql_where=sa.text("stalled_since IS NOT NULL"),
     ),
     sa.Index("ix_jobs_work", "work", "accepted_at"),
+    sa.Index("ix_jobs_compute_id", "compute_id"),
     sa.Index("ix_jobs_pipeline", "pipeline", "state", "finished_at"),
 )
 
@@ -205,6 +206,13 @@ leader_leases = sa.Table(
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("holder", sa.String(32), nullable=False),
     sa.Column("until", Utc, nullable=False),
+)
+
+rate_limits = sa.Table(
+    "rate_limits",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("used_until", Utc, nullable=False),  # the turns up to this time are taken
 )
 
 mail_refusals = sa.Table(

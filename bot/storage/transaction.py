@@ -13,6 +13,7 @@ from bot.storage.leader import LeaderLeases
 from bot.storage.outages import Outages
 from bot.storage.outbox import Outbox
 from bot.storage.people import People
+from bot.storage.rate_limits import RateLimits
 from bot.storage.refusals import MailRefusals
 from bot.storage.sealed import SealedTokens
 from bot.storage.story import Messages, Story
@@ -33,6 +34,7 @@ class Transaction:
         self.sealed = SealedTokens(connection)
         self.outages = Outages(connection)
         self.leader = LeaderLeases(connection)
+        self.rate_limits = RateLimits(connection)
 
     def advisory_lock(self, what: str) -> None:
         """Hold the advisory lock of that name until this transaction ends; other transactions wait for it.

@@ -29,7 +29,7 @@ from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
-from bot.domain.work import LogLine, Observation, Unclear, Work
+from bot.domain.work import Hint, LogLine, Observation, Unclear, Work
 from bot.mail.smtp import mime
 from contract.masking import PUBLIC_TOKEN
 
@@ -86,6 +86,34 @@ class Faulty:
             yield
         if fault:
             raise fault.error
+
+
+class MemoryEvents(Faulty):
+    """Events that a test sends. Those that are not acknowledged come again with each `receive`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent: dict[str, Hint] = {}
+        self._number = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        """How many events are not acknowledged."""
+        return len(self._sent)
+
+    def send(self, compute_id: str, claims: Observation | None = None, *, of_child: bool = False) -> None:
+        """Let an event that names the work be received next."""
+        receipt = str(next(self._number))
+        self._sent[receipt] = Hint(compute_id, of_child=of_child, claims=claims, receipt=receipt)
+
+    def receive(self, *, within: float) -> Sequence[Hint]:
+        with self._call("receive"):
+            return list(itertools.islice(self._sent.values(), 100))
+
+    def acknowledge(self, hints: Sequence[Hint]) -> None:
+        with self._call("acknowledge"):
+            for hint in hints:
+                self._sent.pop(hint.receipt, None)
 
 
 class MemoryCompute(Faulty):

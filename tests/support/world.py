@@ -20,6 +20,7 @@ from bot.application.output import Output
 from bot.application.people import People
 from bot.application.ports import NoWorkspace
 from bot.application.queries import Queries
+from bot.application.rates import Rate
 from bot.application.review import Answered, Reviewer
 from bot.application.stalls import Stalls
 from bot.application.steering import Steering
@@ -50,7 +51,15 @@ from bot.storage.engine import Database
 from bot.storage.tables import effects
 from bot.storage.vault import Vault
 from contract.program import BLOCK_VOXELS
-from tests.support.memory import MemoryChat, MemoryCompute, MemoryMailer, MemoryResults, MemorySecrets, MemoryVolumes
+from tests.support.memory import (
+    MemoryChat,
+    MemoryCompute,
+    MemoryEvents,
+    MemoryMailer,
+    MemoryResults,
+    MemorySecrets,
+    MemoryVolumes,
+)
 from tests.support.rows import Rows
 
 TOKEN = "canary-token"
@@ -144,6 +153,8 @@ class World:
         pipeline: Pipeline | None = None,
         prices: Prices | None = None,
         confirm: Confirm | None = None,
+        events: MemoryEvents | None = None,
+        submissions: float | None = None,
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
@@ -153,6 +164,7 @@ class World:
         self.edit_every = timedelta(seconds=edit_every)
         self.admins = admins
         self.compute = compute or MemoryCompute()
+        self.events, self.submissions = events, submissions
         self.results = MemoryResults()
         self.rows = Rows(store)
         self.logs = self.compute
@@ -243,6 +255,13 @@ class World:
                 compute=self.compute,
                 tokens=self.tokens,
                 launcher=launcher,
+                rate=Rate(
+                    "submit",
+                    database=self.store,
+                    a_second=self.submissions,
+                    clock=self.clock,
+                    wait=self.clock.advance,
+                ),
             ),
             AdvanceEffects(
                 ledger=ledger,
@@ -285,6 +304,7 @@ class World:
             logs=self.logs,
             patience=Patience(interval=1, leadership=self.lease / 3),
             ages=ledger.ages,
+            events=self.events,
             clock=self.clock,
         )
         return Worker(lanes=lanes, watcher=watcher)

@@ -1,4 +1,8 @@
-"""Asks compute about the jobs it has, and reads how far running programs say they are."""
+"""Asks compute about the jobs it has, and reads how far running programs say they are.
+
+Where compute has events, they say about which jobs to ask. Events may be lost, so that jobs are asked about all the
+same where no event has named them for minutes.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from functools import partial
 
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LOG_LINES
-from bot.application.ports import Compute, Logs
+from bot.application.ports import Compute, Events, Logs
 from bot.application.stalls import Stalls
 from bot.application.worker.handling import attempt
+from bot.application.worker.hinted import Hinted
 from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Ages, Watched, now
@@ -35,6 +40,14 @@ LOOKS = 10.0
 LOOKS_A_SECOND = 0.5
 """Looks at progress, for all jobs together, on average. Each may edit a card, and Slack takes some 50 edits a minute;
 on AWS each is a call of CloudWatch."""
+LISTEN = 5.0
+"""Seconds that one wait for events lasts at most: for so long `stop()` may take."""
+RECONCILE = timedelta(minutes=5)
+"""Where compute has events: time after which a job is asked about that none has named."""
+QUIET = timedelta(minutes=15)
+"""Time without any event after which something may be wrong with the way that events take."""
+RECONCILE_QUIET = timedelta(minutes=1)
+"""Time after which a job is asked about from then on, until an event comes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +77,10 @@ class Watcher:
         logs: Logs,
         patience: Patience,
         ages: Ages,
+        events: Events | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
+        """`events` of None: compute tells nothing by itself, and is asked about every job in every round."""
         self._database = database
         self._lifecycle = lifecycle
         self._stalls = stalls
@@ -76,6 +91,19 @@ class Watcher:
         self._clock = clock
         self._holder = entropy.token_hex(8)
         self._missing: set[str] = set()
+        self._events, self._hinted = events, Hinted()
+        self._heard = clock()
+        """When the last event came, or this process began to listen."""
+        self._deaf = events is None
+        """Whether there are no events, or they could not be received the last time."""
+        self._round: datetime | None = None
+        """When the last round was."""
+        self._asked: dict[str, datetime] = {}
+        """When compute last answered for a job, by the job's id."""
+        self._again: set[str] = set()
+        """Jobs that the next round asks about, whenever that was."""
+        self._running: dict[str, tuple[Watched, str | None]] = {}
+        """The running jobs by id, with where their output is, as compute was asked last."""
         self._looked: dict[str, datetime] = {}
         self._looks, self._looks_at = LOOKS, clock()
         self._stop = threading.Event()
@@ -83,9 +111,11 @@ class Watcher:
     def run(self) -> None:
         """Watch until `stop()`, whenever this process has the leader lease."""
         while not self._stop.is_set():
-            if attempt(self._leads):
+            leads = attempt(self._leads)
+            if leads and self._round_is_due():
                 attempt(self.watch_once)
-            self._stop.wait(self._patience.interval)
+            if not leads or self._events is None or attempt(self.listen_once) is None:
+                self._stop.wait(self._patience.interval)
 
     def stop(self) -> None:
         """Let `run()` return."""
@@ -96,36 +126,94 @@ class Watcher:
         with self._database.begin() as transaction:
             return transaction.leader.acquire("watch", holder=self._holder, at=self._clock(), lasting=lasting)
 
-    def watch_once(self) -> int:
-        """Ask compute about every job it has. Returns how many moved.
+    def _round_is_due(self) -> bool:
+        return self._deaf or not _lately(self._round, self._clock(), timedelta(seconds=self._patience.interval))
 
-        Jobs for which compute does not answer now are left to the next round. Raises Unavailable.
+    def watch_once(self) -> int:
+        """Ask compute about every job that it has and that is due. Returns how many moved.
+
+        Without events, all are. Jobs for which compute does not answer now are left to the next round. Raises
+        Unavailable.
         """
-        moved = 0
-        running: list[tuple[Watched, str | None]] = []
         with self._database.read() as transaction:
             watched = transaction.jobs.watched()
+        self._round = at = self._clock()
+        there = {job.id for job in watched}
+        self._running = {name: one for name, one in self._running.items() if name in there}
+        self._asked = {name: then for name, then in self._asked.items() if name in there}
+        again, every = self._again, self._every(at)
+        due = [job for job in watched if job.id in again or not _lately(self._asked_at(job), at, every)]
+        self._again = set()
+        moved = self._look(due)
+        self._tell()
+        return moved
+
+    def _asked_at(self, job: Watched) -> datetime:
+        """When compute last said how the job is, by taking it if not otherwise."""
+        return self._asked.get(job.id, job.submitted_at)
+
+    def _every(self, at: datetime) -> timedelta:
+        """Time after which a job is asked about that no event has named."""
+        if self._deaf:
+            return timedelta()
+        return RECONCILE if _lately(self._heard, at, QUIET) else RECONCILE_QUIET
+
+    def listen_once(self, *, within: float = LISTEN) -> int:
+        """Wait for events, and ask compute about the jobs that they name. Returns how many moved.
+
+        Nothing else that an event says is believed. Raises Unavailable and Refused where events cannot be received:
+        every job is then asked about in every round until they can.
+        """
+        assert self._events
+        self._deaf = True
+        hints = self._events.receive(within=within)
+        self._deaf = False
+        at = self._clock()
+        self._heard = at if hints else self._heard
+        self._hinted.add(hints, at=at)
+        moved = 0
+        if due := self._hinted.due(at):
+            with self._database.read() as transaction:
+                named = transaction.jobs.watched(due)
+            moved = self._look(self._hinted.news(due, named, at=at))
+        self._events.acknowledge(hints)
+        self._tell()
+        return moved
+
+    def _tell(self) -> None:
+        """Tell how far programs are, and for which jobs compute does not answer."""
+        attempt(self._follow)
+        attempt(self._stalls.look)
+
+    def _look(self, watched: Sequence[Watched]) -> int:
+        """Ask compute about these jobs. Returns how many moved."""
+        moved = 0
         for first in range(0, len(watched), ASKED):
             some = watched[first : first + ASKED]
             seen, doubtful = self._ask(some)
             clear = [job for job in some if job.compute_id not in doubtful]
+            self._again |= {job.id for job in some if job.compute_id in doubtful}
             attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
+            at = self._clock()
             for job in clear:
+                self._asked[job.id] = at
                 observation = self._observed(job, seen.get(job.compute_id))
+                self._running.pop(job.id, None)
                 if observation is None:
+                    self._again.add(job.id)
                     continue
                 if observation.follows(job.state, job.compute_attempt):
                     seen_of = partial(self._lifecycle.observe, compute_id=job.compute_id)
-                    moved += bool(attempt(seen_of, job.id, observation))
+                    went = attempt(seen_of, job.id, observation)
+                    self._again |= {job.id} if went is None else set()
+                    moved += bool(went)
                 if observation.children and observation.state is JobState.RUNNING:
                     counted = partial(self._lifecycle.counted, compute_id=job.compute_id)
                     attempt(counted, job.id, observation.children)
                 elif observation.state is JobState.RUNNING:
-                    running.append((job, observation.log))
+                    self._running[job.id] = (job, observation.log)
                 elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
                     attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)
-        attempt(self._follow, running)
-        attempt(self._stalls.look)
         return moved
 
     def _ask(self, jobs: Sequence[Watched]) -> tuple[Mapping[str, Observation], Collection[str]]:
@@ -168,9 +256,9 @@ class Watcher:
         waited = self._ages.of(job.id, job.runnable_at) if job.runnable_at else timedelta()
         return waited if waited > self._patience.explain_after else None
 
-    def _follow(self, running: Sequence[tuple[Watched, str | None]]) -> None:
+    def _follow(self) -> None:
         """Read the progress of running programs, first of those that were not looked at for longest."""
-        at = self._clock()
+        at, running = self._clock(), list(self._running.values())
         self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
         self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * max(0.0, (at - self._looks_at).total_seconds()))
         self._looks_at = at
@@ -186,3 +274,8 @@ class Watcher:
                 return
             if progress := Progress.read([line.text for line in lines]):
                 self._lifecycle.progressed(job.id, progress)
+
+
+def _lately(then: datetime | None, at: datetime, time: timedelta) -> bool:
+    """Whether less time has passed since; a time that seems to lie ahead was noted before the clock went back."""
+    return then is not None and then <= at < then + time

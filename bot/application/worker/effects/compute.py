@@ -12,6 +12,7 @@ from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
+from bot.application.rates import Rate
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.handling import Handler, Handlers, attempt
@@ -198,7 +199,10 @@ class SubmitEffects:
         compute: Compute,
         tokens: TokenKeeper,
         launcher: Launcher,
+        rate: Rate,
     ) -> None:
+        """`rate` is that at which compute takes submissions."""
+        self._rate = rate
         self._ledger = ledger
         self._stalls = stalls
         self._lifecycle = lifecycle
@@ -225,6 +229,7 @@ class SubmitEffects:
         if job.cancelled_by and not effect.in_doubt:
             self._lifecycle.withdraw(effect)
             return
+        self._rate.turn()
         with self._stalls.noticed(job):
             compute_id = self._compute.find(job.name) if effect.in_doubt else None
             if compute_id is None and not job.cancelled_by:

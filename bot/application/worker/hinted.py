@@ -1,0 +1,87 @@
+"""Which work compute is to be asked about, because events have named it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from bot.domain.job import Watched
+from bot.domain.states import JobState
+from bot.domain.work import Hint, Observation
+
+APART = timedelta(seconds=1)
+"""Least time between two questions about one job that events bring about: no flood of events is one of calls."""
+ARRAYS_APART = timedelta(seconds=10)
+"""The same for an array, each of whose programs has events of its own, while its card shows them in numbers."""
+UNKNOWN = timedelta(seconds=30)
+"""For so long an event waits for a job of its compute id: it may overtake the commit of the job's submission."""
+MOST = 20_000
+"""Jobs that wait for a question at once; events of more are left to the reconciler."""
+
+
+@dataclass
+class _Named:
+    since: datetime
+    """When the first event that is not answered yet came."""
+    array: bool = False
+    claims: list[Observation] = field(default_factory=list)
+    unsure: bool = False
+    """Whether an event says nothing that could save the question."""
+
+
+class Hinted:
+    """Work that events have named since compute was asked about it last. For one thread."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, _Named] = {}
+        self._asked: dict[str, datetime] = {}
+
+    def add(self, hints: Iterable[Hint], *, at: datetime) -> None:
+        """Note what these events name."""
+        for hint in hints:
+            if not hint.compute_id or (hint.compute_id not in self._named and len(self._named) >= MOST):
+                continue
+            named = self._named.setdefault(hint.compute_id, _Named(at))
+            named.array |= hint.of_child
+            if hint.claims is None:
+                named.unsure = True
+            elif hint.claims not in named.claims:
+                named.claims.append(hint.claims)
+
+    def due(self, at: datetime) -> list[str]:
+        """The compute ids for which it is time to look, those first that have waited longest."""
+        self._asked = {one: then for one, then in self._asked.items() if _within(ARRAYS_APART, then, at)}
+        waits = {one: named for one, named in self._named.items() if not self._too_soon(one, named, at)}
+        return sorted(waits, key=lambda one: waits[one].since)
+
+    def _too_soon(self, compute_id: str, named: _Named, at: datetime) -> bool:
+        asked = self._asked.get(compute_id)
+        return asked is not None and _within(ARRAYS_APART if named.array else APART, asked, at)
+
+    def news(self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime) -> list[Watched]:
+        """Of these jobs, those that compute has to be asked about; what was `due` under these ids is dealt with.
+
+        Ids of no job are kept for a while. Events that say nothing that is not known save a question.
+        """
+        ours = {job.compute_id: job for job in jobs}
+        asked = []
+        for compute_id in ids:
+            named, job = self._named[compute_id], ours.get(compute_id)
+            if job is None and _within(UNKNOWN, named.since, at):
+                continue
+            del self._named[compute_id]
+            if job is not None and (named.unsure or any(_is_news(claim, job) for claim in named.claims)):
+                self._asked[compute_id] = at
+                asked.append(job)
+        return asked
+
+
+def _is_news(claim: Observation, job: Watched) -> bool:
+    waits = claim.state is job.state is JobState.RUNNABLE and bool(claim.reason)  # why its queue is blocked
+    return waits or claim.follows(job.state, job.compute_attempt)
+
+
+def _within(time: timedelta, then: datetime, at: datetime) -> bool:
+    """Whether less time has passed; a time that seems to lie ahead was noted before the clock went back."""
+    return then <= at < then + time

@@ -1,0 +1,259 @@
+"""Compute tells by itself that jobs move, unreliably: NOMADS asks about what is named, and now and then about all."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.domain.errors import Unavailable
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import Observation
+from bot.storage.engine import Database
+from contract.program import PLAN
+from tests.support.memory import MemoryEvents
+from tests.support.world import World, in_blocks
+
+SUBMITTED = Observation(JobState.SUBMITTED)
+RUNNABLE = Observation(JobState.RUNNABLE, attempt=1)
+RUNNING = Observation(JobState.RUNNING, attempt=1)
+SUCCEEDED = Observation(JobState.SUCCEEDED, exit_code=0)
+
+
+class Told:
+    """A world whose compute has events, after its first round over all jobs."""
+
+    def __init__(self, store: Database, **settings: object) -> None:
+        self.events = MemoryEvents()
+        self.world = World(store, events=self.events, **settings)  # type: ignore[arg-type]
+        self.compute, self.clock = self.world.compute, self.world.clock
+        self.watcher = self.world.worker.watcher
+        self.watcher.watch_once()
+
+    def submitted(self) -> tuple[Job, str]:
+        job = self.world.accept()
+        self.world.settle()
+        self.compute.calls.clear()
+        return job, self.compute.find(job.name) or ""
+
+    @property
+    def questions(self) -> int:
+        return self.compute.calls.count("observe")
+
+
+def test_an_event_brings_one_question_and_the_job_moves(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, RUNNING)
+
+    assert told.watcher.listen_once(within=0) == 1
+
+    assert told.world.job(job).state is JobState.RUNNING
+    assert told.questions == 1
+    assert not told.events.receive(within=0)  # acknowledged
+
+
+def test_what_an_event_claims_is_not_believed(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, SUCCEEDED)
+
+    told.watcher.listen_once(within=0)
+
+    assert told.world.job(job).state is JobState.RUNNING
+
+
+def test_events_that_say_what_is_known_cost_no_question(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, RUNNING)
+    told.watcher.listen_once(within=0)
+    told.clock.advance(60)
+    for late in (SUBMITTED, RUNNABLE, RUNNING, RUNNING):
+        told.events.send(compute_id, late)
+
+    told.watcher.listen_once(within=0)
+
+    assert told.questions == 1
+
+
+def test_an_event_that_cannot_be_read_brings_a_question(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, None)
+
+    told.watcher.listen_once(within=0)
+
+    assert told.world.job(job).state is JobState.RUNNING
+
+
+def test_a_flood_of_events_of_one_job_is_no_flood_of_questions(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+
+    for _ in range(100):
+        told.events.send(compute_id, SUCCEEDED)  # which is not so
+        told.watcher.listen_once(within=0)
+        told.clock.advance(0.1)
+
+    assert told.questions == 10
+
+
+def test_an_event_may_overtake_the_submission_that_it_is_about(store: Database) -> None:
+    told = Told(store)
+    told.events.send("memory-1", RUNNING)
+    told.watcher.listen_once(within=0)
+    assert told.questions == 0
+
+    job, _ = told.submitted()
+    told.compute.tell("memory-1", RUNNING)
+    told.clock.advance(2)
+    told.watcher.listen_once(within=0)
+
+    assert told.world.job(job).state is JobState.RUNNING
+
+
+def test_an_event_about_a_job_of_somebody_else_is_forgotten(store: Database) -> None:
+    told = Told(store)
+    told.events.send("memory-99", RUNNING)
+    told.watcher.listen_once(within=0)
+    told.clock.advance(31)
+    told.watcher.listen_once(within=0)
+
+    assert told.questions == 0
+    assert told.watcher._hinted.due(told.clock.now) == []
+
+
+def test_why_a_queue_is_blocked_is_asked_about_though_the_job_has_not_moved(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    blocked = Observation(JobState.RUNNABLE, "There is no machine.", attempt=1)
+    told.compute.tell(compute_id, blocked)
+    told.events.send(compute_id, blocked)
+    told.watcher.listen_once(within=0)
+    told.clock.advance(660)  # for longer than a job may wait without its thread saying why
+    told.events.send(compute_id, blocked)
+
+    told.watcher.listen_once(within=0)
+    told.world.settle()
+
+    assert any("There is no machine." in said for said in told.world.thread)
+
+
+def test_the_events_of_an_array_s_programs_bring_a_question_in_ten_seconds(store: Database) -> None:
+    told = Told(store, pipeline=in_blocks(), block_voxels=10_000)
+    job, first = told.submitted()
+    told.world.results.put(job.folder, PLAN, b'{"blocks": 500, "reads": 9, "pilot": null}')
+    told.compute.tell(first, SUCCEEDED)
+    told.events.send(first, SUCCEEDED)
+    told.watcher.listen_once(within=0)
+    told.world.settle()
+    array = told.compute.find(told.compute.works[-1].name) or ""
+    assert told.compute.works[-1].count == 128
+    told.compute.calls.clear()
+
+    for number in range(128):
+        told.compute.tell(told.compute.child(array, number), SUCCEEDED if number < 127 else RUNNING)
+        told.events.send(array, None, of_child=True)
+        told.watcher.listen_once(within=0)
+        told.clock.advance(0.5)
+
+    assert told.questions == 7
+    told.clock.advance(10)
+    told.watcher.listen_once(within=0)
+    blocks = told.world.job(job).blocks
+    assert blocks
+    assert blocks.done == 127 * 500 // 128
+
+
+def looks(told: Told, seconds: int, *, every: float = 5) -> int:
+    """How many questions there are in so many seconds without an event."""
+    told.compute.calls.clear()
+    for _ in range(int(seconds / every)):
+        told.clock.advance(every)
+        told.watcher.listen_once(within=0)
+        told.watcher.watch_once()
+    return told.questions
+
+
+def test_a_job_that_no_event_names_is_asked_about_after_five_minutes(store: Database) -> None:
+    told = Told(store)
+    told.submitted()
+
+    assert looks(told, 295) == 0
+    assert looks(told, 5) == 1
+    assert looks(told, 300) == 1
+
+
+def test_a_job_is_asked_about_every_minute_where_no_event_has_come_for_long(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    looks(told, 900)
+
+    assert looks(told, 600) == 10
+
+    told.events.send(compute_id, SUBMITTED)
+    assert looks(told, 600) == 2
+
+
+def test_a_job_is_asked_about_in_every_round_while_events_cannot_be_received(store: Database) -> None:
+    told = Told(store)
+    told.submitted()
+    told.events.fail_next(Unavailable("no answer"), call="receive")
+    with pytest.raises(Unavailable):
+        told.watcher.listen_once(within=0)
+
+    told.watcher.watch_once()
+    told.watcher.watch_once()
+    assert told.questions == 2
+
+    told.watcher.listen_once(within=0)
+    told.watcher.watch_once()
+    assert told.questions == 2
+
+
+def test_after_a_question_without_an_answer_the_next_round_asks_again(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, RUNNING)
+    told.compute.fail_next(Unavailable("no answer"), call="observe")
+    told.watcher.listen_once(within=0)
+    assert told.world.job(job).state is JobState.SUBMITTED
+
+    told.watcher.watch_once()
+
+    assert told.world.job(job).state is JobState.RUNNING
+
+
+def test_a_job_that_compute_does_not_know_is_asked_about_again_in_the_next_round(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.lose(compute_id)
+    told.clock.advance(301)
+    told.watcher.watch_once()
+    told.clock.advance(1)
+
+    told.watcher.watch_once()
+
+    assert told.world.job(job).state is JobState.LOST
+
+
+def test_progress_is_read_between_two_looks_at_the_job(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, RUNNING)
+    told.watcher.listen_once(within=0)
+    told.clock.advance(5)
+    told.compute.print(compute_id, "progress 0.5 detecting")
+
+    told.watcher.listen_once(within=0)
+
+    progress = told.world.job(job).progress
+    assert progress
+    assert (progress.part, progress.phase) == (0.5, "detecting")
+    assert told.questions == 1
