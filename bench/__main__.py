@@ -7,7 +7,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import accepting, detection, following, forms, kills, modal, startup, submission, volumes, watching, whole
+from bench import (
+    accepting,
+    detection,
+    events,
+    following,
+    forms,
+    kills,
+    modal,
+    startup,
+    submission,
+    volumes,
+    watching,
+    whole,
+)
 from bench.figures import Figure, exit_code, summary
 
 Benchmark = Callable[[], Iterator[Figure]]
@@ -17,6 +30,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "submission": submission.measure,
     "forms": forms.measure,
     "watching": watching.measure,
+    "events": events.measure,
     "following": following.measure,
     "accepting": accepting.measure,
     "detection": detection.measure,

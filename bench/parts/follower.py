@@ -113,12 +113,13 @@ class Follower:
                     for state, words in STEPS.items():
                         if words in message["text"]:
                             seen.setdefault((message["metadata"]["event_payload"]["job"], state), at)
+            if submitting.done():
+                submitting.result()  # raises what went wrong
             return len(seen) == jobs * len(STEPS)
 
         with ThreadPoolExecutor(1) as hands:
             submitting = hands.submit(self._submit, jobs)
             self._slack.wait_for(look, PATIENCE, "every step to be told")
-            submitting.result()
         return [{"job": job, "state": state, "at": at} for (job, state), at in seen.items()]
 
     def _submit(self, jobs: int) -> None:

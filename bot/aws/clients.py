@@ -34,6 +34,7 @@ _PATIENCE = frozenset(
     {
         "BandwidthLimitExceeded",
         "EC2ThrottledException",
+        "OverLimit",
         "PriorRequestNotComplete",
         "RequestLimitExceeded",
         "RequestThrottled",
@@ -117,7 +118,16 @@ _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov
 """Partitions of AWS whose console lives elsewhere, by how their regions' names begin."""
 _REQUEST_IDS = ("x-amz-request-id", "x-amzn-requestid")
 """Headers in which AWS's services name a request: S3 the first, others the second."""
-_ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NoSuchUpload", "ResourceNotFoundException"})
+_ABSENT = frozenset(
+    {
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchBucket",
+        "NoSuchEntity",
+        "NoSuchKey",
+        "NoSuchUpload",
+        "ResourceNotFoundException",
+    }
+)
 
 
 class Unanswered(Unavailable):

@@ -76,8 +76,7 @@ def _hint(body: str, receipt: str) -> Hint:
         log.info("A message in the queue of AWS Batch's events is no event about a job.")
         return Hint("", of_child=False, claims=None, receipt=receipt)
     array, child, _ = job.partition(":")
-    of_child = bool(child) or bool(detail.get("arrayProperties"))
-    return Hint(array, of_child=of_child, claims=None if of_child else _claims(detail), receipt=receipt)
+    return Hint(array, of_child=bool(child), claims=None if child else _claims(detail), receipt=receipt)
 
 
 def _claims(detail: Mapping[str, Any]) -> Observation | None:

@@ -12,10 +12,11 @@ import pytest
 
 from bot.domain.job import Job
 from bot.domain.states import JobState
+from sandbox.aws import AwsStandIn
 from sandbox.boss import Access
 from sandbox.house import House
 from sandbox.slack import SlackStandIn
-from tests.support.aws import aws_server, set_state, write_log, write_result
+from tests.support.aws import BUCKET, write_log, write_result
 from tests.support.processes import Lab, an_order, read_terminal
 from tests.support.waiting import PATIENCE, until
 
@@ -108,7 +109,10 @@ def test_no_token_is_left_on_this_machine_in_slack_or_in_mail(house: House, tmp_
 
 def test_no_token_is_left_in_aws_but_in_secrets_manager(house: House, tmp_path: Path, canary: str) -> None:
     """Over Socket Mode, with AWS Batch; one of the programs prints its token."""
-    with aws_server() as aws, Lab(house, tmp_path, NOMADS_LOG_LEVEL="DEBUG", **aws.environment) as lab:
+    with (
+        AwsStandIn(programs=False, bucket=BUCKET) as aws,
+        Lab(house, tmp_path, NOMADS_LOG_LEVEL="DEBUG", **aws.environment) as lab,
+    ):
         bot = lab.launch(SLACK_APP_TOKEN=lab.slack.app_token, NOMADS_IMAGES=json.dumps({"quick": "example/quick:1"}))
         assert bot.url
         lab.slack.wait_for_connection(PATIENCE)
@@ -122,9 +126,9 @@ def test_no_token_is_left_in_aws_but_in_secrets_manager(house: House, tmp_path: 
 
         # What the containers would do.
         write_result(good.folder, "results.json", b'{"counts": {"synapses": 7}}')
-        set_state(good.compute_id, JobState.SUCCEEDED)
+        aws.move(good.compute_id, JobState.SUCCEEDED)
         write_log(bad.compute_id, "reading", f"token {canary}")
-        set_state(bad.compute_id, JobState.FAILED, reason="Essential container in task exited", exit_code=1)
+        aws.move(bad.compute_id, JobState.FAILED, reason="Essential container in task exited", exit_code=1)
 
         lab.settle()
         assert [job.state for job in lab.jobs] == [JobState.SUCCEEDED, JobState.FAILED]

@@ -8,8 +8,8 @@ import pytest
 
 from bot.settings import Settings
 from bot.terminal.admin import doctor
+from sandbox.aws import AwsStandIn
 from sandbox.slack import SlackStandIn
-from tests.support.aws import aws_server
 
 
 def test_doctor_asks_slack_about_both_tokens(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_what_a_start_warns_of_comes_after_what_doctor_was_asked_for(
 def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_traceback(
     tmp_path: Path,
 ) -> None:
-    with SlackStandIn() as slack, aws_server() as aws, pytest.MonkeyPatch.context() as environment:
+    with SlackStandIn() as slack, AwsStandIn(programs=False) as aws, pytest.MonkeyPatch.context() as environment:
         for name, value in (aws.environment | {"NOMADS_MAIL": "ses://"}).items():
             environment.setenv(name, value)
         tokens = {

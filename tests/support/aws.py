@@ -20,24 +20,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email import message_from_string, policy
 from email.message import EmailMessage
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import boto3
 import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.loaders import Loader
 from moto import mock_aws
-from moto.backends import get_backend
-from moto.batch.models import Job, batch_backends
-from moto.batch_simple.models import BatchSimpleBackend
-from moto.core.config import default_user_config
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
-from moto.server import ThreadedMotoServer
 from moto.ses.models import ses_backends
 from urllib3 import HTTPResponse
 
@@ -49,19 +42,15 @@ from bot.aws.logs import CloudWatchLogs
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
 from bot.aws.ses import SesMailer
-from bot.domain.states import FINAL, WAITING, JobState
 from bot.mail.smtp import mime
+from sandbox.aws import CREDENTIALS, client, furnish
+from sandbox.aws import REGION as REGION
+from sandbox.batch import as_aws
+from sandbox.batch import moto_job as moto_job
+from sandbox.batch import set_state as set_state
 
-REGION = "eu-west-2"
 BUCKET = "nomads-results-for-tests"
 SENDER = "nomads@example.org"
-_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
 
 _LOADER = Loader()
@@ -129,13 +118,10 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         "tries": 1,  # a second try would sleep
     }
     with (
-        patch.dict(os.environ, _ENVIRONMENT),
+        patch.dict(os.environ, CREDENTIALS),
         patch.object(botocore.session, "create_loader", _shared_loader),
         mock_aws(config={"batch": {"use_docker": False}}),
-        patch.object(BatchSimpleBackend, "_mark_job_as_finished", _keep),
-        patch.object(Job, "terminate", _terminate),
-        patch.object(Job, "describe", _describe),
-        patch.object(Job, "_container_details", _container_details),
+        as_aws(),
     ):
         elsewhere = ("NOMADS_AWS_", "AWS_PROFILE", "AWS_SESSION", "AWS_ENDPOINT_URL")
         for name in [name for name in os.environ if name.startswith(elsewhere)]:
@@ -145,95 +131,13 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
         world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
         if not empty:
-            _furnish(config)
+            named = {"queue": config.queue, "environment": config.compute_environment}
+            furnish(lambda service: _client(service, config.region), bucket=config.bucket, **named)
         yield world
 
 
 def _client(service: str, region: str = REGION) -> Any:
-    """A client of the test's own. It is made once for each place: that takes longer than what most tests do with it."""
-    return _made(service, region, os.environ.get("AWS_ENDPOINT_URL"))
-
-
-@cache
-def _made(service: str, region: str, endpoint: str | None) -> Any:
-    session = boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing", region_name=region)
-    return session.client(service, endpoint_url=endpoint)  # type: ignore[call-overload]
-
-
-def _furnish(config: AwsConfig) -> None:
-    """A queue and a bucket, the quick way: without machines, whose network takes moto seconds."""
-    batch = _client("batch", config.region)
-    batch.create_compute_environment(
-        computeEnvironmentName=config.compute_environment,
-        type="UNMANAGED",
-        state="ENABLED",
-        serviceRole=make_role("nomads-service", config.region),
-    )
-    batch.create_job_queue(
-        jobQueueName=config.queue,
-        state="ENABLED",
-        priority=1,
-        computeEnvironmentOrder=[{"order": 1, "computeEnvironment": config.compute_environment}],
-    )
-    place: Any = {"CreateBucketConfiguration": {"LocationConstraint": config.region}}
-    _client("s3", config.region).create_bucket(Bucket=config.bucket, **place)
-
-
-@dataclass
-class Server:
-    """AWS as a server on loopback, for processes of their own."""
-
-    url: str
-    heard: list[tuple[str, bytes]] = field(default_factory=list)
-    """Every request so far: its operation's name or path, and its body."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a bot needs to live in this account."""
-        role = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role"
-        return _ENVIRONMENT | {
-            "AWS_ENDPOINT_URL": self.url,
-            "NOMADS_COMPUTE": "aws",
-            "NOMADS_AWS_REGION": REGION,
-            "NOMADS_AWS_BUCKET": BUCKET,
-            "NOMADS_AWS_EXECUTION_ROLE": f"{role}/nomads-execution",
-            "NOMADS_AWS_JOB_ROLE": f"{role}/nomads-job",
-        }
-
-    def client(self, service: str) -> Any:
-        """A client of the account for the test itself."""
-        return _client(service)
-
-
-@contextmanager
-def aws_server() -> Iterator[Server]:
-    """A fresh account with a queue and a bucket behind a real HTTP server; jobs stay where `set_state` puts them."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = Server(f"http://{host}:{port}")
-    dispatch = DomainDispatcherApplication.__call__
-
-    def listen(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        account.heard.append((environ.get("HTTP_X_AMZ_TARGET") or environ["PATH_INFO"], body))
-        return dispatch(self, environ, start_response)
-
-    try:
-        with (
-            patch.dict(os.environ, _ENVIRONMENT | {"AWS_ENDPOINT_URL": account.url}),
-            patch.dict(default_user_config, {"batch": {"use_docker": False}}),
-            patch.object(DomainDispatcherApplication, "__call__", listen),
-            patch.object(BatchSimpleBackend, "_mark_job_as_finished", _keep),
-            patch.object(Job, "_container_details", _container_details),
-        ):
-            for backends in (batch_backends, get_backend("s3"), get_backend("secretsmanager"), get_backend("logs")):
-                backends.reset()
-            _furnish(AwsConfig(_env_file=None, region=REGION, bucket=BUCKET))
-            yield account
-    finally:
-        server.stop()
+    return client(service, region, os.environ.get("AWS_ENDPOINT_URL"))
 
 
 def make_role(name: str, region: str = REGION) -> str:
@@ -325,95 +229,6 @@ _LIMITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "batch.DescribeJobs": _check_description,
     "batch.ListJobs": _check_listing,
 }
-
-
-def _keep(self: Any, include_start_attempt: bool, job: Any) -> None:
-    """In place of moto's `_mark_job_as_finished`: the job stays SUBMITTED."""
-    self.backend._jobs[job.job_id] = job
-
-
-def _terminate(self: Any, reason: str) -> None:
-    """In place of moto's `terminate`, which only notes the reason: AWS also ends the job, and says that it did.
-
-    So it does with the children of an array.
-    """
-    _settle(self)
-    for child in self._child_jobs or ():
-        _terminate(child, reason)
-    if not self.job_stopped:
-        self.how_ended = "isTerminated" if self.status in ("STARTING", "RUNNING") else "isCancelled"
-        set_state(self.job_id, JobState.FAILED, reason=reason, exit_code=137 if self.status == "RUNNING" else None)
-
-
-_moto_container_details = Job._container_details
-
-
-def _container_details(self: Any) -> dict[str, Any]:
-    """What moto leaves out of DescribeJobs' container."""
-    details: dict[str, Any] = _moto_container_details(self)
-    if self.exit_code is not None:
-        details["exitCode"] = self.exit_code
-    if getattr(self, "container_reason", ""):
-        details["reason"] = self.container_reason
-    return details
-
-
-_moto_describe = Job.describe
-
-
-def _describe(self: Any) -> dict[str, Any]:
-    """What moto leaves out of DescribeJobs' job."""
-    ended = getattr(self, "how_ended", "")
-    _settle(self)
-    told = {**_moto_describe(self), "isCancelled": ended == "isCancelled", "isTerminated": ended == "isTerminated"}
-    if "index" in self.array_properties:
-        told["arrayProperties"] = {"statusSummary": {}, "index": self.array_properties["index"]}
-    return told
-
-
-def _settle(job: Any) -> None:
-    """Move an array as AWS does: PENDING while a child is open, then FAILED if one of them is."""
-    if not job._child_jobs or job.job_stopped:
-        return
-    states = {JobState(child.status) for child in job._child_jobs}
-    if FINAL.issuperset(states):
-        failed = JobState.FAILED in states
-        reason = "Array Child Job failed" if failed else ""
-        set_state(job.job_id, JobState.FAILED if failed else JobState.SUCCEEDED, reason=reason)
-    elif states != {JobState.SUBMITTED}:
-        job.status = "PENDING"
-
-
-def moto_job(compute_id: str) -> Any:
-    """moto's own object for the job. A plain job is the first program of an array of one, too."""
-    for name in (compute_id, compute_id.removesuffix(":0")):
-        for account in batch_backends.values():
-            for backend in account.values():
-                if name in backend._jobs:
-                    return backend._jobs[name]
-    raise LookupError(f"moto has no job {compute_id}")
-
-
-def set_state(
-    compute_id: str,
-    state: JobState,
-    *,
-    reason: str = "",
-    exit_code: int | None = None,
-    container_reason: str = "",
-) -> None:
-    """Move moto's job to one of Batch's states: `reason` is its statusReason, `container_reason` its container's."""
-    job = moto_job(compute_id)
-    job.status = str(state)
-    job.job_stopped_reason = reason or None
-    job.exit_code = exit_code
-    job.container_reason = container_reason
-    if state not in WAITING:
-        job.job_started_at = datetime.now()  # noqa: DTZ005  moto reckons in naive local time
-        job.log_stream_name = job._stream_name
-    if state in FINAL:
-        job.job_stopped = True
-        job.job_stopped_at = datetime.now()  # noqa: DTZ005
 
 
 def forget(compute_id: str) -> None:

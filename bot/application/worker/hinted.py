@@ -13,7 +13,7 @@ from bot.domain.work import Hint, Observation
 APART = timedelta(seconds=1)
 """Least time between two questions about one job that events bring about: no flood of events is one of calls."""
 ARRAYS_APART = timedelta(seconds=10)
-"""The same for an array, each of whose programs has events of its own, while its card shows them in numbers."""
+"""The same for an array of which only its programs have told, each by events of its own: its card shows numbers."""
 UNKNOWN = timedelta(seconds=30)
 """For so long an event waits for a job of its compute id: it may overtake the commit of the job's submission."""
 MOST = 20_000
@@ -24,7 +24,8 @@ MOST = 20_000
 class _Named:
     since: datetime
     """When the first event that is not answered yet came."""
-    array: bool = False
+    patient: bool = True
+    """Whether all of these events are about programs of an array."""
     claims: list[Observation] = field(default_factory=list)
     unsure: bool = False
     """Whether an event says nothing that could save the question."""
@@ -43,7 +44,7 @@ class Hinted:
             if not hint.compute_id or (hint.compute_id not in self._named and len(self._named) >= MOST):
                 continue
             named = self._named.setdefault(hint.compute_id, _Named(at))
-            named.array |= hint.of_child
+            named.patient &= hint.of_child
             if hint.claims is None:
                 named.unsure = True
             elif hint.claims not in named.claims:
@@ -57,7 +58,7 @@ class Hinted:
 
     def _too_soon(self, compute_id: str, named: _Named, at: datetime) -> bool:
         asked = self._asked.get(compute_id)
-        return asked is not None and _within(ARRAYS_APART if named.array else APART, asked, at)
+        return asked is not None and _within(ARRAYS_APART if named.patient else APART, asked, at)
 
     def news(self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime) -> list[Watched]:
         """Of these jobs, those that compute has to be asked about; what was `due` under these ids is dealt with.

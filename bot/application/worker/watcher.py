@@ -40,8 +40,8 @@ LOOKS = 10.0
 LOOKS_A_SECOND = 0.5
 """Looks at progress, for all jobs together, on average. Each may edit a card, and Slack takes some 50 edits a minute;
 on AWS each is a call of CloudWatch."""
-LISTEN = 5.0
-"""Seconds that one wait for events lasts at most: for so long `stop()` may take."""
+LISTEN = 2.0
+"""Seconds that one wait for events lasts at most: for so long may `stop()` take, and each wait is a call of SQS."""
 RECONCILE = timedelta(minutes=5)
 """Where compute has events: time after which a job is asked about that none has named."""
 QUIET = timedelta(minutes=15)

@@ -1,0 +1,101 @@
+"""AWS Batch's events: the delay from an event to the reply in the thread, and what a job costs in calls."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from bench.figures import Figure
+from bench.parts.follower import STEPS
+from bench.processes import bot, part, slack_environment, workplace
+from bot.domain.states import JobState
+from sandbox.aws import AwsStandIn
+from sandbox.house import ROOT
+
+JOBS = 60
+LIFE = (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING, JobState.SUCCEEDED)
+LONGEST = 15.0
+"""Seconds that a job stays in one state at most."""
+SETTINGS = {
+    "NOMADS_MAIL": "ses://",
+    "NOMADS_MAIL_FROM": "nomads@example.org",
+    "NOMADS_PIPELINES": str(ROOT / "tests" / "support" / "programs"),
+    "NOMADS_IMAGES": json.dumps({"quick": "registry.test/quick:1"}),
+}
+SOON = 3
+"""Goal: seconds from an event to the reply."""
+CALLS = 4
+"""Goal: calls of DescribeJobs that name one job."""
+
+
+def measure() -> Iterator[Figure]:
+    """The figures of a bot on moto's AWS, whose jobs are moved here, and a person in Slack who follows them."""
+    with workplace() as folder, part("follower") as slack, part("boss") as boss, AwsStandIn(programs=False) as aws:
+        aws.client("sesv2").create_email_identity(EmailIdentity=SETTINGS["NOMADS_MAIL_FROM"])
+        environment = slack_environment(slack, folder) | aws.environment
+        environment |= {"NOMADS_BOSS_HOST": boss.ready["url"]} | SETTINGS
+        with bot(environment, log=folder / "log") as url, _Lives(aws) as lives:
+            told = slack.ask(url=f"{url}/slack/events", submit=JOBS)["told"]
+        asked = Counter[str](
+            job for operation, body in aws.heard if operation == "/v1/describejobs" for job in json.loads(body)["jobs"]
+        )
+    delays = sorted(step["at"] - lives.told[step["job"], step["state"]] for step in told)
+    yield Figure(
+        name="events, from an event to the reply, p95",
+        value=statistics.quantiles(delays, n=20)[18],
+        unit="s",
+        at_most=SOON,
+    )
+    yield Figure(name="events, from an event to the reply, slowest", value=delays[-1], unit="s")
+    yield Figure(
+        name="events, DescribeJobs of a job over its life, median",
+        value=statistics.median(asked.values()),
+        unit="calls",
+        at_most=CALLS,
+    )
+
+
+class _Lives:
+    """Moves every job through LIFE. A context manager."""
+
+    def __init__(self, aws: AwsStandIn) -> None:
+        self._aws = aws
+        self._draw = random.Random(1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._move)
+        self.told: dict[tuple[str, str], float] = {}
+        """When the event of a job's state was sent, in seconds since the epoch."""
+
+    def __enter__(self) -> _Lives:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _move(self) -> None:
+        due: dict[str, tuple[float, list[JobState]]] = {}
+        while not self._stop.wait(0.02):
+            for job in list(self._aws.jobs):
+                at, left = due.setdefault(job.job_id, (time.time() + self._draw.uniform(0.2, 2), list(LIFE)))
+                if left and time.time() >= at:
+                    self._to(job, left[0])
+                    due[job.job_id] = time.time() + self._draw.uniform(0.2, LONGEST), left[1:]
+
+    def _to(self, job: Any, state: JobState) -> None:
+        tag = job.backend.list_tags_for_resource(job.arn)["job"]
+        if state is JobState.SUCCEEDED:
+            place = job.container_overrides["command"]
+            folder = place[place.index("--results-uri") + 1].removeprefix("s3://").partition("/")
+            content = json.dumps({"contract": "1", "counts": {"synapses": 7}}).encode()
+            self._aws.client("s3").put_object(Bucket=folder[0], Key=f"{folder[2]}results.json", Body=content)
+        if state.value in STEPS:
+            self.told[tag, state.value] = time.time()
+        self._aws.move(job.job_id, state, exit_code=0 if state is JobState.SUCCEEDED else None)
