@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench import (
     accepting,
+    batch,
     detection,
-    events,
     following,
     forms,
     kills,
@@ -30,7 +30,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "submission": submission.measure,
     "forms": forms.measure,
     "watching": watching.measure,
-    "events": events.measure,
+    "batch": batch.measure,
     "following": following.measure,
     "accepting": accepting.measure,
     "detection": detection.measure,

@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from bot.application.rates import Rate
 from bot.domain.states import JobState
-from bot.domain.work import Work
 from bot.storage.engine import Database
-from tests.support.memory import MemoryCompute
+from tests.support.rated import A_SECOND, Timed, rated
 from tests.support.world import Clock, World
-
-A_SECOND = 50
-
-
-class Timed(MemoryCompute):
-    """Notes when it was asked to run something."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock: Clock
-        self.times: list[datetime] = []
-
-    def submit(self, work: Work) -> str:
-        self.times.append(self.clock())
-        return super().submit(work)
-
-    @property
-    def most(self) -> int:
-        """The most submissions within any second."""
-        window, most = deque[datetime](), 0
-        for at in self.times:
-            window.append(at)
-            while window[0] <= at - timedelta(seconds=1):
-                window.popleft()
-            most = max(most, len(window))
-        return most
-
-    @property
-    def took(self) -> float:
-        """Seconds from the first submission to the last."""
-        return (self.times[-1] - self.times[0]).total_seconds()
-
-
-def a_lab(store: Database) -> tuple[World, Timed]:
-    compute = Timed()
-    world = World(store, compute=compute, submissions=A_SECOND, mails=False)
-    compute.clock = world.clock
-    return world, compute
 
 
 def test_many_clicks_at_once_are_all_taken_and_submitted_at_the_rate_that_compute_takes(store: Database) -> None:
-    world, compute = a_lab(store)
+    world, compute = rated(store)
     jobs = [world.accept(actor=f"U{number:04}") for number in range(150)]
 
     world.settle()
@@ -78,7 +38,7 @@ def test_the_rate_is_that_of_all_processes_together(store: Database) -> None:
 
 
 def test_a_clock_that_went_back_holds_up_no_submission(store: Database) -> None:
-    world, compute = a_lab(store)
+    world, compute = rated(store)
     world.accept()
     world.settle()
     world.clock.put(-3600)

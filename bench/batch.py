@@ -1,4 +1,4 @@
-"""AWS Batch's events: the delay from an event to the reply in the thread, and what a job costs in calls."""
+"""AWS Batch: the delay from an event to the reply in the thread, a job's cost in calls, and very many submissions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from bench.figures import Figure
 from bench.parts.follower import STEPS
 from bench.processes import bot, part, slack_environment, workplace
 from bot.domain.states import JobState
+from bot.storage.engine import Database, connect
 from sandbox.aws import AwsStandIn
 from sandbox.house import ROOT
+from tests.support.rated import A_SECOND, rated
 
 JOBS = 60
 LIFE = (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING, JobState.SUCCEEDED)
@@ -30,11 +32,45 @@ SETTINGS = {
 }
 SOON = 3
 """Goal: seconds from an event to the reply."""
+CLICKS = 10_000
+DRAINED = 210
+"""Goal: seconds of simulated time until the last of these is submitted."""
 CALLS = 4
 """Goal: calls of DescribeJobs that name one job."""
 
 
 def measure() -> Iterator[Figure]:
+    """The figures of events, and of clicks."""
+    yield from _followed()
+    yield from _clicked()
+
+
+def _clicked() -> Iterator[Figure]:
+    """CLICKS jobs are asked for at once, with everything round NOMADS in memory and time that passes when it waits."""
+    with workplace() as folder:
+        store = Database(connect(f"sqlite:///{folder / 'nomads.db'}"))
+        store.migrate()
+        world, compute = rated(store)
+        began = time.perf_counter()
+        taken = [world.accept(actor=f"U{number:05}") for number in range(CLICKS)]
+        accepted = time.perf_counter() - began
+        world.settle()
+        submitted = sum(world.job(job).state is JobState.SUBMITTED for job in taken)
+        store.close()
+    yield Figure(name=f"batch, {CLICKS:,} clicks at once, submitted", value=submitted, unit="jobs", at_least=CLICKS)
+    yield Figure(
+        name=f"batch, {CLICKS:,} clicks at once, until the last is submitted",
+        value=compute.took,
+        unit="s of simulated time",
+        at_most=DRAINED,
+    )
+    yield Figure(
+        name="batch, most submissions in a second", value=compute.most, unit="calls of SubmitJob", at_most=A_SECOND
+    )
+    yield Figure(name="batch, clicks accepted one after the other", value=CLICKS / accepted, unit="jobs/s")
+
+
+def _followed() -> Iterator[Figure]:
     """The figures of a bot on moto's AWS, whose jobs are moved here, and a person in Slack who follows them."""
     with workplace() as folder, part("follower") as slack, part("boss") as boss, AwsStandIn(programs=False) as aws:
         aws.client("sesv2").create_email_identity(EmailIdentity=SETTINGS["NOMADS_MAIL_FROM"])
@@ -47,14 +83,14 @@ def measure() -> Iterator[Figure]:
         )
     delays = sorted(step["at"] - lives.told[step["job"], step["state"]] for step in told)
     yield Figure(
-        name="events, from an event to the reply, p95",
+        name="batch, from an event to the reply, p95",
         value=statistics.quantiles(delays, n=20)[18],
         unit="s",
         at_most=SOON,
     )
-    yield Figure(name="events, from an event to the reply, slowest", value=delays[-1], unit="s")
+    yield Figure(name="batch, from an event to the reply, slowest", value=delays[-1], unit="s")
     yield Figure(
-        name="events, DescribeJobs of a job over its life, median",
+        name="batch, DescribeJobs of a job over its life, median",
         value=statistics.median(asked.values()),
         unit="calls",
         at_most=CALLS,

@@ -1,0 +1,50 @@
+"""Compute that takes so many submissions a second."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime, timedelta
+
+from bot.domain.work import Work
+from bot.storage.engine import Database
+from tests.support.memory import MemoryCompute
+from tests.support.world import Clock, World
+
+A_SECOND = 50
+
+
+class Timed(MemoryCompute):
+    """Notes when it was asked to run something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock: Clock
+        self.times: list[datetime] = []
+
+    def submit(self, work: Work) -> str:
+        self.times.append(self.clock())
+        return super().submit(work)
+
+    @property
+    def most(self) -> int:
+        """The most submissions within any second."""
+        window, most = deque[datetime](), 0
+        for at in self.times:
+            window.append(at)
+            while window[0] <= at - timedelta(seconds=1):
+                window.popleft()
+            most = max(most, len(window))
+        return most
+
+    @property
+    def took(self) -> float:
+        """Seconds from the first submission to the last."""
+        return (self.times[-1] - self.times[0]).total_seconds()
+
+
+def rated(store: Database) -> tuple[World, Timed]:
+    """A world whose compute takes A_SECOND submissions a second, with that compute."""
+    compute = Timed()
+    world = World(store, compute=compute, submissions=A_SECOND, mails=False)
+    compute.clock = world.clock
+    return world, compute
