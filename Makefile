@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit began bench pictures lint format lock sbom clean
+.PHONY: help demo test unit began bench pictures lint format lock images bases clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -67,8 +67,11 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements/
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml --group pipelines --group dev -o requirements/dev.txt
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-sbom: $(STAMP)  ## write the bills of materials of the images' Python packages into var/sbom
-	$(BIN)/python -m deploy.sbom
+images: $(STAMP)  ## build the images with Docker or buildah, each with a bill of materials, in var/images (ARGS="--fresh")
+	$(BIN)/python -m deploy.images $(ARGS)
+
+bases: $(STAMP)  ## pin the images that ours begin from to what their tags name today, in deploy/bases.env
+	$(BIN)/python -m deploy.bases
 
 clean:  ## forget what was set up and what the demo kept
 	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

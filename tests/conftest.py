@@ -16,6 +16,7 @@ from bot.aws.config import AwsConfig, ToProvision, ToRun
 from bot.settings import Choices, Settings
 from bot.slurm.config import SlurmConfig
 from bot.storage.engine import Database, connect
+from tests.support.containers import is_there as can_build
 from tests.support.databases import Postgres, new_sqlite, postgres
 from tests.support.slurm import Cluster, cluster
 from tests.support.slurm import is_there as is_cluster_there
@@ -37,6 +38,12 @@ _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: shutil.which("chromium"),
         "no Chromium on this machine",
         "{} browser tests were not run. Install it: apt-get install chromium",
+    ),
+    "images": (
+        can_build,
+        "no container tools on this machine",
+        "{} tests of the built images were not run. They need root, and buildah, mmdebstrap, podman and runc: "
+        "apt-get install --no-install-recommends buildah mmdebstrap podman runc",
     ),
     "root": (
         lambda: os.geteuid() == 0,

@@ -1,4 +1,4 @@
-"""What surrounds the code: licence, workflow, templates, hooks, wheel, bills of materials, and where documents point.
+"""What surrounds the code: licence, workflow, templates, hooks, wheel, and where documents point.
 
 A test reads no copy of a rule where it can read the rule: targets come from the Makefile, words from the command line.
 """
@@ -6,7 +6,6 @@ A test reads no copy of a rule where it can read the rule: targets come from the
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shlex
 import subprocess
@@ -23,7 +22,6 @@ from packaging.requirements import Requirement
 
 from bot.__main__ import main as command
 from bot.settings import ROOT
-from deploy import sbom
 from handlers.commands import HELP
 
 APACHE = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -234,43 +232,3 @@ def test_setting_up_installs_the_command_from_what_is_pinned_alone() -> None:
         name = Requirement(needed).name
         (pinned,) = re.findall(rf"^{name}==(\S+)", locked, re.MULTILINE)
         assert Requirement(needed).specifier.contains(pinned)
-
-
-def test_a_bill_of_materials_names_what_the_image_installs_with_version_and_hashes(tmp_path: Path) -> None:
-    assert sbom.main([str(tmp_path), "--unchecked"]) == 0  # make sbom checks
-    for image, dockerfile in sbom.IMAGES.items():
-        assert f"COPY requirements/{image}.txt" in (ROOT / dockerfile).read_text(encoding="utf-8")
-        bill = json.loads((tmp_path / f"{image}.cdx.json").read_text(encoding="utf-8"))
-        assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == (
-            "CycloneDX",
-            project()["project"]["version"],
-        )
-        named = {
-            part["name"]: (part["version"], {found["content"] for found in part["externalReferences"][0]["hashes"]})
-            for part in bill["components"]
-        }
-        locked = (ROOT / f"requirements/{image}.txt").read_text(encoding="utf-8")
-        for name, version, marker, hashes in re.findall(
-            r"^(\S+)==(\S+)( ; .*?)? \\\n((?:    --hash=.*\n)+)", locked, re.MULTILINE
-        ):
-            if not marker:
-                assert named.pop(name) == (version, set(re.findall(r"sha256:([0-9a-f]{64})", hashes)))
-        assert set(named) <= {name for name, _ in re.findall(r"^(\S+)==(\S+) ; ", locked, re.MULTILINE)}
-
-
-def test_the_same_requirements_give_the_same_bill() -> None:
-    first, second = (sbom.bill_of_materials(f"a==1 --hash=sha256:{'1' * 64}\n", check=False) for _ in range(2))
-    assert first == second
-
-
-def test_a_bill_of_materials_leaves_out_what_other_systems_and_pythons_need() -> None:
-    environment = sbom.image_environment("FROM python:3.11.14-slim-bookworm AS packages\n")
-    locked = (
-        "a==1 ; python_full_version < '3.12' \\\n    --hash=sha256:aa \\\n    --hash=sha256:ab\n    # via\n    #   b\n"
-        "a==2 ; python_full_version >= '3.12' \\\n    --hash=sha256:ac\n"
-        "colorama==3 ; sys_platform == 'win32' \\\n    --hash=sha256:ad\n"
-        "psycopg==4 \\\n    --hash=sha256:ae\n"
-    )
-    assert sbom.installed(locked, environment) == (
-        "a==1 --hash=sha256:aa --hash=sha256:ab\npsycopg==4 --hash=sha256:ae\n"
-    )
