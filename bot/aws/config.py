@@ -83,6 +83,8 @@ class AwsConfig(BaseSettings):
         str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$", description="a queue's name")
     ] = ""
     """A queue on machines that are not taken back, for what was reclaimed from the other; empty: there is none."""
+    fair_share: bool = False
+    """Whether the queues share machines fairly among people: such a queue takes no job without a share identifier."""
     compute_environment: BatchName = "nomads-ce"
     bucket: Bucket = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""

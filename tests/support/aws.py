@@ -279,6 +279,7 @@ def _check_submission(params: dict[str, Any]) -> None:
     assert params["timeout"]["attemptDurationSeconds"] >= 60
     assert len(json.dumps(params)) < 30 * 1024
     _check_tags(params["tags"])
+    assert re.fullmatch(r"[A-Za-z0-9]{1,255}", params.get("shareIdentifier", "none"))
     needs = {need["type"]: need["value"] for need in params["containerOverrides"]["resourceRequirements"]}
     assert re.fullmatch(r"[1-9][0-9]*", needs["VCPU"]), needs
     assert int(needs["MEMORY"]) >= 4
