@@ -141,12 +141,17 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         for name in [name for name in os.environ if name.startswith(elsewhere)]:
             del os.environ[name]
         config = AwsConfig(_env_file=None, **(values | settings))
-        world = World(config, Clients(config))
-        world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
-        world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
         if not empty:
             _furnish(config)
-        yield world
+        yield world_of(config)
+
+
+def world_of(config: AwsConfig) -> World:
+    """The account that `aws_world` made, with the module's clients of these settings."""
+    world = World(config, Clients(config))
+    world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
+    world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
+    return world
 
 
 def _client(service: str, region: str = REGION) -> Any:
