@@ -427,19 +427,6 @@ def forget(compute_id: str) -> None:
     del moto_job(compute_id).backend.backend._jobs[compute_id]
 
 
-def network(region: str = REGION) -> dict[str, Any]:
-    """The settings `provision` needs, made from moto's default network; takes moto seconds."""
-    ec2, iam = _client("ec2", region), _client("iam", region)
-    profile = iam.create_instance_profile(InstanceProfileName="nomads-instance")["InstanceProfile"]
-    return {
-        "subnets": [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]],
-        "security_groups": [ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]],
-        "instance_types": ["optimal"],
-        "instance_role": profile["Arn"],
-        "service_role": make_role("nomads-service", region),  # moto insists, AWS does not
-    }
-
-
 def write_log(compute_id: str, *lines: str) -> None:
     """Let the job's program print these lines."""
     job = moto_job(compute_id)

@@ -22,6 +22,8 @@ from unittest.mock import patch
 
 import moto.cloudformation.parsing as parsing
 from moto.batch.models import ComputeEnvironment, JobQueue
+from moto.cloudformation.models import ChangeSet
+from moto.cloudformation.models import Stack as MotoStack
 from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.vpcs import VPC
@@ -124,8 +126,30 @@ def complete() -> Iterator[dict[str, Any]]:
         entered.enter_context(
             patch.object(VPC, "delete_from_cloudformation_json", _without_routes(VPC.delete_from_cloudformation_json))
         )
+        entered.enter_context(patch.object(JobQueue, "describe", _telling(limits, JobQueue.describe)))
+        entered.enter_context(patch.object(MotoStack, "stack_parameters", property(_texts)))
+        entered.enter_context(patch.object(ChangeSet, "apply", _with_outputs(ChangeSet.apply)))
         yield limits
     log.setLevel(level)
+
+
+def _texts(stack: Any) -> dict[str, str]:
+    """A stack's parameters as AWS shows them: moto shows a list as a list, and cannot take that for what was before."""
+    resolved = stack.resource_map.resolved_parameters
+    return {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in resolved.items()}
+
+
+def _with_outputs(apply: Callable[[Any], None]) -> Callable[[Any], None]:
+    """moto forgets the outputs and the parameters of what a change set made."""
+
+    def applied(change_set: Any) -> None:
+        apply(change_set)
+        stack = change_set.stack
+        stack.template, stack.parameters = change_set.template, change_set.parameters
+        stack._parse_template()
+        stack.output_map = stack._create_output_map()
+
+    return applied
 
 
 def _first_small(value: Any) -> Any:
@@ -174,6 +198,10 @@ def _with_limits(limits: dict[str, Any]) -> Callable[..., Any]:
         return made
 
     return noting
+
+
+def _telling(limits: dict[str, Any], describe: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    return lambda queue: {**describe(queue), "jobStateTimeLimitActions": limits.get(queue.name, [])}
 
 
 def _guarded(make: Callable[..., Any]) -> Callable[..., Any]:

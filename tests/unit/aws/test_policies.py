@@ -25,24 +25,14 @@ POLICIES = ("BotPolicy", "DoctorPolicy", "StartPolicy", "ExecutionRole", "JobRol
 ACTIONS = {
     "batch.SubmitJob": {"batch:SubmitJob", "batch:TagResource"},
     "batch.RegisterJobDefinition": {"batch:RegisterJobDefinition", "batch:TagResource", "iam:PassRole"},
-    "batch.CreateComputeEnvironment": {
-        "batch:CreateComputeEnvironment",
-        "iam:PassRole",
-        "iam:CreateServiceLinkedRole",
-    },
     "s3.ListObjectsV2": {"s3:ListBucket"},
-    "s3.HeadBucket": {"s3:ListBucket"},
     "s3.CreateMultipartUpload": {"s3:PutObject"},
     "s3.UploadPart": {"s3:PutObject"},
     "s3.CompleteMultipartUpload": {"s3:PutObject"},
-    "s3.CreateBucket": {"s3:CreateBucket", "s3:PutBucketOwnershipControls"},
     "s3.GetPublicAccessBlock": {"s3:GetBucketPublicAccessBlock"},
-    "s3.PutPublicAccessBlock": {"s3:PutBucketPublicAccessBlock"},
     "s3.GetBucketEncryption": {"s3:GetEncryptionConfiguration"},
-    "s3.PutBucketEncryption": {"s3:PutEncryptionConfiguration"},
     "s3.HeadObject": {"s3:GetObject"},
     "s3.GetBucketLifecycleConfiguration": {"s3:GetLifecycleConfiguration"},
-    "s3.PutBucketLifecycleConfiguration": {"s3:PutLifecycleConfiguration"},
     "sesv2.GetAccount": {"ses:GetAccount"},
     "sesv2.GetEmailIdentity": {"ses:GetEmailIdentity"},
     "sesv2.SendEmail": {"ses:SendEmail", "ses:SendRawEmail"},
@@ -171,7 +161,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     assert set(rows) == {name.upper() for name in AwsConfig.model_fields}
     for name, field in AwsConfig.model_fields.items():
         said = rows[name.upper()].strip("`")
-        if name in ("region", "service_role"):
+        if name in ("region",):
             assert said
         elif field.default in ("", ()):
             assert said == ""
