@@ -232,7 +232,7 @@ def _following(arguments: argparse.Namespace) -> int:
 def _deploy(arguments: argparse.Namespace) -> int:
     from bot.terminal.deploy import deploy
 
-    return deploy(arguments)
+    return deploy(arguments, run=main)
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -34,11 +34,13 @@ SMALL = (
 """A small job on public data."""
 
 Ask = Callable[[str], bool]
-Say = Callable[[str], None]
+Run = Callable[[Sequence[str]], int]
 
 
-def deploy(arguments: argparse.Namespace, *, ask: Ask | None = None, stacks: Stacks | None = None) -> int:
+def deploy(arguments: argparse.Namespace, *, run: Run, ask: Ask | None = None, stacks: Stacks | None = None) -> int:
     """Make the stack, or bring it to the template; push images; write `.env`; and test each part. 0: all is right.
+
+    `run` runs another command of `nomads`, and `ask` puts a question to whoever is at the terminal.
 
     1: AWS could not do it, something is not right, or the answer was no. Raises NomadsError for what is wrong before
     anything was done. May be run again at any time: what is done is not done twice.
@@ -49,7 +51,7 @@ def deploy(arguments: argparse.Namespace, *, ask: Ask | None = None, stacks: Sta
     try:
         if arguments.destroy:
             return _destroy(made, agree)
-        return _Deployment(made, arguments, agree).run()
+        return _Deployment(made, arguments, agree, run).run()
     except StackFailed as error:
         print(error, file=sys.stderr)
         return 1
@@ -63,8 +65,9 @@ def deploy(arguments: argparse.Namespace, *, ask: Ask | None = None, stacks: Sta
 class _Deployment:
     """One run of `deploy`."""
 
-    def __init__(self, stacks: Stacks, arguments: argparse.Namespace, agree: Ask) -> None:
+    def __init__(self, stacks: Stacks, arguments: argparse.Namespace, agree: Ask, run: Run) -> None:
         self._stacks = stacks
+        self._run = run
         self._agree = agree
         self._arguments = arguments
         try:
@@ -214,12 +217,10 @@ class _Deployment:
 
         sound = doctor(read_all(), say=print)
         command = f"nomads {' '.join(SMALL)}"
-        if not os.environ.get(TOKEN_VARIABLE):
+        if not os.environ.get(TOKEN_VARIABLE) or self._arguments.yes:
             print(f"To try it with a small job on public data: {TOKEN_VARIABLE}=public {command}")
         elif sound and self._agree(f"Run a small job on public data now ({command})?"):
-            from bot.__main__ import main
-
-            return main(SMALL) == 0
+            return self._run(SMALL) == 0
         return sound
 
 

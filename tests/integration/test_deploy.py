@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ class Account:
         self.tools.mkdir()
         self._patch = monkeypatch
         self.questions: list[str] = []
+        self.commands: list[list[str]] = []
         monkeypatch.chdir(folder)
         monkeypatch.setenv("PATH", str(self.tools))
         monkeypatch.setenv("NOMADS_AWS_REGION", "eu-west-2")
@@ -62,7 +63,12 @@ class Account:
             return answer
 
         arguments = argparse.Namespace(name="nomads", bot=bot, set=list(given.items()), yes=False, destroy=destroy)
-        return deploy(arguments, ask=ask)
+        return deploy(arguments, run=self.ran, ask=ask)
+
+    def ran(self, argv: Sequence[str]) -> int:
+        """Note a further command."""
+        self.commands.append(list(argv))
+        return 0
 
     @property
     def env(self) -> dict[str, str]:
@@ -114,6 +120,21 @@ def test_a_new_account_is_shown_costed_made_tried_and_written_down(
     for part in ("compute", "results", "roles", "secrets", "logs", "bucket", "queue", "slack"):
         assert f"\n{part}: ok\n" in said, part
     assert "BOSS_TOKEN=public nomads submit --pipeline nomads-unsupervised" in said
+
+
+def test_with_a_token_a_small_job_is_offered_and_run(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    pushed("unsupervised", "classifier")
+    monkeypatch.setenv("BOSS_TOKEN", "public")
+
+    assert account.deploy() == 0
+
+    assert account.questions[-1].startswith("Run a small job on public data now (nomads submit --pipeline ")
+    [command] = account.commands
+    assert command[0] == "submit"
 
 
 def test_what_an_admin_wrote_stays_and_nobody_else_may_read_it(account: Account, slack: SlackStandIn) -> None:
