@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import stat
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from sandbox.slack import SlackStandIn
 from tests.support.aws import _client as client
 from tests.support.aws import aws_world
 from tests.support.stack import complete
+from tests.support.template import properties
 
 TOOL = """#!/bin/sh
 if [ "$1" = login ]; then read -r password; set -- "$@" with "$password"; fi
@@ -269,3 +272,13 @@ def test_destroy_says_what_stays_asks_and_leaves_the_results(
     assert client("s3").get_object(Bucket=bucket, Key="a/results.json")["Body"].read() == b"{}"
     assert account.deploy(destroy=True) == 0
     assert capsys.readouterr().out == "There is no stack nomads in eu-west-2.\n"
+
+
+def test_the_scripts_of_the_instance_are_ones_that_a_shell_can_read(tmp_path: Path) -> None:
+    data = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    script = data[data.index("#!/bin/bash") : data.index("--//--")]
+    inner = re.findall(r"<<'END'\n(#!/bin/bash\n.*?)\nEND\n", script, re.DOTALL)
+    assert len(inner) == 1
+    for text in (script, *inner):
+        checked = subprocess.run(["/bin/bash", "-n"], input=text.encode(), capture_output=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, b"")

@@ -16,7 +16,7 @@ from bot.aws.config import AwsConfig
 from tests.support.template import listed, properties, statements, whole
 
 ROOT = Path(__file__).parents[3]
-DOCUMENT = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "aws-reference.md").read_text(encoding="utf-8")
 CODE = ROOT / "bot" / "aws"
 SERVICES = ("batch", "s3", "sesv2", "secretsmanager", "logs", "sts", "iam", "ecr", "sqs")
 EVENTS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
