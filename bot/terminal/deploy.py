@@ -78,28 +78,35 @@ class _Deployment:
         self._tool = images.tool()
 
     def run(self) -> int:
+        """Everything, in its order. Returns the exit code."""
         standing = self._settled()
         settings = read(Settings)
-        if standing and standing.exists:
-            if (proposal := self._proposed(standing, self._parameters(standing))) and not self._agreed(
-                proposal, standing
-            ):
-                return 1
-            ready = self._publish(standing)
-            if proposal and ready:
-                standing = self._stacks.execute(proposal, say=print)
-            elif proposal:
-                self._stacks.withdraw(proposal.arn)
-                print("The stack stays as it is until its images are there.")
+        before = standing if standing and standing.exists else None
+        proposal = self._proposed(standing, self._parameters(before))
+        if proposal and not self._agreed(proposal, before):
+            return 1
+        # Images come first where there are repositories, since the change may start containers of them.
+        if proposal and before and not self._published(before, proposal):
+            print("The stack stays as it is until its images are there.")
+            standing, ready = before, False
         else:
-            proposal = self._proposed(standing, self._parameters(None))
-            if proposal is None or not self._agreed(proposal, None):
-                return 1
-            standing = self._stacks.execute(proposal, say=print)
+            standing = self._stacks.execute(proposal, say=print) if proposal else before
+            if standing is None:
+                raise NomadsError(f"AWS proposes nothing for the stack {self._stacks.name}, which is not there.")
             ready = self._publish(standing)
         standing = self._started(standing, settings) if ready else standing
         self._write(standing)
         return 0 if self._sound() and ready else 1
+
+    def _published(self, standing: Standing, proposal: Proposal) -> bool:
+        """As `_publish`; where images are not there in the end, the proposal is withdrawn."""
+        ready = False
+        try:
+            ready = self._publish(standing)
+        finally:
+            if not ready:
+                self._stacks.withdraw(proposal.arn)
+        return ready
 
     def _settled(self) -> Standing | None:
         """The stack, once AWS is done with what it does to it. Raises NomadsError where it takes no change."""

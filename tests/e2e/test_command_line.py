@@ -343,7 +343,6 @@ def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_serv
         ("NOMADS_MAIL", "ftp://user:canary-password@example.org"),
         ("NOMADS_SECRET_KEY", "short"),
         ("NOMADS_AWS_QUEUE", "?"),
-        ("NOMADS_AWS_SUBNETS", "not JSON"),
     ],
 )
 def test_a_setting_that_cannot_be_used_exits_with_2_and_is_named(

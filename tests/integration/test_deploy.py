@@ -23,6 +23,7 @@ from tests.support.aws import aws_world
 from tests.support.stack import complete
 from tests.support.template import properties
 
+HOST = "123456789012.dkr.ecr.eu-west-2.amazonaws.com"
 TOOL = """#!/bin/sh
 if [ "$1" = login ]; then read -r password; set -- "$@" with "$password"; fi
 echo "$*" >> {log}
@@ -167,7 +168,7 @@ def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(acco
 
     account.deploy(bot="fargate", Architecture="arm64")
 
-    host, tag = "123456789012.dkr.ecr.eu-west-2.amazonaws.com", content_tag(ROOT)
+    host, tag = HOST, content_tag(ROOT)
     builds = [line for line in account.asked if line.startswith("build ")]
     assert builds == [
         f"build --platform linux/amd64 --file pipelines/Dockerfile --target {name} --tag {host}/nomads-{name}:{tag} ."
@@ -236,6 +237,37 @@ def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named(account: Ac
     parameters = account.parameters()
     assert (parameters["Bot"], parameters["MaxVcpus"], parameters["LogDays"]) == ("elsewhere", "256", "30")
     assert account.env["NOMADS_AWS_LOG_DAYS"] == "30"
+
+
+def test_a_bot_that_moves_into_the_account_gets_its_image_after_its_repository(
+    account: Account, slack: SlackStandIn
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    pushed("unsupervised", "classifier")
+
+    account.deploy(bot="fargate")
+
+    assert [line for line in account.asked if line.startswith("push ")][-1].startswith(f"push {HOST}/nomads-bot:")
+    assert account.parameters()["BotCount"] == "1"
+
+
+def test_images_that_cannot_be_had_leave_the_stack_as_it_is(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    (account.tools / "docker").unlink()
+    capsys.readouterr()
+
+    assert account.deploy(LogDays="30") == 1
+
+    said = capsys.readouterr().out
+    assert "There is neither Docker nor buildah here" in said
+    assert "The stack stays as it is until its images are there." in said
+    assert account.parameters()["LogDays"] == "90"
+    assert said.count("docker push ") == 2, "each is told once"
+    assert len(client("cloudformation").list_change_sets(StackName="nomads")["Summaries"]) == 1, "the one that made it"
 
 
 def test_a_parameter_that_the_template_has_not_is_refused_before_anything_is_made(account: Account) -> None:

@@ -431,7 +431,8 @@ def write_log(compute_id: str, *lines: str) -> None:
     """Let the job's program print these lines."""
     job = moto_job(compute_id)
     logs = _client("logs", job.job_definition._region)
-    group, stream = "/aws/batch/job", job._stream_name
+    group = job.job_definition.container_properties["logConfiguration"]["options"]["awslogs-group"]
+    stream = job._stream_name
     if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
         logs.create_log_group(logGroupName=group)
     if not logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
@@ -445,9 +446,9 @@ def write_log(compute_id: str, *lines: str) -> None:
     )
 
 
-def write_result(folder: str, name: str, content: bytes) -> None:
+def write_result(folder: str, name: str, content: bytes, *, bucket: str = BUCKET) -> None:
     """Let a program write a file to the world's bucket."""
-    _client("s3").put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
+    _client("s3").put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=content)
 
 
 def give(client: Any, operation: str, parsed: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ def test_no_secret_is_a_parameter_or_stands_in_the_template() -> None:
     assert not [name for name in template()["Parameters"] if telling.search(name)]
     assert not [name for name, _ in within(template()) if name == "SecretString"]
     assert properties("Database")["MasterUserPassword"] == {
-        "Fn::Sub": "{{resolve:secretsmanager:${DatabasePassword}:SecretString}}"
+        "Fn::Sub": "{{resolve:secretsmanager:${DatabasePassword}:SecretString:::}}"
     }
     assert not [name for name in settings_of_the_task() | settings_of_the_instance() if telling.search(name)]
     assert "@" in settings_of_the_task()["NOMADS_DATABASE_URL"]["Fn::Sub"][0]
@@ -207,6 +207,8 @@ def test_jobs_run_on_spot_machines_first_and_lasting_ones_on_machines_that_are_n
 def test_a_compute_environment_is_updated_in_place_since_its_name_is_given() -> None:
     for machines in resources("AWS::Batch::ComputeEnvironment").values():
         assert machines["ReplaceComputeEnvironment"] is False
+        minutes = batch_shape("JobExecutionTimeoutMinutes")
+        assert minutes["min"] <= machines["UpdatePolicy"]["JobExecutionTimeoutMinutes"] <= minutes["max"]
         assert "ServiceRole" not in machines  # AWS updates in place only with its own service-linked role
 
 
