@@ -279,27 +279,30 @@ class Stacks:
         with translated("AWS did not name a machine image"):
             return str(self._clients.ssm.get_parameter(Name=name)["Parameter"]["Value"])
 
-    def store(self, secret: str, value: str) -> None:
-        """Give a secret of the stack its value, where it has another one or none."""
+    def store(self, secret: str, value: str) -> bool:
+        """Give a secret of the stack its value. Returns whether it had another one or none."""
         with translated("Secrets Manager did not store the secret", quiet=True):
             client = self._clients.secrets
             try:
                 if client.get_secret_value(SecretId=secret)["SecretString"] == value:
-                    return
+                    return False
             except client.exceptions.ResourceNotFoundException:
                 pass  # it has no value yet
             client.put_secret_value(SecretId=secret, SecretString=value)
+        return True
 
-    def pushed(self, image: str) -> bool:
-        """Whether the image, `…/repository:tag`, is in this account's registry."""
+    def digest(self, image: str) -> str:
+        """The digest of an image, `…/repository:tag`, in this account's registry; empty where it is not there."""
         repository, _, tag = image.rpartition("/")[2].partition(":")
         client = self._clients.ecr(self.region)
         with translated(f"ECR did not show {image}"):
             try:
-                client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+                [found] = client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])[
+                    "imageDetails"
+                ]
             except (client.exceptions.ImageNotFoundException, client.exceptions.RepositoryNotFoundException):
-                return False
-        return True
+                return ""
+        return str(wanted(found, "imageDigest"))
 
     def registry_password(self) -> SecretStr:
         """The password of the user AWS at this account's registry; it works for twelve hours."""

@@ -52,7 +52,7 @@ def deploy(arguments: argparse.Namespace, *, run: Run, ask: Ask | None = None, s
         if arguments.destroy:
             return _destroy(made, agree)
         return _Deployment(made, arguments, agree, run).run()
-    except StackFailed as error:
+    except (StackFailed, images.ToolFailed) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,7 +94,7 @@ class _Deployment:
             if standing is None:
                 raise NomadsError(f"AWS proposes nothing for the stack {self._stacks.name}, which is not there.")
             ready = self._publish(standing)
-        standing = self._started(standing, settings) if ready else standing
+        standing = self._finished(standing, settings) if ready else standing
         self._write(standing)
         return 0 if self._sound() and ready else 1
 
@@ -158,7 +158,7 @@ class _Deployment:
     def _publish(self, standing: Standing) -> bool:
         """Push those images that are not in the registry. Returns whether all are there."""
         wanted = self._wanted(standing)
-        missing = [one for one in wanted if not self._stacks.pushed(one[1])]
+        missing = [one for one in wanted if not self._stacks.digest(one[1])]
         if not missing:
             return True
         if self._tool:
@@ -175,10 +175,9 @@ class _Deployment:
 
     def _wanted(self, standing: Standing) -> list[tuple[images.Image, str, str]]:
         """The images of the stack, each with its reference under this checkout's tag and its platform."""
-        references = json.loads(standing.settings["NOMADS_IMAGES"])
         tag = dict(self._arguments.set).get("ImageTag", self._tag)
         found = [
-            (image, f"{references[f'nomads-{image.name}'].rpartition(':')[0]}:{tag}", PROGRAMS)
+            (image, f"{standing.outputs[f'{image.name.capitalize()}Images']}:{tag}", PROGRAMS)
             for image in images.PROGRAMS
         ]
         if repository := standing.outputs.get("BotImages"):
@@ -196,18 +195,27 @@ class _Deployment:
         if missing := " and ".join(name for name, (_, token) in tokens.items() if token is None):
             print(f"The bot starts once it has Slack's tokens: set {missing} in {ENV_FILE}, and deploy again.")
             return False
-        for secret, token in tokens.values():
-            assert token is not None
-            self._stacks.store(secret, token.get_secret_value())
+        changed = [self._stacks.store(secret, token.get_secret_value()) for secret, token in tokens.values() if token]
+        if any(changed) and standing.parameters.get("BotCount") == "1":
+            name = standing.parameters["Name"]
+            print("The bot uses the new tokens once it is started again:")
+            print(f"  aws ecs update-service --cluster {name}-bot --service {name}-bot --force-new-deployment")
         return True
 
-    def _started(self, standing: Standing, settings: Settings) -> Standing:
-        """The stack with the bot's service started, where it is one and has all it needs."""
-        stored = self._store(standing, settings)
-        if standing.parameters.get("Bot") != "fargate" or standing.parameters.get("BotCount") == "1" or not stored:
-            return standing
-        print("Starting the bot.")
-        proposal = self._stacks.propose(self._body, {"BotCount": "1"}, before=standing)
+    def _finished(self, standing: Standing, settings: Settings) -> Standing:
+        """The stack with its images by their digests, and with the bot's service started once it has all it needs."""
+        given = {}
+        programs = {f"nomads-{image.name}": reference for image, reference, _ in self._wanted(standing)}
+        programs.pop("nomads-bot", None)
+        digests = {name: self._stacks.digest(reference) for name, reference in programs.items()}
+        if all(digests.values()):
+            by_digest = {name: f"{programs[name].rpartition(':')[0]}@{digest}" for name, digest in digests.items()}
+            given["Images"] = json.dumps(by_digest)
+        paused = "BotCount" in dict(self._arguments.set)
+        if self._store(standing, settings) and standing.parameters["Bot"] == "fargate" and not paused:
+            given["BotCount"] = "1"
+        given = {name: value for name, value in given.items() if standing.parameters.get(name) != value}
+        proposal = self._stacks.propose(self._body, given, before=standing) if given else None
         return self._stacks.execute(proposal, say=print) if proposal else standing
 
     def _write(self, standing: Standing) -> None:

@@ -39,6 +39,10 @@ PROGRAMS = (
 )
 
 
+class ToolFailed(NomadsError):
+    """Docker or buildah could not do what it was asked for; the text has the command."""
+
+
 def tool() -> str:
     """The path of the first of TOOLS on PATH; empty where there is none."""
     return next(filter(None, map(shutil.which, TOOLS)), "")
@@ -85,7 +89,7 @@ def publish(
     password: Callable[[], SecretStr],
     say: Callable[[str], None],
 ) -> None:
-    """Build images, each with its reference and its platform, and push them. Raises NomadsError where a command fails.
+    """Build images, each with its reference and its platform, and push them. Raises ToolFailed.
 
     What the commands print goes to the terminal. The login is taken back at the end.
     """
@@ -107,7 +111,7 @@ def _run(command: Sequence[str], checkout: Path, *, given: SecretStr | None = No
     try:
         ended = subprocess.run(command, cwd=checkout, input=stdin, check=False)  # noqa: S603
     except OSError as error:
-        raise NomadsError(f"{command[0]} cannot be started: {error.strerror}.") from None
+        raise ToolFailed(f"{command[0]} cannot be started: {error.strerror}.") from None
     if ended.returncode:
         said = f"{' '.join(command)} failed (exit {ended.returncode}); what it printed says why."
-        raise NomadsError(f"{said} Mend that, and deploy again.")
+        raise ToolFailed(f"{said} Mend that, and deploy again.")

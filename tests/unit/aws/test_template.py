@@ -14,6 +14,7 @@ from botocore.loaders import Loader
 
 from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.guards import STUCK, UPLOAD_DAYS
+from bot.domain import urls
 from bot.settings import Settings
 from tests.support.template import TEXT, listed, properties, resources, setting_of, statements, template, whole, within
 
@@ -39,7 +40,7 @@ def settings_of_the_task() -> dict[str, Any]:
 
 def settings_of_the_instance() -> dict[str, str]:
     """What the instance's script writes for the bot."""
-    script = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    script, _ = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
     return dict(re.findall(r"(?:^|\\n|')(NOMADS_[A-Z_]+)=([^\n\\]*)", script, re.M))
 
 
@@ -123,8 +124,9 @@ def test_no_secret_is_a_parameter_or_stands_in_the_template() -> None:
         "Fn::Sub": "{{resolve:secretsmanager:${DatabasePassword}:SecretString:::}}"
     }
     assert not [name for name in settings_of_the_task() | settings_of_the_instance() if telling.search(name)]
-    assert "@" in settings_of_the_task()["NOMADS_DATABASE_URL"]["Fn::Sub"][0]
-    assert ":" not in settings_of_the_task()["NOMADS_DATABASE_URL"]["Fn::Sub"][0].partition("//")[2].partition("@")[0]
+    url = settings_of_the_task()["NOMADS_DATABASE_URL"]["Fn::Sub"][0]
+    assert urls.database(url.replace("${Host}", "host.example.org"))
+    assert url.startswith("postgresql://nomads@"), "PGPASSWORD has the password"
 
 
 def test_the_bot_s_own_secrets_are_none_that_the_bot_or_jobs_may_read_by_the_prefix() -> None:
@@ -164,7 +166,10 @@ def test_service_and_instance_and_env_file_have_the_same_settings() -> None:
     own = {"NOMADS_DATABASE_URL", "NOMADS_ADMINS"}
     assert set(task) - own == set(env)
     assert set(instance) - own == set(env)
-    for name in set(env) - {"NOMADS_MAIL", "NOMADS_MAIL_FROM"}:
+    _, further = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    assert instance.pop("NOMADS_IMAGES") == "${Programs}"
+    assert further["Programs"] == env["NOMADS_IMAGES"] == task["NOMADS_IMAGES"]
+    for name in set(env) - {"NOMADS_MAIL", "NOMADS_MAIL_FROM", "NOMADS_IMAGES"}:
         assert task[name] == env[name], name
         assert instance[name] == text(env[name]), name
 
