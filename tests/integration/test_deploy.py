@@ -9,10 +9,12 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot.aws.config import AwsConfig, ToRun
+from bot.aws.stack import Stacks
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Choices, Settings, read
 from bot.terminal.deploy import deploy
@@ -305,6 +307,25 @@ def test_a_token_that_changed_is_stored_and_how_the_bot_takes_it_is_told(
     said = capsys.readouterr().out
     assert "aws ecs update-service --cluster nomads-bot --service nomads-bot --force-new-deployment" in said
     assert "another-token" not in said
+
+
+def test_who_stops_following_is_told_that_aws_goes_on_and_how_to_follow_again(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    account.has("docker")
+    monkeypatch.setattr(Stacks, "_events", stop)  # what following begins with, once AWS is at work
+    monkeypatch.setattr(Stacks, "_told", lambda *_: frozenset())
+
+    with pytest.raises(KeyboardInterrupt):
+        account.deploy(bot="elsewhere")
+
+    assert capsys.readouterr().err == (
+        "\nAWS goes on with the stack nomads by itself. Run the same command again to follow it, and to do what comes "
+        "after.\n"
+    )
 
 
 def test_destroy_says_what_stays_asks_and_leaves_the_results(

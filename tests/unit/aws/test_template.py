@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from botocore.loaders import Loader
+from psycopg import pq
+from sqlalchemy import create_engine, make_url
 
 from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.guards import STUCK, UPLOAD_DAYS
@@ -192,6 +194,16 @@ def test_every_setting_that_it_gives_is_one_that_the_bot_reads() -> None:
     known |= {f"NOMADS_AWS_{name.upper()}" for name in AwsConfig.model_fields}
     assert set(outputs()) - NOT_YET <= known
     assert set(settings_of_the_task()) - NOT_YET <= known
+
+
+def test_the_database_s_password_reaches_libpq_although_its_address_has_none() -> None:
+    url = make_url(settings_of_the_task()["NOMADS_DATABASE_URL"]["Fn::Sub"][0].replace("${Host}", "host.example.org"))
+    _, given = create_engine(url.set(drivername="postgresql+psycopg")).dialect.create_connect_args(url)
+    assert given["host"] == "host.example.org"
+    assert given["sslmode"] == "require"
+    assert "password" not in given
+    variables = {option.keyword: option.envvar for option in pq.Conninfo.get_defaults()}
+    assert variables[b"password"] == b"PGPASSWORD"
 
 
 # Machines, queues and events
