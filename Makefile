@@ -49,6 +49,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache > $(LINTED) || (cat $(LINTED); exit 1)
 	$(BIN)/hadolint Dockerfile pipelines/Dockerfile
+	$(BIN)/cfn-lint --regions us-east-1 eu-west-2 -- deploy/nomads.yaml
 
 format: $(STAMP)  ## put every file in order
 	$(BIN)/ruff check --fix-only .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="serve Slack and carry out jobs, until stopped")
     commands.add_parser("work", help="carry out jobs only, beside processes that serve Slack")
-    commands.add_parser("provision", help="create in AWS what is missing: queue, job definitions, bucket")
+    _add_deploy(commands)
     commands.add_parser("doctor", help="check settings, database, pipelines, Slack and AWS, and say what is wrong")
     replay = commands.add_parser("replay", help="try again what was given up, such as a card that Slack refused")
     which = replay.add_mutually_exclusive_group()
@@ -68,6 +69,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_following(commands)
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     return _guarded(arguments.command, arguments)
+
+
+def _add_deploy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that makes an AWS account ready."""
+    deploy = commands.add_parser("deploy", help="make in AWS what NOMADS needs, or bring it up to date: one command")
+    deploy.add_argument("--name", default="nomads", type=_stack_name, help="of the stack, and of all it makes (nomads)")
+    deploy.add_argument(
+        "--bot",
+        choices=("fargate", "instance", "elsewhere"),
+        help="where the bot runs; at first fargate, then as it was",
+    )
+    deploy.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="PARAMETER=VALUE",
+        help="a parameter of deploy/nomads.yaml, such as MaxVcpus=256; may be given more than once",
+    )
+    deploy.add_argument("--yes", action="store_true", help="do it without asking")
+    deploy.add_argument("--destroy", action="store_true", help="take all of it away but the results")
+
+
+def _stack_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{1,19}", text):
+        raise argparse.ArgumentTypeError("it has to be 2 to 20 small letters, digits and dashes, a letter first")
+    return text
 
 
 def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -201,12 +229,10 @@ def _following(arguments: argparse.Namespace) -> int:
     return command(_settings(), arguments)
 
 
-def _provision(_arguments: argparse.Namespace) -> int:
-    from bot.backends import load
-    from bot.terminal.admin import provision
+def _deploy(arguments: argparse.Namespace) -> int:
+    from bot.terminal.deploy import deploy
 
-    provision(_settings(load("aws").TO_PROVISION))
-    return 0
+    return deploy(arguments, run=main)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -230,7 +256,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "work": _work,
     "submit": _submit,
     **dict.fromkeys(("jobs", "status", "logs", "cancel", "retry"), _following),
-    "provision": _provision,
+    "deploy": _deploy,
     "doctor": _doctor,
     "replay": _replay,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -85,6 +86,9 @@ class AwsStandIn:
         self._stack = ExitStack()
 
     def __enter__(self) -> AwsStandIn:
+        requests = logging.getLogger("werkzeug")  # a line for each
+        self._stack.callback(requests.setLevel, requests.level)
+        requests.setLevel(logging.ERROR)
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         self._stack.callback(server.stop)

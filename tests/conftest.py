@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_socket import socket_allow_hosts
 
-from bot.aws.config import AwsConfig, ToProvision, ToRun
+from bot.aws.config import AwsConfig, ToRun
 from bot.settings import Choices, Settings
 from bot.slurm.config import SlurmConfig
 from bot.storage.engine import Database, connect
@@ -110,7 +110,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith(("NOMADS_", "SLACK_", "AWS_", "BOSS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for settings in (Settings, Choices, AwsConfig, ToRun, ToProvision, SlurmConfig):
+    for settings in (Settings, Choices, AwsConfig, ToRun, SlurmConfig):
         monkeypatch.setitem(settings.model_config, "env_file", None)
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bot.aws.batch import BatchCompute
 from bot.aws.clients import Clients
-from bot.aws.config import AwsConfig, ToProvision, ToRun
+from bot.aws.config import AwsConfig, ToRun
 from bot.aws.events import BatchEvents
 from bot.aws.logs import CloudWatchLogs
-from bot.aws.provision import Program
 from bot.aws.s3 import S3Results
 from bot.aws.secrets import AwsSecrets
 from bot.settings import Settings, read
 
+if TYPE_CHECKING:
+    from bot.aws.doctor import Program
+
 SERVED_BY_THE_BOT = False
 SETTINGS = ToRun
-TO_PROVISION = ToProvision
 ACCOUNT = AwsConfig
 """The settings of what needs the account alone, such as SES."""
 WATCH_INTERVAL = 10.0
@@ -80,10 +82,3 @@ def check_ses(sender: str) -> str:
     from bot.aws.doctor import check_ses as check
 
     return check(read(ACCOUNT), sender)
-
-
-def provision(pipelines: Iterable[Program], *, say: Callable[[str], None]) -> None:
-    """Create in AWS what is missing. Raises NomadsError, which names every missing and wrong setting."""
-    from bot.aws.provision import provision as make
-
-    make(read(TO_PROVISION), pipelines, say=say)

@@ -113,7 +113,7 @@ def definition(
         container["secrets"] = [{"name": TOKEN_VARIABLE, "valueFrom": token}]
     name = f"{config.prefix}_{pipeline}"
     if token:
-        name += f"_{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+        name += f"_{_mark(owner)}"
     return {
         "jobDefinitionName": clean_name(name),
         "type": "container",
@@ -210,9 +210,11 @@ class BatchCompute:
         if work.token_argument and work.token:
             command = [*_TOKEN_ARGUMENT, *command]
         array: dict[str, Any] = {"arrayProperties": {"size": work.count}} if work.count and work.count > 1 else {}
+        share: dict[str, Any] = {"shareIdentifier": _mark(work.owner)} if self._config.fair_share else {}
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
                 **array,
+                **share,
                 jobName=name,
                 jobQueue=self._config.queue_on_demand
                 if work.lasting and self._config.queue_on_demand
@@ -398,6 +400,11 @@ def is_job_id(text: str) -> bool:
 def fingerprint(request: Mapping[str, Any]) -> str:
     """A digest of a job definition's content."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _mark(owner: str) -> str:
+    """Letters and digits that stand for a person and do not tell the name."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:12]
 
 
 def clean_name(name: str) -> str:

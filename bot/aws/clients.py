@@ -247,6 +247,16 @@ class Clients:
         """The client of the Security Token Service, which tells whose credentials are in use."""
         return cast("STSClient", self._client("sts"))
 
+    @property
+    def cloudformation(self) -> Any:
+        """The client of CloudFormation."""
+        return self._client("cloudformation")
+
+    @property
+    def ssm(self) -> Any:
+        """The client of Systems Manager, which has AWS's public parameters."""
+        return self._client("ssm")
+
     def _client(self, service: str, *, tries: int | None = None, region: str = "") -> Any:
         key = f"{service}/{tries or ''}/{region}"
         made = self._made.get(key)

@@ -1,4 +1,4 @@
-"""The settings of the AWS module, each named in the environment as NOMADS_AWS_ and its name; lists are JSON.
+"""The settings of the AWS module, each named in the environment as NOMADS_AWS_ and its name.
 
 Nothing that belongs to one account, region or network has a default.
 """
@@ -9,8 +9,6 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from bot.settings import Json
 
 BatchName = Annotated[
     str,
@@ -41,22 +39,6 @@ InstanceRole = Annotated[
         description="the name of an instance profile, or its ARN",
     ),
 ]
-Subnets = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")], ...],
-    Json,
-    Field(description='a list in JSON of ids, such as ["subnet-0a1b2c3d"]'),
-]
-SecurityGroups = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-z]+$")], ...],
-    Json,
-    Field(description='a list in JSON of ids, such as ["sg-0a1b2c3d"]'),
-]
-InstanceTypes = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)?$")], ...],
-    Json,
-    Field(description='a list in JSON, such as ["m7i", "r7i.2xlarge"] or ["optimal"]'),
-]
-
 LOG_DAYS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
     *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
@@ -91,6 +73,8 @@ class AwsConfig(BaseSettings):
         ),
     ] = ""
     """The SQS queue that AWS Batch's events come to; empty: AWS Batch is asked about every job every ten seconds."""
+    fair_share: bool = False
+    """Whether the queues share machines fairly among people: such a queue takes no job without a share identifier."""
     compute_environment: BatchName = "nomads-ce"
     bucket: Bucket = ""
     """Where results go. Bucket names are shared by all of AWS, so there is no default."""
@@ -107,19 +91,8 @@ class AwsConfig(BaseSettings):
     """The role that starts a container: it reads the token's secret and writes the log."""
     job_role: RoleArn = ""
     """The role of the program: it writes results to the bucket."""
-
-    subnets: Subnets = ()
-    security_groups: SecurityGroups = ()
-    instance_types: InstanceTypes = ()
-    """Such as `["m7i", "r7i.2xlarge"]`, or `["optimal"]`: AWS Batch chooses."""
     instance_role: InstanceRole = ""
-    """The instance profile of the machines, by name or ARN."""
-    service_role: RoleArn = ""
-    """Empty: AWS Batch's own service-linked role."""
-    max_vcpus: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """The most virtual processors that may run, and cost, at once."""
-    spot: bool = False
-    """Spot machines: cheaper, and may be taken back; a job whose machine is taken starts again."""
+    """The instance profile of the machines, by name or ARN, at which `doctor` looks."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Starts of a job before the loss of its machine, or a container that could not be started, is its failure."""
@@ -162,28 +135,3 @@ class ToRun(AwsConfig):
     bucket: Bucket
     execution_role: RoleArn
     job_role: RoleArn
-
-
-class ToProvision(ToRun):
-    """The settings of `provision`: those without which nothing can be made are needed."""
-
-    region: Annotated[Region, Field(validate_default=True)] = ""
-    subnets: Annotated[Subnets, Field(min_length=1)]
-    security_groups: Annotated[SecurityGroups, Field(min_length=1)]
-    instance_types: Annotated[InstanceTypes, Field(min_length=1)]
-    instance_role: InstanceRole
-
-    @field_validator("region")
-    @classmethod
-    def _known(cls, region: str) -> str:
-        """A region that is named here, or for AWS's own tools."""
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import get_session
-
-        try:
-            known = region or get_session().get_config_variable("region")
-        except BotoCoreError:  # AWS's own settings are wrong, which the first client tells
-            return region
-        if not known:
-            raise ValueError("this is needed; it has to be a region, such as eu-west-2")
-        return region

@@ -8,26 +8,38 @@ import secrets as entropy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parseaddr
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import SecretStr
 
-from bot.aws.batch import BatchCompute, definition
 from bot.aws.clients import Clients, Denied, translated
 from bot.aws.config import AwsConfig
-from bot.aws.guards import Guard, Guards, differences
-from bot.aws.provision import Program
+from bot.aws.guards import Guard, Guards
 from bot.aws.secrets import AwsSecrets
 from bot.domain.errors import NomadsError, NotFound
 
 OWNER = "doctor"
 """Whose the secret is that is stored, read and deleted for a test."""
+UNREAD = 1000
+"""Events that may wait: a bot that runs reads them within seconds."""
 CONTAINERS = "ecs-tasks.amazonaws.com"
 MACHINES = "ec2.amazonaws.com"
 _ECR = re.compile(
     r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
     r"(?P<name>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]+))?"
 )
+
+
+class Program(Protocol):
+    """The part of a pipeline that is looked at."""
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+
+    @property
+    def image(self) -> str:
+        """The pipeline's container image; empty: it cannot run on AWS Batch."""
 
 
 class Doctor:
@@ -52,7 +64,7 @@ class Doctor:
             "logs": self.logs,
             "bucket": self.bucket,
             "queue": self.queue,
-            "job definitions": self.definitions,
+            "events": self.events,
         }
 
     def roles(self) -> str:
@@ -63,14 +75,12 @@ class Doctor:
             ("NOMADS_AWS_EXECUTION_ROLE", config.execution_role),
         ):
             name = arn.rpartition("/")[2]
-            with findings.look(
-                "iam:GetRole", absent=f"{setting}: there is no role {name}. Make it as docs/aws.md says."
-            ):
+            with findings.look("iam:GetRole", absent=f"{setting}: there is no role {name}. Run nomads deploy."):
                 role = self._clients.iam.get_role(RoleName=name)["Role"]
                 findings.trusted(role, CONTAINERS)
-        if config.instance_role:  # needed to provision, not to run
+        if config.instance_role:  # needed by machines, not by the bot
             name = config.instance_role.rpartition("/")[2]
-            missing = f"NOMADS_AWS_INSTANCE_ROLE: there is no instance profile {name}. Make it as docs/aws.md says."
+            missing = f"NOMADS_AWS_INSTANCE_ROLE: there is no instance profile {name}. Run nomads deploy."
             with findings.look("iam:GetInstanceProfile", absent=missing):
                 profile = self._clients.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
                 if not profile["Roles"]:
@@ -111,7 +121,7 @@ class Doctor:
             finally:
                 self._secrets.forget(reference)
         except Denied as error:
-            raise NomadsError(f"{error}. Give the bot the rights “KeepTokens” of docs/aws.md.") from None
+            raise NomadsError(f"{error}. Give the bot the rights “KeepTokens” of deploy/nomads.yaml.") from None
         if read.get_secret_value() != value.get_secret_value():
             raise NomadsError("Secrets Manager gave back another value than was stored; look at the account's secrets.")
         return ""
@@ -122,7 +132,7 @@ class Doctor:
         with findings.look("logs:DescribeLogGroups"):
             group = self._guards.log_group()
             if group is None:
-                raise NomadsError(f"There is no log group {name}. Run nomads provision.")
+                raise NomadsError(f"There is no log group {name}. Run nomads deploy.")
             findings.add(self._guards.retention(group))
         client = self._clients.logs
         with translated(f"CloudWatch does not let the bot read {name}"):
@@ -156,21 +166,18 @@ class Doctor:
                 findings.add(guards.machines_state(found))
         return findings.verdict()
 
-    def definitions(self) -> str:
-        """The newest job definition of each pipeline is what provisioning would register."""
-        findings = Findings()
-        compute = BatchCompute(config=self._config, clients=self._clients)
-        for pipeline in self._pipelines:
-            if not pipeline.image:
-                continue
-            wanted = definition(self._config, region=self._clients.region, pipeline=pipeline.name, image=pipeline.image)
-            name = wanted["jobDefinitionName"]
-            with findings.look("batch:DescribeJobDefinitions"):
-                found = compute.active(name)
-                if not found:
-                    findings.wrong.append(f"There is no job definition {name}. Run nomads provision.")
-                for text in differences(found[0], wanted) if found else ():
-                    findings.wrong.append(f"{name}:{found[0]['revision']}: {text}. Run nomads provision.")
+    def events(self) -> str:
+        """The queue of events is there, and somebody reads it."""
+        findings, queue = Findings(), self._config.events_queue
+        if not queue:
+            findings.unseen.append("NOMADS_AWS_EVENTS_QUEUE is not set: AWS Batch is asked every ten seconds")
+            return findings.verdict()
+        absent = "NOMADS_AWS_EVENTS_QUEUE: there is no such queue. Run nomads deploy."
+        with findings.look("sqs:GetQueueAttributes", absent=absent):
+            asked: Any = {"QueueUrl": queue, "AttributeNames": ["ApproximateNumberOfMessages"]}
+            waiting = int(self._clients.sqs.get_queue_attributes(**asked)["Attributes"]["ApproximateNumberOfMessages"])
+            if waiting > UNREAD:
+                findings.notes.append(f"{waiting:,} events wait in {queue.rpartition('/')[2]}: is a bot running?")
         return findings.verdict()
 
 
@@ -232,14 +239,13 @@ class Findings:
 
     def add(self, guard: Guard) -> None:
         """Take over what a guard says."""
-        advice = "Run nomads provision." if guard.mend else guard.advice
-        self.wrong.extend(f"{guard.of}: {text}. {advice}" for text in guard.wrong)
+        self.wrong.extend(f"{guard.of}: {text}. {guard.advice}" for text in guard.wrong)
         self.notes.extend(f"{guard.of}: note that {text}." for text in guard.notes)
 
     def valid(self, what: str, found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """A resource of AWS Batch has to be there, and VALID. Returns the resource."""
         if found is None:
-            self.wrong.append(f"There is no {what}. Run nomads provision.")
+            self.wrong.append(f"There is no {what}. Run nomads deploy.")
         elif found["status"] != "VALID":
             reason = found.get("statusReason") or "AWS gives no reason"
             self.wrong.append(f"The {what} is {found['status']}: {reason}. Mend it in the AWS Batch console.")
@@ -252,7 +258,7 @@ class Findings:
         statements = document.get("Statement") or []
         if not any(_lets(s, service) for s in (statements if isinstance(statements, list) else [statements])):
             self.wrong.append(
-                f"The role {role['RoleName']} does not trust {service}. Set its trust as docs/aws.md says."
+                f"The role {role['RoleName']} does not trust {service}. Set its trust as deploy/nomads.yaml has it."
             )
 
     def verdict(self) -> str:

@@ -1,4 +1,4 @@
-"""What the bot's things in AWS should be, and in what they differ: `provision` mends it, `doctor` tells it.
+"""What the bot's things in AWS should be, and in what they differ: deploy/nomads.yaml makes them so, `doctor` looks.
 
 A guard is looked at anew whenever its function is called. Each function raises Denied where these credentials may not
 look, and any other NomadsError where AWS does not answer.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bot.aws.clients import Clients, translated
@@ -25,7 +24,6 @@ STUCK = (
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
 )
 """Reasons for which AWS Batch can end a job that blocks its queue (user guide, “Jobs stuck in a RUNNABLE status”)."""
-_UPLOADS = "nomads-incomplete-uploads"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +36,8 @@ class Guard:
     """How it differs, each with what it should be; empty: it is right."""
     notes: Sequence[str] = ()
     """What an admin may want to know although it is not wrong."""
-    mend: Callable[[], object] | None = None
-    """Makes it right and loses nothing by that; None: an admin has to decide."""
-    mended: str = ""
-    """What is said once it was mended."""
     advice: str = ""
-    """What an admin does where there is no `mend`."""
+    """What an admin does about it."""
 
 
 class Guards:
@@ -68,18 +62,14 @@ class Guards:
 
     def public_access(self) -> Guard:
         """All four blocks of public access are on."""
-        wanted: Any = dict.fromkeys(
-            ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
-        )
+        blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
         s3, name = self._clients.s3, self._config.bucket
         found = self._bucket(
             lambda: s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
             absent="NoSuchPublicAccessBlockConfiguration",
         )
         return self._guard(
-            wrong=[f"{block} is off; it should be on" for block in wanted if not (found or {}).get(block)],
-            mend=lambda: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=wanted),
-            mended="public access is blocked",
+            wrong=[f"{block} is off; it should be on" for block in blocks if not (found or {}).get(block)]
         )
 
     def encryption(self) -> Guard:
@@ -90,14 +80,8 @@ class Guards:
             absent="ServerSideEncryptionConfigurationNotFoundError",
         )
         kinds = {rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in found or ()}
-        wanted: Any = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-        return self._guard(
-            wrong=[]
-            if kinds & {"AES256", "aws:kms", "aws:kms:dsse"}
-            else ["objects are not encrypted; they should be"],
-            mend=lambda: s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=wanted),
-            mended="objects are encrypted",
-        )
+        sound = kinds & {"AES256", "aws:kms", "aws:kms:dsse"}
+        return self._guard(wrong=[] if sound else ["objects are not encrypted; they should be"])
 
     def ownership(self) -> Guard:
         """Objects belong to the bucket's owner, and ACLs mean nothing."""
@@ -107,25 +91,18 @@ class Guards:
             absent="OwnershipControlsNotFoundError",
         )
         kinds = [str(rule.get("ObjectOwnership")) for rule in found or ()]
-        rules: Any = {"Rules": [{"ObjectOwnership": wanted}]}
-        return self._guard(
-            wrong=[]
-            if kinds == [wanted]
-            else [f"object ownership is {' and '.join(kinds) or 'not set'}; it should be {wanted}"],
-            mend=lambda: s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=rules),
-            mended="objects belong to the bucket's owner",
-        )
+        differs = f"object ownership is {' and '.join(kinds) or 'not set'}; it should be {wanted}"
+        return self._guard(wrong=[] if kinds == [wanted] else [differs])
 
     def policy(self) -> Guard:
         """The policy denies requests without TLS and lets nobody else in."""
         s3, name = self._clients.s3, self._config.bucket
         partition = self._clients.session.get_partition_for_region(self._clients.region)
-        wanted = _tls_only(f"arn:{partition}:s3:::{name}")
+        arn = f"arn:{partition}:s3:::{name}"
         found = self._bucket(
             lambda: json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]), absent="NoSuchBucketPolicy"
         )
-        policy: dict[str, Any] = found or {"Version": "2012-10-17"}
-        statements = listed(policy.get("Statement"))
+        statements = listed((found or {}).get("Statement"))
         denials = [s for s in statements if denies_without_tls(s)]
         denied = {resource for s in denials for resource in listed(s.get("Resource"))}
         public = [_sid(s) for s in statements if is_public(s)]
@@ -135,17 +112,9 @@ class Guards:
         if further := [_sid(s) for s in others if _sid(s) not in foreign]:
             notes.append(f"the policy has statements that are not NOMADS's: {', '.join(further)}")
         wrong = [f"the policy's statement {sid} lets anybody in; it should be gone" for sid in public]
-        if not denied >= set(wanted["Resource"]):
+        if not denied >= {arn, f"{arn}/*"}:
             wrong.append("the policy lets requests in without TLS; it should deny them")
-        amended = json.dumps({**policy, "Statement": [*statements, wanted]})
-        return self._guard(
-            wrong=wrong,
-            notes=notes,
-            # S3 refuses to take a public policy once BlockPublicPolicy is on.
-            mend=None if public else lambda: s3.put_bucket_policy(Bucket=name, Policy=amended),
-            mended="only TLS is let in",
-            advice="Take the statement out of the bucket's policy, and run provision again.",
-        )
+        return self._guard(wrong=wrong, notes=notes)
 
     def uploads(self) -> Guard:
         """Parts of uploads that broke off are dropped."""
@@ -163,20 +132,8 @@ class Guards:
             if rule.get("Status") == "Enabled" and "AbortIncompleteMultipartUpload" in rule and _of_all(rule)
         ]
         kept = f"{min(days)} days" if days else "for ever"
-        rule: Any = {
-            "ID": _UPLOADS,
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UPLOAD_DAYS},
-        }
-        rules: Any = {"Rules": [*(r for r in found if r.get("ID") != _UPLOADS), rule]}
-        return self._guard(
-            wrong=[]
-            if days and min(days) <= UPLOAD_DAYS
-            else [f"parts of broken uploads are kept {kept}; it should be {UPLOAD_DAYS} day"],
-            mend=lambda: s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration=rules),
-            mended=f"parts of broken uploads are dropped after {UPLOAD_DAYS} day",
-        )
+        differs = f"parts of broken uploads are kept {kept}; it should be {UPLOAD_DAYS} day"
+        return self._guard(wrong=[] if days and min(days) <= UPLOAD_DAYS else [differs])
 
     def _bucket(self, look: Callable[[], Any], *, absent: str) -> Any:
         """What `look` finds; None where S3 answers with the code `absent`."""
@@ -194,7 +151,7 @@ class Guards:
         return self._config.job_role.split(":")[4] if self._config.job_role else ""
 
     def _guard(self, **values: Any) -> Guard:
-        return Guard(of=f"bucket {self._config.bucket}", **values)
+        return Guard(of=f"bucket {self._config.bucket}", advice="Set it so in S3's console.", **values)
 
     # The log group
 
@@ -211,18 +168,11 @@ class Guards:
     def retention(self, group: Mapping[str, Any]) -> Guard:
         """The group retains its lines for as long as the settings say."""
         name, wanted, actual = self._config.log_group, self._config.log_days, group.get("retentionInDays")
-        made = datetime.fromtimestamp(group.get("creationTime", 0) / 1000, tz=UTC)
-        # Nothing is deleted where lines are kept for longer than now, or where none can be that old.
-        safe = (actual is not None and actual < wanted) or datetime.now(UTC) - made < timedelta(days=wanted)
         kept = "for ever" if actual is None else f"{actual} days"
         return Guard(
             of=f"log group {name}",
             wrong=[] if actual == wanted else [f"lines are kept {kept}; NOMADS_AWS_LOG_DAYS says {wanted} days"],
-            mend=(lambda: self._clients.logs.put_retention_policy(logGroupName=name, retentionInDays=wanted))
-            if safe
-            else None,
-            mended=f"keeps {wanted} days",
-            advice="Provision deletes no lines: set the retention in CloudWatch, or change NOMADS_AWS_LOG_DAYS.",
+            advice="Set the retention in CloudWatch, which deletes older lines, or change NOMADS_AWS_LOG_DAYS.",
         )
 
     # Machines and queue
@@ -264,7 +214,7 @@ class Guards:
 
     def queue_limits(self, found: Mapping[str, Any]) -> Guard:
         """The queue gives up jobs that wait at its head for longer than the settings say."""
-        wanted, queue = self.limits, self._config.queue
+        wanted = self.limits
         actual = {limit["reason"]: dict(limit) for limit in found.get("jobStateTimeLimitActions", ())}
         wrong = []
         for limit in wanted:
@@ -276,14 +226,7 @@ class Guards:
                     f"the limit for {limit['reason']} is {there['action']} after {there['maxTimeSeconds']} s; "
                     f"it should be {limit['action']} after {limit['maxTimeSeconds']} s"
                 )
-        ours = [limit["reason"] for limit in wanted]
-        limits: Any = [*wanted, *(limit for reason, limit in actual.items() if reason not in ours)]
-        return Guard(
-            of=f"queue {queue}",
-            wrong=wrong,
-            mend=lambda: self._clients.batch.update_job_queue(jobQueue=queue, jobStateTimeLimitActions=limits),
-            mended=f"jobs that cannot start are given up after {self._config.stuck_seconds} s",
-        )
+        return Guard(of=f"queue {self._config.queue}", wrong=wrong, advice="Set it so in the AWS Batch console.")
 
     @property
     def limits(self) -> list[dict[str, Any]]:
@@ -349,17 +292,6 @@ def _as(actual: Any, wanted: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return "not set" if not value else value if isinstance(value, str) else json.dumps(value)
-
-
-def _tls_only(arn: str) -> dict[str, Any]:
-    return {
-        "Sid": "TlsOnly",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [arn, f"{arn}/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }
 
 
 def _of_all(rule: Mapping[str, Any]) -> bool:

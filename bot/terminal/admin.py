@@ -1,4 +1,4 @@
-"""`doctor` and `provision`: what an admin does before the bot is started."""
+"""`doctor` and `replay`: what an admin looks at, and tries again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from bot.app import PATIENT, Core, build_core, mailer, slack_client
 from bot.backends import load
-from bot.domain.catalog import Catalog
 from bot.domain.errors import NomadsError
 from bot.domain.outbox import GivenUp
 from bot.settings import Settings
@@ -15,11 +14,6 @@ from bot.terminal.submit import current_actor
 
 NEWEST = 5
 """Effects that were given up which `doctor` shows."""
-
-
-def provision(settings: Settings) -> None:
-    """Create in AWS what is missing, and mend guards. Raises NomadsError where something stands in the way."""
-    load("aws").provision(Catalog.read(settings.pipelines, images=settings.images), say=print)
 
 
 def doctor(settings: Settings, *, say: Callable[[str], None]) -> bool:

@@ -67,9 +67,10 @@ class AwsResultsRig:
 
     def __init__(self, world: aws.World) -> None:
         self.results = world.results()
+        self._bucket = world.config.bucket
 
     def put(self, folder: str, name: str, content: bytes) -> None:
-        aws.write_result(folder, name, content)
+        aws.write_result(folder, name, content, bucket=self._bucket)
 
 
 class AwsMailerRig:

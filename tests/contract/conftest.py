@@ -7,13 +7,17 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.aws import World, aws_world
+from tests.support.aws import World
+from tests.support.stack import stack_world
 
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[World]:
-    """One AWS account for a file's cases: making it takes longer than all of them. So they use names of their own."""
-    with aws_world() as world:
+    """One AWS account for a file's cases, made by deploy/nomads.yaml: that takes longer than all of them.
+
+    So they use names of their own.
+    """
+    with stack_world(Bot="elsewhere") as (world, _):
         yield world
 
 

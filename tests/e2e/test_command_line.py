@@ -87,7 +87,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for command in ("run", "work", "submit", "provision", "doctor", "replay"):
+    for command in ("run", "work", "submit", "deploy", "doctor", "replay"):
         assert f"\n    {command} " in said or f"\n    {command}\n" in said
 
 
@@ -343,7 +343,6 @@ def test_it_leaves_jobs_from_slack_to_the_bot_which_knows_where_results_are_serv
         ("NOMADS_MAIL", "ftp://user:canary-password@example.org"),
         ("NOMADS_SECRET_KEY", "short"),
         ("NOMADS_AWS_QUEUE", "?"),
-        ("NOMADS_AWS_SUBNETS", "not JSON"),
     ],
 )
 def test_a_setting_that_cannot_be_used_exits_with_2_and_is_named(
@@ -413,17 +412,12 @@ def test_a_database_that_is_away_exits_with_1_and_without_a_traceback(
 # Set-up
 
 
-def test_provision_without_settings_names_all_that_is_missing(
+def test_deploy_without_a_region_says_what_to_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    assert here(monkeypatch, tmp_path, "provision") == 2
-    said = capsys.readouterr().err
-    for name in (
-        *("REGION", "BUCKET", "EXECUTION_ROLE", "JOB_ROLE", "INSTANCE_ROLE"),
-        *("SUBNETS", "SECURITY_GROUPS", "INSTANCE_TYPES"),
-    ):
-        assert f"NOMADS_AWS_{name}" in said
+    assert here(monkeypatch, tmp_path, "deploy", "--yes") == 2
+    assert capsys.readouterr().err == "No AWS region is set: set NOMADS_AWS_REGION.\n"
 
 
 def test_doctor_finds_a_sound_house_sound(

@@ -48,13 +48,13 @@ def test_doctor_says_of_each_part_of_aws_what_it_is_and_never_ends_in_a_tracebac
     parts = dict(line.split(": ", 1) for line in said)
     assert list(parts) == [
         *("database", "compute", "results", "pipelines"),
-        *("roles", "images", "secrets", "logs", "bucket", "queue", "job definitions"),
+        *("roles", "images", "secrets", "logs", "bucket", "queue", "events"),
         *("slack", "mail", "note"),
     ]
     assert parts["results"] == parts["secrets"] == parts["slack"] == "ok"
     assert parts["note"].startswith("NOMADS_PUBLIC_URL is not set: links to results are S3's own")
     assert "NOMADS_AWS_JOB_ROLE: there is no role nomads-job." in parts["roles"]
-    assert "BlockPublicPolicy is off; it should be on. Run nomads provision." in parts["bucket"]
+    assert "BlockPublicPolicy is off; it should be on. Set it so in S3's console." in parts["bucket"]
     assert "has no limit for CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in parts["queue"]
-    assert parts["logs"] == "There is no log group /aws/batch/job. Run nomads provision."
+    assert parts["logs"] == "There is no log group /aws/batch/job. Run nomads deploy."
     assert "SES does not know nomads@localhost." in parts["mail"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def test_importing_the_module_imports_no_sdk() -> None:
     program = (
-        "import sys, bot.settings, bot.aws.batch, bot.aws.s3, bot.aws.ses, bot.aws.secrets, bot.aws.provision;"
+        "import sys, bot.settings, bot.aws.batch, bot.aws.s3, bot.aws.ses, bot.aws.secrets;"
+        "import bot.aws.stack, bot.terminal.deploy;"
         "print([name for name in ('boto3', 'botocore') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]

@@ -127,13 +127,18 @@ def aws_world(*, region: str = REGION, empty: bool = False, **settings: Any) -> 
         for name in [name for name in os.environ if name.startswith(elsewhere)]:
             del os.environ[name]
         config = AwsConfig(_env_file=None, **(values | settings))
-        world = World(config, Clients(config))
-        world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
-        world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
         if not empty:
             named = {"queue": config.queue, "environment": config.compute_environment}
             furnish(lambda service: _client(service, config.region), bucket=config.bucket, **named)
-        yield world
+        yield world_of(config)
+
+
+def world_of(config: AwsConfig) -> World:
+    """The account that `aws_world` made, with the module's clients of these settings."""
+    world = World(config, Clients(config))
+    world.clients.session.events.register("before-parameter-build.*.*", _recorder(world))
+    world.clients.session.events.register("before-parse.batch.DescribeJobQueues", _limited(world))
+    return world
 
 
 def _client(service: str, region: str = REGION) -> Any:
@@ -183,6 +188,7 @@ def _check_submission(params: dict[str, Any]) -> None:
     assert params["timeout"]["attemptDurationSeconds"] >= 60
     assert len(json.dumps(params)) < 30 * 1024
     _check_tags(params["tags"])
+    assert re.fullmatch(r"[A-Za-z0-9]{1,255}", params.get("shareIdentifier", "none"))
     needs = {need["type"]: need["value"] for need in params["containerOverrides"]["resourceRequirements"]}
     assert re.fullmatch(r"[1-9][0-9]*", needs["VCPU"]), needs
     assert int(needs["MEMORY"]) >= 4
@@ -236,24 +242,12 @@ def forget(compute_id: str) -> None:
     del moto_job(compute_id).backend.backend._jobs[compute_id]
 
 
-def network(region: str = REGION) -> dict[str, Any]:
-    """The settings `provision` needs, made from moto's default network; takes moto seconds."""
-    ec2, iam = _client("ec2", region), _client("iam", region)
-    profile = iam.create_instance_profile(InstanceProfileName="nomads-instance")["InstanceProfile"]
-    return {
-        "subnets": [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]],
-        "security_groups": [ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]],
-        "instance_types": ["optimal"],
-        "instance_role": profile["Arn"],
-        "service_role": make_role("nomads-service", region),  # moto insists, AWS does not
-    }
-
-
 def write_log(compute_id: str, *lines: str) -> None:
     """Let the job's program print these lines."""
     job = moto_job(compute_id)
     logs = _client("logs", job.job_definition._region)
-    group, stream = "/aws/batch/job", job._stream_name
+    group = job.job_definition.container_properties["logConfiguration"]["options"]["awslogs-group"]
+    stream = job._stream_name
     if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
         logs.create_log_group(logGroupName=group)
     if not logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
@@ -267,9 +261,9 @@ def write_log(compute_id: str, *lines: str) -> None:
     )
 
 
-def write_result(folder: str, name: str, content: bytes) -> None:
+def write_result(folder: str, name: str, content: bytes, *, bucket: str = BUCKET) -> None:
     """Let a program write a file to the world's bucket."""
-    _client("s3").put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=content)
+    _client("s3").put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=content)
 
 
 def give(client: Any, operation: str, parsed: dict[str, Any]) -> None:

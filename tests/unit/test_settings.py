@@ -110,10 +110,8 @@ def test_documented_defaults_are_the_code_s(name: str) -> None:
         (Settings, "NOMADS_ADMINS", "[1]", "“1” cannot be used; each has to be text."),
         (Settings, "NOMADS_IMAGES", "[]",
          "“[]” cannot be used; it has to be an object in JSON, such as {\"pipeline\": \"registry/image:1\"}."),
-        (AwsConfig, "NOMADS_AWS_SUBNETS", "subnet-1",
-         "this cannot be read; it has to be JSON, such as [\"a\", \"b\"]."),
         (AwsConfig, "NOMADS_AWS_ATTEMPTS", "0", "“0” cannot be used; it has to be a whole number from 1 to 10."),
-        (AwsConfig, "NOMADS_AWS_SPOT", "perhaps", "“perhaps” cannot be used; it has to be true or false."),
+        (AwsConfig, "NOMADS_AWS_FAIR_SHARE", "perhaps", "“perhaps” cannot be used; it has to be true or false."),
         (AwsConfig, "NOMADS_AWS_JOB_ROLE", "me",
          "“me” cannot be used; it has to be the ARN of a role, such as arn:aws:iam::123456789012:role/nomads."),
     ],
@@ -167,14 +165,13 @@ def test_all_settings_that_cannot_be_used_are_told_at_once(monkeypatch: pytest.M
 ROLE = "arn:aws:iam::123456789012:role/nomads"
 
 
-@pytest.mark.parametrize("command", ["run", "work", "doctor", "provision", "jobs"])
+@pytest.mark.parametrize("command", ["run", "work", "doctor", "jobs"])
 def test_all_settings_of_a_backend_that_cannot_be_used_are_told_with_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     wrong = {
         "NOMADS_PORT": "web",
         "NOMADS_AWS_BUCKET": "Upper",
-        "NOMADS_AWS_SUBNETS": '["my subnet"]',
         "NOMADS_AWS_STUCK_SECONDS": "60",
         "NOMADS_AWS_LOG_DAYS": "91",
     }
@@ -188,18 +185,9 @@ def test_all_settings_of_a_backend_that_cannot_be_used_are_told_with_the_others(
     assert said["NOMADS_AWS_LOG_DAYS"].startswith(
         "CloudWatch does not offer 91 days; the nearest that it offers is 90."
     )
-    assert said["NOMADS_AWS_SUBNETS"] == (
-        '“my subnet” cannot be used; it has to be a list in JSON of ids, such as ["subnet-0a1b2c3d"].'
-    )
     needed = "this is needed; it has to be the ARN of a role, such as arn:aws:iam::123456789012:role/nomads."
     assert said["NOMADS_AWS_EXECUTION_ROLE"] == needed
-    networks = {
-        "NOMADS_AWS_REGION",
-        "NOMADS_AWS_SECURITY_GROUPS",
-        "NOMADS_AWS_INSTANCE_TYPES",
-        "NOMADS_AWS_INSTANCE_ROLE",
-    }
-    assert set(said) == {*wrong, "NOMADS_AWS_EXECUTION_ROLE"} | (networks if command == "provision" else set())
+    assert set(said) == {*wrong, "NOMADS_AWS_EXECUTION_ROLE"}
     assert len(told) == len(said), "each is told once"
 
 
@@ -207,19 +195,9 @@ def test_a_profile_of_aws_s_own_that_is_none_is_told_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {
-        "NOMADS_AWS_BUCKET": "results",
-        "NOMADS_AWS_EXECUTION_ROLE": ROLE,
-        "NOMADS_AWS_JOB_ROLE": ROLE,
-        "NOMADS_AWS_SUBNETS": '["subnet-0"]',
-        "NOMADS_AWS_SECURITY_GROUPS": '["sg-0"]',
-        "NOMADS_AWS_INSTANCE_TYPES": '["optimal"]',
-        "NOMADS_AWS_INSTANCE_ROLE": "nomads",
-        "AWS_PROFILE": "nobody",
-    }
-    for name, value in given.items():
+    for name, value in {"NOMADS_AWS_REGION": "eu-west-2", "AWS_PROFILE": "nobody"}.items():
         monkeypatch.setenv(name, value)
-    assert main(["provision"]) in (1, 2)
+    assert main(["deploy", "--yes"]) in (1, 2)
     [told] = capsys.readouterr().err.splitlines()
     assert told == "AWS settings cannot be read: the request or the AWS settings are wrong (ProfileNotFound)."
 

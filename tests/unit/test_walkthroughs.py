@@ -11,6 +11,7 @@ import pytest
 
 from bot.settings import ROOT
 from tests.integration.test_repository import PAGES, codes, prose
+from tests.support.template import template
 
 DOCS = ROOT / "docs"
 WALKTHROUGHS = [DOCS / f"adding-a-{what}.md" for what in ("subcommand", "pipeline", "backend")]
@@ -71,10 +72,11 @@ def test_a_walkthrough_says_how_many_files_it_touches_and_names_each(page: Path)
 def test_classes_and_methods_that_a_page_names_are_there(page: Path) -> None:
     known = defined()
     own = {name for code in codes(page) for name in re.findall(r"(?:class|def) (\w+)", code)}
+    made = {*template()["Parameters"], *template()["Resources"]}
     missing = []
     for name in re.findall(r"`([A-Z][A-Za-z]*[a-z][A-Za-z]*(?:\.[a-z_]+)?)(?:\(.*?\))?`", prose(page)):
         head, _, attribute = name.partition(".")
-        there = head in known[""] | known.keys() | own
+        there = head in known[""] | known.keys() | own | made
         if not there or (attribute and head in known and attribute not in known[head]):
             missing.append(name)
     assert missing == []

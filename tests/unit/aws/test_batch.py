@@ -1132,3 +1132,22 @@ def test_work_that_should_last_goes_to_the_queue_on_demand_and_is_found_there() 
         assert queues[1].endswith("/steady")
         assert world.compute().find("l-True") == lasting
         assert world.compute().find("l-False") == usual
+
+
+def test_a_queue_with_fair_shares_is_told_whose_job_it_is_without_the_name() -> None:
+    with aws_world(fair_share=True) as world:
+        compute = world.compute()
+        for number, owner in enumerate(("U0DEMO", "U0DEMO", "U0OTHER", "Ana María@lab")):
+            compute.submit(replace(WORK, name=f"share-{number}", owner=owner))
+
+        shares = [asked["shareIdentifier"] for asked in world.asked("batch.SubmitJob")]
+        assert shares[0] == shares[1]
+        assert len(set(shares)) == 3
+        assert all(share.isalnum() and share.isascii() for share in shares)
+        assert not [share for share in shares if "demo" in share.lower() or "ana" in share.lower()]
+
+
+def test_a_queue_without_fair_shares_takes_no_share_identifier(world: World) -> None:
+    world.compute().submit(WORK)
+
+    assert "shareIdentifier" not in world.asked("batch.SubmitJob")[0]

@@ -154,17 +154,15 @@ def test_a_mistake_of_ours_stays_what_it_is() -> None:
         raise KeyError("x")
 
 
-def test_settings_come_from_the_environment_with_lists_in_json() -> None:
+def test_settings_come_from_the_environment() -> None:
     given = {
         "NOMADS_AWS_REGION": "ap-southeast-2",
-        "NOMADS_AWS_SUBNETS": '["subnet-a", "subnet-b"]',
-        "NOMADS_AWS_INSTANCE_TYPES": '["optimal"]',
-        "NOMADS_AWS_SPOT": "true",
+        "NOMADS_AWS_FAIR_SHARE": "true",
         "NOMADS_AWS_LINK_LIFETIME": "3600",
     }
     with patch.dict(os.environ, given):
         config = AwsConfig(_env_file=None)
-    assert (config.region, config.subnets, config.spot) == ("ap-southeast-2", ("subnet-a", "subnet-b"), True)
+    assert (config.region, config.fair_share, config.link_lifetime) == ("ap-southeast-2", True, 3600)
     assert (config.queue, config.compute_environment) == ("nomads-queue", "nomads-ce")
 
 
@@ -178,9 +176,6 @@ def test_settings_come_from_the_environment_with_lists_in_json() -> None:
         {"attempts": 11},
         {"prefix": "a/b"},
         {"region": "London"},
-        {"subnets": ["my subnet"]},
-        {"security_groups": ["subnet-0a1b"]},
-        {"instance_types": ["M7i!"]},
         {"instance_role": "arn:aws:iam::1:role/x"},
     ],
     ids=lambda wrong: next(iter(wrong)),

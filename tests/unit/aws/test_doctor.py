@@ -13,8 +13,8 @@ import pytest
 from bot.aws.doctor import Doctor, check_ses
 from bot.domain.catalog import Pipeline
 from bot.domain.errors import NomadsError
-from tests.support.aws import BUCKET, SENDER, World, answer, give
-from tests.unit.aws.test_provision import bare_world, run
+from tests.support.aws import SENDER, World, answer, aws_world, give
+from tests.support.stack import stack_world
 
 HERE = "123456789012.dkr.ecr.eu-west-2.amazonaws.com"
 PIPELINES = [
@@ -24,16 +24,16 @@ PIPELINES = [
 
 
 @contextmanager
-def sound_world(*, provisioned: bool = True, **settings: Any) -> Iterator[World]:
-    """An account in which everything is right for PIPELINES[:1]."""
-    with bare_world(**settings) as world:
-        if provisioned:
-            run(world)
-        iam = boto3.client("iam", region_name="eu-west-2")
-        for name, service in (("execution", "ecs-tasks"), ("job", "ecs-tasks"), ("instance", "ec2")):
-            _role(iam, f"nomads-{name}", service)
-        iam.create_instance_profile(InstanceProfileName="nomads")
-        iam.add_role_to_instance_profile(InstanceProfileName="nomads", RoleName="nomads-instance")
+def sound_world() -> Iterator[World]:
+    """An account that deploy/nomads.yaml made."""
+    with stack_world(Bot="elsewhere") as (world, _):
+        yield world
+
+
+@contextmanager
+def bare_world() -> Iterator[World]:
+    """An account with nothing in it."""
+    with aws_world(empty=True, instance_role="nomads-instance") as world:
         yield world
 
 
@@ -59,7 +59,7 @@ def test_a_sound_account_is_found_sound_and_what_is_not_in_aws_is_said() -> None
         assert said.pop("images") == (
             "not checked (nomads-unsupervised: registry.example.org/nomads:1, which is not in ECR)"
         )
-        assert said == dict.fromkeys(("roles", "secrets", "logs", "bucket", "queue", "job definitions"), "")
+        assert said == dict.fromkeys(("roles", "secrets", "logs", "bucket", "queue", "events"), "")
 
 
 def test_nothing_is_left_of_the_secret_that_was_tried() -> None:
@@ -83,16 +83,16 @@ def test_roles_that_are_missing_or_trust_others_are_named_with_what_to_do() -> N
         _role(boto3.client("iam", region_name="eu-west-2"), "nomads-job", "lambda")
         said = wrong(doctor(world).roles)
         assert "The role nomads-job does not trust ecs-tasks.amazonaws.com." in said
-        assert "NOMADS_AWS_EXECUTION_ROLE: there is no role nomads-execution. Make it as docs/aws.md says." in said
-        assert "NOMADS_AWS_INSTANCE_ROLE: there is no instance profile nomads." in said
+        assert "NOMADS_AWS_EXECUTION_ROLE: there is no role nomads-execution. Run nomads deploy." in said
+        assert "NOMADS_AWS_INSTANCE_ROLE: there is no instance profile nomads-instance." in said
 
 
 def test_an_instance_profile_needs_a_role_that_machines_may_take() -> None:
     with sound_world() as world:
         iam = boto3.client("iam", region_name="eu-west-2")
-        iam.remove_role_from_instance_profile(InstanceProfileName="nomads", RoleName="nomads-instance")
-        assert wrong(doctor(world).roles) == "The instance profile nomads has no role; give it one."
-        iam.add_role_to_instance_profile(InstanceProfileName="nomads", RoleName="nomads-job")
+        iam.remove_role_from_instance_profile(InstanceProfileName="nomads-instance", RoleName="nomads-instance")
+        assert wrong(doctor(world).roles) == "The instance profile nomads-instance has no role; give it one."
+        iam.add_role_to_instance_profile(InstanceProfileName="nomads-instance", RoleName="nomads-job")
         assert "The role nomads-job does not trust ec2.amazonaws.com." in wrong(doctor(world).roles)
 
 
@@ -114,9 +114,26 @@ def test_an_image_of_ecr_is_looked_for_in_its_own_registry() -> None:
         }
 
 
+def test_events_that_nobody_reads_are_told() -> None:
+    with sound_world() as world:
+        unread = {"Attributes": {"ApproximateNumberOfMessages": "1001"}}
+        give(world.clients.sqs, "sqs.GetQueueAttributes", unread)
+        assert doctor(world).events() == "ok. 1,001 events wait in nomads-events: is a bot running?"
+        assert world.asked("sqs.GetQueueAttributes")[0]["QueueUrl"] == world.config.events_queue
+
+
+def test_a_queue_of_events_that_is_missing_or_not_set_is_told() -> None:
+    with sound_world() as world:
+        world.clients.sqs.delete_queue(QueueUrl=world.config.events_queue)
+        assert wrong(doctor(world).events) == ("NOMADS_AWS_EVENTS_QUEUE: there is no such queue. Run nomads deploy.")
+    with bare_world() as world:
+        said = "not checked (NOMADS_AWS_EVENTS_QUEUE is not set: AWS Batch is asked every ten seconds)"
+        assert doctor(world).events() == said
+
+
 def test_logs_that_are_missing_or_kept_too_long_or_unreadable_are_told() -> None:
-    with sound_world(provisioned=False) as world:
-        assert wrong(doctor(world).logs) == "There is no log group /aws/batch/job. Run nomads provision."
+    with bare_world() as world:
+        assert wrong(doctor(world).logs) == "There is no log group /aws/batch/job. Run nomads deploy."
         boto3.client("logs", region_name="eu-west-2").create_log_group(logGroupName="/aws/batch/job")
         assert "lines are kept for ever; NOMADS_AWS_LOG_DAYS says 90 days" in wrong(doctor(world).logs)
         answer(world.clients.logs, "logs.GetLogEvents", code="AccessDeniedException", message="no")
@@ -127,11 +144,11 @@ def test_logs_that_are_missing_or_kept_too_long_or_unreadable_are_told() -> None
 
 def test_a_bucket_s_guard_that_is_off_is_named() -> None:
     with sound_world() as world:
-        s3 = boto3.client("s3", region_name="eu-west-2")
-        blocks = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
-        s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration={**blocks, "BlockPublicPolicy": False})
+        s3, name = boto3.client("s3", region_name="eu-west-2"), world.config.bucket
+        blocks = s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
+        s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration={**blocks, "BlockPublicPolicy": False})
         assert wrong(doctor(world).bucket) == (
-            f"bucket {BUCKET}: BlockPublicPolicy is off; it should be on. Run nomads provision."
+            f"bucket {name}: BlockPublicPolicy is off; it should be on. Set it so in S3's console."
         )
 
 
@@ -145,10 +162,10 @@ def test_a_queue_that_is_disabled_invalid_or_missing_is_told() -> None:
         assert "The queue nomads-queue is INVALID: said AWS." in said
         assert "queue nomads-queue: is disabled; it should be enabled." in said
         assert "queue nomads-queue: has no limit for CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in said
-    with sound_world(provisioned=False) as world:
+    with bare_world() as world:
         said = wrong(doctor(world).queue)
-        assert "There is no queue nomads-queue. Run nomads provision." in said
-        assert "There is no compute environment nomads-ce. Run nomads provision." in said
+        assert "There is no queue nomads-queue. Run nomads deploy." in said
+        assert "There is no compute environment nomads-ce. Run nomads deploy." in said
 
 
 def _invalid(world: World) -> None:
@@ -161,14 +178,6 @@ def _invalid(world: World) -> None:
     world.clients.batch.meta.events.register("before-parse.batch.DescribeJobQueues", rewrite)
 
 
-def test_a_job_definition_that_is_missing_or_differs_is_told_and_nothing_is_registered() -> None:
-    with sound_world() as world:
-        assert "There is no job definition nomads_nomads-classifier." in wrong(doctor(world, *PIPELINES).definitions)
-        world.config = world.config.model_copy(update={"attempts": 7})
-        assert "nomads_nomads-unsupervised:1: its retry strategy is {" in wrong(doctor(world).definitions)
-        assert len(world.asked("batch.RegisterJobDefinition")) == 1
-
-
 @pytest.mark.parametrize(
     ("client", "operation", "code", "check", "said"),
     [
@@ -178,13 +187,6 @@ def test_a_job_definition_that_is_missing_or_differs_is_told_and_nothing_is_regi
         ("s3", "s3.GetBucketPolicy", "AccessDenied", "bucket", "may not look: s3:GetBucketPolicy"),
         ("s3", "s3.GetPublicAccessBlock", "AccessDenied", "bucket", "may not look: s3:GetBucketPublicAccessBlock"),
         ("batch", "batch.DescribeJobQueues", "AccessDeniedException", "queue", "may not look: batch:DescribeJobQueues"),
-        (
-            "batch",
-            "batch.DescribeJobDefinitions",
-            "AccessDeniedException",
-            "job definitions",
-            "may not look: batch:DescribeJobDefinitions",
-        ),
     ],
 )
 def test_where_it_may_not_look_it_says_so_and_nothing_is_wrong(

@@ -1,0 +1,359 @@
+"""`nomads deploy` on an account that moto plays: what it shows, makes, writes, and says when it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.aws.config import AwsConfig, ToRun
+from bot.aws.stack import Stacks
+from bot.domain.errors import NomadsError
+from bot.settings import ROOT, Choices, Settings, read
+from bot.terminal.deploy import deploy
+from bot.terminal.images import content_tag
+from sandbox.slack import SlackStandIn
+from tests.support.aws import _client as client
+from tests.support.aws import aws_world
+from tests.support.stack import complete
+from tests.support.template import properties
+
+HOST = "123456789012.dkr.ecr.eu-west-2.amazonaws.com"
+TOOL = """#!/bin/sh
+if [ "$1" = login ]; then read -r password; set -- "$@" with "$password"; fi
+echo "$*" >> {log}
+"""
+"""A stand-in for Docker: it notes what it is asked for, and what comes on its stdin at a login."""
+
+
+class Account:
+    """An account, a folder in which the command runs, and a PATH with nothing on it but what is put there."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        self._patch = monkeypatch
+        self.questions: list[str] = []
+        self.commands: list[list[str]] = []
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PATH", str(self.tools))
+        monkeypatch.setenv("NOMADS_AWS_REGION", "eu-west-2")
+        for settings in (Settings, Choices, AwsConfig, ToRun):
+            monkeypatch.setitem(settings.model_config, "env_file", ".env")
+
+    def has(self, tool: str) -> None:
+        """Put a stand-in for that program on PATH."""
+        program = self.tools / tool
+        program.write_text(TOOL.format(log=self.folder / "asked"))
+        program.chmod(0o755)
+
+    @property
+    def asked(self) -> list[str]:
+        """What the program was asked for."""
+        log = self.folder / "asked"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def deploy(self, *, answer: bool = True, bot: str = "", destroy: bool = False, **given: str) -> int:
+        """One run of the command, at which a person gives that answer to every question."""
+
+        def ask(question: str) -> bool:
+            self.questions.append(question)
+            return answer
+
+        arguments = argparse.Namespace(name="nomads", bot=bot, set=list(given.items()), yes=False, destroy=destroy)
+        return deploy(arguments, run=self.ran, ask=ask)
+
+    def ran(self, argv: Sequence[str]) -> int:
+        """Note a further command."""
+        self.commands.append(list(argv))
+        return 0
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What stands in `.env`."""
+        lines = (self.folder / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def parameters(self) -> dict[str, str]:
+        """The stack's parameters."""
+        [found] = client("cloudformation").describe_stacks(StackName="nomads")["Stacks"]
+        return {one["ParameterKey"]: one["ParameterValue"] for one in found["Parameters"]}
+
+
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with aws_world(empty=True), complete():
+        yield Account(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def slack(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackStandIn]:
+    """Slack, whose address and tokens an admin has written into `.env`."""
+    with SlackStandIn() as slack:
+        lines = [f"SLACK_BOT_TOKEN={slack.bot_token}", f"SLACK_APP_TOKEN={slack.app_token}"]
+        (account.folder / ".env").write_text("\n".join(["# ours", *lines, f"SLACK_API_URL={slack.api_url}", ""]))
+        yield slack
+
+
+def pushed(*names: str) -> None:
+    """Let ECR have these images under the checkout's tag, as a real push would."""
+    for name in names:
+        manifest = json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []})
+        client("ecr").put_image(repositoryName=f"nomads-{name}", imageManifest=manifest, imageTag=content_tag(ROOT))
+
+
+def test_a_new_account_is_shown_costed_made_tried_and_written_down(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+
+    account.deploy(bot="elsewhere")
+
+    said = capsys.readouterr().out
+    assert "  add     Bucket                AWS::S3::Bucket\n" in said
+    assert "While no job runs, Bot=elsewhere costs by the month" in said
+    assert "together $0.20 a month" in said
+    assert account.questions[0] == "Make the stack nomads in eu-west-2?"
+    assert "Attach the policy arn:aws:iam::123456789012:policy/nomads-bot to what the bot runs as" in said
+    for part in ("compute", "results", "roles", "secrets", "logs", "bucket", "queue", "slack"):
+        assert f"\n{part}: ok\n" in said, part
+    assert "BOSS_TOKEN=public nomads submit --pipeline nomads-unsupervised" in said
+
+
+def test_with_a_token_a_small_job_is_offered_and_run(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    pushed("unsupervised", "classifier")
+    monkeypatch.setenv("BOSS_TOKEN", "public")
+
+    assert account.deploy() == 0
+
+    assert account.questions[-1].startswith("Run a small job on public data now (nomads submit --pipeline ")
+    [command] = account.commands
+    assert command[0] == "submit"
+
+
+def test_what_an_admin_wrote_stays_and_nobody_else_may_read_it(account: Account, slack: SlackStandIn) -> None:
+    account.has("docker")
+
+    account.deploy(bot="elsewhere")
+
+    assert (account.folder / ".env").read_text().startswith(f"# ours\nSLACK_BOT_TOKEN={slack.bot_token}\n")
+    assert stat.S_IMODE((account.folder / ".env").stat().st_mode) == 0o600
+    assert account.env["NOMADS_AWS_QUEUE"] == "nomads-queue"
+    assert account.env["NOMADS_AWS_FAIR_SHARE"] == "true"
+    assert json.loads(account.env["NOMADS_IMAGES"]).keys() == {"nomads-unsupervised", "nomads-classifier"}
+    assert read(ToRun).bucket == account.env["NOMADS_AWS_BUCKET"]
+
+
+def test_no_is_no(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    assert account.deploy(answer=False) == 1
+
+    assert capsys.readouterr().out.endswith("Nothing was done.\n")
+    assert not client("cloudformation").describe_stacks()["Stacks"]
+    assert not (account.folder / ".env").exists()
+
+
+@pytest.mark.parametrize("tool", ["docker", "buildah"])
+def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(account: Account, tool: str) -> None:
+    account.has(tool)
+
+    account.deploy(bot="fargate", Architecture="arm64")
+
+    host, tag = HOST, content_tag(ROOT)
+    builds = [line for line in account.asked if line.startswith("build ")]
+    assert builds == [
+        f"build --platform linux/amd64 --file pipelines/Dockerfile --target {name} --tag {host}/nomads-{name}:{tag} ."
+        for name in ("unsupervised", "classifier")
+    ] + [f"build --platform linux/arm64 --file Dockerfile --tag {host}/nomads-bot:{tag} ."]
+    [login] = [line for line in account.asked if line.startswith("login ")]
+    assert login.startswith(f"login --username AWS --password-stdin {host} with ")
+    password = login.rpartition(" ")[2]
+    assert password
+    assert not [line for line in account.asked if password in line and line != login]
+    pushes = [f"push {host}/nomads-{name}:{tag}" for name in ("unsupervised", "classifier", "bot")]
+    assert account.asked[-4:] == [*pushes, f"logout {host}"]
+
+
+def test_without_docker_and_buildah_the_commands_are_told_and_the_bot_waits(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account.deploy(bot="fargate") == 1
+
+    said = capsys.readouterr().out
+    assert "There is neither Docker nor buildah here" in said
+    assert "  docker build --platform linux/amd64 --file pipelines/Dockerfile --target unsupervised --tag " in said
+    assert account.parameters()["BotCount"] == "0"
+
+
+def test_the_bot_is_started_once_images_and_tokens_are_there_and_a_second_run_changes_nothing(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate")
+    assert account.parameters()["BotCount"] == "1"
+    secrets = client("secretsmanager")
+    assert secrets.get_secret_value(SecretId="nomads-bot/slack-bot-token")["SecretString"] == slack.bot_token
+    assert secrets.get_secret_value(SecretId="nomads-bot/slack-app-token")["SecretString"] == slack.app_token
+    pushed("unsupervised", "classifier", "bot")
+    account.deploy()
+    for image in json.loads(account.env["NOMADS_IMAGES"]).values():
+        assert re.fullmatch(rf"{HOST}/nomads-[a-z]+@sha256:[0-9a-f]{{64}}", image)
+    asked, before = list(account.asked), (account.folder / ".env").read_bytes()
+    capsys.readouterr()
+
+    assert account.deploy() == 0
+
+    said = capsys.readouterr().out
+    assert "The stack nomads is as it should be." in said
+    assert ".env: nothing changed." in said
+    assert account.asked == asked, "images that are there are not built again"
+    assert (account.folder / ".env").read_bytes() == before
+    assert slack.bot_token not in said
+
+
+def test_without_slack_s_tokens_the_bot_waits_and_the_settings_are_named(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+
+    account.deploy(bot="fargate")
+
+    assert "set SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env, and deploy again." in capsys.readouterr().out
+    assert account.parameters()["BotCount"] == "0"
+
+
+def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named(account: Account, slack: SlackStandIn) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere", MaxVcpus="256")
+
+    account.deploy(LogDays="30")
+
+    parameters = account.parameters()
+    assert (parameters["Bot"], parameters["MaxVcpus"], parameters["LogDays"]) == ("elsewhere", "256", "30")
+    assert account.env["NOMADS_AWS_LOG_DAYS"] == "30"
+
+
+def test_a_bot_that_moves_into_the_account_gets_its_image_after_its_repository(
+    account: Account, slack: SlackStandIn
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    pushed("unsupervised", "classifier")
+
+    account.deploy(bot="fargate")
+
+    assert [line for line in account.asked if line.startswith("push ")][-1].startswith(f"push {HOST}/nomads-bot:")
+    assert account.parameters()["BotCount"] == "1"
+
+
+def test_images_that_cannot_be_had_leave_the_stack_as_it_is(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    (account.tools / "docker").unlink()
+    capsys.readouterr()
+
+    assert account.deploy(LogDays="30") == 1
+
+    said = capsys.readouterr().out
+    assert "There is neither Docker nor buildah here" in said
+    assert "The stack stays as it is until its images are there." in said
+    assert account.parameters()["LogDays"] == "90"
+    assert said.count("docker push ") == 2, "each is told once"
+    assert len(client("cloudformation").list_change_sets(StackName="nomads")["Summaries"]) == 1, "the one that made it"
+
+
+def test_a_parameter_that_the_template_has_not_is_refused_before_anything_is_made(account: Account) -> None:
+    with pytest.raises(NomadsError, match="The template has no MaxCpus; it has Admins, AlarmMail"):
+        account.deploy(MaxCpus="3")
+
+    assert not client("cloudformation").describe_stacks()["Stacks"]
+
+
+def test_what_a_tool_cannot_do_is_told_with_the_command(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    account.has("docker")
+    (account.tools / "docker").write_text("#!/bin/sh\nexit 7\n")
+
+    assert account.deploy(bot="elsewhere") == 1
+
+    assert re.search(r"docker build .* failed \(exit 7\)", capsys.readouterr().err)
+
+
+def test_a_token_that_changed_is_stored_and_how_the_bot_takes_it_is_told(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate")
+    env = account.folder / ".env"
+    env.write_text(env.read_text().replace(slack.bot_token, "another-token"))
+    capsys.readouterr()
+
+    account.deploy()
+
+    stored = client("secretsmanager").get_secret_value(SecretId="nomads-bot/slack-bot-token")["SecretString"]
+    assert stored == "another-token"
+    said = capsys.readouterr().out
+    assert "aws ecs update-service --cluster nomads-bot --service nomads-bot --force-new-deployment" in said
+    assert "another-token" not in said
+
+
+def test_who_stops_following_is_told_that_aws_goes_on_and_how_to_follow_again(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    account.has("docker")
+    monkeypatch.setattr(Stacks, "_events", stop)  # what following begins with, once AWS is at work
+    monkeypatch.setattr(Stacks, "_told", lambda *_: frozenset())
+
+    with pytest.raises(KeyboardInterrupt):
+        account.deploy(bot="elsewhere")
+
+    assert capsys.readouterr().err == (
+        "\nAWS goes on with the stack nomads by itself. Run the same command again to follow it, and to do what comes "
+        "after.\n"
+    )
+
+
+def test_destroy_says_what_stays_asks_and_leaves_the_results(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate")
+    bucket = account.env["NOMADS_AWS_BUCKET"]
+    client("s3").put_object(Bucket=bucket, Key="a/results.json", Body=b"{}")
+    capsys.readouterr()
+
+    assert account.deploy(destroy=True, answer=False) == 1
+    assert client("cloudformation").describe_stacks(StackName="nomads")["Stacks"]
+    assert account.deploy(destroy=True) == 0
+
+    said = capsys.readouterr().out
+    assert f"  the results, in the bucket {bucket}\n  a last snapshot of the database\n" in said
+    assert said.endswith("The stack nomads is gone.\n")
+    assert client("s3").get_object(Bucket=bucket, Key="a/results.json")["Body"].read() == b"{}"
+    assert account.deploy(destroy=True) == 0
+    assert capsys.readouterr().out == "There is no stack nomads in eu-west-2.\n"
+
+
+def test_the_scripts_of_the_instance_are_ones_that_a_shell_can_read(tmp_path: Path) -> None:
+    data = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"][0]
+    script = data[data.index("#!/bin/bash") : data.index("--//--")]
+    inner = re.findall(r"<<'END'\n(#!/bin/bash\n.*?)\nEND\n", script, re.DOTALL)
+    assert len(inner) == 1
+    for text in (script, *inner):
+        checked = subprocess.run(["/bin/bash", "-n"], input=text.encode(), capture_output=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, b"")

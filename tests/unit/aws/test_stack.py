@@ -1,0 +1,71 @@
+"""deploy/nomads.yaml made, changed and taken away in moto, and looked at with the bot's own eyes.
+
+moto takes no queue and no compute environment away with a stack, so that nothing is said of these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from botocore.exceptions import ClientError
+
+from bot.aws.config import ToRun
+from bot.aws.doctor import Doctor
+from tests.support.aws import World
+from tests.support.aws import _client as client
+from tests.support.stack import NAME, Stack, stack_world, update_stack
+from tests.support.template import BOTS
+
+
+@pytest.fixture(params=BOTS)
+def made(request: pytest.FixtureRequest) -> Iterator[tuple[World, Stack]]:
+    """An account in which the stack was made, for each place of the bot."""
+    with stack_world(Bot=request.param) as made:
+        yield made
+
+
+def test_what_it_gives_are_settings_that_the_bot_takes(made: tuple[World, Stack]) -> None:
+    _, stack = made
+    config = ToRun(_env_file=None, **stack.config)
+
+    assert config.queue == "nomads-queue"
+    assert config.queue_on_demand == "nomads-queue-on-demand"
+    assert config.fair_share
+    assert json.loads(stack.settings["NOMADS_IMAGES"]).keys() == {"nomads-unsupervised", "nomads-classifier"}
+    assert stack.settings["NOMADS_COMPUTE"] == "aws"
+    assert stack.settings["NOMADS_AWS_EVENTS_QUEUE"].endswith("/nomads-events")
+
+
+def test_the_doctor_finds_its_guards_in_place(made: tuple[World, Stack]) -> None:
+    world, _ = made
+    doctor = Doctor(world.config, world.clients, secrets=world.secrets(), pipelines=[])
+
+    for name in ("roles", "secrets", "logs", "bucket", "queue"):
+        assert doctor.checks[name]() == "", name
+
+
+def test_a_changed_parameter_changes_what_was_made(made: tuple[World, Stack]) -> None:
+    _, stack = made
+
+    changed = update_stack(stack, LogDays="30")
+
+    assert changed.settings["NOMADS_AWS_LOG_DAYS"] == "30"
+    assert changed.settings["NOMADS_AWS_BUCKET"] == stack.settings["NOMADS_AWS_BUCKET"]
+
+
+def test_taken_away_it_leaves_the_results_alone(made: tuple[World, Stack]) -> None:
+    world, stack = made
+    bucket = stack.settings["NOMADS_AWS_BUCKET"]
+    world.clients.s3.put_object(Bucket=bucket, Key="a/results.json", Body=b"{}")
+
+    client("cloudformation").delete_stack(StackName=NAME)
+
+    assert world.clients.s3.get_object(Bucket=bucket, Key="a/results.json")["Body"].read() == b"{}"
+    assert not [role for role in world.clients.iam.list_roles()["Roles"] if role["RoleName"] == "nomads-job"]
+    assert not client("ec2").describe_vpcs(Filters=[{"Name": "tag:Name", "Values": ["nomads"]}])["Vpcs"]
+    assert not world.clients.logs.describe_log_groups(logGroupNamePrefix="/nomads/")["logGroups"]
+    assert not world.clients.secrets.list_secrets()["SecretList"]
+    with pytest.raises(ClientError, match="does not exist"):
+        client("cloudformation").describe_stacks(StackName=NAME)
