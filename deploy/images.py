@@ -121,20 +121,24 @@ def _make_debian() -> None:
         _run(["buildah", "bud", "--quiet", "--timestamp", "0", "--tag", DEBIAN, folder])
 
 
-def build(image: Image, engine: Engine, base: str, *, fresh: bool = False) -> Built:
-    """Build one image, tagged with its name; `fresh`: every step anew. Raises CannotBuild where a step fails."""
-    began = time.monotonic()
+def build(image: Image, engine: Engine, base: str, *, fresh: bool = False, platform: str = "", tag: str = "") -> Built:
+    """Build one image; `fresh`: every step anew. Raises CannotBuild where a step fails.
+
+    `platform` is such as `linux/arm64`, by default this machine's; `tag` is by default the image's name.
+    """
+    began, tag = time.monotonic(), tag or image.name
     with tempfile.TemporaryDirectory(prefix="nomads-pip-") as secrets:
         command = {
             "docker": ["docker", "build", "--provenance=false", "--build-arg", "SOURCE_DATE_EPOCH=0"],
             "buildah": ["buildah", "bud", "--isolation=chroot", "--network=host", "--layers", "--timestamp=0"],
         }[engine]
         identity = Path(secrets) / "id"
-        command += ["--file", image.dockerfile, "--target", image.target, "--tag", image.name]
+        command += ["--file", image.dockerfile, "--target", image.target, "--tag", tag]
+        command += ["--platform", platform] if platform else []
         command += ["--build-arg", f"PYTHON_IMAGE={base}", "--iidfile", str(identity), *_pip_secrets(Path(secrets))]
         _run([*command, *(["--no-cache"] if fresh else []), "."])
         made = identity.read_text(encoding="utf-8").strip()
-    return Built(image, made, size(image, engine), time.monotonic() - began)
+    return Built(image, made, size(tag, engine), time.monotonic() - began)
 
 
 def _pip_secrets(folder: Path) -> list[str]:
@@ -164,11 +168,11 @@ def pip_secrets(settings: str, folder: Path) -> list[str]:
     return [*secrets, "--secret", f"id=pip,src={file}"]
 
 
-def size(image: Image, engine: Engine) -> int:
+def size(tag: str, engine: Engine) -> int:
     """Bytes of all layers, unpacked; buildah tells three digits of them."""
     if engine == "docker":
-        return int(_run(["docker", "image", "inspect", "--format", "{{.Size}}", image.name]))
-    number, unit = _run(["buildah", "images", "--format", "{{.Size}}", f"localhost/{image.name}:latest"]).split()
+        return int(_run(["docker", "image", "inspect", "--format", "{{.Size}}", tag]))
+    number, unit = _run(["buildah", "images", "--format", "{{.Size}}", tag]).split()
     return int(float(number) * _UNITS[unit])
 
 
@@ -207,8 +211,11 @@ def write_bill(built: Built, engine: Engine) -> None:
     _told(image).write_text(f"{built.id}\n", encoding="utf-8")
 
 
-def make(names: Sequence[str] = (), *, fresh: bool = False) -> list[Built]:
-    """Build these images, or all, one process at a time, and say so. Raises CannotBuild."""
+def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", tag: str = "") -> list[Built]:
+    """Build these images, or all, one process at a time, and say so; see `build`. Raises CannotBuild.
+
+    One that is built under a tag of its own, to be pushed, gets no bill of materials here.
+    """
     wanted = [image for image in images() if not names or image.name in names]
     with _alone():
         tool = engine()
@@ -217,12 +224,13 @@ def make(names: Sequence[str] = (), *, fresh: bool = False) -> list[Built]:
         print(f"{tool}, on {base} ({time.monotonic() - began:.0f} s)", flush=True)
         done = []
         for image in wanted:
-            built = build(image, tool, base, fresh=fresh)
-            if not _is_told(built):
+            built = build(image, tool, base, fresh=fresh, platform=platform, tag=tag)
+            if not tag and not _is_told(built):
                 write_bill(built, tool)
             print(f"{image.name}: {built.size / 1e6:.0f} MB, {built.seconds:.0f} s, {built.id}", flush=True)
             done.append(built)
-        print(f"Their bills of materials: {FOLDER.relative_to(ROOT)}/*.cdx.json, their ids: *.id", flush=True)
+        if not tag:
+            print(f"Their bills of materials: {FOLDER.relative_to(ROOT)}/*.cdx.json, their ids: *.id", flush=True)
     return done
 
 
@@ -259,11 +267,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.images", description="Build the images.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where none is named")
     parser.add_argument("--fresh", action="store_true", help="every step anew, the base of Debian's packages too")
+    parser.add_argument("--platform", default="", help="such as linux/arm64; by default this machine's")
+    parser.add_argument("--tag", default="", help="of the one image that is named; by default its name")
+    parser.add_argument("--engine", action="store_true", help="print what would build, and end")
     arguments = parser.parse_args(argv)
+    if arguments.tag and len(arguments.names) != 1:
+        parser.error("--tag is for one image: name it")
     if unknown := set(arguments.names) - set(known):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(known)}")
     try:
-        make(arguments.names, fresh=arguments.fresh)
+        if arguments.engine:
+            print(engine())
+            return 0
+        make(arguments.names, fresh=arguments.fresh, platform=arguments.platform, tag=arguments.tag)
     except (CannotBuild, bases.NotPinned) as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -75,7 +75,6 @@ class _Deployment:
         except OSError:
             raise NomadsError(f"There is no {TEMPLATE}: run deploy in a checkout of NOMADS.") from None
         self._tag = images.content_tag(ROOT)
-        self._tool = images.tool()
 
     def run(self) -> int:
         """Everything, in its order. Returns the exit code."""
@@ -161,14 +160,14 @@ class _Deployment:
         missing = [one for one in wanted if not self._stacks.digest(one[1])]
         if not missing:
             return True
-        if self._tool:
-            images.publish(self._tool, missing, checkout=ROOT, password=self._stacks.registry_password, say=print)
+        if tool := images.tool(ROOT):
+            images.publish(tool, missing, checkout=ROOT, password=self._stacks.registry_password, say=print)
             return True
         login = " ".join(images.login("docker", missing[0][1].partition("/")[0]))
-        print("There is neither Docker nor buildah here, so the images are yours to build and push, in a checkout:")
+        print("There is neither Docker nor buildah here, so the images are yours to build and push where one is:")
         print(f"  aws ecr get-login-password --region {self._stacks.region} | {login}")
         for image, reference, kind in missing:
-            print(f"  {' '.join(images.build('docker', image, reference, platform=kind))}")
+            print(f"  {' '.join(images.build('.venv/bin/python', image, reference, platform=kind))}")
             print(f"  {' '.join(images.push('docker', reference))}")
         print("Then run deploy again.")
         return False

@@ -1,10 +1,10 @@
-"""Builds container images and pushes them, with Docker or buildah, whichever the machine has."""
+"""Has a checkout's images built, as `python -m deploy.images` does, and pushes them."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import NomadsError
 
-TOOLS = ("docker", "buildah")
-"""The programs that are looked for, the first that is there is used: their commands are the same but for `build`."""
-SOURCES = ("Dockerfile", "requirements", "bot", "handlers", "contract", "volumes", "pipelines")
+SOURCES = ("Dockerfile", "deploy/bases.env", "requirements", "bot", "handlers", "contract", "volumes", "pipelines")
 """What the images are made of, within a checkout."""
 _LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache"})
 
@@ -26,26 +24,23 @@ class Image:
 
     name: str
     """`bot`, or the last part of a pipeline's name."""
-    file: str
-    """Its Dockerfile."""
-    target: str = ""
-    """The build target; empty: the last one."""
+    built: str
+    """What `deploy.images` calls it."""
 
 
-BOT = Image("bot", "Dockerfile")
-PROGRAMS = (
-    Image("unsupervised", "pipelines/Dockerfile", "unsupervised"),
-    Image("classifier", "pipelines/Dockerfile", "classifier"),
-)
+BOT = Image("bot", "nomads")
+PROGRAMS = (Image("unsupervised", "nomads-unsupervised"), Image("classifier", "nomads-classifier"))
 
 
 class ToolFailed(NomadsError):
-    """Docker or buildah could not do what it was asked for; the text has the command."""
+    """An image could not be built or pushed; the text has the command."""
 
 
-def tool() -> str:
-    """The path of the first of TOOLS on PATH; empty where there is none."""
-    return next(filter(None, map(shutil.which, TOOLS)), "")
+def tool(checkout: Path) -> str:
+    """What builds and pushes here, `docker` or `buildah`; empty where neither does."""
+    command = [sys.executable, "-m", "deploy.images", "--engine"]
+    asked = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S603
+    return asked.stdout.strip()
 
 
 def content_tag(checkout: Path) -> str:
@@ -65,10 +60,9 @@ def _files(checkout: Path) -> Iterator[Path]:
         yield from (file for file in found if file.is_file() and not _LEFT_OUT & set(file.parts))
 
 
-def build(program: str, image: Image, reference: str, *, platform: str) -> list[str]:
+def build(python: str, image: Image, reference: str, *, platform: str) -> list[str]:
     """The command that builds an image in the root of a checkout; `platform` such as `linux/amd64`."""
-    target = ["--target", image.target] if image.target else []
-    return [program, "build", "--platform", platform, "--file", image.file, *target, "--tag", reference, "."]
+    return [python, "-m", "deploy.images", image.built, "--platform", platform, "--tag", reference]
 
 
 def push(program: str, reference: str) -> list[str]:
@@ -95,7 +89,7 @@ def publish(
     """
     for image, reference, platform in images:
         say(f"building {reference}")
-        _run(build(program, image, reference, platform=platform), checkout)
+        _run(build(sys.executable, image, reference, platform=platform), checkout)
     registry = images[0][1].partition("/")[0]
     _run(login(program, registry), checkout, given=password())
     try:

@@ -116,7 +116,7 @@ def test_an_image_keeps_nothing_of_the_machine_that_built_it(name: str, built: d
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_no_larger_than_is_said(name: str, built: dict[str, str]) -> None:
     [image] = [image for image in images.images() if image.name == name]
-    assert images.size(image, "buildah") <= BOUNDS[name] * 10**6
+    assert images.size(image.name, "buildah") <= BOUNDS[name] * 10**6
 
 
 @pytest.mark.parametrize("name", NAMES)
