@@ -18,6 +18,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ def write_bill(built: Built, engine: Engine) -> None:
 
 
 def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", tag: str = "") -> list[Built]:
-    """Build these images, or all, one process at a time, and say so; see `build`. Raises CannotBuild.
+    """Build these images, or all, in one process at a time, and say so; see `build`. Raises CannotBuild.
 
     One that is built under a tag of its own, to be pushed, gets no bill of materials here.
     """
@@ -222,13 +223,19 @@ def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", 
         began = time.monotonic()
         base = base_image(tool, fresh=fresh)
         print(f"{tool}, on {base} ({time.monotonic() - began:.0f} s)", flush=True)
-        done = []
-        for image in wanted:
+
+        def one(image: Image) -> Built:
             built = build(image, tool, base, fresh=fresh, platform=platform, tag=tag)
             if not tag and not _is_told(built):
                 write_bill(built, tool)
             print(f"{image.name}: {built.size / 1e6:.0f} MB, {built.seconds:.0f} s, {built.id}", flush=True)
-            done.append(built)
+            return built
+
+        # The bot's images share few steps. The pipelines' begin with steps of one of them, which the cache then has.
+        bots = [image for image in wanted if image.dockerfile == "Dockerfile"]
+        with ThreadPoolExecutor(max(1, len(bots))) as side_by_side:
+            done = list(side_by_side.map(one, bots))
+        done += [one(image) for image in wanted if image not in bots]
         if not tag:
             print(f"Their bills of materials: {FOLDER.relative_to(ROOT)}/*.cdx.json, their ids: *.id", flush=True)
     return done
