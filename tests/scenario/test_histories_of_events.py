@@ -45,7 +45,7 @@ class History:
 def history(draw: random.Random) -> History:
     """A job that waits, runs, and ends; now and then its machine is taken back, and a state is too short to be seen."""
     found, at, attempt = History(), draw.uniform(0, 60), 1
-    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+    for _ in range(draw.choice((1, 1, 1, 1, 1, 2, 3))):
         for state in (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING):
             found.states.append((at, Observation(state, attempt=attempt)))
             at += draw.choice((0.2, draw.uniform(1, 60), draw.uniform(60, 300)))
@@ -114,7 +114,6 @@ def test_ten_thousand_histories_end_in_their_right_states_whatever_the_events(st
         assert last in FINAL
         assert FINAL.isdisjoint(steps)
         assert Counter(steps) <= Counter(seen.state for _, seen in known.states)  # each of an attempt is told once
-    print(Counter(compute.asked.values()), median(compute.asked.values()))
     assert median(compute.asked.values()) <= CALLS
 
 
