@@ -289,7 +289,8 @@ def build_core(
         logs=backend.logs,
         patience=patience,
         ages=ledger.ages,
-        events=backend.events,
+        # They come to one reader: a command's worker would take those of the bot that serves Slack.
+        events=backend.events if chat else None,
     )
     return Core(
         settings=settings,

@@ -94,8 +94,11 @@ def engine() -> Engine:
     )
 
 
-def base_image(engine: Engine, *, fresh: bool) -> str:
-    """The base to build on: the pinned one where it can be had, which Docker itself sees to, else Debian's packages."""
+def base_image(engine: Engine, *, fresh: bool, pushed: bool = False) -> str:
+    """The base to build on: the pinned one where it can be had, which Docker itself sees to, else Debian's packages.
+
+    Raises CannotBuild for an image that is to be `pushed`, which is built on the pinned one or not at all.
+    """
     pinned = bases.read(bases.FILE.read_text(encoding="utf-8"))["PYTHON_IMAGE"]
     if engine == "docker":
         return pinned
@@ -105,6 +108,8 @@ def base_image(engine: Engine, *, fresh: bool) -> str:
         "buildah", "pull", "--quiet", repository, seconds=PULL_SECONDS
     ):
         return repository
+    if pushed:
+        raise CannotBuild(f"The base image {pinned} cannot be had, and what is pushed is built on no other.")
     print(f"The pinned base image cannot be had ({name}): Debian's own packages stand in for it.", flush=True)
     if fresh or not _succeeds("buildah", "inspect", "--type", "image", DEBIAN):
         _make_debian()
@@ -221,7 +226,7 @@ def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", 
     with _alone():
         tool = engine()
         began = time.monotonic()
-        base = base_image(tool, fresh=fresh)
+        base = base_image(tool, fresh=fresh, pushed=bool(tag))
         print(f"{tool}, on {base} ({time.monotonic() - began:.0f} s)", flush=True)
 
         def one(image: Image) -> Built:

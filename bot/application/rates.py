@@ -33,7 +33,7 @@ class Rate:
         self._wait = wait
 
     def turn(self) -> None:
-        """Wait until it is this caller's turn. Callers wait as long as others are before them, each `1 / a_second`.
+        """Wait until it is this caller's turn. After the first BURST, turns are `1 / (a_second - BURST)` seconds apart.
 
         Raises Unavailable where the database is.
         """

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DESCRIBE_LIMIT = 100
 """Jobs one DescribeJobs takes."""
+RECLAIMS = 2
+"""Machines that a block may lose before it goes on one that is not taken back, where there is a queue for that."""
 MAX_COUNT = 10_000
 """Children of an array job; it has at least two."""
 LISTED = 1000
@@ -118,18 +120,7 @@ def definition(
         "jobDefinitionName": clean_name(name),
         "type": "container",
         "containerProperties": container,
-        "retryStrategy": {
-            "attempts": config.attempts,
-            # A machine that was taken back, a container that did not start and an image that did not come are no fault
-            # of the program. An image that is not there will not come; any other failure is final too.
-            "evaluateOnExit": [
-                {"onStatusReason": "Host EC2*", "action": "RETRY"},
-                {"onReason": f"{_NO_IMAGE}: Error response from daemon: manifest*", "action": "EXIT"},
-                {"onReason": f"{_NO_IMAGE}*", "action": "RETRY"},
-                {"onStatusReason": "Task failed to start*", "action": "RETRY"},
-                {"onReason": "*", "action": "EXIT"},
-            ],
-        },
+        "retryStrategy": _retries(config.attempts),
         "timeout": {"attemptDurationSeconds": int(LONGEST.total_seconds())},
         "platformCapabilities": ["EC2"],
         "propagateTags": True,
@@ -210,6 +201,9 @@ class BatchCompute:
         if work.token_argument and work.token:
             command = [*_TOKEN_ARGUMENT, *command]
         array: dict[str, Any] = {"arrayProperties": {"size": work.count}} if work.count and work.count > 1 else {}
+        if work.count and self._config.queue_on_demand and not work.lasting:
+            # What was reclaimed so often goes on machines that are not: in the next round over blocks.
+            array["retryStrategy"] = _retries(min(RECLAIMS, self._config.attempts))
         share: dict[str, Any] = {"shareIdentifier": _mark(work.owner)} if self._config.fair_share else {}
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
@@ -390,6 +384,21 @@ class BatchCompute:
         if not _JOB_ID.fullmatch(compute_id):
             return ""
         return f"{self._clients.console}/batch/home?region={self._clients.region}#jobs/detail/{compute_id}"
+
+
+def _retries(attempts: int) -> dict[str, Any]:
+    return {
+        "attempts": attempts,
+        # A machine that was taken back, a container that did not start and an image that did not come are no fault
+        # of the program. An image that is not there will not come; any other failure is final too.
+        "evaluateOnExit": [
+            {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onReason": f"{_NO_IMAGE}: Error response from daemon: manifest*", "action": "EXIT"},
+            {"onReason": f"{_NO_IMAGE}*", "action": "RETRY"},
+            {"onStatusReason": "Task failed to start*", "action": "RETRY"},
+            {"onReason": "*", "action": "EXIT"},
+        ],
+    }
 
 
 def is_job_id(text: str) -> bool:

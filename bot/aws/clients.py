@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CONNECTIONS = 32
 """Connections of a client; further threads wait for one."""
 
+SOON = 8.0
+"""Seconds for an answer of SQS, which may itself wait for events."""
+
 WEEK = 7 * 24 * 3600
 """Seconds for which AWS lets an address be signed at most."""
 
@@ -225,8 +228,8 @@ class Clients:
 
     @property
     def sqs(self) -> SQSClient:
-        """The client of SQS."""
-        return cast("SQSClient", self._client("sqs"))
+        """The client of SQS, which gives up soon: whoever waits for events has other work too."""
+        return cast("SQSClient", self._client("sqs", tries=1, read_timeout=SOON))
 
     @property
     def logs(self) -> CloudWatchLogsClient:
@@ -257,7 +260,9 @@ class Clients:
         """The client of Systems Manager, which has AWS's public parameters."""
         return self._client("ssm")
 
-    def _client(self, service: str, *, tries: int | None = None, region: str = "") -> Any:
+    def _client(
+        self, service: str, *, tries: int | None = None, region: str = "", read_timeout: float | None = None
+    ) -> Any:
         key = f"{service}/{tries or ''}/{region}"
         made = self._made.get(key)
         if made is not None:
@@ -267,7 +272,7 @@ class Clients:
         options = Config(
             retries={"mode": "adaptive", "total_max_attempts": tries or self._config.tries},
             connect_timeout=self._config.connect_timeout,
-            read_timeout=self._config.read_timeout,
+            read_timeout=read_timeout or self._config.read_timeout,
             max_pool_connections=CONNECTIONS,
         )
         if service == "s3":

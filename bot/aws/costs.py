@@ -49,6 +49,8 @@ def _monthly(what: str, amount: str, unit: str, price: str) -> Item:
 
 
 _IMAGES = _monthly("images in ECR, at most", str(IMAGE_GB), "GB", "0.10")
+_EVENTS = _monthly("SQS, waiting for events", "1.3", "million requests", "0.40")
+"""One every two seconds (`bot.application.worker.watcher.LISTEN`); of an account's, the first million are free."""
 _ADDRESS = _hourly("public IPv4 address", "1", "address", "0.005")
 _FARGATE = {
     "x86_64": ("0.04048", "0.004445"),
@@ -76,6 +78,7 @@ def idle(bot: str, architecture: str) -> Sequence[Item]:
                 _monthly("RDS storage (gp3)", "20", "GB", "0.115"),
                 _ADDRESS,
                 _monthly("secrets of the bot", "4", "secrets", "0.40"),
+                _EVENTS,
                 _IMAGES,
             )
         case "instance":
@@ -85,10 +88,11 @@ def idle(bot: str, architecture: str) -> Sequence[Item]:
                 _monthly("EBS disks (gp3)", "20", "GB", _DISK),
                 _ADDRESS,
                 _monthly("secrets of the bot", "3", "secrets", "0.40"),
+                _EVENTS,
                 _IMAGES,
             )
         case "elsewhere":
-            return (_IMAGES,)
+            return (_EVENTS, _IMAGES)
     raise ValueError(f"there is no {bot}")
 
 

@@ -128,10 +128,17 @@ class _Deployment:
         if "Architecture" not in given and not before:
             given["Architecture"] = ARCHITECTURES.get(platform.machine(), "x86_64")
         architecture = given.get("Architecture") or before["Architecture"]
-        if bot == "instance" and "InstanceImage" not in given:
-            known = before.get("InstanceImage", "")
-            if known in ("", NO_MACHINE_IMAGE) or architecture != before.get("Architecture"):
-                given["InstanceImage"] = self._stacks.machine_image(architecture)
+        known = before.get("InstanceImage", NO_MACHINE_IMAGE)
+        if bot == before.get("Bot") == "instance":
+            if (architecture, given.get("InstanceImage", known)) != (before["Architecture"], known):
+                raise NomadsError(
+                    "The bot's instance stays on its Architecture and InstanceImage: another one would begin with an "
+                    "empty disk. Move the bot first (--bot elsewhere), and back with what you wish."
+                )
+        elif bot == "instance" and "InstanceImage" not in given:
+            given["InstanceImage"] = self._stacks.machine_image(architecture)
+        if bot == "fargate" and before.get("Bot", bot) != bot:  # its repository and secrets are made anew
+            given.setdefault("BotCount", "0")
         given.setdefault("Name", self._stacks.name)
         given.setdefault("ImageTag", self._tag)
         return given
@@ -148,11 +155,15 @@ class _Deployment:
 
     def _agreed(self, proposal: Proposal, standing: Standing | None) -> bool:
         what = "Change" if standing else "Make"
-        if self._agree(f"{what} the stack {self._stacks.name} in {self._stacks.region}?"):
-            return True
-        self._stacks.withdraw(proposal.arn)
-        print("Nothing was done.")
-        return False
+        agreed = False
+        try:
+            agreed = self._agree(f"{what} the stack {self._stacks.name} in {self._stacks.region}?")
+        finally:
+            if not agreed:
+                self._stacks.withdraw(proposal.arn)
+        if not agreed:
+            print("Nothing was done.")
+        return agreed
 
     def _publish(self, standing: Standing) -> bool:
         """Push those images that are not in the registry. Returns whether all are there."""
@@ -279,11 +290,13 @@ def _destroy(stacks: Stacks, agree: Ask) -> int:
 def _stays(standing: Standing) -> Sequence[str]:
     name = standing.parameters.get("Name", "nomads")
     bucket = standing.outputs.get("NomadsAwsBucket", "")
-    database = {"fargate": "the database", "instance": "the bot's disk"}.get(standing.parameters.get("Bot", ""), "")
+    database = {"fargate": "a last snapshot of the database", "instance": "the bot's disk, a volume of EC2"}.get(
+        standing.parameters.get("Bot", ""), ""
+    )
     return [
         "What stays, and goes on costing what it holds:",
         *([f"  the results, in the bucket {bucket}"] if bucket else []),
-        *([f"  a last snapshot of {database}"] if database else []),
+        *([f"  {database}"] if database else []),
         f"  people's BOSS tokens in Secrets Manager, {name}/…, until you delete them",
         f"  job definitions {name}_…, which cost nothing; and {ENV_FILE} here",
         "What goes: machines, queues, roles, network, images, log lines, and the bot with its key and Slack's tokens.",
@@ -298,4 +311,8 @@ def _asked(question: str) -> bool:
     """Whether a person at the terminal says yes; without a terminal nobody does."""
     if not sys.stdin.isatty():
         raise NomadsError(f"{question} Nobody is here to answer: add --yes.")
-    return re.fullmatch(r"\s*y(es)?\s*", input(f"{question} [y/N] "), re.IGNORECASE) is not None
+    try:
+        said = input(f"{question} [y/N] ")
+    except EOFError:
+        return False
+    return re.fullmatch(r"\s*y(es)?\s*", said, re.IGNORECASE) is not None

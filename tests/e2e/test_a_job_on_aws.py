@@ -82,7 +82,9 @@ def test_a_volume_in_blocks_runs_on_aws_as_one_array_between_two_jobs(aws: AwsSt
     box = ("--col", "demo", "--exp", "cortex", "--x", "0,256", "--y", "0,256", "--z", "0,12")
     wanted = (*box, "--pipeline", "nomads-unsupervised", "--wait", "--json")
 
-    code, out, err = lab.here("submit", *wanted, NOMADS_BLOCK_VOXELS="300000", NOMADS_MAIL="off")
+    code, out, err = lab.here(
+        "submit", *wanted, NOMADS_BLOCK_VOXELS="300000", NOMADS_MAIL="off", NOMADS_WATCH_INTERVAL="0.5"
+    )
 
     assert code == 0, err
     told = json.loads(out.splitlines()[-1])

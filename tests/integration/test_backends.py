@@ -22,6 +22,7 @@ from bot.settings import ROOT, Settings, read
 from sandbox.boss import DEMO_TOKEN, BossStandIn
 from tests.support.app import PROGRAMS
 from tests.support.databases import new_sqlite
+from tests.support.memory import MemoryChat
 from tests.support.waiting import until
 
 ACTOR = "cli:test"
@@ -95,3 +96,22 @@ def test_a_backend_knows_the_domain_the_settings_and_the_contract_and_nothing_el
             ours = [module for module in found if module.split(".")[0] in ("bot", "handlers", "pipelines", "contract")]
             foreign = [m for m in ours if not any(m == room or m.startswith(f"{room}.") for room in known)]
             assert foreign == [], f"{file.relative_to(ROOT)} imports {foreign}"
+
+
+def test_events_are_read_by_the_process_that_serves_slack_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command's worker would take away those of the bot's."""
+    for name, value in {
+        "NOMADS_AWS_REGION": "eu-west-2",
+        "NOMADS_AWS_BUCKET": "results",
+        "NOMADS_AWS_EXECUTION_ROLE": "arn:aws:iam::123456789012:role/nomads-execution",
+        "NOMADS_AWS_JOB_ROLE": "arn:aws:iam::123456789012:role/nomads-job",
+        "NOMADS_AWS_EVENTS_QUEUE": "https://sqs.eu-west-2.amazonaws.com/123456789012/nomads-events",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.model_validate({"data": tmp_path, "compute": "aws"})
+    for chat in (None, MemoryChat()):
+        core = build_core(settings, chat=chat)
+        assert (core.worker.watcher._events is not None) is (chat is not None)
+        core.close()

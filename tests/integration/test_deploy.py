@@ -7,8 +7,9 @@ import json
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from bot.aws.config import AwsConfig, ToRun
 from bot.aws.stack import Stacks
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Choices, Settings, read
-from bot.terminal.deploy import deploy
+from bot.terminal.deploy import _asked, deploy
 from bot.terminal.images import content_tag
 from sandbox.slack import SlackStandIn
 from tests.support.aws import _client as client
@@ -70,11 +71,15 @@ class Account:
         lines = log.read_text().splitlines() if log.exists() else []
         return [line for line in lines if not line.startswith("info ")]
 
-    def deploy(self, *, answer: bool = True, bot: str = "", destroy: bool = False, **given: str) -> int:
+    def deploy(
+        self, *, answer: bool | type[BaseException] = True, bot: str = "", destroy: bool = False, **given: str
+    ) -> int:
         """One run of the command, at which a person gives that answer to every question."""
 
         def ask(question: str) -> bool:
             self.questions.append(question)
+            if not isinstance(answer, bool):
+                raise answer
             return answer
 
         arguments = argparse.Namespace(name="nomads", bot=bot, set=list(given.items()), yes=False, destroy=destroy)
@@ -129,7 +134,7 @@ def test_a_new_account_is_shown_costed_made_tried_and_written_down(
     said = capsys.readouterr().out
     assert "  add     Bucket                AWS::S3::Bucket\n" in said
     assert "While no job runs, Bot=elsewhere costs by the month" in said
-    assert "together $0.20 a month" in said
+    assert "together $0.72 a month" in said
     assert account.questions[0] == "Make the stack nomads in eu-west-2?"
     assert "Attach the policy arn:aws:iam::123456789012:policy/nomads-bot to what the bot runs as" in said
     for part in ("compute", "results", "roles", "secrets", "logs", "bucket", "queue", "slack"):
@@ -283,6 +288,56 @@ def test_images_that_cannot_be_had_leave_the_stack_as_it_is(
     assert account.parameters()["LogDays"] == "90"
     assert said.count("docker push ") == 2, "each is told once"
     assert len(client("cloudformation").list_change_sets(StackName="nomads")["Summaries"]) == 1, "the one that made it"
+
+
+def test_a_bot_that_comes_back_waits_for_its_image_and_its_tokens_again(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate", BotCount="1")
+    account.deploy(bot="elsewhere")
+    counts: list[str | None] = []
+    propose = Stacks.propose
+
+    def noted(stacks: Stacks, body: str, given: Mapping[str, str], **more: Any) -> Any:
+        counts.append(given.get("BotCount"))
+        return propose(stacks, body, given, **more)
+
+    monkeypatch.setattr(Stacks, "propose", noted)
+
+    account.deploy(bot="fargate")
+
+    assert counts == ["0", "1"]
+
+
+def test_an_instance_keeps_the_disk_that_it_began_with(account: Account, slack: SlackStandIn) -> None:
+    account.deploy(bot="instance", Architecture="x86_64", InstanceImage=an_image())
+
+    with pytest.raises(NomadsError, match="another one would begin with an empty disk"):
+        account.deploy(Architecture="arm64")
+
+
+def an_image() -> str:
+    """A machine image that the account has."""
+    return str(client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"])
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, NomadsError])
+def test_a_question_without_an_answer_leaves_nothing_behind(account: Account, end: type[BaseException]) -> None:
+    with pytest.raises(end):
+        account.deploy(bot="elsewhere", answer=end)
+
+    assert not client("cloudformation").describe_stacks()["Stacks"]
+
+
+def test_the_end_of_the_input_is_no_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ends)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+
+    assert not _asked("Make it?")
 
 
 def test_a_parameter_that_the_template_has_not_is_refused_before_anything_is_made(account: Account) -> None:

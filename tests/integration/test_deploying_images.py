@@ -86,6 +86,12 @@ def test_a_dockerfile_begins_from_the_argument_and_by_itself_from_the_same_tag(d
     assert begun - set(re.findall(r" AS (\S+)$", text, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
 
 
+def test_what_is_pushed_is_built_on_the_pinned_base_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_succeeds", lambda *_, **__: False)  # there is no such image, and no registry
+    with pytest.raises(images.CannotBuild, match="what is pushed is built on no other"):
+        images.base_image("buildah", fresh=False, pushed=True)
+
+
 def test_renewing_asks_the_registry_and_takes_the_digest_of_what_it_read(
     pins: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

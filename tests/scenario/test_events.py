@@ -79,6 +79,19 @@ def test_events_that_say_what_is_known_cost_no_question(store: Database) -> None
     assert told.questions == 1
 
 
+def test_an_event_that_is_ahead_of_compute_s_answer_brings_another_question_soon(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.events.send(compute_id, RUNNING)
+    told.watcher.listen_once(within=0)  # compute says SUBMITTED still
+    told.compute.tell(compute_id, RUNNING)
+
+    told.watcher.watch_once()
+
+    assert told.world.job(job).state is JobState.RUNNING
+    assert told.questions == 2
+
+
 def test_an_event_that_cannot_be_read_brings_a_question(store: Database) -> None:
     told = Told(store)
     job, compute_id = told.submitted()

@@ -60,21 +60,25 @@ class Hinted:
         asked = self._asked.get(compute_id)
         return asked is not None and _within(ARRAYS_APART if named.patient else APART, asked, at)
 
-    def news(self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime) -> list[Watched]:
-        """Of these jobs, those that compute has to be asked about; what was `due` under these ids is dealt with.
+    def news(
+        self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime
+    ) -> list[tuple[Watched, Observation | None]]:
+        """Of these jobs, those that compute has to be asked about, each with a claim that is news, if there is one.
 
-        Ids of no job are kept for a while. Events that say nothing that is not known save a question.
+        What was `due` under these ids is dealt with; ids of no job are kept for a while. Events that say nothing that
+        is not known save a question.
         """
         ours = {job.compute_id: job for job in jobs}
-        asked = []
+        asked: list[tuple[Watched, Observation | None]] = []
         for compute_id in ids:
             named, job = self._named[compute_id], ours.get(compute_id)
             if job is None and _within(UNKNOWN, named.since, at):
                 continue
             del self._named[compute_id]
-            if job is not None and (named.unsure or any(_is_news(claim, job) for claim in named.claims)):
+            news = [claim for claim in named.claims if job is not None and _is_news(claim, job)]
+            if job is not None and (named.unsure or news):
                 self._asked[compute_id] = at
-                asked.append(job)
+                asked.append((job, news[0] if news else None))
         return asked
 
 

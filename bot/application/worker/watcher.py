@@ -100,6 +100,8 @@ class Watcher:
         """When the last round was."""
         self._asked: dict[str, datetime] = {}
         """When compute last answered for a job, by the job's id."""
+        self._seen: dict[str, Observation] = {}
+        """What compute said of the jobs when it was asked last."""
         self._again: set[str] = set()
         """Jobs that the next round asks about, whenever that was."""
         self._running: dict[str, tuple[Watched, str | None]] = {}
@@ -169,16 +171,23 @@ class Watcher:
         hints = self._events.receive(within=within)
         self._deaf = False
         at = self._clock()
-        self._heard = at if hints else self._heard
+        self._heard = at if any(hint.compute_id for hint in hints) else self._heard
         self._hinted.add(hints, at=at)
         moved = 0
         if due := self._hinted.due(at):
             with self._database.read() as transaction:
                 named = transaction.jobs.watched(due)
-            moved = self._look(self._hinted.news(due, named, at=at))
+            asked = self._hinted.news(due, named, at=at)
+            moved = self._look([job for job, _ in asked])
+            self._again |= {job.id for job, claim in asked if claim and not self._agrees(job, claim)}
         self._events.acknowledge(hints)
         self._tell()
         return moved
+
+    def _agrees(self, job: Watched, claim: Observation) -> bool:
+        """Whether compute now says of a job what an event claims, or something later; if not, it may do so soon."""
+        seen = self._seen.get(job.id)
+        return seen is not None and not claim.follows(seen.state, seen.attempt or job.compute_attempt)
 
     def _tell(self) -> None:
         """Tell how far programs are, and for which jobs compute does not answer."""
@@ -188,6 +197,7 @@ class Watcher:
     def _look(self, watched: Sequence[Watched]) -> int:
         """Ask compute about these jobs. Returns how many moved."""
         moved = 0
+        self._seen = {}
         for first in range(0, len(watched), ASKED):
             some = watched[first : first + ASKED]
             seen, doubtful = self._ask(some)
@@ -202,6 +212,7 @@ class Watcher:
                 if observation is None:
                     self._again.add(job.id)
                     continue
+                self._seen[job.id] = observation
                 if observation.follows(job.state, job.compute_attempt):
                     seen_of = partial(self._lifecycle.observe, compute_id=job.compute_id)
                     went = attempt(seen_of, job.id, observation)

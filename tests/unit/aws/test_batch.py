@@ -1151,3 +1151,28 @@ def test_a_queue_without_fair_shares_takes_no_share_identifier(world: World) -> 
     world.compute().submit(WORK)
 
     assert "shareIdentifier" not in world.asked("batch.SubmitJob")[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "lasting", "queue", "attempts"),
+    [
+        (3, False, "steady", 2),
+        (1, False, "steady", 2),
+        (3, True, "steady", None),
+        (3, False, "", None),
+        (None, False, "steady", None),
+    ],
+)
+def test_a_block_that_lost_two_machines_is_left_to_machines_that_are_not_taken_back(
+    count: int | None, lasting: bool, queue: str, attempts: int | None
+) -> None:
+    with aws_world(queue_on_demand=queue) as world:
+        answer(world.clients.submitter, "batch.SubmitJob", status=500)
+        with pytest.raises(Unavailable):
+            world.compute().submit(replace(WORK, count=count, lasting=lasting))
+
+        [asked] = world.asked("batch.SubmitJob")
+        [registered] = world.asked("batch.RegisterJobDefinition")
+        usual = registered["retryStrategy"]
+        assert usual["attempts"] == 3
+        assert asked.get("retryStrategy") == (attempts and usual | {"attempts": attempts})

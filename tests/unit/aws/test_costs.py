@@ -43,8 +43,7 @@ def test_what_is_counted_is_what_the_template_makes() -> None:
     assert properties("Database")["DBInstanceClass"] == "db.t4g.micro"
     assert amounts["secrets of the bot"] == len(container["Secrets"]) == len(resources("AWS::SecretsManager::Secret"))
     disks = {item.what: item.amount for item in idle("instance", "x86_64")}["EBS disks (gp3)"]
-    root = properties("BotInstance")["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"]
-    assert disks == properties("BotDisk")["Size"] + root
+    assert disks == sum(one["Ebs"]["VolumeSize"] for one in properties("BotInstance")["BlockDeviceMappings"])
     assert properties("BotInstance")["InstanceType"] == {"Fn::If": ["Arm", "t4g.micro", "t3.micro"]}
     paid_by_the_hour = ("NatGateway", "LoadBalancer", "EIP", "Cluster::")
     assert not [r for r in template()["Resources"].values() if any(kind in r["Type"] for kind in paid_by_the_hour)]

@@ -107,13 +107,28 @@ def test_machines_give_credentials_to_no_request_without_a_session() -> None:
     }
 
 
-def test_every_disk_and_database_is_encrypted_and_leaves_a_snapshot() -> None:
-    assert properties("BotDisk")["Encrypted"] is True
-    assert properties("BotInstance")["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+def test_every_disk_and_database_is_encrypted_and_what_a_bot_knows_outlives_it() -> None:
+    root, own = (disk["Ebs"] for disk in properties("BotInstance")["BlockDeviceMappings"])
+    assert (root["Encrypted"], own["Encrypted"]) == (True, True)
+    assert (root["DeleteOnTermination"], own["DeleteOnTermination"]) == (True, False)
+    database = template()["Resources"]["Database"]
     assert properties("Database")["StorageEncrypted"] is True
-    for name in ("BotDisk", "Database"):
-        resource = template()["Resources"][name]
-        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+    assert (database["DeletionPolicy"], database["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+
+
+@pytest.mark.parametrize("name", ["Bucket", "BucketPolicy"])
+def test_results_stay_with_what_guards_them(name: str) -> None:
+    resource = template()["Resources"][name]
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+@pytest.mark.parametrize("name", ["MachinesGroup", "BotGroup"])
+def test_what_has_an_address_of_its_own_begins_after_the_way_out_and_goes_before_it(name: str) -> None:
+    tags = {tag["Key"]: tag["Value"] for tag in properties(name)["Tags"]}
+    assert tags["Routes"] == {"Fn::If": ["OwnNetwork", {"Fn::Sub": "${RoutesA} ${RoutesB}"}, "yours"]}
+    for routes in ("RoutesA", "RoutesB"):
+        assert template()["Resources"][routes]["DependsOn"] == "WayOut"
+    assert template()["Resources"]["WayOut"]["DependsOn"] == "GatewayAttachment"
 
 
 def test_no_secret_is_a_parameter_or_stands_in_the_template() -> None:

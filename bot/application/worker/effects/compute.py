@@ -229,12 +229,13 @@ class SubmitEffects:
         if job.cancelled_by and not effect.in_doubt:
             self._lifecycle.withdraw(effect)
             return
-        self._rate.turn()
         with self._stalls.noticed(job):
             compute_id = self._compute.find(job.name) if effect.in_doubt else None
             if compute_id is None and not job.cancelled_by:
                 reference = self._tokens.hand_over(job.actor, reference)
-                compute_id = self._compute.submit(self._launcher.work(job, token_ref=reference))
+                work = self._launcher.work(job, token_ref=reference)
+                self._rate.turn()
+                compute_id = self._compute.submit(work)
         if compute_id is None:
             self._lifecycle.withdraw(effect)
             return
