@@ -30,15 +30,15 @@ RUN SOURCE_DATE_EPOCH=0 PYTHONHASHSEED=0 python3 -m compileall -q .
 
 FROM base AS programs
 COPY requirements/pipelines.txt /opt/requirements/
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip --mount=type=secret,id=ca \
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     PIP_CONFIG_FILE=/run/secrets/pip SOURCE_DATE_EPOCH=0 PYTHONHASHSEED=0 \
-    pip --python /opt/venv/bin/python3 install --no-deps --require-hashes -r /opt/requirements/pipelines.txt
+    pip --python /opt/venv/bin/python3 install --no-cache-dir --no-deps --require-hashes -r /opt/requirements/pipelines.txt
 
 FROM programs AS local
 COPY requirements/bot.txt /opt/requirements/
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip --mount=type=secret,id=ca \
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     PIP_CONFIG_FILE=/run/secrets/pip SOURCE_DATE_EPOCH=0 PYTHONHASHSEED=0 \
-    pip --python /opt/venv/bin/python3 install --no-deps --require-hashes -r /opt/requirements/bot.txt
+    pip --python /opt/venv/bin/python3 install --no-cache-dir --no-deps --require-hashes -r /opt/requirements/bot.txt
 ENV NOMADS_DATA=/data \
     NOMADS_LOCAL_USER=20000
 RUN install -d -o nomads -m 700 /data
@@ -51,9 +51,9 @@ CMD ["run"]
 
 FROM base AS bot
 COPY requirements/bot.txt /opt/requirements/
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip --mount=type=secret,id=ca \
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     PIP_CONFIG_FILE=/run/secrets/pip SOURCE_DATE_EPOCH=0 PYTHONHASHSEED=0 \
-    pip --python /opt/venv/bin/python3 install --no-deps --require-hashes -r /opt/requirements/bot.txt
+    pip --python /opt/venv/bin/python3 install --no-cache-dir --no-deps --require-hashes -r /opt/requirements/bot.txt
 ENV NOMADS_DATA=/data \
     NOMADS_LOCAL_USER=20000
 RUN install -d -o nomads -m 700 /data

@@ -266,7 +266,7 @@ def _succeeds(*command: str, seconds: float = 60) -> bool:
 def _run(command: Sequence[str], **environment: str) -> str:
     """What the command prints. Raises CannotBuild with its last lines where it fails."""
     whole: Mapping[str, str] = os.environ | environment
-    if command[0] == "buildah":  # which keeps what was downloaded there
+    if command[0] == "buildah":  # whose layers are too large for a folder in memory
         whole = {**whole, "TMPDIR": "/var/tmp"}  # noqa: S108
     done = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
