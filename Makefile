@@ -37,9 +37,9 @@ unit: $(STAMP) began  ## the tests that need neither a process nor a server
 	@$(PYTEST)=$(CORES) $(or $(ARGS),tests/unit); $(call told,make unit,45 s)
 
 # Tests commit to hundreds of small databases. In memory, where there is plenty, no commit waits for the disk, on which
-# images are built meanwhile.
-scratch = if [ -z "$$TMPDIR" ] && [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 8000000 ] 2>/dev/null; \
-	then export TMPDIR=$$(mktemp -d /dev/shm/nomads-XXXXXX); trap 'rm -rf "$$TMPDIR"' EXIT; fi
+# images are built meanwhile. The folder goes with the shell, so that a run that is interrupted leaves nothing in memory.
+MEMORY := $(shell $(PYTHON) -c 'import os, shutil; m = "/dev/shm"; print(m if os.path.isdir(m) and shutil.disk_usage(m).free > 8e9 else "")')
+scratch = $(if $(TMPDIR),:,$(if $(MEMORY),export TMPDIR=$$(mktemp -d -p $(MEMORY)); trap 'rm -rf "$$TMPDIR"' EXIT,:))
 
 began: $(STAMP)
 	@date +%s > .venv/.began
