@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from bot.aws.batch import SENSELESS, is_job_id, observation, slimmed
 from bot.aws.clients import Clients, translated
 from bot.aws.config import AwsConfig
+from bot.aws.observations import SENSELESS, is_job_id, observation, slimmed
 from bot.domain.work import Hint, Observation
 
 log = logging.getLogger(__name__)
