@@ -333,6 +333,14 @@ class Outage:
     over_at: datetime | None
 
 
+def lately(then: datetime | None, at: datetime, time: timedelta) -> bool:
+    """Whether less than that time has passed since; None: never.
+
+    A time that seems to lie ahead was noted before the clock went back, and counts as long ago.
+    """
+    return then is not None and then <= at < then + time
+
+
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bot.domain.job import Watched
+from bot.domain.job import Watched, lately
 from bot.domain.states import JobState
 from bot.domain.work import Hint, Observation
 
@@ -52,13 +52,13 @@ class Hinted:
 
     def due(self, at: datetime) -> list[str]:
         """The compute ids for which it is time to look, those first that have waited longest."""
-        self._asked = {one: then for one, then in self._asked.items() if _within(ARRAYS_APART, then, at)}
+        self._asked = {one: then for one, then in self._asked.items() if lately(then, at, ARRAYS_APART)}
         waits = {one: named for one, named in self._named.items() if not self._too_soon(one, named, at)}
         return sorted(waits, key=lambda one: waits[one].since)
 
     def _too_soon(self, compute_id: str, named: _Named, at: datetime) -> bool:
         asked = self._asked.get(compute_id)
-        return asked is not None and _within(ARRAYS_APART if named.patient else APART, asked, at)
+        return lately(asked, at, ARRAYS_APART if named.patient else APART)
 
     def news(
         self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime
@@ -72,7 +72,7 @@ class Hinted:
         asked: list[tuple[Watched, Observation | None]] = []
         for compute_id in ids:
             named, job = self._named[compute_id], ours.get(compute_id)
-            if job is None and _within(UNKNOWN, named.since, at):
+            if job is None and lately(named.since, at, UNKNOWN):
                 continue
             del self._named[compute_id]
             news = [claim for claim in named.claims if job is not None and _is_news(claim, job)]
@@ -85,8 +85,3 @@ class Hinted:
 def _is_news(claim: Observation, job: Watched) -> bool:
     waits = claim.state is job.state is JobState.RUNNABLE and bool(claim.reason)  # why its queue is blocked
     return waits or claim.follows(job.state, job.compute_attempt)
-
-
-def _within(time: timedelta, then: datetime, at: datetime) -> bool:
-    """Whether less time has passed; a time that seems to lie ahead was noted before the clock went back."""
-    return then <= at < then + time

@@ -22,7 +22,7 @@ from bot.application.worker.handling import attempt
 from bot.application.worker.hinted import Hinted
 from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
-from bot.domain.job import Ages, Watched, now
+from bot.domain.job import Ages, Watched, lately, now
 from bot.domain.states import JobState
 from bot.domain.work import Observation, Progress, Unclear
 from bot.storage.engine import Database
@@ -100,8 +100,6 @@ class Watcher:
         """When the last round was."""
         self._asked: dict[str, datetime] = {}
         """When compute last answered for a job, by the job's id."""
-        self._seen: dict[str, Observation] = {}
-        """What compute said of the jobs when it was asked last."""
         self._again: set[str] = set()
         """Jobs that the next round asks about, whenever that was."""
         self._running: dict[str, tuple[Watched, str | None]] = {}
@@ -129,7 +127,7 @@ class Watcher:
             return transaction.leader.acquire("watch", holder=self._holder, at=self._clock(), lasting=lasting)
 
     def _round_is_due(self) -> bool:
-        return self._deaf or not _lately(self._round, self._clock(), timedelta(seconds=self._patience.interval))
+        return self._deaf or not lately(self._round, self._clock(), timedelta(seconds=self._patience.interval))
 
     def watch_once(self) -> int:
         """Ask compute about every job that it has and that is due. Returns how many moved.
@@ -144,9 +142,9 @@ class Watcher:
         self._running = {name: one for name, one in self._running.items() if name in there}
         self._asked = {name: then for name, then in self._asked.items() if name in there}
         again, every = self._again, self._every(at)
-        due = [job for job in watched if job.id in again or not _lately(self._asked_at(job), at, every)]
+        due = [job for job in watched if job.id in again or not lately(self._asked_at(job), at, every)]
         self._again = set()
-        moved = self._look(due)
+        moved, _ = self._look(due)
         self._tell()
         return moved
 
@@ -158,7 +156,7 @@ class Watcher:
         """Time after which a job is asked about that no event has named."""
         if self._deaf:
             return timedelta()
-        return RECONCILE if _lately(self._heard, at, QUIET) else RECONCILE_QUIET
+        return RECONCILE if lately(self._heard, at, QUIET) else RECONCILE_QUIET
 
     def listen_once(self, *, within: float = LISTEN) -> int:
         """Wait for events, and ask compute about the jobs that they name. Returns how many moved.
@@ -178,26 +176,21 @@ class Watcher:
             with self._database.read() as transaction:
                 named = transaction.jobs.watched(due)
             asked = self._hinted.news(due, named, at=at)
-            moved = self._look([job for job, _ in asked])
-            self._again |= {job.id for job, claim in asked if claim and not self._agrees(job, claim)}
+            moved, seen = self._look([job for job, _ in asked])
+            # Compute may say soon what an event claims already.
+            self._again |= {job.id for job, claim in asked if claim and _is_ahead(claim, job, seen.get(job.id))}
         self._events.acknowledge(hints)
         self._tell()
         return moved
-
-    def _agrees(self, job: Watched, claim: Observation) -> bool:
-        """Whether compute now says of a job what an event claims, or something later; if not, it may do so soon."""
-        seen = self._seen.get(job.id)
-        return seen is not None and not claim.follows(seen.state, seen.attempt or job.compute_attempt)
 
     def _tell(self) -> None:
         """Tell how far programs are, and for which jobs compute does not answer."""
         attempt(self._follow)
         attempt(self._stalls.look)
 
-    def _look(self, watched: Sequence[Watched]) -> int:
-        """Ask compute about these jobs. Returns how many moved."""
-        moved = 0
-        self._seen = {}
+    def _look(self, watched: Sequence[Watched]) -> tuple[int, Mapping[str, Observation]]:
+        """Ask compute about these jobs. Returns how many moved, and what was seen of each, by the job's id."""
+        moved, observed = 0, dict[str, Observation]()
         for first in range(0, len(watched), ASKED):
             some = watched[first : first + ASKED]
             seen, doubtful = self._ask(some)
@@ -212,7 +205,7 @@ class Watcher:
                 if observation is None:
                     self._again.add(job.id)
                     continue
-                self._seen[job.id] = observation
+                observed[job.id] = observation
                 if observation.follows(job.state, job.compute_attempt):
                     seen_of = partial(self._lifecycle.observe, compute_id=job.compute_id)
                     went = attempt(seen_of, job.id, observation)
@@ -225,7 +218,7 @@ class Watcher:
                     self._running[job.id] = (job, observation.log)
                 elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
                     attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)
-        return moved
+        return moved, observed
 
     def _ask(self, jobs: Sequence[Watched]) -> tuple[Mapping[str, Observation], Collection[str]]:
         """What compute says of the jobs, and the compute ids of those that it gives no answer for, which is recorded.
@@ -273,8 +266,7 @@ class Watcher:
         self._looked = {job.id: self._looked.get(job.id, at) for job, _ in running}
         self._looks = min(LOOKS, self._looks + LOOKS_A_SECOND * max(0.0, (at - self._looks_at).total_seconds()))
         self._looks_at = at
-        # A look that seems to lie ahead was made before the clock went back.
-        due = [(job, where) for job, where in running if not at - PROGRESS_EVERY < self._looked[job.id] <= at]
+        due = [(job, where) for job, where in running if not lately(self._looked[job.id], at, PROGRESS_EVERY)]
         for job, where in sorted(due, key=lambda one: self._looked[one[0].id])[: int(self._looks)]:
             self._looks -= 1
             self._looked[job.id] = at
@@ -287,6 +279,6 @@ class Watcher:
                 self._lifecycle.progressed(job.id, progress)
 
 
-def _lately(then: datetime | None, at: datetime, time: timedelta) -> bool:
-    """Whether less time has passed since; a time that seems to lie ahead was noted before the clock went back."""
-    return then is not None and then <= at < then + time
+def _is_ahead(claim: Observation, job: Watched, seen: Observation | None) -> bool:
+    """Whether an event claims more of a job than compute says."""
+    return seen is None or claim.follows(seen.state, seen.attempt or job.compute_attempt)
