@@ -39,7 +39,7 @@ unit: $(STAMP) began  ## the tests that need neither a process nor a server
 # Tests commit to hundreds of small databases. In memory, where there is plenty, no commit waits for the disk, on which
 # images are built meanwhile. The folder goes with the shell, so that a run that is interrupted leaves nothing in memory.
 MEMORY = $(shell $(PYTHON) -c 'import os, shutil; m = "/dev/shm"; print(m if os.path.isdir(m) and shutil.disk_usage(m).free > 8e9 else "")')
-scratch = $(if $(TMPDIR),:,$(or $(foreach m,$(MEMORY),export TMPDIR=$$(mktemp -d -p $(m)); trap 'rm -rf "$$TMPDIR"' EXIT),:))
+scratch = $(if $(TMPDIR),:,$(or $(foreach m,$(MEMORY),export TMPDIR=$$(mktemp -d -p $(m)); trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 1' INT TERM),:))
 
 began: $(STAMP)
 	@date +%s > .venv/.began
