@@ -196,7 +196,13 @@ def build_core(
         access=access,
     )
     lifecycle = Lifecycle(
-        ledger=ledger, catalog=catalog, reviewer=reviewer, forecast=forecast, tokens=tokens, access=access
+        ledger=ledger,
+        catalog=catalog,
+        reviewer=reviewer,
+        forecast=forecast,
+        tokens=tokens,
+        access=access,
+        lasts=backend.compute.lasts,
     )
     output = Output(
         compute=backend.compute,

@@ -4,7 +4,7 @@
         with bot_process(house.environment(data, **aws.environment), log=log): ...
 
 `AWS_ENDPOINT_URL` alone leads the bot, and the programs, here. What moto does not model is not here either: rights,
-machines and their loss, attempts after the first, and the signatures of links.
+machines, attempts after the first, and the signatures of links.
 """
 
 from __future__ import annotations
@@ -157,6 +157,13 @@ class AwsStandIn:
         """Move a job, as `sandbox.batch.set_state` does, and tell EventBridge."""
         set_state(compute_id, state, **said)
         self.tell(moto_job(compute_id))
+
+    def take_back(self, compute_id: str) -> None:
+        """Take the machine of a job back, in the last of the job's attempts: its program ends there and then."""
+        job, running = moto_job(compute_id), self._running[compute_id]
+        self._move(job, JobState.FAILED, reason="Host EC2 (instance i-0a1b2c3d) terminated.")
+        if running.process:
+            running.process.kill()
 
     def _kept(self, job: Any) -> None:
         self.jobs.append(job)

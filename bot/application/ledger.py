@@ -200,6 +200,8 @@ class JobChange:
         return seen.started_at if first or (seen.state in FINAL and again) else None
 
     def _running(self, started: datetime) -> str:
+        if self.job.lasting and self.job.submitted_at and self.job.compute_attempt == 1:
+            return f"Running again, after waiting {words.duration(started - self.job.submitted_at)}."
         if self.job.compute_attempt == 1:
             return f"Running, after waiting {words.duration(started - self.job.accepted_at)}."
         waits = [step.at for step in self.story if step.state in WAITING and not step.note and step.text]

@@ -20,7 +20,7 @@ from bot.domain import words
 from bot.domain.blocks import ASKED, PILOT, Blocks
 from bot.domain.catalog import Catalog
 from bot.domain.errors import InvalidRequest, Refused
-from bot.domain.job import Job
+from bot.domain.job import LASTING, Job
 from bot.domain.outbox import Effect, Kind
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary
@@ -45,7 +45,10 @@ class Lifecycle:
         forecast: Forecast,
         tokens: TokenKeeper,
         access: Access,
+        lasts: bool = False,
     ) -> None:
+        """`lasts` is `Compute.lasts`."""
+        self._lasts = lasts
         self._access = access
         self._ledger = ledger
         self._catalog = catalog
@@ -91,7 +94,7 @@ class Lifecycle:
         with self._ledger.finish(effect) as change:
             job = change.job
             change.set(compute_id=compute_id, token_ref=token_ref, submitted_at=change.at)
-            if job.blocks:  # compute counts a stage's attempts anew
+            if job.stage:  # compute counts a submission's attempts anew
                 change.set(compute_attempt=1)
             if job.token_ref and job.token_ref != token_ref:  # compute's own Secrets hold it now
                 self._tokens.erase(change.transaction, job.token_ref)
@@ -138,8 +141,9 @@ class Lifecycle:
     def observe(self, job_id: str, seen: Observation, *, compute_id: str | None = None) -> bool:
         """Record what compute says of a job. Returns whether the job moved.
 
-        Late, repeated and disordered news change nothing; nor does news of another stage of a job in blocks than that
-        which compute has under `compute_id`. The end of a stage that is not the last is no end of the job.
+        Late, repeated and disordered news change nothing; nor does news of another submission of the job than that
+        which compute has under `compute_id`. The end of a stage that is not the last is no end of the job; nor is that
+        of a job whose machines were taken back, where there are others.
 
         A reason is stored without the token: compute may quote the program's last words, or how it was called. Raises
         UnknownJob.
@@ -150,10 +154,13 @@ class Lifecycle:
             cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
                 seen = replace(seen, state=JobState.CANCELLED)  # any other reason is the program's own
-            if compute_id and change.job.blocks and change.job.compute_id != compute_id:
+            if compute_id and change.job.compute_id != compute_id:
                 return False
             if change.job.blocks and change.job.blocks.goes_on(seen):
                 _end_stage(change, change.job.blocks, seen)
+                return True
+            if self._lasts and _goes_on_elsewhere(change.job, seen):
+                _submit_elsewhere(change, seen)
                 return True
             return change.follow(seen)
 
@@ -270,6 +277,30 @@ class Lifecycle:
         self._forecast.ended(job.request.pipeline)
 
 
+def _goes_on_elsewhere(job: Job, seen: Observation) -> bool:
+    """Whether a job that ended so is submitted anew, for machines that are not taken back."""
+    taken = seen.state is JobState.FAILED and seen.why is Cause.MACHINE
+    return taken and not (job.ended or job.blocks or job.lasting or job.cancelled_by)
+
+
+def _submit_elsewhere(change: JobChange, seen: Observation) -> None:
+    """Let a job begin anew, on machines that are not taken back; compute is no more asked about what has ended."""
+    why = words.shortened(words.printable(seen.reason), MAX_REASON)
+    change.note(f"{why} The job begins again on a machine that is not taken back.".lstrip())
+    change.set(
+        lasting=True,
+        state=JobState.ACCEPTED.value,
+        compute_id=None,
+        log=None,
+        progress=None,
+        started_at=None,
+        runnable_at=None,
+        waiting="",
+    )
+    change.enqueue(Kind.SUBMIT, LASTING)
+    change.show()
+
+
 def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
     """Record the end of a stage after which the job goes on; compute is no more asked about it."""
     change.follow(Observation(JobState.RUNNING, started_at=seen.started_at))  # it may have been too short to be seen
@@ -277,7 +308,7 @@ def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
     update: dict[str, object] = {"ended": (*ended.ended, change.job.compute_id or "")}
     if blocks.stage == PILOT and seen.started_at and seen.stopped_at:
         update["took"] = max(0.0, (seen.stopped_at - seen.started_at).total_seconds())
-    if blocks.last:
+    if blocks.alone and seen.state is JobState.FAILED:
         update["why"] = seen.why
     ended = ended.model_copy(update=update)
     change.set(compute_id=None, blocks=ended.model_dump(mode="json"))

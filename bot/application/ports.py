@@ -30,6 +30,10 @@ class Compute(Protocol):
     def max_count(self) -> int:
         """The largest `count` of one Work; `submit` refuses a larger one."""
 
+    @property
+    def lasts(self) -> bool:
+        """Whether `lasting` Work runs on other machines than other Work does, on such as are not taken back."""
+
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why this compute cannot run such a program, in words for a person; empty where it can. No I/O."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DESCRIBE_LIMIT = 100
 """Jobs one DescribeJobs takes."""
 RECLAIMS = 2
-"""Machines that a block may lose before it goes on one that is not taken back, where there is a queue for that."""
+"""Machines that work may lose before it goes on one that is not taken back, where there is a queue for that."""
 MAX_COUNT = 10_000
 """Children of an array job; it has at least two."""
 LISTED = 1000
@@ -115,6 +115,11 @@ class BatchCompute:
         """The largest array."""
         return MAX_COUNT
 
+    @property
+    def lasts(self) -> bool:
+        """Whether there is a queue of machines that are not taken back."""
+        return bool(self._config.queue_on_demand)
+
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why AWS Batch cannot run such a program, in words for a person; empty where it can. No I/O."""
         if not image:
@@ -168,18 +173,17 @@ class BatchCompute:
         if work.token_argument and work.token:
             command = [*_TOKEN_ARGUMENT, *command]
         array: dict[str, Any] = {"arrayProperties": {"size": work.count}} if work.count and work.count > 1 else {}
-        if work.count and self._config.queue_on_demand and not work.lasting:
-            # What was reclaimed so often goes on machines that are not: in the next round over blocks.
-            array["retryStrategy"] = _retries(min(RECLAIMS, self._config.attempts))
+        # What was reclaimed so often is submitted anew as lasting.
+        few: dict[str, Any] = {"retryStrategy": _retries(min(RECLAIMS, self._config.attempts))}
+        retries = few if self.lasts and not work.lasting else {}
         share: dict[str, Any] = {"shareIdentifier": _mark(work.owner)} if self._config.fair_share else {}
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
                 **array,
                 **share,
+                **retries,
                 jobName=name,
-                jobQueue=self._config.queue_on_demand
-                if work.lasting and self._config.queue_on_demand
-                else self._config.queue,
+                jobQueue=self._config.queue_on_demand if self.lasts and work.lasting else self._config.queue,
                 jobDefinition=definition_arn,
                 containerOverrides={
                     "command": command,

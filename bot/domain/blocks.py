@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from bot.domain import words
 from bot.domain.states import JobState
@@ -37,10 +37,16 @@ MANY = 10**6
 """Blocks that any box may be cut into."""
 ROUNDS = 3
 """Rounds over the blocks, at most: a block that fails so often fails for good."""
-MERGES = 3
-"""Tries of the merge, at most, where its machine was taken back or its memory was too small."""
+TRIES = 3
+"""Tries of a stage of one program, at most, where its machine was taken back or its memory was too small."""
 MORE_MEMORY = 2
 """Times the memory of a round, where programs of the last one ran out of it; once."""
+_ALONE = {FIRST: "The first look", PILOT: "The pilot", MERGE: "The merge"}
+"""The stages of one program, in words."""
+_BETTER = {Cause.MEMORY: "its memory was too small", Cause.MACHINE: "its machine was taken back"}
+"""What made a program fail that may go better, and why it did, in words."""
+_ANEW: dict[str, object] = {"tries": 1, "memory": 1, "lasting": False}
+"""What the first look and the pilot have needed, the next stage need not have."""
 SHARES = {FIRST: (0.0, 0.05), PILOT: (0.05, 0.05), ASKED: (0.05, 0.05), BLOCKS: (0.05, 0.9), MERGE: (0.9, 1.0)}
 """The part of a job's work, from 0 to 1, at which each stage begins and ends, about."""
 
@@ -71,8 +77,9 @@ class Blocks(BaseModel):
     """How many programs were tried again."""
     lasting: bool = False
     """Whether programs run on machines that are not taken back, since others were."""
-    merges: int = 1
-    """How often the merge is tried, this time included."""
+    tries: int = Field(1, validation_alias=AliasChoices("tries", "merges"))
+    """How often the present stage is tried, this time included, where it is one program. Rows of earlier releases have
+    it of the merge alone, as `merges`."""
     memory: int = 1
     """By how much the memory of the present stage is multiplied."""
     wanted: bool = False
@@ -90,14 +97,14 @@ class Blocks(BaseModel):
     earlier: int = 0
     """How many of the rounds other jobs have made."""
     why: Cause = Cause.UNKNOWN
-    """What made the present stage fail, where it is the merge."""
+    """What made the present stage fail, where it is one program that is tried again."""
     ended: tuple[str, ...] = ()
     """The compute ids of the stages that have ended, in order."""
 
     @property
     def label(self) -> str:
         """Names the present stage within the job: letters and digits."""
-        number = {BLOCKS: len(self.rounds), MERGE: self.merges if self.merges > 1 else ""}.get(self.stage, "")
+        number = len(self.rounds) if self.stage == BLOCKS else self.tries if self.tries > 1 else ""
         return f"{self.stage}{number}"
 
     @property
@@ -105,14 +112,25 @@ class Blocks(BaseModel):
         """Whether the job ends with the present stage."""
         return self.stage == MERGE
 
+    @property
+    def alone(self) -> str:
+        """The present stage in words, where it is one program; else empty."""
+        return _ALONE.get(self.stage, "")
+
     def goes_on(self, seen: Observation) -> bool:
         """Whether another stage may follow the present one, of which that was seen."""
-        if self.stage in (FIRST, PILOT):
-            return seen.state is JobState.SUCCEEDED
-        if self.stage == MERGE:
-            passing = seen.why in (Cause.MEMORY, Cause.MACHINE)
-            return seen.state is JobState.FAILED and passing and self.merges < MERGES
-        return self.stage == BLOCKS and seen.state in (JobState.SUCCEEDED, JobState.FAILED)
+        if self.stage == BLOCKS:
+            return seen.state in (JobState.SUCCEEDED, JobState.FAILED)
+        if seen.state is JobState.FAILED and self.alone:
+            return seen.why in _BETTER and self.tries < TRIES
+        return seen.state is JobState.SUCCEEDED and self.stage in (FIRST, PILOT)
+
+    @property
+    def missed(self) -> str:
+        """Why the present stage is to be tried again, as the thread is told; empty: it is not."""
+        if not self.alone or self.why not in _BETTER:
+            return ""
+        return f"{self.alone} failed, as {_BETTER[self.why]}, and is tried again."
 
     def planned(self, content: bytes, box: Box, *, most: int) -> Blocks:
         """With the pilot or the first round, as the first look's plan of the box has it.
@@ -127,6 +145,7 @@ class Blocks(BaseModel):
         if not 1 <= plan.blocks <= MANY + box.voxels or plan.reads < 1:
             raise Unplanned("The first look at the volume has left a plan whose blocks cannot be right.")
         update = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads, "stage": BLOCKS}
+        update |= _ANEW
         sides = [box.z, box.y, box.x]
         inside = plan.pilot and all(
             side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
@@ -138,7 +157,7 @@ class Blocks(BaseModel):
     def piloted(self, said: str, *, preview: str) -> Blocks:
         """After the pilot, of which that is said; it is asked whether the job goes on, if that is wanted still."""
         stage = ASKED if self.wanted else BLOCKS
-        return self.model_copy(update={"stage": stage, "shown": said, "preview": preview})
+        return self.model_copy(update={**_ANEW, "stage": stage, "shown": said, "preview": preview})
 
     def go(self) -> Blocks:
         """With the leave to go on: at once, if it was asked for; else as soon as the pilot has ended."""
@@ -177,10 +196,10 @@ class Blocks(BaseModel):
         }
         return self.model_copy(update=update), None
 
-    def merged_again(self) -> Blocks:
-        """With another try of a merge that failed, for which more memory or another machine may be enough."""
+    def tried_again(self) -> Blocks:
+        """With another try of a program that failed, for which more memory or another machine may be enough."""
         more = self.memory * MORE_MEMORY if self.why is Cause.MEMORY else self.memory
-        return self.model_copy(update={"merges": self.merges + 1, "memory": more, "lasting": True})
+        return self.model_copy(update={"tries": self.tries + 1, "memory": more, "lasting": True, "why": Cause.UNKNOWN})
 
     def resumed(self, folder: str, *, missing: int) -> Blocks:
         """A further round over the blocks that are missing, by another job than that of this results folder.

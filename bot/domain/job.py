@@ -25,6 +25,8 @@ from contract.program import FIRST
 
 UNREAD = "Ended without results that can be read"
 """What people read of a job that SUCCEEDED, in place of its state, where its results tell nothing."""
+LASTING = "lasting"
+"""Names the second submission of a job whose machines were taken back."""
 MAX_COMPUTE_NAME = 128
 """The longest job name AWS Batch takes."""
 _AGES = 100_000
@@ -109,6 +111,8 @@ class Job(BaseModel):
     """Which attempt of people's at the request the job is: one more than the job that it tries again."""
     compute_attempt: int = 1
     """Which of compute's own attempts at the job this is: one more each time that a machine was taken back."""
+    lasting: bool = False
+    """Whether the job, one that is not in blocks, goes on where machines are not taken back, since others were."""
     retry_of: str | None = None
     """The job that this one tries again."""
     retried_as: str | None = None
@@ -148,13 +152,14 @@ class Job(BaseModel):
 
     @property
     def name(self) -> str:
-        """The unique name compute knows the job by; of a job in blocks, the present stage."""
+        """The unique name compute knows the job by, as it was submitted last."""
         return compute_name(self.request.results_key, f"{self.id}-{self.stage}" if self.stage else self.id)
 
     @property
     def stage(self) -> str:
-        """Names the present stage of a job in blocks; empty for any other job."""
-        return self.blocks.label if self.blocks else ""
+        """Names the present one of the job's submissions; empty for the first one, unless the job is in blocks."""
+        alone = LASTING if self.lasting else ""
+        return self.blocks.label if self.blocks else alone
 
     @property
     def ended(self) -> bool:

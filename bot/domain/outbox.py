@@ -129,8 +129,8 @@ class Effect:
     job_id: str
     kind: Kind
     subject: str
-    """Number of a REPLY; `card` or `end` for a DIRECT; of a NOTICE what `Stalls` makes it; the stage of a job in blocks
-    for SUBMIT and ADVANCE; empty for other kinds."""
+    """Number of a REPLY; `card` or `end` for a DIRECT; of a NOTICE what `Stalls` makes it; `Job.stage` for SUBMIT
+    and ADVANCE; empty for other kinds."""
     attempts: int
     """How often the effect was claimed, this time included."""
     in_doubt: bool

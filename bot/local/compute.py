@@ -95,6 +95,11 @@ class LocalCompute:
         """The largest array."""
         return MAX_COUNT
 
+    @property
+    def lasts(self) -> bool:
+        """False: all work runs on the same machines."""
+        return False
+
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why such a program cannot run here: it has no command. The image does not matter."""
         return "" if command else "It has no program to run yet."

@@ -93,6 +93,11 @@ class SlurmCompute:
         """The largest array, by the setting."""
         return self._config.max_array
 
+    @property
+    def lasts(self) -> bool:
+        """False: all work runs on the same machines."""
+        return False
+
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why such a program cannot run here: it has no command. The pipeline's own image does not matter."""
         return "" if command else "It has no program to run yet."

@@ -62,6 +62,7 @@ jobs = sa.Table(
     sa.Column("unposted", sa.Text, nullable=False, default="", server_default=sa.text("''")),
     sa.Column("attempt", sa.Integer, nullable=False, default=1),
     sa.Column("compute_attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("lasting", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("retry_of", sa.String(16)),
     sa.Column("retried_as", sa.String(16)),
     sa.Column("runnable_at", Utc),

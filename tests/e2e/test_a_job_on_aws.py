@@ -22,7 +22,7 @@ from sandbox.boss import DEMO_TOKEN
 from sandbox.house import House
 from sandbox.volumes import cortex
 from tests.support.processes import Lab
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 SMALL = cortex(shape=(32, 288, 288))
 """The usual volume's sections take ten times as long to be registered."""
@@ -76,6 +76,29 @@ def test_a_job_runs_on_aws_from_the_form_to_the_mail(aws: AwsStandIn, lab: Lab) 
     assert operations(aws).count("describejobs") <= CALLS
     holding = {operation for operation, body in aws.heard if DEMO_TOKEN.encode() in body}
     assert holding == {"secretsmanager.CreateSecret"}
+
+
+def test_a_job_whose_machine_was_taken_back_gives_its_results_from_one_that_is_not(aws: AwsStandIn, lab: Lab) -> None:
+    order = [{"order": 1, "computeEnvironment": "nomads-ce"}]
+    aws.client("batch").create_job_queue(
+        jobQueueName="steady", state="ENABLED", priority=1, computeEnvironmentOrder=order
+    )
+    lab.start(NOMADS_AWS_QUEUE_ON_DEMAND="steady")
+    lab.submit(pipeline="nomads-unsupervised", x="0,256", y="0,256", z="0,16")
+    until(lambda: aws.jobs and aws.jobs[0].status == "RUNNING", what="the program on the machine that is taken back")
+    aws.take_back(aws.jobs[0].job_id)
+    lab.settle()
+    job = lab.newest
+    asked = [json.loads(body) for operation, body in aws.heard if operation == "/v1/submitjob"]
+
+    assert job.state is JobState.SUCCEEDED, (job.reason, job.log_tail)
+    assert job.summary
+    assert job.summary.counts["synapses"] > 0
+    assert [one["jobQueue"] for one in asked] == ["nomads-queue", "steady"]
+    assert [one.get("retryStrategy", {}).get("attempts") for one in asked] == [2, None]
+    assert asked[0]["containerOverrides"] == asked[1]["containerOverrides"]
+    said = [text for text in lab.thread(job) if "begins again on a machine that is not taken back" in text]
+    assert len(said) == 1
 
 
 def test_a_volume_in_blocks_runs_on_aws_as_one_array_between_two_jobs(aws: AwsStandIn, lab: Lab) -> None:

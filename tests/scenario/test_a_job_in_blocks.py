@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.steering import Retried
-from bot.domain.blocks import ROUNDS
+from bot.domain.blocks import ROUNDS, TRIES, Blocks
 from bot.domain.checks import Prices
 from bot.domain.errors import InvalidRequest, NotYours, Refused, TooLate
 from bot.domain.job import Job
@@ -185,6 +185,53 @@ def test_a_merge_whose_machine_or_memory_failed_is_tried_again(
     staged.ends(failure)
     assert staged.state == JobState.FAILED
     assert len(staged.world.compute.works) == 5
+
+
+@pytest.mark.parametrize(("failure", "memory"), [(GREEDY, 2), (RECLAIMED, 1)])
+def test_a_first_look_whose_machine_or_memory_failed_is_tried_again_and_its_needs_are_its_own(
+    staged: Staged, failure: Observation, memory: int
+) -> None:
+    first = staged.world.compute.works[0]
+
+    staged.ends(failure)
+
+    again = staged.world.compute.works[1]
+    assert (again.memory, again.lasting, again.arguments) == (memory * first.memory, True, first.arguments)
+    assert staged.world.thread[-1].startswith("The first look failed, as its m")
+    staged.looked()
+    array = staged.world.compute.works[2]
+    assert (array.count, array.memory, array.lasting) == (7, first.memory, False)
+    assert len({work.name for work in staged.world.compute.works}) == 3
+
+
+def test_a_first_look_that_fails_again_and_again_fails_the_job(staged: Staged) -> None:
+    for _ in range(TRIES):
+        assert staged.state != JobState.FAILED
+        staged.ends(RECLAIMED)
+
+    assert staged.state == JobState.FAILED
+    assert len(staged.world.compute.works) == TRIES
+
+
+def test_a_pilot_whose_machine_was_taken_back_is_tried_again(staged: Staged) -> None:
+    staged.looked(blocks=8)
+    pilot = staged.world.compute.works[-1]
+
+    staged.ends(RECLAIMED)
+
+    again = staged.world.compute.works[-1]
+    assert again == replace(pilot, name=again.name, lasting=True)
+    assert pilot.name != again.name
+    assert staged.world.thread[-1] == "The pilot failed, as its machine was taken back, and is tried again."
+    staged.done()
+    assert staged.now.asked
+
+
+def test_a_merge_that_an_earlier_release_tries_for_the_second_time_keeps_its_name() -> None:
+    stored = Blocks.model_validate({"stage": "merge", "rounds": [7], "all": 7, "merges": 2})
+
+    assert stored.label == "merge2"
+    assert Blocks.model_validate(stored.model_dump(mode="json")) == stored
 
 
 def test_a_merge_that_fails_by_itself_fails_the_job(staged: Staged) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.states import JobState
-from bot.domain.work import Observation, Progress
+from bot.domain.work import Cause, Observation, Progress
 from bot.slack import cards
 from bot.storage.engine import Database
+from tests.support.memory import MemoryCompute
 from tests.support.world import World
 
 ADMINS = ("U08ADMIN", "U09ADMIN")
@@ -115,6 +119,127 @@ def test_a_job_that_is_cancelled_while_it_waits_again_ends(world: World) -> None
     world.settle()
     assert world.job(job).state is JobState.CANCELLED
     assert world.thread[-1] == "Cancelled by U01DEMO."
+
+
+# All machines of an attempt's kind are taken back
+
+RECLAIMED: dict[str, Any] = {"reason": "Its machine was taken back.", "cause": Cause.MACHINE}
+ELSEWHERE = "Its machine was taken back. The job begins again on a machine that is not taken back."
+
+
+@pytest.fixture
+def steady(store: Database) -> World:
+    """A world in whose compute some machines are not taken back."""
+    return World(store, compute=MemoryCompute(lasts=True))
+
+
+def test_a_job_whose_machines_were_taken_back_goes_on_where_they_are_not(steady: World) -> None:
+    job = steady.running()
+    steady.see(job, JobState.RUNNABLE, attempt=2, attempts=2, again=TAKEN)
+    steady.clock.advance(60)
+    steady.see(job, JobState.FAILED, stopped_at=steady.clock.now, **RECLAIMED)
+    steady.settle()
+
+    first, second = steady.compute.works
+    assert (first.lasting, second.lasting) == (False, True)
+    assert second == replace(first, name=second.name, lasting=True)
+    assert first.name != second.name
+    now = steady.job(job)
+    assert (now.state, now.compute_id, now.compute_attempt) == (JobState.SUBMITTED, "memory-2", 1)
+    assert (now.started_at, now.progress, now.log, now.waiting) == (None, None, None, "")
+    assert steady.thread[-1] == ELSEWHERE
+    (card,) = steady.chat.cards
+    assert cards.state(card.story.job) == "⏳ Waiting to run"
+
+    steady.clock.advance(90)
+    steady.see(now, JobState.RUNNING, started_at=steady.clock.now, attempt=1, attempts=3)
+    steady.settle()
+    assert steady.thread[-1] == "Running again, after waiting 1 min 30 s."
+    steady.clock.advance(60)
+    steady.results.put(job.folder, "results.json", b'{"counts": {"synapses": 0}}')
+    steady.see(now, JobState.SUCCEEDED, stopped_at=steady.clock.now)
+    steady.settle()
+    assert steady.thread[-1] == "0 synapses. Finished after 1 min 0 s."
+    assert steady.thread.count(ELSEWHERE) == 1
+    assert len(steady.mailer.sent) == 2
+
+
+def test_news_of_the_machines_that_were_taken_back_change_nothing_afterwards(steady: World) -> None:
+    job = steady.running()
+    before = str(steady.job(job).compute_id)
+    taken = Observation(JobState.FAILED, **RECLAIMED)
+    assert steady.lifecycle.observe(job.id, taken, compute_id=before)
+    for late in JobState:
+        again = replace(taken, state=late)
+        assert not steady.lifecycle.observe(job.id, again, compute_id=before), late
+    steady.settle()
+    for late in JobState:
+        again = replace(taken, state=late)
+        assert not steady.lifecycle.observe(job.id, again, compute_id=before), late
+    assert len(steady.compute.works) == 2
+    assert steady.job(job).state is JobState.SUBMITTED
+
+
+def test_a_job_that_fails_on_a_machine_that_is_not_taken_back_has_failed(steady: World) -> None:
+    job = steady.running()
+    for _ in range(2):
+        steady.see(steady.job(job), JobState.FAILED, **RECLAIMED)
+        steady.settle()
+    assert steady.job(job).state is JobState.FAILED
+    assert len(steady.compute.works) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Observation(JobState.FAILED, "Too little memory.", cause=Cause.MEMORY),
+        Observation(JobState.FAILED, "No image.", cause=Cause.IMAGE),
+        Observation(JobState.FAILED, exit_code=1),
+        Observation(JobState.LOST, "Nobody knows it.", cause=Cause.MACHINE),
+    ],
+    ids=lambda one: one.why.value,
+)
+def test_another_machine_is_for_what_a_machine_did_alone(steady: World, failure: Observation) -> None:
+    job = steady.running()
+    assert steady.lifecycle.observe(job.id, failure)
+    steady.settle()
+    assert steady.job(job).state is failure.state
+    assert len(steady.compute.works) == 1
+
+
+def test_without_machines_that_are_not_taken_back_a_job_that_lost_all_of_its_has_failed(world: World) -> None:
+    job = world.running()
+    world.see(job, JobState.FAILED, **RECLAIMED)
+    world.settle()
+    assert world.job(job).state is JobState.FAILED
+    assert len(world.compute.works) == 1
+
+
+def test_a_job_that_is_cancelled_before_it_goes_on_elsewhere_is_not_submitted(steady: World) -> None:
+    job = steady.running()
+    steady.see(job, JobState.FAILED, **RECLAIMED)
+    steady.steering.cancel(job.id, actor="U01DEMO")
+    steady.settle()
+    assert steady.job(job).state is JobState.CANCELLED
+    assert len(steady.compute.works) == 1
+
+
+def test_a_cancelled_job_whose_machine_is_taken_back_does_not_begin_again(steady: World) -> None:
+    job = steady.running()
+    steady.steering.cancel(job.id, actor="U01DEMO")
+    steady.see(job, JobState.FAILED, **RECLAIMED)
+    steady.settle()
+    assert steady.job(job).ended
+    assert len(steady.compute.works) == 1
+
+
+def test_a_second_submission_whose_answer_was_lost_is_found_and_not_repeated(steady: World) -> None:
+    job = steady.running()
+    steady.compute.crash_after_submit()
+    steady.see(job, JobState.FAILED, **RECLAIMED)
+    steady.settle()
+    assert (steady.job(job).state, steady.job(job).compute_id) == (JobState.SUBMITTED, "memory-2")
+    assert len(steady.compute.works) == 2
 
 
 # Compute does not answer

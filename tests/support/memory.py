@@ -119,7 +119,7 @@ class MemoryEvents(Faulty):
 class MemoryCompute(Faulty):
     """Compute that runs nothing: a job is in the state the test told, at first SUBMITTED."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lasts: bool = False) -> None:
         super().__init__()
         self.works: list[Work] = []
         """Everything submitted, in order; the same name twice stands here twice."""
@@ -130,6 +130,7 @@ class MemoryCompute(Faulty):
         self.unclear: set[str] = set()
         """Compute ids of which observe() says nothing that makes sense."""
         self.max_count = 10_000
+        self.lasts = lasts
         self._observations: dict[str, Observation] = {}
         self._counts: dict[str, int] = {}
         self._names: dict[str, str] = {}

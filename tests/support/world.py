@@ -220,6 +220,7 @@ class World:
             forecast=self.forecast,
             tokens=self.tokens,
             access=self.access,
+            lasts=self.compute.lasts,
         )
         self.steering = Steering(
             ledger=self.ledger,

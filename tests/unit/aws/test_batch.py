@@ -1160,10 +1160,12 @@ def test_a_queue_without_fair_shares_takes_no_share_identifier(world: World) -> 
         (1, False, "steady", 2),
         (3, True, "steady", None),
         (3, False, "", None),
-        (None, False, "steady", None),
+        (None, False, "steady", 2),
+        (None, True, "steady", None),
+        (None, False, "", None),
     ],
 )
-def test_a_block_that_lost_two_machines_is_left_to_machines_that_are_not_taken_back(
+def test_work_that_lost_two_machines_is_left_to_machines_that_are_not_taken_back(
     count: int | None, lasting: bool, queue: str, attempts: int | None
 ) -> None:
     with aws_world(queue_on_demand=queue) as world:

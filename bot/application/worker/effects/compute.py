@@ -38,7 +38,6 @@ CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
 UNREAD = "The results could not be read:"
-MERGED_AGAIN = "The merge failed, as its machine was taken back or its memory was too small, and is tried again."
 LARGEST_PLAN = 16 * 2**20
 """Bytes of the largest plan: it names each block's place."""
 TOLD_NOTHING = "The program told nothing of what it found."
@@ -114,7 +113,7 @@ class Launcher:
             command=pipeline.command,
             arguments=[*self._arguments(job, pipeline.contract), *self._stage(job, pipeline)],
             results=self._folder(job),
-            lasting=job.blocks is not None and job.blocks.lasting,
+            lasting=job.blocks.lasting if job.blocks else job.lasting,
             shared=f"{self._shared(job)}{BLOCKS}/" if job.blocks and job.blocks.stage == BLOCKS else "",
             count=job.blocks.rounds[-1] if job.blocks and job.blocks.stage == BLOCKS else None,
             token_argument=pipeline.contract == "2018",
@@ -298,12 +297,12 @@ class AdvanceEffects:
             self._lifecycle.withdraw(effect)
             return
         with self._stalls.noticed(job):
-            if blocks.stage == FIRST:
+            if blocks.missed:
+                self._lifecycle.advanced(effect, blocks.tried_again(), note=blocks.missed)
+            elif blocks.stage == FIRST:
                 self._planned(effect, job, blocks)
             elif blocks.stage == PILOT:
                 self._piloted(effect, job, blocks)
-            elif blocks.last:
-                self._lifecycle.advanced(effect, blocks.merged_again(), note=MERGED_AGAIN)
             else:
                 self._again(effect, job, blocks)
 
