@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bot.application.access import Access
-from bot.application.addresses import Addresses
-from bot.application.browsing import Browsing
-from bot.application.forecast import Confirm, Forecast
-from bot.application.health import Readiness
-from bot.application.ledger import Ledger
-from bot.application.lifecycle import Lifecycle
 from bot.application.links import Links
-from bot.application.output import Output
-from bot.application.people import People
 from bot.application.places import Places
-from bot.application.ports import Backend, Chat, Mailer, NoWorkspace, Workspace
-from bot.application.queries import Queries
-from bot.application.rates import Rate
-from bot.application.review import Reviewer
-from bot.application.stalls import Stalls
-from bot.application.steering import Steering
-from bot.application.stories import Stories
-from bot.application.submission import Submission
-from bot.application.tokens import TokenKeeper
-from bot.application.visits import Visits
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
-from bot.application.worker.effects.compute import (
-    AdvanceEffects,
-    CheckEffects,
-    CollectEffects,
-    Launcher,
-    SubmitEffects,
-)
-from bot.application.worker.effects.mail import MailEffects
-from bot.application.worker.handling import EffectHandlers
-from bot.application.worker.lanes import LaneRunner
-from bot.application.worker.watcher import Patience, Watcher
-from bot.application.worker.worker import Worker
+from bot.application.ports import Chat, Mailer, NoWorkspace, Workspace
 from bot.backends import load
+from bot.core import Core, Outside, assemble
 from bot.domain import named
 from bot.domain.catalog import Catalog
-from bot.domain.checks import Prices, Sizes
 from bot.domain.errors import NomadsError
 from bot.settings import Settings, read
 from bot.storage.engine import Database, connect
@@ -60,10 +27,7 @@ if TYPE_CHECKING:
 
     from bot.slack.client import PooledWebClient
     from bot.slack.requests import Requests
-    from bot.volumes.addressed import AddressedVolumes
     from handlers.logs import Logs
-
-log = logging.getLogger(__name__)
 
 TRIGGER = 2.5
 """Seconds for the call that opens a view: a trigger id is valid for three."""
@@ -73,44 +37,6 @@ QUICK = 0.8
 """Seconds for a question to Slack whose answer is merely convenient."""
 PATIENT = 10.0
 """Seconds for a call that nobody waits for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Core:
-    """The application without a front end."""
-
-    settings: Settings
-    database: Database
-    ledger: Ledger
-    catalog: Catalog
-    backend: Backend
-    volumes: AddressedVolumes
-    workspace: Workspace
-    access: Access
-    output: Output
-    visits: Visits
-    tokens: TokenKeeper
-    people: People
-    queries: Queries
-    submission: Submission
-    lifecycle: Lifecycle
-    steering: Steering
-    browsing: Browsing
-    first_choice: Callable[[], str]
-    """The name of the pipeline that the form offers first."""
-    readiness: Readiness
-    worker: Worker
-
-    def announce(self) -> None:
-        """Log the backend's warning, where it has one."""
-        if self.backend.announcement:
-            log.warning("%s", self.backend.announcement)
-
-    def close(self) -> None:
-        """Close every connection, to the database and to BOSS."""
-        self.volumes.close()
-        self.access.close()
-        self.database.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,186 +74,21 @@ def build_core(
 
     key, database = _storage(settings)
     vault = Vault(key=derived(key, "tokens"), database=database)
-    catalog = Catalog.read(settings.pipelines, images=settings.images)
-    backend: Backend = load(settings.compute).backend(settings, tokens=vault, key_for=partial(derived, key))
-    links = Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days)
-    boss = BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts)
     roots = Roots.read(settings.volume_roots)
-    volumes = AddressedVolumes(boss=boss, roots=roots)
-    places = Places(named=named.read(settings.volumes) if settings.volumes else (), boss_host=settings.boss_host)
-    workspace = workspace or NoWorkspace()
-    access = Access(workspace=workspace, admins=settings.admins)
-    ledger = Ledger(database=database)
-    tokens = TokenKeeper(vault=vault, secrets=backend.secrets)
-    people = People(ledger=ledger, tokens=tokens)
-    mails = settings.mail_server.kind != "off"
-    addresses = Addresses(ledger=ledger, links=links, domains=settings.mail_domains, on=mails)
-    reviewer = Reviewer(
-        catalog=catalog,
-        compute=backend.compute,
-        volumes=volumes,
-        addresses=addresses,
-        sizes=Sizes(bytes=settings.max_bytes, block=settings.block_voxels, voxels=settings.max_voxels),
-        predictions=settings.predictions_place,
-        places=places,
-    )
-    forecast = Forecast(
-        ledger=ledger,
-        prices=Prices(settings.price_cpu_hour, settings.price_gb_hour, settings.currency),
-        confirm=Confirm(settings.confirm_bytes, settings.confirm_seconds, settings.confirm_cost),
-    )
-    queries = Queries(database=database, access=access, mails=addresses.on)
-    submission = Submission(
-        ledger=ledger,
-        reviewer=reviewer,
-        forecast=forecast,
-        people=people,
-        tokens=tokens,
-        access=access,
-        addresses=addresses,
-    )
-    steering = Steering(
-        ledger=ledger,
-        queries=queries,
-        submission=submission,
-        people=people,
-        workspace=workspace,
-        addresses=addresses,
-        access=access,
-    )
-    lifecycle = Lifecycle(
-        ledger=ledger,
-        catalog=catalog,
-        reviewer=reviewer,
-        forecast=forecast,
-        tokens=tokens,
-        access=access,
-        lasts=backend.compute.lasts,
-    )
-    output = Output(
-        compute=backend.compute,
-        logs=backend.logs,
-        results=backend.results,
-        tokens=tokens,
-        links=links,
-        boss_host=settings.boss_host,
-    )
-    stories = Stories(catalog=catalog, output=output, queries=queries, access=access)
-    stalls = Stalls(ledger=ledger, admins=settings.admins)
-    launcher = Launcher(
-        catalog=catalog,
-        results=backend.results,
-        boss_host=settings.boss_host,
-        predictions=settings.predictions_place,
-        viewer=settings.viewer,
+    outside = Outside(
+        database=database,
+        vault=vault,
+        catalog=Catalog.read(settings.pipelines, images=settings.images),
+        backend=load(settings.compute).backend(settings, tokens=vault, key_for=partial(derived, key)),
+        volumes=AddressedVolumes(boss=BossVolumes(host=settings.boss_host, hosts=settings.boss_hosts), roots=roots),
+        places=Places(named=named.read(settings.volumes) if settings.volumes else (), boss_host=settings.boss_host),
+        links=Links(base_url=base_url, key=derived(key, "links"), days=settings.link_days),
+        mailer=mailer(settings),
+        chat=chat,
+        workspace=workspace or NoWorkspace(),
         roots=str(roots),
-        image_bytes=settings.image_bytes,
-        block_voxels=settings.block_voxels,
     )
-    effects: list[EffectHandlers] = [
-        CheckEffects(ledger=ledger, lifecycle=lifecycle),
-        SubmitEffects(
-            ledger=ledger,
-            lifecycle=lifecycle,
-            stalls=stalls,
-            compute=backend.compute,
-            tokens=tokens,
-            launcher=launcher,
-            rate=Rate("submit", database=database, a_second=backend.submissions),
-        ),
-        AdvanceEffects(
-            ledger=ledger,
-            lifecycle=lifecycle,
-            stalls=stalls,
-            compute=backend.compute,
-            results=backend.results,
-            output=output,
-            reads=settings.reads,
-        ),
-        CollectEffects(
-            ledger=ledger,
-            lifecycle=lifecycle,
-            stalls=stalls,
-            catalog=catalog,
-            results=backend.results,
-            output=output,
-        ),
-        MailEffects(
-            ledger=ledger,
-            mailer=mailer(settings),
-            stories=stories,
-            workspace=workspace,
-            addresses=addresses,
-            access=access,
-            sender=settings.mail_from,
-            domain=settings.mail_domain,
-        ),
-    ]
-    if chat:
-        every = timedelta(seconds=settings.edit_interval)
-        effects += [
-            CardEffects(ledger=ledger, chat=chat, stories=stories, access=access, edit_every=every),
-            ThreadEffects(
-                ledger=ledger,
-                chat=chat,
-                stories=stories,
-                results=backend.results,
-                access=access,
-                admins=settings.admins,
-            ),
-            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
-            HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
-        ]
-    lease = timedelta(seconds=settings.lease_seconds)
-    lanes = LaneRunner(database=database, effects=effects, lease=lease)
-    ledger.on_commit(lanes.wake)
-    patience = Patience(
-        interval=settings.watch_interval or backend.watch_interval,
-        lost_after=timedelta(seconds=settings.lost_after),
-        explain_after=timedelta(seconds=settings.explain_after),
-        leadership=lease / 3,
-    )
-    watcher = Watcher(
-        database=database,
-        lifecycle=lifecycle,
-        stalls=stalls,
-        compute=backend.compute,
-        logs=backend.logs,
-        patience=patience,
-        ages=ledger.ages,
-        # They come to one reader: a command's worker would take those of the bot that serves Slack.
-        events=backend.events if chat else None,
-    )
-    return Core(
-        settings=settings,
-        database=database,
-        ledger=ledger,
-        catalog=catalog,
-        backend=backend,
-        volumes=volumes,
-        workspace=workspace,
-        access=access,
-        output=output,
-        visits=Visits(
-            links=links,
-            queries=queries,
-            catalog=catalog,
-            results=backend.results,
-            output=output,
-            addresses=addresses,
-            sees=lambda person, job: access.judged(person, [job])[0],
-        ),
-        tokens=tokens,
-        people=people,
-        queries=queries,
-        submission=submission,
-        lifecycle=lifecycle,
-        steering=steering,
-        browsing=Browsing(volumes=volumes, people=people, places=places),
-        first_choice=reviewer.first_choice,
-        readiness=Readiness(ledger=ledger, folder=settings.data),
-        worker=Worker(lanes=lanes, watcher=watcher),
-    )
+    return assemble(settings, outside)
 
 
 def _storage(settings: Settings) -> tuple[bytes, Database]:
@@ -398,7 +159,7 @@ def build(settings: Settings, *, base_url: str = "") -> Nomads:
         output=core.output,
         catalog=core.catalog,
         workspace=core.workspace,
-        first_choice=core.first_choice,
+        first_choice=core.reviewer.first_choice,
         show_home=chat.show_home,
         later=later,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -47,10 +47,11 @@ class Access:
     job of a direct message, or of no channel. Where chat does not tell, nothing is shown.
     """
 
-    def __init__(self, *, workspace: Workspace, admins: Sequence[str] = ()) -> None:
+    def __init__(self, *, workspace: Workspace, admins: Sequence[str] = (), pool: Executor | None = None) -> None:
+        """`pool` asks chat; None: AT_ONCE threads."""
         self._workspace = workspace
         self._admins = frozenset(admins)
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="access")
+        self._pool = pool or ThreadPoolExecutor(AT_ONCE, thread_name_prefix="access")
 
     def close(self) -> None:
         """Ask nothing more. A question that was asked ends by itself."""

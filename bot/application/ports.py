@@ -330,3 +330,9 @@ class Volumes(Protocol):
 
         False for an unknown experiment. Raises TokenRefused, and nothing else.
         """
+
+    def prepare(self) -> None:
+        """Do now what the first question would wait for."""
+
+    def close(self) -> None:
+        """Close every connection."""

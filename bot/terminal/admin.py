@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
-from bot.app import PATIENT, Core, build_core, mailer, slack_client
+from bot.app import PATIENT, build_core, mailer, slack_client
 from bot.backends import load
+from bot.core import Core
 from bot.domain.errors import NomadsError
 from bot.domain.outbox import GivenUp
 from bot.settings import Settings

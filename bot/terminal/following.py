@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bot.app import Core, build_core
+from bot.app import build_core
 from bot.application.output import log_lines
 from bot.application.steering import Needed
+from bot.core import Core
 from bot.domain import words
 from bot.domain.checks import token_problem
 from bot.domain.errors import InvalidRequest, NomadsError, TooLate

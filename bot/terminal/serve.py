@@ -10,8 +10,9 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from bot.app import Core, Nomads, build
+from bot.app import Nomads, build
 from bot.backends import load
+from bot.core import Core
 from bot.domain.errors import NomadsError
 from bot.settings import Settings
 

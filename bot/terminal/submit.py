@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bot.app import Core, build_core
+from bot.app import build_core
 from bot.application.submission import Proposal
+from bot.core import Core
 from bot.domain.errors import InvalidRequest
 from bot.domain.job import AlreadyRunning, Job, Transition
 from bot.domain.links import Audience

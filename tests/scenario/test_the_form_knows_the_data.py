@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from bot.domain.job import Job
 from bot.domain.states import JobState
+from bot.volumes.addressed import AddressedVolumes
 from handlers import modal
 from sandbox.boss import DEMO_TOKEN, Access
 from sandbox.house import House
@@ -82,9 +83,16 @@ def test_of_two_choices_the_last_one_is_shown_whichever_answer_comes_first(serve
         assert hold.reached.wait(5)
         person.click(shown(served), "experiment", "soon")
         until(lambda: "soon_channel (uint8)" in texts(shown(served)), what="the second choice")
-    until(lambda: not vars(served.nomads.core.volumes.boss)["_flights"], what="the late answer")
+    until(lambda: not boss_of(served)["_flights"], what="the late answer")
     served.nomads.later.submit(lambda: None).result(10)
     assert "soon_channel (uint8)" in texts(shown(served))
+
+
+def boss_of(served: Served) -> dict[str, Any]:
+    """What the bot knows of BOSS."""
+    volumes = served.nomads.core.volumes
+    assert isinstance(volumes, AddressedVolumes)
+    return vars(volumes.boss)
 
 
 def names(options: list[dict[str, Any]]) -> list[str]:
@@ -486,7 +494,7 @@ def test_where_boss_shows_nothing_without_a_token_the_form_asks_for_one(served: 
 def test_a_saved_token_that_boss_refuses_by_now_is_an_error_under_its_field(served: Served) -> None:
     assert remember(served).ok
     del served.boss.tokens[SECRET]
-    vars(served.nomads.core.volumes.boss)["_kept"].clear()  # as after five minutes
+    boss_of(served)["_kept"].clear()  # as after five minutes
     ack = served.slack.person().submit(served.open_form(), {"x": "0,100"})
     assert ack.errors["token"].startswith("BOSS refuses this token.")
 

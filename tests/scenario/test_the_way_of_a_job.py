@@ -774,8 +774,7 @@ def test_watching_goes_on_although_the_leader_died_and_the_clock_went_back(world
 
 
 def test_progress_and_edits_go_on_although_the_clock_went_back(world: World) -> None:
-    world.edit_every = timedelta(seconds=3)
-    world.worker = world.another_worker()
+    world.worker = world.another_worker(edit_interval=3)
     job = world.accept()
     world.settle()
     world.see(job, JobState.RUNNING)

@@ -119,8 +119,9 @@ class MemoryEvents(Faulty):
 class MemoryCompute(Faulty):
     """Compute that runs nothing: a job is in the state the test told, at first SUBMITTED."""
 
-    def __init__(self, *, lasts: bool = False) -> None:
+    def __init__(self, *, lasts: bool = False, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
+        self._clock = clock
         self.works: list[Work] = []
         """Everything submitted, in order; the same name twice stands here twice."""
         self.cancelled: dict[str, str] = {}
@@ -142,8 +143,12 @@ class MemoryCompute(Faulty):
 
     def print(self, name_or_id: str, *lines: str, at: datetime | None = None) -> None:
         """Let the job's program print these lines, at that time or now."""
-        at = at or datetime.now(UTC)
+        at = at or self._clock()
         self._logs.setdefault(self._id(name_or_id), []).extend(LogLine(line, at) for line in lines)
+
+    def now(self, compute_id: str) -> Observation | None:
+        """What is true of the work, whatever `observe` says; None: there is no such work."""
+        return self._seen(compute_id) if compute_id in self._observations else None
 
     def lose(self, name_or_id: str) -> None:
         """Forget the job, as Batch does with old ones."""
@@ -195,7 +200,7 @@ class MemoryCompute(Faulty):
                 count = self._counts.get(compute_id, 0)
                 for one in [compute_id, *(self.child(compute_id, number) for number in range(count))]:
                     if self._observations[one].state not in FINAL:
-                        self._observations[one] = Observation(JobState.FAILED, reason, stopped_at=datetime.now(UTC))
+                        self._observations[one] = Observation(JobState.FAILED, reason, stopped_at=self._clock())
 
     def child(self, compute_id: str, number: int) -> str:
         return f"{compute_id}/{number}"
@@ -324,6 +329,24 @@ class MemorySecrets(Faulty):
 
     def holds(self, reference: str) -> bool:
         return reference.startswith("memory:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryBackend:
+    """A backend in memory. Nothing limits its submissions unless a test says so."""
+
+    compute: MemoryCompute
+    results: MemoryResults
+    secrets: MemorySecrets | None = None
+    events: MemoryEvents | None = None
+    submissions: float | None = None
+    watch_interval: float = 1
+    announcement: str = ""
+
+    @property
+    def logs(self) -> MemoryCompute:
+        """Compute has them too."""
+        return self.compute
 
 
 class MemoryMailer(Faulty):
@@ -548,6 +571,12 @@ class MemoryVolumes(Faulty):
                 return experiment in self.there.get(collection, {}) and ("*" in held or collection in held)
         except Unavailable:
             return None
+
+    def prepare(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """There are no connections."""
 
     @contextmanager
     def _asked(self, call: str, token: SecretStr, within: float) -> Iterator[None]:

@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
-from bot.application.access import Access
-from bot.application.addresses import Addresses
-from bot.application.forecast import Confirm, Forecast
-from bot.application.ledger import Ledger
-from bot.application.lifecycle import Lifecycle
+from bot.application.forecast import Confirm
 from bot.application.links import Links
-from bot.application.output import Output
-from bot.application.people import People
+from bot.application.places import Places
 from bot.application.ports import NoWorkspace
-from bot.application.queries import Queries
-from bot.application.rates import Rate
-from bot.application.review import Answered, Reviewer
-from bot.application.stalls import Stalls
-from bot.application.steering import Steering
-from bot.application.stories import Stories
-from bot.application.submission import Followed, Form, Proposal, Question, Submission
-from bot.application.tokens import TokenKeeper
-from bot.application.worker.effects.chat import CardEffects, HomeEffects, NoticeEffects, ThreadEffects
-from bot.application.worker.effects.compute import (
-    AdvanceEffects,
-    CheckEffects,
-    CollectEffects,
-    Launcher,
-    SubmitEffects,
-)
+from bot.application.review import Answered
+from bot.application.submission import Followed, Form, Proposal, Question
 from bot.application.worker.effects.mail import MailEffects
-from bot.application.worker.handling import GIVE_UP, EffectHandlers
-from bot.application.worker.lanes import LaneRunner
-from bot.application.worker.watcher import Patience, Watcher
+from bot.application.worker.handling import GIVE_UP, Handler
 from bot.application.worker.worker import Worker
+from bot.core import Clockwork, Core, Outside, assemble
 from bot.domain.catalog import Catalog, InBlocks, Pipeline
-from bot.domain.checks import Prices, Sizes
+from bot.domain.checks import Prices
 from bot.domain.job import Job
+from bot.domain.outbox import Kind
 from bot.domain.people import Privacy, Standing
 from bot.domain.request import JobRequest
 from bot.domain.states import JobState
 from bot.domain.work import Observation
+from bot.settings import Settings
 from bot.storage.engine import Database
 from bot.storage.tables import effects
 from bot.storage.vault import Vault
 from contract.program import BLOCK_VOXELS
 from tests.support.memory import (
+    MemoryBackend,
     MemoryChat,
     MemoryCompute,
     MemoryEvents,
@@ -131,6 +114,19 @@ def in_blocks() -> Pipeline:
     )
 
 
+def in_one_piece() -> Pipeline:
+    """A pipeline that takes what one program can read."""
+    usual = {name: Pipeline.model_fields[name].default for name in ("memory", "memory_per_voxel", "blocks")}
+    return in_blocks().model_copy(update=usual)
+
+
+def _of_prices(prices: Prices, confirm: Confirm) -> dict[str, Any]:
+    """The settings that say so."""
+    found = {f"price_{name}": getattr(prices, name) for name in ("cpu_hour", "gb_hour")}
+    found |= {f"confirm_{name}": getattr(confirm, name) for name in ("bytes", "seconds", "cost")}
+    return found | {"currency": prices.currency}
+
+
 class World:
     """One process of NOMADS with everything round it in memory; the database is real."""
 
@@ -158,170 +154,83 @@ class World:
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
-        self.block_voxels, self.reads = block_voxels, reads
         self.clock = Clock()
-        self.lease = timedelta(seconds=lease)
-        self.edit_every = timedelta(seconds=edit_every)
-        self.admins = admins
         self.compute = compute or MemoryCompute()
-        self.events, self.submissions = events, submissions
         self.results = MemoryResults()
         self.rows = Rows(store)
         self.logs = self.compute
-        vault = Vault(key=b"k" * 32, database=store)
         self.secrets = MemorySecrets() if separate_secrets else None
-        self.tokens = TokenKeeper(vault=vault, secrets=self.secrets)
-        self.links = Links(base_url="https://nomads.test", key=b"l" * 32, clock=self.clock)
-        self.output = Output(
-            compute=self.compute, logs=self.logs, results=self.results, tokens=self.tokens, links=self.links
-        )
         self.mailer = MemoryMailer()
         self.chat = MemoryChat(clock=self.clock)
-        roles = {"postsynaptic": ("psd",), "presynaptic": ("synapsin",)}
-        command = ("python3", "-m", "pipelines.unsupervised")
-        pipeline = pipeline or Pipeline(
-            name="nomads-unsupervised", title="Unsupervised", description="", image="i:1", command=command, roles=roles
-        )
-        self.catalog = Catalog({pipeline.name: pipeline})
         self.volumes = MemoryVolumes(writers={TOKEN: ("*",)})
         for name in ("cortex", "predictions"):
             bounds = ((0, 64), (0, 1024), (0, 1024))
             channels = {"PSD95": "uint8", "Synapsin": "uint8"}
             self.volumes.add("demo" if name == "cortex" else "lab", name, bounds=bounds, channels=channels)
         self.workspace = _Workspace()
-        self.ledger = Ledger(database=store, clock=self.clock, ticks=self.clock.ticks)
-        self.people = People(ledger=self.ledger, tokens=self.tokens)
-        self.addresses = Addresses(ledger=self.ledger, links=self.links, domains=mail_domains, on=mails)
-        self.reviewer = Reviewer(
+        pipeline = pipeline or in_one_piece()
+        self.catalog = Catalog({pipeline.name: pipeline})
+        said = {
+            "admins": list(admins),
+            "block_voxels": block_voxels,
+            "boss_host": "boss.test",
+            "edit_interval": edit_every,
+            "lease_seconds": lease,
+            "mail": SecretStr("smtp://mail.test" if mails else "off"),
+            "mail_domains": list(mail_domains),
+            "mail_from": "NOMADS <nomads@nomads.test>",
+            "max_bytes": max_bytes,
+            "max_voxels": max_voxels,
+            "predictions": "lab/predictions",
+            "reads": reads,
+            "viewer": viewer,
+            "watch_interval": 1,
+            **_of_prices(prices or Prices(), confirm or Confirm()),
+        }
+        self.settings = Settings(_env_file=None).model_copy(update=said)  # a lease shorter than anybody may set
+        self.links = Links(base_url="https://nomads.test", key=b"l" * 32, clock=self.clock)
+        self._outside = Outside(
+            database=store,
+            vault=Vault(key=b"k" * 32, database=store),
             catalog=self.catalog,
-            compute=self.compute,
+            backend=MemoryBackend(
+                compute=self.compute,
+                results=self.results,
+                secrets=self.secrets,
+                events=events,
+                submissions=submissions,
+            ),
             volumes=self.volumes,
-            addresses=self.addresses,
-            sizes=Sizes(bytes=max_bytes, block=block_voxels, voxels=max_voxels),
-            predictions="lab/predictions",
-        )
-        self.forecast = Forecast(ledger=self.ledger, prices=prices, confirm=confirm)
-        self.access = Access(workspace=self.workspace, admins=admins)
-        self.queries = Queries(database=store, access=self.access, mails=mails)
-        self.stories = Stories(catalog=self.catalog, output=self.output, queries=self.queries, access=self.access)
-        self.submission = Submission(
-            ledger=self.ledger,
-            reviewer=self.reviewer,
-            forecast=self.forecast,
-            people=self.people,
-            tokens=self.tokens,
-            access=self.access,
-            addresses=self.addresses,
-        )
-        self.lifecycle = Lifecycle(
-            ledger=self.ledger,
-            catalog=self.catalog,
-            reviewer=self.reviewer,
-            forecast=self.forecast,
-            tokens=self.tokens,
-            access=self.access,
-            lasts=self.compute.lasts,
-        )
-        self.steering = Steering(
-            ledger=self.ledger,
-            queries=self.queries,
-            submission=self.submission,
-            people=self.people,
+            places=Places(),
+            links=self.links,
+            mailer=self.mailer,
+            chat=self.chat,
             workspace=self.workspace,
-            addresses=self.addresses,
-            access=self.access,
         )
-        self.viewer = viewer
-        self.worker = self.another_worker()
+        self._core = self._assembled()
+        self.access, self.addresses, self.ledger = self._core.access, self._core.addresses, self._core.ledger
+        self.output, self.queries, self.stories = self._core.output, self._core.queries, self._core.stories
+        self.people, self.reviewer, self.forecast = self._core.people, self._core.reviewer, self._core.forecast
+        self.submission, self.lifecycle = self._core.submission, self._core.lifecycle
+        self.steering, self.tokens, self.worker = self._core.steering, self._core.tokens, self._core.worker
 
-    def another_worker(self) -> Worker:
-        """A worker of another process on the same database, as after a crash."""
-        stories = self.stories
-        launcher = Launcher(
-            catalog=self.catalog,
-            results=self.results,
-            boss_host="boss.test",
-            predictions="lab/predictions",
-            viewer=self.viewer,
-            block_voxels=self.block_voxels,
-        )
-        ledger, lifecycle, chat, every = self.ledger, self.lifecycle, self.chat, self.edit_every
-        stalls = Stalls(ledger=ledger, admins=self.admins)
-        effects: list[EffectHandlers] = [
-            CheckEffects(ledger=ledger, lifecycle=lifecycle),
-            SubmitEffects(
-                ledger=ledger,
-                lifecycle=lifecycle,
-                stalls=stalls,
-                compute=self.compute,
-                tokens=self.tokens,
-                launcher=launcher,
-                rate=Rate(
-                    "submit",
-                    database=self.store,
-                    a_second=self.submissions,
-                    clock=self.clock,
-                    wait=self.clock.advance,
-                ),
-            ),
-            AdvanceEffects(
-                ledger=ledger,
-                lifecycle=lifecycle,
-                stalls=stalls,
-                compute=self.compute,
-                results=self.results,
-                output=self.output,
-                reads=self.reads,
-            ),
-            CollectEffects(
-                ledger=ledger,
-                lifecycle=lifecycle,
-                stalls=stalls,
-                catalog=self.catalog,
-                results=self.results,
-                output=self.output,
-            ),
-            self.mail_effects(),
-            CardEffects(ledger=ledger, chat=chat, stories=stories, access=self.access, edit_every=every),
-            ThreadEffects(
-                ledger=ledger,
-                chat=chat,
-                stories=stories,
-                results=self.results,
-                access=self.access,
-                admins=self.admins,
-            ),
-            NoticeEffects(ledger=ledger, chat=chat, stalls=stalls),
-            HomeEffects(ledger=ledger, chat=chat, queries=self.queries, edit_every=every),
-        ]
-        lanes = LaneRunner(database=self.store, effects=effects, lease=self.lease, clock=self.clock)
-        self.handlers = {kind: handler for some in effects for kind, handler in some.handlers().items()}
-        ledger.on_commit(lanes.wake)
-        watcher = Watcher(
-            database=self.store,
-            lifecycle=lifecycle,
-            stalls=stalls,
-            compute=self.compute,
-            logs=self.logs,
-            patience=Patience(interval=1, leadership=self.lease / 3),
-            ages=ledger.ages,
-            events=self.events,
-            clock=self.clock,
-        )
-        return Worker(lanes=lanes, watcher=watcher)
+    def _assembled(self, **settings: Any) -> Core:
+        clockwork = Clockwork(clock=self.clock, ticks=self.clock.ticks, wait=self.clock.advance)
+        return assemble(self.settings.model_copy(update=settings), self._outside, clockwork=clockwork)
+
+    @property
+    def handlers(self) -> Mapping[Kind, Handler]:
+        """The handlers of its worker."""
+        found: Mapping[Kind, Handler] = vars(self.worker.lanes)["_handlers"]
+        return found
+
+    def another_worker(self, **settings: Any) -> Worker:
+        """A worker of another process on the same database, as after a crash, with other settings where named."""
+        return self._assembled(**settings).worker
 
     def mail_effects(self) -> MailEffects:
         """What sends its mails."""
-        return MailEffects(
-            ledger=self.ledger,
-            mailer=self.mailer,
-            stories=self.stories,
-            workspace=self.workspace,
-            addresses=self.addresses,
-            access=self.access,
-            sender="NOMADS <nomads@nomads.test>",
-            domain="nomads.test",
-        )
+        return self._core.mails
 
     def propose(self, *, checked: bool = True, token: str = TOKEN, **changes: Any) -> Proposal:
         """What a person typed, reviewed and checked with BOSS."""

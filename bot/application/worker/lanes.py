@@ -101,6 +101,13 @@ class LaneRunner:
             done += len(effects)
         return done
 
+    def turn(self, lane: Lane) -> bool:
+        """Perform one due effect of the lane in this thread. Returns whether there was one."""
+        effects = self._claim(lane, 1)
+        for effect in effects:
+            self._perform(effect)
+        return bool(effects)
+
     def _serve(self, lane: Lane) -> None:
         wake, free = self._wake[lane], threading.Semaphore(THREADS[lane])
         with ThreadPoolExecutor(THREADS[lane], thread_name_prefix=lane.value) as pool:

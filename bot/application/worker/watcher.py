@@ -111,11 +111,15 @@ class Watcher:
     def run(self) -> None:
         """Watch until `stop()`, whenever this process has the leader lease."""
         while not self._stop.is_set():
-            leads = attempt(self._leads)
-            if leads and self._round_is_due():
-                attempt(self.watch_once)
-            if not leads or self._events is None or attempt(self.listen_once) is None:
+            if not self.turn():
                 self._stop.wait(self._patience.interval)
+
+    def turn(self) -> bool:
+        """Look once, if this process has the leader lease. Returns whether it has waited for compute's events."""
+        leads = attempt(self._leads)
+        if leads and self._round_is_due():
+            attempt(self.watch_once)
+        return bool(leads) and self._events is not None and attempt(self.listen_once) is not None
 
     def stop(self) -> None:
         """Let `run()` return."""
