@@ -282,7 +282,7 @@ def assemble(
             HomeEffects(ledger=ledger, chat=chat, queries=queries, edit_every=every),
         ]
     lease = timedelta(seconds=settings.lease_seconds)
-    lanes = LaneRunner(database=database, effects=effects, lease=lease, clock=clockwork.clock)
+    lanes = LaneRunner(database=database, effects=effects, lease=lease, clock=clockwork.clock, ticks=clockwork.ticks)
     ledger.on_commit(lanes.wake)
     patience = Patience(
         interval=settings.watch_interval or backend.watch_interval,

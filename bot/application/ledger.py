@@ -84,6 +84,17 @@ class Ledger:
             self._finish(transaction, effect, error)
             yield transaction
 
+    def insist(self, effect: Effect) -> None:
+        """Ask whether this process still holds the effect, right before an act that nobody can take back.
+
+        A process that stood still for longer than its lease (a machine that was suspended, say) does not know that
+        another one has taken the effect over, and would act a second time. Raises LeaseLost then, and where the lease
+        is about to end; Unavailable where the database does not say.
+        """
+        with self.database.read() as transaction:
+            if not transaction.outbox.holds(effect, at=self.clock()):
+                raise LeaseLost(f"Job {effect.job_id}: another worker may have taken over {effect.kind}.")
+
     def replay(self, job_id: str | None = None) -> list[GivenUp]:
         """Make effects that were given up (of that job, where named) due again; returns them in their order.
 

@@ -40,7 +40,10 @@ _CLAIMABLE = (
         effects.c.done_at.is_(None),
         effects.c.lane == sa.bindparam("lane"),
         effects.c.due_at <= sa.bindparam("at", type_=Utc),
-        sa.or_(effects.c.leased_until.is_(None), effects.c.leased_until <= sa.bindparam("at", type_=Utc)),
+        sa.or_(
+            effects.c.leased_until.is_(None),
+            sa.and_(sa.bindparam("leased", type_=sa.Boolean), effects.c.leased_until <= sa.bindparam("at", type_=Utc)),
+        ),
         _FIRST,
     )
     .order_by(effects.c.due_at, effects.c.id)
@@ -180,10 +183,13 @@ class Outbox:
             .values(done_at=at)
         )
 
-    def due(self, lane: Lane, *, at: datetime, job_id: str | None = None, of_chat: bool = True) -> bool:
+    def due(
+        self, lane: Lane, *, at: datetime, job_id: str | None = None, of_chat: bool = True, leased: bool = True
+    ) -> bool:
         """Whether `claim` would find an effect; locks nothing."""
         query = _claimable(lane, job_id=job_id, of_chat=of_chat)
-        return self._connection.execute(query, {"lane": lane.value, "at": at, "most": 1}).first() is not None
+        found = self._connection.execute(query, {"lane": lane.value, "at": at, "most": 1, "leased": leased})
+        return found.first() is not None
 
     def claim(
         self,
@@ -194,15 +200,18 @@ class Outbox:
         at: datetime,
         job_id: str | None = None,
         of_chat: bool = True,
+        leased: bool = True,
     ) -> list[Effect]:
         """Lease at most `limit` effects of the lane (of that job only, where named): those that are due for longest.
 
         Of each job only the first open effect of the lane is ever leased, which preserves their order. Without
         `of_chat`, jobs that belong to a channel are left to other processes, except for effects of compute for jobs
-        that are being cancelled or were submitted at a terminal.
+        that are being cancelled or were submitted at a terminal. Without `leased`, effects are left whose lease is out
+        by the clock.
         """
         query = _claimable(lane, job_id=job_id, of_chat=of_chat)
-        rows = self._connection.execute(query, {"lane": lane.value, "at": at, "most": limit}).all()
+        asked = {"lane": lane.value, "at": at, "most": limit, "leased": leased}
+        rows = self._connection.execute(query, asked).all()
         if not rows:
             return []
         lease = entropy.token_hex(8)
@@ -213,6 +222,15 @@ class Outbox:
         return [
             Effect(r.id, r.job_id, Kind(r.kind), r.subject, r.attempts + 1, r.in_doubt, r.faults, lease) for r in rows
         ]
+
+    def holds(self, effect: Effect, *, at: datetime) -> bool:
+        """Whether the effect's lease is still this one, and has a third of its time left at least."""
+        row = self._connection.execute(
+            sa.select(effects.c.leased_until, effects.c.as_of).where(
+                effects.c.id == effect.id, effects.c.lease == effect.lease, effects.c.done_at.is_(None)
+            )
+        ).first()
+        return row is not None and at + (row.leased_until - row.as_of) / 3 <= row.leased_until
 
     def renew(self, held: Sequence[Effect], *, lease_for: timedelta, at: datetime) -> None:
         """Extend the leases of effects that are under way: they end at `at + lease_for`."""

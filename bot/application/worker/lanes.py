@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -54,6 +55,7 @@ class LaneRunner:
         effects: Sequence[EffectHandlers],
         lease: timedelta = LEASE,
         clock: Callable[[], datetime] = now,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         """Lanes of which `effects` handle no kind are left to other processes.
 
@@ -65,6 +67,8 @@ class LaneRunner:
         self._of_chat = Lane.CHAT in self._lanes
         self._lease = lease
         self._clock = clock
+        self._ticks = ticks
+        self._ahead, self._unsteady = clock() - timedelta(seconds=ticks()), ticks()
         self._held: dict[int, Effect] = {}
         self._wake = {lane: threading.Event() for lane in self._lanes}
         self._stop = threading.Event()
@@ -130,17 +134,31 @@ class LaneRunner:
                     wake.wait(IDLE)
 
     def _claim(self, lane: Lane, limit: int, job_id: str | None = None) -> list[Effect]:
-        at = self._clock()
+        at, leased = self._clock(), self._is_steady()
         if self._database.single_writer:  # an idle worker never takes the only write lock
             with self._database.read() as transaction:
-                if not transaction.outbox.due(lane, at=at, job_id=job_id, of_chat=self._of_chat):
+                due = transaction.outbox.due(lane, at=at, job_id=job_id, of_chat=self._of_chat, leased=leased)
+                if not due:
                     return []
         with self._database.begin() as transaction:
             claimed = transaction.outbox.claim(
-                lane, limit=limit, lease_for=self._lease, at=at, job_id=job_id, of_chat=self._of_chat
+                lane, limit=limit, lease_for=self._lease, at=at, job_id=job_id, of_chat=self._of_chat, leased=leased
             )
         self._held |= {effect.id: effect for effect in claimed}
         return claimed
+
+    def _is_steady(self) -> bool:
+        """Whether a lease that is out by the clock is out; not where the clock was put forward a moment ago.
+
+        Then every lease seems to be out, those of living workers among them, until they are renewed.
+        """
+        ticks = self._ticks()
+        ahead = self._clock() - timedelta(seconds=ticks)
+        if ahead > self._ahead + self._lease / 3:
+            log.warning("The clock was put forward; effects of others are left to them for %s.", self._lease)
+            self._unsteady = ticks + self._lease.total_seconds()
+        self._ahead = ahead
+        return ticks >= self._unsteady
 
     def _keep_leases(self) -> None:
         while not self._over.wait(self._lease.total_seconds() / 3):

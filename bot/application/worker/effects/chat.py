@@ -61,6 +61,7 @@ class CardEffects:
         if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):
             self._chat.edit_card(story, timestamp)
         else:
+            self._ledger.insist(effect)
             timestamp = self._chat.post_card(story, key=key)
         with self._ledger.done(effect) as transaction:
             transaction.messages.posted(job.id, _CARD, timestamp, at=self._ledger.clock())
@@ -126,6 +127,7 @@ class ThreadEffects:
         if timestamp is None and effect.in_doubt:
             timestamp = self._chat.find(story, thread=thread, key=key)
         if timestamp is None:
+            self._ledger.insist(effect)
             timestamp = self._chat.post_reply(story, steps, thread=thread, key=key)
         else:
             self._chat.edit_reply(story, steps, timestamp)
@@ -160,6 +162,7 @@ class ThreadEffects:
         name = f"{job.id}-{shown}".replace("/", "-")
         if shown and not (effect.in_doubt and self._chat.find(story, thread=thread, key=name)):
             content = self._results.read(job.folder, shown, limit=MAX_PREVIEW)
+            self._ledger.insist(effect)
             self._chat.post_file(story, thread=thread, name=name, title=title, content=content)
         with self._ledger.done(effect):
             pass
@@ -177,6 +180,7 @@ class ThreadEffects:
         timestamp = self._chat.find_direct(story, key=key) if effect.in_doubt else None
         if timestamp is None:
             steps = [Step(text=t.text, at=t.at, state=t.state) for t in ends]
+            self._ledger.insist(effect)
             timestamp = self._chat.post_direct(story, steps, key=key)
         with self._ledger.done(effect) as transaction:
             transaction.messages.posted(job.id, name, timestamp, at=self._ledger.clock())
@@ -211,6 +215,7 @@ class NoticeEffects:
 
     def _tell(self, effect: Effect, _job: Job) -> None:
         admin, text = self._stalls.notice(effect)
+        self._ledger.insist(effect)
         self._chat.tell(admin, text)
         with self._ledger.done(effect):
             pass

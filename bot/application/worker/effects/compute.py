@@ -234,6 +234,7 @@ class SubmitEffects:
                 reference = self._tokens.hand_over(job.actor, reference)
                 work = self._launcher.work(job, token_ref=reference)
                 self._rate.turn()
+                self._ledger.insist(effect)
                 compute_id = self._compute.submit(work)
         if compute_id is None:
             self._lifecycle.withdraw(effect)

@@ -76,6 +76,7 @@ class MailEffects:
             letter = acceptance(story, message_id=message_id, stranger=stranger)
         else:
             letter = ending(story, message_id=message_id, stranger=stranger, cancelled_by=self._canceller(job))
+        self._ledger.insist(effect)
         self._mailer.send(letter)
         with self._ledger.done(effect):
             pass
@@ -98,6 +99,7 @@ class MailEffects:
             letter = ending(
                 story, message_id=message_id, asked_by=self._name(job.actor), cancelled_by=self._canceller(job)
             )
+            self._ledger.insist(effect)
             self._mailer.send(replace(letter, to=address))
         with self._ledger.done(effect):
             pass
