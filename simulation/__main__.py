@@ -1,0 +1,170 @@
+"""`python -m simulation`: one history by its seed, many that are judged, or every call at which a process may end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from simulation import crashes
+from simulation.judge import judged
+from simulation.places import Emptied, Files
+from simulation.run import Plan, run
+from simulation.smaller import smaller
+from tests.support.databases import postgres
+
+TENTH = 10
+"""Each seed that it divides runs on PostgreSQL, with three bots."""
+AT_ONCE = 50
+"""Seeds that a process is given at a time."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A seed, and the promises that its run has broken."""
+
+    seed: int
+    broken: Sequence[str]
+    points: int
+    seconds: float
+
+
+class Lab:
+    """What a process needs for its runs; it ends with the process."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nomads-simulation-"))
+        self.files = Files(Path(folder))
+        self._emptied: Emptied | None = None
+
+    def plan(self, seed: int, *, sqlite: bool) -> Plan:
+        """What a seed runs on."""
+        return Plan() if sqlite or seed % TENTH else Plan(bots=3)
+
+    def places(self, seed: int, *, sqlite: bool) -> crashes.Places:
+        """The databases on which a seed runs."""
+        if sqlite or seed % TENTH:
+            return self.files
+        if self._emptied is None:
+            server = self._stack.enter_context(postgres())
+            self._emptied = Emptied(self._stack.enter_context(server.database(migrated=True)))
+        return self._emptied
+
+    def close(self) -> None:
+        """End the server, and take the files away."""
+        self._stack.close()
+
+
+@cache
+def lab() -> Lab:
+    """This process's."""
+    import atexit
+
+    made = Lab()
+    atexit.register(made.close)
+    return made
+
+
+def judge(seeds: Sequence[int], *, sqlite: bool) -> list[Found]:
+    """Run some seeds, and judge each."""
+    logging.disable(logging.CRITICAL)
+    found = []
+    for seed in seeds:
+        began = time.perf_counter()
+        with lab().places(seed, sqlite=sqlite)() as url:
+            record = run(seed, url=url, plan=lab().plan(seed, sqlite=sqlite))
+        found.append(Found(seed, judged(record), len(record.points), time.perf_counter() - began))
+    return found
+
+
+def many(first: int, number: int, *, jobs: int, sqlite: bool) -> int:
+    """Run that many seeds from one on; print those whose runs have broken a promise. Returns how many."""
+    began, bad, calls = time.perf_counter(), 0, 0
+    parts = [range(at, min(at + AT_ONCE, first + number)) for at in range(first, first + number, AT_ONCE)]
+    for part in _judged(parts, jobs=jobs, sqlite=sqlite):
+        for found in part:
+            calls += found.points
+            if found.broken:
+                bad += 1
+                print(f"seed {found.seed}: {'; '.join(found.broken)}", flush=True)
+    took = time.perf_counter() - began
+    print(f"{number:,} seeds, {calls:,} calls, {took:.0f} s: {bad} broke a promise", flush=True)
+    return bad
+
+
+def _judged(parts: Sequence[range], *, jobs: int, sqlite: bool) -> Iterator[list[Found]]:
+    if jobs == 1:
+        yield from (judge(part, sqlite=sqlite) for part in parts)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(partial(judge, sqlite=sqlite), parts)
+
+
+def one(seed: int, *, sqlite: bool) -> int:
+    """Print a seed's history. Where it breaks a promise, print the smallest part of it that does, too."""
+    logging.disable(logging.CRITICAL)
+    plan, places = lab().plan(seed, sqlite=sqlite), lab().places(seed, sqlite=sqlite)
+
+    def play(tried: Plan):  # type: ignore[no-untyped-def]
+        with places() as url:
+            return run(seed, url=url, plan=tried)
+
+    record = play(plan)
+    print("\n".join(record.history))
+    broken = judged(record)
+    if not broken:
+        print(f"seed {seed}: every promise was kept")
+        return 0
+    print(f"seed {seed}: {'; '.join(broken)}\n\nmade smaller:")
+    _, small = smaller(plan, record, play)
+    print("\n".join(small.history))
+    print("; ".join(judged(small)))
+    return 1
+
+
+def all_crashes(*, every: bool) -> int:
+    """Print the table of every call and commit at which the process was ended, by the ways of a job."""
+    logging.disable(logging.CRITICAL)
+    whats, wrong, tried = crashes.OF_A_COMMIT, 0, 0
+    print(
+        f"| way | call or commit | {' | '.join(what.name.lower() for what in whats)} |\n|---|---|{'---|' * len(whats)}"
+    )
+    for way, name, row in crashes.table(list(crashes.WAYS), lab().files, every=every):
+        cells = [f"{row[what][1]} of {row[what][0]}" if what in row else "" for what in whats]
+        print(f"| {way} | {name} | {' | '.join(cells)} |", flush=True)
+        tried += sum(many for many, _ in row.values())
+        wrong += sum(many - kept for many, kept in row.values())
+    print(f"\n{tried:,} runs: {tried - wrong:,} kept every promise")
+    return wrong
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns 0 where every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seed", type=int, help="print the history of this seed")
+    what.add_argument("--seeds", type=int, help="run so many seeds, and judge them")
+    what.add_argument("--crashes", choices=("first", "every"), help="end the process at each call and commit")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="the first of many seeds (1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
+    parser.add_argument("--sqlite", action="store_true", help="no seed runs on PostgreSQL")
+    asked = parser.parse_args(argv)
+    if asked.seed is not None:
+        return one(asked.seed, sqlite=asked.sqlite)
+    if asked.crashes:
+        return 1 if all_crashes(every=asked.crashes == "every") else 0
+    return 1 if many(asked.first, asked.seeds, jobs=asked.jobs, sqlite=asked.sqlite) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,339 @@
+"""An outside judge: what was promised, held against what the stand-ins have. It knows nothing of the bot's insides.
+
+The promises are those of docs/architecture.md and docs/following.md. `judged` names each one that was broken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from bot.domain.job import Job
+from bot.domain.states import FINAL, JobState
+from simulation.outside import ADMIN, PRIVATE
+from simulation.run import Record
+from simulation.stage import EPOCH
+from tests.support.memory import Message
+
+Rule = Callable[[Record], Iterator[str]]
+CANARY = re.compile(rb"canary-token-of-[a-z]+")
+SOON = 60.0
+"""Seconds within which a program ends that somebody has cancelled, where nothing goes wrong."""
+
+
+def judged(record: Record) -> list[str]:
+    """The promises that a run has broken, each as a sentence; empty: none."""
+    return [f"{rule.__name__.strip('_').replace('_', ' ')}: {said}" for rule in RULES for said in rule(record)]
+
+
+def everything_is_done(record: Record) -> Iterator[str]:
+    """Every effect is done, given up with a note, or due; and every accepted job has ended."""
+    if not record.finished:
+        yield f"not in time; open: {record.open_effects}"
+    for job in record.jobs.values():
+        if job.state not in FINAL:
+            yield f"{job.id} is {job.state.value}"
+    for one in record.given_up:
+        if not one.error.strip():
+            yield f"{one.kind} of {one.job_id} was given up without a note"
+
+
+def nothing_acknowledged_is_missing(record: Record) -> Iterator[str]:
+    """What a person was told is there: the job that was accepted, once, and what was cancelled is cancelled."""
+    by_delivery: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for answer in record.answers:
+        if answer.job and answer.acknowledged:
+            if answer.job not in record.jobs:
+                yield f"{answer.job} was acknowledged and is nowhere"
+            by_delivery[answer.action.number, answer.said.partition(" ")[0]].add(answer.job)
+    for (number, said), names in by_delivery.items():
+        if len(names) > 1:
+            yield f"action {number} was delivered twice and made {sorted(names)} ({said})"
+
+
+def nothing_refused_was_done(record: Record) -> Iterator[str]:
+    """No job comes of a form of which a person heard that it is wrong, and of nothing else."""
+    taken = {answer.action.number for answer in record.answers if answer.job or not answer.acknowledged}
+    made = {int(found[1]) for job in record.jobs.values() if (found := re.match(r"V\d+-(\d+)", job.key))}
+    for number in sorted(made):
+        if number not in taken:
+            yield f"the form of action {number} was refused, and made a job"
+
+
+def each_job_has_one_card(record: Record) -> Iterator[str]:
+    """A job has one card, in its channel; without one, its owner was told why, or nothing more could be done."""
+    cards = Counter(message.story.job.id for message in record.outside.chat.cards)
+    for job in record.jobs.values():
+        if cards[job.id] > 1:
+            yield f"{job.id} has {cards[job.id]} cards"
+        if cards[job.id] == 0 and not job.unposted and not _spared(record, job, "card"):
+            yield f"{job.id} has no card, and nothing says why"
+    for message in record.outside.chat.cards:
+        shown, real = message.story.job, record.jobs.get(message.story.job.id)
+        if real is None:
+            yield f"a card shows {shown.id}, which is nowhere"
+        elif (shown.state, bool(shown.retried_as)) != (real.state, bool(real.retried_as)) and not (
+            _spared(record, real, "edit") or _archived(record, message.channel)
+        ):
+            yield f"the card of {shown.id} shows {shown.state.value}, and it is {real.state.value}"
+
+
+def each_step_is_told_once_and_in_order(record: Record) -> Iterator[str]:
+    """A thread tells each step once, in the order of time; the first is the acceptance, the last the end."""
+    for job in record.jobs.values():
+        threads = [card.timestamp for card in _cards(record, job)]
+        replies = [m for m in record.outside.chat.replies if m.thread in threads]
+        steps = [step for reply in replies for step in reply.steps]
+        keys = Counter(reply.key for reply in replies)
+        for key, many in keys.items():
+            if many > 1:
+                yield f"reply {key} stands there {many} times"
+        told = Counter((step.state, step.at, step.text) for step in steps)
+        for (state, at, _), many in told.items():
+            if many > 1:
+                yield f"{job.id}: {state.value} of {at:%H:%M:%S} is told {many} times"
+        ends = [step for step in steps if step.state in FINAL and not step.note]
+        if len(ends) > 1:
+            yield f"{job.id} is told {len(ends)} ends"
+        if ends and ends[0].state is not job.state:
+            yield f"{job.id} is told to be {ends[0].state.value}, and is {job.state.value}"
+        if _silenced(record, job) or not threads:
+            continue
+        if not ends and not _spared(record, job, "reply"):
+            yield f"{job.id} has ended, and its thread does not say so"
+        if steps and not steps[0].text.startswith("Accepted"):
+            yield f"the thread of {job.id} begins with: {steps[0].text}"
+
+
+def what_runs_is_told(record: Record) -> Iterator[str]:
+    """A thread tells that a program runs, to who wants to hear of all steps."""
+    for job in record.jobs.values():
+        cards = [card.timestamp for card in _cards(record, job)]
+        steps = [step for m in record.outside.chat.replies if m.thread in cards for step in m.steps]
+        told = any(step.state is JobState.RUNNING or ", attempt " in step.text for step in steps)
+        if job.started_at and steps and not told and not _silenced(record, job) and not _spared(record, job, "reply"):
+            yield f"the thread of {job.id} does not say that it ran"
+
+
+def each_mail_is_one(record: Record) -> Iterator[str]:
+    """A mail that is sent twice has one Message-ID; an accepted job's owner gets both mails, and nobody else."""
+    by_id: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for mail in record.outside.mailer.sent:
+        by_id[mail.message_id].add((mail.to, mail.subject))
+    for message_id, kinds in by_id.items():
+        if len(kinds) > 1:
+            yield f"{message_id} is {len(kinds)} different mails"
+    for job in record.jobs.values():
+        mine = [mail for mail in record.outside.mailer.sent if mail.to == job.request.email]
+        begins = [mail for mail in mine if mail.subject == f"NOMADS job {job.id}: accepted"]
+        ends = [mail for mail in mine if mail.subject.startswith(f"NOMADS job {job.id}: ") and mail not in begins]
+        for kind, mails in (("accepted", begins), ("finished", ends)):
+            ids = {mail.message_id for mail in mails}
+            if len(ids) > 1:
+                yield f"{job.id} has {len(ids)} mails that say {kind}"
+            if not ids and not _mailless(record, job) and not _spared(record, job, f"mail-{kind}"):
+                yield f"no mail says that {job.id} was {kind}"
+
+
+def each_job_is_run_once(record: Record) -> Iterator[str]:
+    """No program is submitted twice under a name, and only machines that were taken back, or stages, need more."""
+    names = Counter(run.work.name for run in record.outside.runs)
+    for name, many in names.items():
+        if many > 1:
+            yield f"{name} was submitted {many} times"
+    by_job: dict[str, list[str]] = defaultdict(list)
+    for run in record.outside.runs:
+        by_job[run.work.tags["job"]].append(run.compute_id)
+    for name, ids in by_job.items():
+        job = record.jobs.get(name)
+        if job is None:
+            yield f"{name} was submitted, and is nowhere"
+        elif job.blocks is None and len(ids) > 1 + job.lasting:
+            yield f"{name} was submitted {len(ids)} times"
+
+
+def the_same_work_is_done_once(record: Record) -> Iterator[str]:
+    """No job is accepted while another one does the same."""
+    if record.jumped:  # then the times in the database do not tell
+        return
+    by_work: dict[str, list[Job]] = defaultdict(list)
+    for job in record.jobs.values():
+        by_work[job.work].append(job)
+    for same in by_work.values():
+        for one, other in itertools.pairwise(sorted(same, key=lambda job: job.accepted_at)):
+            if one.finished_at and other.accepted_at < one.finished_at:
+                yield f"{other.id} was accepted while {one.id} did the same"
+
+
+def nothing_runs_that_boss_refuses(record: Record) -> Iterator[str]:
+    """A program gets a token that BOSS takes."""
+    takes = record.outside.volumes.readers
+    for run in record.outside.runs:
+        _, token = record.outside.secrets.values.get(run.work.token, ("", ""))
+        if token not in takes:
+            yield f"{run.compute_id} runs with a token that BOSS refuses"
+
+
+def nothing_runs_on(record: Record) -> Iterator[str]:
+    """When all is done no program runs, and a job's end is that of its program."""
+    for run in record.outside.runs:
+        job, seen = record.jobs.get(run.work.tags["job"]), record.outside.compute.now(run.compute_id)
+        if seen is None or job is None:
+            continue
+        if seen.state not in FINAL:
+            yield f"{run.compute_id} of {job.id} is {seen.state.value}, and {job.id} {job.state.value}"
+    for job in record.jobs.values():
+        own = [run for run in record.outside.runs if run.work.tags["job"] == job.id]
+        last = record.outside.compute.now(own[-1].compute_id) if own else None
+        if job.state is JobState.SUCCEEDED and (last is None or last.state is not JobState.SUCCEEDED):
+            yield f"{job.id} is told to have succeeded, and its program has not"
+        if job.state is JobState.FAILED and last is not None and last.state is JobState.SUCCEEDED and not job.blocks:
+            yield f"{job.id} is told to have failed, and its program has succeeded"
+
+
+def who_cancels_is_heard(record: Record) -> Iterator[str]:
+    """A job whose cancellation was acknowledged is cancelled, or had ended, or its thread says why it goes on."""
+    for answer in record.answers:
+        if answer.said != "cancelled" or not answer.acknowledged:
+            continue
+        job = record.jobs[answer.job]
+        last = record.outside.last_run(job.id)
+        by_itself = last is not None and not last.reason.startswith("Cancelled")
+        late = last and last.stopped_at and (last.stopped_at - EPOCH).total_seconds() > answer.at + SOON
+        if record.calm and by_itself and late:
+            yield f"{job.id} was cancelled by {answer.action.person}, and its program ran on"
+        if job.state is not JobState.CANCELLED and not by_itself and not _refused_to_cancel(record, job):
+            yield f"{job.id} was cancelled by {answer.action.person}, and is {job.state.value}"
+
+
+def a_retry_is_one_job(record: Record) -> Iterator[str]:
+    """All retries of a job make one new job, and the old one names it."""
+    after: dict[str, set[str]] = defaultdict(set)
+    for job in record.jobs.values():
+        if job.retry_of:
+            after[job.retry_of].add(job.id)
+    for name, made in after.items():
+        if len(made) > 1:
+            yield f"{name} was tried again as {sorted(made)}"
+        if record.jobs[name].retried_as not in made:
+            yield f"{name} does not name {sorted(made)}"
+
+
+def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
+    """A job is told in its own channel, to its owner and to who asked to hear of its end; a home tab shows one's own."""
+    followers = defaultdict(set)
+    for answer in record.answers:
+        if answer.said.startswith("follows "):
+            followers[answer.said.removeprefix("follows ")].add(answer.action.person)
+    for message in record.outside.chat.messages:
+        job = message.story.job
+        if message.channel not in (job.request.channel, job.actor):
+            yield f"{job.id} is told in {message.channel}"
+        strangers = set(message.story.mentions) - followers[job.id] - {job.actor}
+        if strangers:
+            yield f"{job.id} mentions {sorted(strangers)}"
+    for mail in record.outside.mailer.sent:
+        name = mail.subject.removeprefix("NOMADS job ").partition(":")[0]
+        job_of = record.jobs.get(name)
+        to = {job_of.request.email, *(f"{who.lower()}@lab.test" for who in followers[name])} if job_of else set()
+        if mail.to not in to:
+            yield f"a mail about {name} went to {mail.to}"
+    for person, homes in record.outside.chat.homes.items():
+        others = {job.id for home in homes for job in (*home.running, *home.recent) if job.actor != person}
+        if others:
+            yield f"the home tab of {person} shows {sorted(others)}"
+    inside = {name: channel.members for name, channel in record.outside.workspace.channels.items()}
+    for message in record.outside.chat.messages:
+        job = message.story.job
+        if message.channel == PRIVATE and job.actor not in inside[PRIVATE]:
+            yield f"{job.id} of {job.actor} is told in a private channel that they are not in"
+    for answer in record.answers:
+        for job in record.jobs.values():
+            theirs = answer.action.person in (job.actor, ADMIN) or job.request.channel != PRIVATE
+            if job.id in f"{answer.said} {answer.job}" and not theirs and answer.action.person not in inside[PRIVATE]:
+                yield f"{answer.action.person} heard of {job.id}"
+    for answer in record.answers:
+        if answer.said in ("cancelled", "goes") and answer.acknowledged:
+            job = record.jobs[answer.job]
+            if answer.action.person not in (job.actor, ADMIN):
+                yield f"{answer.action.person} could steer {job.id}"
+
+
+def no_token_is_anywhere(record: Record) -> Iterator[str]:
+    """No token stands in what is posted, mailed, logged or stored, nor in what compute shows."""
+    outside = record.outside
+    places = {
+        "a message": "\n".join(_text(m) for m in outside.chat.messages),
+        "a home tab": repr(outside.chat.homes),
+        "a direct message": repr(outside.chat.told),
+        "a mail": "\n".join(f"{m.to} {m.subject} {m.text} {m.html}" for m in outside.mailer.sent),
+        "what compute shows": repr(outside.compute.works),
+        "an answer": repr([(a.job, a.said) for a in record.answers]),
+    }
+    for where, text in places.items():
+        if found := CANARY.search(text.encode()):
+            yield f"{where} has {found[0].decode()}"
+    if found := CANARY.search(record.stored):
+        yield f"the database has {found[0].decode()}"
+    if record.sealed != record.saved:
+        yield f"{record.sealed} tokens are sealed in the database, and {record.saved} people have saved one"
+
+
+RULES: tuple[Rule, ...] = (
+    everything_is_done,
+    nothing_acknowledged_is_missing,
+    nothing_refused_was_done,
+    each_job_has_one_card,
+    each_step_is_told_once_and_in_order,
+    what_runs_is_told,
+    each_mail_is_one,
+    each_job_is_run_once,
+    the_same_work_is_done_once,
+    nothing_runs_that_boss_refuses,
+    nothing_runs_on,
+    who_cancels_is_heard,
+    a_retry_is_one_job,
+    nobody_sees_what_is_not_theirs,
+    no_token_is_anywhere,
+)
+
+
+def _cards(record: Record, job: Job) -> list[Message]:
+    return [card for card in record.outside.chat.cards if card.story.job.id == job.id]
+
+
+def _text(message: Message) -> str:
+    """All that a message says, now and before."""
+    said = [(message.story, message.steps), *message.history]
+    return repr([(story, steps) for story, steps in said]) + message.title
+
+
+def _spared(record: Record, job: Job, kind: str) -> bool:
+    """Whether an effect of that kind was given up for the job, with a note."""
+    return any(one.job_id == job.id and one.kind.value == kind for one in record.given_up)
+
+
+def _archived(record: Record, channel: str) -> bool:
+    return channel in record.outside.workspace.channels and record.outside.workspace.channels[channel].archived
+
+
+def _silenced(record: Record, job: Job) -> bool:
+    """Whether its owner wants to be told less, or its channel takes nothing more."""
+    quiet = {answer.action.person for answer in record.answers if answer.action.what == "quiet"}
+    return job.actor in quiet or _archived(record, job.request.channel or "")
+
+
+def _mailless(record: Record, job: Job) -> bool:
+    """Whether its owner wants no mail."""
+    return job.actor in {answer.action.person for answer in record.answers if answer.action.what == "no-mail"}
+
+
+def _refused_to_cancel(record: Record, job: Job) -> bool:
+    return any(
+        "It could not be cancelled" in text
+        for m in record.outside.chat.replies
+        for text in m.texts
+        if m.story.job.id == job.id
+    )

@@ -1,0 +1,357 @@
+"""The code, broken in named ways, by which the judge is judged: it has to notice every one.
+
+A mutation replaces a fragment of one method's source. It is undone at the end of the block.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType
+
+from simulation.run import Plan
+
+CROWDED = Plan(bots=3, often=0.1)
+"""Several bots, among which one often takes up what another one has begun."""
+SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
+STEERING, PEOPLE, ACCESS, OUTPUT = (f"bot.application.{name}" for name in ("steering", "people", "access", "output"))
+QUERIES, TOKENS, BLOCKS = "bot.application.queries", "bot.application.tokens", "bot.domain.blocks"
+COMPUTE, CHAT, MAIL = (f"bot.application.worker.effects.{name}" for name in ("compute", "chat", "mail"))
+LANES, WATCHER = "bot.application.worker.lanes", "bot.application.worker.watcher"
+OUTBOX, VAULT, WORK, STORY = "bot.storage.outbox", "bot.storage.vault", "bot.domain.work", "bot.storage.story"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break the code."""
+
+    name: str
+    module: str
+    where: str
+    """`Class.method`, or a function's name."""
+    old: str
+    new: str
+    plan: Plan = Plan()
+    """Of runs that are apt to show it."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """While the block runs, the code is broken so. Raises ValueError where it does not have the fragment once."""
+        module = importlib.import_module(self.module)
+        function = _function(vars(module), self.where)
+        whole = inspect.getsource(module)
+        source = inspect.getsource(function)
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.name}: {self.where} has {self.old!r} {source.count(self.old)} times")
+        broken = dict(vars(module))
+        exec(compile(whole.replace(source, source.replace(self.old, self.new)), self.module, "exec"), broken)  # noqa: S102
+        before = function.__code__
+        function.__code__ = _function(broken, self.where).__code__
+        try:
+            yield
+        finally:
+            function.__code__ = before
+
+
+def _function(names: dict[str, object], where: str) -> FunctionType:
+    first, _, rest = where.partition(".")
+    found = names[first]
+    if rest:
+        found = vars(found)[rest]
+    found = found.fget if isinstance(found, property) else inspect.unwrap(found)  # type: ignore[arg-type]
+    assert isinstance(found, FunctionType)
+    return found
+
+
+MUTATIONS = (
+    Mutation(
+        "a submission in doubt is not looked for",
+        COMPUTE,
+        "SubmitEffects._submit",
+        "self._compute.find(job.name) if effect.in_doubt else None",
+        "None",
+    ),
+    Mutation(
+        "a submission is made by who may have lost its lease",
+        COMPUTE,
+        "SubmitEffects._submit",
+        "self._ledger.insist(effect)",
+        "pass",
+        CROWDED,
+    ),
+    Mutation(
+        "the compute id is not recorded",
+        COMPUTE,
+        "SubmitEffects._submit",
+        "self._lifecycle.submitted(effect, compute_id, token_ref=reference)",
+        "self._ledger.done(effect).__enter__()",
+    ),
+    Mutation(
+        "a token is a tag of the job",
+        COMPUTE,
+        "SubmitEffects._submit",
+        "self._compute.submit(work)",
+        "self._compute.submit(__import__('dataclasses').replace(work, "
+        "tags={**work.tags, 't': self._tokens.open(reference).get_secret_value()}))",
+    ),
+    Mutation(
+        "a cancellation does not reach compute",
+        COMPUTE,
+        "SubmitEffects._cancel",
+        "self._compute.cancel(job.compute_id, reason=CANCELLED)",
+        "pass",
+    ),
+    Mutation("a cancellation is not enqueued", STEERING, "Steering.cancel", "change.enqueue(Kind.CANCEL)", "pass"),
+    Mutation(
+        "anybody may steer",
+        STEERING,
+        "Steering.may_steer",
+        "actor == job.actor or self._access.commands(actor)",
+        "True",
+    ),
+    Mutation(
+        "a form delivered twice is two jobs",
+        SUBMISSION,
+        "Submission._take",
+        "actor=actor, key=key, work=work",
+        "actor=actor, key=key + entropy.token_hex(2), work=work",
+    ),
+    Mutation(
+        "work that runs is accepted again",
+        SUBMISSION,
+        "Submission._take",
+        "raise AlreadyRunning(twin)",
+        "pass",
+    ),
+    Mutation(
+        "no mail tells of the acceptance",
+        SUBMISSION,
+        "_first_effects",
+        'effects.append((Kind.MAIL_ACCEPTED, ""))',
+        "pass",
+    ),
+    Mutation("no card is posted", SUBMISSION, "_first_effects", 'effects += [(Kind.CARD, ""), *', "effects += [*"),
+    Mutation(
+        "an unchecked request is submitted",
+        SUBMISSION,
+        "_first_effects",
+        '(Kind.SUBMIT, job.stage) if job.checked else (Kind.CHECK, "")',
+        "(Kind.SUBMIT, job.stage)",
+    ),
+    Mutation(
+        "what BOSS refuses at the check is submitted",
+        LIFECYCLE,
+        "Lifecycle.check",
+        "self.turn_down(effect, _by_axis(refusal.errors))\n            return",
+        "answered = self._ledger and __import__('types').SimpleNamespace(size=1, warnings=[])",
+    ),
+    Mutation(
+        "a retry delivered twice is two jobs",
+        SUBMISSION,
+        "Submission.accept_retry",
+        'key = f"retry:{job.id}"',
+        'key = f"retry:{job.id}{entropy.token_hex(2)}"',
+    ),
+    Mutation(
+        "a job that was tried again does not say so",
+        SUBMISSION,
+        "Submission._take",
+        "before.set(retried_as=job.id)",
+        "pass",
+    ),
+    Mutation(
+        "tokens are not sealed",
+        VAULT,
+        "Vault.put",
+        "self._cipher.encrypt(nonce, token.get_secret_value().encode(), reference.encode())",
+        "token.get_secret_value().encode() + self._cipher.encrypt("
+        "nonce, token.get_secret_value().encode(), reference.encode())",
+    ),
+    Mutation(
+        "a token that compute has stays in the database",
+        LIFECYCLE,
+        "Lifecycle.submitted",
+        "self._tokens.erase(change.transaction, job.token_ref)",
+        "pass",
+    ),
+    Mutation(
+        "a token that nobody wants to be saved stays in the database",
+        PEOPLE,
+        "People._erase_token",
+        "self._tokens.erase(transaction, reference)",
+        "pass",
+    ),
+    Mutation(
+        "a cancelled job is told to have failed",
+        LIFECYCLE,
+        "Lifecycle.observe",
+        "if seen.state is JobState.FAILED and cancelled:",
+        "if False:",
+    ),
+    Mutation(
+        "no mail tells of the end",
+        LIFECYCLE,
+        "Lifecycle.conclude",
+        "change.enqueue_once(Kind.MAIL_FINISHED)\n",
+        "pass\n",
+    ),
+    Mutation(
+        "the end is not told",
+        LIFECYCLE,
+        "Lifecycle.conclude",
+        "change.tell(last, _ending(job), reply=last.reply)",
+        "pass",
+    ),
+    Mutation(
+        "a cancelled job that compute never had does not end",
+        LIFECYCLE,
+        "Lifecycle.withdraw",
+        "change.follow(Observation(JobState.CANCELLED))",
+        "pass",
+    ),
+    Mutation(
+        "what is turned down does not end",
+        LIFECYCLE,
+        "Lifecycle.turn_down",
+        "change.follow(Observation(JobState.FAILED, reason, cause=cause))",
+        "pass",
+    ),
+    Mutation(
+        "a job begins again under the same name",
+        LIFECYCLE,
+        "_submit_elsewhere",
+        "lasting=True,",
+        "lasting=False,",
+    ),
+    Mutation(
+        "the next stage is not submitted",
+        LIFECYCLE,
+        "Lifecycle.advanced",
+        "change.enqueue(Kind.SUBMIT, blocks.label)",
+        "pass",
+    ),
+    Mutation(
+        "a stage that is tried again keeps its name", BLOCKS, "Blocks.tried_again", '"tries": self.tries + 1, ', ""
+    ),
+    Mutation("an end is not collected", LEDGER, "JobChange._move", "self.enqueue(Kind.COLLECT)", "pass"),
+    Mutation(
+        "that a program runs is not told",
+        LEDGER,
+        "JobChange._move",
+        "self._enter(JobState.RUNNING, self._running(started))",
+        "pass",
+    ),
+    Mutation(
+        "an effect that is done is not marked",
+        LEDGER,
+        "Ledger._finish",
+        "if not transaction.outbox.finish(effect, at=self.clock(), error=error):",
+        "if False:",
+    ),
+    Mutation(
+        "jobs go back to earlier states",
+        WORK,
+        "Observation.follows",
+        "return self.state.follows(state)",
+        "return self.state is not state",
+    ),
+    Mutation(
+        "a card in doubt is posted anew",
+        CHAT,
+        "CardEffects._post",
+        "if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):",
+        "if effect.in_doubt and (timestamp := ''):",
+    ),
+    Mutation(
+        "a card is posted by who may have lost its lease",
+        CHAT,
+        "CardEffects._post",
+        "self._ledger.insist(effect)",
+        "pass",
+        CROWDED,
+    ),
+    Mutation(
+        "a reply in doubt is posted anew",
+        CHAT,
+        "ThreadEffects._reply",
+        "if timestamp is None and effect.in_doubt:",
+        "if False:",
+    ),
+    Mutation(
+        "where a reply stands is forgotten",
+        CHAT,
+        "ThreadEffects._reply",
+        "if not posted:",
+        "if False:",
+    ),
+    Mutation(
+        "a job is told wherever its owner says",
+        ACCESS,
+        "Access._may_post",
+        "if person.startswith(TERMINAL) or",
+        "if True or",
+    ),
+    Mutation("everybody sees every job", ACCESS, "Access.judged", "if self.commands(person):", "if True:"),
+    Mutation(
+        "a home tab shows everybody's jobs",
+        QUERIES,
+        "Queries.home",
+        "recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)",
+        "recent = transaction.jobs.page(FINAL, actor=None, most=HOME_RECENT)",
+    ),
+    Mutation(
+        "each sending of a mail is another mail",
+        MAIL,
+        "MailEffects._send",
+        'f"<{job.id}.{effect.kind}@{self._domain}>"',
+        'f"<{job.id}.{effect.attempts}@{self._domain}>"',
+    ),
+    Mutation(
+        "an effect without an answer is given up as done",
+        LANES,
+        "LaneRunner._put_off",
+        "if effect.attempts >= handler.attempts:",
+        "with self._database.begin() as t:\n            t.outbox.finish(effect, at=self._clock())\n"
+        "        if effect.attempts >= handler.attempts:",
+    ),
+    Mutation(
+        "an effect without an answer is not in doubt",
+        LANES,
+        "LaneRunner._postpone",
+        "in_doubt=effect.in_doubt or not undone,",
+        "in_doubt=False,",
+    ),
+    Mutation(
+        "an effect in which something unforeseen happens is lost",
+        LANES,
+        "LaneRunner._perform",
+        "self._postpone_by(back_off(effect.faults + 1), effect, said, fault=True)",
+        "self._database.begin().__enter__().outbox.finish(effect, at=self._clock())",
+    ),
+    Mutation("nobody looks at jobs", WATCHER, "Watcher.watch_once", "moved, _ = self._look(due)", "moved, _ = 0, due"),
+    Mutation(
+        "the log is shown with the token",
+        OUTPUT,
+        "Output.tail",
+        "masking.hidden_in_lines([line.text for line in found], token)",
+        "[line.text for line in found]",
+    ),
+    Mutation(
+        "an edit that is wanted while one is made is lost",
+        OUTBOX,
+        "Outbox.enqueue",
+        "if self._connection.execute(_WAITING, values).first() is None:",
+        "if self.open(job_id, kind=kind) == 0:",
+    ),
+    Mutation(
+        "blocks are merged whatever became of them",
+        BLOCKS,
+        "Blocks.goes_on",
+        "return seen.state in (JobState.SUCCEEDED, JobState.FAILED)",
+        "return seen.state is JobState.SUCCEEDED",
+    ),
+)
+"""Each breaks a promise that somebody outside can see."""

@@ -1,0 +1,303 @@
+"""All that bots talk to: chat, compute and its programs, mail, BOSS, results. Each keeps what really happened."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bot.domain.errors import Refused
+from bot.domain.people import Privacy, Standing
+from bot.domain.states import FINAL, JobState
+from bot.domain.work import Cause, Observation, Work
+from contract.program import BLOCKS, FIRST, PLAN, RESULTS
+from simulation.stage import Stage
+from tests.support.memory import (
+    MemoryBackend,
+    MemoryChat,
+    MemoryCompute,
+    MemoryEvents,
+    MemoryMailer,
+    MemoryResults,
+    MemorySecrets,
+    MemoryVolumes,
+)
+
+TOKENS = {"U1ADA": "canary-token-of-ada", "U2BEN": "canary-token-of-ben", "U3EVE": "canary-token-of-eve"}
+ADMIN, GUEST = "U9ROOT", "U4GUEST"
+PUBLIC, PRIVATE, OTHER = "C1PUBLIC", "C2PRIVATE", "C3OTHER"
+ENDS = {
+    "succeeds": Observation(JobState.SUCCEEDED, exit_code=0),
+    "memory": Observation(JobState.FAILED, "It needed more memory.", cause=Cause.MEMORY),
+    "machine": Observation(JobState.FAILED, "Its machine was taken back.", cause=Cause.MACHINE),
+    "fails": Observation(JobState.FAILED, "The program ended with exit code 1.", exit_code=1),
+    "wrong": Observation(JobState.FAILED, "The program ended with exit code 2.", exit_code=2),
+}
+"""How a program may end."""
+LONG = 40.0
+"""Seconds for which bots look often after compute has stirred."""
+SIDES = ((0, 64), (0, 1024), (0, 1024))
+
+
+@dataclass
+class Channel:
+    """A channel of chat."""
+
+    privacy: Privacy
+    members: set[str] = field(default_factory=set)
+    archived: bool = False
+
+
+class Workspace:
+    """What chat knows of people and channels. Where it does not answer, it knows nothing."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        people = {*TOKENS, ADMIN}
+        self.channels = {
+            PUBLIC: Channel(Privacy.PUBLIC, {*people, GUEST}),
+            PRIVATE: Channel(Privacy.PRIVATE, {"U1ADA", "U2BEN"}),
+            OTHER: Channel(Privacy.PUBLIC, {"U3EVE"}),
+        }
+        self.left: set[str] = set()
+        """People who have left the workspace."""
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[list[bool]]:
+        known = [False]
+        try:
+            with self._stage.call(f"workspace.{what}"):
+                known[0] = True
+                yield known
+        except Exception:
+            known[0] = False
+
+    def mail_of(self, user: str) -> str:
+        return f"{user.lower()}@lab.test" if user in TOKENS else ""
+
+    def name_of(self, user: str) -> str:
+        return user[2:].capitalize()
+
+    def trouble_with(self, channel: str) -> str:
+        with self._asked("trouble_with"):
+            return "This channel is archived." if self.channels[channel].archived else ""
+        return ""
+
+    def standing_of(self, user: str) -> Standing | None:
+        with self._asked("standing_of") as known:
+            pass
+        if not known[0]:
+            return None
+        if user in self.left:
+            return Standing.STRANGER
+        return Standing.GUEST if user == GUEST else Standing.MEMBER
+
+    def privacy_of(self, channel: str) -> Privacy | None:
+        with self._asked("privacy_of") as known:
+            pass
+        return self.channels[channel].privacy if known[0] else None
+
+    def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        with self._asked("channels_of") as known:
+            pass
+        mine = {name for name, channel in self.channels.items() if user in channel.members and user not in self.left}
+        return mine if known[0] else None
+
+    def link_to(self, channel: str | None, timestamp: str | None) -> str:
+        return ""
+
+
+class Compute(MemoryCompute):
+    """Says now and then what it said before."""
+
+    def __init__(self, stage: Stage, *, lasts: bool) -> None:
+        super().__init__(lasts=lasts, clock=stage.now)
+        self._stage, self._draw = stage, random.Random(stage.incidents.seed)
+        self._said: dict[str, Observation] = {}
+
+    def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        now = super().observe(ids)
+        late = not self._stage.incidents.over and self._draw.random() < self._stage.incidents.often
+        before, self._said = self._said, {**self._said, **now}
+        return {name: before.get(name, seen) if late else seen for name, seen in now.items()}
+
+
+@dataclass
+class Run:
+    """A program, or an array of them, and what becomes of it."""
+
+    work: Work
+    compute_id: str
+    told: list[str] = field(default_factory=list)
+
+
+class Outside:
+    """The stand-ins of one run."""
+
+    def __init__(
+        self, stage: Stage, draw: random.Random, *, quiet: bool, lasts: bool, ends: Sequence[str] | None
+    ) -> None:
+        """`quiet`, `lasts` and `ends` are those of the run's plan."""
+        self._ends_to_come = None if ends is None else list(ends)
+        self.stage, self._draw = stage, draw
+        self.compute = Compute(stage, lasts=lasts)
+        self.results, self.secrets, self.mailer = MemoryResults(), MemorySecrets(), MemoryMailer()
+        self.chat = MemoryChat(clock=stage.now)
+        self.events = None if quiet else MemoryEvents()
+        self.volumes = MemoryVolumes(readers=dict.fromkeys(TOKENS.values(), ("demo",)))
+        self.volumes.add("demo", "cortex", bounds=SIDES)
+        self.volumes.add("closed", "cortex", bounds=SIDES)
+        self.workspace = Workspace(stage)
+        self.runs: list[Run] = []
+        for name in ("compute", "results", "secrets", "mailer", "chat", "events", "volumes"):
+            port = getattr(self, name)
+            if port is not None:
+                hook(name, stage, port)
+        self._guard_archived()
+        self.backend = MemoryBackend(
+            compute=self.compute, results=self.results, secrets=self.secrets, events=self.events, submissions=50
+        )
+
+    def _guard_archived(self) -> None:
+        """Let chat refuse what is posted to an archived channel."""
+        post = self.chat._post
+        channels = self.workspace.channels
+
+        def guarded(story, thread, key, *, channel=None):  # type: ignore[no-untyped-def]
+            where = channel or story.job.request.channel
+            if where in channels and channels[where].archived:
+                raise Refused("The channel is archived.")
+            return post(story, thread, key, channel=channel)
+
+        self.chat._post = guarded  # type: ignore[method-assign]
+
+    def last_run(self, job_id: str) -> Observation | None:
+        """What became of the last program of a job; None: it had none."""
+        own = [run for run in self.runs if run.work.tags["job"] == job_id]
+        return self.compute.now(own[-1].compute_id) if own else None
+
+    # Programs
+
+    @property
+    def busy(self) -> bool:
+        """Whether compute has work, or has ended some that nobody may have seen yet."""
+        return self.stage.seconds < self._stirred + LONG
+
+    _stirred = -1e9
+
+    def play(self) -> None:
+        """Begin what was submitted since."""
+        for number in range(len(self.runs), len(self.compute.works)):
+            run = Run(self.compute.works[number], f"memory-{number + 1}")
+            self.runs.append(run)
+            self._stirred = self.stage.seconds
+            self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        if run.work.count:
+            for number in range(run.work.count):
+                self._program(run, self.compute.child(run.compute_id, number), number)
+        else:
+            self._program(run, run.compute_id, None)
+
+    def _program(self, run: Run, compute_id: str, number: int | None) -> None:
+        """Decide what becomes of a program, and when."""
+        draw, at, attempt = self._draw, self.stage.seconds, 1
+        alone = number is None and self._ends_to_come is None
+        attempts = draw.choice((1, 1, 1, 2, 3)) if alone else 1
+        for attempt in range(1, attempts + 1):
+            for state in (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING):
+                at += draw.choice((0.1, draw.uniform(1, 20), draw.uniform(20, 90)))
+                again = "Its machine was taken back; waiting for another" if attempt > 1 else ""
+                self._moves(run, compute_id, at, Observation(state, attempt=attempt, again=again))
+        at += draw.choice((0.2, draw.uniform(5, 60), draw.uniform(60, 600)))
+        end = self._end(number is not None)
+        self.stage.at(at, lambda: self._ends(run, compute_id, number, end))
+
+    def _moves(self, run: Run, compute_id: str, at: float, seen: Observation) -> None:
+        def move() -> None:
+            started = self.stage.now() if seen.state is JobState.RUNNING else None
+            self._tell(
+                run, compute_id, Observation(seen.state, attempt=seen.attempt, again=seen.again, started_at=started)
+            )
+
+        self.stage.at(at, move)
+
+    def _end(self, child: bool) -> Observation:
+        """How a program ends."""
+        if self._ends_to_come is not None:
+            return ENDS[self._ends_to_come.pop(0) if self._ends_to_come else "succeeds"]
+        bad = ["memory", "machine", "fails", *([] if child else ["wrong"])]
+        return ENDS[self._draw.choice(bad) if self._draw.random() < 0.25 else "succeeds"]
+
+    def _ends(self, run: Run, compute_id: str, number: int | None, end: Observation) -> None:
+        seen = self.compute._observations.get(compute_id)
+        if seen is None or seen.state in FINAL:
+            return
+        token = next(iter(self._tokens_of(run.work)), "")
+        self.compute.print(compute_id, f"reading with {token}", "It cannot be read.")
+        if end.state is JobState.SUCCEEDED:
+            self._leave(run.work, number)
+        started = seen.started_at or self.stage.now()
+        self._tell(
+            run,
+            compute_id,
+            Observation(
+                end.state,
+                end.reason,
+                exit_code=end.exit_code,
+                cause=end.cause,
+                started_at=started,
+                stopped_at=self.stage.now(),
+            ),
+        )
+
+    def _tokens_of(self, work: Work) -> list[str]:
+        return [self.secrets.values[work.token][1]] if work.token in self.secrets.values else []
+
+    def _leave(self, work: Work, number: int | None) -> None:
+        """What a program leaves in its folder."""
+        words = dict(zip(work.arguments[::2], work.arguments[1::2], strict=True))
+        folder = words["--results-uri"].removeprefix("file:///memory/").rstrip("/")
+        stage = words.get("--stage", "")
+        if stage == BLOCKS:
+            return
+        if stage == FIRST:
+            plan = {"blocks": self._draw.randrange(2, 12), "reads": 10**6, "pilot": [[0, 2], [0, 8], [0, 8]]}
+            self.results.put(folder, PLAN, json.dumps(plan).encode())
+        else:
+            found = {"counts": {"synapses": self._draw.randrange(100)}, "preview": "preview.png"}
+            self.results.put(folder, "preview.png", b"PNG")
+            self.results.put(folder, RESULTS, json.dumps(found).encode())
+
+    def _tell(self, run: Run, compute_id: str, seen: Observation) -> None:
+        known = self.compute._observations.get(compute_id)
+        if known is None or known.state in FINAL:
+            return
+        self.compute.tell(compute_id, seen)
+        self._stirred = self.stage.seconds
+        run.told.append(seen.state.value)
+        self.stage.say(f"{compute_id} {seen.state.value.lower()} {seen.reason}".rstrip())
+        if self.events is not None and self._draw.random() > 0.1:
+            for _ in range(self._draw.choice((1, 1, 1, 2))):
+                late = self._draw.choice((0.5, 0.5, self._draw.uniform(1, 100)))
+                of, child = compute_id.partition("/")[0], "/" in compute_id
+                self.stage.at(self.stage.seconds + late, lambda: self._event(of, seen, child))
+
+    def _event(self, compute_id: str, claims: Observation, child: bool) -> None:
+        assert self.events is not None
+        self.events.send(compute_id, None if child else claims, of_child=child)
+
+
+def hook(name: str, stage: Stage, fake: object) -> None:
+    """Let each call of a fake be one of the stage's."""
+    usual = fake._call  # type: ignore[attr-defined]
+
+    @contextmanager
+    def call(method: str) -> Iterator[None]:
+        with stage.call(f"{name}.{method}"), usual(method):
+            yield
+
+    fake._call = call  # type: ignore[attr-defined]

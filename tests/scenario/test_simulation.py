@@ -1,0 +1,139 @@
+"""The simulated lab: its seeds keep every promise, tell the same history again, and its judge notices broken code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from bot.settings import ROOT
+from simulation import crashes
+from simulation.__main__ import TENTH, one
+from simulation.incidents import What
+from simulation.judge import judged
+from simulation.mutations import MUTATIONS, Mutation
+from simulation.places import Emptied, Files
+from simulation.run import Plan, Record, run
+from simulation.smaller import reduced, smaller
+from tests.support.databases import Postgres
+
+SEEDS, PARTS = 300, 6
+SEARCH = 150
+"""Seeds among which one has to notice a mutation."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def emptied(_postgres: Postgres) -> Iterator[Emptied]:
+    with _postgres.database(migrated=True) as url:
+        yield Emptied(url)
+
+
+def played(seed: int, places: Callable[[], AbstractContextManager[str]], plan: Plan | None = None) -> Record:
+    with places() as url:
+        return run(seed, url=url, plan=plan)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_goes_wrong_every_promise_is_kept(part: int, files: Files) -> None:
+    for seed in range(1 + part, SEEDS + 1, PARTS):
+        assert judged(played(seed, files)) == [], f"python -m simulation --seed {seed}"
+
+
+def test_three_bots_on_postgresql_keep_every_promise(emptied: Emptied) -> None:
+    for seed in range(TENTH, SEEDS + 1, TENTH):
+        assert judged(played(seed, emptied, Plan(bots=3))) == [], f"python -m simulation --seed {seed}"
+
+
+def test_a_seed_tells_the_same_history_in_every_process(files: Files) -> None:
+    here = played(6, files).history
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "simulation", "--seed", "6", "--sqlite"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hashing},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hashing in ("1", "2")
+    ]
+    assert said[0] == said[1]
+    assert said[0].splitlines()[:-1] == here
+    assert len(here) > 20
+
+
+def test_things_go_wrong_in_most_seeds(files: Files) -> None:
+    records = [played(seed, files) for seed in range(1, 21)]
+    assert sum(len(record.happened) > 0 for record in records) > 10
+    assert sum(record.calm for record in records) < 10
+    assert any("ends:" in line for record in records for line in record.history)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
+def test_the_judge_notices_code_that_is_broken(mutation: Mutation, files: Files) -> None:
+    for seed in range(1, SEARCH):
+        with mutation.applied():
+            if judged(played(seed, files, mutation.plan)):
+                return
+    pytest.fail(f"no seed of {SEARCH} notices that {mutation.name}")
+
+
+def test_the_judge_is_tested_in_forty_ways() -> None:
+    assert len({mutation.name for mutation in MUTATIONS}) >= 40
+
+
+@pytest.mark.parametrize("way", crashes.WAYS)
+def test_a_process_may_end_at_each_call_and_commit_of_each_way(way: str, files: Files) -> None:
+    there = crashes.points(way, files)
+    once = list({point.name: point for point in there}.values())
+    for point in once:
+        for what in point.incidents:
+            assert crashes.broken(point, what, files) == [], f"{what} at call {point.number}, {point.name}"
+    assert len(once) > 20
+
+
+def test_the_table_of_crashes_names_every_call_and_commit_of_every_way(files: Files) -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = {name for way in crashes.WAYS for name in (point.name for point in crashes.points(way, files))}
+    assert {name for name in named if f"`{name}`" not in page} == set()
+
+
+def test_a_failing_run_is_made_smaller_and_still_fails(files: Files) -> None:
+    mutation = next(one for one in MUTATIONS if one.name == "a submission in doubt is not looked for")
+    with mutation.applied():
+        seed = next(seed for seed in range(1, SEARCH) if judged(played(seed, files)))
+        first = played(seed, files)
+        plan, small = smaller(Plan(), first, lambda tried: played(seed, files, tried))
+    assert judged(small) != []
+    assert len(plan.actions or ()) <= len(first.actions)
+    assert len(small.history) <= len(first.history)
+
+
+def test_of_a_list_the_smallest_part_that_fails_is_found() -> None:
+    assert reduced(list(range(20)), lambda some: 3 in some and 17 in some) == [3, 17]
+    assert reduced(list(range(20)), lambda some: True) == []
+
+
+def test_a_seed_is_printed_with_its_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert one(1, sqlite=True) == 0
+    out = capsys.readouterr().out
+    assert "bot-1 begins" in out
+    assert out.endswith("seed 1: every promise was kept\n")
+
+
+def test_a_crash_within_a_commit_undoes_it(files: Files) -> None:
+    point = next(point for point in crashes.points("a job", files) if point.name == "commit Submission._take")
+    plan = Plan(**{**vars(crashes.WAYS["a job"]), "crash": (point.number, What.CRASH_WITHIN)})
+    record = played(1, files, plan)
+    assert record.jobs == {}
+    assert [answer.acknowledged for answer in record.answers if answer.action.what == "submit"] == [False]
