@@ -18,7 +18,18 @@ from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.guards import STUCK, UPLOAD_DAYS
 from bot.domain import urls
 from bot.settings import Settings
-from tests.support.template import TEXT, listed, properties, resources, setting_of, statements, template, whole, within
+from tests.support.template import (
+    TEXT,
+    listed,
+    properties,
+    resources,
+    setting_of,
+    statements,
+    template,
+    text,
+    whole,
+    within,
+)
 
 LIMIT = 51_200
 """Bytes of a template that CloudFormation takes in a request, without a bucket to fetch it from."""
@@ -187,19 +198,6 @@ def test_service_and_instance_and_env_file_have_the_same_settings() -> None:
     for name in set(env) - {"NOMADS_MAIL", "NOMADS_MAIL_FROM", "NOMADS_IMAGES"}:
         assert task[name] == env[name], name
         assert instance[name] == text(env[name]), name
-
-
-def text(value: Any) -> str:
-    """A value as Fn::Sub would have it within a longer text."""
-    match value:
-        case {"Ref": name}:
-            return f"${{{name}}}"
-        case {"Fn::GetAtt": [name, attribute]}:
-            return f"${{{name}.{attribute}}}"
-        case {"Fn::Sub": template}:
-            return str(template)
-        case _:
-            return str(value)
 
 
 def test_every_setting_that_it_gives_is_one_that_the_bot_reads() -> None:
