@@ -132,6 +132,7 @@ def complete() -> Iterator[dict[str, Any]]:
         )
         entered.enter_context(patch.object(JobQueue, "describe", _telling(limits, JobQueue.describe)))
         entered.enter_context(patch.object(MotoStack, "stack_parameters", property(_texts)))
+        entered.enter_context(patch.object(MotoStack, "parameter_list", property(_shown)))
         entered.enter_context(patch.object(ChangeSet, "apply", _with_outputs(ChangeSet.apply)))
         yield limits
     log.setLevel(level)
@@ -141,6 +142,10 @@ def _texts(stack: Any) -> dict[str, str]:
     """A stack's parameters as AWS shows them: moto shows a list as a list, and cannot take that for what was before."""
     resolved = stack.resource_map.resolved_parameters
     return {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in resolved.items()}
+
+
+def _shown(stack: Any) -> list[dict[str, str]]:
+    return [{"ParameterKey": key, "ParameterValue": value} for key, value in _texts(stack).items()]
 
 
 def _with_outputs(apply: Callable[[Any], None]) -> Callable[[Any], None]:

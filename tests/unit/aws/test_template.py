@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine, make_url
 
 from bot.aws.config import LOG_DAYS, AwsConfig
 from bot.aws.guards import STUCK, UPLOAD_DAYS
+from bot.aws.template import parameters
 from bot.domain import urls
 from bot.settings import Settings
 from tests.support.template import (
@@ -175,6 +177,16 @@ def test_fargate_gives_that_memory_with_that_processor_and_the_container_is_clos
     assert container["StopTimeout"] <= 120
 
 
+def test_service_and_instance_run_the_image_of_their_architecture() -> None:
+    image = "${BotImages.RepositoryUri}:${ImageTag}-${Architecture}"
+    [container] = properties("Task")["ContainerDefinitions"]
+    script, _ = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    assert container["Image"] == {"Fn::Sub": image}
+    assert re.findall(r"\$\{BotImages\.RepositoryUri\}\S*", script) == [image, image]
+    assert properties("Task")["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["Arm", "ARM64", "X86_64"]}
+    assert template()["Conditions"]["Arm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
+
+
 def test_a_task_with_secrets_has_an_execution_role_that_may_read_them() -> None:
     task = properties("Task")
     assert task["ExecutionRoleArn"] == {"Fn::GetAtt": ["BotExecutionRole", "Arn"]}
@@ -281,6 +293,78 @@ def test_an_event_that_nobody_can_take_is_kept_apart() -> None:
     assert queue["RedrivePolicy"] == {"deadLetterTargetArn": lost, "maxReceiveCount": 5}
     assert properties("Events")["Targets"][0]["DeadLetterConfig"] == {"Arn": lost}
     assert all(queue["SqsManagedSseEnabled"] for queue in resources("AWS::SQS::Queue").values())
+
+
+def test_a_budget_mails_at_80_per_cent_and_when_more_than_all_of_it_is_to_be_expected() -> None:
+    assert template()["Resources"]["MonthlyBudget"]["Condition"] == "Budget"
+    asked = {"Fn::Not": [{"Fn::Equals": [{"Ref": "BudgetDollars"}, 0]}]}
+    assert template()["Conditions"]["Budget"] == asked
+    rule = template()["Rules"]["BudgetNeedsMail"]
+    assert rule["RuleCondition"] == asked
+    [assertion] = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmMail"}, ""]}]}
+    assert "AlarmMail" in assertion["AssertDescription"]
+    budget = properties("MonthlyBudget")
+    assert budget["Budget"] == {
+        "BudgetName": {"Fn::Sub": "${Name}-monthly"},
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "BudgetLimit": {"Amount": {"Ref": "BudgetDollars"}, "Unit": "USD"},
+    }
+    assert budget["NotificationsWithSubscribers"] == [
+        {
+            "Notification": {
+                "NotificationType": kind,
+                "ComparisonOperator": "GREATER_THAN",
+                "Threshold": threshold,
+                "ThresholdType": "PERCENTAGE",
+            },
+            "Subscribers": [{"SubscriptionType": "EMAIL", "Address": {"Ref": "AlarmMail"}}],
+        }
+        for kind, threshold in (("ACTUAL", 80), ("FORECASTED", 100))
+    ]
+
+
+def test_the_command_reads_of_the_parameters_what_yaml_says() -> None:
+    read = parameters(TEXT)
+    stated = template()["Parameters"]
+    assert list(read) == list(stated)
+    for name, one in read.items():
+        wanted = stated[name]
+        assert (one.kind, one.default) == (wanted["Type"], str(wanted["Default"])), name
+        assert one.allowed == tuple(map(str, wanted.get("AllowedValues", ()))), name
+        assert (one.pattern, one.wish) == (
+            wanted.get("AllowedPattern", ""),
+            wanted.get("ConstraintDescription", ""),
+        ), name
+        bounds = (one.least, one.most, one.shortest or None, one.longest)
+        assert bounds == tuple(wanted.get(key) for key in ("MinValue", "MaxValue", "MinLength", "MaxLength")), name
+        assert set(wanted) <= {
+            *("Type", "Default", "AllowedValues", "AllowedPattern", "ConstraintDescription", "Description"),
+            *("MinValue", "MaxValue", "MinLength", "MaxLength"),
+        }, name
+        assert not one.wrong(one.default), name
+        assert one.wish or not one.pattern, name
+
+
+@pytest.mark.parametrize(
+    "text", ["Parameters:\n  A: {Type: String}\n", "Parameters:\n  A:\n    Type: >-\n      String\n"]
+)
+def test_what_the_command_does_not_read_of_yaml_it_says(text: str) -> None:
+    with pytest.raises(ValueError, match="is no line of a parameter"):
+        parameters(text)
+
+
+def test_no_installation_is_named_so_that_it_reads_another_one_s_secrets() -> None:
+    name = parameters(TEXT)["Name"]
+    alphabet = "bot-a7"
+    for tried in map("".join, (word for length in range(1, 7) for word in product(alphabet, repeat=length))):
+        fits = re.fullmatch(r"[a-z][a-z0-9-]{1,19}", tried) is not None and not tried.endswith("-bot")
+        assert (not name.wrong(tried)) == fits, tried
+    assert not name.wrong("n" * 20)
+    assert name.wrong("n" * 21)
+    for reader in ("BotPolicy", "ExecutionRole"):
+        assert "secret:${Name}/*" in str(statements(reader)), "of the installation NAME-bot this is NAME-bot/*"
 
 
 def test_broken_uploads_are_dropped_as_the_doctor_looks_for() -> None:
