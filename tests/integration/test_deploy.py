@@ -159,7 +159,7 @@ def test_a_new_account_is_shown_costed_made_tried_and_written_down(
     said = capsys.readouterr().out
     assert "  add     Bucket                AWS::S3::Bucket\n" in said
     assert "While no job runs, Bot=elsewhere costs by the month" in said
-    assert "together $0.72 a month" in said
+    assert "together $1.03 a month" in said
     assert account.questions[0] == "Make the stack nomads in eu-west-2?"
     assert "Attach the policy arn:aws:iam::123456789012:policy/nomads-bot to what the bot runs as" in said
     lines = said.partition("These settings are the bot's, on whichever machine it runs:\n")[2].splitlines()

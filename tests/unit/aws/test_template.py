@@ -16,6 +16,7 @@ from psycopg import pq
 from sqlalchemy import create_engine, make_url
 
 from bot.aws.config import LOG_DAYS, AwsConfig
+from bot.aws.costs import IMAGES_KEPT
 from bot.aws.guards import STUCK, UPLOAD_DAYS
 from bot.aws.template import parameters
 from bot.domain import urls
@@ -383,14 +384,21 @@ def test_log_groups_keep_lines_for_a_time_that_cloudwatch_offers() -> None:
         assert group["RetentionInDays"] == {"Ref": "LogDays"}
 
 
-def test_images_are_scanned_cannot_change_under_their_tag_and_go_without_one() -> None:
+def test_images_are_scanned_cannot_change_under_their_tag_and_go_once_newer_ones_are_there() -> None:
     repositories = resources("AWS::ECR::Repository")
     assert len(repositories) == 3
     for repository in repositories.values():
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
         assert repository["ImageTagMutability"] == "IMMUTABLE"
-        [rule] = json.loads(repository["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
-        assert rule["selection"]["tagStatus"] == "untagged"
+        assert repository["EmptyOnDelete"] is True
+        assert repository["LifecyclePolicy"] == {
+            "LifecyclePolicyText": {"Fn::FindInMap": ["Repositories", "Images", "Lifecycle"]}
+        }
+    untagged, old = json.loads(template()["Mappings"]["Repositories"]["Images"]["Lifecycle"])["rules"]
+    assert untagged["selection"]["tagStatus"] == "untagged"
+    assert old["rulePriority"] > untagged["rulePriority"], "ECR wants the rule for all images last"
+    assert old["selection"] == {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": IMAGES_KEPT}
+    assert untagged["action"] == old["action"] == {"type": "expire"}
 
 
 @pytest.mark.parametrize("name", ["Bot", "Architecture", "Network"])
