@@ -374,6 +374,26 @@ def test_an_instance_in_your_network_keeps_its_subnet_and_others_may_change(
     assert account.questions[-1] == "Change the stack nomads in eu-west-2?"
 
 
+def test_in_a_network_of_yours_none_is_made_and_machines_of_both_kinds_are_in_its_subnets(
+    account: Account, slack: SlackStandIn
+) -> None:
+    account.has("docker")
+    vpc, named = subnets()
+    before = [one["VpcId"] for one in client("ec2").describe_vpcs()["Vpcs"]]
+
+    account.deploy(bot="elsewhere", Network="yours", VpcId=vpc, SubnetIds=named)
+
+    assert [one["VpcId"] for one in client("ec2").describe_vpcs()["Vpcs"]] == before
+    environments = client("batch").describe_compute_environments()["computeEnvironments"]
+    machines = {one["computeEnvironmentName"]: one["computeResources"] for one in environments}
+    assert {name: one["subnets"] for name, one in machines.items()} == dict.fromkeys(
+        ("nomads-spot", "nomads-on-demand"), named.split(",")
+    )
+    [group] = {one["securityGroupIds"][0] for one in machines.values()}
+    [found] = client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    assert found["VpcId"] == vpc
+
+
 def test_a_database_keeps_its_network_and_a_move_says_what_stays(
     account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
