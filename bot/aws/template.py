@@ -13,8 +13,8 @@ from bot.domain.errors import NomadsError
 _SECTION = re.compile(r"^Parameters:\n((?:(?: .*)?\n)*)", re.MULTILINE)
 _NAME = re.compile(r"  (\w+):")
 _PROPERTY = re.compile(r"    (\w+): (.+)")
-_NUMBER = re.compile(r"0|-?[1-9][0-9]*(\.[0-9]*[1-9])?|-?0\.[0-9]*[1-9]")
-"""A number as it is written in one way only, so that the template's conditions may compare it as a text."""
+_NUMBER = re.compile(r"0|-?(?=.*[1-9])[0-9]+(\.[0-9]+)?")
+"""A number, of which zero is written in one way only, so that the template's conditions may compare it as a text."""
 
 
 @dataclass(frozen=True)

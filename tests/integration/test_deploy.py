@@ -277,14 +277,19 @@ def test_without_slack_s_tokens_the_bot_waits_and_the_settings_are_named(
     assert account.parameters()["BotCount"] == "0"
 
 
-def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named(account: Account, slack: SlackStandIn) -> None:
+def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named_but_never_the_name(
+    account: Account, slack: SlackStandIn
+) -> None:
     account.has("docker")
-    account.deploy(bot="elsewhere", MaxVcpus="256")
+    account.deploy(bot="elsewhere", MaxVcpus="256", Name="lab")
 
+    with pytest.raises(NomadsError, match="The installation stays lab: under another Name its secrets"):
+        account.deploy(Name="nomads")
     account.deploy(LogDays="30")
 
     parameters = account.parameters()
     assert (parameters["Bot"], parameters["MaxVcpus"], parameters["LogDays"]) == ("elsewhere", "256", "30")
+    assert parameters["Name"] == account.env["NOMADS_AWS_PREFIX"] == "lab", "not the stack's, nomads"
     assert account.env["NOMADS_AWS_LOG_DAYS"] == "30"
 
 
@@ -324,7 +329,9 @@ def test_a_bot_that_comes_back_waits_for_its_image_and_its_tokens_again(
 ) -> None:
     account.has("docker")
     account.deploy(bot="fargate", BotCount="1")
+    before = len(account.asked)
     account.deploy(bot="elsewhere")
+    assert [line for line in account.asked[before:] if "nomads-bot" in line] == [], "a bot that leaves needs no image"
     counts: list[str | None] = []
     propose = Stacks.propose
 
@@ -405,26 +412,6 @@ def test_a_database_keeps_its_network_and_a_move_says_what_stays(
     account.deploy(answer=False, bot="elsewhere", Network="yours", VpcId=vpc, SubnetIds=named)
 
     assert "What stays of the one that it has: a last snapshot of the database.\n" in capsys.readouterr().out
-
-
-def test_a_name_is_for_life_wherever_the_bot_is(account: Account, slack: SlackStandIn) -> None:
-    account.has("docker")
-    account.deploy(bot="elsewhere")
-
-    with pytest.raises(NomadsError, match="The installation stays nomads: under another Name its secrets"):
-        account.deploy(Name="other")
-    account.deploy(LogDays="30", Name="nomads")
-
-    assert account.parameters()["Name"] == "nomads"
-
-
-def test_a_stack_of_another_name_than_its_installation_keeps_both(account: Account, slack: SlackStandIn) -> None:
-    account.has("docker")
-    account.deploy(bot="elsewhere", Name="lab")
-
-    account.deploy(LogDays="30")
-
-    assert (account.parameters()["Name"], account.parameters()["LogDays"]) == ("lab", "30")
 
 
 @pytest.mark.parametrize("replaced", ["True", "Conditional"])
@@ -533,17 +520,6 @@ def test_another_architecture_has_the_bot_s_image_built_for_it_whatever_else_cha
     assert set(pushes) == {f"push {HOST}/nomads-{tag}" for tag in tags}
     assert account.image_of_the_bot() == f"{HOST}/nomads-bot:another-x86_64"
     assert account.parameters()["ImageTag"] == "another"
-
-
-def test_a_bot_that_leaves_gets_no_image_any_more(account: Account, slack: SlackStandIn) -> None:
-    account.has("docker")
-    account.deploy(bot="fargate")
-    pushed(*PROGRAMS)
-    (account.folder / "asked").unlink()
-
-    account.deploy(bot="elsewhere")
-
-    assert account.asked == []
 
 
 def an_image() -> str:

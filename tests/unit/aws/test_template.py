@@ -349,6 +349,14 @@ def test_the_command_reads_of_the_parameters_what_yaml_says() -> None:
 
 
 @pytest.mark.parametrize(
+    ("dollars", "fits"),
+    [("0", True), ("100", True), ("99.50", True), ("0.5", True), ("0.0", False), ("-1", False), ("1e3", False)],
+)
+def test_a_number_is_one_and_zero_is_written_in_one_way_only(dollars: str, fits: bool) -> None:
+    assert (not parameters(TEXT)["BudgetDollars"].wrong(dollars)) == fits
+
+
+@pytest.mark.parametrize(
     "text", ["Parameters:\n  A: {Type: String}\n", "Parameters:\n  A:\n    Type: >-\n      String\n"]
 )
 def test_what_the_command_does_not_read_of_yaml_it_says(text: str) -> None:
