@@ -16,9 +16,12 @@ HEADING = "# Written by nomads deploy; what you write elsewhere in this file sta
 
 
 def value(path: Path, setting: str) -> str:
-    """The value that the file gives the setting; empty where it gives none. Raises NomadsError as `merge` does."""
+    """The value that the file gives the setting, of one word; empty where it gives none.
+
+    Raises NomadsError as `merge` does.
+    """
     found = [line.partition("=")[2] for line in _lines(path) if (name := _LINE.match(line)) and name[1] == setting]
-    return found[-1].strip().strip("'\"") if found else ""
+    return re.split(r"\s#", found[-1])[0].strip().strip("'\"") if found else ""
 
 
 def _lines(path: Path) -> list[str]:

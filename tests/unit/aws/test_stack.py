@@ -18,7 +18,7 @@ from bot.aws.doctor import Doctor
 from tests.support.aws import World
 from tests.support.aws import _client as client
 from tests.support.stack import NAME, Stack, stack_world, update_stack
-from tests.support.template import BOTS, properties
+from tests.support.template import BOTS, listed, properties
 
 
 @pytest.fixture(params=BOTS)
@@ -123,3 +123,25 @@ def test_a_message_that_is_never_deleted_ends_among_the_lost_ones(elsewhere: Sta
 
     [lost] = received(elsewhere.outputs["LostEvents"])
     assert lost["Body"] == "nobody can read this"
+
+
+def test_with_a_sender_the_bot_may_send_by_its_identity_or_its_domain_s_and_else_not_at_all() -> None:
+    with stack_world(Bot="elsewhere", MailFrom="nomads@example.org") as (world, stack):
+        found = allowed_by(world, stack.outputs["BotPolicy"], "ses:SendEmail")
+        looked = allowed_by(world, stack.outputs["DoctorPolicy"], "ses:GetEmailIdentity")
+    arn = "arn:aws:ses:eu-west-2:123456789012:identity"
+    assert found == looked == [f"{arn}/nomads@example.org", f"{arn}/example.org"]
+
+    with stack_world(Bot="elsewhere") as (world, stack):
+        assert allowed_by(world, stack.outputs["BotPolicy"], "ses:SendEmail") == []
+        assert allowed_by(world, stack.outputs["DoctorPolicy"], "ses:GetEmailIdentity") == []
+
+
+def allowed_by(world: World, policy: str, action: str) -> list[str]:
+    """The resources on which a policy that was made allows the action."""
+    version = world.clients.iam.get_policy(PolicyArn=policy)["Policy"]["DefaultVersionId"]
+    made = world.clients.iam.get_policy_version(PolicyArn=policy, VersionId=version)["PolicyVersion"]["Document"]
+    document: Any = json.loads(made) if isinstance(made, str) else made
+    return [
+        one for each in document["Statement"] if action in listed(each["Action"]) for one in listed(each["Resource"])
+    ]
