@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_deploy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command that makes an AWS account ready."""
     deploy = commands.add_parser("deploy", help="make in AWS what NOMADS needs, or bring it up to date: one command")
-    deploy.add_argument("--name", default="nomads", type=_stack_name, help="of the stack, and of all it makes (nomads)")
+    deploy.add_argument("--name", default="nomads", help="of the stack, and of all it makes (nomads)")
     deploy.add_argument(
         "--bot",
         choices=("fargate", "instance", "elsewhere"),
@@ -90,12 +89,6 @@ def _add_deploy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     deploy.add_argument("--yes", action="store_true", help="do it without asking")
     deploy.add_argument("--destroy", action="store_true", help="take all of it away but the results")
-
-
-def _stack_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9-]{1,19}", text):
-        raise argparse.ArgumentTypeError("it has to be 2 to 20 small letters, digits and dashes, a letter first")
-    return text
 
 
 def _add_following(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,8 +10,10 @@ HOURS = 730
 """Hours of a month, as AWS's own calculator has them."""
 PRICES = "list prices of us-east-1, read in 2026 (docs/aws.md says where); other regions cost more, taxes come on top"
 """What the prices below are."""
-IMAGE_GB = 2
-"""GB of the three images, at most: they have 1.7 GB unpacked, and ECR stores them packed."""
+IMAGES_KEPT = 3
+"""How many of each image deploy/nomads.yaml keeps."""
+BOT_GB, PROGRAM_GB = Decimal("0.408"), Decimal("0.858")
+"""GB of the bot's image and of each of the two programs', as measured unpacked; ECR stores them packed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ def _monthly(what: str, amount: str, unit: str, price: str) -> Item:
     return Item(what, Decimal(amount), unit, Decimal(price))
 
 
-_IMAGES = _monthly("images in ECR, at most", str(IMAGE_GB), "GB", "0.10")
+_PROGRAMS, _IMAGES = (
+    _monthly("images in ECR, at most", str(IMAGES_KEPT * gigabytes), "GB", "0.10")
+    for gigabytes in (2 * PROGRAM_GB, 2 * PROGRAM_GB + BOT_GB)
+)
 _EVENTS = _monthly("SQS, waiting for events", "1.3", "million requests", "0.40")
 """One every two seconds (`bot.application.worker.watcher.LISTEN`); of an account's, the first million are free."""
 _ADDRESS = _hourly("public IPv4 address", "1", "address", "0.005")
@@ -92,7 +97,7 @@ def idle(bot: str, architecture: str) -> Sequence[Item]:
                 _IMAGES,
             )
         case "elsewhere":
-            return (_EVENTS, _IMAGES)
+            return (_EVENTS, _PROGRAMS)
     raise ValueError(f"there is no {bot}")
 
 

@@ -6,11 +6,13 @@ import base64
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
 
+from bot.aws import template
 from bot.aws.clients import Clients, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NomadsError, Refused
@@ -84,8 +86,19 @@ class Change:
     name: str
     kind: str
     """Such as `AWS::S3::Bucket`."""
-    replaced: bool = False
-    """Whether another takes its place."""
+    replaced: str = ""
+    """Whether another takes its place, in AWS's words: `True`, `Conditional` where AWS does not know, or else."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A policy of the stack on something that is not the stack's."""
+
+    policy: str
+    """Its ARN."""
+    kind: str
+    """`role`, `user` or `group`."""
+    name: str
 
 
 @dataclass(frozen=True)
@@ -139,18 +152,10 @@ class Stacks:
             outputs={one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", ())},
         )
 
-    def known(self, body: str) -> Mapping[str, str]:
-        """The template's parameters with their defaults. Raises Refused where AWS does not take the template."""
-        with translated("CloudFormation does not take the template"):
-            answer = self._clients.cloudformation.get_template_summary(TemplateBody=body)
-            return {one["ParameterKey"]: one.get("DefaultValue", "") for one in wanted(answer, "Parameters")}
-
     def propose(self, body: str, given: Mapping[str, str], *, before: Standing | None) -> Proposal | None:
         """A change set to this template and these parameters; others stay as they were. None: nothing would change."""
         exists = before is not None and before.exists
-        known = self.known(body)
-        if unknown := sorted(set(given) - set(known)):
-            raise Refused(f"The template has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        known = {name: one.default for name, one in template.parameters(body).items()}
         before_it = before.parameters if before and exists else {}
         kept = [
             {"ParameterKey": key, "UsePreviousValue": True} for key in known if key in before_it and key not in given
@@ -197,7 +202,7 @@ class Stacks:
                     action=change["Action"],
                     name=change["LogicalResourceId"],
                     kind=change["ResourceType"],
-                    replaced=change.get("Replacement") in ("True", "Conditional"),
+                    replaced=change.get("Replacement", ""),
                 )
             if not found.get("NextToken"):
                 return
@@ -225,6 +230,46 @@ class Stacks:
         with translated("CloudFormation did not begin to take the stack away"):
             self._clients.cloudformation.delete_stack(StackName=standing.arn)
         self.follow(standing.arn, told=told, say=say)
+
+    def attachments(self, standing: Standing) -> list[Attachment]:
+        """Where the stack's policies are attached to what is not the stack's: IAM deletes none that is attached."""
+        policies, own = [], set()
+        with translated("CloudFormation did not say what the stack has"):
+            pages = self._clients.cloudformation.get_paginator("list_stack_resources").paginate(StackName=standing.arn)
+            for one in (one for page in pages for one in page["StackResourceSummaries"]):
+                if one["ResourceType"] == "AWS::IAM::ManagedPolicy" and one.get("PhysicalResourceId"):
+                    policies.append(one["PhysicalResourceId"])
+                elif one["ResourceType"] == "AWS::IAM::Role":
+                    own.add(("role", one.get("PhysicalResourceId")))
+        found = [Attachment(policy, kind, name) for policy in policies for kind, name in self._has(policy)]
+        return [one for one in found if (one.kind, one.name) not in own]
+
+    def _has(self, policy: str) -> Iterator[tuple[str, str]]:
+        """What has the policy, as kind and name; nothing where there is no such policy any more."""
+        client = self._clients.iam
+        with translated(f"IAM did not say what has the policy {policy}"):
+            try:
+                pages = client.get_paginator("list_entities_for_policy").paginate(
+                    PolicyArn=policy, PolicyUsageFilter="PermissionsPolicy"
+                )
+                for page in pages:
+                    yield from (("role", one["RoleName"]) for one in page["PolicyRoles"])
+                    yield from (("user", one["UserName"]) for one in page["PolicyUsers"])
+                    yield from (("group", one["GroupName"]) for one in page["PolicyGroups"])
+            except client.exceptions.NoSuchEntityException:
+                return
+
+    def detach(self, attachment: Attachment) -> None:
+        """Take the policy from what has it; one that it no longer has is no error."""
+        client = self._clients.iam
+        with translated(f"IAM did not detach {attachment.policy}"), suppress(client.exceptions.NoSuchEntityException):
+            match attachment.kind:
+                case "role":
+                    client.detach_role_policy(RoleName=attachment.name, PolicyArn=attachment.policy)
+                case "user":
+                    client.detach_user_policy(UserName=attachment.name, PolicyArn=attachment.policy)
+                case "group":
+                    client.detach_group_policy(GroupName=attachment.name, PolicyArn=attachment.policy)
 
     def follow(self, name: str = "", *, told: frozenset[str] | None = None, say: Callable[[str], None]) -> Standing:
         """Say what AWS does until it ends: every event that is not in `told`; None: all of what it is at now.

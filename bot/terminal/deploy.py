@@ -14,6 +14,7 @@ from pathlib import Path
 from bot.aws.config import AwsConfig
 from bot.aws.costs import PRICES, idle, total
 from bot.aws.stack import Proposal, StackFailed, Stacks, Standing
+from bot.aws.template import check, parameters
 from bot.domain.errors import NomadsError
 from bot.settings import ENV_FILE, ROOT, Settings, read, read_all
 from bot.terminal import envfile, images
@@ -25,13 +26,21 @@ ARCHITECTURES = {"aarch64": "arm64", "arm64": "arm64"}
 PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 PROGRAMS = "linux/amd64"
 """Machines of jobs are x86_64."""
-NO_MACHINE_IMAGE = "ami-00000000"
-"""The template's default, which is no image."""
 SMALL = (
     *("submit", "--pipeline", "nomads-unsupervised", "--collection", "collman", "--experiment", "collman15v2"),
     *("--x", "0,256", "--y", "0,256", "--z", "0,16", "--wait"),
 )
 """A small job on public data."""
+
+HOLDING = ("AWS::EC2::Instance", "AWS::RDS::DBInstance", "AWS::SecretsManager::Secret")
+"""Kinds of resources of the template that hold what cannot be made again."""
+REPLACED = {"True": "  (is replaced)", "Conditional": "  (may be replaced)"}
+LEFT = {"fargate": "a last snapshot of the database", "instance": "the bot's disk, a volume of EC2"}
+"""What stays of a bot that goes, by where it runs."""
+ANOTHER = (
+    "Make a second installation (--name) as you wish it, in a folder with a .env of its own, and take this one away "
+    "(--destroy) when nobody needs it."
+)
 
 Ask = Callable[[str], bool]
 Run = Callable[[Sequence[str]], int]
@@ -74,34 +83,66 @@ class _Deployment:
             self._body = TEMPLATE.read_text(encoding="utf-8")
         except OSError:
             raise NomadsError(f"There is no {TEMPLATE}: run deploy in a checkout of NOMADS.") from None
+        self._known = parameters(self._body)
         self._tag = images.content_tag(ROOT)
 
     def run(self) -> int:
         """Everything, in its order. Returns the exit code."""
-        standing = self._settled()
+        chosen = self._chosen()
+        check(self._known, {"Name": self._stacks.name, **chosen})
         settings = read(Settings)
+        standing = self._settled()
         before = standing if standing and standing.exists else None
-        proposal = self._proposed(standing, self._parameters(before))
+        given = self._parameters(before, chosen)
+        values = self._values(before) | given
+        self._allowed(self._values(before) if before else None, values)
+        proposal = self._proposed(standing, given, values)
         if proposal and not self._agreed(proposal, before):
             return 1
         # Images come first where there are repositories, since the change may start containers of them.
-        if proposal and before and not self._published(before, proposal):
+        if proposal and before and not self._published(before, values, proposal):
             print("The stack stays as it is until its images are there.")
             standing, ready = before, False
         else:
             standing = self._stacks.execute(proposal, say=print) if proposal else before
             if standing is None:
                 raise NomadsError(f"AWS proposes nothing for the stack {self._stacks.name}, which is not there.")
-            ready = self._publish(standing)
-        standing = self._finished(standing, settings) if ready else standing
+            ready = self._publish(standing, values)
+        standing = self._finished(standing, values, settings) if ready else standing
         self._write(standing)
         return 0 if self._sound() and ready else 1
 
-    def _published(self, standing: Standing, proposal: Proposal) -> bool:
+    def _chosen(self) -> dict[str, str]:
+        """The parameters that the command names."""
+        chosen = dict(self._arguments.set)
+        return chosen | ({"Bot": self._arguments.bot} if self._arguments.bot else {})
+
+    def _values(self, standing: Standing | None) -> dict[str, str]:
+        """All parameters as they are, and those of the template that the stack does not know by their defaults."""
+        return {name: one.default for name, one in self._known.items()} | dict(standing.parameters if standing else {})
+
+    def _allowed(self, before: Mapping[str, str] | None, values: Mapping[str, str]) -> None:
+        """Raises NomadsError where these parameters contradict one another, lose data, or are not those of `.env`."""
+        if values["BudgetDollars"] != "0" and not values["AlarmMail"]:
+            raise NomadsError(
+                f"BudgetDollars={values['BudgetDollars']} tells nobody: set AlarmMail too, the address that gets the "
+                "budget's mail."
+            )
+        if before:
+            _lossless(before, values)
+        name, region = (envfile.value(Path(ENV_FILE), f"NOMADS_AWS_{what}") for what in ("PREFIX", "REGION"))
+        if name and (name, region or self._stacks.region) != (values["Name"], self._stacks.region):
+            raise NomadsError(
+                f"{ENV_FILE} here is of the installation {name}{f' in {region}' if region else ''}, and this is "
+                f"{values['Name']} in {self._stacks.region}, which would take its place. Run deploy in another folder "
+                f"with a {ENV_FILE} of its own, or move this one away first."
+            )
+
+    def _published(self, standing: Standing, values: Mapping[str, str], proposal: Proposal) -> bool:
         """As `_publish`; where images are not there in the end, the proposal is withdrawn."""
         ready = False
         try:
-            ready = self._publish(standing)
+            ready = self._publish(standing, values)
         finally:
             if not ready:
                 self._stacks.withdraw(proposal.arn)
@@ -118,39 +159,39 @@ class _Deployment:
             raise NomadsError(f"The stack {self._stacks.name} is {standing.status}. {standing.way_out}")
         return standing
 
-    def _parameters(self, standing: Standing | None) -> dict[str, str]:
+    def _parameters(self, standing: Standing | None, chosen: Mapping[str, str]) -> dict[str, str]:
         """The parameters that this run decides; all others stay, or have the template's default."""
-        given: dict[str, str] = dict(self._arguments.set)
-        if self._arguments.bot:
-            given["Bot"] = self._arguments.bot
+        given = dict(chosen)
         before = standing.parameters if standing else {}
-        bot = given.get("Bot") or before.get("Bot") or "fargate"
+        bot = given.get("Bot") or before.get("Bot") or self._known["Bot"].default
         if "Architecture" not in given and not before:
             given["Architecture"] = ARCHITECTURES.get(platform.machine(), "x86_64")
-        architecture = given.get("Architecture") or before["Architecture"]
-        known = before.get("InstanceImage", NO_MACHINE_IMAGE)
-        if bot == before.get("Bot") == "instance":
-            if (architecture, given.get("InstanceImage", known)) != (before["Architecture"], known):
-                raise NomadsError(
-                    "The bot's instance stays on its Architecture and InstanceImage: another one would begin with an "
-                    "empty disk. Move the bot first (--bot elsewhere), and back with what you wish."
-                )
-        elif bot == "instance" and "InstanceImage" not in given:
-            given["InstanceImage"] = self._stacks.machine_image(architecture)
+        if bot == "instance" != before.get("Bot") and "InstanceImage" not in given:
+            given["InstanceImage"] = self._stacks.machine_image(given.get("Architecture") or before["Architecture"])
         if bot == "fargate" and before.get("Bot", bot) != bot:  # its repository and secrets are made anew
             given.setdefault("BotCount", "0")
-        given.setdefault("Name", self._stacks.name)
+        given.setdefault("Name", before.get("Name", self._stacks.name))
         given.setdefault("ImageTag", self._tag)
         return given
 
-    def _proposed(self, standing: Standing | None, given: Mapping[str, str]) -> Proposal | None:
+    def _proposed(
+        self, standing: Standing | None, given: Mapping[str, str], values: Mapping[str, str]
+    ) -> Proposal | None:
+        """What would change, once it is shown. Raises NomadsError where AWS would replace what holds data."""
         proposal = self._stacks.propose(self._body, given, before=standing)
         if proposal is None:
             print(f"The stack {self._stacks.name} is as it should be.")
             return None
+        if lost := [one.name for one in proposal.changes if one.replaced == "True" and one.kind in HOLDING]:
+            self._stacks.withdraw(proposal.arn)
+            raise NomadsError(f"AWS would replace {', '.join(lost)}, and what is in there would stay behind. {ANOTHER}")
         _show(proposal)
-        values = {**(standing.parameters if standing else {}), **given}
-        _show_costs(values.get("Bot", "fargate"), values.get("Architecture", "x86_64"))
+        left = LEFT.get(standing.parameters.get("Bot", "")) if standing and standing.exists else None
+        if left and standing and standing.parameters["Bot"] != values["Bot"]:
+            print(
+                f"The bot begins with an empty database where it moves to. What stays of the one that it has: {left}."
+            )
+        _show_costs(values["Bot"], values["Architecture"])
         return proposal
 
     def _agreed(self, proposal: Proposal, standing: Standing | None) -> bool:
@@ -165,9 +206,9 @@ class _Deployment:
             print("Nothing was done.")
         return agreed
 
-    def _publish(self, standing: Standing) -> bool:
-        """Push those images that are not in the registry. Returns whether all are there."""
-        wanted = self._wanted(standing)
+    def _publish(self, standing: Standing, values: Mapping[str, str]) -> bool:
+        """Push those images for these parameters that are not in the registry. Returns whether all are there."""
+        wanted = _wanted(standing, values)
         missing = [one for one in wanted if not self._stacks.digest(one[1])]
         if not missing:
             return True
@@ -182,17 +223,6 @@ class _Deployment:
             print(f"  {' '.join(images.push('docker', reference))}")
         print("Then run deploy again.")
         return False
-
-    def _wanted(self, standing: Standing) -> list[tuple[images.Image, str, str]]:
-        """The images of the stack, each with its reference under this checkout's tag and its platform."""
-        tag = dict(self._arguments.set).get("ImageTag", self._tag)
-        found = [
-            (image, f"{standing.outputs[f'{image.name.capitalize()}Images']}:{tag}", PROGRAMS)
-            for image in images.PROGRAMS
-        ]
-        if repository := standing.outputs.get("BotImages"):
-            found.append((images.BOT, f"{repository}:{tag}", PLATFORMS[standing.parameters["Architecture"]]))
-        return found
 
     def _store(self, standing: Standing, settings: Settings) -> bool:
         """Give the bot's secrets Slack's tokens. Returns whether both are there now."""
@@ -212,10 +242,10 @@ class _Deployment:
             print(f"  aws ecs update-service --cluster {name}-bot --service {name}-bot --force-new-deployment")
         return True
 
-    def _finished(self, standing: Standing, settings: Settings) -> Standing:
+    def _finished(self, standing: Standing, values: Mapping[str, str], settings: Settings) -> Standing:
         """The stack with its images by their digests, and with the bot's service started once it has all it needs."""
         given = {}
-        programs = {f"nomads-{image.name}": reference for image, reference, _ in self._wanted(standing)}
+        programs = {f"nomads-{image.name}": reference for image, reference, _ in _wanted(standing, values)}
         programs.pop("nomads-bot", None)
         digests = {name: self._stacks.digest(reference) for name, reference in programs.items()}
         if all(digests.values()):
@@ -232,6 +262,9 @@ class _Deployment:
         changed = envfile.merge(Path(ENV_FILE), standing.settings)
         print(f"{ENV_FILE}: {', '.join(changed) or 'nothing'} changed.")
         if standing.parameters.get("Bot") == "elsewhere":
+            print("These settings are the bot's, on whichever machine it runs:")
+            for name, value in standing.settings.items():
+                print(f"  {name}={value}")
             print(
                 f"Attach the policy {standing.outputs['BotPolicy']} to what the bot runs as, and start it: nomads run"
             )
@@ -249,11 +282,55 @@ class _Deployment:
         return sound
 
 
+def _wanted(standing: Standing, values: Mapping[str, str]) -> list[tuple[images.Image, str, str]]:
+    """The images of the stack with these parameters, each with its reference and its platform."""
+    tag = values["ImageTag"]
+    found = [
+        (image, f"{standing.outputs[f'{image.name.capitalize()}Images']}:{tag}", PROGRAMS) for image in images.PROGRAMS
+    ]
+    repository = standing.outputs.get("BotImages")
+    if repository and values["Bot"] != "elsewhere":  # the bot may be about to leave
+        architecture = values["Architecture"]
+        found.append((images.BOT, f"{repository}:{tag}-{architecture}", PLATFORMS[architecture]))
+    return found
+
+
+def _lossless(before: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Raises NomadsError for other parameters with which the bot would no longer have what it has now.
+
+    A bot that moves begins anew, which is told where it is proposed.
+    """
+    if values["Name"] != before["Name"]:
+        raise NomadsError(
+            f"The installation stays {before['Name']}: under another Name its secrets, its database and the key that "
+            f"seals tokens would be new and empty. {ANOTHER}"
+        )
+    if values["Bot"] != before["Bot"]:
+        return
+    if values["Bot"] == "instance" and _machine(values) != _machine(before):
+        raise NomadsError(
+            "The bot's instance keeps its Architecture, InstanceImage, network and first subnet: another one would "
+            f"begin with an empty disk. {ANOTHER}"
+        )
+    if values["Bot"] == "fargate" and _network(values) != _network(before):
+        raise NomadsError(f"The bot's database keeps its network: another one would begin empty. {ANOTHER}")
+
+
+def _network(values: Mapping[str, str]) -> str:
+    return values["VpcId"] if values["Network"] == "yours" else "own"
+
+
+def _machine(values: Mapping[str, str]) -> tuple[str, ...]:
+    """What makes another instance of the bot's."""
+    subnet = values["SubnetIds"].split(",")[0].strip() if values["Network"] == "yours" else ""
+    return values["Architecture"], values["InstanceImage"], _network(values), subnet
+
+
 def _show(proposal: Proposal) -> None:
     """Every resource that the change adds, changes or removes."""
     for action, word in (("Add", "add"), ("Modify", "change"), ("Remove", "remove")):
         for change in sorted((one for one in proposal.changes if one.action == action), key=lambda one: one.name):
-            print(f"  {word:6}  {change.name:20}  {change.kind}{'  (is replaced)' if change.replaced else ''}")
+            print(f"  {word:6}  {change.name:20}  {change.kind}{REPLACED.get(change.replaced, '')}")
     counts = [sum(one.action == action for one in proposal.changes) for action in ("Add", "Modify", "Remove")]
     print("{} to add, {} to change, {} to remove.".format(*counts))
 
@@ -277,9 +354,16 @@ def _destroy(stacks: Stacks, agree: Ask) -> int:
     for line in _stays(standing):
         print(line)
     if not standing.busy:
+        attached = stacks.attachments(standing)
+        if attached:
+            print("Detached first, since AWS deletes no policy that something has:")
+        for one in attached:
+            print(f"  {one.policy}  from the {one.kind} {one.name}")
         if not agree(f"Take the stack {stacks.name} in {stacks.region} away?"):
             print("Nothing was done.")
             return 1
+        for one in attached:
+            stacks.detach(one)
         stacks.destroy(standing, say=print)
     else:
         stacks.follow(standing.arn, say=print)
@@ -290,9 +374,7 @@ def _destroy(stacks: Stacks, agree: Ask) -> int:
 def _stays(standing: Standing) -> Sequence[str]:
     name = standing.parameters.get("Name", "nomads")
     bucket = standing.outputs.get("NomadsAwsBucket", "")
-    database = {"fargate": "a last snapshot of the database", "instance": "the bot's disk, a volume of EC2"}.get(
-        standing.parameters.get("Bot", ""), ""
-    )
+    database = LEFT.get(standing.parameters.get("Bot", ""))
     return [
         "What stays, and goes on costing what it holds:",
         *([f"  the results, in the bucket {bucket}"] if bucket else []),

@@ -15,6 +15,22 @@ _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
 HEADING = "# Written by nomads deploy; what you write elsewhere in this file stays."
 
 
+def value(path: Path, setting: str) -> str:
+    """The value that the file gives the setting, of one word; empty where it gives none.
+
+    Raises NomadsError as `merge` does.
+    """
+    found = [line.partition("=")[2] for line in _lines(path) if (name := _LINE.match(line)) and name[1] == setting]
+    return re.split(r"\s#", found[-1])[0].strip().strip("'\"") if found else ""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError):
+        raise NomadsError(f"{path} cannot be read, or is no text in UTF-8; nothing was written.") from None
+
+
 def merge(path: Path, settings: Mapping[str, str]) -> list[str]:
     """Give these settings these values in the file; returns the names of those that changed, in order.
 
@@ -23,10 +39,7 @@ def merge(path: Path, settings: Mapping[str, str]) -> list[str]:
     AWS's names and JSON are. The file is replaced at once or not at all, and only its owner may read it. Raises
     NomadsError where it cannot be written or is no text.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError):
-        raise NomadsError(f"{path} cannot be read, or is no text in UTF-8; nothing was written.") from None
+    lines = _lines(path)
     there = {found[1]: number for number, line in enumerate(lines) if (found := _LINE.match(line))}
     changed = []
     for name, value in settings.items():

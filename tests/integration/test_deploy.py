@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import platform
 import re
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bot.aws.clients import Clients
 from bot.aws.config import AwsConfig, ToRun
-from bot.aws.stack import Stacks
+from bot.aws.stack import Change, Proposal, Stacks
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Choices, Settings, read
-from bot.terminal.deploy import _asked, deploy
+from bot.terminal.deploy import ARCHITECTURES, _asked, deploy
 from bot.terminal.images import content_tag
 from sandbox.slack import SlackStandIn
 from tests.support.aws import _client as client
-from tests.support.aws import aws_world
+from tests.support.aws import aws_world, make_role
 from tests.support.stack import complete
 from tests.support.template import properties
 
@@ -72,7 +76,15 @@ class Account:
         return [line for line in lines if not line.startswith("info ")]
 
     def deploy(
-        self, *, answer: bool | type[BaseException] = True, bot: str = "", destroy: bool = False, **given: str
+        self,
+        *,
+        answer: bool | type[BaseException] = True,
+        bot: str = "",
+        destroy: bool = False,
+        name: str = "nomads",
+        stacks: Stacks | None = None,
+        parameters: Mapping[str, str] | None = None,
+        **given: str,
     ) -> int:
         """One run of the command, at which a person gives that answer to every question."""
 
@@ -82,8 +94,10 @@ class Account:
                 raise answer
             return answer
 
-        arguments = argparse.Namespace(name="nomads", bot=bot, set=list(given.items()), yes=False, destroy=destroy)
-        return deploy(arguments, run=self.ran, ask=ask)
+        arguments = argparse.Namespace(
+            name=name, bot=bot, set=list({**given, **(parameters or {})}.items()), yes=False, destroy=destroy
+        )
+        return deploy(arguments, run=self.ran, ask=ask, stacks=stacks)
 
     def ran(self, argv: Sequence[str]) -> int:
         """Note a further command."""
@@ -95,6 +109,12 @@ class Account:
         """What stands in `.env`."""
         lines = (self.folder / ".env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def image_of_the_bot(self) -> str:
+        """What the bot's container runs, by the template and the stack's parameters: moto loses it in an update."""
+        [container] = properties("Task")["ContainerDefinitions"]
+        known = {**self.parameters(), "BotImages.RepositoryUri": f"{HOST}/nomads-bot"}
+        return re.sub(r"\$\{([\w.]+)\}", lambda found: known[found[1]], container["Image"]["Fn::Sub"])
 
     def parameters(self) -> dict[str, str]:
         """The stack's parameters."""
@@ -117,11 +137,16 @@ def slack(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSt
         yield slack
 
 
+HERE = ARCHITECTURES.get(platform.machine(), "x86_64")
+"""What a first deploy chooses on this machine."""
+
+
 def pushed(*names: str) -> None:
     """Let ECR have these images under the checkout's tag, as a real push would."""
     for name in names:
         manifest = json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []})
-        client("ecr").put_image(repositoryName=f"nomads-{name}", imageManifest=manifest, imageTag=content_tag(ROOT))
+        tag = f"{content_tag(ROOT)}-{HERE}" if name == "bot" else content_tag(ROOT)
+        client("ecr").put_image(repositoryName=f"nomads-{name}", imageManifest=manifest, imageTag=tag)
 
 
 def test_a_new_account_is_shown_costed_made_tried_and_written_down(
@@ -134,9 +159,13 @@ def test_a_new_account_is_shown_costed_made_tried_and_written_down(
     said = capsys.readouterr().out
     assert "  add     Bucket                AWS::S3::Bucket\n" in said
     assert "While no job runs, Bot=elsewhere costs by the month" in said
-    assert "together $0.72 a month" in said
+    assert "together $1.03 a month" in said
     assert account.questions[0] == "Make the stack nomads in eu-west-2?"
     assert "Attach the policy arn:aws:iam::123456789012:policy/nomads-bot to what the bot runs as" in said
+    lines = said.partition("These settings are the bot's, on whichever machine it runs:\n")[2].splitlines()
+    written = [f"  {name}={value}" for name, value in account.env.items() if name.startswith("NOMADS_")]
+    assert lines[: len(written)] == written
+    assert slack.bot_token not in said
     for part in ("compute", "results", "roles", "secrets", "logs", "bucket", "queue", "slack"):
         assert f"\n{part}: ok\n" in said, part
     assert "BOSS_TOKEN=public nomads submit --pipeline nomads-unsupervised" in said
@@ -188,7 +217,7 @@ def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(acco
     builds = [line for line in account.asked if line.startswith(("build ", "bud "))]
     wanted = [
         *(f"--target {name} --tag {host}/nomads-{name}:{tag} --platform linux/amd64" for name in PROGRAMS),
-        f"--target bot --tag {host}/nomads-bot:{tag} --platform linux/arm64",
+        f"--target bot --tag {host}/nomads-bot:{tag}-arm64 --platform linux/arm64",
     ]
     assert [said for line, said in zip(builds, wanted, strict=True) if said not in line] == []
     [login] = [line for line in account.asked if line.startswith("login ")]
@@ -196,7 +225,7 @@ def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(acco
     password = login.rpartition(" ")[2]
     assert password
     assert not [line for line in account.asked if password in line and line != login]
-    pushes = [f"push {host}/nomads-{name}:{tag}" for name in (*PROGRAMS, "bot")]
+    pushes = [f"push {host}/nomads-{name}" for name in (*(f"{name}:{tag}" for name in PROGRAMS), f"bot:{tag}-arm64")]
     assert account.asked[-4:] == [*pushes, f"logout {host}"]
 
 
@@ -248,14 +277,19 @@ def test_without_slack_s_tokens_the_bot_waits_and_the_settings_are_named(
     assert account.parameters()["BotCount"] == "0"
 
 
-def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named(account: Account, slack: SlackStandIn) -> None:
+def test_a_later_run_keeps_what_was_chosen_and_changes_what_is_named_but_never_the_name(
+    account: Account, slack: SlackStandIn
+) -> None:
     account.has("docker")
-    account.deploy(bot="elsewhere", MaxVcpus="256")
+    account.deploy(bot="elsewhere", MaxVcpus="256", Name="lab")
 
+    with pytest.raises(NomadsError, match="The installation stays lab: under another Name its secrets"):
+        account.deploy(Name="nomads")
     account.deploy(LogDays="30")
 
     parameters = account.parameters()
     assert (parameters["Bot"], parameters["MaxVcpus"], parameters["LogDays"]) == ("elsewhere", "256", "30")
+    assert parameters["Name"] == account.env["NOMADS_AWS_PREFIX"] == "lab", "not the stack's, nomads"
     assert account.env["NOMADS_AWS_LOG_DAYS"] == "30"
 
 
@@ -295,7 +329,9 @@ def test_a_bot_that_comes_back_waits_for_its_image_and_its_tokens_again(
 ) -> None:
     account.has("docker")
     account.deploy(bot="fargate", BotCount="1")
+    before = len(account.asked)
     account.deploy(bot="elsewhere")
+    assert [line for line in account.asked[before:] if "nomads-bot" in line] == [], "a bot that leaves needs no image"
     counts: list[str | None] = []
     propose = Stacks.propose
 
@@ -310,11 +346,180 @@ def test_a_bot_that_comes_back_waits_for_its_image_and_its_tokens_again(
     assert counts == ["0", "1"]
 
 
+def subnets() -> tuple[str, str]:
+    """A network that is there, and its subnets, as the parameters name them."""
+    ec2 = client("ec2")
+    [vpc] = [one["VpcId"] for one in ec2.describe_vpcs()["Vpcs"] if one["IsDefault"]]
+    found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    return vpc, ",".join(one["SubnetId"] for one in found[:2])
+
+
 def test_an_instance_keeps_the_disk_that_it_began_with(account: Account, slack: SlackStandIn) -> None:
     account.deploy(bot="instance", Architecture="x86_64", InstanceImage=an_image())
+    vpc, named = subnets()
 
-    with pytest.raises(NomadsError, match="another one would begin with an empty disk"):
+    refused = partial(pytest.raises, NomadsError, match=r"an empty disk. Make a second installation \(--name\)")
+    with refused():
         account.deploy(Architecture="arm64")
+    with refused():
+        account.deploy(InstanceImage="ami-0123456789abcdef0")
+    with refused():
+        account.deploy(Network="yours", VpcId=vpc, SubnetIds=named)
+
+
+def test_an_instance_in_your_network_keeps_its_subnet_and_others_may_change(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vpc, named = subnets()
+    first, second = named.split(",")
+    account.deploy(bot="instance", InstanceImage=an_image(), Network="yours", VpcId=vpc, SubnetIds=named)
+
+    with pytest.raises(NomadsError, match="keeps its Architecture, InstanceImage, network and first subnet"):
+        account.deploy(SubnetIds=f"{second},{first}")
+    account.deploy(answer=False, SubnetIds=first)
+
+    assert account.questions[-1] == "Change the stack nomads in eu-west-2?"
+
+
+def test_in_a_network_of_yours_none_is_made_and_machines_of_both_kinds_are_in_its_subnets(
+    account: Account, slack: SlackStandIn
+) -> None:
+    account.has("docker")
+    vpc, named = subnets()
+    before = [one["VpcId"] for one in client("ec2").describe_vpcs()["Vpcs"]]
+
+    account.deploy(bot="elsewhere", Network="yours", VpcId=vpc, SubnetIds=named)
+
+    assert [one["VpcId"] for one in client("ec2").describe_vpcs()["Vpcs"]] == before
+    environments = client("batch").describe_compute_environments()["computeEnvironments"]
+    machines = {one["computeEnvironmentName"]: one["computeResources"] for one in environments}
+    assert {name: one["subnets"] for name, one in machines.items()} == dict.fromkeys(
+        ("nomads-spot", "nomads-on-demand"), named.split(",")
+    )
+    [group] = {one["securityGroupIds"][0] for one in machines.values()}
+    [found] = client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    assert found["VpcId"] == vpc
+
+
+def test_a_database_keeps_its_network_and_a_move_says_what_stays(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate")
+    vpc, named = subnets()
+    with pytest.raises(NomadsError, match="The bot's database keeps its network"):
+        account.deploy(Network="yours", VpcId=vpc, SubnetIds=named)
+    account.deploy(answer=False, bot="elsewhere", Network="yours", VpcId=vpc, SubnetIds=named)
+
+    assert "What stays of the one that it has: a last snapshot of the database.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("replaced", ["True", "Conditional"])
+def test_a_change_is_refused_where_aws_says_that_it_replaces_what_holds_data(
+    account: Account,
+    slack: SlackStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    replaced: str,
+) -> None:
+    """moto does not say what would be replaced; AWS does."""
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    propose = Stacks.propose
+
+    def replacing(*arguments: Any, **more: Any) -> Proposal | None:
+        found = propose(*arguments, **more)
+        change = Change("Modify", "BotInstance", "AWS::EC2::Instance", replaced)
+        return found and dataclasses.replace(found, changes=[*found.changes, change])
+
+    monkeypatch.setattr(Stacks, "propose", replacing)
+
+    if replaced == "True":
+        with pytest.raises(NomadsError, match="AWS would replace BotInstance, and what is in there would stay behind"):
+            account.deploy(LogDays="30")
+    else:
+        account.deploy(answer=False, LogDays="30")
+        assert "  change  BotInstance           AWS::EC2::Instance  (may be replaced)\n" in capsys.readouterr().out
+    assert len(client("cloudformation").list_change_sets(StackName="nomads")["Summaries"]) == 1, "the one that made it"
+
+
+@pytest.mark.parametrize("elsewhere", ["lab3", "eu-west-1"])
+def test_a_folder_s_env_of_another_installation_is_not_overwritten(
+    account: Account, monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    env = account.folder / ".env"
+    env.write_text("NOMADS_AWS_REGION=eu-west-2\nNOMADS_AWS_PREFIX=nomads\nNOMADS_AWS_BUCKET=theirs\n")
+    before = env.read_bytes()
+    name, region = (elsewhere, "eu-west-2") if elsewhere == "lab3" else ("nomads", elsewhere)
+    monkeypatch.setenv("NOMADS_AWS_REGION", region)
+
+    said = rf"\.env here is of the installation nomads in eu-west-2, and this is {name} in {region}, .* another folder"
+    with pytest.raises(NomadsError, match=said):
+        account.deploy(name=name, bot="elsewhere")
+
+    assert env.read_bytes() == before
+    assert not client("cloudformation", region).describe_stacks()["Stacks"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("Bot=bogus", "Bot: it has to be one of fargate, instance, elsewhere, not 'bogus'"),
+        ("LogDays=31", "LogDays: it has to be one of 1, 3, 5, 7, 14, 30, 60,"),
+        ("Architecture=ppc", "Architecture: it has to be one of x86_64, arm64"),
+        ("MaxVcpus=abc", "MaxVcpus: it has to be a number from 1 to 1,000,000, not 'abc'"),
+        ("StuckSeconds=60", "StuckSeconds: it has to be a number from 600 to 86,400"),
+        ("MailFrom=nobody", "MailFrom: it has to be an address alone, such as nomads@example.org"),
+        ("Admins=U1", "Admins: it has to be a JSON list of Slack's user ids"),
+        ("Name=lab-bot", "Name: it has to be 2 to 20 small letters.* must not end in -bot, not 'lab-bot'"),
+        ("Name=Lab 2!", "Name: it has to be 2 to 20 small letters"),
+        ("BudgetDollars=100", "BudgetDollars=100 tells nobody: set AlarmMail too"),
+        ("BudgetDollars=0.0", "BudgetDollars: it has to be a number from 0, not '0.0'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_made(account: Account, given: str, said: str) -> None:
+    name, _, value = given.partition("=")
+
+    with pytest.raises(NomadsError, match=said):
+        account.deploy(parameters={name: value})
+
+    assert not client("cloudformation").describe_stacks()["Stacks"]
+
+
+def test_a_stack_s_name_is_the_installation_s_and_checked_as_such(account: Account) -> None:
+    with pytest.raises(NomadsError, match="must not end in -bot, not 'nomads-bot'"):
+        account.deploy(name="nomads-bot")
+
+
+def test_another_architecture_has_the_bot_s_image_built_for_it_whatever_else_changed(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.has("docker")
+    account.deploy(bot="fargate", Architecture="x86_64")
+    manifest = json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []})
+    for name in (*PROGRAMS, "bot"):
+        tag = f"{content_tag(ROOT)}-x86_64" if name == "bot" else content_tag(ROOT)
+        client("ecr").put_image(repositoryName=f"nomads-{name}", imageManifest=manifest, imageTag=tag)
+    (account.folder / "asked").unlink()
+
+    account.deploy(Architecture="arm64")
+
+    builds = [line for line in account.asked if line.startswith("build ")]
+    wanted = f"{HOST}/nomads-bot:{content_tag(ROOT)}-arm64"
+    assert builds
+    assert [line for line in builds if f"--tag {wanted} --platform linux/arm64" not in line] == []
+    assert f"push {wanted}" in account.asked
+    assert account.image_of_the_bot() == wanted
+    (account.folder / "asked").unlink()
+    monkeypatch.setattr("bot.terminal.images.content_tag", lambda _: "another")
+
+    account.deploy(Architecture="x86_64")
+
+    pushes = [line for line in account.asked if line.startswith("push ")]
+    tags = (*(f"{name}:another" for name in PROGRAMS), "bot:another-x86_64")
+    assert set(pushes) == {f"push {HOST}/nomads-{tag}" for tag in tags}
+    assert account.image_of_the_bot() == f"{HOST}/nomads-bot:another-x86_64"
+    assert account.parameters()["ImageTag"] == "another"
 
 
 def an_image() -> str:
@@ -412,6 +617,49 @@ def test_destroy_says_what_stays_asks_and_leaves_the_results(
     assert client("s3").get_object(Bucket=bucket, Key="a/results.json")["Body"].read() == b"{}"
     assert account.deploy(destroy=True) == 0
     assert capsys.readouterr().out == "There is no stack nomads in eu-west-2.\n"
+
+
+def test_destroy_names_what_has_a_policy_of_the_stack_asks_and_detaches(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IAM deletes no policy that is attached; moto does."""
+    account.has("docker")
+    account.deploy(bot="fargate")
+    iam = client("iam")
+    policies = [f"arn:aws:iam::123456789012:policy/nomads-{name}" for name in ("bot", "doctor")]
+    iam.create_user(UserName="engineer")
+    iam.create_group(GroupName="lab")
+    make_role("server")
+    iam.attach_role_policy(RoleName="server", PolicyArn=policies[0])
+    own = {"RoleName": "nomads-bot", "PolicyArn": policies[0]}
+    iam.attach_role_policy(**own)  # as the template says; moto neither does that nor undoes it
+    iam.attach_user_policy(UserName="engineer", PolicyArn=policies[1])
+    iam.attach_group_policy(GroupName="lab", PolicyArn=policies[1])
+    sent: list[tuple[str, dict[str, str]]] = []
+
+    def note(params: dict[str, str], model: Any, **_: Any) -> None:
+        if model.name.startswith(("Detach", "DeleteStack")):
+            sent.append((model.name, params))
+
+    made = Stacks(read(AwsConfig), name="nomads", clients=(clients := Clients(read(AwsConfig))))
+    clients.session.events.register("before-parameter-build.*.*", note)
+    capsys.readouterr()
+
+    assert account.deploy(destroy=True, answer=False, stacks=made) == 1
+    assert (sent, len(iam.list_attached_user_policies(UserName="engineer")["AttachedPolicies"])) == ([], 1)
+    assert "role nomads-bot" not in capsys.readouterr().out, "the stack's own goes with it"
+    iam.detach_role_policy(**own)
+    assert account.deploy(destroy=True, stacks=made) == 0
+
+    said = capsys.readouterr().out
+    assert f"  {policies[0]}  from the role server\n" in said
+    assert f"  {policies[1]}  from the user engineer\n  {policies[1]}  from the group lab\n" in said
+    assert sorted(sent[:-1], key=str) == [
+        ("DetachGroupPolicy", {"GroupName": "lab", "PolicyArn": policies[1]}),
+        ("DetachRolePolicy", {"RoleName": "server", "PolicyArn": policies[0]}),
+        ("DetachUserPolicy", {"UserName": "engineer", "PolicyArn": policies[1]}),
+    ]
+    assert sent[-1][0] == "DeleteStack"
 
 
 def test_the_scripts_of_the_instance_are_ones_that_a_shell_can_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 
 moto ignores bucket policies, public access blocks, lifecycles, secrets, scheduling policies, queue policies and limits
 on stuck jobs; it wants a service role for machines; it leaves AWS::NoValue in lists; it updates resources that do not
-exist; it cannot delete a VPC that has a route table of the stack's.
+exist; it cannot delete a VPC that has a route table of the stack's; it empties no repository of images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from moto.cloudformation.utils import yaml_tag_constructor
 from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.vpcs import VPC
+from moto.ecr.models import Repository, ecr_backends
 from moto.iam.access_control import PermissionResult
 from moto.s3.models import FakeBucket
 
@@ -124,7 +125,12 @@ def complete() -> Iterator[dict[str, Any]]:
         # moto knows no condition of a bucket's policy: the denial of requests without TLS would deny all of them.
         entered.enter_context(patch.object(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL))
         entered.enter_context(patch.object(parsing, "parse_and_update_resource", _update_what_exists))
-        for model, also in ((ComputeEnvironment, _with_role), (JobQueue, _with_limits(limits)), (FakeBucket, _guarded)):
+        for model, also in (
+            (ComputeEnvironment, _with_role),
+            (JobQueue, _with_limits(limits)),
+            (FakeBucket, _guarded),
+            (Repository, _emptied),
+        ):
             original = model.create_from_cloudformation_json
             entered.enter_context(patch.object(model, "create_from_cloudformation_json", also(original)))
         entered.enter_context(
@@ -132,6 +138,7 @@ def complete() -> Iterator[dict[str, Any]]:
         )
         entered.enter_context(patch.object(JobQueue, "describe", _telling(limits, JobQueue.describe)))
         entered.enter_context(patch.object(MotoStack, "stack_parameters", property(_texts)))
+        entered.enter_context(patch.object(MotoStack, "parameter_list", property(_shown)))
         entered.enter_context(patch.object(ChangeSet, "apply", _with_outputs(ChangeSet.apply)))
         yield limits
     log.setLevel(level)
@@ -141,6 +148,10 @@ def _texts(stack: Any) -> dict[str, str]:
     """A stack's parameters as AWS shows them: moto shows a list as a list, and cannot take that for what was before."""
     resolved = stack.resource_map.resolved_parameters
     return {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in resolved.items()}
+
+
+def _shown(stack: Any) -> list[dict[str, str]]:
+    return [{"ParameterKey": key, "ParameterValue": value} for key, value in _texts(stack).items()]
 
 
 def _with_outputs(apply: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -220,6 +231,17 @@ def _guarded(make: Callable[..., Any]) -> Callable[..., Any]:
         rule = {("ID" if key == "Id" else key): value for key, value in rule.items()}
         s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [rule]})
         return bucket
+
+    return made
+
+
+def _emptied(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(name: str, described: Any, account: str, region: str, **further: Any) -> Any:
+        repository = make(name, described, account, region, **further)
+        force = described["Properties"].get("EmptyOnDelete", False)
+        backend = ecr_backends[account][region]
+        repository.delete = lambda *_: backend.delete_repository(repository.name, force=force)
+        return repository
 
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -62,7 +63,7 @@ def statements(name: str) -> list[dict[str, Any]]:
         [found["PolicyDocument"]] if "PolicyDocument" in found else [p["PolicyDocument"] for p in found["Policies"]]
     )
     assert {document["Version"] for document in documents} == {"2012-10-17"}
-    return [whole(statement) for document in documents for statement in document["Statement"]]
+    return [one for document in documents for statement in document["Statement"] for one in branches(statement)]
 
 
 def whole(value: Any) -> Any:
@@ -73,6 +74,32 @@ def whole(value: Any) -> Any:
 def listed(value: Any) -> list[Any]:
     """A list, whether or not it was written as one."""
     return value if isinstance(value, list) else [value]
+
+
+def text(value: Any) -> str:
+    """A value as Fn::Sub would have it within a longer text; what Fn::Sub knows no word for, as JSON."""
+    match value:
+        case {"Ref": name}:
+            return f"${{{name}}}"
+        case {"Fn::GetAtt": [name, attribute]}:
+            return f"${{{name}.{attribute}}}"
+        case {"Fn::Sub": [longer, further]}:
+            for name, inner in further.items():
+                longer = longer.replace(f"${{{name}}}", text(inner))
+            return str(longer)
+        case {"Fn::Sub": longer}:
+            return str(longer)
+        case dict() | list():
+            return json.dumps(value)
+        case _:
+            return str(value)
+
+
+def branches(value: Any) -> list[Any]:
+    """What a value may be: both sides of a condition, without AWS::NoValue."""
+    if isinstance(value, dict) and "Fn::If" in value:
+        return [inner for side in value["Fn::If"][1:] for inner in branches(side)]
+    return [] if value == {"Ref": "AWS::NoValue"} else [value]
 
 
 def within(value: Any) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bot.domain.errors import NomadsError
-from bot.terminal.envfile import HEADING, merge
+from bot.terminal.envfile import HEADING, merge, value
 
 
 def test_a_new_file_has_the_settings_and_nobody_else_may_read_it(tmp_path: Path) -> None:
@@ -76,3 +76,26 @@ def test_a_folder_that_cannot_be_written_is_named_and_no_part_of_a_file_is_left(
         merge(tmp_path / "missing" / ".env", {"A": "1"})
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ""),
+        ("B=2\n", ""),
+        ("A=1\nB=2\n", "1"),
+        ("A=1\nA=2\n", "2"),
+        (" export A = 'lab' # ours\n", "lab"),
+        ('#A=0\nA="lab"', "lab"),
+        ("A=\n", ""),
+    ],
+)
+def test_a_setting_s_value_is_the_one_that_who_reads_the_settings_finds(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(text)
+
+    assert value(file, "A") == said == (dotenv_values(file).get("A") or "")
+
+
+def test_where_there_is_no_file_a_setting_has_no_value(tmp_path: Path) -> None:
+    assert value(tmp_path / ".env", "A") == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.aws.costs import idle, total
+from bot.aws.costs import BOT_GB, PROGRAM_GB, idle, total
 from tests.support.template import BOTS, properties, resources, template
 
 DOC = Path(__file__).parents[3] / "docs" / "aws.md"
@@ -44,6 +44,10 @@ def test_what_is_counted_is_what_the_template_makes() -> None:
     assert amounts["secrets of the bot"] == len(container["Secrets"]) == len(resources("AWS::SecretsManager::Secret"))
     disks = {item.what: item.amount for item in idle("instance", "x86_64")}["EBS disks (gp3)"]
     assert disks == sum(one["Ebs"]["VolumeSize"] for one in properties("BotInstance")["BlockDeviceMappings"])
+    stored = {bot: {item.what: item.amount for item in idle(bot, "x86_64")}["images in ECR, at most"] for bot in BOTS}
+    assert stored["elsewhere"] == 3 * 2 * PROGRAM_GB, "without the bot's"
+    assert stored["fargate"] == stored["instance"] == 3 * (2 * PROGRAM_GB + BOT_GB)
+    assert len(resources("AWS::ECR::Repository")) == 3
     assert properties("BotInstance")["InstanceType"] == {"Fn::If": ["Arm", "t4g.micro", "t3.micro"]}
     paid_by_the_hour = ("NatGateway", "LoadBalancer", "EIP", "Cluster::")
     assert not [r for r in template()["Resources"].values() if any(kind in r["Type"] for kind in paid_by_the_hour)]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import botocore.loaders
 import pytest
 from botocore import xform_name
 
 from bot.aws.config import AwsConfig
-from tests.support.template import listed, properties, statements, whole
+from tests.support.template import branches, listed, properties, resources, statements, template, text, within
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "aws-reference.md").read_text(encoding="utf-8")
 CODE = ROOT / "bot" / "aws"
 SERVICES = ("batch", "s3", "sesv2", "secretsmanager", "logs", "sts", "iam", "ecr", "sqs")
-POLICIES = ("BotPolicy", "DoctorPolicy", "StartPolicy", "ExecutionRole", "JobRole")
 ACTIONS = {
     "batch.SubmitJob": {"batch:SubmitJob", "batch:TagResource"},
     "batch.RegisterJobDefinition": {"batch:RegisterJobDefinition", "batch:TagResource", "iam:PassRole"},
@@ -37,6 +38,123 @@ ACTIONS = {
     "sesv2.SendEmail": {"ses:SendEmail", "ses:SendRawEmail"},
 }
 """What a call needs where it is not simply the action of the same name (AWS's Service Authorization Reference)."""
+
+BUCKET, OBJECTS = "${Bucket.Arn}", "${Bucket.Arn}/*"
+
+
+def ours(service: str, resource: str) -> str:
+    """An ARN of this account and region, as Fn::Sub has it."""
+    return f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{resource}"
+
+
+TOKENS = ours("secretsmanager", "secret:${Name}/*")
+JOBS = ours("batch", "job/*")
+DEFINITIONS = ours("batch", "job-definition/${Name}_*")
+JOB_LINES = ours("logs", "log-group:${JobLogs}:*")
+BOT_LINES = ours("logs", "log-group:${BotLogs}:*")
+SENDERS = {
+    ours("ses", "identity/${MailFrom}"),
+    ours("ses", "identity/") + json.dumps({"Fn::Select": [1, {"Fn::Split": ["@", {"Ref": "MailFrom"}]}]}),
+}
+PROGRAMS = {"${UnsupervisedImages.Arn}", "${ClassifierImages.Arn}"}
+FETCH = "ecr:BatchCheckLayerAvailability ecr:GetDownloadUrlForLayer ecr:BatchGetImage"
+"""What ECS's agent, or Docker, calls to pull an image (ECR user guide, private registry policy examples)."""
+WRITE_LINES = "logs:CreateLogStream logs:PutLogEvents"
+"""What the log driver awslogs calls (ECS developer guide, awslogs)."""
+RIGHTS: dict[str, dict[str, set[str]]] = {
+    # The bot's own calls; which actions those are, the code says: `test_the_bot_may_do_exactly_what_it_does`.
+    "BotPolicy": {
+        "batch:SubmitJob batch:RegisterJobDefinition batch:TagResource": {
+            *("${Queue}", "${QueueOnDemand}", DEFINITIONS, JOBS)
+        },
+        "batch:DescribeJobs batch:DescribeJobDefinitions batch:ListJobs": {"*"},
+        "batch:TerminateJob": {JOBS},
+        "sqs:ReceiveMessage sqs:DeleteMessage": {"${EventsQueue.Arn}"},
+        "iam:PassRole": {"${ExecutionRole.Arn}", "${JobRole.Arn}"},  # the two that a job definition names
+        "s3:ListBucket": {BUCKET},
+        "s3:GetObject s3:PutObject s3:AbortMultipartUpload": {OBJECTS},
+        "secretsmanager:CreateSecret secretsmanager:DescribeSecret secretsmanager:RestoreSecret": {TOKENS},
+        "secretsmanager:GetSecretValue secretsmanager:DeleteSecret": {TOKENS},
+        "logs:GetLogEvents": {JOB_LINES},
+        "ses:SendEmail ses:SendRawEmail": SENDERS,
+    },
+    "DoctorPolicy": {
+        "batch:DescribeComputeEnvironments batch:DescribeJobQueues logs:DescribeLogGroups ses:GetAccount": {"*"},
+        "iam:GetRole iam:GetInstanceProfile": {"${ExecutionRole.Arn}", "${JobRole.Arn}", "${InstanceProfile.Arn}"},
+        "ecr:DescribeImages": PROGRAMS,
+        "s3:GetBucketPublicAccessBlock s3:GetEncryptionConfiguration s3:GetBucketOwnershipControls": {BUCKET},
+        "s3:GetBucketPolicy s3:GetLifecycleConfiguration": {BUCKET},
+        "sqs:GetQueueAttributes": {"${EventsQueue.Arn}"},
+        "ses:GetEmailIdentity": SENDERS,
+    },
+    "JobRole": {
+        "s3:PutObject s3:AbortMultipartUpload s3:DeleteObject": {OBJECTS},
+        "s3:GetObject": {f"{OBJECTS}/blocks/*", f"{OBJECTS}/ro-crate-metadata.json"},
+        "s3:ListBucket": {BUCKET},
+    },
+    # ECS takes it, no code of ours: to start a job's container it pulls its image, hands it the person's token as a
+    # variable, and writes its lines (ECS developer guide, task execution role).
+    "ExecutionRole": {
+        "secretsmanager:GetSecretValue": {TOKENS},
+        "ecr:GetAuthorizationToken": {"*"},
+        FETCH: PROGRAMS,
+        WRITE_LINES: {JOB_LINES},
+    },
+    # The same for the bot's container; on an instance its script does these with AWS's and Docker's commands.
+    "StartPolicy": {
+        "secretsmanager:GetSecretValue": {
+            *("${SlackBotToken}", "${SlackAppToken}", "${SecretKey}", "${DatabasePassword}")
+        },
+        "ecr:GetAuthorizationToken": {"*"},
+        FETCH: {"${BotImages.Arn}"},
+        WRITE_LINES: {BOT_LINES},
+    },
+}
+"""Every right that the template gives: actions, divided by spaces, to the resources that they reach."""
+_FROM = {"StringEquals": {"ses:FromAddress": {"Ref": "MailFrom"}}}
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "BotPolicy": {
+        "iam:PassRole": {"StringEquals": {"iam:PassedToService": ["ecs-tasks.amazonaws.com", "batch.amazonaws.com"]}},
+        "ses:SendEmail": _FROM,
+        "ses:SendRawEmail": _FROM,
+    },
+    "JobRole": {"s3:ListBucket": {"StringLike": {"s3:prefix": "*/blocks/*"}}},
+}
+"""Conditions by policy and action."""
+MANAGED: dict[str, list[Any]] = {
+    # A machine of AWS Batch joins ECS's cluster by this policy of AWS's (AWS Batch user guide, instance role).
+    "InstanceRole": [
+        {"Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"}
+    ],
+    "ExecutionRole": [],
+    "JobRole": [],
+    # An instance starts the bot by itself; on Fargate BotExecutionRole does.
+    "BotRole": [{"Ref": "BotPolicy"}, {"Fn::If": ["OnInstance", {"Ref": "StartPolicy"}, {"Ref": "AWS::NoValue"}]}],
+    "BotExecutionRole": [{"Ref": "StartPolicy"}],
+}
+"""The managed policies of every role."""
+GIVEN_BY_RESOURCES = {"EventsQueuePolicy", "LostEventsPolicy", "ToS3"}
+"""What else allows something; test_template.py looks at the queues' policies."""
+_NO_RESOURCE = "AWS knows no resource for it (Service Authorization Reference)"
+BOUNDLESS = {
+    **dict.fromkeys(("batch:DescribeJobs", "batch:DescribeJobDefinitions", "batch:ListJobs"), _NO_RESOURCE),
+    **dict.fromkeys(("batch:DescribeComputeEnvironments", "batch:DescribeJobQueues"), _NO_RESOURCE),
+    "logs:DescribeLogGroups": "the list of all groups is asked for, by the beginning of a name",
+    "ecr:GetAuthorizationToken": "a registry's login is for the whole registry",
+    "ses:GetAccount": _NO_RESOURCE,
+}
+"""Actions that may be allowed on `*`, each with the reason."""
+PATTERNS = {
+    JOBS: "AWS Batch gives a job its id",
+    DEFINITIONS: "the bot registers them, under names that begin so",
+    TOKENS: "the bot makes one for each person, and Secrets Manager ends its name by chance",
+    OBJECTS: "a folder for each job",
+    f"{OBJECTS}/blocks/*": "what the programs of a whole volume leave for one another",
+    f"{OBJECTS}/ro-crate-metadata.json": "the same",
+    JOB_LINES: "a stream for each container",
+    BOT_LINES: "a stream for each container",
+}
+"""Resources with a wildcard in their name, each with the reason."""
 
 
 TRANSFER = {
@@ -110,49 +228,96 @@ def test_the_syntax_reader_sees_plain_calls_pages_and_links() -> None:
     assert calls("s3.py") == {"s3.ListObjectsV2", "s3.GetObject", "s3.HeadObject"} | TRANSFER
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_no_policy_has_a_wildcard_action_or_reaches_beyond_its_own_things(name: str) -> None:
-    boundless = {  # AWS knows no resource for these
-        *("batch:DescribeJobs", "batch:DescribeJobDefinitions", "batch:ListJobs"),
-        *("batch:DescribeComputeEnvironments", "batch:DescribeJobQueues", "logs:DescribeLogGroups"),
-        *("ecr:GetAuthorizationToken", "ses:GetAccount"),
-    }
-    given_by_aws = ("job/*", "identity/*")  # a job's id is AWS's; whose mail it is, the admin says later
+@pytest.mark.parametrize("name", RIGHTS)
+def test_a_right_reaches_what_it_is_for_and_nothing_else(name: str) -> None:
+    wanted: dict[str, set[str]] = {}
+    for words, reached in RIGHTS[name].items():
+        for action in words.split():
+            wanted.setdefault(action, set()).update(reached)
+    given: dict[str, set[str]] = {}
     for statement in statements(name):
-        assert not [action for action in listed(statement["Action"]) if "*" in action]
-        for resource in map(whole, listed(statement["Resource"])):
+        for action in listed(statement["Action"]):
+            given.setdefault(action, set()).update(reached_by(statement))
+    assert given == wanted
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_rights_hold_under_the_conditions_that_are_named_and_all_others_always(name: str) -> None:
+    found = {
+        action: statement["Condition"]
+        for statement in statements(name)
+        if "Condition" in statement
+        for action in listed(statement["Action"])
+    }
+    assert found == CONDITIONS.get(name, {})
+
+
+def test_every_role_has_the_policies_that_are_named_and_no_other() -> None:
+    roles = resources("AWS::IAM::Role")
+    assert {name: role.get("ManagedPolicyArns", []) for name, role in roles.items()} == MANAGED
+    of_their_own = {name for name, role in roles.items() if "Policies" in role}
+    assert of_their_own | set(resources("AWS::IAM::ManagedPolicy")) == set(RIGHTS)
+    assert {property for role in roles.values() for property in role} == {
+        *("RoleName", "AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies")
+    }
+
+
+def test_nothing_else_of_iam_is_made() -> None:
+    kinds = {resource["Type"] for resource in template()["Resources"].values()}
+    assert {kind for kind in kinds if kind.startswith("AWS::IAM::")} == {
+        *("AWS::IAM::Role", "AWS::IAM::ManagedPolicy", "AWS::IAM::InstanceProfile")
+    }
+
+
+def reached_by(statement: Mapping[str, Any]) -> set[str]:
+    """The resources of a statement, those under a condition among them."""
+    return {text(one) for resource in listed(statement["Resource"]) for one in branches(resource)}
+
+
+def test_a_wildcard_stands_only_where_it_has_a_reason() -> None:
+    found = [
+        (name, statement)
+        for name, resource in template()["Resources"].items()
+        for _, statement in within(resource)
+        if isinstance(statement, dict) and statement.get("Effect") == "Allow"
+    ]
+    assert {name for name, _ in found} == set(RIGHTS) | set(resources("AWS::IAM::Role")) | GIVEN_BY_RESOURCES
+    for name, statement in found:
+        if name == "ToS3":  # the way of the network to S3, open as without it; whose rights count are the roles'
+            continue
+        assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}
+        assert not [action for action in listed(statement["Action"]) if set("*?") & set(action)], name
+        for resource in reached_by(statement) if "Resource" in statement else ():
             if resource == "*":
-                assert set(listed(statement["Action"])) <= boundless
-            elif "Fn::Sub" in resource and not resource["Fn::Sub"].endswith(given_by_aws):
-                own = resource["Fn::Sub"].replace("${AWS::", "")
-                assert re.search(r"\$\{\w", own), resource
+                assert set(listed(statement["Action"])) <= set(BOUNDLESS), name
+            elif set("*?") & set(resource):
+                assert resource in PATTERNS, name
 
 
 def test_only_those_who_hand_over_or_keep_tokens_read_them() -> None:
     tokens = "secret:${Name}/*"
     readers = [
         name
-        for name in POLICIES
+        for name in RIGHTS
         for statement in statements(name)
         if "secretsmanager:GetSecretValue" in listed(statement["Action"]) and tokens in str(statement["Resource"])
     ]
-    assert readers == ["BotPolicy", "ExecutionRole"]
+    assert sorted(readers) == ["BotPolicy", "ExecutionRole"]
 
 
-def test_programs_may_do_exactly_what_they_do_and_read_nothing_but_blocks() -> None:
+def test_programs_may_do_exactly_what_they_do() -> None:
     assert allowed("JobRole") == actions(calls("../../pipelines/common/results.py")) | {"s3:AbortMultipartUpload"}
-    reads = [one for one in statements("JobRole") if {"s3:GetObject", "s3:ListBucket"} & set(listed(one["Action"]))]
-    objects, names = reads
-    arn = "${Bucket.Arn}/*"
-    assert objects["Resource"] == [{"Fn::Sub": f"{arn}/blocks/*"}, {"Fn::Sub": f"{arn}/ro-crate-metadata.json"}]
-    assert names["Condition"] == {"StringLike": {"s3:prefix": "*/blocks/*"}}
 
 
-def test_a_role_of_containers_is_taken_for_this_account_alone() -> None:
-    for name in ("ExecutionRole", "JobRole", "BotExecutionRole", "BotRole"):
-        [statement] = map(whole, properties(name)["AssumeRolePolicyDocument"]["Statement"])
-        assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
-        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+@pytest.mark.parametrize("name", ["ExecutionRole", "JobRole", "BotExecutionRole", "BotRole", "InstanceRole"])
+def test_a_role_is_taken_by_its_service_alone_and_a_container_s_for_this_account_alone(name: str) -> None:
+    found = [one for s in properties(name)["AssumeRolePolicyDocument"]["Statement"] for one in branches(s)]
+    machines, containers = (
+        {"Effect": "Allow", "Principal": {"Service": f"{service}.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        for service in ("ec2", "ecs-tasks")
+    )
+    containers |= {"Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
+    assert found == {"InstanceRole": [machines], "BotRole": [containers, machines]}.get(name, [containers])
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:

@@ -171,7 +171,6 @@ def test_outputs_that_are_settings_have_the_settings_names(world: World) -> None
 def test_a_change_that_cloudformation_refuses_is_told_and_forgotten(world: World) -> None:
     client = world.clients.cloudformation
     given: dict[str, Any] = {
-        "GetTemplateSummary": {"Parameters": []},
         "CreateChangeSet": {"Id": "arn:changes"},
         "DescribeChangeSet": {"Status": "FAILED", "StatusReason": "Template error: no such resource"},
         "DeleteChangeSet": {},

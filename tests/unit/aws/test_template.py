@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,10 +16,23 @@ from psycopg import pq
 from sqlalchemy import create_engine, make_url
 
 from bot.aws.config import LOG_DAYS, AwsConfig
+from bot.aws.costs import IMAGES_KEPT
 from bot.aws.guards import STUCK, UPLOAD_DAYS
+from bot.aws.template import parameters
 from bot.domain import urls
 from bot.settings import Settings
-from tests.support.template import TEXT, listed, properties, resources, setting_of, statements, template, whole, within
+from tests.support.template import (
+    TEXT,
+    listed,
+    properties,
+    resources,
+    setting_of,
+    statements,
+    template,
+    text,
+    whole,
+    within,
+)
 
 LIMIT = 51_200
 """Bytes of a template that CloudFormation takes in a request, without a bucket to fetch it from."""
@@ -164,6 +178,16 @@ def test_fargate_gives_that_memory_with_that_processor_and_the_container_is_clos
     assert container["StopTimeout"] <= 120
 
 
+def test_service_and_instance_run_the_image_of_their_architecture() -> None:
+    image = "${BotImages.RepositoryUri}:${ImageTag}-${Architecture}"
+    [container] = properties("Task")["ContainerDefinitions"]
+    script, _ = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    assert container["Image"] == {"Fn::Sub": image}
+    assert re.findall(r"\$\{BotImages\.RepositoryUri\}\S*", script) == [image, image]
+    assert properties("Task")["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["Arm", "ARM64", "X86_64"]}
+    assert template()["Conditions"]["Arm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
+
+
 def test_a_task_with_secrets_has_an_execution_role_that_may_read_them() -> None:
     task = properties("Task")
     assert task["ExecutionRoleArn"] == {"Fn::GetAtt": ["BotExecutionRole", "Arn"]}
@@ -187,19 +211,6 @@ def test_service_and_instance_and_env_file_have_the_same_settings() -> None:
     for name in set(env) - {"NOMADS_MAIL", "NOMADS_MAIL_FROM", "NOMADS_IMAGES"}:
         assert task[name] == env[name], name
         assert instance[name] == text(env[name]), name
-
-
-def text(value: Any) -> str:
-    """A value as Fn::Sub would have it within a longer text."""
-    match value:
-        case {"Ref": name}:
-            return f"${{{name}}}"
-        case {"Fn::GetAtt": [name, attribute]}:
-            return f"${{{name}.{attribute}}}"
-        case {"Fn::Sub": template}:
-            return str(template)
-        case _:
-            return str(value)
 
 
 def test_every_setting_that_it_gives_is_one_that_the_bot_reads() -> None:
@@ -285,6 +296,86 @@ def test_an_event_that_nobody_can_take_is_kept_apart() -> None:
     assert all(queue["SqsManagedSseEnabled"] for queue in resources("AWS::SQS::Queue").values())
 
 
+def test_a_budget_mails_at_80_per_cent_and_when_more_than_all_of_it_is_to_be_expected() -> None:
+    assert template()["Resources"]["MonthlyBudget"]["Condition"] == "Budget"
+    asked = {"Fn::Not": [{"Fn::Equals": [{"Ref": "BudgetDollars"}, 0]}]}
+    assert template()["Conditions"]["Budget"] == asked
+    rule = template()["Rules"]["BudgetNeedsMail"]
+    assert rule["RuleCondition"] == asked
+    [assertion] = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmMail"}, ""]}]}
+    assert "AlarmMail" in assertion["AssertDescription"]
+    budget = properties("MonthlyBudget")
+    assert budget["Budget"] == {
+        "BudgetName": {"Fn::Sub": "${Name}-monthly"},
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "BudgetLimit": {"Amount": {"Ref": "BudgetDollars"}, "Unit": "USD"},
+    }
+    assert budget["NotificationsWithSubscribers"] == [
+        {
+            "Notification": {
+                "NotificationType": kind,
+                "ComparisonOperator": "GREATER_THAN",
+                "Threshold": threshold,
+                "ThresholdType": "PERCENTAGE",
+            },
+            "Subscribers": [{"SubscriptionType": "EMAIL", "Address": {"Ref": "AlarmMail"}}],
+        }
+        for kind, threshold in (("ACTUAL", 80), ("FORECASTED", 100))
+    ]
+
+
+def test_the_command_reads_of_the_parameters_what_yaml_says() -> None:
+    read = parameters(TEXT)
+    stated = template()["Parameters"]
+    assert list(read) == list(stated)
+    for name, one in read.items():
+        wanted = stated[name]
+        assert (one.kind, one.default) == (wanted["Type"], str(wanted["Default"])), name
+        assert one.allowed == tuple(map(str, wanted.get("AllowedValues", ()))), name
+        assert (one.pattern, one.wish) == (
+            wanted.get("AllowedPattern", ""),
+            wanted.get("ConstraintDescription", ""),
+        ), name
+        bounds = (one.least, one.most, one.shortest or None, one.longest)
+        assert bounds == tuple(wanted.get(key) for key in ("MinValue", "MaxValue", "MinLength", "MaxLength")), name
+        assert set(wanted) <= {
+            *("Type", "Default", "AllowedValues", "AllowedPattern", "ConstraintDescription", "Description"),
+            *("MinValue", "MaxValue", "MinLength", "MaxLength"),
+        }, name
+        assert not one.wrong(one.default), name
+        assert one.wish or not one.pattern, name
+
+
+@pytest.mark.parametrize(
+    ("dollars", "fits"),
+    [("0", True), ("100", True), ("99.50", True), ("0.5", True), ("0.0", False), ("-1", False), ("1e3", False)],
+)
+def test_a_number_is_one_and_zero_is_written_in_one_way_only(dollars: str, fits: bool) -> None:
+    assert (not parameters(TEXT)["BudgetDollars"].wrong(dollars)) == fits
+
+
+@pytest.mark.parametrize(
+    "text", ["Parameters:\n  A: {Type: String}\n", "Parameters:\n  A:\n    Type: >-\n      String\n"]
+)
+def test_what_the_command_does_not_read_of_yaml_it_says(text: str) -> None:
+    with pytest.raises(ValueError, match="is no line of a parameter"):
+        parameters(text)
+
+
+def test_no_installation_is_named_so_that_it_reads_another_one_s_secrets() -> None:
+    name = parameters(TEXT)["Name"]
+    alphabet = "bot-a7"
+    for tried in map("".join, (word for length in range(1, 7) for word in product(alphabet, repeat=length))):
+        fits = re.fullmatch(r"[a-z][a-z0-9-]{1,19}", tried) is not None and not tried.endswith("-bot")
+        assert (not name.wrong(tried)) == fits, tried
+    assert not name.wrong("n" * 20)
+    assert name.wrong("n" * 21)
+    for reader in ("BotPolicy", "ExecutionRole"):
+        assert "secret:${Name}/*" in str(statements(reader)), "of the installation NAME-bot this is NAME-bot/*"
+
+
 def test_broken_uploads_are_dropped_as_the_doctor_looks_for() -> None:
     [rule] = properties("Bucket")["LifecycleConfiguration"]["Rules"]
     assert rule == {
@@ -301,14 +392,21 @@ def test_log_groups_keep_lines_for_a_time_that_cloudwatch_offers() -> None:
         assert group["RetentionInDays"] == {"Ref": "LogDays"}
 
 
-def test_images_are_scanned_cannot_change_under_their_tag_and_go_without_one() -> None:
+def test_images_are_scanned_cannot_change_under_their_tag_and_go_once_newer_ones_are_there() -> None:
     repositories = resources("AWS::ECR::Repository")
     assert len(repositories) == 3
     for repository in repositories.values():
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
         assert repository["ImageTagMutability"] == "IMMUTABLE"
-        [rule] = json.loads(repository["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
-        assert rule["selection"]["tagStatus"] == "untagged"
+        assert repository["EmptyOnDelete"] is True
+        assert repository["LifecyclePolicy"] == {
+            "LifecyclePolicyText": {"Fn::FindInMap": ["Repositories", "Images", "Lifecycle"]}
+        }
+    untagged, old = json.loads(template()["Mappings"]["Repositories"]["Images"]["Lifecycle"])["rules"]
+    assert untagged["selection"]["tagStatus"] == "untagged"
+    assert old["rulePriority"] > untagged["rulePriority"], "ECR wants the rule for all images last"
+    assert old["selection"] == {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": IMAGES_KEPT}
+    assert untagged["action"] == old["action"] == {"type": "expire"}
 
 
 @pytest.mark.parametrize("name", ["Bot", "Architecture", "Network"])
