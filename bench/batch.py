@@ -119,6 +119,9 @@ def _followed() -> Iterator[Figure]:
         asked = Counter[str](
             job for operation, body in aws.heard if operation == "/v1/describejobs" for job in json.loads(body)["jobs"]
         )
+        submitted = [json.loads(body) for operation, body in aws.heard if operation == "/v1/submitjob"]
+    shares = [one["shareIdentifier"] for one in submitted if "shareIdentifier" in one]
+    yield Figure(name="batch, submissions with a share identifier", value=len(shares), unit="jobs", at_least=JOBS)
     delays = sorted(step["at"] - lives.told[step["job"], step["state"]] for step in told)
     yield Figure(
         name="batch, from an event to the reply, p95",

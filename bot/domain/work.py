@@ -215,5 +215,9 @@ class Work:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+def at_once() -> None:
+    """Wait for no turn."""
+
+
 CANCELLED = "Cancelled from NOMADS."
 """The reason that compute is given, and gives back, for the end of a job that somebody cancelled."""

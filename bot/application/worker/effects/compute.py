@@ -233,8 +233,7 @@ class SubmitEffects:
             if compute_id is None and not job.cancelled_by:
                 reference = self._tokens.hand_over(job.actor, reference)
                 work = self._launcher.work(job, token_ref=reference)
-                self._rate.turn()
-                compute_id = self._compute.submit(work)
+                compute_id = self._compute.submit(work, turn=self._rate.turn)
         if compute_id is None:
             self._lifecycle.withdraw(effect)
             return
