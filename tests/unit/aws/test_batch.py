@@ -1087,7 +1087,13 @@ def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> No
         (
             "Essential container in task exited",
             "CannotCreateContainerError: no space left on device",
-            Cause.MACHINE,
+            Cause.DISK,
+            "no room left on its disk",
+        ),
+        (
+            "Task failed to start",
+            "CannotPullContainerError: failed to register layer: write /usr/lib/x: no space left on device",
+            Cause.DISK,
             "no room left on its disk",
         ),
     ],
