@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -248,6 +249,24 @@ def test_a_pilot_that_failed_and_that_nobody_waits_for_is_not_tried_again_and_th
     staged.round()
     assert staged.now.blocks
     assert (staged.now.blocks.label, staged.now.blocks.tries) == ("merge", 1)
+
+
+def test_a_pilot_that_failed_is_not_told_to_be_tried_again_where_somebody_says_go_at_that_moment(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged.looked(blocks=8)
+    advance = staged.world.lifecycle.advanced
+
+    def said_before(*args: Any, **kwargs: Any) -> None:
+        staged.world.steering.go(staged.job.id, actor="U01DEMO")
+        advance(*args, **kwargs)
+
+    monkeypatch.setattr(staged.world.lifecycle, "advanced", said_before)
+    staged.ends(RECLAIMED)
+
+    assert staged.world.thread[-1].endswith("; the job goes on without it.")
+    assert not any("tried again" in said for said in staged.world.thread)
+    assert staged.world.compute.works[-1].count == 8
 
 
 def test_a_first_look_whose_machine_had_no_room_left_says_so_and_is_tried_on_another(staged: Staged) -> None:

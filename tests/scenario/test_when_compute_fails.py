@@ -251,6 +251,7 @@ def test_a_cancelled_job_whose_machine_is_taken_back_does_not_begin_again(steady
     steady.settle()
     assert steady.job(job).state is JobState.CANCELLED
     assert steady.thread[-1].startswith("Cancelled by U01DEMO")
+    assert ELSEWHERE not in steady.thread
     assert len(steady.compute.works) == 1
 
 
