@@ -1,4 +1,4 @@
-"""AWS Batch: the delay from an event to the reply in the thread, a job's cost in calls, and very many submissions."""
+"""AWS Batch: the delay from an event to the reply, a job's cost in calls, short and long, and very many submissions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from sandbox.aws import AwsStandIn
 from sandbox.house import ROOT
+from tests.support.lasting import Day
 from tests.support.rated import A_SECOND, rated
 
 JOBS = 60
@@ -25,6 +26,7 @@ LIFE = (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING, JobState.SUCCEED
 LONGEST = 15.0
 """Seconds that a job stays in one state at most."""
 SETTINGS = {
+    "NOMADS_AWS_FAIR_SHARE": "true",
     "NOMADS_MAIL": "ses://",
     "NOMADS_MAIL_FROM": "nomads@example.org",
     "NOMADS_PIPELINES": str(ROOT / "tests" / "support" / "programs"),
@@ -37,12 +39,48 @@ DRAINED = 210
 """Goal: seconds of simulated time until the last of these is submitted."""
 CALLS = 4
 """Goal: calls of DescribeJobs that name one job."""
+DAY = 200
+"""Jobs of a simulated day."""
+LOST = 0.1
+"""The part of that day's events that never come."""
+SLOWEST = {True: 5 * 60 + 10, False: 30 * 60 + 10}
+"""Goal: seconds by which a step is late whose event was lost, a round included, by whether programs print."""
 
 
 def measure() -> Iterator[Figure]:
-    """The figures of events, and of clicks."""
+    """The figures of events, of jobs of real lengths, and of clicks."""
     yield from _followed()
+    yield from _lasted()
     yield from _clicked()
+
+
+def _lasted() -> Iterator[Figure]:
+    """A day of jobs that run for minutes to hours, simulated: the application over its fakes and SQLite."""
+    with workplace() as folder:
+        store = Database(connect(f"sqlite:///{folder / 'nomads.db'}"))
+        store.migrate()
+        day = Day(store, jobs=DAY, lost=LOST)
+        day.pass_by()
+        lost = {prints: day.late(prints=prints) for prints in (True, False)}
+        store.close()
+    name = "batch, jobs of 2 min to 6 h"
+    for prints, which in ((True, f"{name} that print"), (False, f"{name} that are silent")):
+        asked, late = day.asked(prints=prints), lost[prints]
+        yield Figure(
+            name=f"{which}, DescribeJobs that name one, median",
+            value=statistics.median(asked),
+            unit="calls",
+            at_most=CALLS if prints else None,
+        )
+        yield Figure(name=f"{which}, DescribeJobs that name one, most", value=max(asked), unit="calls")
+        yield Figure(name=f"{which}, a step whose event was lost, median", value=statistics.median(late), unit="s late")
+        yield Figure(
+            name=f"{which}, a step whose event was lost, slowest",
+            value=max(late),
+            unit="s late",
+            at_most=SLOWEST[prints],
+        )
+    yield Figure(name=f"{name}, DescribeJobs a job, however many it names", value=day.calls / DAY, unit="calls")
 
 
 def _clicked() -> Iterator[Figure]:
@@ -81,6 +119,9 @@ def _followed() -> Iterator[Figure]:
         asked = Counter[str](
             job for operation, body in aws.heard if operation == "/v1/describejobs" for job in json.loads(body)["jobs"]
         )
+        submitted = [json.loads(body) for operation, body in aws.heard if operation == "/v1/submitjob"]
+    shares = [one["shareIdentifier"] for one in submitted if "shareIdentifier" in one]
+    yield Figure(name="batch, submissions with a share identifier", value=len(shares), unit="jobs", at_least=JOBS)
     delays = sorted(step["at"] - lives.told[step["job"], step["state"]] for step in told)
     yield Figure(
         name="batch, from an event to the reply, p95",

@@ -40,6 +40,7 @@ class Inline(Executor):
     """Does at once what it is given, in the same thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it; what it raises is raised."""
         answer: Future[Any] = Future()
         answer.set_result(fn(*args, **kwargs))
         return answer
@@ -57,12 +58,14 @@ class SimulatedDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
+        """As usual; a process that has ended reads nothing."""
         self._stage.alive()
         with super().read() as transaction:
             yield transaction
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
+        """As usual; something may happen before, within and after the commit."""
         with self._stage.call(f"commit {_who()}", commit=True) as within, super().begin() as transaction:
             yield transaction
             within()

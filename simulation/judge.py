@@ -222,7 +222,7 @@ def a_retry_is_one_job(record: Record) -> Iterator[str]:
 
 
 def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
-    """A job is told in its own channel, to its owner and to who asked to hear of its end; a home tab shows one's own."""
+    """A job is told in its channel, to its owner and to who asked to hear of its end; a home tab shows one's own."""
     followers = defaultdict(set)
     for answer in record.answers:
         if answer.said.startswith("follows "):

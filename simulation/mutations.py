@@ -9,7 +9,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 
 from simulation.run import Plan
@@ -34,7 +34,7 @@ class Mutation:
     """`Class.method`, or a function's name."""
     old: str
     new: str
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     """Of runs that are apt to show it."""
 
     @contextmanager
@@ -47,7 +47,7 @@ class Mutation:
         if source.count(self.old) != 1:
             raise ValueError(f"{self.name}: {self.where} has {self.old!r} {source.count(self.old)} times")
         broken = dict(vars(module))
-        exec(compile(whole.replace(source, source.replace(self.old, self.new)), self.module, "exec"), broken)  # noqa: S102
+        exec(compile(whole.replace(source, source.replace(self.old, self.new)), self.module, "exec"), broken)
         before = function.__code__
         function.__code__ = _function(broken, self.where).__code__
         try:
@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "a submission is made by who may have lost its lease",
         COMPUTE,
-        "SubmitEffects._submit",
+        "SubmitEffects._turn",
         "self._ledger.insist(effect)",
         "pass",
         CROWDED,
@@ -93,9 +93,9 @@ MUTATIONS = (
         "a token is a tag of the job",
         COMPUTE,
         "SubmitEffects._submit",
-        "self._compute.submit(work)",
+        "self._compute.submit(work, ",
         "self._compute.submit(__import__('dataclasses').replace(work, "
-        "tags={**work.tags, 't': self._tokens.open(reference).get_secret_value()}))",
+        "tags={**work.tags, 't': self._tokens.open(reference).get_secret_value()}), ",
     ),
     Mutation(
         "a cancellation does not reach compute",

@@ -7,6 +7,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from bot.domain.errors import Refused
 from bot.domain.people import Privacy, Standing
@@ -75,17 +76,21 @@ class Workspace:
             known[0] = False
 
     def mail_of(self, user: str) -> str:
+        """As `ports.Workspace`."""
         return f"{user.lower()}@lab.test" if user in TOKENS else ""
 
     def name_of(self, user: str) -> str:
+        """As `ports.Workspace`."""
         return user[2:].capitalize()
 
     def trouble_with(self, channel: str) -> str:
+        """As `ports.Workspace`."""
         with self._asked("trouble_with"):
             return "This channel is archived." if self.channels[channel].archived else ""
         return ""
 
     def standing_of(self, user: str) -> Standing | None:
+        """As `ports.Workspace`."""
         with self._asked("standing_of") as known:
             pass
         if not known[0]:
@@ -95,17 +100,20 @@ class Workspace:
         return Standing.GUEST if user == GUEST else Standing.MEMBER
 
     def privacy_of(self, channel: str) -> Privacy | None:
+        """As `ports.Workspace`."""
         with self._asked("privacy_of") as known:
             pass
         return self.channels[channel].privacy if known[0] else None
 
     def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
+        """As `ports.Workspace`."""
         with self._asked("channels_of") as known:
             pass
         mine = {name for name, channel in self.channels.items() if user in channel.members and user not in self.left}
         return mine if known[0] else None
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
+        """Empty: messages have no addresses here."""
         return ""
 
 
@@ -118,6 +126,7 @@ class Compute(MemoryCompute):
         self._said: dict[str, Observation] = {}
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is true, or what was said the last time."""
         now = super().observe(ids)
         late = not self._stage.incidents.over and self._draw.random() < self._stage.incidents.often
         before, self._said = self._said, {**self._said, **now}
@@ -281,12 +290,12 @@ class Outside:
         run.told.append(seen.state.value)
         self.stage.say(f"{compute_id} {seen.state.value.lower()} {seen.reason}".rstrip())
         if self.events is not None and self._draw.random() > 0.1:
+            of, child = compute_id.partition("/")[0], "/" in compute_id
             for _ in range(self._draw.choice((1, 1, 1, 2))):
                 late = self._draw.choice((0.5, 0.5, self._draw.uniform(1, 100)))
-                of, child = compute_id.partition("/")[0], "/" in compute_id
-                self.stage.at(self.stage.seconds + late, lambda: self._event(of, seen, child))
+                self.stage.at(self.stage.seconds + late, partial(self._event, of, seen, child=child))
 
-    def _event(self, compute_id: str, claims: Observation, child: bool) -> None:
+    def _event(self, compute_id: str, claims: Observation, *, child: bool) -> None:
         assert self.events is not None
         self.events.send(compute_id, None if child else claims, of_child=child)
 

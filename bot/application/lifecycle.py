@@ -125,8 +125,8 @@ class Lifecycle:
             if change.job.cancelled_by:  # somebody has meanwhile, and compute has nothing to end
                 change.follow(Observation(JobState.CANCELLED))
                 return
-            if change.job.blocks and not change.job.blocks.wanted:  # somebody has said go meanwhile
-                blocks = blocks.spared()
+            if change.job.blocks and not change.job.blocks.wanted:  # somebody may have said go meanwhile
+                blocks, note = blocks.spared(), change.job.blocks.missed or note
             change.set(blocks=blocks.model_dump(mode="json"))
             if blocks.stage != ASKED:
                 change.enqueue(Kind.SUBMIT, blocks.label)
@@ -143,7 +143,7 @@ class Lifecycle:
 
         Late, repeated and disordered news change nothing; nor does news of another submission of the job than that
         which compute has under `compute_id`. The end of a stage that is not the last is no end of the job; nor is that
-        of a job whose machines were taken back, where there are others.
+        of a job that its machines made fail, where there are others.
 
         A reason is stored without the token: compute may quote the program's last words, or how it was called. Raises
         UnknownJob.
@@ -160,6 +160,8 @@ class Lifecycle:
                 _end_stage(change, change.job.blocks, seen)
                 return True
             if self._lasts and _goes_on_elsewhere(change.job, seen):
+                if change.job.cancelled_by:  # the cancellation ends it: without, it would begin again
+                    return change.follow(replace(seen, state=JobState.CANCELLED))
                 _submit_elsewhere(change, seen)
                 return True
             return change.follow(seen)
@@ -279,14 +281,15 @@ class Lifecycle:
 
 def _goes_on_elsewhere(job: Job, seen: Observation) -> bool:
     """Whether a job that ended so is submitted anew, for machines that are not taken back."""
-    taken = seen.state is JobState.FAILED and seen.why is Cause.MACHINE
-    return taken and not (job.ended or job.blocks or job.lasting or job.cancelled_by)
+    missed = seen.state is JobState.FAILED and seen.why.elsewhere
+    return missed and not (job.ended or job.blocks or job.lasting)
 
 
 def _submit_elsewhere(change: JobChange, seen: Observation) -> None:
     """Let a job begin anew, on machines that are not taken back; compute is no more asked about what has ended."""
-    why = words.shortened(words.printable(seen.reason), MAX_REASON)
-    change.note(f"{why} The job begins again on a machine that is not taken back.".lstrip())
+    why = words.shortened(words.printable(seen.reason).rstrip("."), MAX_REASON)
+    where = "a machine that is not taken back" if seen.why is Cause.MACHINE else "another machine"
+    change.note(f"{why}. The job begins again on {where}." if why else f"The job begins again on {where}.")
     change.set(
         lasting=True,
         state=JobState.ACCEPTED.value,

@@ -6,7 +6,7 @@ errors, and puts no secret into either. Ports are safe to call from several thre
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from bot.domain.people import Privacy, Standing
 from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.states import JobState
 from bot.domain.volume import Experiment
-from bot.domain.work import Hint, LogLine, Observation, Work
+from bot.domain.work import Hint, LogLine, Observation, Work, at_once
 
 
 class Compute(Protocol):
@@ -37,8 +37,12 @@ class Compute(Protocol):
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         """Why this compute cannot run such a program, in words for a person; empty where it can. No I/O."""
 
-    def submit(self, work: Work) -> str:
-        """Start the program and return the compute id. Returns as soon as it is queued."""
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
+        """Start the program and return the compute id. Returns as soon as it is queued.
+
+        `turn` waits until a submission may be made, and is called right before each request that makes one, when
+        everything else is ready. What it raises is passed on, with nothing submitted.
+        """
 
     def find(self, name: str) -> str | None:
         """The compute id of the work of that name, however it fared; None where compute never saw it."""

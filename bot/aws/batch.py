@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +22,7 @@ from bot.aws.guards import differences
 from bot.aws.observations import ONE, SENSELESS, is_job_id, is_one, observation, slimmed
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, UNFINISHED, JobState
-from bot.domain.work import Observation, Unclear, Work
+from bot.domain.work import Observation, Unclear, Work, at_once
 from contract.program import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ SHORTEST = 60
 """The least time limit AWS Batch takes, in seconds."""
 LONGEST = timedelta(days=1)
 """The time limit in a job definition; every submission of ours names its own."""
+SHARES = 400
+"""Share identifiers that people have between them. A queue takes 500 active ones and refuses a submission that adds
+another (botocore's model of AWS Batch: CreateJobQueueRequest, schedulingPolicyArn); the rest is for others."""
 MAX_NAME = 128
 """The longest name of a job or job definition."""
 MAX_TAGS = 40
@@ -128,7 +131,7 @@ class BatchCompute:
             return "It has no program to run yet."
         return ""
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
         """Queue the work and return its job id.
 
         Raises Unavailable also where AWS may have taken the job but its answer was lost; the next `submit` of that name
@@ -155,20 +158,20 @@ class BatchCompute:
         known = self._definitions.get(fingerprint(request))
         try:
             try:
-                job = self._submit(work, name, known or self.ensure(request))
+                job = self._submit(work, name, known or self.ensure(request), turn)
             except Refused:
                 # The remembered definition may have been deregistered; any other refusal comes back unchanged.
                 self._definitions.pop(fingerprint(request), None)
                 if known is None or (fresh := self.ensure(request)) == known:
                     raise
-                job = self._submit(work, name, fresh)
+                job = self._submit(work, name, fresh, turn)
         except Unanswered:
             self._in_doubt.add(name)
             raise
         self._in_doubt.discard(name)
         return job
 
-    def _submit(self, work: Work, name: str, definition_arn: str) -> str:
+    def _submit(self, work: Work, name: str, definition_arn: str, turn: Callable[[], None]) -> str:
         command = [*work.command, *work.arguments]
         if work.token_argument and work.token:
             command = [*_TOKEN_ARGUMENT, *command]
@@ -176,7 +179,8 @@ class BatchCompute:
         # What was reclaimed so often is submitted anew as lasting.
         few: dict[str, Any] = {"retryStrategy": _retries(min(RECLAIMS, self._config.attempts))}
         retries = few if self.lasts and not work.lasting else {}
-        share: dict[str, Any] = {"shareIdentifier": _mark(work.owner)} if self._config.fair_share else {}
+        share: dict[str, Any] = {"shareIdentifier": share_of(work.owner)} if self._config.fair_share else {}
+        turn()
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
                 **array,
@@ -380,6 +384,11 @@ def fingerprint(request: Mapping[str, Any]) -> str:
 def _mark(owner: str) -> str:
     """Letters and digits that stand for a person and do not tell the name."""
     return hashlib.sha256(owner.encode()).hexdigest()[:12]
+
+
+def share_of(owner: str) -> str:
+    """The share identifier of a person, always the same: one of SHARES; some have the same."""
+    return f"share{int(_mark(owner), 16) % SHARES:03}"
 
 
 def clean_name(name: str) -> str:

@@ -217,7 +217,7 @@ def _words(status_reason: str, container_reason: str, exit_code: int | None) -> 
     if re.search(r"assume (the )?role", both):
         return f"AWS could not use the role that it is to run with: {said}", Cause.ROLE
     if "no space left on device" in both:
-        return f"The machine that it was to run on had no room left on its disk: {said}", Cause.MACHINE
+        return f"The machine that it was to run on had no room left on its disk: {said}", Cause.DISK
     if "CannotPull" in both or re.search(r"registry auth from|retrieve ecr registry auth", both):
         return f"Its container image could not be fetched: {said}", Cause.IMAGE
     if "CannotStartContainer" in both or "CannotCreateContainer" in both:

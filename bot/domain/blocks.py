@@ -43,7 +43,11 @@ MORE_MEMORY = 2
 """Times the memory of a round, where programs of the last one ran out of it; once."""
 _ALONE = {FIRST: "The first look", PILOT: "The pilot", MERGE: "The merge"}
 """The stages of one program, in words."""
-_BETTER = {Cause.MEMORY: "its memory was too small", Cause.MACHINE: "its machine was taken back"}
+_BETTER = {
+    Cause.MEMORY: "its memory was too small",
+    Cause.MACHINE: "its machine was taken back or broke down",
+    Cause.DISK: "the disk of its machine was full",
+}
 """What made a program fail that may go better, and why it did, in words."""
 _ANEW: dict[str, object] = {"tries": 1, "memory": 1, "lasting": False}
 """What the first look and the pilot have needed, the next stage need not have."""
@@ -76,7 +80,8 @@ class Blocks(BaseModel):
     again: int = 0
     """How many programs were tried again."""
     lasting: bool = False
-    """Whether programs run on machines that are not taken back, since others were."""
+    """Whether programs run on machines that are not taken back, since one failed for its machine, or a program that is
+    tried again."""
     tries: int = Field(1, validation_alias=AliasChoices("tries", "merges"))
     """How often the present stage is tried, this time included, where it is one program. Rows of earlier releases have
     it of the merge alone, as `merges`."""
@@ -127,10 +132,15 @@ class Blocks(BaseModel):
 
     @property
     def missed(self) -> str:
-        """Why the present stage is to be tried again, as the thread is told; empty: it is not."""
+        """Why the present stage is to be tried again, as the thread is told; empty: it is not.
+
+        A pilot that nobody waits for any more is not tried again.
+        """
         if not self.alone or self.why not in _BETTER:
             return ""
-        return f"{self.alone} failed, as {_BETTER[self.why]}, and is tried again."
+        failed = f"{self.alone} failed, as {_BETTER[self.why]}"
+        spared = self.stage == PILOT and not self.wanted
+        return f"{failed}; the job goes on without it." if spared else f"{failed}, and is tried again."
 
     def planned(self, content: bytes, box: Box, *, most: int) -> Blocks:
         """With the pilot or the first round, as the first look's plan of the box has it.
@@ -166,8 +176,8 @@ class Blocks(BaseModel):
 
     def spared(self) -> Blocks:
         """Without a pilot, where somebody has said so while the stage before it ended."""
-        stage = BLOCKS if self.stage in (PILOT, ASKED) else self.stage
-        return self.model_copy(update={"wanted": False, "stage": stage})
+        more = {**_ANEW, "stage": BLOCKS} if self.stage in (PILOT, ASKED) else {}
+        return self.model_copy(update={"wanted": False, **more})
 
     def after(self, failed: Mapping[int, Observation]) -> tuple[Blocks, Observation | None]:
         """The stage after a round of which these programs failed; and what fails the job instead, if anything does.
@@ -192,7 +202,7 @@ class Blocks(BaseModel):
             "failed": 0,
             "again": self.again + len(failed),
             "memory": MORE_MEMORY if greedy else self.memory,
-            "lasting": self.lasting or any(seen.why is Cause.MACHINE for seen in failed.values()),
+            "lasting": self.lasting or any(seen.why.elsewhere for seen in failed.values()),
         }
         return self.model_copy(update=update), None
 

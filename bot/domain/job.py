@@ -284,6 +284,7 @@ _ADVICE = {
     Cause.ROLE: "Ask whoever runs NOMADS to mend the role that programs run with, and show them this.",
     Cause.SETUP: "Show this to whoever runs NOMADS: as NOMADS is set up, the job cannot be run.",
     Cause.MACHINE: "Retry it: nothing was wrong with the job.",
+    Cause.DISK: "Retry it; if it fails so again, ask whoever runs NOMADS to give its machines larger disks.",
     Cause.REQUEST: "Correct the request and submit it again.",
     Cause.REFUSED: "Submit it again with a token that may read the volume (“Edit and rerun”). If the rights have been "
     "granted since, retry it: NOMADS asks first.",

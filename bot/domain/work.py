@@ -27,6 +27,8 @@ class Cause(StrEnum):
     """Compute will not take such a job as NOMADS is set up."""
     MACHINE = "machine"
     """The machine was taken back, broke down, or restarted."""
+    DISK = "disk"
+    """The disk of the machine had no room for the container image, or for the container."""
     REQUEST = "request"
     """The request itself is wrong: BOSS said so before the submission, or the program did (exit 2)."""
     VOLUME = "volume"
@@ -43,9 +45,14 @@ class Cause(StrEnum):
         return self in (Cause.REQUEST, Cause.VOLUME, Cause.REFUSED, Cause.PROGRAM)
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether the same job may succeed on another machine."""
+        return self in (Cause.MACHINE, Cause.DISK)
+
+    @property
     def passing(self) -> bool:
         """Whether the same job, tried again, may succeed with nothing changed."""
-        return self in (Cause.MACHINE, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
+        return self.elsewhere or self in (Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
 
     def told(self, lines: Sequence[str]) -> Cause:
         """The cause, as the last lines that the program printed tell it more exactly."""
@@ -213,6 +220,10 @@ class Work:
     token: str
     """The token's reference, where this compute reads tokens."""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def at_once() -> None:
+    """Wait for no turn."""
 
 
 CANCELLED = "Cancelled from NOMADS."

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Cause, Observation, Unclear, Work
+from bot.domain.work import Cause, Observation, Unclear, Work, at_once
 from bot.files import records
 from bot.files.arrays import Array
 from bot.files.runs import NAME, SPOILED, check, disk, ended, folder_of, is_held, lock
@@ -104,7 +104,7 @@ class LocalCompute:
         """Why such a program cannot run here: it has no command. The image does not matter."""
         return "" if command else "It has no program to run yet."
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
         """Queue the program, and start programs while there is room. A name submitted before is not run again."""
         check(
             work,
@@ -121,6 +121,7 @@ class LocalCompute:
             "token": work.token,
             "results": _path(work.results),
         }
+        turn()
         with disk("The folder of runs"), self._queue_lock():
             if not self._run(work.name).exists():
                 if self._users and (shared := _path(work.shared)):

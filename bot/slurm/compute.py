@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from bot.domain.errors import NomadsError, Refused, Unavailable
 from bot.domain.states import JobState
-from bot.domain.work import Cause, Observation, Unclear, Work
+from bot.domain.work import Cause, Observation, Unclear, Work, at_once
 from bot.files import records
 from bot.files.arrays import Array
 from bot.files.runs import NAME, check, disk, ended, folder_of, moment
@@ -102,7 +102,7 @@ class SlurmCompute:
         """Why such a program cannot run here: it has no command. The pipeline's own image does not matter."""
         return "" if command else "It has no program to run yet."
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
         """Hand the work to Slurm. A name that Slurm took before is not submitted again."""
         check(
             work,
@@ -118,6 +118,7 @@ class SlurmCompute:
             if not run.exists():
                 self._make(run, work)
         try:
+            turn()
             printed = self._commands.run("sbatch", *self._arguments(work), str(run / "script"))
             job = printed.strip().partition(";")[0]
             if not job.isdecimal():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bot.domain.errors import Refused
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import WAITING, WATCHED, JobState
 from bot.domain.work import Progress
 from tests.contract.aws_rigs import AwsComputeRig
@@ -52,6 +52,20 @@ def test_a_program_of_the_catalogue_can_run(rig: ComputeRig) -> None:
 
 def test_a_submitted_program_is_watched(rig: ComputeRig, name: str) -> None:
     assert state(rig, rig.compute.submit(rig.work(name))) in WATCHED
+
+
+def test_a_submission_takes_its_turn_and_is_not_made_where_there_is_none(rig: ComputeRig, name: str) -> None:
+    def never() -> None:
+        raise Unavailable("The database does not answer.")
+
+    with pytest.raises(Unavailable, match="database"):
+        rig.compute.submit(rig.work(name), turn=never)
+    assert rig.compute.find(name) is None
+
+    turns: list[str | None] = []
+    compute_id = rig.compute.submit(rig.work(name), turn=lambda: turns.append(rig.compute.find(name)))
+    assert turns == [None]
+    assert rig.compute.find(name) == compute_id
 
 
 def test_submitted_work_is_found_by_its_name(rig: ComputeRig, name: str) -> None:

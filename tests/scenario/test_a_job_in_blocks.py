@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from bot.domain.blocks import ROUNDS, TRIES, Blocks
 from bot.domain.checks import Prices
 from bot.domain.errors import InvalidRequest, NotYours, Refused, TooLate
 from bot.domain.job import Job
+from bot.domain.outbox import Lane
 from bot.domain.states import JobState
 from bot.domain.summary import Summary
 from bot.domain.work import Cause, Observation
@@ -83,6 +85,7 @@ def staged(world: World) -> Staged:
 
 
 RECLAIMED = Observation(JobState.FAILED, "The machine was taken back.", cause=Cause.MACHINE)
+FULL = Observation(JobState.FAILED, "The disk was full.", cause=Cause.DISK)
 GREEDY = Observation(JobState.FAILED, "Out of memory.", cause=Cause.MEMORY)
 WRONG = Observation(JobState.FAILED, "The experiment is gone.", exit_code=2)
 
@@ -222,9 +225,71 @@ def test_a_pilot_whose_machine_was_taken_back_is_tried_again(staged: Staged) -> 
     again = staged.world.compute.works[-1]
     assert again == replace(pilot, name=again.name, lasting=True)
     assert pilot.name != again.name
-    assert staged.world.thread[-1] == "The pilot failed, as its machine was taken back, and is tried again."
+    assert (
+        staged.world.thread[-1] == "The pilot failed, as its machine was taken back or broke down, and is tried again."
+    )
     staged.done()
     assert staged.now.asked
+
+
+@pytest.mark.parametrize("failure", [GREEDY, RECLAIMED, FULL], ids=lambda failure: failure.why.value)
+def test_a_pilot_that_failed_and_that_nobody_waits_for_is_not_tried_again_and_the_blocks_need_no_more(
+    staged: Staged, failure: Observation
+) -> None:
+    staged.looked(blocks=8)
+    pilot = staged.world.compute.works[-1]
+    staged.world.steering.go(staged.job.id, actor="U01DEMO")
+
+    staged.ends(failure)
+
+    array = staged.world.compute.works[-1]
+    assert (array.count, array.memory, array.lasting) == (8, pilot.memory, False)
+    assert staged.world.thread[-1].startswith("The pilot failed, as ")
+    assert staged.world.thread[-1].endswith("; the job goes on without it.")
+    staged.round()
+    assert staged.now.blocks
+    assert (staged.now.blocks.label, staged.now.blocks.tries) == ("merge", 1)
+
+
+def test_a_pilot_that_failed_is_not_told_to_be_tried_again_where_somebody_says_go_at_that_moment(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged.looked(blocks=8)
+    advance = staged.world.lifecycle.advanced
+
+    def said_before(*args: Any, **kwargs: Any) -> None:
+        staged.world.steering.go(staged.job.id, actor="U01DEMO")
+        advance(*args, **kwargs)
+
+    monkeypatch.setattr(staged.world.lifecycle, "advanced", said_before)
+    staged.ends(RECLAIMED)
+
+    assert staged.world.thread[-1].endswith("; the job goes on without it.")
+    assert not any("tried again" in said for said in staged.world.thread)
+    assert staged.world.compute.works[-1].count == 8
+
+
+def test_a_first_look_whose_machine_had_no_room_left_says_so_and_is_tried_on_another(staged: Staged) -> None:
+    staged.ends(FULL)
+
+    assert staged.world.thread[-1] == "The first look failed, as the disk of its machine was full, and is tried again."
+    assert staged.world.compute.works[-1].lasting
+
+
+@pytest.mark.parametrize("moment", ["before it has failed", "before it is tried again", "before it is submitted"])
+def test_a_first_look_that_is_cancelled_while_it_is_to_be_tried_again_is_cancelled(staged: Staged, moment: str) -> None:
+    world, job = staged.world, staged.job
+    if moment == "before it has failed":
+        world.steering.cancel(job.id, actor="U01DEMO")
+    world.see(job, JobState.FAILED, reason="The machine was taken back.", cause=Cause.MACHINE)
+    if moment == "before it is submitted":
+        assert world.worker.lanes.turn(Lane.COMPUTE)
+    if moment != "before it has failed":
+        world.steering.cancel(job.id, actor="U01DEMO")
+    world.settle()
+
+    assert world.job(job).state is JobState.CANCELLED
+    assert len(world.compute.works) == 1
 
 
 def test_a_merge_that_an_earlier_release_tries_for_the_second_time_keeps_its_name() -> None:

@@ -441,7 +441,7 @@ def test_how_far_a_program_was_is_no_reason(world: World) -> None:
 @pytest.mark.parametrize("cause", Cause)
 def test_a_retry_is_offered_only_where_it_can_help(cause: Cause) -> None:
     job = a_job(JobState.FAILED, cause=cause, reason="Said.")
-    helps = cause in (Cause.MACHINE, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
+    helps = cause in (Cause.MACHINE, Cause.DISK, Cause.VOLUME, Cause.PROGRAM, Cause.UNKNOWN)
     buttons = [button.action_id for button in cards.buttons(job)]
     assert (cards.RETRY in buttons) is helps
     assert cards.EDIT in buttons

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from bot.domain.errors import Unavailable
@@ -15,6 +17,7 @@ from tests.support.world import World, in_blocks
 
 SUBMITTED = Observation(JobState.SUBMITTED)
 RUNNABLE = Observation(JobState.RUNNABLE, attempt=1)
+STARTING = Observation(JobState.STARTING, attempt=1)
 RUNNING = Observation(JobState.RUNNING, attempt=1)
 SUCCEEDED = Observation(JobState.SUCCEEDED, exit_code=0)
 
@@ -201,15 +204,154 @@ def test_a_job_that_no_event_names_is_asked_about_after_five_minutes(store: Data
     assert looks(told, 300) == 1
 
 
-def test_a_job_is_asked_about_every_minute_where_no_event_has_come_for_long(store: Database) -> None:
-    told = Told(store)
-    _, compute_id = told.submitted()
-    looks(told, 900)
+def see(told: Told, compute_id: str, seen: Observation, *, event: bool = True) -> None:
+    """Let compute say so, and an event tell of it, or none."""
+    told.compute.tell(compute_id, seen)
+    if event:
+        told.events.send(compute_id, seen)
 
-    assert looks(told, 600) == 10
+
+def runs(store: Database) -> tuple[Told, Job, str]:
+    """A lone job whose program runs, as an event has told."""
+    told = Told(store)
+    job, compute_id = told.submitted()
+    see(told, compute_id, RUNNING)
+    looks(told, 10)
+    return told, job, compute_id
+
+
+def told_after(told: Told, job: Job, state: JobState, *, every: float = 5) -> float:
+    """How many seconds pass until the job is in that state."""
+    passed = 0.0
+    while told.world.job(job).state is not state:
+        assert passed < 7200
+        passed += every
+        told.clock.advance(every)
+        told.watcher.listen_once(within=0)
+        told.watcher.watch_once()
+    return passed
+
+
+def test_the_steps_of_a_job_that_waits_cost_one_question_together(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    for seen in (RUNNABLE, STARTING):
+        see(told, compute_id, seen)
+        assert looks(told, 10) == 0
+    see(told, compute_id, RUNNING)
+
+    told.watcher.listen_once(within=0)
+
+    assert told.world.job(job).state is JobState.RUNNING
+    assert told.questions == 1
+
+
+def test_a_job_that_waits_on_is_shown_as_waiting_after_half_a_minute(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    see(told, compute_id, RUNNABLE)
+
+    assert told_after(told, job, JobState.RUNNABLE) == 35
+
+
+def lives(told: Told, minutes: int, *, prints: bool) -> int:
+    """How many questions a lone job costs whose program runs for so long, and whose events all come."""
+    job, compute_id = told.submitted()
+    questions = 0
+    for seen, seconds in ((RUNNABLE, 240), (STARTING, 20), (RUNNING, minutes * 60)):
+        see(told, compute_id, seen)
+        for minute in range(0, seconds, 60):
+            questions += looks(told, min(60, seconds - minute), every=10)
+            if prints and seen is RUNNING:
+                told.compute.print(compute_id, f"progress {minute / seconds:.3f} reading", at=told.clock.now)
+    see(told, compute_id, SUCCEEDED)
+    questions += looks(told, 10)
+    assert told.world.job(job).state is JobState.SUCCEEDED
+    return questions
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("minutes", "silent"), [(2, 3), (10, 4), (30, 7), (60, 9), (180, 13), (360, 19)])
+def test_a_lone_job_costs_few_questions_however_long_it_runs(store: Database, minutes: int, silent: int) -> None:
+    told = Told(store)
+
+    assert lives(told, minutes, prints=True) == 3
+    assert lives(told, minutes, prints=False) == silent
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("minutes", "late"), [(2, 5), (20, 5), (60, 30), (180, 30), (360, 30)])
+def test_the_end_of_a_silent_program_whose_event_is_lost_is_told_late_by_half_its_time_or_half_an_hour(
+    store: Database, minutes: int, late: int
+) -> None:
+    told, job, compute_id = runs(store)
+    looks(told, minutes * 60, every=10)
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    assert told_after(told, job, JobState.SUCCEEDED) <= min(60 * late, max(300, minutes * 30)) + 5
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_program_that_prints_is_not_asked_about_and_its_lost_end_is_told_after_five_minutes(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    for hour in range(6):
+        for minute in range(0, 60, 4):
+            told.compute.print(compute_id, f"progress 0.{hour}{minute:02} reading", at=told.clock.now)
+            assert looks(told, 240, every=10) == 0
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    assert told_after(told, job, JobState.SUCCEEDED) <= 305
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_lines_that_seem_to_come_from_the_future_neither_put_a_question_off_nor_bring_one(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    told.compute.print(compute_id, "progress 0.5 reading", at=told.clock.now + timedelta(days=1))
+    assert looks(told, 240) == 0
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    assert told_after(told, job, JobState.SUCCEEDED) <= 305
+
+
+def test_a_step_that_no_event_told_after_long_silence_brings_questions_every_minute(
+    store: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    looks(told, 1200)
+    see(told, compute_id, STARTING, event=False)
+    assert told_after(told, job, JobState.STARTING) <= 305
+
+    see(told, compute_id, RUNNING, event=False)
+    assert told_after(told, job, JobState.RUNNING) <= 65
+    looks(told, 3600)
+    assert looks(told, 3600) == 12
+    see(told, compute_id, SUCCEEDED, event=False)
+    assert told_after(told, job, JobState.SUCCEEDED) <= 305
+    assert caplog.text.count("no event has told of it for 15 minutes") == 1
+
+
+def test_an_event_ends_the_doubt_about_events(store: Database) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    looks(told, 1200)
+    see(told, compute_id, STARTING, event=False)
+    told_after(told, job, JobState.STARTING)
+    assert looks(told, 600) > 2
 
     told.events.send(compute_id, SUBMITTED)
+
     assert looks(told, 600) == 2
+
+
+def test_a_process_that_begins_asks_about_the_jobs_of_its_forerunner_at_once(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    looks(told, 3600)
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    told.world.another_worker().watcher.watch_once()
+
+    assert told.world.job(job).state is JobState.SUCCEEDED
 
 
 def test_a_job_is_asked_about_in_every_round_while_events_cannot_be_received(store: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
@@ -28,7 +28,7 @@ LOST, DOUBLED, FORGED = 0.1, 0.3, 0.2
 LATEST = 120.0
 """Seconds by which an event may be late."""
 STEP = 10.0
-"""Seconds between two looks at the events."""
+"""Seconds between two looks at the events, within which an end is told of which an event says truly."""
 CALLS = 4
 """DescribeJobs calls that name one job, over its life, in the median."""
 
@@ -115,6 +115,21 @@ def test_ten_thousand_histories_end_in_their_right_states_whatever_the_events(st
         assert FINAL.isdisjoint(steps)
         assert Counter(steps) <= Counter(seen.state for _, seen in known.states)  # each of an attempt is told once
     assert median(compute.asked.values()) <= CALLS
+    late = sorted(lateness(store, compute.histories, began))
+    assert len(late) > HISTORIES / PARTS / 2
+    assert late[-1] <= STEP
+
+
+def lateness(store: Database, histories: Mapping[str, History], began: datetime) -> Iterator[float]:
+    """By how many seconds the end of each job was told later than the first event that says so truly."""
+    query = sa.select(jobs.c.key, transitions.c.at).join(jobs, jobs.c.id == transitions.c.job_id)
+    with store.read() as transaction:
+        rows = transaction.connection.execute(query.where(transitions.c.state.in_([one.value for one in FINAL]))).all()
+    for one, at in rows:
+        known = histories[one]
+        ended, end = known.states[-1]
+        if came := [second for second, claims in known.events if claims == end and second >= ended]:
+            yield (at - began).total_seconds() - min(came)
 
 
 def states(store: Database) -> dict[str, JobState]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -12,7 +12,7 @@ import pytest
 
 from bot.aws.batch import BatchCompute
 from bot.domain.states import JobState
-from bot.domain.work import Observation, Work
+from bot.domain.work import Observation, Work, at_once
 from bot.storage.engine import Database
 from contract.program import PLAN
 from tests.support.aws import aws_world, give
@@ -59,9 +59,9 @@ class AsBatch(MemoryCompute):
         self._batch = batch
         self.programs = 0
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
         self.programs += work.count or 0
-        return super().submit(replace(work, count=None))  # its programs are AWS Batch's alone
+        return super().submit(replace(work, count=None), turn=turn)  # its programs are AWS Batch's alone
 
     @staticmethod
     @cache

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from bot.application.steering import Retried
 from bot.domain.errors import Busy, Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.states import JobState
@@ -14,7 +16,7 @@ from bot.domain.work import Cause, Observation, Progress
 from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.memory import MemoryCompute
-from tests.support.world import World
+from tests.support.world import TOKEN, World
 
 ADMINS = ("U08ADMIN", "U09ADMIN")
 AWAY = "AWS Batch did not say how its jobs are: AWS does not take NOMADS's credentials (expired)."
@@ -164,6 +166,24 @@ def test_a_job_whose_machines_were_taken_back_goes_on_where_they_are_not(steady:
     assert len(steady.mailer.sent) == 2
 
 
+def test_a_job_for_which_a_machine_had_no_room_is_told_so_and_goes_on_on_another(steady: World) -> None:
+    job = steady.accept()
+    steady.settle()
+    steady.see(job, JobState.FAILED, reason="No room left on its disk: no space left on device", cause=Cause.DISK)
+    steady.settle()
+
+    assert steady.thread[-1] == (
+        "No room left on its disk: no space left on device. The job begins again on another machine."
+    )
+    assert [work.lasting for work in steady.compute.works] == [False, True]
+    steady.see(steady.job(job), JobState.FAILED, reason="No room left on its disk.", cause=Cause.DISK)
+    steady.settle()
+    now = steady.job(job)
+    assert (now.state, now.cause, now.retryable) == (JobState.FAILED, Cause.DISK, True)
+    assert "larger disks" in now.advice
+    assert "taken back" not in " ".join(steady.thread)
+
+
 def test_news_of_the_machines_that_were_taken_back_change_nothing_afterwards(steady: World) -> None:
     job = steady.running()
     before = str(steady.job(job).compute_id)
@@ -229,8 +249,65 @@ def test_a_cancelled_job_whose_machine_is_taken_back_does_not_begin_again(steady
     steady.steering.cancel(job.id, actor="U01DEMO")
     steady.see(job, JobState.FAILED, **RECLAIMED)
     steady.settle()
-    assert steady.job(job).ended
+    assert steady.job(job).state is JobState.CANCELLED
+    assert steady.thread[-1].startswith("Cancelled by U01DEMO")
+    assert ELSEWHERE not in steady.thread
     assert len(steady.compute.works) == 1
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["and was taken", "and was not"])
+def test_a_job_that_is_cancelled_while_its_second_submission_is_in_doubt_is_ended(steady: World, found: bool) -> None:
+    job = steady.running()
+    fail = steady.compute.fail_after if found else steady.compute.fail_next
+    fail(Unavailable("no answer"), call="submit")
+    steady.see(job, JobState.FAILED, **RECLAIMED)
+    steady.worker.lanes.drain()
+    steady.steering.cancel(job.id, actor="U01DEMO")
+    steady.settle()
+
+    assert len(steady.compute.works) == 1 + found
+    assert list(steady.compute.cancelled) == ["memory-2"] * found
+    steady.worker.watcher.watch_once()
+    steady.settle()
+    assert steady.job(job).state is JobState.CANCELLED
+
+
+def test_two_processes_that_see_the_machine_taken_back_submit_the_job_once_more_together(steady: World) -> None:
+    job = steady.running()
+    other = steady.another_worker()
+    steady.compute.tell(job.name, Observation(JobState.FAILED, **RECLAIMED))
+
+    steady.worker.watcher.watch_once()
+    other.watcher.watch_once()
+    other.lanes.drain()
+    steady.settle()
+
+    assert [work.lasting for work in steady.compute.works] == [False, True]
+    assert steady.thread.count(ELSEWHERE) == 1
+
+
+def test_a_retry_of_a_job_that_failed_on_a_lasting_machine_begins_where_every_job_does(steady: World) -> None:
+    job = steady.running()
+    for _ in range(2):
+        steady.see(steady.job(job), JobState.FAILED, **RECLAIMED)
+        steady.settle()
+
+    retried = steady.steering.retry(job.id, actor="U01DEMO", token=SecretStr(TOKEN))
+    steady.settle()
+
+    assert isinstance(retried, Retried)
+    assert [work.lasting for work in steady.compute.works] == [False, True, False]
+    assert len({work.name for work in steady.compute.works}) == 3
+
+
+def test_a_second_submission_that_compute_refuses_fails_the_job_with_the_reason(steady: World) -> None:
+    job = steady.running()
+    steady.compute.fail_next(Refused("The queue is gone."), call="submit")
+    steady.see(job, JobState.FAILED, **RECLAIMED)
+    steady.settle()
+
+    now = steady.job(job)
+    assert (now.state, now.reason, now.cause) == (JobState.FAILED, "The queue is gone.", Cause.SETUP)
 
 
 def test_a_second_submission_whose_answer_was_lost_is_found_and_not_repeated(steady: World) -> None:

@@ -29,7 +29,7 @@ from bot.domain.messages import Home, Mail, Step, Story
 from bot.domain.results import Link, Opened, Part, ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.volume import Channel, Experiment, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment
-from bot.domain.work import Hint, LogLine, Observation, Unclear, Work
+from bot.domain.work import Hint, LogLine, Observation, Unclear, Work, at_once
 from bot.mail.smtp import mime
 from contract.masking import PUBLIC_TOKEN
 
@@ -166,8 +166,9 @@ class MemoryCompute(Faulty):
     def refuses(self, *, image: str, command: Sequence[str]) -> str:
         return self.unable
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
         with self._call("submit"):
+            turn()
             if work.count is not None and not 1 <= work.count <= self.max_count:
                 raise Refused(f"An array has 1 to {self.max_count} programs.")
             self.works.append(work)

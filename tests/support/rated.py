@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from bot.domain.work import Work
+from bot.domain.work import Work, at_once
 from bot.storage.engine import Database
 from tests.support.memory import MemoryCompute
 from tests.support.world import Clock, World
@@ -21,9 +22,10 @@ class Timed(MemoryCompute):
         self.clock: Clock
         self.times: list[datetime] = []
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Work, *, turn: Callable[[], None] = at_once) -> str:
+        compute_id = super().submit(work, turn=turn)
         self.times.append(self.clock())
-        return super().submit(work)
+        return compute_id
 
     @property
     def most(self) -> int:

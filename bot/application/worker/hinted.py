@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bot.domain.job import Watched, lately
-from bot.domain.states import JobState
+from bot.domain.states import WAITING, JobState
 from bot.domain.work import Hint, Observation
 
 APART = timedelta(seconds=1)
 """Least time between two questions about one job that events bring about: no flood of events is one of calls."""
 ARRAYS_APART = timedelta(seconds=10)
 """The same for an array of which only its programs have told, each by events of its own: its card shows numbers."""
+HELD = timedelta(seconds=30)
+"""For so long a step that no reply tells waits for the next one, so that both cost one question."""
 UNKNOWN = timedelta(seconds=30)
 """For so long an event waits for a job of its compute id: it may overtake the commit of the job's submission."""
 MOST = 20_000
@@ -29,6 +31,8 @@ class _Named:
     claims: list[Observation] = field(default_factory=list)
     unsure: bool = False
     """Whether an event says nothing that could save the question."""
+    untold: bool = True
+    """Whether all of these events are about steps that no reply tells."""
 
 
 class Hinted:
@@ -45,6 +49,7 @@ class Hinted:
                 continue
             named = self._named.setdefault(hint.compute_id, _Named(at))
             named.patient &= hint.of_child
+            named.untold &= hint.claims is not None and _is_untold(hint.claims)
             if hint.claims is None:
                 named.unsure = True
             elif hint.claims not in named.claims:
@@ -57,8 +62,9 @@ class Hinted:
         return sorted(waits, key=lambda one: waits[one].since)
 
     def _too_soon(self, compute_id: str, named: _Named, at: datetime) -> bool:
-        asked = self._asked.get(compute_id)
-        return lately(asked, at, ARRAYS_APART if named.patient else APART)
+        if named.untold and lately(named.since, at, HELD):
+            return True
+        return lately(self._asked.get(compute_id), at, ARRAYS_APART if named.patient else APART)
 
     def news(
         self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime
@@ -80,6 +86,11 @@ class Hinted:
                 self._asked[compute_id] = at
                 asked.append((job, news[0] if news else None))
         return asked
+
+
+def _is_untold(claim: Observation) -> bool:
+    """Whether only the card shows such a step: work waits, for the first time and for no reason that is known."""
+    return claim.state in WAITING and not claim.reason and claim.attempt in (None, 1)
 
 
 def _is_news(claim: Observation, job: Watched) -> bool:

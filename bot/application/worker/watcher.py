@@ -1,7 +1,7 @@
 """Asks compute about the jobs it has, and reads how far running programs say they are.
 
-Where compute has events, they say about which jobs to ask. Events may be lost, so that jobs are asked about all the
-same where no event has named them for minutes.
+Where compute has events, they say about which jobs to ask. Events may be lost, so that jobs are asked about now and
+then all the same (`Reconciler`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bot.application.ports import Compute, Events, Logs
 from bot.application.stalls import Stalls
 from bot.application.worker.handling import attempt
 from bot.application.worker.hinted import Hinted
+from bot.application.worker.reconciler import Reconciler
 from bot.domain import words
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Ages, Watched, lately, now
@@ -42,12 +43,6 @@ LOOKS_A_SECOND = 0.5
 on AWS each is a call of CloudWatch."""
 LISTEN = 2.0
 """Seconds that one wait for events lasts at most: for so long may `stop()` take, and each wait is a call of SQS."""
-RECONCILE = timedelta(minutes=5)
-"""Where compute has events: time after which a job is asked about that none has named."""
-QUIET = timedelta(minutes=15)
-"""Time without any event after which something may be wrong with the way that events take."""
-RECONCILE_QUIET = timedelta(minutes=1)
-"""Time after which a job is asked about from then on, until an event comes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +87,11 @@ class Watcher:
         self._holder = entropy.token_hex(8)
         self._missing: set[str] = set()
         self._events, self._hinted = events, Hinted()
-        self._heard = clock()
-        """When the last event came, or this process began to listen."""
+        self._reconciler = Reconciler(at=clock())
         self._deaf = events is None
         """Whether there are no events, or they could not be received the last time."""
         self._round: datetime | None = None
         """When the last round was."""
-        self._asked: dict[str, datetime] = {}
-        """When compute last answered for a job, by the job's id."""
         self._again: set[str] = set()
         """Jobs that the next round asks about, whenever that was."""
         self._running: dict[str, tuple[Watched, str | None]] = {}
@@ -144,23 +136,13 @@ class Watcher:
         self._round = at = self._clock()
         there = {job.id for job in watched}
         self._running = {name: one for name, one in self._running.items() if name in there}
-        self._asked = {name: then for name, then in self._asked.items() if name in there}
-        again, every = self._again, self._every(at)
-        due = [job for job in watched if job.id in again or not lately(self._asked_at(job), at, every)]
+        due = self._again | {job.id for job in self._reconciler.due(watched, at)}
         self._again = set()
-        moved, _ = self._look(due)
+        moved, _ = self._look([job for job in watched if self._deaf or job.id in due])
+        if moved:
+            self._reconciler.missed()
         self._tell()
         return moved
-
-    def _asked_at(self, job: Watched) -> datetime:
-        """When compute last said how the job is, by taking it if not otherwise."""
-        return self._asked.get(job.id, job.submitted_at)
-
-    def _every(self, at: datetime) -> timedelta:
-        """Time after which a job is asked about that no event has named."""
-        if self._deaf:
-            return timedelta()
-        return RECONCILE if lately(self._heard, at, QUIET) else RECONCILE_QUIET
 
     def listen_once(self, *, within: float = LISTEN) -> int:
         """Wait for events, and ask compute about the jobs that they name. Returns how many moved.
@@ -173,7 +155,8 @@ class Watcher:
         hints = self._events.receive(within=within)
         self._deaf = False
         at = self._clock()
-        self._heard = at if any(hint.compute_id for hint in hints) else self._heard
+        if any(hint.compute_id for hint in hints):
+            self._reconciler.heard(at)
         self._hinted.add(hints, at=at)
         moved = 0
         if due := self._hinted.due(at):
@@ -203,26 +186,37 @@ class Watcher:
             attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
             at = self._clock()
             for job in clear:
-                self._asked[job.id] = at
                 observation = self._observed(job, seen.get(job.compute_id))
                 self._running.pop(job.id, None)
+                went = news = False
                 if observation is None:
                     self._again.add(job.id)
-                    continue
-                observed[job.id] = observation
-                if observation.follows(job.state, job.compute_attempt):
-                    seen_of = partial(self._lifecycle.observe, compute_id=job.compute_id)
-                    went = attempt(seen_of, job.id, observation)
-                    self._again |= {job.id} if went is None else set()
-                    moved += bool(went)
-                if observation.children and observation.state is JobState.RUNNING:
-                    counted = partial(self._lifecycle.counted, compute_id=job.compute_id)
-                    attempt(counted, job.id, observation.children)
-                elif observation.state is JobState.RUNNING:
-                    self._running[job.id] = (job, observation.log)
-                elif observation.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
-                    attempt(self._lifecycle.waits, job.id, observation.reason, waited=waited)
+                else:
+                    observed[job.id] = observation
+                    went = self._moves(job, observation)
+                    news = self._tells(job, observation)
+                self._reconciler.answered(job.compute_id, at=at, moved=went or news)
+                moved += went
         return moved, observed
+
+    def _moves(self, job: Watched, seen: Observation) -> bool:
+        """Record what was seen. Returns whether the job moved."""
+        if not seen.follows(job.state, job.compute_attempt):
+            return False
+        went = attempt(partial(self._lifecycle.observe, compute_id=job.compute_id), job.id, seen)
+        if went is None:
+            self._again.add(job.id)
+        return bool(went)
+
+    def _tells(self, job: Watched, seen: Observation) -> bool:
+        """Tell what was seen within the state of the job. Returns whether other blocks are done, running or failed."""
+        if seen.children and seen.state is JobState.RUNNING:
+            return bool(attempt(partial(self._lifecycle.counted, compute_id=job.compute_id), job.id, seen.children))
+        if seen.state is JobState.RUNNING:
+            self._running[job.id] = (job, seen.log)
+        elif seen.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
+            attempt(self._lifecycle.waits, job.id, seen.reason, waited=waited)
+        return False
 
     def _ask(self, jobs: Sequence[Watched]) -> tuple[Mapping[str, Observation], Collection[str]]:
         """What compute says of the jobs, and the compute ids of those that it gives no answer for, which is recorded.
@@ -279,6 +273,8 @@ class Watcher:
             except (Unavailable, Refused) as error:
                 log.info("Compute does not show how far jobs are: %s", error)
                 return
+            if lines and (printed := lines[-1].at) and printed <= at:
+                self._reconciler.printed(job.compute_id, at=printed)
             if progress := Progress.read([line.text for line in lines]):
                 self._lifecycle.progressed(job.id, progress)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +19,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from pydantic import SecretStr
 
-from bot.aws.batch import BatchCompute, clean_name, clean_tags
+from bot.aws.batch import SHARES, BatchCompute, clean_name, clean_tags, share_of
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.states import JobState
 from bot.domain.work import Cause, LogLine, Unclear, Work
@@ -1085,7 +1087,13 @@ def test_ids_of_two_computes_on_one_config_are_the_same_jobs(world: World) -> No
         (
             "Essential container in task exited",
             "CannotCreateContainerError: no space left on device",
-            Cause.MACHINE,
+            Cause.DISK,
+            "no room left on its disk",
+        ),
+        (
+            "Task failed to start",
+            "CannotPullContainerError: failed to register layer: write /usr/lib/x: no space left on device",
+            Cause.DISK,
             "no room left on its disk",
         ),
     ],
@@ -1134,6 +1142,32 @@ def test_work_that_should_last_goes_to_the_queue_on_demand_and_is_found_there() 
         assert world.compute().find("l-False") == usual
 
 
+def test_a_submission_takes_its_turn_when_its_job_definition_is_there_right_before_submit_job(world: World) -> None:
+    compute = world.compute()
+    before: list[int] = []
+    for number, owner in enumerate(("U0DEMO", "U0DEMO", "U0OTHER")):
+        work = replace(WORK, name=f"turn-{number}", owner=owner)
+        compute.submit(work, turn=lambda: before.append(len(world.operations)))
+
+    assert len(before) == 3
+    submitted = [at for at, operation in enumerate(world.operations) if operation == "batch.SubmitJob"]
+    assert submitted == before
+
+
+def test_a_submission_whose_job_definition_is_gone_takes_a_turn_for_each_request(world: World) -> None:
+    compute = world.compute()
+    compute.submit(WORK)
+    [definition] = world.clients.batch.describe_job_definitions(status="ACTIVE")["jobDefinitions"]
+    world.clients.batch.deregister_job_definition(jobDefinition=definition["jobDefinitionArn"])
+    answer(world.clients.submitter, "batch.SubmitJob", code="ClientException", status=400)
+    turns: list[None] = []
+
+    with pytest.raises(Refused):
+        compute.submit(replace(WORK, name="again"), turn=lambda: turns.append(None))
+
+    assert len(turns) == world.operations.count("batch.SubmitJob") - 1 == 2
+
+
 def test_a_queue_with_fair_shares_is_told_whose_job_it_is_without_the_name() -> None:
     with aws_world(fair_share=True) as world:
         compute = world.compute()
@@ -1145,6 +1179,16 @@ def test_a_queue_with_fair_shares_is_told_whose_job_it_is_without_the_name() -> 
         assert len(set(shares)) == 3
         assert all(share.isalnum() and share.isascii() for share in shares)
         assert not [share for share in shares if "demo" in share.lower() or "ana" in share.lower()]
+
+
+def test_ten_thousand_people_have_fewer_share_identifiers_than_a_queue_takes_and_nobody_has_many_beside_them() -> None:
+    people = [f"U{number:09}" for number in range(10_000)]
+    shares = Counter(map(share_of, people))
+
+    assert len(shares) == SHARES == 400  # of 500 that AWS takes
+    assert max(shares.values()) < 2.5 * len(people) / SHARES
+    assert all(re.fullmatch(r"[A-Za-z0-9]{1,255}", share) for share in shares)
+    assert share_of("U0DEMO") == "share109"  # in every process and every release
 
 
 def test_a_queue_without_fair_shares_takes_no_share_identifier(world: World) -> None:

@@ -233,13 +233,16 @@ class SubmitEffects:
             if compute_id is None and not job.cancelled_by:
                 reference = self._tokens.hand_over(job.actor, reference)
                 work = self._launcher.work(job, token_ref=reference)
-                self._rate.turn()
-                self._ledger.insist(effect)
-                compute_id = self._compute.submit(work)
+                compute_id = self._compute.submit(work, turn=partial(self._turn, effect))
         if compute_id is None:
             self._lifecycle.withdraw(effect)
             return
         self._lifecycle.submitted(effect, compute_id, token_ref=reference)
+
+    def _turn(self, effect: Effect) -> None:
+        """What compute calls right before it takes the work: from then on, nobody can take that back."""
+        self._rate.turn()
+        self._ledger.insist(effect)
 
     def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
         if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended

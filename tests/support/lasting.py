@@ -1,0 +1,124 @@
+"""A day of jobs that wait and run for minutes to hours, of whose events some are lost, in simulated time."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from bot.domain.job import Job
+from bot.domain.states import JobState
+from bot.domain.work import Observation
+from bot.storage.engine import Database
+from tests.support.memory import MemoryCompute, MemoryEvents
+from tests.support.world import World
+
+ROUND = 10
+"""Seconds between two rounds, as on AWS."""
+PRINTS = 60
+"""Seconds between two lines of a program that prints."""
+SHORTEST, LONGEST = 120, 6 * 3600
+"""Seconds that a program runs."""
+
+
+class _Counting(MemoryCompute):
+    """Counts the calls that name a job, by the compute id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named: Counter[str] = Counter()
+
+    def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        self.named.update(ids)
+        return super().observe(ids)
+
+
+@dataclass
+class _Life:
+    prints: bool
+    begins: float
+    steps: deque[tuple[float, Observation]]
+    job: Job | None = None
+    compute_id: str = ""
+    runs: bool = False
+    lost: dict[JobState, datetime] = field(default_factory=dict)
+    """When the steps began whose events were lost."""
+
+
+class Day:
+    """So many jobs, begun at any time of a day, half of which print a line a minute."""
+
+    def __init__(self, store: Database, *, jobs: int, lost: float, seed: int = 1) -> None:
+        """`lost` is the part of the events that never come."""
+        self._compute, self._events = _Counting(), MemoryEvents()
+        self._world = World(store, compute=self._compute, events=self._events, mails=False)
+        self._lost, self._draw = lost, random.Random(seed)
+        self._lives = [self._life(prints=number % 2 == 0) for number in range(jobs)]
+
+    def _life(self, *, prints: bool) -> _Life:
+        at, steps = self._draw.uniform(0, 86_400), deque[tuple[float, Observation]]()
+        lasts = ((JobState.RUNNABLE, 10, 3600), (JobState.STARTING, 5, 60), (JobState.RUNNING, SHORTEST, LONGEST))
+        begins = at
+        for state, least, most in lasts:
+            at += 1
+            steps.append((at, Observation(state, attempt=1)))
+            at += math.exp(self._draw.uniform(math.log(least), math.log(most)))
+        steps.append((at, Observation(JobState.SUCCEEDED, exit_code=0)))
+        return _Life(prints, begins, steps)
+
+    @property
+    def calls(self) -> int:
+        """How many questions were put, each about any number of jobs."""
+        return self._compute.calls.count("observe")
+
+    def asked(self, *, prints: bool) -> list[int]:
+        """How many questions named each job whose program prints, or of each that is silent."""
+        return [self._compute.named[one.compute_id] for one in self._lives if one.prints is prints]
+
+    def late(self, *, prints: bool) -> list[float]:
+        """By how many seconds each step into RUNNING, and each end, was told late whose event was lost."""
+        found: list[float] = []
+        for one in self._lives:
+            assert one.job
+            if one.prints is prints:
+                with self._world.store.read() as transaction:
+                    story = {step.state: step.at for step in transaction.story.of(one.job.id)}
+                found += [
+                    (story.get(state, story[JobState.SUCCEEDED]) - at).total_seconds() for state, at in one.lost.items()
+                ]
+        return found
+
+    def pass_by(self) -> None:
+        """Let time pass until every job has ended, as people were told."""
+        clock, watcher = self._world.clock, self._world.worker.watcher
+        began = clock.now
+        while any(one.steps or not one.job for one in self._lives) or self._open():
+            passed = (clock.now - began).total_seconds()
+            for one in self._lives:
+                self._go_on(one, passed, began)
+            watcher.watch_once()
+            watcher.listen_once(within=0)
+            clock.advance(ROUND)
+
+    def _open(self) -> bool:
+        with self._world.store.read() as transaction:
+            return bool(transaction.jobs.watched())
+
+    def _go_on(self, one: _Life, passed: float, began: datetime) -> None:
+        if one.job is None and passed >= one.begins:
+            one.job = self._world.accept()
+            self._world.worker.lanes.drain()
+            one.compute_id = self._compute.find(one.job.name) or ""
+        while one.steps and passed >= one.steps[0][0]:
+            at, seen = one.steps.popleft()
+            self._compute.tell(one.compute_id, seen)
+            one.runs = seen.state is JobState.RUNNING
+            if self._draw.random() >= self._lost:
+                self._events.send(one.compute_id, seen)
+            elif one.runs or not one.steps:
+                one.lost[seen.state] = began + timedelta(seconds=at)
+        if one.prints and one.runs and passed % PRINTS == 0:
+            self._compute.print(one.compute_id, f"progress 0.5 at {passed:.0f}", at=self._world.clock.now)
