@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from bot.application.links import Links
@@ -30,9 +32,9 @@ from tests.support.world import in_blocks
 T = TypeVar("T")
 Due = Callable[[datetime], Sequence[Lane]]
 LEASE = 15.0
-RARELY = 120.0
+RARELY = 300.0
 """Seconds between two looks of somebody who has nothing to do, which changes nothing but the time that a run takes."""
-WATCH = 10.0
+WATCH = 20.0
 """Seconds between two looks of a watcher, where nothing tells it sooner."""
 
 
@@ -53,7 +55,7 @@ class SimulatedDatabase(Database):
     """A real database, each of whose commits is a call of the stage's."""
 
     def __init__(self, url: str, stage: Stage) -> None:
-        super().__init__(connect(url))
+        super().__init__(engine_of(url))
         self._stage = stage
 
     @contextmanager
@@ -70,6 +72,12 @@ class SimulatedDatabase(Database):
             yield transaction
             within()
 
+    def close(self) -> None:
+        """Leave the engine, which other lives have too, as it was."""
+        if self._file.path is not None:
+            sa.event.remove(self._engine, "connect", self._file._joined)
+            sa.event.remove(self._engine, "close", self._file._left)
+
     def write(self, change: Callable[[Transaction], T]) -> T:
         """As on PostgreSQL: threads that would share a commit wait for one another, and here there is one."""
         with self.begin() as transaction:
@@ -85,6 +93,12 @@ def _who() -> str:
             return frame.f_code.co_qualname.replace(".<locals>", "")
         frame = frame.f_back
     return "?"
+
+
+@cache
+def engine_of(url: str) -> sa.Engine:
+    """The engine of all bots of all runs on that database: statements are compiled once, which takes half of a run."""
+    return connect(url)
 
 
 def settings() -> Settings:
@@ -200,7 +214,7 @@ class Bot:
     @contextmanager
     def database(self) -> Iterator[Database]:
         """The database, for an onlooker."""
-        found = Database(connect(self._url))
+        found = SimulatedDatabase(self._url, self._stage)
         try:
             yield found
         finally:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from bot.domain.job import Job
+from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
 from simulation.outside import ADMIN, PRIVATE
 from simulation.run import Record
@@ -38,6 +39,10 @@ def everything_is_done(record: Record) -> Iterator[str]:
     for one in record.given_up:
         if not one.error.strip():
             yield f"{one.kind} of {one.job_id} was given up without a note"
+        job = record.jobs[one.job_id]
+        refuses = _archived(record, job.request.channel or "") or job.unposted or "nobody foresaw" in one.error
+        if one.kind in (Kind.REPLY, Kind.PREVIEW, Kind.EDIT) and not refuses:
+            yield f"{one.kind} of {one.job_id} was given up, and nothing refused it: {one.error}"
 
 
 def nothing_acknowledged_is_missing(record: Record) -> Iterator[str]:

@@ -21,7 +21,7 @@ STEERING, PEOPLE, ACCESS, OUTPUT = (f"bot.application.{name}" for name in ("stee
 QUERIES, TOKENS, BLOCKS = "bot.application.queries", "bot.application.tokens", "bot.domain.blocks"
 COMPUTE, CHAT, MAIL = (f"bot.application.worker.effects.{name}" for name in ("compute", "chat", "mail"))
 LANES, WATCHER = "bot.application.worker.lanes", "bot.application.worker.watcher"
-OUTBOX, VAULT, WORK, STORY = "bot.storage.outbox", "bot.storage.vault", "bot.domain.work", "bot.storage.story"
+OUTBOX, VAULT = "bot.storage.outbox", "bot.storage.vault"
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,6 @@ MUTATIONS = (
         "answered = self._ledger and __import__('types').SimpleNamespace(size=1, warnings=[])",
     ),
     Mutation(
-        "a retry delivered twice is two jobs",
-        SUBMISSION,
-        "Submission.accept_retry",
-        'key = f"retry:{job.id}"',
-        'key = f"retry:{job.id}{entropy.token_hex(2)}"',
-    ),
-    Mutation(
         "a job that was tried again does not say so",
         SUBMISSION,
         "Submission._take",
@@ -211,6 +204,7 @@ MUTATIONS = (
         "Lifecycle.withdraw",
         "change.follow(Observation(JobState.CANCELLED))",
         "pass",
+        CROWDED,
     ),
     Mutation(
         "what is turned down does not end",
@@ -252,13 +246,6 @@ MUTATIONS = (
         "if False:",
     ),
     Mutation(
-        "jobs go back to earlier states",
-        WORK,
-        "Observation.follows",
-        "return self.state.follows(state)",
-        "return self.state is not state",
-    ),
-    Mutation(
         "a card in doubt is posted anew",
         CHAT,
         "CardEffects._post",
@@ -274,17 +261,17 @@ MUTATIONS = (
         CROWDED,
     ),
     Mutation(
+        "where a card stands is forgotten",
+        CHAT,
+        "CardEffects._post",
+        "transaction.messages.posted(job.id, _CARD, timestamp, at=self._ledger.clock())",
+        "pass",
+    ),
+    Mutation(
         "a reply in doubt is posted anew",
         CHAT,
         "ThreadEffects._reply",
         "if timestamp is None and effect.in_doubt:",
-        "if False:",
-    ),
-    Mutation(
-        "where a reply stands is forgotten",
-        CHAT,
-        "ThreadEffects._reply",
-        "if not posted:",
         "if False:",
     ),
     Mutation(
@@ -329,9 +316,15 @@ MUTATIONS = (
         LANES,
         "LaneRunner._perform",
         "self._postpone_by(back_off(effect.faults + 1), effect, said, fault=True)",
-        "self._database.begin().__enter__().outbox.finish(effect, at=self._clock())",
+        "with self._database.begin() as t:\n                    t.outbox.finish(effect, at=self._clock())",
     ),
-    Mutation("nobody looks at jobs", WATCHER, "Watcher.watch_once", "moved, _ = self._look(due)", "moved, _ = 0, due"),
+    Mutation(
+        "nobody looks at jobs",
+        WATCHER,
+        "Watcher.watch_once",
+        "for job in watched if self._deaf",
+        "for job in () if self._deaf",
+    ),
     Mutation(
         "the log is shown with the token",
         OUTPUT,

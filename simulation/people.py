@@ -65,7 +65,7 @@ def script(draw: random.Random, *, calm: bool = False) -> list[Action]:
         at, person = draw.uniform(0, 300), draw.choice(list(TOKENS))
         add(at, person, "submit", **_form(draw, person, number))
         for _ in range(draw.choice((0, 0, 1, 2))):
-            who = person if draw.random() < 0.7 else draw.choice(EVERYBODY)
+            who = person if draw.random() < 0.5 else draw.choice(EVERYBODY)
             what = draw.choice(("cancel", "retry", "retry", "go", "submit-the-same", "forget", "home"))
             add(at + draw.choice((0.0, 0.2, draw.uniform(1, 60), draw.uniform(60, 1500))), who, what, of=number)
     for _ in range(draw.choice((0, 0, 0, 1))):

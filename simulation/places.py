@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,15 @@ from tests.support.databases import new_sqlite
 
 
 class Files:
-    """SQLite files in a folder, gone after their runs."""
+    """A SQLite file in a folder, new for each run: its name stays, so that its engine does."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._numbers = folder, itertools.count()
+        self._folder = folder
 
     @contextmanager
     def __call__(self) -> Iterator[str]:
         """The URL of a database that is up to date and empty."""
-        path = self._folder / f"run-{next(self._numbers)}.db"
+        path = self._folder / "run.db"
         try:
             yield new_sqlite(path)
         finally:

@@ -15,10 +15,9 @@ from bot.domain.blocks import ASKED
 from bot.domain.job import Job
 from bot.domain.outbox import GivenUp, Lane
 from bot.domain.states import FINAL
-from bot.storage.engine import connect
 from bot.storage.tables import effects, jobs, people, secrets
 from simulation import entropy
-from simulation.bots import Bot, settings
+from simulation.bots import Bot, engine_of, settings
 from simulation.incidents import Incidents, What
 from simulation.outside import Outside
 from simulation.people import Action, Answer, People, script
@@ -114,7 +113,7 @@ class _Run:
         self.stage.turns = self._turn
         quiet, lasts = quiet if plan.quiet is None else plan.quiet, lasts if plan.lasts is None else plan.lasts
         self.outside = Outside(self.stage, entropy.stream(seed, "programs"), quiet=quiet, lasts=lasts, ends=plan.ends)
-        self._engine = connect(url)
+        self._engine = engine_of(url)
         self._url = url
         common = settings()
         self.bots = [
