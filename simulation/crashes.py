@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from simulation.incidents import What
 from simulation.judge import judged
-from simulation.outside import PUBLIC, TOKENS
-from simulation.people import Action
+from simulation.people import Action, form
 from simulation.run import Plan, Record, run
 
 OF_A_CALL = (What.CRASH_BEFORE, What.CRASH_AFTER, What.LOST)
@@ -18,27 +17,21 @@ Places = Callable[[], AbstractContextManager[str]]
 """Gives the URL of an empty database, for as long as the block runs."""
 
 
-def _form(**changes: object) -> dict[str, object]:
-    ada = "U1ADA"
-    usual = {"view": "V0", "collection": "demo", "x": "0,256", "y": "0,128", "z": "0,16", "channel": PUBLIC}
-    return {**usual, "token": TOKENS[ada], "remember": True, **changes}
-
-
 def _way(*actions: tuple[float, str, Mapping[str, object]], ends: Sequence[str] = (), lasts: bool = False) -> Plan:
     made = [Action(number, at, (0.0,), "U1ADA", what, dict(words)) for number, (at, what, words) in enumerate(actions)]
     return Plan(bots=1, often=0, actions=made, disturbed=False, quiet=True, lasts=lasts, ends=ends)
 
 
 WAYS: Mapping[str, Plan] = {
-    "a job": _way((1, "home", {}), (5, "submit", _form())),
+    "a job": _way((1, "home", {}), (5, "submit", form("V0"))),
     "a job that fails, and is tried again": _way(
-        (5, "submit", _form()), (1500, "retry", {"of": 0}), ends=("fails", "succeeds")
+        (5, "submit", form("V0")), (1500, "retry", {"of": 0}), ends=("fails", "succeeds")
     ),
-    "a job that is cancelled while it runs": _way((5, "submit", _form()), (150, "cancel", {"of": 0})),
-    "a job that is cancelled at once": _way((5, "submit", _form()), (5.001, "cancel", {"of": 0})),
-    "a job whose machine was taken back": _way((5, "submit", _form()), ends=("machine", "succeeds"), lasts=True),
+    "a job that is cancelled while it runs": _way((5, "submit", form("V0")), (150, "cancel", {"of": 0})),
+    "a job that is cancelled at once": _way((5, "submit", form("V0")), (5.001, "cancel", {"of": 0})),
+    "a job whose machine was taken back": _way((5, "submit", form("V0")), ends=("machine", "succeeds"), lasts=True),
     "a job in blocks, of which one fails": _way(
-        (5, "submit", _form(y="0,1024")), ends=("succeeds", "succeeds", "machine", "succeeds")
+        (5, "submit", form("V0", y="0,1024")), ends=("succeeds", "succeeds", "machine", "succeeds")
     ),
 }
 """The ways of a job that are looked at."""

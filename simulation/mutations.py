@@ -12,10 +12,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 
+from simulation.people import Action, form
 from simulation.run import Plan
 
 CROWDED = Plan(bots=3, often=0.1)
 """Several bots, among which one often takes up what another one has begun."""
+CALM = Plan(often=0)
+"""Nothing goes wrong."""
+
+
+def _at_once(what: str, who: str) -> Plan:
+    """Forms, and of each at the same time what somebody does about it."""
+    found: list[Action] = []
+    for number in range(6):
+        words = form(f"V{number}", x=f"0,{256 + number}")
+        found.append(Action(2 * number, 100.0 * number, (0.0,), "U1ADA", "submit", words))
+        found.append(Action(2 * number + 1, 100.0 * number, (0.0, 0.1), who, what, {"of": number}))
+    return Plan(bots=2, often=0.1, actions=found)
+
+
+RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
+"""Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
 STEERING, PEOPLE, ACCESS, OUTPUT = (f"bot.application.{name}" for name in ("steering", "people", "access", "output"))
 QUERIES, TOKENS, BLOCKS = "bot.application.queries", "bot.application.tokens", "bot.domain.blocks"
@@ -103,8 +120,11 @@ MUTATIONS = (
         "SubmitEffects._cancel",
         "self._compute.cancel(job.compute_id, reason=CANCELLED)",
         "pass",
+        CALM,
     ),
-    Mutation("a cancellation is not enqueued", STEERING, "Steering.cancel", "change.enqueue(Kind.CANCEL)", "pass"),
+    Mutation(
+        "a cancellation is not enqueued", STEERING, "Steering.cancel", "change.enqueue(Kind.CANCEL)", "pass", CALM
+    ),
     Mutation(
         "anybody may steer",
         STEERING,
@@ -125,6 +145,7 @@ MUTATIONS = (
         "Submission._take",
         "raise AlreadyRunning(twin)",
         "pass",
+        RUSH,
     ),
     Mutation(
         "no mail tells of the acceptance",
@@ -204,7 +225,7 @@ MUTATIONS = (
         "Lifecycle.withdraw",
         "change.follow(Observation(JobState.CANCELLED))",
         "pass",
-        CROWDED,
+        HASTE,
     ),
     Mutation(
         "what is turned down does not end",

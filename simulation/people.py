@@ -90,6 +90,12 @@ def _form(draw: random.Random, person: str, number: int) -> dict[str, Any]:
     }
 
 
+def form(view: str, **changes: object) -> dict[str, object]:
+    """A right form of U1ADA's, but for the changes."""
+    usual = {"view": view, "collection": "demo", "x": "0,256", "y": "0,128", "z": "0,16", "channel": PUBLIC}
+    return {**usual, "token": TOKENS["U1ADA"], "remember": True, **changes}
+
+
 class People:
     """Do what the script says, and keep what they were told."""
 

@@ -142,7 +142,7 @@ class Stage:
         self.alive()
         number = len(self.points)
         self.points.append(point)
-        if self.incidents.gives_way(number):
+        if commit and self.incidents.gives_way(number):  # between the look at a lease and a call nobody comes
             self.pause(0)
             self.alive()
         incident = self.incidents.at(number, commit=commit)
