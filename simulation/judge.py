@@ -232,6 +232,9 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
     for answer in record.answers:
         if answer.said.startswith("follows "):
             followers[answer.said.removeprefix("follows ")].add(answer.action.person)
+        elif answer.action.what.startswith("submit") and not answer.acknowledged:  # may have asked to hear of the twin
+            for job in record.jobs.values():
+                followers[job.id].add(answer.action.person)
     for message in record.outside.chat.messages:
         job = message.story.job
         if message.channel not in (job.request.channel, job.actor):
