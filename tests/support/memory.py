@@ -150,6 +150,11 @@ class MemoryCompute(Faulty):
         """What is true of the work, whatever `observe` says; None: there is no such work."""
         return self._seen(compute_id) if compute_id in self._observations else None
 
+    def knows(self, name: str, compute_id: str, observation: Observation) -> None:
+        """Have work that was submitted before."""
+        self._names[name] = compute_id
+        self._observations[compute_id] = observation
+
     def lose(self, name_or_id: str) -> None:
         """Forget the job, as Batch does with old ones."""
         compute_id = self._id(name_or_id)
