@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from sandbox.boss import DEMO_TOKEN, BossStandIn
-from sandbox.house import House, bot_process
+from sandbox.house import House
+from sandbox.levers import kept, levers
 
 COMMAND = "submit nomads-unsupervised demo/shifted x=0,512 y=0,512 z=0,16"
 SHIFTED = {5: (6, -9), 9: (-8, 7)}
@@ -36,7 +37,7 @@ def demo(*, once: bool) -> int:
         log = Path(folder) / "bot.log"
         shift(house.boss)
         settings = house.environment(Path(folder) / "data") | _doors(house, Path(folder))
-        with bot_process(settings, log=log) as bot:
+        with kept(settings, log=log) as bot:
             try:
                 house.slack.wait_for_connection(30)
                 _Conversation(house).play()
@@ -47,7 +48,9 @@ def demo(*, once: bool) -> int:
                 print("demo: ok")
                 return 0
             print(f"\nThe workspace is at {house.slack.url} (Ctrl-C ends it). BOSS token: {DEMO_TOKEN}")
-            return _stay(lambda: bot.poll() is None)
+            data = Path(folder) / "data"
+            house.slack.offer([(one.name, one.says, one.pull) for one in levers(house, bot, data)])
+            return _stay(lambda: bot.alive)
 
 
 def _doors(house: House, folder: Path) -> dict[str, str]:

@@ -512,7 +512,7 @@ function mails() {
 // The rest of the screen
 
 function drawSide() {
-  const stable = [state.people, state.channels.map((c) => [c.id, c.name, c.app_is_member]), place, person, state.mails && state.mails.length, state.shortcuts];
+  const stable = [state.people, state.channels.map((c) => [c.id, c.name, c.app_is_member]), place, person, state.mails && state.mails.length, state.shortcuts, state.levers];
   if (!fresh("side", stable)) return;
   $("person").replaceChildren(...state.people.filter((p) => !p.is_bot).map((p) => make("option", { value: p.id, selected: p.id === person }, p.real_name)));
   const entry = (id, text, extra) => make("li", {}, make("button", { type: "button", "aria-current": place === id ? "page" : null, onclick: () => go(id) }, ...[text, extra].flat()));
@@ -523,6 +523,14 @@ function drawSide() {
     app.push(make("li", {}, make("button", { type: "button", title: shortcut.description, onclick: () => shortcutPressed(shortcut) }, `⚡ ${shortcut.name}`)));
   }
   $("app").replaceChildren(...app);
+  $("breaking").hidden = !state.levers.length;
+  $("levers").replaceChildren(...state.levers.map((lever, number) =>
+    make("li", {}, make("button", { type: "button", title: lever.says, onclick: () => pull(number) }, lever.name, make("small", {}, lever.says)))));
+}
+
+async function pull(number) {
+  const answer = await act({ act: "lever", number });
+  say(answer.error ? `It did not break (${answer.error}).` : answer.said);
 }
 
 async function shortcutPressed(shortcut) {

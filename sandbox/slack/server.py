@@ -105,6 +105,8 @@ class Site:
         self.faults = faults
         self.calls = calls
         self.latency = 0.0
+        self.levers: Sequence[tuple[str, str, Callable[[], None]]] = ()
+        """Name, what should happen, and what breaks something: buttons of the page."""
         self.person = person
         self.page_facts = page_facts
         self.mailbox = mailbox
@@ -247,6 +249,7 @@ class Site:
         mails = list(self.mailbox()) if self.mailbox else None
         with self.workspace.lock:
             shown = screen(self.workspace, user, mails)
+            shown |= {"levers": [{"name": name, "says": says} for name, says, _ in self.levers]}
             return JSONResponse(shown | dict(self.page_facts), headers={"cache-control": "no-store"})
 
     async def changes(self, request: Request) -> Response:
@@ -299,6 +302,10 @@ class Site:
                 return {"error": closed.error if closed else ""}
             case "home":
                 ack = person.open_home()
+            case "lever":
+                name, says, pull = self.levers[int(wanted["number"])]
+                pull()
+                return {"error": "", "said": f"{name}. {says}"}
             case unknown:
                 raise ValueError(f"nobody can {unknown}")
         return {"error": ack.error, "errors": ack.errors}

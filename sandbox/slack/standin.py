@@ -110,6 +110,11 @@ class SlackStandIn:
         with self.workspace.change():
             self._calls.clear()
 
+    def offer(self, levers: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
+        """Offer these on the page: each a name, one sentence of what should happen, and what is called."""
+        self._site.levers = levers
+        self.touch()
+
     # People and places
 
     def person(self, identity: str = "U01DEMO", *, signature: Signature = "right") -> Person:
