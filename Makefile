@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit began bench simulate pictures lint format lock images bases clean
+.PHONY: help demo test unit began bench simulate fuzz pictures lint format lock images bases clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -62,6 +62,9 @@ format: $(STAMP)  ## put every file in order
 
 bench: $(STAMP)  ## measure what is called fast (NAME="modal forms" measures some); exit 1 if a goal is missed
 	$(BIN)/python -m bench $(NAME)
+
+fuzz: $(STAMP)  ## read what others write in any shape: FUZZ=5000 examples of each kind, instead of the hundred of make test
+	FUZZ=$(or $(FUZZ),5000) $(BIN)/python -m pytest -q tests/unit/test_fuzz.py
 
 simulate: $(STAMP)  ## a lab in which everything fails, by 10,000 seeds (SEEDS=N, FROM=M); exit 1 if a promise is broken
 	@$(scratch); $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1)

@@ -69,8 +69,9 @@ def _hint(body: str, receipt: str) -> Hint:
     detail: Any = None
     with suppress(ValueError, RecursionError):
         event = json.loads(body)
-        if isinstance(event, dict) and event.get("source") == "aws.batch" and event.get("detail-type") in KINDS:
-            detail = event.get("detail")
+        if isinstance(event, dict) and event.get("source") == "aws.batch":
+            kind = event.get("detail-type")
+            detail = event.get("detail") if isinstance(kind, str) and kind in KINDS else None
     job = detail.get("jobId") if isinstance(detail, dict) else None
     if not isinstance(job, str) or not is_job_id(job):
         log.info("A message in the queue of AWS Batch's events is no event about a job.")

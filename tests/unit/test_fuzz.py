@@ -1,0 +1,314 @@
+"""Whatever stands in what others write, reading it ends in an answer, or in the error that it promises.
+
+`make fuzz` tries more than `make test` does: for as many examples of each test as FUZZ says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.aws.events import _hint
+from bot.aws.observations import SENSELESS, observation, slimmed
+from bot.domain.errors import InvalidRequest, patience
+from bot.domain.request import JobRequest
+from bot.domain.summary import Summary, Unreadable
+from bot.domain.work import Hint, Observation
+from bot.slack.requests import misshapen
+from contract.program import read_progress
+from volumes.address import Address, Location, parse
+from volumes.describe import describe
+from volumes.errors import VolumeError
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["", "0", "-1", "nan", "SUCCEEDED", "\x00", "a" * 300, "<!channel>", "../x", "\ud7ff"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+often = settings(
+    max_examples=int(os.environ.get("FUZZ", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, right: Any) -> Any:
+    """What is right, with some of its parts taken away, or replaced by anything."""
+
+    def again(value: Any) -> Any:
+        kind = draw(st.integers(0, 11))
+        if kind == 0:
+            return draw(JSON)
+        if isinstance(value, dict):
+            found = {name: again(part) for name, part in value.items() if draw(st.integers(0, 11))}
+            return found | (draw(st.dictionaries(st.text(max_size=6), JSON, max_size=1)) if kind == 1 else {})
+        if isinstance(value, list):
+            return [again(part) for part in value] + ([draw(JSON)] if kind == 1 else [])
+        return value
+
+    return again(right)
+
+
+RESULTS = {
+    "counts": {"synapses": 7, "excitatory": 3},
+    "files": [{"name": "synapses.csv", "title": "Synapses"}, {"name": "segmentation/info"}],
+    "preview": "preview.png",
+    "viewer": "https://viewer.test/#!{}",
+    "density_per_um3": 0.18,
+    "chance": {"count": 3.0, "share": 0.25, "low": 0.1, "high": 0.4},
+    "notes": ["A note."],
+    "channels": {"postsynaptic": "PSD95"},
+    "versions": {"pipeline": "1.0"},
+    "view": {"position": [1.0, 2.0, 3.0], "layers": [{"name": "PSD95", "source": "image/PSD95"}]},
+    "written_back": "lab/predictions/x",
+    "blocks": {"all": 8, "missing": 2, "numbers": [1, 2], "boxes": [[[0, 2], [0, 8], [0, 8]]]},
+}
+ID = "0f0e0d0c-1111-2222-3333-444455556666"
+JOB = {
+    "jobId": ID,
+    "jobName": "n",
+    "jobQueue": "arn:aws:batch:eu-west-2:123456789012:job-queue/nomads-queue",
+    "status": "RUNNING",
+    "statusReason": "Host EC2 (instance i-0) terminated.",
+    "createdAt": 1,
+    "startedAt": 2,
+    "stoppedAt": 3,
+    "isCancelled": False,
+    "isTerminated": True,
+    "attempts": [
+        {"container": {"exitCode": 1, "reason": "OutOfMemory", "logStreamName": "l"}, "startedAt": 1, "stoppedAt": 2}
+    ],
+    "container": {"exitCode": 137, "reason": "x", "logStreamName": "l", "environment": [{"name": "A", "value": "0"}]},
+    "retryStrategy": {"attempts": 3},
+    "arrayProperties": {"size": 4, "statusSummary": {"RUNNING": 2, "FAILED": 1, "SUCCEEDED": 1}},
+}
+VIEW = {
+    "id": "V1",
+    "type": "modal",
+    "callback_id": "submit",
+    "hash": "1.a",
+    "private_metadata": "",
+    "blocks": [{"type": "input", "block_id": "x", "element": {"type": "plain_text_input", "action_id": "value"}}],
+    "state": {"values": {"x": {"value": {"type": "plain_text_input", "value": "0,512"}}}},
+}
+BODIES: tuple[dict[str, Any], ...] = (
+    {"type": "view_submission", "user": {"id": "U1"}, "team": {"id": "T1"}, "view": VIEW, "trigger_id": "1.2"},
+    {"type": "view_closed", "user": {"id": "U1"}, "view": VIEW, "is_cleared": False},
+    {
+        "type": "block_actions",
+        "user": {"id": "U1"},
+        "trigger_id": "1.2",
+        "container": {"type": "message", "message_ts": "1.2", "channel_id": "C1"},
+        "channel": {"id": "C1"},
+        "message": {"ts": "1.2"},
+        "actions": [{"type": "button", "action_id": "cancel", "block_id": "b", "value": "abc"}],
+    },
+    {
+        "type": "block_suggestion",
+        "user": {"id": "U1"},
+        "action_id": "value",
+        "block_id": "collection",
+        "value": "d",
+        "view": VIEW,
+    },
+    {"type": "shortcut", "callback_id": "submit", "trigger_id": "1.2", "user": {"id": "U1"}},
+    {"type": "event_callback", "event": {"type": "app_home_opened", "user": "U1", "tab": "home"}, "authorizations": []},
+    {"command": "/nomads", "text": "submit", "user_id": "U1", "channel_id": "C1", "trigger_id": "1.2"},
+    {"type": "url_verification", "challenge": "c"},
+)
+FORM = {
+    "pipeline": "p",
+    "collection": "demo",
+    "experiment": "cortex",
+    "x": "0,512",
+    "y": "0..512",
+    "z": "0:16",
+    "email": "demo@example.org",
+    "channel": "C1",
+    "options": {"register": "auto"},
+}
+
+
+@often
+@given(spoilt(RESULTS))
+def test_results_of_any_shape_are_read_or_refused(said: Any) -> None:
+    try:
+        found = Summary.read(json.dumps(said).encode(), token="canary")
+    except Unreadable:
+        return
+    assert "canary" not in found.model_dump_json()
+    assert all(text.isprintable() for text in found.notes)
+
+
+@often
+@given(st.binary(max_size=200), st.none() | st.just("canary"))
+def test_results_of_any_bytes_are_read_or_refused(content: bytes, token: str | None) -> None:
+    with suppress(Unreadable):
+        assert isinstance(Summary.read(content, token=token), Summary)
+
+
+@often
+@given(spoilt({"source": "aws.batch", "detail-type": "Batch Job State Change", "detail": JOB}))
+def test_an_event_of_any_shape_is_a_hint_that_names_a_job_or_none(event: Any) -> None:
+    found = _hint(json.dumps(event), "r")
+    assert isinstance(found, Hint)
+    assert found.receipt == "r"
+    assert found.compute_id in ("", ID) or len(found.compute_id) == len(ID)
+
+
+@often
+@given(st.text(max_size=200))
+def test_an_event_of_any_text_names_no_job(body: str) -> None:
+    assert _hint(body, "r").compute_id == ""
+
+
+@often
+@given(spoilt(JOB))
+def test_a_described_job_of_any_shape_is_an_observation_or_makes_no_sense(job: Any) -> None:
+    with suppress(*SENSELESS):
+        assert isinstance(observation(slimmed(job)), Observation)
+
+
+@pytest.mark.parametrize("right", BODIES, ids=lambda body: body.get("type", "command"))
+def test_a_request_of_slack_of_any_shape_is_right_or_told_to_be_wrong(right: dict[str, Any]) -> None:
+    @often
+    @given(spoilt(right))
+    def tried(body: Any) -> None:
+        said = misshapen(body)
+        assert isinstance(said, str)
+        assert "canary" not in said
+
+    tried()
+
+
+@often
+@given(spoilt(FORM))
+def test_a_form_of_any_shape_is_a_request_or_its_mistakes_by_field(values: Any) -> None:
+    if not isinstance(values, dict):
+        return
+    with suppress(InvalidRequest):
+        assert JobRequest.parse(values).box.voxels > 0
+
+
+@often
+@given(st.text(max_size=40) | st.from_regex(r"\A\s*progress [0-9.e+-]{1,8} [a-z]{0,5}\Z"))
+def test_a_line_of_any_text_is_progress_or_none(line: str) -> None:
+    found = read_progress(line)
+    assert found is None or 0 <= found[0] <= 1
+
+
+@often
+@given(st.none() | st.text(max_size=40) | st.floats().map(str) | st.integers().map(str))
+def test_a_retry_after_of_any_text_is_a_bounded_time_or_none(header: str | None) -> None:
+    found = patience(header)
+    assert found is None or 1 <= found <= 600
+
+
+PRECOMPUTED = {
+    "@type": "neuroglancer_multiscale_volume",
+    "type": "image",
+    "data_type": "uint8",
+    "num_channels": 1,
+    "scales": [
+        {
+            "key": "full",
+            "size": [64, 64, 16],
+            "voxel_offset": [0, 0, 0],
+            "resolution": [8, 8, 50],
+            "chunk_sizes": [[64, 64, 16]],
+            "encoding": "raw",
+            "sharding": {
+                "@type": "neuroglancer_uint64_sharded_v1",
+                "preshift_bits": 1,
+                "minishard_bits": 1,
+                "shard_bits": 1,
+            },
+        }
+    ],
+}
+AXES = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+MULTISCALE = {
+    "multiscales": [
+        {
+            "version": "0.4",
+            "axes": AXES,
+            "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [50, 8, 8]}]}],
+        }
+    ],
+    "omero": {"channels": [{"label": "PSD95"}]},
+}
+ZARRAY = {
+    "zarr_format": 2,
+    "shape": [16, 64, 64],
+    "chunks": [16, 64, 64],
+    "dtype": "|u1",
+    "compressor": None,
+    "fill_value": 0,
+    "filters": None,
+    "order": "C",
+}
+N5 = {
+    "dimensions": [64, 64, 16],
+    "blockSize": [64, 64, 16],
+    "dataType": "uint8",
+    "compression": {"type": "gzip"},
+    "resolution": [8, 8, 50],
+    "units": ["nm", "nm", "nm"],
+}
+
+
+@dataclass
+class Written:
+    """Documents of any content."""
+
+    by_name: dict[str, Any]
+    refused: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def read(self, place: Location) -> bytes | None:
+        self.asked.append(str(place))
+        for end, said in self.by_name.items():
+            if str(place).endswith(end):
+                return json.dumps(said).encode()
+        return None
+
+    def names(self, folder: Location) -> list[str] | None:
+        return ["0"]
+
+
+VOLUMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "precomputed": ("precomputed://https://host.test/v", {"/v/info": PRECOMPUTED}),
+    "zarr": ("zarr://https://host.test/v", {"/v/.zattrs": MULTISCALE, "/v/0/.zarray": ZARRAY}),
+    "n5": ("n5://https://host.test/v", {"/v/attributes.json": N5}),
+}
+
+
+@pytest.mark.parametrize("kind", VOLUMES)
+def test_metadata_of_any_shape_is_a_volume_or_told_to_be_wrong(kind: str) -> None:
+    text, documents = VOLUMES[kind]
+    address = parse(text)
+    assert isinstance(address, Address)
+    describe(address, Written(documents))  # which is right
+
+    @often
+    @given(spoilt(documents))
+    def tried(said: Any) -> None:
+        written = Written(said if isinstance(said, dict) else {})
+        with suppress(VolumeError):
+            describe(address, written)
+        assert written.asked
+
+    tried()
