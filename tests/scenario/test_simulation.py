@@ -96,8 +96,9 @@ def test_the_judge_is_tested_in_forty_ways() -> None:
 def test_a_process_may_end_at_each_call_and_commit_of_each_way(way: str, files: Files) -> None:
     there = crashes.points(way, files)
     once = list({point.name: point for point in there}.values())
+    further = way != next(iter(crashes.WAYS))  # the worst two are enough of what the first way had already
     for point in once:
-        for what in point.incidents:
+        for what in (What.CRASH_AFTER, What.LOST) if further else point.incidents:
             assert crashes.broken(point, what, files) == [], f"{what} at call {point.number}, {point.name}"
     assert len(once) > 20
 
