@@ -360,12 +360,5 @@ MUTATIONS = (
         "if self._connection.execute(_WAITING, values).first() is None:",
         "if self.open(job_id, kind=kind) == 0:",
     ),
-    Mutation(
-        "blocks are merged whatever became of them",
-        BLOCKS,
-        "Blocks.goes_on",
-        "return seen.state in (JobState.SUCCEEDED, JobState.FAILED)",
-        "return seen.state is JobState.SUCCEEDED",
-    ),
 )
 """Each breaks a promise that somebody outside can see."""
