@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -75,9 +75,20 @@ def lab() -> Lab:
     return made
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While the block runs, nothing is logged: in a lab in which everything fails that would be all that is seen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@quiet()
 def judge(seeds: Sequence[int], *, sqlite: bool) -> list[Found]:
     """Run some seeds, and judge each."""
-    logging.disable(logging.CRITICAL)
     found = []
     for seed in seeds:
         began = time.perf_counter()
@@ -110,9 +121,9 @@ def _judged(parts: Sequence[range], *, jobs: int, sqlite: bool) -> Iterator[list
         yield from pool.map(partial(judge, sqlite=sqlite), parts)
 
 
+@quiet()
 def one(seed: int, *, sqlite: bool) -> int:
     """Print a seed's history. Where it breaks a promise, print the smallest part of it that does, too."""
-    logging.disable(logging.CRITICAL)
     plan, places = lab().plan(seed, sqlite=sqlite), lab().places(seed, sqlite=sqlite)
 
     def play(tried: Plan):  # type: ignore[no-untyped-def]
@@ -132,9 +143,9 @@ def one(seed: int, *, sqlite: bool) -> int:
     return 1
 
 
+@quiet()
 def all_crashes(*, every: bool) -> int:
     """Print the table of every call and commit at which the process was ended, by the ways of a job."""
-    logging.disable(logging.CRITICAL)
     whats, wrong, tried = crashes.OF_A_COMMIT, 0, 0
     print(
         f"| way | call or commit | {' | '.join(what.name.lower() for what in whats)} |\n|---|---|{'---|' * len(whats)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -126,7 +127,9 @@ def test_of_a_list_the_smallest_part_that_fails_is_found() -> None:
 
 
 def test_a_seed_is_printed_with_its_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.root.manager.disable
     assert one(1, sqlite=True) == 0
+    assert logging.root.manager.disable == before, "or later tests would see no log"
     out = capsys.readouterr().out
     assert "bot-1 begins" in out
     assert out.endswith("seed 1: every promise was kept\n")
