@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from simulation import crashes
@@ -68,10 +69,8 @@ class Lab:
 @cache
 def lab() -> Lab:
     """This process's."""
-    import atexit
-
     made = Lab()
-    atexit.register(made.close)
+    Finalize(None, made.close, exitpriority=1)  # the processes of a pool end without what atexit has
     return made
 
 
