@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from bot.domain.errors import Refused
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.people import Privacy, Standing
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, Observation, Work
 from contract.program import BLOCKS, FIRST, PLAN, RESULTS
-from simulation.stage import Stage
+from simulation.stage import Nonsense, Stage
 from tests.support.memory import (
     MemoryBackend,
     MemoryChat,
@@ -72,7 +72,7 @@ class Workspace:
             with self._stage.call(f"workspace.{what}"):
                 known[0] = True
                 yield known
-        except Exception:
+        except (Unavailable, Nonsense):  # by the port, what chat does not tell is not known; anything else is a mistake
             known[0] = False
 
     def mail_of(self, user: str) -> str:
