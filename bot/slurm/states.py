@@ -56,7 +56,10 @@ _WAITS: Mapping[str, str] = {
     "BeginTime": "The cluster begins it in a moment.",
     "Cleaning": "The cluster begins it in a moment.",
     "NodeDown": f"A node that it needs is down; it starts when {ADMIN} has mended that.",
-    "ReqNodeNotAvail": f"A node that it needs is down or reserved; it starts when {ADMIN} has mended that.",
+    "ReqNodeNotAvail": (
+        "The nodes that it could have are down or reserved; it starts by itself once one is back. "
+        f"{ADMIN[0].upper()}{ADMIN[1:]} may know when."
+    ),
     "Reservation": "It waits for its reservation to begin.",
     "Licenses": "It waits for a licence.",
     "JobHeldUser": "It is held, by its own user; `scontrol release` lets it go.",
@@ -116,6 +119,8 @@ def _numbers(said: str) -> list[int | None]:
 def waiting(reason: str) -> str:
     """Why a job waits, in words for a person, by Slurm's reason; empty while there is nothing to say."""
     said = reason.strip("() ")
+    if said.startswith("Nodes required for job are DOWN"):  # the later passes of the scheduler say it so
+        said = "ReqNodeNotAvail"
     word = re.split(r"[,( ]", said)[0]
     if re.match(r"(QOS|Assoc|MaxJobs|MaxMem|Max[A-Z])", word):
         return _LIMIT.format(said=word)

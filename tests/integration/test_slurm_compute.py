@@ -230,7 +230,7 @@ def test_why_a_job_waits_is_told_and_it_runs_when_it_can(rig: SlurmComputeRig) -
     rig.another(partition="closed").submit(rig.work("closed"))
     with rig.cluster.full():
         rig.compute.submit(replace(rig.work("many"), count=2))
-        until(lambda: why("many", "node that it needs is down or reserved"), what="the reason")
+        until(lambda: why("many", "nodes that it could have are down or reserved"), what="the reason")
         until(lambda: why("closed", "Its partition is down"), what="the other reason")
 
     rig.run("many.1")

@@ -368,6 +368,10 @@ def test_lines_of_squeue_tell_each_program_of_an_array() -> None:
         ("PartitionDown", "partition is down"),
         ("PartitionTimeLimit", "cannot start as it is (PartitionTimeLimit)"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "down or reserved"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "The nodes that it could have are down or reserved",
+        ),
         ("(Resources)", "no free node"),
         ("SomethingNew", "says why it waits: SomethingNew"),
     ],
