@@ -43,6 +43,9 @@ LONGEST = timedelta(days=1)
 SHARES = 400
 """Share identifiers that people have between them. A queue takes 500 active ones and refuses a submission that adds
 another (botocore's model of AWS Batch: CreateJobQueueRequest, schedulingPolicyArn); the rest is for others."""
+PRIORITY = 0
+"""The same for every job, so that none goes before another one with its share identifier. AWS Batch takes 0 to 9999. It
+refuses a share identifier without one (nextflow, pull request 3505), although its model calls it optional."""
 MAX_NAME = 128
 """The longest name of a job or job definition."""
 MAX_TAGS = 40
@@ -179,12 +182,12 @@ class BatchCompute:
         # What was reclaimed so often is submitted anew as lasting.
         few: dict[str, Any] = {"retryStrategy": _retries(min(RECLAIMS, self._config.attempts))}
         retries = few if self.lasts and not work.lasting else {}
-        share: dict[str, Any] = {"shareIdentifier": share_of(work.owner)} if self._config.fair_share else {}
+        share: dict[str, Any] = {"shareIdentifier": share_of(work.owner), "schedulingPriorityOverride": PRIORITY}
         turn()
         with translated("AWS Batch did not take the job"):
             answer = self._clients.submitter.submit_job(
                 **array,
-                **share,
+                **(share if self._config.fair_share else {}),
                 **retries,
                 jobName=name,
                 jobQueue=self._config.queue_on_demand if self.lasts and work.lasting else self._config.queue,

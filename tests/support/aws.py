@@ -189,6 +189,9 @@ def _check_submission(params: dict[str, Any]) -> None:
     assert len(json.dumps(params)) < 30 * 1024
     _check_tags(params["tags"])
     assert re.fullmatch(r"[A-Za-z0-9]{1,255}", params.get("shareIdentifier", "none"))
+    # AWS's own model has the priority as optional; the service refuses one without the other.
+    assert ("shareIdentifier" in params) == ("schedulingPriorityOverride" in params), "a share has a priority"
+    assert 0 <= params.get("schedulingPriorityOverride", 0) <= 9999
     needs = {need["type"]: need["value"] for need in params["containerOverrides"]["resourceRequirements"]}
     assert re.fullmatch(r"[1-9][0-9]*", needs["VCPU"]), needs
     assert int(needs["MEMORY"]) >= 4

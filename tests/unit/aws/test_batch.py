@@ -1191,10 +1191,30 @@ def test_ten_thousand_people_have_fewer_share_identifiers_than_a_queue_takes_and
     assert share_of("U0DEMO") == "share109"  # in every process and every release
 
 
-def test_a_queue_without_fair_shares_takes_no_share_identifier(world: World) -> None:
+def test_a_queue_with_fair_shares_is_given_a_priority_with_each_share_as_it_refuses_one_without() -> None:
+    with aws_world(fair_share=True) as world:
+        world.compute().submit(WORK)
+
+        [asked] = world.asked("batch.SubmitJob")
+        assert asked["shareIdentifier"] == share_of("U0DEMO")
+        assert asked["schedulingPriorityOverride"] == 0
+
+
+def test_a_queue_without_fair_shares_takes_neither_a_share_identifier_nor_a_priority(world: World) -> None:
     world.compute().submit(WORK)
 
-    assert "shareIdentifier" not in world.asked("batch.SubmitJob")[0]
+    assert not {"shareIdentifier", "schedulingPriorityOverride"} & set(world.asked("batch.SubmitJob")[0])
+
+
+@pytest.mark.parametrize("share", [{"shareIdentifier": "share109"}, {"schedulingPriorityOverride": 0}])
+def test_the_aws_of_these_tests_refuses_a_share_without_a_priority_and_a_priority_without_a_share(
+    world: World, share: dict[str, Any]
+) -> None:
+    world.compute().submit(WORK)
+    [asked] = world.asked("batch.SubmitJob")
+
+    with pytest.raises(AssertionError, match="a share has a priority"):
+        world.clients.submitter.submit_job(**asked, **share)
 
 
 @pytest.mark.parametrize(
