@@ -178,7 +178,8 @@ def size(tag: str, engine: Engine) -> int:
     """Bytes of all layers, unpacked; buildah tells three digits of them."""
     if engine == "docker":
         return int(_run(["docker", "image", "inspect", "--format", "{{.Size}}", tag]))
-    number, unit = _run(["buildah", "images", "--format", "{{.Size}}", tag]).split()
+    lines = _run(["buildah", "images", "--format", "{{.Size}}", tag]).splitlines()
+    number, unit = lines[0].split()  # a line for each name that the image has
     return int(float(number) * _UNITS[unit])
 
 

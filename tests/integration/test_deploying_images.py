@@ -174,6 +174,17 @@ def test_pip_s_settings_of_the_machine_are_handed_over_but_for_its_folders(tmp_p
     assert (tmp_path / "pip.conf").stat().st_mode & 0o777 == 0o600
 
 
+def test_the_size_of_an_image_is_known_whatever_other_names_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "buildah"
+    program.write_text("#!/bin/sh\necho 408 MB\necho 408 MB\n")  # as buildah does of an image with two names
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+
+    assert images.size("nomads", "buildah") == 408_000_000
+
+
 # The bills of materials
 
 STATUS = """Package: libc6
