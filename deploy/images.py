@@ -69,6 +69,8 @@ class Built:
     id: str
     size: int
     seconds: float
+    tag: str = ""
+    """What it was to be called, where that is not its name alone."""
 
 
 def images() -> list[Image]:
@@ -132,19 +134,19 @@ def build(image: Image, engine: Engine, base: str, *, fresh: bool = False, platf
 
     `platform` is such as `linux/arm64`, by default this machine's; `tag` is by default the image's name.
     """
-    began, tag = time.monotonic(), tag or image.name
+    began, name = time.monotonic(), tag or image.name
     with tempfile.TemporaryDirectory(prefix="nomads-pip-") as secrets:
         command = {
             "docker": ["docker", "build", "--provenance=false", "--build-arg", "SOURCE_DATE_EPOCH=0"],
             "buildah": ["buildah", "bud", "--isolation=chroot", "--network=host", "--layers", "--timestamp=0"],
         }[engine]
         identity = Path(secrets) / "id"
-        command += ["--file", image.dockerfile, "--target", image.target, "--tag", tag]
+        command += ["--file", image.dockerfile, "--target", image.target, "--tag", name]
         command += ["--platform", platform] if platform else []
         command += ["--build-arg", f"PYTHON_IMAGE={base}", "--iidfile", str(identity), *_pip_secrets(Path(secrets))]
         _run([*command, *(["--no-cache"] if fresh else []), "."])
         made = identity.read_text(encoding="utf-8").strip()
-    return Built(image, made, size(tag, engine), time.monotonic() - began)
+    return Built(image, made, size(name, engine), time.monotonic() - began, tag)
 
 
 def _pip_secrets(folder: Path) -> list[str]:
@@ -183,57 +185,66 @@ def size(tag: str, engine: Engine) -> int:
     return int(float(number) * _UNITS[unit])
 
 
-def inside(image: Image, engine: Engine, *command: str) -> str:
+def inside(built: Built, engine: Engine, *command: str) -> str:
     """What a command prints in the image."""
     if engine == "docker":
-        return _run(["docker", "run", "--rm", "--network=none", f"--entrypoint={command[0]}", image.name, *command[1:]])
-    container = _run(["buildah", "from", "--pull-never", f"localhost/{image.name}"]).strip()
+        return _run(["docker", "run", "--rm", "--network=none", f"--entrypoint={command[0]}", built.id, *command[1:]])
+    container = _run(["buildah", "from", "--pull-never", built.id]).strip()
     try:
         return _run(["buildah", "run", "--isolation=chroot", container, "--", *command])
     finally:
         _run(["buildah", "rm", container])
 
 
-def bill(image: Image) -> Path:
-    """Where an image's bill of materials lies."""
-    return FOLDER / f"{image.name}.cdx.json"
+def bill(image: Image, tag: str = "", *, folder: Path = FOLDER) -> Path:
+    """Where an image's bill of materials lies; one that was built under a tag of its own has another one for each."""
+    return folder / f"{_stem(image, tag)}.cdx.json"
 
 
-def _told(image: Image) -> Path:
-    return FOLDER / f"{image.name}.id"
+def _stem(image: Image, tag: str) -> str:
+    version = tag.rpartition("/")[2].partition(":")[2] or "latest"
+    return f"{image.name}_{version}" if tag else image.name  # no image has a _ in its name
 
 
-def _is_told(built: Built) -> bool:
-    told = _told(built.image)
-    return bill(built.image).exists() and told.exists() and told.read_text(encoding="utf-8").strip() == built.id
+def write_bill(built: Built, engine: Engine, *, folder: Path = FOLDER) -> None:
+    """Write the packages of the locks, and Debian's as the image itself says; and beside them the image's id.
 
-
-def write_bill(built: Built, engine: Engine) -> None:
-    """Write the packages of the locks, and Debian's as the image itself says; and beside them the image's id."""
-    image = built.image
-    debian = inside(image, engine, "cat", "/var/lib/dpkg/status")
-    version = inside(image, engine, "python3", "-c", "import platform; print(platform.python_version())").strip()
+    Nothing is written where that id stands there already.
+    """
+    image, place = built.image, bill(built.image, built.tag, folder=folder)
+    told = folder / f"{_stem(image, built.tag)}.id"
+    if place.exists() and told.exists() and told.read_text(encoding="utf-8").strip() == built.id:
+        return
+    debian = inside(built, engine, "cat", "/var/lib/dpkg/status")
+    version = inside(built, engine, "python3", "-c", "import platform; print(platform.python_version())").strip()
     locks = [(ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8") for lock in image.locks]
-    bill(image).write_bytes(sbom.bill_of_materials(locks, python=version, debian=debian))
-    _told(image).write_text(f"{built.id}\n", encoding="utf-8")
+    place.write_bytes(sbom.bill_of_materials(locks, python=version, debian=debian))
+    told.write_text(f"{built.id}\n", encoding="utf-8")
 
 
-def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", tag: str = "") -> list[Built]:
-    """Build these images, or all, in one process at a time, and say so; see `build`. Raises CannotBuild.
+def make(
+    names: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    platform: str = "",
+    tag: str = "",
+    tool: Engine | None = None,
+    folder: Path = FOLDER,
+) -> list[Built]:
+    """Build these images, or all, in one process at a time, each with its bill in the folder, and say so; see `build`.
 
-    One that is built under a tag of its own, to be pushed, gets no bill of materials here.
+    Raises CannotBuild. One with a `tag` of its own is built to be pushed. `tool` is by default what `engine` finds.
     """
     wanted = [image for image in images() if not names or image.name in names]
-    with _alone():
-        tool = engine()
+    with _alone(folder):
+        by = tool or engine()
         began = time.monotonic()
-        base = base_image(tool, fresh=fresh, pushed=bool(tag))
-        print(f"{tool}, on {base} ({time.monotonic() - began:.0f} s)", flush=True)
+        base = base_image(by, fresh=fresh, pushed=bool(tag))
+        print(f"{by}, on {base} ({time.monotonic() - began:.0f} s)", flush=True)
 
         def one(image: Image) -> Built:
-            built = build(image, tool, base, fresh=fresh, platform=platform, tag=tag)
-            if not tag and not _is_told(built):
-                write_bill(built, tool)
+            built = build(image, by, base, fresh=fresh, platform=platform, tag=tag)
+            write_bill(built, by, folder=folder)
             print(f"{image.name}: {built.size / 1e6:.0f} MB, {built.seconds:.0f} s, {built.id}", flush=True)
             return built
 
@@ -242,16 +253,16 @@ def make(names: Sequence[str] = (), *, fresh: bool = False, platform: str = "", 
         with ThreadPoolExecutor(max(1, len(bots))) as side_by_side:
             done = list(side_by_side.map(one, bots))
         done += [one(image) for image in wanted if image not in bots]
-        if not tag:
-            print(f"Their bills of materials: {FOLDER.relative_to(ROOT)}/*.cdx.json, their ids: *.id", flush=True)
+        bills = bill(wanted[0], tag, folder=folder) if tag else folder / "*.cdx.json"
+        print(f"Bills of materials: {os.path.relpath(bills, ROOT)}, with the image's id beside each", flush=True)
     return done
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Two builds at once would do every step twice."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / ".lock").open("w") as lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -284,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="every step anew, the base of Debian's packages too")
     parser.add_argument("--platform", default="", help="such as linux/arm64; by default this machine's")
     parser.add_argument("--tag", default="", help="of the one image that is named; by default its name")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the bills of materials; by default var/images")
     parser.add_argument("--engine", action="store_true", help="print what would build, and end")
     arguments = parser.parse_args(argv)
     if arguments.tag and len(arguments.names) != 1:
@@ -294,7 +306,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.engine:
             print(engine())
             return 0
-        make(arguments.names, fresh=arguments.fresh, platform=arguments.platform, tag=arguments.tag)
+        make(
+            arguments.names,
+            fresh=arguments.fresh,
+            platform=arguments.platform,
+            tag=arguments.tag,
+            folder=arguments.folder,
+        )
     except (CannotBuild, bases.NotPinned) as problem:
         print(problem, file=sys.stderr)
         return 1

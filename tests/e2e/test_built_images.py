@@ -46,7 +46,7 @@ def built(testrun_uid: str) -> dict[str, str]:
     with open(f"{tempfile.gettempdir()}/nomads-images-{testrun_uid}", "a") as once:
         fcntl.flock(once, fcntl.LOCK_EX)
         if not once.tell():
-            images.make()
+            images.make(tool="buildah")  # of whose images these tests are, also where Docker's engine runs
             once.write("built")
     return {name: (images.FOLDER / f"{name}.id").read_text().strip() for name in NAMES}
 

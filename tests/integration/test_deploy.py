@@ -22,6 +22,7 @@ from bot.aws.config import AwsConfig, ToRun
 from bot.aws.stack import Change, Proposal, Stacks
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Choices, Settings, read
+from bot.terminal import images
 from bot.terminal.deploy import ARCHITECTURES, _asked, deploy
 from bot.terminal.images import content_tag
 from sandbox.slack import SlackStandIn
@@ -36,11 +37,15 @@ if [ "$1" = login ]; then read -r password; set -- "$@" with "$password"; fi
 echo "$*" >> {log}
 case "$1" in
   image) echo 1000 ;;
-  images) echo 1 kB ;;
+  images) echo 1 kB; echo 1 kB ;; # it has a name of make images', too
+  from) echo container ;;
+  run) case "$*" in *python_version*) echo 3.11.2 ;; *) printf '{status}' ;; esac ;;
   build|bud) while [ "$1" != --iidfile ]; do shift; done; echo sha256:0 > "$2" ;;
 esac
 """
 """A stand-in for Docker and buildah: it notes what it is asked for, and what comes on its stdin at a login."""
+STATUS = r"Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36\n\n"
+"""What Debian says is in each image."""
 
 
 PROGRAMS = ("unsupervised", "classifier")
@@ -65,7 +70,7 @@ class Account:
     def has(self, tool: str) -> None:
         """Put a stand-in for that program on PATH."""
         program = self.tools / tool
-        program.write_text(TOOL.format(log=self.folder / "asked"))
+        program.write_text(TOOL.format(log=self.folder / "asked", status=STATUS))
         program.chmod(0o755)
 
     @property
@@ -122,8 +127,16 @@ class Account:
         return {one["ParameterKey"]: one["ParameterValue"] for one in found["Parameters"]}
 
 
+@pytest.fixture(scope="module")
+def bills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where bills of materials go instead of this checkout: one is made once, since it takes seconds."""
+    return tmp_path_factory.mktemp("bills")
+
+
 @pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+def account(tmp_path: Path, bills: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    build = images.build
+    monkeypatch.setattr(images, "build", lambda *image, **kind: [*build(*image, **kind), "--folder", str(bills)])
     with aws_world(empty=True), complete():
         yield Account(tmp_path, monkeypatch)
 
@@ -227,6 +240,28 @@ def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(acco
     assert not [line for line in account.asked if password in line and line != login]
     pushes = [f"push {host}/nomads-{name}" for name in (*(f"{name}:{tag}" for name in PROGRAMS), f"bot:{tag}-arm64")]
     assert account.asked[-4:] == [*pushes, f"logout {host}"]
+
+
+@pytest.mark.parametrize("tool", ["docker", "buildah"])
+def test_beside_each_image_that_is_pushed_lies_its_bill_of_materials_by_image_and_tag(
+    account: Account, bills: Path, tool: str
+) -> None:
+    for file in bills.iterdir():
+        file.unlink()
+    account.has(tool)
+
+    account.deploy(bot="fargate", Architecture="arm64")
+
+    tag = content_tag(ROOT)
+    names = (f"nomads_{tag}-arm64", f"nomads-unsupervised_{tag}", f"nomads-classifier_{tag}")
+    assert {file.name for file in bills.glob("*.cdx.json")} == {f"{name}.cdx.json" for name in names}
+    for name in names:
+        parts = {part["name"] for part in json.loads((bills / f"{name}.cdx.json").read_text())["components"]}
+        assert {"libc6", "numpy" if "-un" in name or "-cl" in name else "slack-bolt"} <= parts
+        assert (bills / f"{name}.id").read_text() == "sha256:0\n"
+    inside = [line for line in account.asked if line.startswith("from " if tool == "buildah" else "run ")]
+    assert inside
+    assert all("sha256:0" in line for line in inside), "what was built, whatever else has its name"
 
 
 def test_without_docker_and_buildah_the_commands_are_told_and_the_bot_waits(
