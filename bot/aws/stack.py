@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from bot.aws import template
+from bot.aws.batch import CONTENT_TAG
 from bot.aws.clients import Clients, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.domain.errors import NomadsError, Refused
@@ -99,6 +100,22 @@ class Attachment:
     kind: str
     """`role`, `user` or `group`."""
     name: str
+
+
+@dataclass(frozen=True)
+class Besides:
+    """What the bot of an installation made by itself, which is no part of the stack."""
+
+    tokens: Sequence[str]
+    """The ARNs of people's BOSS tokens in Secrets Manager."""
+    definitions: Sequence[str]
+    """The ARNs of its job definitions that are active."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens or self.definitions)
+
+    def __str__(self) -> str:
+        return f"{len(self.tokens):,} BOSS tokens of people and {len(self.definitions):,} job definitions"
 
 
 @dataclass(frozen=True)
@@ -270,6 +287,34 @@ class Stacks:
                     client.detach_user_policy(UserName=attachment.name, PolicyArn=attachment.policy)
                 case "group":
                     client.detach_group_policy(GroupName=attachment.name, PolicyArn=attachment.policy)
+
+    def besides(self, standing: Standing) -> Besides:
+        """What the bot of this stack's installation made; nothing where it is no stack of ours."""
+        name = standing.parameters.get("Name")
+        if not name or not standing.exists:
+            return Besides((), ())
+        with translated("Secrets Manager did not list the tokens"):
+            pages = self._clients.secrets.get_paginator("list_secrets").paginate()
+            found = [one for page in pages for one in wanted(page, "SecretList")]
+            tokens = [wanted(one, "ARN") for one in found if wanted(one, "Name").startswith(f"{name}/")]
+        with translated("AWS Batch did not show its job definitions"):
+            listed = self._clients.batch.get_paginator("describe_job_definitions").paginate(status="ACTIVE")
+            definitions = [
+                wanted(one, "jobDefinitionArn")
+                for page in listed
+                for one in wanted(page, "jobDefinitions")
+                if wanted(one, "jobDefinitionName").startswith(f"{name}_") and CONTENT_TAG in one.get("tags", {})
+            ]
+        return Besides(tokens, definitions)
+
+    def erase(self, besides: Besides) -> None:
+        """Erase the tokens, none of which should linger for the days that a secret can be had back; and the rest."""
+        for token in besides.tokens:
+            with translated("Secrets Manager did not erase a token", quiet=True):
+                self._clients.secrets.delete_secret(SecretId=token, ForceDeleteWithoutRecovery=True)
+        for definition in besides.definitions:
+            with translated("AWS Batch did not deregister a job definition"):
+                self._clients.batch.deregister_job_definition(jobDefinition=definition)
 
     def follow(self, name: str = "", *, told: frozenset[str] | None = None, say: Callable[[str], None]) -> Standing:
         """Say what AWS does until it ends: every event that is not in `told`; None: all of what it is at now.

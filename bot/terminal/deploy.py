@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bot.aws.config import AwsConfig
 from bot.aws.costs import PRICES, idle, total
-from bot.aws.stack import Proposal, StackFailed, Stacks, Standing
+from bot.aws.stack import Besides, Proposal, StackFailed, Stacks, Standing
 from bot.aws.template import check, parameters
 from bot.domain.errors import NomadsError
 from bot.settings import ENV_FILE, ROOT, Settings, read, read_all
@@ -351,27 +351,33 @@ def _destroy(stacks: Stacks, agree: Ask) -> int:
         return 0
     if standing.busy and not standing.status.startswith("DELETE"):
         raise NomadsError(f"AWS is at work on the stack {stacks.name} ({standing.status}). Wait until it is done.")
-    for line in _stays(standing):
+    besides = stacks.besides(standing)
+    for line in _stays(standing, besides):
         print(line)
-    if not standing.busy:
-        attached = stacks.attachments(standing)
-        if attached:
-            print("Detached first, since AWS deletes no policy that something has:")
-        for one in attached:
-            print(f"  {one.policy}  from the {one.kind} {one.name}")
-        if not agree(f"Take the stack {stacks.name} in {stacks.region} away?"):
-            print("Nothing was done.")
-            return 1
-        for one in attached:
-            stacks.detach(one)
-        stacks.destroy(standing, say=print)
-    else:
+    attached = [] if standing.busy else stacks.attachments(standing)
+    if attached:
+        print("Detached first, since AWS deletes no policy that something has:")
+    for one in attached:
+        print(f"  {one.policy}  from the {one.kind} {one.name}")
+    question = f"Take the stack {stacks.name} in {stacks.region} away?"
+    if standing.busy:
+        question = f"AWS takes the stack {stacks.name} in {stacks.region} away already. Erase {besides} too?"
+    if (besides or not standing.busy) and not agree(question):
+        print("Nothing was done.")
+        return 1
+    for one in attached:
+        stacks.detach(one)
+    stacks.erase(besides)
+    if standing.busy:
         stacks.follow(standing.arn, say=print)
+    else:
+        stacks.destroy(standing, say=print)
+    stacks.erase(stacks.besides(standing))  # what the bot made until it ended
     print(f"The stack {stacks.name} is gone.")
     return 0
 
 
-def _stays(standing: Standing) -> Sequence[str]:
+def _stays(standing: Standing, besides: Besides) -> Sequence[str]:
     name = standing.parameters.get("Name", "nomads")
     bucket = standing.outputs.get("NomadsAwsBucket", "")
     database = LEFT.get(standing.parameters.get("Bot", ""))
@@ -379,9 +385,10 @@ def _stays(standing: Standing) -> Sequence[str]:
         "What stays, and goes on costing what it holds:",
         *([f"  the results, in the bucket {bucket}"] if bucket else []),
         *([f"  {database}"] if database else []),
-        f"  people's BOSS tokens in Secrets Manager, {name}/…, until you delete them",
-        f"  job definitions {name}_…, which cost nothing; and {ENV_FILE} here",
-        "What goes: machines, queues, roles, network, images, log lines, and the bot with its key and Slack's tokens.",
+        f"  {ENV_FILE} here",
+        "What goes for good:",
+        "  machines, queues, roles, network, images, log lines, and the bot with its key and Slack's tokens",
+        f"  {besides}, {name}/… in Secrets Manager and {name}_… in AWS Batch",
     ]
 
 

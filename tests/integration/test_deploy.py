@@ -16,10 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from pydantic import SecretStr
 
+from bot.aws.batch import BatchCompute, definition
 from bot.aws.clients import Clients
 from bot.aws.config import AwsConfig, ToRun
-from bot.aws.stack import Change, Proposal, Stacks
+from bot.aws.secrets import AwsSecrets
+from bot.aws.stack import Change, Proposal, Stacks, Standing
 from bot.domain.errors import NomadsError
 from bot.settings import ROOT, Choices, Settings, read
 from bot.terminal import images
@@ -652,6 +656,115 @@ def test_destroy_says_what_stays_asks_and_leaves_the_results(
     assert client("s3").get_object(Bucket=bucket, Key="a/results.json")["Body"].read() == b"{}"
     assert account.deploy(destroy=True) == 0
     assert capsys.readouterr().out == "There is no stack nomads in eu-west-2.\n"
+
+
+def left(prefix: str) -> list[str]:
+    """What there is under an installation's prefix: `NAME/`, its secrets; or `NAME_`, its job definitions."""
+    if prefix.endswith("/"):
+        names = [one["Name"] for one in client("secretsmanager").list_secrets()["SecretList"]]
+    else:
+        found = client("batch").describe_job_definitions(status="ACTIVE")["jobDefinitions"]
+        names = [one["jobDefinitionName"] for one in found]
+    return [name for name in names if name.startswith(prefix)]
+
+
+def with_a_bot_that_was_used(prefix: str) -> None:
+    """Let an installation's bot have stored the tokens of two people, and have run a job of each."""
+    config = read(ToRun).model_copy(update={"prefix": prefix, "execution_role": "arn:aws:iam::123456789012:role/x"})
+    clients = Clients(config)
+    for owner in ("U0ONE", "U0TWO"):
+        AwsSecrets(config=config, clients=clients, key=b"a key for tests only").put(owner, SecretStr(f"token-{owner}"))
+        request = definition(config, region="eu-west-2", pipeline="quick", image="quick:1", owner=owner, token="arn:x")
+        BatchCompute(config=config, clients=clients).ensure(request)
+
+
+def test_destroy_erases_the_tokens_and_job_definitions_of_its_own_installation_and_of_no_other(
+    account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    for prefix in ("nomads", "nomads-lab2", "a-nomads"):
+        with_a_bot_that_was_used(prefix)
+    client("batch").register_job_definition(  # by somebody else, under a name that begins so, too
+        jobDefinitionName="nomads_theirs", type="container", containerProperties={"image": "x", "vcpus": 1, "memory": 9}
+    )
+    capsys.readouterr()
+
+    assert account.deploy(destroy=True, answer=False) == 1
+    said = capsys.readouterr().out
+    assert (
+        "  2 BOSS tokens of people and 2 job definitions, nomads/… in Secrets Manager and nomads_… in AWS Batch\n"
+        in said
+    )
+    assert said.index("2 BOSS tokens") > said.index("What goes for good:") > said.index("What stays")
+    assert (len(left("nomads/")), len(left("nomads_"))) == (2, 3), "the question was answered with no"
+
+    assert account.deploy(destroy=True) == 0
+
+    assert left("nomads/") == []
+    assert left("nomads_") == ["nomads_theirs"]
+    for other in ("nomads-lab2", "a-nomads"):
+        assert (len(left(f"{other}/")), len(left(f"{other}_"))) == (2, 2), other
+
+
+def test_a_token_that_destroy_erases_cannot_be_had_back_and_one_that_came_late_goes_too(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    with_a_bot_that_was_used("nomads")
+    [first, _] = left("nomads/")
+    destroy = Stacks.destroy
+
+    def while_a_bot_runs(*arguments: Any, **more: Any) -> None:
+        client("secretsmanager").create_secret(Name="nomads/late", SecretString="late")
+        destroy(*arguments, **more)
+
+    monkeypatch.setattr(Stacks, "destroy", while_a_bot_runs)
+
+    assert account.deploy(destroy=True) == 0
+
+    listed = client("secretsmanager").list_secrets(IncludePlannedDeletion=True)["SecretList"]
+    assert [one["Name"] for one in listed if one["Name"].startswith("nomads/")] == []
+    with pytest.raises(ClientError, match="can't find the specified secret"):
+        client("secretsmanager").restore_secret(SecretId=first)
+
+
+def test_tokens_of_a_stack_that_goes_already_are_erased_when_that_is_agreed_to(
+    account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.has("docker")
+    account.deploy(bot="elsewhere")
+    with_a_bot_that_was_used("nomads")
+    look = Stacks.look
+
+    def going(stacks: Stacks, name: str = "") -> Standing | None:
+        found = look(stacks, name)
+        return found and dataclasses.replace(found, status="DELETE_IN_PROGRESS" if not name else "DELETE_COMPLETE")
+
+    monkeypatch.setattr(Stacks, "look", going)
+
+    assert account.deploy(destroy=True, answer=False) == 1
+    assert len(left("nomads/")) == 2
+    assert account.deploy(destroy=True) == 0
+
+    assert account.questions[-1] == (
+        "AWS takes the stack nomads in eu-west-2 away already. Erase 2 BOSS tokens of people and 2 job definitions too?"
+    )
+    assert left("nomads/") == []
+    asked = len(account.questions)
+    assert account.deploy(destroy=True) == 0
+    assert len(account.questions) == asked, "there is nothing to ask about"
+
+
+def test_a_stack_that_is_none_of_nomads_has_nothing_that_a_bot_made(account: Account) -> None:
+    client("secretsmanager").create_secret(Name="nomads/theirs", SecretString="theirs")
+    empty = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
+    client("cloudformation").create_stack(StackName="nomads", TemplateBody=empty)
+
+    assert account.deploy(destroy=True) == 0
+
+    assert left("nomads/") == ["nomads/theirs"]
 
 
 def test_destroy_names_what_has_a_policy_of_the_stack_asks_and_detaches(
