@@ -40,7 +40,8 @@ def test_what_is_counted_is_what_the_template_makes() -> None:
     assert amounts["Fargate, processor"] == Decimal(properties("Task")["Cpu"]) / 1024
     assert amounts["Fargate, memory"] == Decimal(properties("Task")["Memory"]) / 1024
     assert amounts["RDS storage (gp3)"] == Decimal(properties("Database")["AllocatedStorage"])
-    assert properties("Database")["DBInstanceClass"] == "db.t4g.micro"
+    assert (properties("Database")["DBInstanceClass"], properties("Database")["MultiAZ"]) == ("db.t4g.micro", False)
+    assert amounts["RDS db.t4g.micro, one zone"] == 1
     assert amounts["secrets of the bot"] == len(container["Secrets"]) == len(resources("AWS::SecretsManager::Secret"))
     disks = {item.what: item.amount for item in idle("instance", "x86_64")}["EBS disks (gp3)"]
     assert disks == sum(one["Ebs"]["VolumeSize"] for one in properties("BotInstance")["BlockDeviceMappings"])

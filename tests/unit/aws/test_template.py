@@ -145,6 +145,39 @@ def test_what_has_an_address_of_its_own_begins_after_the_way_out_and_goes_before
     assert template()["Resources"]["WayOut"]["DependsOn"] == "GatewayAttachment"
 
 
+def test_what_runs_has_an_address_of_its_own_and_its_way_out_goes_through_the_gateway() -> None:
+    own = {"Fn::If": ["OwnNetwork", [{"Ref": "SubnetA"}, {"Ref": "SubnetB"}], {"Ref": "SubnetIds"}]}
+    assert all(subnet["MapPublicIpOnLaunch"] is True for subnet in resources("AWS::EC2::Subnet").values())
+    for letter in "AB":
+        routes = {"SubnetId": {"Ref": f"Subnet{letter}"}, "RouteTableId": {"Ref": "Routes"}}
+        assert properties(f"Routes{letter}") == routes
+    assert resources("AWS::EC2::Route") == {
+        "WayOut": {
+            "RouteTableId": {"Ref": "Routes"},
+            "DestinationCidrBlock": "0.0.0.0/0",
+            "GatewayId": {"Ref": "Gateway"},
+        }
+    }
+    assert properties("GatewayAttachment") == {"VpcId": {"Ref": "Vpc"}, "InternetGatewayId": {"Ref": "Gateway"}}
+    network = properties("Service")["NetworkConfiguration"]["AwsvpcConfiguration"]
+    assert (network["AssignPublicIp"], network["Subnets"]) == ("ENABLED", own), "Fargate asks no subnet for an address"
+    for machines in resources("AWS::Batch::ComputeEnvironment").values():
+        assert machines["ComputeResources"]["Subnets"] == own
+    first = {"Fn::Select": [0, {"Ref": "SubnetIds"}]}
+    assert properties("BotInstance")["SubnetId"] == {"Fn::If": ["OwnNetwork", {"Ref": "SubnetA"}, first]}
+
+
+def test_each_kind_of_machine_is_in_its_own_group_as_the_bot_s_lets_it_into_the_database() -> None:
+    bot, machines, database = (
+        [{"Fn::GetAtt": [f"{name}Group", "GroupId"]}] for name in ("Bot", "Machines", "Database")
+    )
+    assert properties("BotInstance")["SecurityGroupIds"] == bot
+    assert properties("Service")["NetworkConfiguration"]["AwsvpcConfiguration"]["SecurityGroups"] == bot
+    assert properties("Database")["VPCSecurityGroups"] == database
+    for environment in resources("AWS::Batch::ComputeEnvironment").values():
+        assert environment["ComputeResources"]["SecurityGroupIds"] == machines
+
+
 def test_no_secret_is_a_parameter_or_stands_in_the_template() -> None:
     telling = re.compile(r"token|password|secret", re.I)
     assert not [name for name in template()["Parameters"] if telling.search(name)]
@@ -176,6 +209,25 @@ def test_fargate_gives_that_memory_with_that_processor_and_the_container_is_clos
     assert container["LinuxParameters"]["Capabilities"] == {"Drop": ["ALL"]}
     assert container["HealthCheck"]["StartPeriod"] <= 300
     assert container["StopTimeout"] <= 120
+
+
+def test_the_service_starts_no_bot_before_its_image_and_its_tokens_are_there_for_which_a_first_make_would_wait() -> (
+    None
+):
+    assert properties("Service")["DesiredCount"] == {"Ref": "BotCount"}
+    assert template()["Parameters"]["BotCount"]["Default"] == 0
+
+
+def test_a_bot_that_does_not_start_gives_way_to_the_one_before_it_which_runs_until_then() -> None:
+    assert properties("Service")["DeploymentConfiguration"] == {
+        "DeploymentCircuitBreaker": {"Enable": True, "Rollback": True},
+        "MinimumHealthyPercent": 100,
+        "MaximumPercent": 200,
+    }
+
+
+def test_the_database_can_be_had_back_as_of_any_day_of_a_week() -> None:
+    assert properties("Database")["BackupRetentionPeriod"] == 7
 
 
 def test_service_and_instance_run_the_image_of_their_architecture() -> None:
@@ -245,6 +297,20 @@ def test_jobs_run_on_spot_machines_first_and_lasting_ones_on_machines_that_are_n
         assert properties(machines)["ComputeResources"]["MinvCpus"] == 0
 
 
+def test_no_more_processors_run_at_once_than_is_said_for_each_kind_of_machines() -> None:
+    most = {name: properties(name)["ComputeResources"]["MaxvCpus"] for name in ("SpotMachines", "OnDemandMachines")}
+    assert most == {"SpotMachines": {"Ref": "MaxVcpus"}, "OnDemandMachines": {"Ref": "MaxVcpusOnDemand"}}
+
+
+def test_what_can_be_switched_off_is_on() -> None:
+    states = {
+        name: resource["Properties"]["State"]
+        for name, resource in template()["Resources"].items()
+        if "State" in resource["Properties"]
+    }
+    assert states == dict.fromkeys(("SpotMachines", "OnDemandMachines", "Queue", "QueueOnDemand", "Events"), "ENABLED")
+
+
 def test_a_compute_environment_is_updated_in_place_since_its_name_is_given() -> None:
     for machines in resources("AWS::Batch::ComputeEnvironment").values():
         assert machines["ReplaceComputeEnvironment"] is False
@@ -267,6 +333,10 @@ def test_both_queues_share_fairly_and_the_bot_is_told_so() -> None:
     for queue in resources("AWS::Batch::JobQueue").values():
         assert queue["SchedulingPolicyArn"] == {"Ref": "Shares"}
     assert outputs()["NOMADS_AWS_FAIR_SHARE"] == "true"
+
+
+def test_what_a_person_has_used_counts_for_an_hour_and_nothing_is_kept_for_people_who_use_nothing() -> None:
+    assert properties("Shares")["FairsharePolicy"] == {"ShareDecaySeconds": 3600, "ComputeReservation": 0}
 
 
 def test_the_rule_hears_of_the_two_queues_jobs_in_keys_that_events_have() -> None:
