@@ -14,12 +14,13 @@ from typing import Any
 from bench.figures import Figure
 from bench.parts.follower import STEPS
 from bench.processes import bot, part, slack_environment, workplace
+from bot.aws.backend import SUBMISSIONS
 from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from sandbox.aws import AwsStandIn
 from sandbox.house import ROOT
 from tests.support.lasting import Day
-from tests.support.rated import A_SECOND, rated
+from tests.support.rated import rated
 
 JOBS = 60
 LIFE = (JobState.RUNNABLE, JobState.STARTING, JobState.RUNNING, JobState.SUCCEEDED)
@@ -103,7 +104,7 @@ def _clicked() -> Iterator[Figure]:
         at_most=DRAINED,
     )
     yield Figure(
-        name="batch, most submissions in a second", value=compute.most, unit="calls of SubmitJob", at_most=A_SECOND
+        name="batch, most submissions in a second", value=compute.most, unit="calls of SubmitJob", at_most=SUBMISSIONS
     )
     yield Figure(name="batch, clicks accepted one after the other", value=CLICKS / accepted, unit="jobs/s")
 

@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from bot.aws.backend import SUBMISSIONS
 from bot.domain.work import Work, at_once
 from bot.storage.engine import Database
 from tests.support.memory import MemoryCompute
 from tests.support.world import Clock, World
-
-A_SECOND = 50
 
 
 class Timed(MemoryCompute):
@@ -45,8 +44,8 @@ class Timed(MemoryCompute):
 
 
 def rated(store: Database) -> tuple[World, Timed]:
-    """A world whose compute takes A_SECOND submissions a second, with that compute."""
+    """A world whose compute takes as many submissions a second as AWS Batch, with that compute."""
     compute = Timed()
-    world = World(store, compute=compute, submissions=A_SECOND, mails=False)
+    world = World(store, compute=compute, submissions=SUBMISSIONS, mails=False)
     compute.clock = world.clock
     return world, compute

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from botocore import exceptions
 
-from bot.aws.backend import backend
+from bot.aws.backend import AwsBackend, backend
 from bot.aws.clients import CONNECTIONS, Clients, Denied, Unanswered, translated
 from bot.aws.config import AwsConfig
 from bot.domain.errors import Busy, NomadsError, NotFound, Refused, Unavailable
@@ -185,8 +185,8 @@ def test_settings_aws_would_refuse_are_refused_at_the_start(wrong: dict[str, Any
         AwsConfig(_env_file=None, **wrong)
 
 
-@pytest.mark.parametrize(("public_url", "says"), [("", True), ("https://nomads.example.org", False)])
-def test_a_start_without_an_address_for_people_says_whose_links_they_get(public_url: str, says: bool) -> None:
+def made(**settings: str) -> AwsBackend:
+    """The adapters of an account, as a start makes them with these settings."""
     role = "arn:aws:iam::123456789012:role/nomads"
     given = {
         "NOMADS_AWS_BUCKET": "results",
@@ -194,9 +194,18 @@ def test_a_start_without_an_address_for_people_says_whose_links_they_get(public_
         "NOMADS_AWS_JOB_ROLE": role,
         "NOMADS_AWS_REGION": "eu-west-2",
     }
-    settings = Settings.model_validate({"compute": "aws", "public_url": public_url})
     with patch.dict(os.environ, given):
-        made = backend(settings, tokens=None, key_for=lambda _: b"k" * 32)
+        read = Settings.model_validate({"compute": "aws", **settings})
+        return backend(read, tokens=None, key_for=lambda _: b"k" * 32)
 
-    assert ("NOMADS_PUBLIC_URL is not set: links to results are S3's own" in made.announcement) is says
-    assert bool(made.announcement) is says
+
+def test_an_account_is_sent_fifty_submissions_a_second_which_is_what_aws_batch_takes() -> None:
+    assert made().submissions == 50
+
+
+@pytest.mark.parametrize(("public_url", "says"), [("", True), ("https://nomads.example.org", False)])
+def test_a_start_without_an_address_for_people_says_whose_links_they_get(public_url: str, says: bool) -> None:
+    said = made(public_url=public_url).announcement
+
+    assert ("NOMADS_PUBLIC_URL is not set: links to results are S3's own" in said) is says
+    assert bool(said) is says
