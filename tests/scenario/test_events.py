@@ -56,6 +56,24 @@ def test_an_event_brings_one_question_and_the_job_moves(store: Database) -> None
     assert not told.events.receive(within=0)  # acknowledged
 
 
+def test_an_event_is_there_for_the_next_process_where_one_ends_before_its_question_was_answered(
+    store: Database,
+) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    told.compute.tell(compute_id, RUNNING)
+    told.events.send(compute_id, RUNNING)
+    told.compute.fail_next(SystemExit("killed"), call="observe")
+    with pytest.raises(SystemExit):
+        told.watcher.listen_once(within=0)
+    assert told.events.waiting == 1
+
+    told.world.another_worker().watcher.listen_once(within=0)
+
+    assert told.world.job(job).state is JobState.RUNNING
+    assert told.events.waiting == 0
+
+
 def test_what_an_event_claims_is_not_believed(store: Database) -> None:
     told = Told(store)
     job, compute_id = told.submitted()
