@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from bot.aws.stack import StackFailed, Stacks
+from bot.aws.template import parameters
 from bot.domain.errors import Refused
 from tests.support.aws import World, aws_world, give
+from tests.support.template import TEXT, template
 
 STACK = "AWS::CloudFormation::Stack"
 
@@ -186,3 +188,12 @@ def test_a_change_that_cloudformation_refuses_is_told_and_forgotten(world: World
 
     assert world.asked("cloudformation.DeleteChangeSet") == [{"ChangeSetName": "arn:changes", "StackName": "nomads"}]
     assert world.asked("cloudformation.DeleteStack") == [{"StackName": "arn"}]
+
+
+def test_aws_names_a_machine_image_for_each_architecture_that_the_template_takes(world: World) -> None:
+    stacks = Stacks(world.config, name="nomads", clients=world.clients)
+
+    found = [stacks.machine_image(one) for one in template()["Parameters"]["Architecture"]["AllowedValues"]]
+
+    assert len(set(found)) == len(found) == 2
+    assert [one for one in found if parameters(TEXT)["InstanceImage"].wrong(one)] == []
