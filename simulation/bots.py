@@ -34,8 +34,14 @@ Due = Callable[[datetime], Sequence[Lane]]
 LEASE = 15.0
 RARELY = 300.0
 """Seconds between two looks of somebody who has nothing to do, which changes nothing but the time that a run takes."""
-WATCH = 20.0
+WATCH = 30.0
 """Seconds between two looks of a watcher, where nothing tells it sooner."""
+BLOCK, CONFIRMED, MOST = 10**6, 1_500_000, 10**7
+"""Voxels of a block; bytes above which a person is asked first; voxels that are taken, at most."""
+SECONDS = 60.0
+"""What a program is expected to take, before others have been run."""
+CPU_HOUR, GB_HOUR = 4.0, 0.5
+"""Prices of an hour of one virtual processor, and of 10^9 bytes of memory."""
 
 
 class Inline(Executor):
@@ -101,18 +107,23 @@ def engine_of(url: str) -> sa.Engine:
     return connect(url)
 
 
+@cache
 def settings() -> Settings:
     """What all bots are set to."""
     return Settings(
         _env_file=None,
         admins=[ADMIN],
-        block_voxels=10**6,
+        block_voxels=BLOCK,
         boss_host="boss.test",
+        confirm_bytes=CONFIRMED,
         edit_interval=3,
         lease_seconds=LEASE,
         mail=SecretStr("smtp://mail.test"),
         mail_from="NOMADS <nomads@nomads.test>",
+        max_voxels=MOST,
         predictions="off",
+        price_cpu_hour=CPU_HOUR,
+        price_gb_hour=GB_HOUR,
         watch_interval=WATCH,
     )
 
@@ -145,7 +156,7 @@ class Bot:
         def clock() -> datetime:
             return stage.now() + timedelta(seconds=self.offset)
 
-        pipeline = in_blocks()
+        pipeline = in_blocks().model_copy(update={"seconds": SECONDS})
         around = Around(
             database=database,
             vault=Vault(key=b"k" * 32, database=database),

@@ -9,17 +9,23 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
+from bot.domain import words
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
-from simulation.outside import ADMIN, PRIVATE
+from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
+from simulation.outside import ADMIN, PRIVATE, SUBMISSIONS, Run
 from simulation.run import Record
 from simulation.stage import EPOCH
 from tests.support.memory import Message
 
 Rule = Callable[[Record], Iterator[str]]
 CANARY = re.compile(rb"canary-token-of-[a-z]+")
+LOST = re.compile(r"Lost by that: ([^.]+(?:\.\d+)?)\.")
+CHANNELS = 2
+"""Channels of a byte a voxel that every pipeline reads."""
 SOON = 60.0
 """Seconds within which a program ends that somebody has cancelled, where nothing goes wrong."""
 
@@ -52,7 +58,7 @@ def nothing_acknowledged_is_missing(record: Record) -> Iterator[str]:
         if answer.job and answer.acknowledged:
             if answer.job not in record.jobs:
                 yield f"{answer.job} was acknowledged and is nowhere"
-            by_delivery[answer.action.number, answer.said.partition(" ")[0]].add(answer.job)
+            by_delivery[answer.action.number, answer.said].add(answer.job)
     for (number, said), names in by_delivery.items():
         if len(names) > 1:
             yield f"action {number} was delivered twice and made {sorted(names)} ({said})"
@@ -150,7 +156,7 @@ def each_job_is_run_once(record: Record) -> Iterator[str]:
             yield f"{name} was submitted {many} times"
     by_job: dict[str, list[str]] = defaultdict(list)
     for run in record.outside.runs:
-        by_job[run.work.tags["job"]].append(run.compute_id)
+        by_job[run.of].append(run.compute_id)
     for name, ids in by_job.items():
         job = record.jobs.get(name)
         if job is None:
@@ -184,13 +190,13 @@ def nothing_runs_that_boss_refuses(record: Record) -> Iterator[str]:
 def nothing_runs_on(record: Record) -> Iterator[str]:
     """When all is done no program runs, and a job's end is that of its program."""
     for run in record.outside.runs:
-        job, seen = record.jobs.get(run.work.tags["job"]), record.outside.compute.now(run.compute_id)
+        job, seen = record.jobs.get(run.of), record.outside.compute.now(run.compute_id)
         if seen is None or job is None:
             continue
         if seen.state not in FINAL:
             yield f"{run.compute_id} of {job.id} is {seen.state.value}, and {job.id} {job.state.value}"
     for job in record.jobs.values():
-        own = [run for run in record.outside.runs if run.work.tags["job"] == job.id]
+        own = [run for run in record.outside.runs if run.of == job.id]
         last = record.outside.compute.now(own[-1].compute_id) if own else None
         if job.state is JobState.SUCCEEDED and (last is None or last.state is not JobState.SUCCEEDED):
             yield f"{job.id} is told to have succeeded, and its program has not"
@@ -224,6 +230,38 @@ def a_retry_is_one_job(record: Record) -> Iterator[str]:
             yield f"{name} was tried again as {sorted(made)}"
         if record.jobs[name].retried_as not in made:
             yield f"{name} does not name {sorted(made)}"
+
+
+def limits_hold(record: Record) -> Iterator[str]:
+    """Nothing is accepted that is larger than is allowed; who asks for much was asked first, and has agreed."""
+    for job in record.jobs.values():
+        size, _, number = job.request.box.voxels, *job.key.rpartition("-")[1:]
+        if size > MOST:
+            yield f"{job.id} has {size:,} voxels"
+        much = size > BLOCK or CHANNELS * size > CONFIRMED
+        if much and not job.retry_of and int(number) not in record.agreed:
+            yield f"{job.id} has {size:,} voxels, and nobody was asked"
+
+
+def submissions_keep_to_the_rate(record: Record) -> Iterator[str]:
+    """No second sees more submissions than compute takes, of all bots together."""
+    times = record.outside.compute.submitted_at
+    for first, last in zip(times, times[SUBMISSIONS:], strict=False):
+        if record.calm and last - first < timedelta(seconds=1):
+            yield f"more than {SUBMISSIONS} submissions within a second from {first:%H:%M:%S} on"
+
+
+def money_adds_up(record: Record) -> Iterator[str]:
+    """What blocks that failed have used up is told once a round, in time and money, by what compute has had to give."""
+    for job in record.jobs.values():
+        spent = Counter(filter(None, (_spent(record, run) for run in record.outside.runs if run.of == job.id)))
+        replies = [m for m in record.outside.chat.replies if m.story.job.id == job.id]
+        told = Counter(found for m in replies for text in m.texts for found in LOST.findall(text))
+        for said in told - spent:
+            yield f"{job.id} is told to have lost {said}, and has not"
+        if job.state is JobState.SUCCEEDED and not _silenced(record, job) and not _spared(record, job, "reply"):
+            for said in spent - told:
+                yield f"{job.id} has lost {said}, which nobody is told"
 
 
 def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
@@ -303,9 +341,28 @@ RULES: tuple[Rule, ...] = (
     nothing_runs_on,
     who_cancels_is_heard,
     a_retry_is_one_job,
+    limits_hold,
+    submissions_keep_to_the_rate,
+    money_adds_up,
     nobody_sees_what_is_not_theirs,
     no_token_is_anywhere,
 )
+
+
+def _spent(record: Record, run: Run) -> str:
+    """What the failed programs of an array have used up, in time and money, as people are told; empty: nothing."""
+    compute = record.outside.compute
+    seen = [compute.now(compute.child(run.compute_id, number)) for number in range(run.work.count or 0)]
+    spans = [
+        one.stopped_at - one.started_at
+        for one in seen
+        if one and one.state is JobState.FAILED and one.started_at and one.stopped_at
+    ]
+    span = sum(spans, timedelta())
+    if span <= timedelta():
+        return ""
+    hourly = run.work.cpu * CPU_HOUR + run.work.memory * 2**20 / 1e9 * GB_HOUR
+    return f"{words.duration(span)} of machine time, {words.money(hourly * span / timedelta(hours=1), '$')}"
 
 
 def _cards(record: Record, job: Job) -> list[Message]:

@@ -31,12 +31,38 @@ def _at_once(what: str, who: str) -> Plan:
     return Plan(bots=2, often=0.1, actions=found)
 
 
+def _all_at_once() -> Plan:
+    """Forms that several people submit within a second, where nothing goes wrong."""
+    return Plan(
+        bots=3,
+        often=0,
+        actions=[
+            Action(number, 1 + 0.02 * number, (0.0,), "U1ADA", "submit", form(f"V{number}", x=f"0,{256 + number}"))
+            for number in range(8)
+        ],
+    )
+
+
+def _wrong() -> Plan:
+    """Forms whose token BOSS refuses, where it often does not answer in time."""
+    forms = [form(f"V{number}", x=f"0,{256 + number}", token="canary-token-of-nobody") for number in range(8)]
+    actions = [Action(number, 5.0 + number, (0.0,), "U1ADA", "submit", words) for number, words in enumerate(forms)]
+    return Plan(often=0.15, actions=actions)
+
+
+def _large(**words: object) -> Plan:
+    """A form of a large box, where programs end by themselves and nothing else goes wrong."""
+    actions = [Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0", y="0,1024", **words))]
+    return Plan(bots=1, often=0, actions=actions, disturbed=False)
+
+
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
 """Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
 STEERING, PEOPLE, ACCESS, OUTPUT = (f"bot.application.{name}" for name in ("steering", "people", "access", "output"))
 QUERIES, TOKENS, BLOCKS = "bot.application.queries", "bot.application.tokens", "bot.domain.blocks"
 COMPUTE, CHAT, MAIL = (f"bot.application.worker.effects.{name}" for name in ("compute", "chat", "mail"))
+CHECKS, RATES = "bot.domain.checks", "bot.application.rates"
 LANES, WATCHER = "bot.application.worker.lanes", "bot.application.worker.watcher"
 OUTBOX, VAULT = "bot.storage.outbox", "bot.storage.vault"
 
@@ -161,6 +187,7 @@ MUTATIONS = (
         "_first_effects",
         '(Kind.SUBMIT, job.stage) if job.checked else (Kind.CHECK, "")',
         "(Kind.SUBMIT, job.stage)",
+        _wrong(),
     ),
     Mutation(
         "what BOSS refuses at the check is submitted",
@@ -168,6 +195,7 @@ MUTATIONS = (
         "Lifecycle.check",
         "self.turn_down(effect, _by_axis(refusal.errors))\n            return",
         "answered = self._ledger and __import__('types').SimpleNamespace(size=1, warnings=[])",
+        _wrong(),
     ),
     Mutation(
         "a job that was tried again does not say so",
@@ -233,6 +261,7 @@ MUTATIONS = (
         "Lifecycle.turn_down",
         "change.follow(Observation(JobState.FAILED, reason, cause=cause))",
         "pass",
+        _wrong(),
     ),
     Mutation(
         "a job begins again under the same name",
@@ -352,6 +381,38 @@ MUTATIONS = (
         "Output.tail",
         "masking.hidden_in_lines([line.text for line in found], token)",
         "[line.text for line in found]",
+    ),
+    Mutation("submissions keep to no rate", RATES, "Rate.turn", "if wait:", "if wait and False:", _all_at_once()),
+    Mutation(
+        "nobody is asked before much is run",
+        SUBMISSION,
+        "Submission.decide",
+        "if not (proposal.twin or proposal.heavy):",
+        "if not proposal.twin:",
+    ),
+    Mutation(
+        "what is larger than is allowed is accepted",
+        CHECKS,
+        "too_large",
+        "readable = sizes.voxels if in_blocks",
+        "readable = 10**12 if in_blocks",
+        _large(z="0,64"),
+    ),
+    Mutation(
+        "the price of more memory is not told",
+        BLOCKS,
+        "told",
+        "memory=before.memory",
+        "memory=1",
+        _large(),
+    ),
+    Mutation(
+        "nobody hears what programs that failed have used up",
+        BLOCKS,
+        "told",
+        "return said + lost(",
+        "return said if failed else lost(",
+        _large(),
     ),
     Mutation(
         "an edit that is wanted while one is made is lost",

@@ -37,6 +37,8 @@ ENDS = {
     "wrong": Observation(JobState.FAILED, "The program ended with exit code 2.", exit_code=2),
 }
 """How a program may end."""
+SUBMISSIONS = 4
+"""Submissions that compute takes in a second."""
 LONG = 40.0
 """Seconds for which bots look often after compute has stirred."""
 SIDES = ((0, 64), (0, 1024), (0, 1024))
@@ -141,6 +143,11 @@ class Run:
     compute_id: str
     told: list[str] = field(default_factory=list)
 
+    @property
+    def of(self) -> str:
+        """The job's id."""
+        return self.work.tags["job"]
+
 
 class Outside:
     """The stand-ins of one run."""
@@ -166,7 +173,11 @@ class Outside:
                 hook(name, stage, port)
         self._guard_archived()
         self.backend = MemoryBackend(
-            compute=self.compute, results=self.results, secrets=self.secrets, events=self.events, submissions=50
+            compute=self.compute,
+            results=self.results,
+            secrets=self.secrets,
+            events=self.events,
+            submissions=SUBMISSIONS,
         )
 
     def _guard_archived(self) -> None:
@@ -184,7 +195,7 @@ class Outside:
 
     def last_run(self, job_id: str) -> Observation | None:
         """What became of the last program of a job; None: it had none."""
-        own = [run for run in self.runs if run.work.tags["job"] == job_id]
+        own = [run for run in self.runs if run.of == job_id]
         return self.compute.now(own[-1].compute_id) if own else None
 
     # Programs

@@ -83,17 +83,18 @@ def _form(draw: random.Random, person: str, number: int) -> dict[str, Any]:
         "collection": collection,
         "x": side,
         "y": draw.choice(("0,128", "0,128", "0,128", "0,1024")),
-        "z": "0,16",
+        "z": draw.choice(("0,16", "0,16", "0,16", "0,30", "0,64")),
         "channel": draw.choice((PUBLIC, PUBLIC, PRIVATE, OTHER)),
         "token": draw.choice((TOKENS[person], TOKENS[person], TOKENS[person], "canary-token-of-nobody")),
         "remember": draw.random() < 0.5,
+        "agrees": draw.random() < 0.9,
     }
 
 
 def form(view: str, **changes: object) -> dict[str, object]:
     """A right form of U1ADA's, but for the changes."""
     usual = {"view": view, "collection": "demo", "x": "0,256", "y": "0,128", "z": "0,16", "channel": PUBLIC}
-    return {**usual, "token": TOKENS["U1ADA"], "remember": True, **changes}
+    return {**usual, "token": TOKENS["U1ADA"], "remember": True, "agrees": True, **changes}
 
 
 class People:
@@ -102,6 +103,8 @@ class People:
     def __init__(self, actions: Sequence[Action]) -> None:
         self.actions = actions
         self.answers: list[Answer] = []
+        self.agreed: set[int] = set()
+        """The numbers of the actions at which a person was asked before, and agreed."""
 
     def deliver(self, core: Core, action: Action, *, at: float) -> Answer:
         """Let a bot take an action; an error is what the person is told."""
@@ -143,6 +146,10 @@ class People:
         key = f"{words['view']}-{action.number}"
         found = core.submission.submit(form, actor=action.person, key=key, within=1.5)
         if isinstance(found, Question):
+            if not words["agrees"]:
+                return "", "declined"
+            if not found.twin_runs:
+                self.agreed.add(action.number)
             again = Form(values=values, token=form.token, remember=form.remember, agreed=found.digest)
             found = core.submission.submit(again, actor=action.person, key=key, within=1.5)
         if isinstance(found, Job):

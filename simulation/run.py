@@ -46,6 +46,8 @@ class Record:
     points: list[str]
     happened: list[int]
     answers: list[Answer]
+    agreed: set[int]
+    """The numbers of the actions at which a person was asked before, and agreed."""
     outside: Outside
     jobs: dict[str, Job]
     open_effects: list[str]
@@ -324,6 +326,7 @@ class _Run:
             points=self.stage.points,
             happened=self.stage.incidents.happened,
             answers=self.people.answers,
+            agreed=self.people.agreed,
             outside=self.outside,
             jobs=found,
             open_effects=still,

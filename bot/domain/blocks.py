@@ -294,13 +294,16 @@ def after_pilot(blocks: Blocks, summary: Summary, box: Box, expected: Expected |
     return f"{told}. Go or Cancel, on the card."
 
 
-def lost(failed: Sequence[Observation], expected: Expected | None) -> str:
-    """What programs that failed have used up for nothing, in time and money; empty where nobody knows."""
+def lost(failed: Sequence[Observation], expected: Expected | None, *, memory: int) -> str:
+    """What programs that failed have used up for nothing, in time and money; empty where nobody knows.
+
+    They had so many times the memory that programs have at first.
+    """
     spans = [seen.stopped_at - seen.started_at for seen in failed if seen.started_at and seen.stopped_at]
     span = sum(spans, timedelta())
     if span <= timedelta():
         return ""
-    cost = expected.cost_of(span.total_seconds()) if expected else None
+    cost = expected.cost_of(span.total_seconds(), memory=memory) if expected else None
     money = f", {words.money(cost, expected.currency)}" if expected and cost is not None else ""
     return f" Lost by that: {words.duration(span)} of machine time{money}."
 
@@ -324,4 +327,5 @@ def told(
     if after.memory > before.memory:
         goes_on += f", with {MORE_MEMORY} times the memory"
     ((why, _),) = Counter(seen.reason.rstrip(".") or "no reason is known" for seen in failed).most_common(1)
-    return f"{many} failed ({why}), and {'is' if len(failed) == 1 else 'are'} {goes_on}." + lost(failed, expected)
+    said = f"{many} failed ({why}), and {'is' if len(failed) == 1 else 'are'} {goes_on}."
+    return said + lost(failed, expected, memory=before.memory)

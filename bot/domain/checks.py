@@ -244,5 +244,7 @@ def expected(
         return None
     seconds, longest = min(seconds, LONGEST), min(longest, LONGEST)
     memory = pipeline.memory_for(block or box.voxels) * 2**20 / 1e9
-    price = pipeline.cpu * prices.cpu_hour + memory * prices.gb_hour
-    return Expected(seconds, longest, price or None, prices.currency, together=block is not None)
+    of_memory = memory * prices.gb_hour
+    price = pipeline.cpu * prices.cpu_hour + of_memory
+    together = block is not None
+    return Expected(seconds, longest, price or None, prices.currency, together=together, of_memory=of_memory)

@@ -61,15 +61,20 @@ class Expected:
     currency: str = "$"
     together: bool = False
     """Whether the seconds are those of many programs that run side by side, so that nobody waits so long."""
+    of_memory: float = 0
+    """The part of the price that is paid for memory."""
 
     @property
     def cost(self) -> float | None:
         """What the expected time costs, in `currency`; None where prices are not known."""
         return self.cost_of(self.seconds)
 
-    def cost_of(self, seconds: float) -> float | None:
-        """What a run of that many seconds costs, in `currency`; None where prices are not known."""
-        return None if self.price is None else self.price * seconds / 3600
+    def cost_of(self, seconds: float, *, memory: int = 1) -> float | None:
+        """What a run of that many seconds costs, with so many times the memory, in `currency`.
+
+        None where prices are not known.
+        """
+        return None if self.price is None else (self.price + (memory - 1) * self.of_memory) * seconds / 3600
 
 
 class Job(BaseModel):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.errors import MessageError
 from email.headerregistry import Address
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -71,6 +72,7 @@ def _email(value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=1024)  # a job is made of its row many times
 def _is_address(value: str) -> bool:
     """Whether the library that will write the mail takes the address; it refuses misplaced dots, for one."""
     try:

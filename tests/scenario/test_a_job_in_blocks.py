@@ -171,6 +171,23 @@ def test_blocks_that_were_reclaimed_run_again_on_machines_that_last_and_what_was
     assert staged.world.thread[-1].endswith("Lost by that: 3 h 0 min of machine time, $3.00.")
 
 
+def test_what_blocks_lost_that_had_more_memory_is_told_at_the_price_of_that_memory(store: Database) -> None:
+    pipeline = in_blocks().model_copy(update={"seconds_per_gigavoxel": 60, "memory": 10**9 // 2**20})
+    staged = Staged(World(store, pipeline=pipeline, block_voxels=10_000, prices=Prices(gb_hour=1)))
+    staged.looked()
+    began = staged.world.clock.now
+    greedy, reclaimed = (
+        replace(end, started_at=began, stopped_at=began + timedelta(hours=1)) for end in (GREEDY, RECLAIMED)
+    )
+
+    staged.round({2: greedy})
+    first = staged.world.thread[-1]
+    staged.round({0: reclaimed})
+
+    assert first.endswith("with 2 times the memory. Lost by that: 1 h 0 min of machine time, $1.01.")
+    assert staged.world.thread[-1].endswith("Lost by that: 1 h 0 min of machine time, $2.02.")
+
+
 @pytest.mark.parametrize(("failure", "memory"), [(GREEDY, 2), (RECLAIMED, 1)])
 def test_a_merge_whose_machine_or_memory_failed_is_tried_again(
     staged: Staged, failure: Observation, memory: int

@@ -124,6 +124,8 @@ class MemoryCompute(Faulty):
         self._clock = clock
         self.works: list[Work] = []
         """Everything submitted, in order; the same name twice stands here twice."""
+        self.submitted_at: list[datetime] = []
+        """When each of `works` was submitted."""
         self.cancelled: dict[str, str] = {}
         """Compute id to the reason given."""
         self.unable = ""
@@ -177,6 +179,7 @@ class MemoryCompute(Faulty):
             if work.count is not None and not 1 <= work.count <= self.max_count:
                 raise Refused(f"An array has 1 to {self.max_count} programs.")
             self.works.append(work)
+            self.submitted_at.append(self._clock())
             compute_id = f"memory-{len(self.works)}"
             self._names[work.name] = compute_id
             self._observations[compute_id] = Observation(JobState.SUBMITTED)
