@@ -6,21 +6,31 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import SMTP
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from bot.aws.events import _hint
 from bot.aws.observations import SENSELESS, observation, slimmed
-from bot.domain.errors import InvalidRequest, patience
+from bot.boss.http import READ, Answer, BossHttp
+from bot.boss.volumes import BossVolumes
+from bot.domain.errors import InvalidRequest, Refused, Unavailable, patience
+from bot.domain.messages import Mail
 from bot.domain.request import JobRequest
 from bot.domain.summary import Summary, Unreadable
+from bot.domain.volume import Experiment
 from bot.domain.work import Hint, Observation
+from bot.mail.smtp import mime
 from bot.slack.requests import misshapen
 from contract.program import read_progress
 from volumes.address import Address, Location, parse
@@ -129,6 +139,7 @@ BODIES: tuple[dict[str, Any], ...] = (
     {"command": "/nomads", "text": "submit", "user_id": "U1", "channel_id": "C1", "trigger_id": "1.2"},
     {"type": "url_verification", "challenge": "c"},
 )
+MIME_HEADERS = ("MIME-Version", "Content-Type", "Content-Transfer-Encoding")
 FORM = {
     "pipeline": "p",
     "collection": "demo",
@@ -203,6 +214,36 @@ def test_a_form_of_any_shape_is_a_request_or_its_mistakes_by_field(values: Any) 
         assert JobRequest.parse(values).box.voxels > 0
 
 
+def mistakes(values: Any) -> tuple[Mapping[str, str], JobRequest | None]:
+    """The mistakes of a form, and the request where there are none."""
+    try:
+        return {}, JobRequest.parse(values)
+    except InvalidRequest as error:
+        return error.errors, None
+
+
+ADDRESSES = st.text(max_size=60) | st.builds(
+    "{}@{}".format,
+    st.from_regex(r"\A[!-~]{1,70}\Z"),
+    st.from_regex(r"\A[a-z0-9.-]{1,70}\Z") | st.text(max_size=20),
+)
+
+
+@often
+@given(ADDRESSES)
+def test_a_mail_address_of_any_text_is_refused_or_the_one_recipient_of_a_mail(text: str) -> None:
+    wrong, request = mistakes({**FORM, "email": text})
+    assert set(wrong) <= {"email"}
+    if request is None or not request.email:
+        return
+    mail = Mail(to=request.email, subject="s", text="t", html="<p>t</p>", message_id="<a@b>")
+    read = message_from_bytes(mime(mail, sender="nomads@example.org").as_bytes(), policy=SMTP)
+    assert [address.addr_spec for address in read["To"].addresses] == [request.email]
+    assert not read.defects
+    assert not read["To"].defects
+    assert set(read.keys()) <= {"From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", *MIME_HEADERS}
+
+
 @often
 @given(st.text(max_size=40) | st.from_regex(r"\A\s*progress [0-9.e+-]{1,8} [a-z]{0,5}\Z"))
 def test_a_line_of_any_text_is_progress_or_none(line: str) -> None:
@@ -215,6 +256,77 @@ def test_a_line_of_any_text_is_progress_or_none(line: str) -> None:
 def test_a_retry_after_of_any_text_is_a_bounded_time_or_none(header: str | None) -> None:
     found = patience(header)
     assert found is None or 1 <= found <= 600
+
+
+BOSS = {
+    "/v1/collection//": {"collections": ["demo", "lab"]},
+    "/v1/collection/demo": {"name": "demo", "experiments": ["cortex"]},
+    "/v1/collection/demo/experiment/cortex": {"coord_frame": "frame", "channels": ["PSD95", "Synapsin"]},
+    "/v1/coord/frame": {
+        **{f"{axis}_{end}": value for axis in "xyz" for end, value in (("start", 0), ("stop", 64))},
+        **{f"{axis}_voxel_size": 4.0 for axis in "xyz"},
+        "voxel_unit": "nanometers",
+    },
+    "/v1/collection/demo/experiment/cortex/channel/PSD95": {"datatype": "uint8"},
+    "/v1/collection/demo/experiment/cortex/channel/Synapsin": {"datatype": "uint16"},
+    "/v1/permissions/?collection=demo&experiment=cortex": {
+        "permission-sets": [{"collection": "demo", "experiment": "cortex", "permissions": ["read", "add"]}]
+    },
+}
+STATUSES = st.sampled_from([200] * 12 + [204, 301, 400, 401, 403, 404, 429, 500, 503])
+
+
+class Server(BossHttp):
+    """Answers with what it was given, in place of a BOSS."""
+
+    def __init__(self, answers: Mapping[str, Answer]) -> None:
+        self._answers = answers
+
+    def get(self, path: str, *, token: str, limit: int, deadline: float) -> Answer:
+        return self._answers.get(path, Answer(404, b"{}"))
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@st.composite
+def answers_of_boss(draw: st.DrawFn) -> dict[str, Answer]:
+    """What BOSS answers, of which some is spoilt, or is no JSON."""
+
+    def answer(path: str) -> Answer:
+        status = draw(STATUSES)
+        body = {"detail": "no"} if status >= 400 and draw(st.booleans()) else draw(spoilt(BOSS[path]))
+        content = json.dumps(body).encode() if draw(st.integers(0, 20)) else draw(st.binary(max_size=40))
+        return Answer(status, content if status in READ else b"")
+
+    return {path: answer(path) for path in BOSS}
+
+
+@often
+@given(answers_of_boss())
+def test_answers_of_boss_of_any_shape_are_a_volume_or_told_to_be_wrong(answers: dict[str, Answer]) -> None:
+    token = SecretStr("canary")
+    volumes = BossVolumes(host="boss.test")
+    volumes._http = Server(answers)
+    asked: list[Callable[[], object]] = [
+        lambda: volumes.collections(token=token, within=5),
+        lambda: volumes.experiments("demo", token=token, within=5),
+        lambda: volumes.describe("demo", "cortex", token=token, within=5),
+        lambda: volumes.may_write("demo", "cortex", token=token, within=5),
+    ]
+    for ask in asked:
+        found, said = None, ""
+        try:
+            found = ask()
+        except (Refused, Unavailable) as error:
+            said = str(error)
+        assert "NOMADS could not ask" not in said, "which is what is said where something is not foreseen"
+        assert "canary" not in said
+        if isinstance(found, Experiment):
+            assert all(start < stop for start, stop in found.bounds)
+            assert all(0 < size < math.inf for size in found.voxel_nm)
+    volumes.close()
 
 
 PRECOMPUTED = {
