@@ -63,8 +63,12 @@ format: $(STAMP)  ## put every file in order
 bench: $(STAMP)  ## measure what is called fast (NAME="modal forms" measures some); exit 1 if a goal is missed
 	$(BIN)/python -m bench $(NAME)
 
-fuzz: $(STAMP)  ## read what others write in any shape: FUZZ=5000 examples of each kind, instead of the hundred of make test
-	FUZZ=$(or $(FUZZ),5000) $(BIN)/python -m pytest -q tests/unit/test_fuzz.py
+fuzz: .venv/.fuzz  ## read what others write in any shape, led by what it reaches, for MINUTES=10; keeps tests/corpus
+	@$(scratch); $(BIN)/python -m tests.support.fuzzing --minutes $(or $(MINUTES),10) $(NAME)
+
+.venv/.fuzz: $(STAMP) requirements/fuzz.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/fuzz.txt
+	@touch $@
 
 simulate: $(STAMP)  ## a lab in which everything fails, by 10,000 seeds (SEEDS=N, FROM=M); exit 1 if a promise is broken
 	@$(scratch); $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1)
@@ -76,6 +80,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements/
 	echo 'uv' | $(BIN)/uv pip compile $(LOCK) - -o requirements/uv.txt
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/bot.txt
 	$(BIN)/uv pip compile $(LOCK) --group pipelines -o requirements/pipelines.txt
+	$(BIN)/uv pip compile $(LOCK) --group fuzz -o requirements/fuzz.txt
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml --group pipelines --group dev -o requirements/dev.txt
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

@@ -113,9 +113,8 @@ class Layer:
 def _numbered(level: Mapping[str, Any]) -> Callable[[str], int]:
     """How a chunk's name gives its number; raises NotFound for a name that has none."""
     if "size" in level:
-        sides = [int(side) for side in level["chunk_sizes"][0]]
-        begins = [int(start) for start in level["voxel_offset"]]
-        grid = [-(-int(size) // side) for size, side in zip(level["size"], sides, strict=True)]
+        sides, begins, sizes = map(_three, (level["chunk_sizes"][0], level["voxel_offset"], level["size"]))
+        grid = [-(-size // side) for size, side in zip(sizes, sides, strict=True)]
 
         def of_box(name: str) -> int:
             corner = zip(_parts(_BOX, name), begins, sides, strict=True)
@@ -123,9 +122,15 @@ def _numbered(level: Mapping[str, Any]) -> Callable[[str], int]:
 
         return of_box
     if "grid_shape" in level:
-        shape = [int(side) for side in level["grid_shape"]]
+        shape = _three(level["grid_shape"])
         return lambda name: _morton([int(place) for place in _parts(_CELL, name)], shape)
     return lambda name: int(_parts(_ID, name)[0])
+
+
+def _three(said: Sequence[Any]) -> tuple[int, int, int]:
+    """The numbers x, y, z. Raises ValueError or TypeError where there are not three."""
+    x, y, z = said
+    return int(x), int(y), int(z)
 
 
 def _parts(pattern: re.Pattern[str], name: str) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Whatever stands in what others write, reading it ends in an answer, or in the error that it promises.
 
-`make fuzz` tries more than `make test` does: for as many examples of each test as FUZZ says.
+`make fuzz` tries more than `make test` does (tests/support/fuzzing.py); what it found is read again here. FUZZ says how
+many examples of each test are drawn.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,15 +26,19 @@ from bot.aws.events import _hint
 from bot.aws.observations import SENSELESS, observation, slimmed
 from bot.boss.http import READ, Answer, BossHttp
 from bot.boss.volumes import BossVolumes
-from bot.domain.errors import InvalidRequest, Refused, Unavailable, patience
+from bot.domain.errors import InvalidRequest, NotFound, Refused, Unavailable, patience
 from bot.domain.messages import Mail
 from bot.domain.request import JobRequest
+from bot.domain.results import MAX_PART
+from bot.domain.shards import Layer
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Experiment
 from bot.domain.work import Hint, Observation
 from bot.mail.smtp import mime
 from bot.slack.requests import misshapen
 from contract.program import read_progress
+from pipelines.common.sharded import gzipped
+from tests.support.fuzzing import kept
 from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.errors import VolumeError
@@ -60,10 +66,10 @@ def spoilt(draw: st.DrawFn, right: Any) -> Any:
 
     def again(value: Any) -> Any:
         kind = draw(st.integers(0, 11))
-        if kind == 0:
+        if kind == 11:  # so that what is drawn of nothing, and of little, is right
             return draw(JSON)
         if isinstance(value, dict):
-            found = {name: again(part) for name, part in value.items() if draw(st.integers(0, 11))}
+            found = {name: again(part) for name, part in value.items() if draw(st.integers(0, 11)) < 11}
             return found | (draw(st.dictionaries(st.text(max_size=6), JSON, max_size=1)) if kind == 1 else {})
         if isinstance(value, list):
             return [again(part) for part in value] + ([draw(JSON)] if kind == 1 else [])
@@ -193,8 +199,9 @@ def test_a_described_job_of_any_shape_is_an_observation_or_makes_no_sense(job: A
         assert isinstance(observation(slimmed(job)), Observation)
 
 
-@pytest.mark.parametrize("right", BODIES, ids=lambda body: body.get("type", "command"))
-def test_a_request_of_slack_of_any_shape_is_right_or_told_to_be_wrong(right: dict[str, Any]) -> None:
+def of_body(right: dict[str, Any]) -> Any:
+    """A test of requests of that shape."""
+
     @often
     @given(spoilt(right))
     def tried(body: Any) -> None:
@@ -202,7 +209,15 @@ def test_a_request_of_slack_of_any_shape_is_right_or_told_to_be_wrong(right: dic
         assert isinstance(said, str)
         assert "canary" not in said
 
-    tried()
+    return tried
+
+
+REQUESTS = {f"a_request_{body.get('type', 'command')}": of_body(body) for body in BODIES}
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_request_of_slack_of_any_shape_is_right_or_told_to_be_wrong(kind: str) -> None:
+    REQUESTS[kind]()
 
 
 @often
@@ -408,9 +423,8 @@ VOLUMES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", VOLUMES)
-def test_metadata_of_any_shape_is_a_volume_or_told_to_be_wrong(kind: str) -> None:
-    text, documents = VOLUMES[kind]
+def of_metadata(text: str, documents: dict[str, Any]) -> Any:
+    """A test of volumes whose metadata are of that shape."""
     address = parse(text)
     assert isinstance(address, Address)
     describe(address, Written(documents))  # which is right
@@ -423,4 +437,63 @@ def test_metadata_of_any_shape_is_a_volume_or_told_to_be_wrong(kind: str) -> Non
             describe(address, written)
         assert written.asked
 
-    tried()
+    return tried
+
+
+METADATA = {f"a_volume_{kind}": of_metadata(*made) for kind, made in VOLUMES.items()}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata_of_any_shape_is_a_volume_or_told_to_be_wrong(kind: str) -> None:
+    METADATA[kind]()
+
+
+@often
+@given(
+    st.text(max_size=80)
+    | st.from_regex(r"\A(zarr|n5|precomputed|boss)://(s3|gs|https|file)://[!-~]{1,40}(\|[a-z0-9:=/]{0,10}){0,2}\Z")
+)
+def test_an_address_of_any_text_is_one_that_reads_the_same_again_or_none(text: str) -> None:
+    with suppress(VolumeError):
+        found = parse(text)
+        assert not isinstance(found, Address) or ".." not in found.location.path.split("/")
+        assert not isinstance(found, Address) or Location.parse(found.location.url) == found.location
+
+
+SHARDING = {"hash": "identity", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1}
+SCALE: dict[str, Any] = {"key": "full", "size": [64, 64, 16], "voxel_offset": [0, 0, 0], "chunk_sizes": [[32, 32, 16]]}
+LAYER = {"scales": [{**SCALE, "sharding": {**SHARDING, "minishard_index_encoding": "gzip"}}]}
+
+
+@often
+@given(spoilt(LAYER), st.binary(max_size=80), st.sampled_from(["0-32_0-32_0-16", "32-64_0-32_0-16", "1"]))
+def test_a_shard_of_any_content_has_a_chunk_or_none(info: Any, content: bytes, name: str) -> None:
+    asked: list[int] = []
+
+    def read(file: str, start: int, length: int) -> bytes:
+        asked.append(length)
+        return content[start : start + length]
+
+    with suppress(NotFound):
+        Layer(json.dumps(info).encode()).chunk(f"full/{name}", read, lambda _, find: find())
+    assert max(asked, default=0) <= MAX_PART
+
+
+def test_the_layer_whose_shards_are_spoilt_is_right() -> None:
+    index = gzipped(struct.pack("<3Q", 0, 0, 5))
+    content = struct.pack("<4Q", 5, 5 + len(index), 0, 0) + b"chunk" + index
+    found = Layer(json.dumps(LAYER).encode()).chunk(
+        "full/0-32_0-32_0-16", lambda file, start, length: content[start : start + length], lambda _, find: find()
+    )
+    assert found == (b"chunk", False)
+
+
+TARGETS: dict[str, Any] = REQUESTS | METADATA
+TARGETS |= {name.removeprefix("test_"): test for name, test in dict(vars()).items() if hasattr(test, "hypothesis")}
+"""By its name, each test that takes anything."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_was_found_by_fuzzing_is_read_again(name: str) -> None:
+    for content in kept(name):
+        TARGETS[name].hypothesis.fuzz_one_input(content)
