@@ -12,7 +12,6 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import SMTP
 from typing import Any
@@ -39,6 +38,7 @@ from bot.slack.requests import misshapen
 from contract.program import read_progress
 from pipelines.common.sharded import gzipped
 from tests.support.fuzzing import kept
+from tests.support.papers import Papers
 from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.errors import VolumeError
@@ -397,29 +397,10 @@ N5 = {
 }
 
 
-@dataclass
-class Written:
-    """Documents of any content."""
-
-    by_name: dict[str, Any]
-    refused: bool = False
-    asked: list[str] = field(default_factory=list)
-
-    def read(self, place: Location) -> bytes | None:
-        self.asked.append(str(place))
-        for end, said in self.by_name.items():
-            if str(place).endswith(end):
-                return json.dumps(said).encode()
-        return None
-
-    def names(self, folder: Location) -> list[str] | None:
-        return ["0"]
-
-
 VOLUMES: dict[str, tuple[str, dict[str, Any]]] = {
-    "precomputed": ("precomputed://https://host.test/v", {"/v/info": PRECOMPUTED}),
-    "zarr": ("zarr://https://host.test/v", {"/v/.zattrs": MULTISCALE, "/v/0/.zarray": ZARRAY}),
-    "n5": ("n5://https://host.test/v", {"/v/attributes.json": N5}),
+    "precomputed": ("precomputed://s3://lab/v", {"info": PRECOMPUTED}),
+    "zarr": ("zarr://s3://lab/v", {".zattrs": MULTISCALE, "0/.zarray": ZARRAY}),
+    "n5": ("n5://s3://lab/v", {"attributes.json": N5}),
 }
 
 
@@ -427,15 +408,15 @@ def of_metadata(text: str, documents: dict[str, Any]) -> Any:
     """A test of volumes whose metadata are of that shape."""
     address = parse(text)
     assert isinstance(address, Address)
-    describe(address, Written(documents))  # which is right
+    describe(address, Papers(documents))  # which is right
 
     @often
     @given(spoilt(documents))
     def tried(said: Any) -> None:
-        written = Written(said if isinstance(said, dict) else {})
+        papers = Papers(said if isinstance(said, dict) else {})
         with suppress(VolumeError):
-            describe(address, written)
-        assert written.asked
+            describe(address, papers)
+        assert papers.asked
 
     return tried
 

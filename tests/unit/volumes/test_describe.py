@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from volumes.address import Address, Location, parse
+from tests.support.papers import Papers
+from volumes.address import Address, parse
 from volumes.describe import describe
 from volumes.described import Volume
 from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, WrongVolume
 
 UM = {"unit": "micrometer"}
-
-
-@dataclass
-class Papers:
-    """Documents by their paths below `s3://lab/v`."""
-
-    files: Mapping[str, Any]
-    refused: bool = False
-    asked: list[str] = field(default_factory=list)
-
-    def read(self, place: Location) -> bytes | None:
-        path = place.path.removeprefix("v/")
-        self.asked.append(path)
-        found = self.files.get(path)
-        return found if found is None or isinstance(found, bytes) else json.dumps(found).encode()
-
-    def names(self, folder: Location) -> list[str] | None:
-        inside = [path for path in self.files if folder.path == "v" and "/" in path]
-        return sorted({path.partition("/")[0] for path in inside})
 
 
 def described(address: str, files: Mapping[str, Any], *, refused: bool = False) -> Volume:
