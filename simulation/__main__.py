@@ -91,8 +91,8 @@ def judge(seeds: Sequence[int], *, sqlite: bool) -> list[Found]:
     found = []
     for seed in seeds:
         began = time.perf_counter()
-        with lab().places(seed, sqlite=sqlite)() as url:
-            record = run(seed, url=url, plan=lab().plan(seed, sqlite=sqlite))
+        with lab().places(seed, sqlite=sqlite)() as urls:
+            record = run(seed, urls=urls, plan=lab().plan(seed, sqlite=sqlite))
         found.append(Found(seed, judged(record), len(record.points), time.perf_counter() - began))
     return found
 
@@ -126,8 +126,8 @@ def one(seed: int, *, sqlite: bool) -> int:
     plan, places = lab().plan(seed, sqlite=sqlite), lab().places(seed, sqlite=sqlite)
 
     def play(tried: Plan):  # type: ignore[no-untyped-def]
-        with places() as url:
-            return run(seed, url=url, plan=tried)
+        with places() as urls:
+            return run(seed, urls=urls, plan=tried)
 
     record = play(plan)
     print("\n".join(record.history))

@@ -25,7 +25,7 @@ from bot.settings import Settings
 from bot.storage.engine import Database, connect
 from bot.storage.transaction import Transaction
 from bot.storage.vault import Vault
-from simulation.outside import ADMIN, Outside
+from simulation.outside import Outside
 from simulation.stage import Process, Stage
 from tests.support.world import in_blocks
 
@@ -108,11 +108,11 @@ def engine_of(url: str) -> sa.Engine:
 
 
 @cache
-def settings() -> Settings:
-    """What all bots are set to."""
+def settings(admin: str) -> Settings:
+    """What all bots of an installation are set to."""
     return Settings(
         _env_file=None,
-        admins=[ADMIN],
+        admins=[admin],
         block_voxels=BLOCK,
         boss_host="boss.test",
         confirm_bytes=CONFIRMED,
@@ -131,10 +131,10 @@ def settings() -> Settings:
 class Bot:
     """A bot that is started, ended and started again."""
 
-    def __init__(self, number: int, *, url: str, stage: Stage, outside: Outside, settings: Settings, due: Due) -> None:
+    def __init__(self, name: str, *, url: str, stage: Stage, outside: Outside, due: Due) -> None:
         """`due` says in which lanes something is due at a time."""
-        self.name = f"bot-{number}"
-        self._url, self._stage, self._outside, self._settings = url, stage, outside, settings
+        self.name = name
+        self._url, self._stage, self._outside, self._settings = url, stage, outside, settings(outside.cast.admin)
         self.offset = 0.0
         """Seconds by which its clock is wrong."""
         self.process = Process(self.name, ended=True)
@@ -200,7 +200,7 @@ class Bot:
             if lane.value not in process.busy and self._lane(core, process, lane):
                 return True
         if stage.seconds >= self.watches_at and "watch" not in process.busy:
-            self.watches_at = stage.seconds + (WATCH if self._outside.busy else RARELY)
+            self.watches_at = stage.seconds + (WATCH if self._outside.account.busy else RARELY)
             with stage.acting(process, "watch"):
                 core.worker.watcher.turn()
             return True

@@ -7,14 +7,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from simulation.incidents import What
+from simulation.installation import Record
 from simulation.judge import judged
 from simulation.people import Action, form
-from simulation.run import Plan, Record, run
+from simulation.run import Plan, run
 
 OF_A_CALL = (What.CRASH_BEFORE, What.CRASH_AFTER, What.LOST)
 OF_A_COMMIT = (What.CRASH_BEFORE, What.CRASH_WITHIN, What.CRASH_AFTER, What.LOST)
-Places = Callable[[], AbstractContextManager[str]]
-"""Gives the URL of an empty database, for as long as the block runs."""
+Places = Callable[[], AbstractContextManager[Sequence[str]]]
+"""Gives the URLs of empty databases, for as long as the block runs."""
 
 
 def _way(*actions: tuple[float, str, Mapping[str, object]], ends: Sequence[str] = (), lasts: bool = False) -> Plan:
@@ -85,5 +86,5 @@ def table(
 
 def _run(way: str, places: Places, seed: int, crash: tuple[int, What] | None) -> Record:
     plan = WAYS[way]
-    with places() as url:
-        return run(seed, url=url, plan=Plan(**{**vars(plan), "crash": crash}))
+    with places() as urls:
+        return run(seed, urls=urls, plan=Plan(**{**vars(plan), "crash": crash}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from bot.domain import words
@@ -16,8 +16,8 @@ from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
-from simulation.outside import ADMIN, PRIVATE, SUBMISSIONS, Run
-from simulation.run import Record
+from simulation.installation import Record
+from simulation.outside import PRIVATE, SUBMISSIONS, Run, mail_of
 from simulation.stage import EPOCH
 from tests.support.memory import Message
 
@@ -32,7 +32,29 @@ SOON = 60.0
 
 def judged(record: Record) -> list[str]:
     """The promises that a run has broken, each as a sentence; empty: none."""
-    return [f"{rule.__name__.strip('_').replace('_', ' ')}: {said}" for rule in RULES for said in rule(record)]
+    records = (record, *record.others)
+    broken = [f"{rule.__name__.replace('_', ' ')}: {said}" for rule in RULES for one in records for said in rule(one)]
+    return [*broken, *(f"workspaces are apart: {said}" for said in workspaces_are_apart(records))]
+
+
+def workspaces_are_apart(records: Sequence[Record]) -> Iterator[str]:
+    """Every program belongs to a job of the workspace whose person it names, and nobody hears of another one's job."""
+    for record in records:
+        theirs = {name for other in records if other is not record for name in other.jobs}
+        for run in record.outside.runs:
+            if run.of in theirs:
+                yield f"{run.compute_id} of {run.user} belongs to {run.of}, which is another workspace's"
+        heard = "\n".join(
+            [
+                *(_text(message) for message in record.outside.chat.messages),
+                *(f"{mail.subject} {mail.text}" for mail in record.outside.mails),
+                *(f"{answer.job} {answer.said}" for answer in record.answers),
+                repr(record.outside.chat.homes),
+            ]
+        )
+        for name in sorted(theirs):
+            if name in heard:
+                yield f"{name} is told of in another workspace"
 
 
 def everything_is_done(record: Record) -> Iterator[str]:
@@ -131,13 +153,13 @@ def what_runs_is_told(record: Record) -> Iterator[str]:
 def each_mail_is_one(record: Record) -> Iterator[str]:
     """A mail that is sent twice has one Message-ID; an accepted job's owner gets both mails, and nobody else."""
     by_id: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for mail in record.outside.mailer.sent:
+    for mail in record.outside.mails:
         by_id[mail.message_id].add((mail.to, mail.subject))
     for message_id, kinds in by_id.items():
         if len(kinds) > 1:
             yield f"{message_id} is {len(kinds)} different mails"
     for job in record.jobs.values():
-        mine = [mail for mail in record.outside.mailer.sent if mail.to == job.request.email]
+        mine = [mail for mail in record.outside.mails if mail.to == job.request.email]
         begins = [mail for mail in mine if mail.subject == f"NOMADS job {job.id}: accepted"]
         ends = [mail for mail in mine if mail.subject.startswith(f"NOMADS job {job.id}: ") and mail not in begins]
         for kind, mails in (("accepted", begins), ("finished", ends)):
@@ -245,7 +267,7 @@ def limits_hold(record: Record) -> Iterator[str]:
 
 def submissions_keep_to_the_rate(record: Record) -> Iterator[str]:
     """No second sees more submissions than compute takes, of all bots together."""
-    times = record.outside.compute.submitted_at
+    times = [run.at for run in record.outside.runs]
     for first, last in zip(times, times[SUBMISSIONS:], strict=False):
         if record.calm and last - first < timedelta(seconds=1):
             yield f"more than {SUBMISSIONS} submissions within a second from {first:%H:%M:%S} on"
@@ -280,10 +302,10 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
         strangers = set(message.story.mentions) - followers[job.id] - {job.actor}
         if strangers:
             yield f"{job.id} mentions {sorted(strangers)}"
-    for mail in record.outside.mailer.sent:
+    for mail in record.outside.mails:
         name = mail.subject.removeprefix("NOMADS job ").partition(":")[0]
         job_of = record.jobs.get(name)
-        to = {job_of.request.email, *(f"{who.lower()}@lab.test" for who in followers[name])} if job_of else set()
+        to = {job_of.request.email, *(mail_of(who) for who in followers[name])} if job_of else set()
         if mail.to not in to:
             yield f"a mail about {name} went to {mail.to}"
     for person, homes in record.outside.chat.homes.items():
@@ -297,13 +319,13 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
             yield f"{job.id} of {job.actor} is told in a private channel that they are not in"
     for answer in record.answers:
         for job in record.jobs.values():
-            theirs = answer.action.person in (job.actor, ADMIN) or job.request.channel != PRIVATE
+            theirs = answer.action.person in (job.actor, record.outside.cast.admin) or job.request.channel != PRIVATE
             if job.id in f"{answer.said} {answer.job}" and not theirs and answer.action.person not in inside[PRIVATE]:
                 yield f"{answer.action.person} heard of {job.id}"
     for answer in record.answers:
         if answer.said in ("cancelled", "goes") and answer.acknowledged:
             job = record.jobs[answer.job]
-            if answer.action.person not in (job.actor, ADMIN):
+            if answer.action.person not in (job.actor, record.outside.cast.admin):
                 yield f"{answer.action.person} could steer {job.id}"
 
 
@@ -314,7 +336,7 @@ def no_token_is_anywhere(record: Record) -> Iterator[str]:
         "a message": "\n".join(_text(m) for m in outside.chat.messages),
         "a home tab": repr(outside.chat.homes),
         "a direct message": repr(outside.chat.told),
-        "a mail": "\n".join(f"{m.to} {m.subject} {m.text} {m.html}" for m in outside.mailer.sent),
+        "a mail": "\n".join(f"{m.to} {m.subject} {m.text} {m.html}" for m in outside.mails),
         "what compute shows": repr(outside.compute.works),
         "an answer": repr([(a.job, a.said) for a in record.answers]),
     }

@@ -7,9 +7,11 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 from bot.domain.errors import Refused, Unavailable
+from bot.domain.messages import Mail
 from bot.domain.people import Privacy, Standing
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Cause, Observation, Work
@@ -26,8 +28,35 @@ from tests.support.memory import (
     MemoryVolumes,
 )
 
-TOKENS = {"U1ADA": "canary-token-of-ada", "U2BEN": "canary-token-of-ben", "U3EVE": "canary-token-of-eve"}
-ADMIN, GUEST = "U9ROOT", "U4GUEST"
+
+@dataclass(frozen=True)
+class Cast:
+    """The people of one workspace, which has one installation of NOMADS."""
+
+    tokens: Mapping[str, str]
+    """Of each scientist."""
+    admin: str
+    guest: str
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.tokens, self.admin, self.guest)
+
+
+CASTS = (
+    Cast(
+        {"U1ADA": "canary-token-of-ada", "U2BEN": "canary-token-of-ben", "U3EVE": "canary-token-of-eve"},
+        admin="U9ROOT",
+        guest="U4GUEST",
+    ),
+    Cast(
+        {"W1FAY": "canary-token-of-fay", "W2GIL": "canary-token-of-gil", "W3HAL": "canary-token-of-hal"},
+        admin="W9ROOT",
+        guest="W4GUEST",
+    ),
+)
+"""Of the workspaces that share an account of compute, a BOSS and a mail server."""
 PUBLIC, PRIVATE, OTHER = "C1PUBLIC", "C2PRIVATE", "C3OTHER"
 ENDS = {
     "succeeds": Observation(JobState.SUCCEEDED, exit_code=0),
@@ -56,13 +85,13 @@ class Channel:
 class Workspace:
     """What chat knows of people and channels. Where it does not answer, it knows nothing."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        people = {*TOKENS, ADMIN}
+    def __init__(self, stage: Stage, cast: Cast) -> None:
+        self._stage, self._cast = stage, cast
+        *some, last = cast.tokens
         self.channels = {
-            PUBLIC: Channel(Privacy.PUBLIC, {*people, GUEST}),
-            PRIVATE: Channel(Privacy.PRIVATE, {"U1ADA", "U2BEN"}),
-            OTHER: Channel(Privacy.PUBLIC, {"U3EVE"}),
+            PUBLIC: Channel(Privacy.PUBLIC, {*cast.everybody}),
+            PRIVATE: Channel(Privacy.PRIVATE, {*some}),
+            OTHER: Channel(Privacy.PUBLIC, {last}),
         }
         self.left: set[str] = set()
         """People who have left the workspace."""
@@ -79,7 +108,7 @@ class Workspace:
 
     def mail_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        return f"{user.lower()}@lab.test" if user in TOKENS else ""
+        return mail_of(user) if user in self._cast.tokens else ""
 
     def name_of(self, user: str) -> str:
         """As `ports.Workspace`."""
@@ -99,7 +128,9 @@ class Workspace:
             return None
         if user in self.left:
             return Standing.STRANGER
-        return Standing.GUEST if user == GUEST else Standing.MEMBER
+        if user not in self._cast.everybody:
+            return Standing.STRANGER
+        return Standing.GUEST if user == self._cast.guest else Standing.MEMBER
 
     def privacy_of(self, channel: str) -> Privacy | None:
         """As `ports.Workspace`."""
@@ -141,6 +172,8 @@ class Run:
 
     work: Work
     compute_id: str
+    at: datetime
+    """When it was submitted."""
     told: list[str] = field(default_factory=list)
 
     @property
@@ -148,34 +181,37 @@ class Run:
         """The job's id."""
         return self.work.tags["job"]
 
+    @property
+    def user(self) -> str:
+        """Whose job it is."""
+        return self.work.tags["user"]
+
+
+def mail_of(person: str) -> str:
+    """A person's mail address."""
+    return f"{person.lower()}@lab.test"
+
 
 class Outside:
-    """The stand-ins of one run."""
+    """What one installation has around it: chat and events of its own, and an account that others may share."""
 
-    def __init__(
-        self, stage: Stage, draw: random.Random, *, quiet: bool, lasts: bool, ends: Sequence[str] | None
-    ) -> None:
-        """`quiet`, `lasts` and `ends` are those of the run's plan."""
-        self._ends_to_come = None if ends is None else list(ends)
-        self.stage, self._draw = stage, draw
-        self.compute = Compute(stage, lasts=lasts)
-        self.results, self.secrets, self.mailer = MemoryResults(), MemorySecrets(), MemoryMailer()
+    def __init__(self, stage: Stage, account: Account, cast: Cast, *, quiet: bool) -> None:
+        """`quiet`: compute tells nothing by itself."""
+        self.account, self.cast = account, cast
+        self.compute, self.volumes, self.mailer = account.compute, account.volumes, account.mailer
+        self.secrets = account.secrets
         self.chat = MemoryChat(clock=stage.now)
         self.events = None if quiet else MemoryEvents()
-        self.volumes = MemoryVolumes(readers=dict.fromkeys(TOKENS.values(), ("demo",)))
-        self.volumes.add("demo", "cortex", bounds=SIDES)
-        self.volumes.add("closed", "cortex", bounds=SIDES)
-        self.workspace = Workspace(stage)
-        self.runs: list[Run] = []
-        for name in ("compute", "results", "secrets", "mailer", "chat", "events", "volumes"):
-            port = getattr(self, name)
-            if port is not None:
-                hook(name, stage, port)
+        self.workspace = Workspace(stage, cast)
+        hook("chat", stage, self.chat)
+        if self.events is not None:
+            hook("events", stage, self.events)
+            account.listeners.append(self.events)
         self._guard_archived()
         self.backend = MemoryBackend(
-            compute=self.compute,
-            results=self.results,
-            secrets=self.secrets,
+            compute=account.compute,
+            results=account.results,
+            secrets=account.secrets,
             events=self.events,
             submissions=SUBMISSIONS,
         )
@@ -193,12 +229,41 @@ class Outside:
 
         self.chat._post = guarded  # type: ignore[method-assign]
 
+    @property
+    def runs(self) -> list[Run]:
+        """The programs of this installation's people."""
+        return [run for run in self.account.runs if run.user in self.cast.everybody]
+
+    @property
+    def mails(self) -> list[Mail]:
+        """The mails that this installation's people have got."""
+        mine = {mail_of(person) for person in self.cast.everybody}
+        return [mail for mail in self.mailer.sent if mail.to in mine]
+
     def last_run(self, job_id: str) -> Observation | None:
         """What became of the last program of a job; None: it had none."""
         own = [run for run in self.runs if run.of == job_id]
         return self.compute.now(own[-1].compute_id) if own else None
 
-    # Programs
+
+class Account:
+    """An account of compute with its programs, results and secrets, a BOSS, and a mail server."""
+
+    def __init__(self, stage: Stage, draw: random.Random, *, lasts: bool, ends: Sequence[str] | None) -> None:
+        """`lasts` and `ends` are those of the run's plan."""
+        self._ends_to_come = None if ends is None else list(ends)
+        self.stage, self._draw = stage, draw
+        self.compute = Compute(stage, lasts=lasts)
+        self.results, self.secrets, self.mailer = MemoryResults(), MemorySecrets(), MemoryMailer()
+        tokens = [token for cast in CASTS for token in cast.tokens.values()]
+        self.volumes = MemoryVolumes(readers=dict.fromkeys(tokens, ("demo",)))
+        self.volumes.add("demo", "cortex", bounds=SIDES)
+        self.volumes.add("closed", "cortex", bounds=SIDES)
+        self.runs: list[Run] = []
+        self.listeners: list[MemoryEvents] = []
+        """Who is told of what moves: all of them, of everything."""
+        for name in ("compute", "results", "secrets", "mailer", "volumes"):
+            hook(name, stage, getattr(self, name))
 
     @property
     def busy(self) -> bool:
@@ -210,7 +275,8 @@ class Outside:
     def play(self) -> None:
         """Begin what was submitted since."""
         for number in range(len(self.runs), len(self.compute.works)):
-            run = Run(self.compute.works[number], f"memory-{number + 1}")
+            at = self.compute.submitted_at[number]
+            run = Run(self.compute.works[number], f"memory-{number + 1}", at)
             self.runs.append(run)
             self._stirred = self.stage.seconds
             self._begin(run)
@@ -300,15 +366,15 @@ class Outside:
         self._stirred = self.stage.seconds
         run.told.append(seen.state.value)
         self.stage.say(f"{compute_id} {seen.state.value.lower()} {seen.reason}".rstrip())
-        if self.events is not None and self._draw.random() > 0.1:
+        if self.listeners and self._draw.random() > 0.1:
             of, child = compute_id.partition("/")[0], "/" in compute_id
             for _ in range(self._draw.choice((1, 1, 1, 2))):
                 late = self._draw.choice((0.5, 0.5, self._draw.uniform(1, 100)))
                 self.stage.at(self.stage.seconds + late, partial(self._event, of, seen, child=child))
 
     def _event(self, compute_id: str, claims: Observation, *, child: bool) -> None:
-        assert self.events is not None
-        self.events.send(compute_id, None if child else claims, of_child=child)
+        for events in self.listeners:
+            events.send(compute_id, None if child else claims, of_child=child)
 
 
 def hook(name: str, stage: Stage, fake: object) -> None:

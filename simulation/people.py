@@ -15,9 +15,8 @@ from bot.core import Core
 from bot.domain.errors import NomadsError, Unavailable
 from bot.domain.job import Job
 from bot.domain.people import Steps
-from simulation.outside import ADMIN, GUEST, OTHER, PRIVATE, PUBLIC, TOKENS
+from simulation.outside import CASTS, OTHER, PRIVATE, PUBLIC, Cast, mail_of
 
-EVERYBODY = (*TOKENS, ADMIN, GUEST)
 AGAIN = (0.0, 0.3, 5.0, 400.0)
 """Seconds after which somebody clicks twice, or Slack delivers once more."""
 
@@ -53,7 +52,7 @@ class Answer:
     """False: no answer came, or that there is none now."""
 
 
-def script(draw: random.Random, *, calm: bool = False) -> list[Action]:
+def script(draw: random.Random, cast: Cast, *, calm: bool = False) -> list[Action]:
     """What people do in the first half hour."""
     found: list[Action] = []
 
@@ -62,19 +61,19 @@ def script(draw: random.Random, *, calm: bool = False) -> list[Action]:
         found.append(Action(len(found), at, times, person, what, words))
 
     for number in range(draw.choice((1, 1, 2, 3))):
-        at, person = draw.uniform(0, 300), draw.choice(list(TOKENS))
-        add(at, person, "submit", **_form(draw, person, number))
+        at, person = draw.uniform(0, 300), draw.choice(list(cast.tokens))
+        add(at, person, "submit", **_form(draw, cast.tokens[person], number))
         for _ in range(draw.choice((0, 0, 1, 2))):
-            who = person if draw.random() < 0.5 else draw.choice(EVERYBODY)
+            who = person if draw.random() < 0.5 else draw.choice(cast.everybody)
             what = draw.choice(("cancel", "retry", "retry", "go", "submit-the-same", "forget", "home"))
             add(at + draw.choice((0.0, 0.2, draw.uniform(1, 60), draw.uniform(60, 1500))), who, what, of=number)
     for _ in range(draw.choice((0, 0, 0, 1))):
         what = draw.choice(("archive", "leave", "quiet", "no-mail"))
-        add(draw.uniform(0, 900), draw.choice(list(TOKENS)), what, channel=draw.choice((PUBLIC, PRIVATE, OTHER)))
+        add(draw.uniform(0, 900), draw.choice(list(cast.tokens)), what, channel=draw.choice((PUBLIC, PRIVATE, OTHER)))
     return sorted(found, key=lambda one: (one.at, one.number))
 
 
-def _form(draw: random.Random, person: str, number: int) -> dict[str, Any]:
+def _form(draw: random.Random, token: str, number: int) -> dict[str, Any]:
     wrong = draw.random()
     collection = "closed" if wrong < 0.05 else "demo"
     side = "0,5000" if 0.05 < wrong < 0.1 else f"0,{256 + number}"
@@ -85,7 +84,7 @@ def _form(draw: random.Random, person: str, number: int) -> dict[str, Any]:
         "y": draw.choice(("0,128", "0,128", "0,128", "0,1024")),
         "z": draw.choice(("0,16", "0,16", "0,16", "0,30", "0,64")),
         "channel": draw.choice((PUBLIC, PUBLIC, PRIVATE, OTHER)),
-        "token": draw.choice((TOKENS[person], TOKENS[person], TOKENS[person], "canary-token-of-nobody")),
+        "token": draw.choice((token, token, token, "canary-token-of-nobody")),
         "remember": draw.random() < 0.5,
         "agrees": draw.random() < 0.9,
     }
@@ -94,14 +93,14 @@ def _form(draw: random.Random, person: str, number: int) -> dict[str, Any]:
 def form(view: str, **changes: object) -> dict[str, object]:
     """A right form of U1ADA's, but for the changes."""
     usual = {"view": view, "collection": "demo", "x": "0,256", "y": "0,128", "z": "0,16", "channel": PUBLIC}
-    return {**usual, "token": TOKENS["U1ADA"], "remember": True, "agrees": True, **changes}
+    return {**usual, "token": CASTS[0].tokens["U1ADA"], "remember": True, "agrees": True, **changes}
 
 
 class People:
     """Do what the script says, and keep what they were told."""
 
-    def __init__(self, actions: Sequence[Action]) -> None:
-        self.actions = actions
+    def __init__(self, actions: Sequence[Action], cast: Cast) -> None:
+        self.actions, self._cast = actions, cast
         self.answers: list[Answer] = []
         self.agreed: set[int] = set()
         """The numbers of the actions at which a person was asked before, and agreed."""
@@ -139,7 +138,7 @@ class People:
             "pipeline": "nomads-unsupervised",
             "collection": words["collection"],
             "experiment": "cortex",
-            "email": f"{action.person.lower()}@lab.test",
+            "email": mail_of(action.person),
             **{name: words[name] for name in ("x", "y", "z", "channel")},
         }
         form = Form(values=values, token=SecretStr(words["token"]), remember=words["remember"])
@@ -160,7 +159,7 @@ class People:
         first = next((one for one in self.actions if one.words.get("view") == f"V{action.words['of']}"), None)
         if first is None:
             return "", "nothing"
-        words = {**first.words, "token": TOKENS.get(action.person, "public")}
+        words = {**first.words, "token": self._cast.tokens.get(action.person, "public")}
         return self._submit(core, Action(action.number, action.at, action.times, action.person, "submit", words))
 
     def _cancel(self, core: Core, action: Action) -> tuple[str, str]:
@@ -175,8 +174,8 @@ class People:
         target = self._target(action)
         if not target:
             return "", "nothing"
-        token = SecretStr(TOKENS.get(action.person, "public"))
-        mail = f"{action.person.lower()}@lab.test"
+        token = SecretStr(self._cast.tokens.get(action.person, "public"))
+        mail = mail_of(action.person)
         found = core.steering.retry(target, actor=action.person, token=token, email=mail, anyway=True, within=1.5)
         return (found.job.id, f"retried {target}") if isinstance(found, Retried) else ("", "needs more")
 

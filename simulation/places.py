@@ -1,8 +1,9 @@
-"""Databases for runs: a new SQLite file each, or one of PostgreSQL that is emptied."""
+"""Databases for runs: new SQLite files, one for each workspace, or one of PostgreSQL that is emptied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,19 +14,19 @@ from tests.support.databases import new_sqlite
 
 
 class Files:
-    """A SQLite file in a folder, new for each run: its name stays, so that its engine does."""
+    """SQLite files in a folder, new for each run: their names stay, so that their engines do."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @contextmanager
-    def __call__(self) -> Iterator[str]:
-        """The URL of a database that is up to date and empty."""
-        path = self._folder / "run.db"
+    def __call__(self) -> Iterator[Sequence[str]]:
+        """The URLs of two databases that are up to date and empty."""
+        paths = [self._folder / name for name in ("run.db", "other.db")]
         try:
-            yield new_sqlite(path)
+            yield [new_sqlite(path) for path in paths]
         finally:
-            for end in ("", "-wal", "-shm"):
+            for path, end in itertools.product(paths, ("", "-wal", "-shm")):
                 Path(f"{path}{end}").unlink(missing_ok=True)
 
 
@@ -36,9 +37,9 @@ class Emptied:
         self._url, self._engine = url, sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
     @contextmanager
-    def __call__(self) -> Iterator[str]:
+    def __call__(self) -> Iterator[Sequence[str]]:
         """The URL of the database, which is empty."""
         names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "alembic_version")
         with self._engine.connect() as connection:
             connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
-        yield self._url
+        yield [self._url]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from simulation.installation import Record
 from simulation.judge import judged
-from simulation.run import Plan, Record
+from simulation.run import Plan
 
 T = TypeVar("T")
 MOST = 300
@@ -30,6 +31,10 @@ def smaller(plan: Plan, first: Record, play: Callable[[Plan], Record]) -> tuple[
             return True
         return False
 
+    if first.others and fails(replace(plan, workspaces=1)):
+        plan, first = replace(plan, workspaces=1), best
+    elif first.others:  # what the people of both do cannot be left out one by one
+        return plan, first
     plan = replace(plan, actions=list(first.actions), only=sorted(set(first.happened)))
     if not fails(plan):  # incidents have a part in who acts next; then nothing can be left out
         return replace(plan, actions=None, only=None), first

@@ -6,8 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,11 @@ from bot.settings import ROOT
 from simulation import crashes
 from simulation.__main__ import TENTH, one
 from simulation.incidents import What
+from simulation.installation import Record
 from simulation.judge import judged
 from simulation.mutations import MUTATIONS, Mutation
 from simulation.places import Emptied, Files
-from simulation.run import Plan, Record, run
+from simulation.run import Plan, run
 from simulation.smaller import reduced, smaller
 from tests.support.databases import Postgres
 
@@ -39,9 +39,9 @@ def emptied(_postgres: Postgres) -> Iterator[Emptied]:
         yield Emptied(url)
 
 
-def played(seed: int, places: Callable[[], AbstractContextManager[str]], plan: Plan | None = None) -> Record:
-    with places() as url:
-        return run(seed, url=url, plan=plan)
+def played(seed: int, places: crashes.Places, plan: Plan | None = None) -> Record:
+    with places() as urls:
+        return run(seed, urls=urls, plan=plan)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -78,6 +78,20 @@ def test_things_go_wrong_in_most_seeds(files: Files) -> None:
     assert sum(len(record.happened) > 0 for record in records) > 10
     assert sum(record.calm for record in records) < 10
     assert any("ends:" in line for record in records for line in record.history)
+
+
+def test_two_workspaces_share_an_account_and_the_judge_notices_what_crosses_between_them(files: Files) -> None:
+    record = next(record for record in (played(seed, files) for seed in range(1, 60)) if _both_have_jobs(record))
+    assert judged(record) == []
+
+    [other] = record.others
+    other.outside.chat.messages.append(record.outside.chat.cards[0])
+
+    assert any(said.startswith("workspaces are apart: ") for said in judged(record))
+
+
+def _both_have_jobs(record: Record) -> bool:
+    return bool(record.others and record.outside.chat.cards and record.others[0].jobs)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
