@@ -120,10 +120,12 @@ class Forms:
         if "external" in element["type"]:
             if isinstance(given, dict):
                 return given
-            offered = list(opened.suggested.get(element["action_id"], [])) if opened else []
+            offered = opened.offered(element["action_id"]) if opened else []
             offered += [o for o in (element.get("initial_option"), *element.get("initial_options", ())) if o]
         for option in offered:
             if given in (option, option.get("value")):
+                if opened:  # what is chosen stays, whatever is offered later
+                    opened.chosen.setdefault(element["action_id"], {})[option["value"]] = option
                 return option
         raise ValueError(f"{given!r} is not among the options {[o.get('value') for o in offered]}")
 

@@ -139,6 +139,12 @@ class OpenView:
     errors: dict[str, str] = field(default_factory=dict)
     suggested: dict[str, list[Json]] = field(default_factory=dict)
     """The last options the app suggested, by action id."""
+    chosen: dict[str, dict[str, Json]] = field(default_factory=dict)
+    """The options that were chosen, by action id and value."""
+
+    def offered(self, action_id: str) -> list[Json]:
+        """The options that can be, or were, chosen of what the app suggested."""
+        return [*self.suggested.get(action_id, []), *self.chosen.get(action_id, {}).values()]
 
 
 @dataclass
