@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -110,16 +110,15 @@ class Anybody(RuleBasedStateMachine):
         with _what_the_screen_allows():
             self._answered(person.submit(view, values, checked=False))
 
-    @rule(who=PERSON, which=NUMBER, typed=TYPED)
-    def uses_whatever_can_be_clicked(self, who: str, which: int, typed: str) -> None:
+    @rule(who=PERSON, several=st.lists(NUMBER, min_size=4, max_size=4), typed=TYPED)
+    def uses_whatever_can_be_clicked(self, who: str, several: list[int], typed: str) -> None:
         person = self._slack.person(who)
-        found = self._clickable(person)
-        if not found:
-            return
-        target, block, element = found[which % len(found)]
-        with _what_the_screen_allows():
-            value = self._chosen(person, target, element, which, typed)
-            self._answered(person.click(target, element["action_id"], value, block_id=block["block_id"]))
+        for which in several:
+            if found := self._clickable(person):
+                target, block, element = found[which % len(found)]
+                with _what_the_screen_allows():
+                    value = self._chosen(person, target, element, which, typed)
+                    self._answered(person.click(target, element["action_id"], value, block_id=block["block_id"]))
 
     @rule(who=PERSON, query=TYPED)
     def looks_for_a_name(self, who: str, query: str) -> None:
@@ -232,6 +231,10 @@ def test_whatever_is_done_in_whatever_order_is_answered_without_a_fault(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=EXAMPLES,
+            stateful_step_count=50,
+            deadline=None,
+            phases=[Phase.generate],  # to make a failure smaller takes minutes, and some answers come a little later
+            suppress_health_check=list(HealthCheck),
         ),
     )
