@@ -1,8 +1,8 @@
 """Runs tests on broken code: each mutant in a fork of a process that has imported and collected everything.
 
 First all tests run on code with probes, which say of each test to which statements it comes. A mutant is then given to
-the tests that come to its statement, until one fails: those that noticed others of its function, then a few that come
-to as much of its module as they can, then more of them. A test that hangs is ended by an alarm, and counts as failed.
+the tests that come to its statement, until one fails: those that noticed others of its function, a few that come to
+much of its module, and those that come to what few come to in its function. A test that hangs is ended by an alarm, and counts as failed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,9 +31,11 @@ PATIENCE = 10.0
 """Seconds that a test may take at least before it counts as hanging; ten times as long as usual on top."""
 QUICK = 0.2
 """Seconds that a quick test takes at most."""
-FIRST = 20
-"""Quick tests that a mutant is given first, and as many others that it is given next."""
-MOST = 80
+SLOW = 2.0
+"""Seconds that a test takes which is given to no mutant."""
+FIRST, NEXT = 12, 24
+"""Tests that a mutant is given at first: that come to much of its module, and to what few come to in its function."""
+MOST = 44
 """Tests that a mutant is given, of those that come to its statement."""
 WARM = "tests/scenario/test_the_way_of_a_job.py::test_a_job_is_told_from_acceptance_to_results"
 """A test that comes to most of the code."""
@@ -123,7 +126,7 @@ class Campaign:
                     continue
                 tests = set[str]().union(*(at.get(line, ()) for line in _lines(mutant, module, self.modules)))
                 known = killers.setdefault(f"{mutant.module} {mutant.function}", [])
-                verdict = self._try(mutant, _in_order(tests, known, reached, module.name), reached)
+                verdict = self._try(mutant, _in_order(mutant, module, tests, known, reached), reached)
                 if verdict.killer in reached:
                     known[:] = [verdict.killer, *(name for name in known if name != verdict.killer)]
                 self.verdicts.append(verdict)
@@ -212,7 +215,7 @@ def _lines(mutant: Mutant, module: Module, modules: Sequence[Module]) -> Sequenc
 
 
 def _in_order(
-    tests: Collection[str], known: Sequence[str], reached: Mapping[str, Reached], module: str
+    mutant: Mutant, module: Module, tests: Collection[str], known: Sequence[str], reached: Mapping[str, Reached]
 ) -> Sequence[str]:
     """The tests as a mutant is given them."""
 
@@ -221,23 +224,33 @@ def _in_order(
         return (seconds, test) if seconds < QUICK else (QUICK, test)
 
     rest = sorted(tests, key=cost)
-    first = _broad([test for test in rest if reached[test].seconds < QUICK and "[sqlite" in test], reached, module)
-    said = dict.fromkeys([*(test for test in known if test in tests), *first])
-    said |= dict.fromkeys(sorted(_broad([test for test in rest if test not in said], reached, module)))
-    others = [test for test in rest if test not in said]
-    some = max(0, min(MOST - len(said), len(others)))
-    return [*said, *(others[index * len(others) // some] for index in range(some))]
+    quick = [test for test in rest if reached[test].seconds < QUICK]
+    first, last = module.first_lines.get(mutant.function, 0), module.last_lines.get(mutant.function, 0)
+    often = Counter(line for test in tests for line in reached[test].lines)
+
+    def seldom(test: str) -> float:
+        """How much the test has to do with the function: it comes to what few come to."""
+        return sum(
+            1 / often[line] for line in reached[test].lines if line[0] == module.name and first <= line[1] <= last
+        )
+
+    apt = sorted((test for test in rest if reached[test].seconds < SLOW), key=lambda test: -seldom(test))[:NEXT]
+    chosen = dict.fromkeys(test for test in known if test in tests)
+    chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt], key=cost))
+    others = [test for test in quick if test not in chosen]
+    some = max(0, min(MOST - len(chosen), len(others)))
+    return [*chosen, *(others[index * len(others) // some] for index in range(some))]
 
 
-def _broad(tests: Sequence[str], reached: Mapping[str, Reached], module: str) -> Sequence[str]:
-    """FIRST of these tests that together come to as much of the module as they can."""
-    if len(tests) <= FIRST:
+def _broad(tests: Sequence[str], reached: Mapping[str, Reached], module: str, most: int) -> Sequence[str]:
+    """So many of these tests that together come to as much of the module as they can."""
+    if len(tests) <= most:
         return tests
     inside = {name: {line for line in reached[name].lines if line[0] == module} for name in tests}
     rest, chosen = list(tests), list[str]()
-    while len(chosen) < FIRST:
+    while len(chosen) < most:
         missing = set[tuple[str, int]]().union(*(inside[name] for name in rest))
-        while missing and len(chosen) < FIRST:
+        while missing and len(chosen) < most:
             best = max(rest, key=lambda name: len(inside[name] & missing))
             rest.remove(best)
             chosen.append(best)

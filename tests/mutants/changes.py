@@ -118,6 +118,7 @@ class Module:
         """Names, and the lines of the statements within functions that mention them."""
         self.first_lines: dict[str, int] = {}
         """Functions, and the line of their first statement."""
+        self.last_lines: dict[str, int] = {}
 
     def mutants(self) -> Sequence[Mutant]:
         """All of them, in the order of the module."""
@@ -160,6 +161,7 @@ class Module:
             if not function:
                 body = [s for s in node.body if not _is_docstring(s)]
                 self.first_lines[within] = body[0].lineno if body else node.lineno
+                self.last_lines[within] = node.end_lineno or node.lineno
         elif isinstance(node, ast.ClassDef):
             bound = node.name
         elif not function and not owner:
