@@ -183,7 +183,7 @@ def test_one_home_tab_does_for_all_of_a_person_s_jobs_that_wait_unclaimed(transa
 
 def test_a_lease_is_held_until_a_third_of_it_is_left_and_only_by_its_holder(transaction: Transaction) -> None:
     kept(transaction, "a")
-    transaction.outbox.enqueue("a", Kind.SUBMIT, at=AT)
+    transaction.outbox.enqueue("a", Kind.SUBMIT, at=AT - 99 * SECOND)
     (effect,) = claimed(transaction)
     assert transaction.outbox.holds(effect, at=AT + LEASE * 2 / 3)
     assert not transaction.outbox.holds(effect, at=AT + LEASE * 2 / 3 + SECOND)
@@ -301,13 +301,23 @@ def test_what_was_given_up_is_shown_the_newest_first_until_somebody_has_seen_to_
 def test_what_is_replayed_is_due_again_in_doubt_and_in_order_and_a_final_kind_is_not(transaction: Transaction) -> None:
     for name in ("a", "b"):
         kept(transaction, name, JobState.FAILED)
-        _given_up(transaction, name, Kind.CARD, Kind.SUBMIT, Kind.COLLECT)
-    later = AT + 60 * SECOND
+        _given_up(transaction, name, Kind.CARD, Kind.SUBMIT)
+        transaction.outbox.enqueue(name, Kind.COLLECT, at=AT)
+        (effect,) = claimed(transaction, job_id=name)
+        transaction.outbox.postpone(
+            effect, delay=SECOND, in_doubt=True, counted=True, fault=True, error="", at=AT - SECOND
+        )
+        (effect,) = claimed(transaction, job_id=name)
+        assert transaction.outbox.finish(effect, at=AT, error="no")
+    later = AT + SECOND
     replayed = transaction.outbox.replay("a", at=later)
     assert [one.kind for one in replayed] == [Kind.CARD, Kind.SUBMIT, Kind.COLLECT]
     assert transaction.outbox.number_given_up() == 3
     assert claimed(transaction, at=later - SECOND) == []
+    transaction.outbox.enqueue("a", Kind.COLLECT, at=later)
+    assert transaction.outbox.open("a", kind=Kind.COLLECT) == 1
     (collect,) = claimed(transaction, at=later)
+    assert transaction.outbox.holds(collect, at=later + 10 * SECOND)
     assert (collect.job_id, collect.kind) == ("a", Kind.COLLECT)
     assert (collect.attempts, collect.faults, collect.in_doubt) == (1, 0, True)
     assert transaction.outbox.oldest() == later

@@ -2,7 +2,8 @@
 
 First all tests run on code with probes, which say of each test to which statements it comes. A mutant is then given to
 the tests that come to its statement, until one fails: those that noticed others of its function, a few that come to
-much of its module, and those that come to what few come to in its function. A test that hangs is ended by an alarm, and counts as failed.
+much of its module, and those that come to what few come to in its function. A test that hangs is ended by an alarm,
+and counts as failed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SLOW = 2.0
 """Seconds that a test takes which is given to no mutant."""
 FIRST, NEXT = 12, 24
 """Tests that a mutant is given at first: that come to much of its module, and to what few come to in its function."""
-MOST = 44
+MOST = 36
 """Tests that a mutant is given, of those that come to its statement."""
 WARM = "tests/scenario/test_the_way_of_a_job.py::test_a_job_is_told_from_acceptance_to_results"
 """A test that comes to most of the code."""
