@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from bot.domain.blocks import Blocks
 from bot.domain.errors import UnknownJob
 from bot.domain.job import Job, Transition
 from bot.domain.outbox import Effect, Kind, Lane
@@ -150,9 +151,11 @@ def test_an_effect_that_waits_unclaimed_serves_for_an_equal_one_and_for_no_other
     outbox.enqueue_once("a", Kind.REPLY, at=AT, subject="2")
     outbox.enqueue_once("a", Kind.CARD, at=AT, subject="1")
     assert outbox.open("a") == 3
+    outbox.enqueue_once("b", Kind.REPLY, at=AT, subject="2")
+    assert outbox.open("b") == 2, "another job has had it"
     outbox.enqueue_once("b", Kind.CARD, at=AT)
     outbox.enqueue_once("b", Kind.REPLY, at=AT, subject="3")
-    assert outbox.open("b") == 3
+    assert outbox.open("b") == 4
 
 
 def test_only_an_effect_that_nobody_has_claimed_is_dropped(transaction: Transaction) -> None:
@@ -403,6 +406,7 @@ def test_what_runs_took_is_learned_from_the_newest_of_that_pipeline_that_succeed
     ran("abcde", 50, timed=False)
     ran("abcdef", -1)
     ran("abcdefg", 0)
+    ran("abcdefgh", 9, blocks=Blocks())
     voxels = 512 * 512 * 16
     assert transaction.jobs.runs("nomads-unsupervised", most=3) == [(voxels, 30), (voxels, 20), (voxels, 10)]
     assert (voxels, 0) in transaction.jobs.runs("nomads-unsupervised", most=9)
@@ -412,7 +416,16 @@ def test_what_runs_took_is_learned_from_the_newest_of_that_pipeline_that_succeed
 
 
 def test_watched_are_the_jobs_that_compute_has(transaction: Transaction) -> None:
-    kept(transaction, "c", JobState.RUNNING, compute_id="3", stalled_since=AT, cancelled_by="U1", compute_attempt=2)
+    kept(
+        transaction,
+        "c",
+        JobState.RUNNING,
+        compute_id="3",
+        blocks=Blocks(),
+        stalled_since=AT,
+        cancelled_by="U1",
+        compute_attempt=2,
+    )
     kept(transaction, "b", JobState.RUNNABLE, compute_id="2", submitted_at=AT)
     kept(transaction, "a", JobState.RUNNABLE, compute_id="1", waiting="for a queue")
     kept(transaction, "d", JobState.SUCCEEDED, compute_id="4")
@@ -424,6 +437,8 @@ def test_watched_are_the_jobs_that_compute_has(transaction: Transaction) -> None
     assert (b.compute_id, b.state, b.compute_attempt, b.submitted_at) == ("2", JobState.RUNNABLE, 1, AT)
     assert (c.state, c.compute_attempt) == (JobState.RUNNING, 2)
     assert [watched.id for watched in transaction.jobs.watched(["2", "4", "9"])] == ["b"]
+    kept(transaction, "f", JobState.FAILED, blocks=Blocks())
+    assert names(transaction.jobs.in_blocks()) == ["c"]
 
 
 def test_a_stall_is_told_once_and_its_reason_may_change_until_then(transaction: Transaction) -> None:
