@@ -74,6 +74,7 @@ def test_a_leased_effect_is_given_to_another_once_its_lease_is_out_and_is_in_dou
     assert claimed(transaction, at=AT + LEASE - SECOND) == []
     assert claimed(transaction, at=AT + LEASE, leased=False) == []
     assert not transaction.outbox.due(Lane.COMPUTE, at=AT + LEASE, leased=False)
+    assert transaction.outbox.due(Lane.COMPUTE, at=AT + LEASE)
     (second,) = claimed(transaction, at=AT + LEASE)
     assert (second.id, second.attempts, second.in_doubt) == (first.id, 2, True)
     assert second.lease != first.lease
@@ -182,6 +183,7 @@ def test_one_home_tab_does_for_all_of_a_person_s_jobs_that_wait_unclaimed(transa
     assert (first.job_id, second.job_id) == ("a", "b")
     assert still == {"a": 1, "b": 1, "c": 1, "d": 0}
     assert transaction.outbox.open(kind=Kind.NOTICE) == 4
+    assert not transaction.outbox.drop("d", Kind.HOME), "it is done"
 
 
 def test_a_lease_is_held_until_a_third_of_it_is_left_and_only_by_its_holder(transaction: Transaction) -> None:
@@ -208,6 +210,7 @@ def test_renewing_reaches_the_effects_that_are_named_and_open(transaction: Trans
         transaction.outbox.enqueue(name, Kind.SUBMIT, at=AT)
     a, b, c = claimed(transaction)
     transaction.outbox.finish(c, at=AT)
+    assert [transaction.outbox.holds(effect, at=AT) for effect in (a, b, c)] == [True, True, False]
     transaction.outbox.renew([], lease_for=LEASE, at=AT + LEASE)
     transaction.outbox.renew([a, c], lease_for=LEASE, at=AT + SECOND)
     assert [effect.job_id for effect in claimed(transaction, at=AT + LEASE)] == ["b"]
@@ -227,6 +230,8 @@ def test_an_effect_that_was_put_off_is_due_again_with_what_is_known_of_it(
         effect, delay=4 * SECOND, in_doubt=False, counted=counted, fault=fault, error="x" * 600 + "\x00", at=AT
     )
     assert transaction.outbox.holds(other, at=AT)
+    transaction.outbox.enqueue("a", Kind.SUBMIT, at=AT)
+    assert transaction.outbox.open("a") == 1, "it waits unclaimed"
     assert claimed(transaction, at=AT + 3 * SECOND) == []
     (again,) = claimed(transaction, at=AT + 4 * SECOND)
     assert (again.job_id, again.in_doubt) == ("a", False)
@@ -238,7 +243,7 @@ def test_an_effect_that_was_put_off_is_due_again_with_what_is_known_of_it(
 
 
 def test_times_of_a_clock_that_has_gone_back_are_set_anew_each_as_far_ahead_as_it_was(transaction: Transaction) -> None:
-    for name, ahead in (("a", 100), ("b", 100), ("c", 10), ("d", 100)):
+    for name, ahead in (("a", 100), ("b", 100), ("c", 10), ("d", 100), ("e", 100)):
         kept(transaction, name)
         transaction.outbox.enqueue(name, Kind.SUBMIT, at=AT + ahead * SECOND)
     late = AT + 100 * SECOND
@@ -246,14 +251,15 @@ def test_times_of_a_clock_that_has_gone_back_are_set_anew_each_as_far_ahead_as_i
     (b,) = claimed(transaction, at=late, job_id="b")
     (d,) = claimed(transaction, at=late, job_id="d")
     transaction.outbox.finish(d, at=late)
-    transaction.outbox.postpone(b, delay=7 * SECOND, in_doubt=True, counted=True, error="", at=late)
+    transaction.outbox.postpone(b, delay=7 * SECOND, in_doubt=True, counted=True, error="", at=late + 4 * SECOND)
     assert transaction.outbox.set_ahead_of(AT)
-    assert not transaction.outbox.set_ahead_of(late - SKEW)
-    assert transaction.outbox.rewind(at=AT) == 2
+    assert not transaction.outbox.set_ahead_of(late + 4 * SECOND - SKEW)
+    assert transaction.outbox.rewind(at=AT) == 3
     assert not transaction.outbox.set_ahead_of(AT)
     assert transaction.outbox.rewind(at=AT) == 0
-    assert claimed(transaction, at=AT + 6 * SECOND) == []
-    assert [effect.job_id for effect in claimed(transaction, at=AT + 7 * SECOND)] == ["b"]
+    assert [effect.job_id for effect in claimed(transaction, at=AT + 6 * SECOND)] == ["e"]
+    (again,) = claimed(transaction, at=AT + 7 * SECOND)
+    assert (again.job_id, again.faults) == ("b", 0)
     assert transaction.outbox.holds(a, at=AT + SECOND)
     assert [effect.job_id for effect in claimed(transaction, at=AT + LEASE, job_id="a")] == ["a"]
     assert claimed(transaction, at=AT + 9 * SECOND, job_id="c") == []
@@ -324,7 +330,9 @@ def test_what_is_replayed_is_due_again_in_doubt_and_in_order_and_a_final_kind_is
     assert (collect.job_id, collect.kind) == ("a", Kind.COLLECT)
     assert (collect.attempts, collect.faults, collect.in_doubt) == (1, 0, True)
     assert transaction.outbox.oldest() == later
-    assert [one.job_id for one in transaction.outbox.replay(at=later)] == ["b", "b", "b"]
+    far = AT + 100 * SECOND
+    assert [one.job_id for one in transaction.outbox.replay(at=far)] == ["b", "b", "b"]
+    assert transaction.outbox.set_ahead_of(AT), "should the clock go back"
     assert transaction.outbox.number_given_up() == 0
     assert transaction.outbox.given_up() == transaction.outbox.replay(at=later) == []
 
@@ -436,6 +444,11 @@ def test_watched_are_the_jobs_that_compute_has(transaction: Transaction) -> None
     assert (a.id, b.id, c.id) == ("a", "b", "c")
     assert (b.compute_id, b.state, b.compute_attempt, b.submitted_at) == ("2", JobState.RUNNABLE, 1, AT)
     assert (c.state, c.compute_attempt) == (JobState.RUNNING, 2)
+    assert [(one.runnable_at, one.stalled, one.ending) for one in (a, b, c)] == [
+        (None, False, False),
+        (AT, False, False),
+        (None, True, True),
+    ]
     assert [watched.id for watched in transaction.jobs.watched(["2", "4", "9"])] == ["b"]
     kept(transaction, "f", JobState.FAILED, blocks=Blocks())
     assert names(transaction.jobs.in_blocks()) == ["c"]
@@ -454,8 +467,9 @@ def test_a_stall_is_told_once_and_its_reason_may_change_until_then(transaction: 
         ("", None),
     ]
     assert not jobs.any_told_to_be_stalled()
-    jobs.change("a", stalled_told=True)
     jobs.change("c", stalled_told=True)
+    assert not jobs.any_told_to_be_stalled(), "for it compute answers"
+    jobs.change("a", stalled_told=True)
     assert jobs.any_told_to_be_stalled()
     jobs.stall(["a"], at=AT + SECOND, why="gone")
     assert jobs.get("a").stalled == "busy"

@@ -36,7 +36,7 @@ SLOW = 2.0
 """Seconds that a test takes which is given to no mutant."""
 FIRST, NEXT = 12, 24
 """Tests that a mutant is given at first: that come to much of its module, and to what few come to in its function."""
-MOST = 36
+MOST = 200
 """Tests that a mutant is given, of those that come to its statement."""
 WARM = "tests/scenario/test_the_way_of_a_job.py::test_a_job_is_told_from_acceptance_to_results"
 """A test that comes to most of the code."""
@@ -230,15 +230,15 @@ def _in_order(
     often = Counter(line for test in tests for line in reached[test].lines)
 
     def seldom(test: str) -> float:
-        """How much the test has to do with the function: it comes to what few come to."""
-        return sum(
-            1 / often[line] for line in reached[test].lines if line[0] == module.name and first <= line[1] <= last
-        )
+        """How much the test has to do with the function: it comes to what few come to, and to little else."""
+        inside = [line for line in reached[test].lines if line[0] == module.name]
+        share = len(inside) / len(reached[test].lines)
+        return share * sum(1 / often[line] for line in inside if not first or first <= line[1] <= last)
 
     apt = sorted((test for test in rest if reached[test].seconds < SLOW), key=lambda test: -seldom(test))[:NEXT]
     chosen = dict.fromkeys(test for test in known if test in tests)
     chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt], key=cost))
-    others = [test for test in quick if test not in chosen]
+    others = [test for test in rest if test not in chosen and reached[test].seconds < SLOW]
     some = max(0, min(MOST - len(chosen), len(others)))
     return [*chosen, *(others[index * len(others) // some] for index in range(some))]
 
