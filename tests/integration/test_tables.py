@@ -488,11 +488,14 @@ def test_a_story_is_one_job_s_in_the_order_in_which_it_was_entered(transaction: 
     noted = Transition(JobState.RUNNING, AT - SECOND, "", None, note=True, number=2)
     assert transaction.story.of("a") == [told, noted]
     assert transaction.story.of("b") == [told]
+    transaction.story.enter("b", Transition(JobState.RUNNING, AT, "Running.", 2))
+    transaction.story.enter("b", Transition(JobState.FAILED, AT, "Failed.", 3))
+    assert [step.number for step in transaction.story.of("b")] == [1, 2, 3]
     transaction.story.tell("a", 2, "Running.")
     transaction.story.tell("a", 1, "Taken.", reply=3)
     first, second = transaction.story.of("a")
     assert (first.text, first.reply, second.text, second.reply) == ("Taken.", 3, "Running.", None)
-    assert transaction.story.of("b") == [told]
+    assert [step.text for step in transaction.story.of("b")] == ["Accepted.", "Running.", "Failed."]
 
 
 def test_a_message_is_found_by_its_job_and_subject(transaction: Transaction) -> None:
@@ -551,10 +554,12 @@ def test_a_leader_leads_until_its_lease_is_out_and_no_longer_than_any_lease_last
     assert leads("two", 0, "another")
     assert not leads("two", 14)
     assert leads("one", 14)
+    assert leads("two", 14, "another"), "that is a lease of its own"
     assert not leads("two", 28)
     assert leads("two", 29)
     assert not leads("one", 29 + 14)
     assert not leads("one", -1), "the clock has gone back: the lease ends after its length"
+    assert not leads("three", 28, "another")
     assert not leads("one", 13)
     assert leads("one", 14)
     assert not leads("two", 14 - SKEW.total_seconds())
@@ -568,6 +573,7 @@ def test_turns_come_at_their_rate_after_those_that_were_saved(transaction: Trans
 
     assert [waits(0) for _ in range(4)] == [0, 0, 1, 2]
     assert waits(0, "another") == 0
+    assert waits(0) == 3
     assert waits(10) == 0
     assert waits(-49) == 59
     assert waits(-49) == 0, "further ahead than any turn is waited for: the clock has gone back"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from bot.application.forecast import Confirm
 from bot.application.submission import ANOTHER_RUNS, NO_CHANNEL, Followed, Form, Question
 from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 from bot.domain.job import Job
@@ -15,7 +16,7 @@ from bot.domain.outbox import Kind
 from bot.domain.states import JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
-from tests.support.world import TOKEN, World, a_request
+from tests.support.world import TOKEN, World, a_request, in_blocks
 
 OWNER, OTHER, ADMIN, PRIVATE = "U01DEMO", "U02OTHER", "U03ADMIN", "G01PRIVATE"
 
@@ -278,3 +279,73 @@ def test_a_retry_into_a_channel_that_is_in_trouble_says_what_to_do_instead(world
     with pytest.raises(NomadsError, match=r"The channel is archived\. “Edit and rerun” lets you choose the channel\."):
         world.steering.retry(job.id, actor=OWNER, token=SecretStr(TOKEN))
     assert world.rows.count() == 1
+
+
+# Time and size
+
+
+@pytest.mark.parametrize(("within", "least", "most"), [(5.0, 4.0, 5.0), (0.0, 0.2, 0.2)])
+def test_boss_and_slack_have_what_is_left_of_the_time_and_a_fifth_of_a_second_at_least(
+    world: World, monkeypatch: pytest.MonkeyPatch, within: float, least: float, most: float
+) -> None:
+    given: list[float] = []
+    review, ask, posting = world.reviewer.review, world.reviewer.ask, world.access.posting
+
+    def reviewed(*args: Any, actor: str, within: float) -> Any:
+        assert actor == OWNER
+        given.append(within)
+        return review(*args, actor=actor, within=within)
+
+    def asked(*args: Any, within: float) -> Any:
+        given.append(within)
+        return ask(*args, within=within)
+
+    def posted(*args: Any) -> Any:
+        answer = posting(*args)
+
+        def wait(seconds: float) -> Any:
+            given.append(seconds)
+            return answer(5)
+
+        return wait
+
+    monkeypatch.setattr(world.reviewer, "review", reviewed)
+    monkeypatch.setattr(world.reviewer, "ask", asked)
+    monkeypatch.setattr(world.access, "posting", posted)
+    assert isinstance(submitted(world, within=within), Job)
+    assert len(given) == 3
+    assert all(least <= seconds <= most for seconds in given)
+
+
+def test_who_sees_the_same_work_is_asked_of_slack_in_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    world.accept(actor=OTHER)
+    judged = world.access.judged
+
+    def asked(*args: Any, within: float) -> Any:
+        given.append(within)
+        return judged(*args, within=within)
+
+    monkeypatch.setattr(world.access, "judged", asked)
+    for within in (5.0, 0.0):
+        assert isinstance(submitted(world, key=f"view:{within}", within=within), Question)
+    long, short = given
+    assert 4.0 <= long <= 5.0
+    assert short == 0.2
+
+
+def test_a_run_in_blocks_or_above_a_limit_is_confirmed_and_no_other(store: Database) -> None:
+    blocks = World(store, pipeline=in_blocks(), block_voxels=10_000)
+    question = submitted(blocks)
+    assert isinstance(question, Question)
+    assert question.proposal.heavy
+    assert not question.twin_runs
+    assert blocks.rows.count() == 0
+    large = World(store, confirm=Confirm(bytes=1))
+    question = submitted(large, agreed="another")
+    assert isinstance(question, Question)
+    assert question.proposal.heavy
+    assert isinstance(submitted(large, agreed=question.digest), Job)
+    assert isinstance(submitted(World(store), key="view:2", typed={"x": "0,256"}), Job)
