@@ -346,3 +346,35 @@ def test_a_retry_asks_boss_about_a_token_that_was_typed_for_as_long_as_is_named(
     world.volumes.calls.clear()
     world.steering.retry(job.id, actor=OWNER, token=SecretStr(typed), within=within)
     assert world.volumes.calls.count("describe") == asked
+
+
+def test_a_retry_leaves_boss_what_is_left_of_the_time_and_a_fifth_of_a_second_at_least(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    job, effect = ended(world, JobState.FAILED)
+    collected(world, effect)
+
+    def taken(job: Job, **more: Any) -> Job:
+        given.append(more["within"])
+        return job
+
+    monkeypatch.setattr(world.submission, "accept_retry", taken)
+    for within in (5.0, 0.01, 0.0):
+        world.steering.retry(job.id, actor=OWNER, token=SecretStr(TOKEN), within=within)
+    world.steering.retry(job.id, actor=OWNER, token=SecretStr(TOKEN))
+    assert 4.0 <= given[0] <= 5.0
+    assert given[1:] == [0.2, 0, 0]
+
+
+def test_a_job_in_blocks_goes_on_after_the_pilot_that_runs(store: Database) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000)
+    job = world.accept()
+    world.settle()
+    blocks = world.rows.job(job.id).blocks
+    assert blocks
+    with world.store.begin() as transaction:
+        piloting = blocks.model_copy(update={"stage": "pilot"})
+        transaction.jobs.change(job.id, blocks=piloting.model_dump(mode="json"))
+    world.steering.go(job.id, actor=OWNER)
+    assert said(world, job) == f"It goes on after the pilot, said {OWNER}."
