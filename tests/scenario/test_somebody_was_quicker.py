@@ -16,6 +16,7 @@ from bot.domain.outbox import Kind, Lane
 from bot.domain.states import JobState
 from bot.domain.work import CANCELLED, Cause, Observation, Progress
 from bot.storage.engine import Database
+from tests.support.meanwhile import meanwhile
 from tests.support.memory import MemoryCompute
 from tests.support.world import World, in_blocks
 
@@ -37,17 +38,6 @@ def unchecked(world: World, **changes: Any) -> Job:
     """A job that BOSS was not asked about yet."""
     proposal = world.propose(checked=False, **changes)
     return world.submission.accept(proposal, actor=OWNER, key="unchecked", again=True)
-
-
-def meanwhile(monkeypatch: pytest.MonkeyPatch, owner: object, call: str, happens: Callable[[], object]) -> None:
-    """Let something happen each time that this is called, and before it answers."""
-    answer = getattr(owner, call)
-
-    def called(*args: Any, **more: Any) -> Any:
-        happens()
-        return answer(*args, **more)
-
-    monkeypatch.setattr(owner, call, called)
 
 
 def end(world: World, job: Job) -> Callable[[], object]:

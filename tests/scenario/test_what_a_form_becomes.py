@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from bot.domain.outbox import Kind
 from bot.domain.states import JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
+from tests.support.meanwhile import meanwhile
 from tests.support.world import TOKEN, World, a_request, in_blocks
 
 OWNER, OTHER, ADMIN, PRIVATE = "U01DEMO", "U02OTHER", "U03ADMIN", "G01PRIVATE"
@@ -39,17 +39,6 @@ def mistakes(world: World, **more: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as wrong:
         submitted(world, **more)
     return dict(wrong.value.errors)
-
-
-def first(monkeypatch: pytest.MonkeyPatch, owner: object, call: str, happens: Callable[[], object]) -> None:
-    """Let something happen right before this is called."""
-    answer = getattr(owner, call)
-
-    def called(*args: Any, **more: Any) -> Any:
-        happens()
-        return answer(*args, **more)
-
-    monkeypatch.setattr(owner, call, called)
 
 
 # Mistakes
@@ -132,7 +121,7 @@ def test_work_that_has_begun_while_the_form_was_asked_about_is_a_question(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Job] = []
-    first(monkeypatch, world.submission, "decide", lambda: begun.append(world.accept(actor=OTHER)))
+    meanwhile(monkeypatch, world.submission, "decide", lambda: begun.append(world.accept(actor=OTHER)))
     question = submitted(world)
     assert isinstance(question, Question)
     assert question.twin_runs
@@ -145,7 +134,7 @@ def test_work_that_has_begun_where_one_may_not_see_it_is_told_without_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.workspace.private[PRIVATE] = {OTHER}
-    first(monkeypatch, world.submission, "decide", lambda: world.accept(actor=OTHER, channel=PRIVATE))
+    meanwhile(monkeypatch, world.submission, "decide", lambda: world.accept(actor=OTHER, channel=PRIVATE))
     assert mistakes(world) == {"pipeline": ANOTHER_RUNS}
     assert world.rows.count() == 1
 
@@ -161,7 +150,7 @@ def test_who_asks_to_hear_of_the_end_of_a_job_that_ends_at_that_moment_is_told_s
         with world.ledger.change(job.id) as change:
             change.follow(Observation(JobState.CANCELLED))
 
-    first(monkeypatch, world.submission, "_follow", end)
+    meanwhile(monkeypatch, world.submission, "_follow", end)
     wrong = mistakes(world, agreed=question.digest)
     assert wrong == {"pipeline": f"Job {job.id} has ended meanwhile; submit the form again."}
     with world.store.read() as transaction:
