@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit began bench simulate fuzz pictures lint format lock images bases clean
+.PHONY: help demo test unit began bench simulate mutants fuzz pictures lint format lock images bases clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -72,6 +72,9 @@ fuzz: .venv/.fuzz  ## read what others write in any shape, led by what it reache
 
 simulate: $(STAMP)  ## a lab in which everything fails, by 10,000 seeds (SEEDS=N, FROM=M); exit 1 if a promise is broken
 	@$(scratch); $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1)
+
+mutants: $(STAMP)  ## break the rules in 2,500 places; exit 1 if no test notices one and tests/mutants lists no reason (ARGS="--only …")
+	@$(scratch); $(BIN)/python -m tests.mutants $(ARGS)
 
 pictures: $(STAMP)  ## take the screenshots of View in 3D and of the sections, in docs/
 	$(BIN)/python -m sandbox pictures

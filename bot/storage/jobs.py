@@ -12,9 +12,7 @@ from sqlalchemy.engine import Connection
 
 from bot.domain.errors import UnknownJob
 from bot.domain.job import Job, Watched
-from bot.domain.request import JobRequest
 from bot.domain.states import FINAL, WATCHED, JobState
-from bot.domain.summary import Summary
 from bot.storage.dialect import insert
 from bot.storage.tables import Utc, jobs
 
@@ -203,8 +201,6 @@ def _insert_once(dialect: str) -> Insert:
 
 def _to_job(row: sa.Row[Any]) -> Job:
     values = dict(row._mapping)
-    values["request"] = JobRequest.model_validate(values["request"])
-    values["summary"] = Summary.model_validate(values["summary"]) if values["summary"] else None
     del values["pipeline"], values["voxels"], values["runnable_at"]
     return Job.model_validate(values)
 
