@@ -81,6 +81,13 @@ def _lasted() -> Iterator[Figure]:
             unit="s late",
             at_most=SLOWEST[prints],
         )
+    both = [calls for prints in (True, False) for calls in day.asked(prints=prints)]
+    yield Figure(
+        name=f"{name}, DescribeJobs that name one, median of both kinds",
+        value=statistics.median(both),
+        unit="calls",
+        at_most=CALLS,
+    )
     yield Figure(name=f"{name}, DescribeJobs a job, however many it names", value=day.calls / DAY, unit="calls")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.aws import batch, stack
+from contract.program import INDEX_VARIABLES
 from tests.support.template import TEXT, template
 
 ROOT = Path(__file__).parents[3]
@@ -57,4 +58,13 @@ def test_what_aws_does_by_itself_is_in_the_table(word: str) -> None:
 def test_what_the_code_alone_leans_on_is_in_the_table() -> None:
     assert stack.MACHINE_IMAGE.partition("{")[0] in SECTION
     assert "a share identifier and no scheduling priority" in SECTION
+    assert f"An array has 2 to {batch.MAX_COUNT:,} children" in SECTION
+    assert [name for name in INDEX_VARIABLES if name.startswith("AWS_")] == ["AWS_BATCH_JOB_ARRAY_INDEX"]
+    assert "`AWS_BATCH_JOB_ARRAY_INDEX`" in SECTION
     assert f"people are hashed into {batch.SHARES}" in SECTION
+
+
+def test_the_words_by_which_aws_says_why_a_job_is_tried_again_are_in_the_table() -> None:
+    for condition in batch._retries(3)["evaluateOnExit"]:
+        [said] = [words for name, words in condition.items() if name != "action"]
+        assert said == "*" or re.split(r"[:*]", said)[0] in SECTION
