@@ -79,6 +79,8 @@ class Mutation:
     new: str
     plan: Plan = field(default_factory=Plan)
     """Of runs that are apt to show it."""
+    seed: int = 1
+    """One that has shown it, which is looked at first."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -116,6 +118,7 @@ MUTATIONS = (
         "SubmitEffects._submit",
         "self._compute.find(job.name) if effect.in_doubt else None",
         "None",
+        seed=9,
     ),
     Mutation(
         "a submission is made by who may have lost its lease",
@@ -124,6 +127,7 @@ MUTATIONS = (
         "self._ledger.insist(effect)",
         "pass",
         CROWDED,
+        seed=14,
     ),
     Mutation(
         "the compute id is not recorded",
@@ -147,9 +151,16 @@ MUTATIONS = (
         "self._compute.cancel(job.compute_id, reason=CANCELLED)",
         "pass",
         CALM,
+        seed=58,
     ),
     Mutation(
-        "a cancellation is not enqueued", STEERING, "Steering.cancel", "change.enqueue(Kind.CANCEL)", "pass", CALM
+        "a cancellation is not enqueued",
+        STEERING,
+        "Steering.cancel",
+        "change.enqueue(Kind.CANCEL)",
+        "pass",
+        CALM,
+        seed=58,
     ),
     Mutation(
         "anybody may steer",
@@ -157,6 +168,7 @@ MUTATIONS = (
         "Steering.may_steer",
         "actor == job.actor or self._access.commands(actor)",
         "True",
+        seed=29,
     ),
     Mutation(
         "a form delivered twice is two jobs",
@@ -172,6 +184,7 @@ MUTATIONS = (
         "raise AlreadyRunning(twin)",
         "pass",
         RUSH,
+        seed=4,
     ),
     Mutation(
         "no mail tells of the acceptance",
@@ -188,6 +201,7 @@ MUTATIONS = (
         '(Kind.SUBMIT, job.stage) if job.checked else (Kind.CHECK, "")',
         "(Kind.SUBMIT, job.stage)",
         _wrong(),
+        seed=120,
     ),
     Mutation(
         "what BOSS refuses at the check is submitted",
@@ -196,6 +210,7 @@ MUTATIONS = (
         "self.turn_down(effect, _by_axis(refusal.errors))\n            return",
         "answered = self._ledger and __import__('types').SimpleNamespace(size=1, warnings=[])",
         _wrong(),
+        seed=120,
     ),
     Mutation(
         "a job that was tried again does not say so",
@@ -203,6 +218,7 @@ MUTATIONS = (
         "Submission._take",
         "before.set(retried_as=job.id)",
         "pass",
+        seed=46,
     ),
     Mutation(
         "tokens are not sealed",
@@ -225,6 +241,7 @@ MUTATIONS = (
         "People._erase_token",
         "self._tokens.erase(transaction, reference)",
         "pass",
+        seed=12,
     ),
     Mutation(
         "a cancelled job is told to have failed",
@@ -232,6 +249,7 @@ MUTATIONS = (
         "Lifecycle.observe",
         "if seen.state is JobState.FAILED and cancelled:",
         "if False:",
+        seed=30,
     ),
     Mutation(
         "no mail tells of the end",
@@ -254,6 +272,7 @@ MUTATIONS = (
         "change.follow(Observation(JobState.CANCELLED))",
         "pass",
         HASTE,
+        seed=3,
     ),
     Mutation(
         "what is turned down does not end",
@@ -262,6 +281,7 @@ MUTATIONS = (
         "change.follow(Observation(JobState.FAILED, reason, cause=cause))",
         "pass",
         _wrong(),
+        seed=120,
     ),
     Mutation(
         "a job begins again under the same name",
@@ -269,6 +289,7 @@ MUTATIONS = (
         "_submit_elsewhere",
         "lasting=True,",
         "lasting=False,",
+        seed=135,
     ),
     Mutation(
         "the next stage is not submitted",
@@ -276,9 +297,15 @@ MUTATIONS = (
         "Lifecycle.advanced",
         "change.enqueue(Kind.SUBMIT, blocks.label)",
         "pass",
+        seed=3,
     ),
     Mutation(
-        "a stage that is tried again keeps its name", BLOCKS, "Blocks.tried_again", '"tries": self.tries + 1, ', ""
+        "a stage that is tried again keeps its name",
+        BLOCKS,
+        "Blocks.tried_again",
+        '"tries": self.tries + 1, ',
+        "",
+        seed=20,
     ),
     Mutation("an end is not collected", LEDGER, "JobChange._move", "self.enqueue(Kind.COLLECT)", "pass"),
     Mutation(
@@ -301,6 +328,7 @@ MUTATIONS = (
         "CardEffects._post",
         "if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):",
         "if effect.in_doubt and (timestamp := ''):",
+        seed=9,
     ),
     Mutation(
         "a card is posted by who may have lost its lease",
@@ -309,6 +337,7 @@ MUTATIONS = (
         "self._ledger.insist(effect)",
         "pass",
         CROWDED,
+        seed=53,
     ),
     Mutation(
         "where a card stands is forgotten",
@@ -323,6 +352,7 @@ MUTATIONS = (
         "ThreadEffects._reply",
         "if timestamp is None and effect.in_doubt:",
         "if False:",
+        seed=5,
     ),
     Mutation(
         "a job is told wherever its owner says",
@@ -330,14 +360,16 @@ MUTATIONS = (
         "Access._may_post",
         "if person.startswith(TERMINAL) or",
         "if True or",
+        seed=11,
     ),
-    Mutation("everybody sees every job", ACCESS, "Access.judged", "if self.commands(person):", "if True:"),
+    Mutation("everybody sees every job", ACCESS, "Access.judged", "if self.commands(person):", "if True:", seed=97),
     Mutation(
         "a home tab shows everybody's jobs",
         QUERIES,
         "Queries.home",
         "recent = transaction.jobs.page(FINAL, actor=person, most=HOME_RECENT)",
         "recent = transaction.jobs.page(FINAL, actor=None, most=HOME_RECENT)",
+        seed=39,
     ),
     Mutation(
         "each sending of a mail is another mail",
@@ -353,6 +385,7 @@ MUTATIONS = (
         "if effect.attempts >= handler.attempts:",
         "with self._database.begin() as t:\n            t.outbox.finish(effect, at=self._clock())\n"
         "        if effect.attempts >= handler.attempts:",
+        seed=5,
     ),
     Mutation(
         "an effect without an answer is not in doubt",
@@ -360,6 +393,7 @@ MUTATIONS = (
         "LaneRunner._postpone",
         "in_doubt=effect.in_doubt or not undone,",
         "in_doubt=False,",
+        seed=16,
     ),
     Mutation(
         "an effect in which something unforeseen happens is lost",
@@ -367,6 +401,7 @@ MUTATIONS = (
         "LaneRunner._perform",
         "self._postpone_by(back_off(effect.faults + 1), effect, said, fault=True)",
         "with self._database.begin() as t:\n                    t.outbox.finish(effect, at=self._clock())",
+        seed=16,
     ),
     Mutation(
         "nobody looks at jobs",
@@ -381,6 +416,7 @@ MUTATIONS = (
         "Output.tail",
         "masking.hidden_in_lines([line.text for line in found], token)",
         "[line.text for line in found]",
+        seed=3,
     ),
     Mutation("submissions keep to no rate", RATES, "Rate.turn", "if wait:", "if wait and False:", _all_at_once()),
     Mutation(
@@ -420,6 +456,7 @@ MUTATIONS = (
         "Outbox.enqueue",
         "if self._connection.execute(_WAITING, values).first() is None:",
         "if self.open(job_id, kind=kind) == 0:",
+        seed=28,
     ),
 )
 """Each breaks a promise that somebody outside can see."""
