@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from email.parser import Parser
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -78,6 +79,7 @@ def packages(status: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda component: component["bom-ref"])
 
 
+@lru_cache(maxsize=8)  # takes three seconds, and images of one build may have the same packages
 def _check(bill: str) -> None:
     from cyclonedx.schema import SchemaVersion  # they take a second to import
     from cyclonedx.validation.json import JsonStrictValidator
