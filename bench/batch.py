@@ -39,13 +39,13 @@ CLICKS = 10_000
 DRAINED = 210
 """Goal: seconds of simulated time until the last of these is submitted."""
 CALLS = 4
-"""Goal: calls of DescribeJobs that name one job."""
+"""Goal: calls of DescribeJobs for one job over its life."""
 DAY = 200
 """Jobs of a simulated day."""
 LOST = 0.1
 """The part of that day's events that never come."""
-SLOWEST = {True: 5 * 60 + 10, False: 30 * 60 + 10}
-"""Goal: seconds by which a step is late whose event was lost, a round included, by whether programs print."""
+SLOWEST = 5 * 60 + 10
+"""Goal: seconds by which a step is late whose event was lost, a round included."""
 
 
 def measure() -> Iterator[Figure]:
@@ -62,33 +62,21 @@ def _lasted() -> Iterator[Figure]:
         store.migrate()
         day = Day(store, jobs=DAY, lost=LOST)
         day.pass_by()
-        lost = {prints: day.late(prints=prints) for prints in (True, False)}
+        late = day.late()
         store.close()
-    name = "batch, jobs of 2 min to 6 h"
-    for prints, which in ((True, f"{name} that print"), (False, f"{name} that are silent")):
-        asked, late = day.asked(prints=prints), lost[prints]
-        yield Figure(
-            name=f"{which}, DescribeJobs that name one, median",
-            value=statistics.median(asked),
-            unit="calls",
-            at_most=CALLS if prints else None,
-        )
-        yield Figure(name=f"{which}, DescribeJobs that name one, most", value=max(asked), unit="calls")
-        yield Figure(name=f"{which}, a step whose event was lost, median", value=statistics.median(late), unit="s late")
-        yield Figure(
-            name=f"{which}, a step whose event was lost, slowest",
-            value=max(late),
-            unit="s late",
-            at_most=SLOWEST[prints],
-        )
-    both = [calls for prints in (True, False) for calls in day.asked(prints=prints)]
+    name = f"batch, a day of {DAY} jobs of 2 min to 6 h"
     yield Figure(
-        name=f"{name}, DescribeJobs that name one, median of both kinds",
-        value=statistics.median(both),
+        name=f"{name}, DescribeJobs for a job, of a call for n jobs one nth, median",
+        value=statistics.median(day.shares()),
         unit="calls",
         at_most=CALLS,
     )
-    yield Figure(name=f"{name}, DescribeJobs a job, however many it names", value=day.calls / DAY, unit="calls")
+    yield Figure(name=f"{name}, DescribeJobs, mean", value=day.calls / DAY, unit="calls a job")
+    yield Figure(
+        name=f"{name}, DescribeJobs that name a job, median", value=statistics.median(day.named()), unit="calls"
+    )
+    yield Figure(name=f"{name}, a step whose event was lost, median", value=statistics.median(late), unit="s late")
+    yield Figure(name=f"{name}, a step whose event was lost, slowest", value=max(late), unit="s late", at_most=SLOWEST)
 
 
 def _clicked() -> Iterator[Figure]:

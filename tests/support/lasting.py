@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from bot.aws.batch import DESCRIBE_LIMIT
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import Observation
@@ -18,47 +19,49 @@ from tests.support.world import World
 
 ROUND = 10
 """Seconds between two rounds, as on AWS."""
-PRINTS = 60
-"""Seconds between two lines of a program that prints."""
 SHORTEST, LONGEST = 120, 6 * 3600
 """Seconds that a program runs."""
 
 
 class _Counting(MemoryCompute):
-    """Counts the calls that name a job, by the compute id."""
+    """Counts DescribeJobs by the compute id: how many calls name a job, and its share of these."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.calls_made = 0
         self.named: Counter[str] = Counter()
+        self.share: defaultdict[str, float] = defaultdict(float)
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        calls = math.ceil(len(ids) / DESCRIBE_LIMIT)
+        self.calls_made += calls
         self.named.update(ids)
+        for one in ids:
+            self.share[one] += calls / len(ids)
         return super().observe(ids)
 
 
 @dataclass
 class _Life:
-    prints: bool
     begins: float
     steps: deque[tuple[float, Observation]]
     job: Job | None = None
     compute_id: str = ""
-    runs: bool = False
     lost: dict[JobState, datetime] = field(default_factory=dict)
     """When the steps began whose events were lost."""
 
 
 class Day:
-    """So many jobs, begun at any time of a day, half of which print a line a minute."""
+    """So many jobs, begun at any time of a day."""
 
     def __init__(self, store: Database, *, jobs: int, lost: float, seed: int = 1) -> None:
         """`lost` is the part of the events that never come."""
         self._compute, self._events = _Counting(), MemoryEvents()
         self._world = World(store, compute=self._compute, events=self._events, mails=False)
         self._lost, self._draw = lost, random.Random(seed)
-        self._lives = [self._life(prints=number % 2 == 0) for number in range(jobs)]
+        self._lives = [self._life() for _ in range(jobs)]
 
-    def _life(self, *, prints: bool) -> _Life:
+    def _life(self) -> _Life:
         at, steps = self._draw.uniform(0, 86_400), deque[tuple[float, Observation]]()
         lasts = ((JobState.RUNNABLE, 10, 3600), (JobState.STARTING, 5, 60), (JobState.RUNNING, SHORTEST, LONGEST))
         begins = at
@@ -67,28 +70,31 @@ class Day:
             steps.append((at, Observation(state, attempt=1)))
             at += math.exp(self._draw.uniform(math.log(least), math.log(most)))
         steps.append((at, Observation(JobState.SUCCEEDED, exit_code=0)))
-        return _Life(prints, begins, steps)
+        return _Life(begins, steps)
 
     @property
     def calls(self) -> int:
-        """How many questions were put, each about any number of jobs."""
-        return self._compute.calls.count("observe")
+        """How many calls of DescribeJobs there were, each about a hundred jobs at most."""
+        return self._compute.calls_made
 
-    def asked(self, *, prints: bool) -> list[int]:
-        """How many questions named each job whose program prints, or of each that is silent."""
-        return [self._compute.named[one.compute_id] for one in self._lives if one.prints is prints]
+    def named(self) -> list[int]:
+        """How many calls named each job."""
+        return [self._compute.named[one.compute_id] for one in self._lives]
 
-    def late(self, *, prints: bool) -> list[float]:
+    def shares(self) -> list[float]:
+        """How many calls each job cost, where a call that names n jobs costs each of them one nth."""
+        return [self._compute.share[one.compute_id] for one in self._lives]
+
+    def late(self) -> list[float]:
         """By how many seconds each step into RUNNING, and each end, was told late whose event was lost."""
         found: list[float] = []
         for one in self._lives:
             assert one.job
-            if one.prints is prints:
-                with self._world.store.read() as transaction:
-                    story = {step.state: step.at for step in transaction.story.of(one.job.id)}
-                found += [
-                    (story.get(state, story[JobState.SUCCEEDED]) - at).total_seconds() for state, at in one.lost.items()
-                ]
+            with self._world.store.read() as transaction:
+                story = {step.state: step.at for step in transaction.story.of(one.job.id)}
+            found += [
+                (story.get(state, story[JobState.SUCCEEDED]) - at).total_seconds() for state, at in one.lost.items()
+            ]
         return found
 
     def pass_by(self) -> None:
@@ -115,10 +121,7 @@ class Day:
         while one.steps and passed >= one.steps[0][0]:
             at, seen = one.steps.popleft()
             self._compute.tell(one.compute_id, seen)
-            one.runs = seen.state is JobState.RUNNING
             if self._draw.random() >= self._lost:
                 self._events.send(one.compute_id, seen)
-            elif one.runs or not one.steps:
+            elif seen.state is JobState.RUNNING or not one.steps:
                 one.lost[seen.state] = began + timedelta(seconds=at)
-        if one.prints and one.runs and passed % PRINTS == 0:
-            self._compute.print(one.compute_id, f"progress 0.5 at {passed:.0f}", at=self._world.clock.now)

@@ -1,7 +1,7 @@
 """Asks compute about the jobs it has, and reads how far running programs say they are.
 
-Where compute has events, they say about which jobs to ask. Events may be lost, so that jobs are asked about now and
-then all the same (`Reconciler`).
+Where compute has events, they say about which jobs to ask. Events may be lost, so that all jobs are asked about every few
+minutes all the same (`Reconciler`).
 """
 
 from __future__ import annotations
@@ -126,21 +126,21 @@ class Watcher:
         return self._deaf or not lately(self._round, self._clock(), timedelta(seconds=self._patience.interval))
 
     def watch_once(self) -> int:
-        """Ask compute about every job that it has and that is due. Returns how many moved.
+        """Ask compute about every job that it has, where that is due, else about those of no clear answer yet.
 
-        Without events, all are. Jobs for which compute does not answer now are left to the next round. Raises
-        Unavailable.
+        Without events it always is due. Returns how many moved. Jobs for which compute does not answer now are left to
+        the next round. Raises Unavailable.
         """
         with self._database.read() as transaction:
             watched = transaction.jobs.watched()
         self._round = at = self._clock()
         there = {job.id for job in watched}
         self._running = {name: one for name, one in self._running.items() if name in there}
-        due = self._again | {job.id for job in self._reconciler.due(watched, at)}
-        self._again = set()
-        moved, _ = self._look([job for job in watched if self._deaf or job.id in due])
-        if moved:
-            self._reconciler.missed()
+        everything = self._deaf or self._reconciler.is_due(at)
+        again, self._again = self._again, set()
+        moved, _ = self._look([job for job in watched if everything or job.id in again])
+        if everything:
+            self._reconciler.looked(at, moved=bool(moved) and not self._deaf)
         self._tell()
         return moved
 
@@ -184,19 +184,15 @@ class Watcher:
             clear = [job for job in some if job.compute_id not in doubtful]
             self._again |= {job.id for job in some if job.compute_id in doubtful}
             attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
-            at = self._clock()
             for job in clear:
                 observation = self._observed(job, seen.get(job.compute_id))
                 self._running.pop(job.id, None)
-                went = news = False
                 if observation is None:
                     self._again.add(job.id)
                 else:
                     observed[job.id] = observation
-                    went = self._moves(job, observation)
-                    news = self._tells(job, observation)
-                self._reconciler.answered(job.compute_id, at=at, moved=went or news)
-                moved += went
+                    moved += self._moves(job, observation)
+                    self._tells(job, observation)
         return moved, observed
 
     def _moves(self, job: Watched, seen: Observation) -> bool:
@@ -208,15 +204,14 @@ class Watcher:
             self._again.add(job.id)
         return bool(went)
 
-    def _tells(self, job: Watched, seen: Observation) -> bool:
-        """Tell what was seen within the state of the job. Returns whether other blocks are done, running or failed."""
+    def _tells(self, job: Watched, seen: Observation) -> None:
+        """Tell what was seen within the state of the job."""
         if seen.children and seen.state is JobState.RUNNING:
-            return bool(attempt(partial(self._lifecycle.counted, compute_id=job.compute_id), job.id, seen.children))
-        if seen.state is JobState.RUNNING:
+            attempt(partial(self._lifecycle.counted, compute_id=job.compute_id), job.id, seen.children)
+        elif seen.state is JobState.RUNNING:
             self._running[job.id] = (job, seen.log)
         elif seen.state is JobState.RUNNABLE and (waited := self._waits_long(job)):
             attempt(self._lifecycle.waits, job.id, seen.reason, waited=waited)
-        return False
 
     def _ask(self, jobs: Sequence[Watched]) -> tuple[Mapping[str, Observation], Collection[str]]:
         """What compute says of the jobs, and the compute ids of those that it gives no answer for, which is recorded.
@@ -273,8 +268,6 @@ class Watcher:
             except (Unavailable, Refused) as error:
                 log.info("Compute does not show how far jobs are: %s", error)
                 return
-            if lines and (printed := lines[-1].at) and printed <= at:
-                self._reconciler.printed(job.compute_id, at=printed)
             if progress := Progress.read([line.text for line in lines]):
                 self._lifecycle.progressed(job.id, progress)
 
