@@ -44,7 +44,7 @@ DAY = 200
 """Jobs of a simulated day."""
 LOST = 0.1
 """The part of that day's events that never come."""
-SLOWEST = 5 * 60 + 10
+SLOWEST = 7 * 60 + 10
 """Goal: seconds by which a step is late whose event was lost, a round included."""
 
 

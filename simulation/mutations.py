@@ -9,7 +9,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 
 from simulation.people import Action, form
@@ -321,6 +321,7 @@ MUTATIONS = (
         "Ledger._finish",
         "if not transaction.outbox.finish(effect, at=self.clock(), error=error):",
         "if False:",
+        replace(_large(), patience=60.0),
     ),
     Mutation(
         "a card in doubt is posted anew",
@@ -407,8 +408,8 @@ MUTATIONS = (
         "nobody looks at jobs",
         WATCHER,
         "Watcher.watch_once",
-        "for job in watched if self._deaf",
-        "for job in () if self._deaf",
+        "for job in watched if job.id",
+        "for job in () if job.id",
     ),
     Mutation(
         "the log is shown with the token",

@@ -17,7 +17,7 @@ from simulation.stage import Stage
 TROUBLE = 2400.0
 """Seconds after which nothing goes wrong any more."""
 PATIENCE = 6 * 3600.0
-"""Seconds after that in which everything has to be done."""
+"""Seconds after that in which everything has to be done, where no plan says less."""
 OFTEN = (0.0, 0.005, 0.02, 0.05, 0.15)
 """Parts of all calls at which something happens."""
 RESTARTS = (0.1, 5.0, 60.0)
@@ -48,6 +48,8 @@ class Plan:
     """How programs end, in the order of their ends: keys of `outside.ENDS`; after the last one they succeed."""
     workspaces: int | None = None
     """How many there are; one, where people's actions are planned."""
+    patience: float = PATIENCE
+    """Seconds after nothing goes wrong any more in which everything has to be done."""
 
 
 def run(seed: int, *, urls: Sequence[str], plan: Plan | None = None) -> Record:
@@ -169,12 +171,13 @@ class _Run:
         self.stage.at(self.stage.seconds + self._draw.choice(RESTARTS), begin)
 
     def _until_done(self) -> bool:
-        while self.stage.seconds < TROUBLE + PATIENCE:
+        until = TROUBLE + self._plan.patience
+        while self.stage.seconds < until:
             if self.stage.incidents.over and self._is_done():
                 return True
             if self.stage.incidents.over and self._only_asked():
                 continue
-            if not self._turn(TROUBLE + PATIENCE):
+            if not self._turn(until):
                 return self._is_done()
         return False
 

@@ -280,6 +280,20 @@ def test_many_jobs_that_no_event_names_are_asked_about_together(store: Database)
     assert looks(told, 300) == 1
 
 
+def test_what_an_event_has_brought_a_question_about_is_not_asked_about_again_in_the_next_two_minutes(
+    store: Database,
+) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    looks(told, 240)
+    see(told, compute_id, RUNNING)
+    told.watcher.listen_once(within=0)
+    assert told.questions == 1
+
+    assert looks(told, 115) == 0
+    assert looks(told, 300) == 1
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_the_end_of_a_job_of_six_hours_whose_event_is_lost_is_told_after_five_minutes(store: Database) -> None:
     told, job, compute_id = runs(store)

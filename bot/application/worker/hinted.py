@@ -16,6 +16,8 @@ ARRAYS_APART = timedelta(seconds=10)
 """The same for an array of which only its programs have told, each by events of its own: its card shows numbers."""
 HELD = timedelta(seconds=30)
 """For so long a step that no reply tells waits for the next one, so that both cost one question."""
+FRESH = timedelta(minutes=2)
+"""For so long the answer to a question that an event has brought about saves the next look at everything."""
 UNKNOWN = timedelta(seconds=30)
 """For so long an event waits for a job of its compute id: it may overtake the commit of the job's submission."""
 MOST = 20_000
@@ -57,7 +59,7 @@ class Hinted:
 
     def due(self, at: datetime) -> list[str]:
         """The compute ids for which it is time to look, those first that have waited longest."""
-        self._asked = {one: then for one, then in self._asked.items() if lately(then, at, ARRAYS_APART)}
+        self._asked = {one: then for one, then in self._asked.items() if lately(then, at, FRESH)}
         waits = {one: named for one, named in self._named.items() if not self._too_soon(one, named, at)}
         return sorted(waits, key=lambda one: waits[one].since)
 
@@ -65,6 +67,10 @@ class Hinted:
         if named.untold and lately(named.since, at, HELD):
             return True
         return lately(self._asked.get(compute_id), at, ARRAYS_APART if named.patient else APART)
+
+    def has_asked(self, compute_id: str, at: datetime) -> bool:
+        """Whether events have brought about a question about this work a short while ago."""
+        return lately(self._asked.get(compute_id), at, FRESH)
 
     def news(
         self, ids: Sequence[str], jobs: Sequence[Watched], *, at: datetime

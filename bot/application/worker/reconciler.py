@@ -20,7 +20,8 @@ OFTEN = timedelta(minutes=1)
 class Reconciler:
     """When everything is due to be looked at. For one thread.
 
-    All work is looked at together, since one call of AWS Batch names a hundred jobs.
+    All work is looked at together, since one call of AWS Batch names a hundred jobs; but for what events have brought a
+    question about a short while ago.
     """
 
     def __init__(self, *, at: datetime) -> None:

@@ -1,7 +1,7 @@
 """Asks compute about the jobs it has, and reads how far running programs say they are.
 
-Where compute has events, they say about which jobs to ask. Events may be lost, so that all jobs are asked about every few
-minutes all the same (`Reconciler`).
+Where compute has events, they say about which jobs to ask. Events may be lost, so that all jobs are asked about every
+few minutes all the same (`Reconciler`).
 """
 
 from __future__ import annotations
@@ -137,8 +137,10 @@ class Watcher:
         there = {job.id for job in watched}
         self._running = {name: one for name, one in self._running.items() if name in there}
         everything = self._deaf or self._reconciler.is_due(at)
-        again, self._again = self._again, set()
-        moved, _ = self._look([job for job in watched if everything or job.id in again])
+        due, self._again = self._again, set()
+        if everything:
+            due |= {job.id for job in watched if self._deaf or not self._hinted.has_asked(job.compute_id, at)}
+        moved, _ = self._look([job for job in watched if job.id in due])
         if everything:
             self._reconciler.looked(at, moved=bool(moved) and not self._deaf)
         self._tell()
