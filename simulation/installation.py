@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -66,6 +67,7 @@ _FIRST = sa.select(effects.c.lane, sa.func.coalesce(effects.c.leased_until, effe
     )
 )
 """Of each job's lanes the first open effect: when it is due, or its lease is out."""
+_OPEN = sa.select(jobs.c.id, jobs.c.actor, jobs.c.blocks).where(jobs.c.state.not_in(_ENDED))
 
 
 class Installation:
@@ -93,7 +95,7 @@ class Installation:
             for n in range(bots)
         ]
         self.people = People(actions, cast)
-        self._known: tuple[int, dict[Lane, datetime]] = (-1, {})
+        self._known: tuple[int, dict[Lane, datetime], Sequence[sa.Row[Any, Any, Any]]] = (-1, {}, ())
         self._tries: Counter[str] = Counter()
 
     def await_people(self) -> None:
@@ -104,16 +106,15 @@ class Installation:
 
     def is_done(self) -> bool:
         """Whether no effect and no job is open."""
-        return not self._rows() and not self._open_jobs()
+        due, unfinished = self._rows()
+        return not due and not unfinished
 
     def only_asked(self) -> bool:
         """Where nothing else is left to do, whoever was asked whether a job goes on says so."""
-        if self._rows():
+        due, unfinished = self._rows()
+        if due:
             return False
-        query = sa.select(jobs.c.id, jobs.c.actor, jobs.c.blocks).where(jobs.c.state.not_in(_ENDED))
-        with self._engine.connect() as connection:
-            asked = [row for row in connection.execute(query) if row.blocks and row.blocks["stage"] == ASKED]
-            connection.rollback()
+        asked = [row for row in unfinished if row.blocks and row.blocks["stage"] == ASKED]
         for row in asked:
             if self._tries[row.id] >= GO_TRIES or not all(bot.lives for bot in self.bots):
                 return False
@@ -123,33 +124,26 @@ class Installation:
 
     # The database, as an onlooker sees it
 
-    def _rows(self) -> dict[Lane, datetime]:
-        """When the next effect of each lane is due, or its lease is out."""
+    def _rows(self) -> tuple[dict[Lane, datetime], Sequence[sa.Row[Any, Any, Any]]]:
+        """When the next effect of each lane is due, or its lease is out; and where none is open, the open jobs."""
         if self._known[0] != self.stage.commits:
             found: dict[Lane, datetime] = {}
             with self._engine.connect() as connection:
                 for name, when in connection.execute(_FIRST):
                     lane = Lane(name)
                     found[lane] = min(when, found.get(lane, when))
-                connection.rollback()
-            self._known = (self.stage.commits, found)
-        return self._known[1]
+                unfinished = () if found else connection.execute(_OPEN).all()
+            self._known = (self.stage.commits, found, unfinished)
+        return self._known[1:]
 
     def lanes_due(self, at: datetime) -> list[Lane]:
         """The lanes in which something is due at a time."""
-        return [lane for lane, when in self._rows().items() if when <= at]
+        return [lane for lane, when in self._rows()[0].items() if when <= at]
 
     def next_effect(self) -> float | None:
         """When the next effect is due that is not yet."""
-        later = [(when - EPOCH).total_seconds() for when in self._rows().values()]
+        later = [(when - EPOCH).total_seconds() for when in self._rows()[0].values()]
         return min((at for at in later if at > self.stage.seconds), default=None)
-
-    def _open_jobs(self) -> int:
-        query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.not_in(_ENDED))
-        with self._engine.connect() as connection:
-            found: int = connection.scalar(query) or 0
-            connection.rollback()
-        return found
 
     # People
 

@@ -57,16 +57,20 @@ def _sqlite(url: str) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # this module says BEGIN itself
+        connection.isolation_level = None  # `begun` says BEGIN, which the driver would only say before a change
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("nomads_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
     return engine
+
+
+def begun(connection: Connection, *, write: bool) -> None:
+    """Begin the connection's transaction: on SQLite, one that writes waits for its turn now, and not in its midst.
+
+    An event of the engine's would do the same, and have SQLAlchemy look for events at each statement.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _refuse_emptied(path: Path) -> None:
@@ -259,10 +263,7 @@ class Database:
         Raises Unavailable where the database is locked or cannot be reached.
         """
         with self._connection() as connection:
-            try:
-                yield Transaction(connection)
-            finally:
-                connection.rollback()
+            yield Transaction(connection)
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -277,10 +278,10 @@ class Database:
             raise Unavailable("The database is busy.")
         try:
             with self._connection(write=True) as connection:
-                with connection.begin():
-                    self._thread.writes = True
-                    transaction = Transaction(connection)
-                    yield transaction
+                self._thread.writes = True
+                transaction = Transaction(connection)
+                yield transaction
+                connection.commit()
                 self._file.check()
                 self._to_scrub |= transaction.sealed.erased
                 if self._to_scrub:
@@ -340,10 +341,12 @@ class Database:
 
     @contextmanager
     def _connection(self, *, write: bool = False) -> Iterator[Connection]:
+        """A connection within a transaction that is rolled back at its end, unless it was committed."""
         self._file.check()
         try:
-            with self._engine.connect().execution_options(nomads_write=write) as connection:
+            with self._engine.connect() as connection:
                 self._file.check()  # the first connection makes the file
+                begun(connection, write=write)
                 yield connection
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
@@ -430,7 +433,7 @@ class Database:
                 upgrade(transaction.connection)
             return
         try:
-            with self._engine.connect().execution_options(nomads_write=True) as connection:
+            with self._engine.connect() as connection:
                 upgrade_sqlite(connection)
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error

@@ -31,6 +31,26 @@ _SAME_WORK = (
 )
 _BY_ID = sa.select(jobs).where(jobs.c.id == sa.bindparam("wanted"))
 _LOCK = _BY_ID.with_for_update()
+_CHANGE = jobs.update().where(jobs.c.id == sa.bindparam("wanted"))
+_WATCHED = (
+    sa.select(
+        jobs.c.id,
+        jobs.c.compute_id,
+        jobs.c.state,
+        jobs.c.compute_attempt,
+        jobs.c.submitted_at,
+        sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
+        jobs.c.stalled_since.is_not(None),
+        jobs.c.cancelled_by.is_not(None),
+    )
+    .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
+    .order_by(jobs.c.id)
+)
+_STALLED = (
+    sa.select(jobs.c.id, jobs.c.stalled_since)
+    .where(jobs.c.stalled_since.is_not(None), ~jobs.c.stalled_told)
+    .order_by(jobs.c.id)
+)
 # Statements are made once: to build one takes longer than to execute it.
 
 
@@ -68,7 +88,7 @@ class Jobs:
 
     def change(self, job_id: str, **values: Any) -> None:
         """Set columns of the job."""
-        self._connection.execute(jobs.update().where(jobs.c.id == job_id).values(**values))
+        self._connection.execute(_CHANGE, {"wanted": job_id, **values})
 
     def _one(self, query: sa.Select[Any], job_id: str) -> Job:
         row = self._connection.execute(query, {"wanted": job_id}).one_or_none()
@@ -152,22 +172,7 @@ class Jobs:
 
     def watched(self, compute_ids: Collection[str] | None = None) -> list[Watched]:
         """Every job that compute has, ordered by id; with `compute_ids`, those of them under these ids."""
-        query = (
-            sa.select(
-                jobs.c.id,
-                jobs.c.compute_id,
-                jobs.c.state,
-                jobs.c.compute_attempt,
-                jobs.c.submitted_at,
-                sa.case((jobs.c.waiting == "", jobs.c.runnable_at)),
-                jobs.c.stalled_since.is_not(None),
-                jobs.c.cancelled_by.is_not(None),
-            )
-            .where(jobs.c.state.in_([s.value for s in WATCHED]), jobs.c.compute_id.is_not(None))
-            .order_by(jobs.c.id)
-        )
-        if compute_ids is not None:
-            query = query.where(jobs.c.compute_id.in_(compute_ids))
+        query = _WATCHED if compute_ids is None else _WATCHED.where(jobs.c.compute_id.in_(compute_ids))
         return [Watched(i, c, JobState(s), *more) for i, c, s, *more in self._connection.execute(query)]
 
     def stall(self, ids: Sequence[str], *, at: datetime, why: str) -> None:
@@ -181,12 +186,7 @@ class Jobs:
 
     def stalled(self) -> list[tuple[str, datetime]]:
         """The jobs for which compute does not answer, and since when, whose threads were not told; ordered by id."""
-        query = (
-            sa.select(jobs.c.id, jobs.c.stalled_since)
-            .where(jobs.c.stalled_since.is_not(None), ~jobs.c.stalled_told)
-            .order_by(jobs.c.id)
-        )
-        return [(job_id, since) for job_id, since in self._connection.execute(query)]
+        return [(job_id, since) for job_id, since in self._connection.execute(_STALLED)]
 
     def any_told_to_be_stalled(self) -> bool:
         """Whether there is a job whose thread was told that compute does not answer, and not yet that it does."""

@@ -10,6 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.storage.tables import SKEW, leader_leases
 
+_WANTED = leader_leases.c.name == sa.bindparam("wanted")
+_HELD = sa.select(leader_leases).where(_WANTED).with_for_update()
+_CHANGE = leader_leases.update().where(_WANTED)
+# Statements are made once: to build one takes longer than to execute it.
+
 
 class LeaderLeases:
     """Leader leases within one transaction."""
@@ -23,15 +28,14 @@ class LeaderLeases:
         A lease of another holder that would end later than any can was acquired before the clock went back: it ends at
         `at + lasting` as well, unless its holder renews it.
         """
-        wanted = leader_leases.c.name == name
-        held = self._connection.execute(sa.select(leader_leases).where(wanted).with_for_update()).one_or_none()
+        held = self._connection.execute(_HELD, {"wanted": name}).one_or_none()
         if held and held.holder != holder and held.until > at:
             if held.until > at + lasting + SKEW:
-                self._connection.execute(leader_leases.update().where(wanted).values(until=at + lasting))
+                self._connection.execute(_CHANGE, {"wanted": name, "until": at + lasting})
             return False
         values = {"holder": holder, "until": at + lasting}
         if held:
-            self._connection.execute(leader_leases.update().where(wanted).values(**values))
+            self._connection.execute(_CHANGE, {"wanted": name, **values})
             return True
         try:
             with self._connection.begin_nested():

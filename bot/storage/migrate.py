@@ -31,6 +31,7 @@ def upgrade_sqlite(connection: Connection) -> None:
     raw.execute(f"PRAGMA busy_timeout={MIGRATING_SECONDS * 1000}")
     try:
         with connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             upgrade(connection)
             if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise NomadsError("The database cannot be brought up to date: it has rows that belong to nothing.")

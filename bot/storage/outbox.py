@@ -88,9 +88,14 @@ _REPLAY = (
         in_doubt=True,
     )
 )
+_HELD = sa.select(effects.c.leased_until, effects.c.as_of).where(
+    effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"), effects.c.done_at.is_(None)
+)
+_POSTPONE = effects.update().where(effects.c.id == sa.bindparam("claimed"), effects.c.lease == sa.bindparam("held"))
 _AHEAD = sa.select(effects.c.id, effects.c.due_at, effects.c.leased_until, effects.c.as_of).where(
     effects.c.done_at.is_(None), effects.c.as_of > sa.bindparam("latest", type_=Utc)
 )
+_ANY_AHEAD = _AHEAD.limit(1)
 _REWIND = (
     effects.update()
     .where(effects.c.id == sa.bindparam("ahead"))
@@ -225,11 +230,7 @@ class Outbox:
 
     def holds(self, effect: Effect, *, at: datetime) -> bool:
         """Whether the effect's lease is still this one, and has a third of its time left at least."""
-        row = self._connection.execute(
-            sa.select(effects.c.leased_until, effects.c.as_of).where(
-                effects.c.id == effect.id, effects.c.lease == effect.lease, effects.c.done_at.is_(None)
-            )
-        ).first()
+        row = self._connection.execute(_HELD, {"claimed": effect.id, "held": effect.lease}).first()
         return row is not None and at + (row.leased_until - row.as_of) / 3 <= row.leased_until
 
     def renew(self, held: Sequence[Effect], *, lease_for: timedelta, at: datetime) -> None:
@@ -260,24 +261,21 @@ class Outbox:
 
         `fault` counts an unforeseen failure.
         """
-        self._connection.execute(
-            effects.update()
-            .where(effects.c.id == effect.id, effects.c.lease == effect.lease)
-            .values(
-                lease=None,
-                leased_until=None,
-                due_at=at + delay,
-                as_of=at,
-                in_doubt=in_doubt,
-                attempts=effect.attempts if counted else effect.attempts - 1,
-                faults=effect.faults + fault,
-                error=words.printable(error)[:MAX_ERROR],
-            )
-        )
+        values = {
+            "lease": None,
+            "leased_until": None,
+            "due_at": at + delay,
+            "as_of": at,
+            "in_doubt": in_doubt,
+            "attempts": effect.attempts if counted else effect.attempts - 1,
+            "faults": effect.faults + fault,
+            "error": words.printable(error)[:MAX_ERROR],
+        }
+        self._connection.execute(_POSTPONE, {"claimed": effect.id, "held": effect.lease, **values})
 
     def set_ahead_of(self, at: datetime) -> bool:
         """Whether `rewind` would find an effect; locks nothing."""
-        return self._connection.execute(_AHEAD.limit(1), {"latest": at + SKEW}).first() is not None
+        return self._connection.execute(_ANY_AHEAD, {"latest": at + SKEW}).first() is not None
 
     def rewind(self, *, at: datetime) -> int:
         """Set the times of open effects anew that were set by a clock that has gone back since; returns their number.

@@ -10,6 +10,9 @@ from sqlalchemy.engine import Connection
 from bot.storage.dialect import insert
 from bot.storage.tables import mail_refusals
 
+_HAS = sa.select(mail_refusals.c.digest).where(mail_refusals.c.digest == sa.bindparam("wanted"))
+"""Made once: to build a statement takes longer than to execute it."""
+
 
 class MailRefusals:
     """Addresses without mail, within one transaction, each known by its digest alone."""
@@ -24,5 +27,4 @@ class MailRefusals:
 
     def has(self, digest: str) -> bool:
         """Whether the address has asked for no more mail."""
-        found = sa.select(mail_refusals.c.digest).where(mail_refusals.c.digest == digest)
-        return self._connection.scalar(found) is not None
+        return self._connection.scalar(_HAS, {"wanted": digest}) is not None

@@ -41,6 +41,7 @@ _ENTER = transitions.insert().values(
 _MESSAGE = sa.select(messages.c.timestamp, messages.c.edited_at).where(
     messages.c.job_id == sa.bindparam("job"), messages.c.subject == sa.bindparam("what")
 )
+_EDITED = messages.update().where(messages.c.job_id == sa.bindparam("job"), messages.c.subject == sa.bindparam("what"))
 # Statements are made once: to build one takes longer than to execute it.
 
 
@@ -100,6 +101,4 @@ class Messages:
 
     def edited(self, job_id: str, subject: str, *, at: datetime) -> None:
         """Record that the message was edited at that time."""
-        self._connection.execute(
-            messages.update().where(messages.c.job_id == job_id, messages.c.subject == subject).values(edited_at=at)
-        )
+        self._connection.execute(_EDITED, {"job": job_id, "what": subject, "edited_at": at})
