@@ -54,12 +54,11 @@ def _sqlite(url: str) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # this module says BEGIN itself
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
+    def _begin(connection: Connection) -> None:  # before any statement, so that the driver begins nothing itself
         write = connection.get_execution_options().get("nomads_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -304,7 +303,7 @@ class Database:
         try:
             with self.begin() as transaction:
                 together = self._gather()
-                values = [change(transaction) for change, _ in together]
+                made = [(waiting, change(transaction)) for change, waiting in together]
         except Unavailable as error:
             for _, waiting in together or self._gather():
                 waiting.set_exception(error)
@@ -312,7 +311,7 @@ class Database:
             for change, waiting in together or self._gather():
                 self._commit_alone(change, waiting)
         else:
-            for (_, waiting), value in zip(together, values, strict=True):
+            for waiting, value in made:
                 waiting.set_result(value)
 
     def _commit_alone(self, change: Callable[[Transaction], Any], waiting: Future[Any]) -> None:

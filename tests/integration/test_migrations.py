@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from bot.domain.people import Preferences
 from bot.domain.states import JobState
 from bot.storage.engine import BUSY_SECONDS, Database, connect
+from bot.storage.migrate import upgrade
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata, people
 from tests.support.rows import Rows
 from tests.support.waiting import until
@@ -52,7 +53,7 @@ def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Pat
     first, second = connect(url), connect(url)
     with ThreadPoolExecutor(1) as pool, first.connect().execution_options(nomads_write=True) as connection:
         with connection.begin():
-            connection.execute(sa.text("SELECT 1"))
+            upgrade(connection)
             waiting = pool.submit(Database(second).migrate)
             beyond = time.monotonic() + 2 * BUSY_SECONDS
             until(lambda: waiting.done() or time.monotonic() > beyond)

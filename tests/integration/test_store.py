@@ -34,7 +34,7 @@ from bot.settings import Settings
 from bot.storage import engine
 from bot.storage.engine import Database, connect
 from bot.storage.jobs import Jobs
-from bot.storage.tables import jobs, secrets
+from bot.storage.tables import jobs, leader_leases, secrets
 from bot.storage.transaction import Transaction
 from bot.storage.unreachable import unreachable
 from tests.support.databases import new_sqlite
@@ -198,6 +198,18 @@ def test_a_write_that_waited_in_vain_is_not_tried_again(
 
 def test_a_write_that_waits_as_long_as_it_may_leaves_slack_its_answer_in_three_seconds() -> None:
     assert QUICK + 2 * engine.BUSY_SECONDS < 3, "a question to Slack, its turn, and SQLite's lock"
+
+
+def test_sqlite_s_lock_is_waited_for_as_long_as_a_turn_also_after_the_log_was_emptied(sqlite_store: Database) -> None:
+    def patience() -> object:
+        with sqlite_store.read() as transaction:
+            return transaction.connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+
+    before = patience()
+    world = World(sqlite_store)
+    _remembered(sqlite_store, world)
+    world.people.forget_token("U01DEMO")
+    assert before == patience() == engine.BUSY_SECONDS * 1000
 
 
 def test_each_thread_that_serves_requests_or_works_has_a_connection_and_one_more_is_told_at_once(
@@ -454,6 +466,31 @@ def test_an_empty_file_in_a_folder_that_was_used_is_a_sentence_at_the_start(
     assert (tmp_path / "nomads.db").stat().st_size == 0
 
 
+def test_a_folder_that_was_used_and_has_no_database_is_given_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "secret.key").touch()
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    store.migrate()
+    assert _count(store, jobs) == 0
+    store.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_file_of_more_than_256_mib_is_not_read_whole_at_the_start(tmp_path: Path, more: int) -> None:
+    file = tmp_path / "nomads.db"
+    new_sqlite(file)
+    content = bytearray(file.read_bytes())
+    content[-4096:] = b"\xff" * 4096
+    file.write_bytes(content)
+    os.truncate(file, 256 * 2**20 + more)
+    store = Database(connect(f"sqlite:///{file}"))
+    if more:
+        store.migrate()
+    else:
+        with pytest.raises(NomadsError, match="is damaged"):
+            store.migrate()
+    store.close()
+
+
 def test_an_empty_file_in_an_empty_folder_is_a_new_database(tmp_path: Path) -> None:
     (tmp_path / "nomads.db").touch()
     core = build_core(Settings(data=tmp_path))
@@ -542,6 +579,8 @@ def test_a_forgotten_token_is_gone_from_file_log_and_free_pages_at_once(sqlite_s
     assert sealed not in left
     assert sealed[20:40] not in left  # nor a part
     assert reference.encode() not in left
+    world.accept()
+    assert (tmp_path / "nomads.db-wal").stat().st_size, "the log is not emptied by each write"
 
 
 def test_the_tokens_of_many_jobs_are_gone_once_they_have_ended(sqlite_store: Database, tmp_path: Path) -> None:
@@ -606,6 +645,16 @@ def test_where_nothing_was_erased_nothing_is_written_to_empty_the_log(store: Dat
 
 
 # Whether the process can work
+
+
+def test_whether_the_database_takes_writes_is_found_out_by_one(store: Database) -> None:
+    def leases() -> Sequence[object]:
+        with store.read() as transaction:
+            return transaction.connection.execute(sa.select(leader_leases.c.until)).scalars().all()
+
+    before = leases()
+    store.probe(at=datetime.now(UTC))
+    assert leases() != before
 
 
 def test_a_database_that_takes_no_write_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
