@@ -340,9 +340,9 @@ def test_blocks_are_counted_of_the_present_round_while_it_runs_and_only_what_is_
     assert not world.lifecycle.counted(staged.job.id, children, compute_id=compute_id), "that is known"
     end(world, staged.job)()
     assert not world.lifecycle.counted(staged.job.id, {JobState.SUCCEEDED: 8}, compute_id=compute_id)
-    job = world.accept()
-    world.settle()
-    assert not world.lifecycle.counted(job.id, children, compute_id=world.job(job).compute_id or "")
+    plain = World(world.store)
+    job = plain.running()
+    assert not plain.lifecycle.counted(job.id, children, compute_id=plain.job(job).compute_id or "")
 
 
 def test_how_far_a_stage_is_counts_as_a_part_of_the_job(staged: Staged) -> None:
@@ -354,11 +354,17 @@ def test_how_far_a_stage_is_counts_as_a_part_of_the_job(staged: Staged) -> None:
     assert not world.lifecycle.progressed(staged.job.id, Progress(0.5, "looking"))
 
 
-def test_a_refused_cancellation_of_a_job_that_has_ended_is_not_told(world: World) -> None:
+@pytest.mark.parametrize("ends", ["before compute is asked", "while compute is asked"])
+def test_a_refused_cancellation_of_a_job_that_has_ended_is_not_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
     job = world.running()
     world.steering.cancel(job.id, actor=OWNER)
     world.compute.fail_next(Refused("No."), call="cancel")
-    end(world, job)()
+    if ends == "before compute is asked":
+        end(world, job)()
+    else:
+        meanwhile(monkeypatch, world.compute, "cancel", end(world, job))
     world.settle()
     assert world.job(job).cancelled_by == OWNER
     assert not any("could not be cancelled" in said for said in world.thread)

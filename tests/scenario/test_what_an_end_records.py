@@ -221,6 +221,13 @@ def test_what_a_volume_refused_is_known_from_what_the_program_printed(
     assert collected(world, effect, log_tail=lines).cause is cause
 
 
+def test_a_reason_that_quotes_the_token_is_stored_without_it(world: World) -> None:
+    job = world.running()
+    world.lifecycle.observe(job.id, Observation(JobState.FAILED, f"It was called with --token {TOKEN}.", exit_code=1))
+    assert world.rows.job(job.id).reason.startswith("It was called with --token ")
+    assert TOKEN not in world.rows.job(job.id).reason
+
+
 def test_who_cancelled_a_job_is_named_at_its_end(world: World) -> None:
     job = world.running()
     world.steering.cancel(job.id, actor=OWNER)
