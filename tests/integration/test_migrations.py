@@ -64,6 +64,16 @@ def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Pat
     second.dispose()
 
 
+def test_processes_that_start_at_once_make_the_tables_once(database_url: str) -> None:
+    engines = [connect(database_url) for _ in range(3)]
+    with ThreadPoolExecutor(len(engines)) as pool:
+        for _ in pool.map(lambda engine: Database(engine).migrate(), engines):
+            pass
+    assert Rows(Database(engines[0])).count() == 0
+    for engine in engines:
+        engine.dispose()
+
+
 BEFORE = (
     "INSERT INTO jobs (id, key, request, actor, state, reason, log_tail, accepted_at, pipeline, voxels, work, checked) "
     "VALUES ('abcd1234', 'k', '{}', 'U01DEMO', 'RUNNABLE', '', '[]', '2026-01-01 12:00:00', 'quick', 1, '', true)",

@@ -251,6 +251,20 @@ def test_a_server_is_asked_for_64_of_its_hundred_connections_at_most_and_for_non
     assert (pool.size(), vars(pool)["_max_overflow"], pool.timeout()) == (16, 64 - 16, engine.BUSY_SECONDS)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_has_ended_meanwhile_is_not_used_again(store: Database) -> None:
+    def process() -> object:
+        with store.read() as transaction:
+            return transaction.connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+    ended = process()
+    another = sa.create_engine(store._engine.url)
+    with another.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:ended, 5000)"), {"ended": ended})
+    another.dispose()
+    assert process() != ended
+
+
 @pytest.mark.parametrize("url", ["", "mysql://lab@db.test/nomads", "sqlite://", "sqlite:///:memory:", "postgresql:x"])
 def test_a_database_that_cannot_be_used_is_told_with_what_can(url: str) -> None:
     with pytest.raises(NomadsError, match=rf"^NOMADS_DATABASE_URL cannot be used; write {DATABASE}\.$"):

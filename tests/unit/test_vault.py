@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 import tempfile
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
 from bot.domain.errors import NomadsError, NotFound, Refused
@@ -59,6 +61,15 @@ def test_another_key_does_not_open_a_token(vault: VaultRig) -> None:
     with pytest.raises(Refused, match="another key") as refusal:
         vault.with_key(b"o" * 32).get(reference)
     assert TOKEN not in str(refusal.value)
+
+
+def test_a_row_of_the_first_release_opens(vault: VaultRig) -> None:
+    reference, nonce = vault.put("U1", SecretStr("demo-other")), bytes(range(12))
+    cipher = AESGCM(hmac.digest(b"k" * 32, b"tokens", "sha256"))
+
+    vault.overwrite(reference, nonce + cipher.encrypt(nonce, TOKEN.encode(), reference.encode()))
+
+    assert vault.get(reference).get_secret_value() == TOKEN
 
 
 def test_a_token_that_was_forgotten_is_told_to_be(vault: VaultRig) -> None:
