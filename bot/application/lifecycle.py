@@ -45,7 +45,7 @@ class Lifecycle:
         forecast: Forecast,
         tokens: TokenKeeper,
         access: Access,
-        lasts: bool = False,
+        lasts: bool,
     ) -> None:
         """`lasts` is `Compute.lasts`."""
         self._lasts = lasts
@@ -132,7 +132,7 @@ class Lifecycle:
                 change.enqueue(Kind.SUBMIT, blocks.label)
             if blocks.stage == PILOT:
                 change.set(progress={"part": blocks.part(0), "phase": "running a pilot"})
-            if blocks.preview and change.job.request.channel:
+            if blocks.preview:
                 change.enqueue_once(Kind.PREVIEW, PILOT)
             if note:
                 change.note(words.shortened(words.printable(note), MAX_REASON))
@@ -175,7 +175,7 @@ class Lifecycle:
             blocks = job.blocks.counted(children)
             if blocks == job.blocks:
                 return False
-            part = blocks.part(blocks.done / blocks.all if blocks.all else 0)
+            part = blocks.part(blocks.done / blocks.all)
             change.set(blocks=blocks.model_dump(mode="json"), progress={"part": part, "phase": "working on blocks"})
             change.show()
             return True
@@ -239,9 +239,9 @@ class Lifecycle:
         *,
         summary: Summary | None,
         log_tail: Sequence[str],
-        trouble: str = "",
-        note: str = "",
-        masked: bool = True,
+        trouble: str,
+        masked: bool,
+        note: str | None = None,
     ) -> None:
         """Record what was collected of an ended job, tell people of the end, and erase the job's sealed token.
 
@@ -250,18 +250,15 @@ class Lifecycle:
         mail is sent. Unless `masked`, the token may stand in the log, which nobody is shown from then on.
         """
         tail = [words.printable(line) for line in log_tail if line.strip() != REFUSED]
-        with self._ledger.finish(effect, error=note or None) as change:
+        with self._ledger.finish(effect, error=note) as change:
             reason = words.shortened(words.printable(trouble), MAX_REASON) or _reason(change.job, tail)
-            cause = change.job.cause.told(log_tail)
-            job = change.job.model_copy(
-                update={"summary": summary, "reason": reason, "log_tail": tuple(tail), "cause": cause}
-            )
+            job = change.job.model_copy(update={"summary": summary, "reason": reason})
             erased = job.token_ref and self._tokens.erase(change.transaction, job.token_ref)
             change.set(
                 summary=summary.model_dump(mode="json") if summary else None,
                 reason=reason,
                 log_tail=tail,
-                cause=cause.value,
+                cause=job.cause.told(log_tail).value,
                 token_ref=None if erased and masked else job.token_ref,
                 stalled_since=None,
                 stalled="",
@@ -308,11 +305,9 @@ def _end_stage(change: JobChange, blocks: Blocks, seen: Observation) -> None:
     """Record the end of a stage after which the job goes on; compute is no more asked about it."""
     change.follow(Observation(JobState.RUNNING, started_at=seen.started_at))  # it may have been too short to be seen
     ended = blocks.counted(seen.children) if seen.children else blocks
-    update: dict[str, object] = {"ended": (*ended.ended, change.job.compute_id or "")}
+    update: dict[str, object] = {"ended": (*ended.ended, change.job.compute_id or ""), "why": seen.why}
     if blocks.stage == PILOT and seen.started_at and seen.stopped_at:
         update["took"] = max(0.0, (seen.stopped_at - seen.started_at).total_seconds())
-    if blocks.alone and seen.state is JobState.FAILED:
-        update["why"] = seen.why
     ended = ended.model_copy(update=update)
     change.set(compute_id=None, blocks=ended.model_dump(mode="json"))
     change.enqueue(Kind.ADVANCE, blocks.label)

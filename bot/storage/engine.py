@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -17,9 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from bot.domain import words
+from bot.domain import urls, words
 from bot.domain.errors import NomadsError, Unavailable
-from bot.domain.urls import DATABASE
 from bot.storage.migrate import is_current, upgrade, upgrade_sqlite
 from bot.storage.transaction import Transaction
 from bot.storage.unreachable import unreachable
@@ -41,23 +39,21 @@ def connect(url: str) -> Engine:
     folder that NOMADS has used: what was in it is lost, and nobody may take it for a new one.
     """
     try:
-        return _sqlite(url) if url.startswith("sqlite") else _server(url)
+        return _sqlite(urls.database(url)) if url.startswith("sqlite") else _server(urls.database(url))
     except (ArgumentError, ImportError, TypeError, ValueError):  # TypeError: in memory, by an option
-        raise NomadsError(f"NOMADS_DATABASE_URL cannot be used; write {DATABASE}.") from None
+        raise NomadsError(f"NOMADS_DATABASE_URL cannot be used; write {urls.DATABASE}.") from None
 
 
 def _sqlite(url: str) -> Engine:
-    engine = sa.create_engine(url, pool_size=64, max_overflow=16, connect_args={"timeout": BUSY_SECONDS})
-    if engine.url.database:
-        _refuse_emptied(Path(engine.url.database))
-
-    @sa.event.listens_for(engine, "do_connect")
-    def _open(*_: Any) -> None:
-        _keep_private(engine.url.database)
+    engine = sa.create_engine(
+        url, pool_size=64, max_overflow=16, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS}
+    )
+    if file := _file(engine.url):
+        _refuse_emptied(file)
+        sa.event.listen(engine, "do_connect", lambda *_: _keep_private(file))
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # `begun` says BEGIN, which the driver would only say before a change
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -65,12 +61,19 @@ def _sqlite(url: str) -> Engine:
 
 
 def begun(connection: Connection, *, write: bool) -> None:
-    """Begin the connection's transaction: on SQLite, one that writes waits for its turn now, and not in its midst.
+    """Begin the connection's transaction, before any statement, so that SQLite's driver begins nothing itself.
 
-    An event of the engine's would do the same, and have SQLAlchemy look for events at each statement.
+    On SQLite one that writes waits for its turn now, and not in its midst. An event of the engine's would do the same,
+    and have SQLAlchemy look for events at each statement.
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _file(url: sa.URL) -> Path | None:
+    """The file of a SQLite database; None: it is in a server, or SQLite itself reads where it is (`file:…`)."""
+    name = str(url.database)
+    return Path(name) if url.get_backend_name() == "sqlite" and not name.startswith("file:") else None
 
 
 def _refuse_emptied(path: Path) -> None:
@@ -89,35 +92,31 @@ def _refuse_emptied(path: Path) -> None:
         time.sleep(EMPTY_SECONDS)  # at a start alone, for BUSY_SECONDS at most; nothing tells when the other is done
 
 
-def _keep_private(path: str | None) -> None:
+def _keep_private(path: Path) -> None:
     """Make an SQLite file and its companions readable by their owner alone, whatever the umask says."""
-    if not path or path == ":memory:" or path.startswith("file:"):
-        return
     # Made here, so that it has its mode from the start, as SQLite's -wal and -shm then do. One that is there is not
     # opened: to close it again would give up the locks that SQLite holds on it in this process.
     with suppress(OSError):  # what cannot be made is told by the first question
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    for file in (path, f"{path}-wal", f"{path}-shm"):
+        path.touch(mode=0o600, exist_ok=False)
+    for file in (path, *_companions(path)):
         with suppress(OSError):
-            Path(file).chmod(0o600)
+            file.chmod(0o600)
+
+
+def _companions(path: Path) -> Sequence[Path]:
+    """What SQLite keeps beside a database."""
+    return [Path(f"{path}{ending}") for ending in ("-wal", "-shm")]
 
 
 def _server(url: str) -> Engine:
-    parsed = sa.make_url(url)
-    if parsed.drivername in ("postgres", "postgresql"):  # as most people write it
-        parsed = parsed.set(drivername="postgresql+psycopg")
     return sa.create_engine(
-        parsed,
+        sa.make_url(url).set(drivername="postgresql+psycopg"),  # most people write it without the driver
         pool_size=16,
         max_overflow=48,
         pool_pre_ping=True,
         pool_timeout=BUSY_SECONDS,
-        connect_args=_patience(parsed),
+        connect_args={"connect_timeout": 2},
     )
-
-
-def _patience(url: sa.URL) -> dict[str, Any]:
-    return {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {}
 
 
 class SqliteFile:
@@ -128,12 +127,11 @@ class SqliteFile:
     """
 
     def __init__(self, url: sa.URL) -> None:
-        name = (url.database or "") if url.get_backend_name() == "sqlite" else ""
-        self.path = Path(name) if name and not name.startswith((":memory:", "file:")) else None
-        """None: the database lies in memory, or in another server."""
+        self.path = _file(url)
+        """None: the database is in a server, or SQLite itself reads where it is."""
         self._opened: tuple[int, int] | None = None
         self._beside: dict[Path, tuple[int, int]] = {}
-        self._connections = 0
+        self._connections: set[Any] = set()
         self._counting = threading.Lock()
 
     def follow(self, engine: Engine) -> None:
@@ -148,19 +146,16 @@ class SqliteFile:
     def _joined(self, connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA schema_version").fetchone()  # from now on it has the files open
         with self._counting:
-            self._connections += 1
-            if self._connections == 1:
-                self._beside = self._companions()
+            if not self._connections:
+                files = _companions(self.path) if self.path else ()
+                self._beside = {file: found for file in files if (found := _identity(file))}
+            self._connections.add(connection)
 
-    def _left(self, _connection: Any, _record: Any) -> None:
+    def _left(self, connection: Any, _record: Any) -> None:
         with self._counting:
-            self._connections = max(0, self._connections - 1)
+            self._connections.discard(connection)  # one that is older than this object was never among them
             if not self._connections:
                 self._beside = {}
-
-    def _companions(self) -> dict[Path, tuple[int, int]]:
-        files = (Path(f"{self.path}{ending}") for ending in ("-wal", "-shm"))
-        return {file: found for file in files if (found := _identity(file))}
 
     def check(self) -> None:
         """Raise Unavailable where a file is gone or another one; the first call says which one the database is."""
@@ -222,13 +217,12 @@ class FairLock:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
-        if turn.acquire(timeout=timeout):
-            return True
+        turn.acquire(timeout=timeout)
         with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return False
-        return True  # the lock was handed over at the last moment
+            if turn not in self._waiting:  # the lock was handed over, be it at the last moment
+                return True
+            self._waiting.remove(turn)
+            return False
 
     def release(self) -> None:
         """Hand the lock to the thread that has waited longest."""
@@ -258,7 +252,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A transaction for reading: rolled back at its end, so that nothing written in it stays.
+        """A transaction for reading: rolled back at its end, with its connection, so that nothing written in it stays.
 
         Raises Unavailable where the database is locked or cannot be reached.
         """
@@ -283,7 +277,7 @@ class Database:
                 yield transaction
                 connection.commit()
                 self._file.check()
-                self._to_scrub |= transaction.sealed.erased
+                self._to_scrub |= self.single_writer and transaction.sealed.erased
                 if self._to_scrub:
                     self._scrub(connection)
         finally:
@@ -314,7 +308,7 @@ class Database:
         try:
             with self.begin() as transaction:
                 together = self._gather()
-                values = [change(transaction) for change, _ in together]
+                made = [(waiting, change(transaction)) for change, waiting in together]
         except Unavailable as error:
             for _, waiting in together or self._gather():
                 waiting.set_exception(error)
@@ -322,7 +316,7 @@ class Database:
             for change, waiting in together or self._gather():
                 self._commit_alone(change, waiting)
         else:
-            for (_, waiting), value in zip(together, values, strict=True):
+            for waiting, value in made:
                 waiting.set_result(value)
 
     def _commit_alone(self, change: Callable[[Transaction], Any], waiting: Future[Any]) -> None:
@@ -342,11 +336,16 @@ class Database:
     @contextmanager
     def _connection(self, *, write: bool = False) -> Iterator[Connection]:
         """A connection within a transaction that is rolled back at its end, unless it was committed."""
+        with self._connected() as connection:
+            begun(connection, write=write)
+            yield connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
         self._file.check()
         try:
             with self._engine.connect() as connection:
                 self._file.check()  # the first connection makes the file
-                begun(connection, write=write)
                 yield connection
         except OperationalError as error:
             raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
@@ -394,16 +393,13 @@ class Database:
 
     def _scrub(self, connection: Connection) -> None:
         """Empty the write-ahead log. `secure_delete` overwrites erased rows in the file, but not in the log."""
-        if self.single_writer:
-            raw: Any = connection.connection.dbapi_connection  # a checkpoint is impossible within a transaction
-            raw.execute("PRAGMA busy_timeout=0")  # other writers wait for this one, which must not wait for readers
-            try:
-                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                raw.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-            self._to_scrub = bool(busy)  # somebody still reads what was there before: at the next write, then
-        else:
-            self._to_scrub = False
+        raw: Any = connection.connection.dbapi_connection  # a checkpoint is impossible within a transaction
+        raw.execute("PRAGMA busy_timeout=0")  # other writers wait for this one, which must not wait for readers
+        try:
+            busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+        self._to_scrub = bool(busy)  # somebody still reads what was there before: at the next write, then
 
     def close(self) -> None:
         """Close every connection."""
@@ -415,6 +411,7 @@ class Database:
         A SQLite file is checked for damage first, unless it is larger than CHECKED_AT_START. A database that cannot be
         reached is told by its setting, its place and the reason.
         """
+        self._to_scrub = self.single_writer  # a process that was killed may have left what it had erased
         try:
             self._migrate()
         except Unavailable as error:
@@ -432,8 +429,5 @@ class Database:
                 transaction.connection.execute(sa.text("SELECT pg_advisory_xact_lock(20180712)"))
                 upgrade(transaction.connection)
             return
-        try:
-            with self._engine.connect() as connection:
-                upgrade_sqlite(connection)
-        except OperationalError as error:
-            raise Unavailable(f"The database does not answer ({type(error.orig).__name__}).") from error
+        with self._connected() as connection:
+            upgrade_sqlite(connection)

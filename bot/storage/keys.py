@@ -31,7 +31,7 @@ def load_key(path: Path, given: SecretStr | None) -> bytes:
         if not path.exists():
             _make_key(path)
         path.chmod(0o600)  # a copy put back by hand has the umask's mode
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        key = bytes.fromhex(path.read_bytes().decode())
     except OSError as error:
         raise NomadsError(f"{path}: the key file cannot be used: {error.strerror}.") from None
     except ValueError:
@@ -47,10 +47,9 @@ def _make_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # readable by its owner only
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(entropy.token_bytes(32).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            file.write(entropy.token_bytes(32).hex().encode() + b"\n")
+            os.fsync(descriptor)  # before tokens are sealed with it
         with suppress(FileExistsError):  # another process was first: its key is used
             Path(path).hardlink_to(temporary)
     finally:

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from bot.domain.people import Preferences
 from bot.domain.states import JobState
 from bot.storage.engine import BUSY_SECONDS, Database, begun, connect
+from bot.storage.migrate import upgrade
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata, people
 from tests.support.rows import Rows
 from tests.support.waiting import until
@@ -53,6 +54,7 @@ def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Pat
     with ThreadPoolExecutor(1) as pool, first.connect() as connection:
         with connection.begin():
             begun(connection, write=True)
+            upgrade(connection)
             waiting = pool.submit(Database(second).migrate)
             beyond = time.monotonic() + 2 * BUSY_SECONDS
             until(lambda: waiting.done() or time.monotonic() > beyond)
@@ -61,6 +63,16 @@ def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Pat
     assert Rows(Database(second)).count() == 0
     first.dispose()
     second.dispose()
+
+
+def test_processes_that_start_at_once_make_the_tables_once(database_url: str) -> None:
+    engines = [connect(database_url) for _ in range(3)]
+    with ThreadPoolExecutor(len(engines)) as pool:
+        for _ in pool.map(lambda engine: Database(engine).migrate(), engines):
+            pass
+    assert Rows(Database(engines[0])).count() == 0
+    for engine in engines:
+        engine.dispose()
 
 
 BEFORE = (

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
-from bot.app import build_core
+from bot.app import QUICK, build_core
 from bot.application.health import Readiness
 from bot.application.ledger import Ledger
 from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
 from bot.domain.health import Health
 from bot.domain.states import JobState
+from bot.domain.urls import DATABASE
 from bot.settings import Settings
 from bot.storage import engine
 from bot.storage.engine import Database, connect
 from bot.storage.jobs import Jobs
-from bot.storage.tables import jobs, secrets
+from bot.storage.tables import jobs, leader_leases, secrets
 from bot.storage.transaction import Transaction
 from bot.storage.unreachable import unreachable
 from tests.support.databases import new_sqlite
@@ -180,6 +186,91 @@ def _longer(queue: Sized, than: int) -> bool:
     return len(queue) > than
 
 
+def test_a_write_that_waited_in_vain_is_not_tried_again(
+    sqlite_store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    monkeypatch.setattr(sqlite_store._writing, "acquire", lambda *, timeout: tried.append(timeout))
+    with pytest.raises(Unavailable, match=r"^The database is busy\.$"):
+        sqlite_store.write(_keep("r"))
+    assert len(tried) == 1
+
+
+def test_a_write_that_waits_as_long_as_it_may_leaves_slack_its_answer_in_three_seconds() -> None:
+    assert QUICK + 2 * engine.BUSY_SECONDS < 3, "a question to Slack, its turn, and SQLite's lock"
+
+
+def test_sqlite_s_lock_is_waited_for_as_long_as_a_turn_also_after_the_log_was_emptied(sqlite_store: Database) -> None:
+    def patience() -> object:
+        with sqlite_store.read() as transaction:
+            return transaction.connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+
+    before = patience()
+    world = World(sqlite_store)
+    _remembered(sqlite_store, world)
+    world.people.forget_token("U01DEMO")
+    assert before == patience() == engine.BUSY_SECONDS * 1000
+
+
+def test_each_thread_that_serves_requests_or_works_has_a_connection_and_one_more_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.01)
+    store = Database(connect(new_sqlite(tmp_path / "nomads.db")))
+    with ExitStack() as held:
+        for _ in range(64 + 16):
+            held.enter_context(store.read())
+        with pytest.raises(Unavailable, match=r"^The database is busy\.$"):
+            held.enter_context(store.read())
+    store.close()
+
+
+class NotNow(Exception):
+    """Instead of a connection to a server."""
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_server_is_asked_for_64_of_its_hundred_connections_at_most_and_for_none_longer_than_slack_waits(
+    scheme: str,
+) -> None:
+    opened = connect(f"{scheme}://lab@db.test/nomads")
+    asked: dict[str, Any] = {}
+
+    def note(_dialect: object, _record: object, _positional: object, named: dict[str, Any]) -> None:
+        asked.update(named)
+        raise NotNow
+
+    sa.event.listen(opened, "do_connect", note)
+    with pytest.raises(NotNow):
+        opened.connect()
+    assert opened.dialect.driver == "psycopg"
+    assert (asked["host"], asked["user"], asked["dbname"]) == ("db.test", "lab", "nomads")
+    assert asked["connect_timeout"] < 3
+    pool = opened.pool
+    assert isinstance(pool, sa.QueuePool)
+    assert (pool.size(), vars(pool)["_max_overflow"], pool.timeout()) == (16, 64 - 16, engine.BUSY_SECONDS)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_has_ended_meanwhile_is_not_used_again(store: Database) -> None:
+    def process() -> object:
+        with store.read() as transaction:
+            return transaction.connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+    ended = process()
+    another = sa.create_engine(store._engine.url)
+    with another.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:ended, 5000)"), {"ended": ended})
+    another.dispose()
+    assert process() != ended
+
+
+@pytest.mark.parametrize("url", ["", "mysql://lab@db.test/nomads", "sqlite://", "sqlite:///:memory:", "postgresql:x"])
+def test_a_database_that_cannot_be_used_is_told_with_what_can(url: str) -> None:
+    with pytest.raises(NomadsError, match=rf"^NOMADS_DATABASE_URL cannot be used; write {DATABASE}\.$"):
+        connect(url)
+
+
 def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
     store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
     with store.begin() as transaction:
@@ -243,6 +334,91 @@ def test_a_journal_that_ends_with_its_last_connection_is_made_anew(sqlite_store:
     assert world.accept(x="0,64").id
 
 
+def test_a_journal_that_was_deleted_is_noticed_although_one_of_the_connections_has_ended(
+    sqlite_store: Database, tmp_path: Path
+) -> None:
+    with sqlite_store.read(), sqlite_store.read() as another:
+        another.connection.invalidate()
+    (tmp_path / "nomads.db-wal").rename(tmp_path / "moved")
+    with pytest.raises(Unavailable, match="deleted or replaced while NOMADS runs"):
+        sqlite_store.read().__enter__()
+
+
+def test_a_journal_that_ends_while_it_is_looked_at_is_not_missed(
+    sqlite_store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = engine._identity
+
+    def after_the_last_connection(file: Path) -> tuple[int, int] | None:
+        monkeypatch.undo()
+        sqlite_store.close()
+        return look(file)
+
+    monkeypatch.setattr(engine, "_identity", after_the_last_connection)
+    assert Rows(sqlite_store).count() == 0
+
+
+def test_a_database_in_a_folder_that_is_none_any_more_is_told_with_the_reason(tmp_path: Path) -> None:
+    store = Database(connect(new_sqlite(tmp_path / "data" / "nomads.db")))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "data").touch()
+    with pytest.raises(Unavailable, match=r"^The database file cannot be read: Not a directory\.$"):
+        store.read().__enter__()
+
+
+def test_a_file_that_sqlite_finds_by_an_address_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Database(connect("sqlite:///file:nomads.db?uri=true"))
+    store.migrate()
+    assert World(store).accept().id
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["nomads.db"]
+
+
+# Who may read it
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+PRIVATE = {"nomads.db": 0o600, "nomads.db-wal": 0o600, "nomads.db-shm": 0o600}
+
+
+def test_a_database_is_for_its_owner_alone_from_its_first_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    before = os.umask(0)
+    try:
+        with store.begin():
+            assert _modes(tmp_path) == PRIVATE
+    finally:
+        os.umask(before)
+    store.close()
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(sqlite_store: Database, tmp_path: Path) -> None:
+    World(sqlite_store).accept()
+    for path in tmp_path.iterdir():
+        path.chmod(0o666)
+    another = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    with another.read():
+        assert _modes(tmp_path) == PRIVATE
+    another.close()
+
+
+def test_a_database_that_is_only_read_says_when_it_was_written_last(tmp_path: Path) -> None:
+    store = Database(connect(new_sqlite(tmp_path / "nomads.db")))
+    os.utime(tmp_path / "nomads.db", (1, 1))
+    with store.read():
+        assert (tmp_path / "nomads.db").stat().st_mtime == 1
+    store.close()
+
+
 @pytest.mark.parametrize("put", [-3600.0, 3600.0])
 def test_an_old_effect_is_told_of_in_time_whatever_the_clock_does(
     sqlite_store: Database, tmp_path: Path, put: float
@@ -302,6 +478,31 @@ def test_an_empty_file_in_a_folder_that_was_used_is_a_sentence_at_the_start(
     with pytest.raises(NomadsError, match=says):
         connect(f"sqlite:///{tmp_path / 'nomads.db'}")
     assert (tmp_path / "nomads.db").stat().st_size == 0
+
+
+def test_a_folder_that_was_used_and_has_no_database_is_given_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "secret.key").touch()
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    store.migrate()
+    assert _count(store, jobs) == 0
+    store.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_file_of_more_than_256_mib_is_not_read_whole_at_the_start(tmp_path: Path, more: int) -> None:
+    file = tmp_path / "nomads.db"
+    new_sqlite(file)
+    content = bytearray(file.read_bytes())
+    content[-4096:] = b"\xff" * 4096
+    file.write_bytes(content)
+    os.truncate(file, 256 * 2**20 + more)
+    store = Database(connect(f"sqlite:///{file}"))
+    if more:
+        store.migrate()
+    else:
+        with pytest.raises(NomadsError, match="is damaged"):
+            store.migrate()
+    store.close()
 
 
 def test_an_empty_file_in_an_empty_folder_is_a_new_database(tmp_path: Path) -> None:
@@ -392,6 +593,8 @@ def test_a_forgotten_token_is_gone_from_file_log_and_free_pages_at_once(sqlite_s
     assert sealed not in left
     assert sealed[20:40] not in left  # nor a part
     assert reference.encode() not in left
+    world.accept()
+    assert (tmp_path / "nomads.db-wal").stat().st_size, "the log is not emptied by each write"
 
 
 def test_the_tokens_of_many_jobs_are_gone_once_they_have_ended(sqlite_store: Database, tmp_path: Path) -> None:
@@ -426,7 +629,46 @@ def test_a_token_that_somebody_still_reads_is_gone_as_soon_as_they_have_read(
     another.dispose()
 
 
+class Killed(BaseException):
+    """The end of the process."""
+
+
+def test_what_a_process_had_erased_when_it_was_killed_is_gone_with_the_first_write_of_the_next(
+    sqlite_store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(sqlite_store)
+    _, sealed = _remembered(sqlite_store, world)
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "_scrub", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            world.people.forget_token("U01DEMO")
+    assert sealed in _on_disk(tmp_path)
+    after = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    after.migrate()
+    with after.begin():
+        pass
+    assert sealed not in _on_disk(tmp_path)
+    after.close()
+
+
+def test_where_nothing_was_erased_nothing_is_written_to_empty_the_log(store: Database) -> None:
+    commits: list[object] = []
+    sa.event.listen(store._engine, "commit", commits.append)
+    store.scrub()
+    assert commits == []
+
+
 # Whether the process can work
+
+
+def test_whether_the_database_takes_writes_is_found_out_by_one(store: Database) -> None:
+    def leases() -> Sequence[object]:
+        with store.read() as transaction:
+            return transaction.connection.execute(sa.select(leader_leases.c.until)).scalars().all()
+
+    before = leases()
+    store.probe(at=datetime.now(UTC))
+    assert leases() != before
 
 
 def test_a_database_that_takes_no_write_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

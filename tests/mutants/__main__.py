@@ -26,8 +26,8 @@ STORAGE = tuple(
     )
 )
 TESTS = (
-    *(f"tests/unit/test_{name}.py" for name in ("access", "jobs", "letters", "output", "vault")),
-    *(f"tests/integration/test_{name}.py" for name in ("store", "tables", "web")),
+    *(f"tests/unit/test_{name}.py" for name in ("access", "jobs", "letters", "output", "settings", "vault")),
+    *(f"tests/integration/test_{name}.py" for name in ("migrations", "store", "tables", "web")),
     "tests/scenario",
 )
 LEFT_OUT = {"test_simulation.py", "test_ten_thousand_blocks.py", "test_histories_of_events.py"}

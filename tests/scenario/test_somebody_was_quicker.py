@@ -18,9 +18,10 @@ from bot.domain.work import CANCELLED, Cause, Observation, Progress
 from bot.storage.engine import Database
 from tests.support.meanwhile import meanwhile
 from tests.support.memory import MemoryCompute
-from tests.support.world import World, in_blocks
+from tests.support.world import TOKEN, World, in_blocks
 
 OWNER, OUTSIDER, PRIVATE = "U01DEMO", "U02OTHER", "G01PRIVATE"
+AXES = {"z": 64, "x": 1024}.items()
 
 
 @pytest.fixture
@@ -90,13 +91,48 @@ def test_what_slack_refuses_at_the_check_is_not_asked_of_boss_and_is_no_effect_t
 
 
 def test_what_boss_refuses_at_the_check_is_turned_down_and_nothing_else_goes_wrong(
-    world: World, faults: Callable[[], list[str]]
+    world: World, faults: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     job = unchecked(world)
     del world.volumes.there["demo"]["cortex"]
     world.settle()
     assert world.job(job).turned_down
+    assert not world.job(job).reason.startswith("experiment:"), "that is for a range"
     assert faults() == []
+    assert "taken over" not in caplog.text, "no other worker has"
+
+
+def test_each_mistake_that_boss_finds_at_the_check_is_told_with_its_axis(world: World) -> None:
+    job = unchecked(world, x="0,2048", z="0,128")
+    world.settle()
+    told = [f"{axis}: This experiment has {axis} 0, {end}; choose a range within that." for axis, end in AXES]
+    assert world.job(job).reason == " ".join(told)
+
+
+def test_what_boss_warns_of_at_the_check_is_added_to_the_acceptance_and_its_reply(world: World) -> None:
+    world.volumes.writers.clear()
+    world.volumes.readers[TOKEN] = ("*",)
+    job = unchecked(world)
+    accepted = world.rows.transitions(job.id)[0]
+    with world.store.begin() as transaction:
+        transaction.outbox.drop(job.id, Kind.EDIT)
+    world.worker.lanes.turn(Lane.COMPUTE)
+    now = world.rows.transitions(job.id)[0]
+    warning = "This token may not write to lab/predictions in BOSS: detections will not be written back."
+    assert (now.text, now.reply) == (f"{accepted.text} {warning}", accepted.reply)
+    assert world.rows.open_effects(job.id, kind=Kind.EDIT) == 1
+    world.settle()
+    assert f"{accepted.text} {warning}" in world.thread
+
+
+def test_a_check_that_warns_of_nothing_leaves_the_acceptance_as_it_is_and_the_card_is_shown_anew(world: World) -> None:
+    job = unchecked(world)
+    accepted = world.rows.transitions(job.id)[0]
+    world.settle()
+    with world.store.begin() as transaction:
+        transaction.outbox.drop(job.id, Kind.EDIT)
+    assert world.rows.transitions(job.id)[0] == accepted
 
 
 def test_a_job_that_ended_while_boss_was_asked_stays_as_it_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +182,9 @@ def test_a_later_submission_counts_its_attempts_from_one_and_the_first_is_left_a
 class Staged:
     """A job in blocks, whose pilot is wanted."""
 
-    def __init__(self, store: Database) -> None:
+    def __init__(self, store: Database, **changes: Any) -> None:
         self.world = World(store, pipeline=in_blocks(), block_voxels=10_000)
-        self.job = self.world.accept()
+        self.job = self.world.accept(**changes)
         self.world.settle()
 
     @property
@@ -175,6 +211,10 @@ def staged(store: Database) -> Staged:
 
 def test_while_the_pilot_waits_and_runs_the_card_says_so(staged: Staged) -> None:
     staged.look()
+    with staged.world.store.begin() as transaction:
+        transaction.outbox.drop(staged.job.id, Kind.EDIT)
+    staged.world.worker.lanes.turn(Lane.COMPUTE)
+    assert staged.world.rows.open_effects(staged.job.id, kind=Kind.EDIT) == 1
     staged.world.settle()
     assert staged.now.progress == Progress(0.05, "running a pilot")
     (card,) = staged.world.chat.cards
@@ -214,13 +254,19 @@ def test_a_job_in_blocks_that_was_cancelled_while_its_plan_was_read_ends_there(
     assert len(world.compute.works) == 1
 
 
-def test_a_preview_of_a_pilot_is_shown_in_a_channel_only(staged: Staged) -> None:
+@pytest.mark.parametrize(("channel", "shown"), [("C01GENERAL", 1), (None, 0)])
+def test_a_pilot_is_run_and_its_preview_shown_in_a_channel_only(
+    store: Database, channel: str | None, shown: int
+) -> None:
+    staged = Staged(store, channel=channel)
     staged.look()
     staged.world.settle()
-    staged.world.results.put(f"{staged.job.folder}", "pilot/preview.png", b"png")
+    staged.world.results.put(staged.job.folder, "pilot/results.json", json.dumps({"preview": "preview.png"}).encode())
+    staged.world.results.put(staged.job.folder, "pilot/preview.png", b"png")
     staged.end()
-    staged.world.settle()
-    assert staged.now.asked
+    staged.world.worker.lanes.turn(Lane.COMPUTE)
+    assert staged.now.asked == bool(channel)
+    assert staged.world.rows.open_effects(staged.job.id, kind=Kind.PREVIEW) == shown
 
 
 @pytest.mark.parametrize(
@@ -294,9 +340,9 @@ def test_blocks_are_counted_of_the_present_round_while_it_runs_and_only_what_is_
     assert not world.lifecycle.counted(staged.job.id, children, compute_id=compute_id), "that is known"
     end(world, staged.job)()
     assert not world.lifecycle.counted(staged.job.id, {JobState.SUCCEEDED: 8}, compute_id=compute_id)
-    job = world.accept()
-    world.settle()
-    assert not world.lifecycle.counted(job.id, children, compute_id=world.job(job).compute_id or "")
+    plain = World(world.store)
+    job = plain.running()
+    assert not plain.lifecycle.counted(job.id, children, compute_id=plain.job(job).compute_id or "")
 
 
 def test_how_far_a_stage_is_counts_as_a_part_of_the_job(staged: Staged) -> None:
@@ -308,11 +354,17 @@ def test_how_far_a_stage_is_counts_as_a_part_of_the_job(staged: Staged) -> None:
     assert not world.lifecycle.progressed(staged.job.id, Progress(0.5, "looking"))
 
 
-def test_a_refused_cancellation_of_a_job_that_has_ended_is_not_told(world: World) -> None:
+@pytest.mark.parametrize("ends", ["before compute is asked", "while compute is asked"])
+def test_a_refused_cancellation_of_a_job_that_has_ended_is_not_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
     job = world.running()
     world.steering.cancel(job.id, actor=OWNER)
     world.compute.fail_next(Refused("No."), call="cancel")
-    end(world, job)()
+    if ends == "before compute is asked":
+        end(world, job)()
+    else:
+        meanwhile(monkeypatch, world.compute, "cancel", end(world, job))
     world.settle()
     assert world.job(job).cancelled_by == OWNER
     assert not any("could not be cancelled" in said for said in world.thread)

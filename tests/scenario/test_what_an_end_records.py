@@ -19,7 +19,7 @@ from bot.domain.outbox import Effect, Kind, Lane
 from bot.domain.people import Steps
 from bot.domain.states import JobState
 from bot.domain.summary import Summary
-from bot.domain.work import Cause, Observation, Progress
+from bot.domain.work import CANCELLED, Cause, Observation, Progress
 from bot.storage.engine import Database
 from contract.program import REFUSED
 from tests.support.memory import MemoryCompute
@@ -49,12 +49,20 @@ def ended(
     at = world.clock.now
     (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=at)
     assert effect.kind is Kind.COLLECT
+    card_is_shown(world, job)
     return job, effect
+
+
+def card_is_shown(world: World, job: Job) -> None:
+    """Let nothing be left to show on the card."""
+    with world.store.begin() as transaction:
+        transaction.outbox.drop(job.id, Kind.EDIT)
 
 
 def collected(world: World, effect: Effect, *, summary: Summary | None = None, **more: Any) -> Job:
     """The job once that was collected."""
-    world.lifecycle.conclude(effect, summary=summary, log_tail=more.pop("log_tail", ()), **more)
+    usual = {"log_tail": (), "trouble": "", "masked": True}
+    world.lifecycle.conclude(effect, summary=summary, **{**usual, **more})
     return world.rows.job(effect.job_id)
 
 
@@ -76,6 +84,29 @@ def test_the_token_is_forgotten_at_the_end_unless_it_may_stand_in_the_log(world:
     assert now.token_ref == (None if masked else job.token_ref)
 
 
+def test_a_token_that_lies_with_compute_is_known_after_the_end(store: Database) -> None:
+    world = World(store, separate_secrets=True)
+    job, effect = ended(world)
+    there = world.job(job).token_ref
+    assert collected(world, effect).token_ref == there
+    assert there
+    assert there != job.token_ref
+
+
+def test_what_is_collected_at_last_corrects_what_was_told_and_is_told_by_no_second_mail(world: World) -> None:
+    job, effect = ended(world, email="a@b.org")
+    collected(world, effect, trouble="Nobody could read it.", note="Nobody could read it.")
+    assert said(world, job) == "Nobody could read it. It ran for 1 min 0 s."
+    world.ledger.replay(job.id)
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    now = collected(world, effect, summary=a_summary())
+    assert said(world, job) == "1,234 synapses. Finished after 1 min 0 s."
+    assert (now.reason, now.token_ref) == ("", None)
+    assert waiting(world, job, Kind.MAIL_FINISHED) == 1
+    with world.store.read() as transaction:
+        assert transaction.outbox.given_up(job.id) == []
+
+
 def test_an_outage_ends_with_its_job(world: World) -> None:
     job, effect = ended(world)
     with world.store.begin() as transaction:
@@ -84,6 +115,7 @@ def test_an_outage_ends_with_its_job(world: World) -> None:
     with world.store.read() as transaction:
         assert transaction.jobs.stalled() == []
         assert not transaction.jobs.any_told_to_be_stalled()
+    assert world.rows.job(job.id).stalled == ""
     with world.store.begin() as transaction:
         transaction.jobs.stall([job.id], at=world.clock.now, why="again")
         assert [name for name, _ in transaction.jobs.stalled()] == [job.id]
@@ -158,8 +190,8 @@ def test_the_end_is_told_in_words(
 @pytest.mark.parametrize(
     ("exit_code", "lines", "reason"),
     [
-        (2, ["The experiment is gone.", " "], "The experiment is gone."),
-        (2, ["The experiment is gone.", REFUSED], "The experiment is gone."),
+        (2, [" The experiment is gone. ", " "], "The experiment is gone."),
+        (2, ["The experiment is gone.", f" {REFUSED} "], "The experiment is gone."),
         (2, ["progress 0.5 reading"], "Exit 2."),
         (2, [], "Exit 2."),
         (None, ["A line."], "Exit 2."),
@@ -173,7 +205,35 @@ def test_the_last_line_of_a_program_that_ended_by_itself_says_why(
     (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
     now = collected(world, effect, log_tail=lines)
     assert now.reason == reason
-    assert now.log_tail == tuple(line for line in lines if line != REFUSED)
+    assert now.log_tail == tuple(line for line in lines if line.strip() != REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "lines", "cause"),
+    [(3, [REFUSED], Cause.REFUSED), (3, ["It was away."], Cause.VOLUME), (1, [REFUSED], Cause.PROGRAM)],
+)
+def test_what_a_volume_refused_is_known_from_what_the_program_printed(
+    world: World, exit_code: int, lines: list[str], cause: Cause
+) -> None:
+    job = world.running()
+    world.lifecycle.observe(job.id, Observation(JobState.FAILED, exit_code=exit_code))
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    assert collected(world, effect, log_tail=lines).cause is cause
+
+
+def test_a_reason_that_quotes_the_token_is_stored_without_it(world: World) -> None:
+    job = world.running()
+    world.lifecycle.observe(job.id, Observation(JobState.FAILED, f"It was called with --token {TOKEN}.", exit_code=1))
+    assert world.rows.job(job.id).reason.startswith("It was called with --token ")
+    assert TOKEN not in world.rows.job(job.id).reason
+
+
+def test_who_cancelled_a_job_is_named_at_its_end(world: World) -> None:
+    job = world.running()
+    world.steering.cancel(job.id, actor=OWNER)
+    world.lifecycle.observe(job.id, Observation(JobState.FAILED, CANCELLED))
+    world.settle()
+    assert said(world, job) == f"Cancelled by {OWNER}."
 
 
 def test_a_collection_that_is_given_up_keeps_why(world: World) -> None:
@@ -193,7 +253,7 @@ def test_a_job_that_begins_again_elsewhere_has_nothing_of_what_was(store: Databa
     world.lifecycle.progressed(job.id, Progress(0.5, "reading"))
     with world.store.begin() as transaction:
         transaction.jobs.change(job.id, log="a log", waiting="for a machine", runnable_at=world.clock.now)
-        transaction.outbox.drop(job.id, Kind.EDIT)
+    card_is_shown(world, job)
     assert world.lifecycle.observe(job.id, Observation(JobState.FAILED, cause=Cause.DISK))
     now = world.rows.job(job.id)
     assert (now.state, now.lasting, now.compute_id) == (JobState.ACCEPTED, True, None)
@@ -241,6 +301,36 @@ def test_a_stage_that_ended_is_kept_by_its_id_and_began_when_compute_says(store:
     assert waiting(world, job, Kind.ADVANCE) == 1
 
 
+@pytest.mark.parametrize(("began", "stopped", "took"), [(-5, 0, 5), (0, -5, 0), (None, 0, 9), (-5, None, 9)], ids=str)
+def test_how_long_a_pilot_ran_is_what_compute_says(
+    store: Database, began: float | None, stopped: float | None, took: float
+) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000)
+    job = world.accept()
+    world.settle()
+    blocks = world.rows.job(job.id).blocks
+    assert blocks
+    with world.store.begin() as transaction:
+        piloting = blocks.model_copy(update={"stage": "pilot", "took": 9})
+        transaction.jobs.change(job.id, blocks=piloting.model_dump(mode="json"))
+    times = [None if second is None else world.clock.now + timedelta(seconds=second) for second in (began, stopped)]
+    world.lifecycle.observe(job.id, Observation(JobState.SUCCEEDED, started_at=times[0], stopped_at=times[1]))
+    after = world.rows.job(job.id).blocks
+    assert after
+    assert after.took == took
+
+
+def test_what_made_a_stage_fail_that_may_go_better_is_kept_and_told(store: Database) -> None:
+    world = World(store, pipeline=in_blocks(), block_voxels=10_000)
+    job = world.accept()
+    world.settle()
+    world.lifecycle.observe(job.id, Observation(JobState.FAILED, "Out of memory.", cause=Cause.MEMORY))
+    blocks = world.rows.job(job.id).blocks
+    assert blocks
+    assert blocks.why is Cause.MEMORY
+    assert blocks.missed
+
+
 def test_a_job_that_waits_is_told_why_once_and_only_while_it_waits(world: World) -> None:
     job = world.accept()
     world.settle()
@@ -251,23 +341,35 @@ def test_a_job_that_waits_is_told_why_once_and_only_while_it_waits(world: World)
     assert world.lifecycle.waits(job.id, "", waited=minute)
     assert world.rows.job(job.id).waiting == NO_CAUSE
     assert said(world, job) == f"Waiting to run for 1 min 0 s. {NO_CAUSE}"
+    assert world.rows.transitions(job.id)[-1].reply == 2, "a message that is edited notifies nobody"
     assert waiting(world, job, Kind.EDIT) == waiting(world, job, Kind.REPLY) == 1
     assert not world.lifecycle.waits(job.id, "No room.", waited=minute)
 
 
 def test_only_the_latest_refusal_of_a_cancellation_is_told_and_the_job_is_not_cancelled(world: World) -> None:
     job = world.running()
+    before = said(world, job)
     for reason in ("Not now.", "Never."):
         world.steering.cancel(job.id, actor=OWNER)
         (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+        card_is_shown(world, job)
         world.lifecycle.not_cancelled(effect, reason)
     now = world.rows.job(job.id)
     assert (now.cancelled_by, now.cancelled_at, now.state) == (None, None, JobState.RUNNING)
-    text = said(world, job)
-    assert text.endswith(f" {NOT_CANCELLED} Never.")
-    assert text.startswith("Running, after waiting")
-    assert "Not now." not in text
+    assert before.startswith("Running, after waiting")
+    assert said(world, job) == f"{before} {NOT_CANCELLED} Never."
     assert waiting(world, job, Kind.EDIT) == waiting(world, job, Kind.REPLY) == 1
+
+
+def test_a_refused_cancellation_is_told_in_a_reply_of_its_own_where_the_state_was_told_in_none(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.lifecycle.observe(job.id, Observation(JobState.RUNNABLE))
+    world.steering.cancel(job.id, actor=OWNER)
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    world.lifecycle.not_cancelled(effect, "No.")
+    assert said(world, job) == f"{NOT_CANCELLED} No."
+    assert world.rows.transitions(job.id)[-1].reply == 2, "a message that is edited notifies nobody"
 
 
 # A word of its owner
