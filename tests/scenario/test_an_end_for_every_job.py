@@ -322,6 +322,7 @@ def test_a_kind_without_a_last_resort_is_an_error_at_the_start(world: World) -> 
     for wrong in ({"attempts": 0}, {"faults": 0}, {"give_up": None}):
         with pytest.raises(ValueError, match="last resort"):
             Handler(**{"perform": lambda *_: None, "give_up": lambda *_: None, **wrong})  # type: ignore[arg-type]
+    assert Handler(perform=lambda *_: None, give_up=lambda *_: None, attempts=1, faults=1)
 
     class Half:
         def handlers(self) -> dict[Kind, Handler]:

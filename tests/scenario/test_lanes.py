@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bot.application.ledger import LeaseLost, Ledger
 from bot.application.worker import lanes
-from bot.application.worker.handling import Handler, Handlers
+from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.application.worker.lanes import LaneRunner, back_off
 from bot.domain.errors import Busy, Refused, TooSoon, Unavailable
 from bot.domain.job import Job
@@ -461,6 +461,21 @@ def test_a_running_worker_renews_the_leases_of_what_is_under_way_three_times_in_
         go_on.set()
     assert set(waited) == {5.0}
     assert desk.row().done_at
+
+
+def test_a_round_that_fails_ends_no_loop_and_stands_in_the_log_without_what_nobody_foresaw_saying(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(error: Exception) -> int:
+        raise error
+
+    assert attempt(lambda: 3) == 3
+    assert attempt(fail, Unavailable("The database is away.")) is None
+    assert attempt(fail, KeyError("a secret")) is None
+    away, unforeseen = caplog.records
+    assert (away.levelno, away.getMessage()) == (logging.WARNING, "The database is away.")
+    assert unforeseen.levelno == logging.ERROR
+    assert "a secret" not in caplog.text
 
 
 def test_who_handles_a_kind_is_one_and_every_kind_of_a_lane_that_is_served_is_handled(desk: Desk) -> None:
