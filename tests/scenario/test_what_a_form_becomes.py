@@ -248,6 +248,16 @@ def test_who_agrees_to_another_question_does_not_follow_and_is_asked_again(world
         assert transaction.followers.of(job.id) == [OWNER]
 
 
+def test_work_that_was_done_is_done_again_for_whoever_agrees(world: World) -> None:
+    job = world.accept(actor=OTHER)
+    with world.store.begin() as transaction:
+        transaction.jobs.change(job.id, state=JobState.SUCCEEDED.value)
+    question = submitted(world)
+    assert isinstance(question, Question)
+    assert not question.twin_runs
+    assert isinstance(submitted(world, agreed=question.digest), Job)
+
+
 def test_other_work_and_the_same_for_another_box_run_side_by_side(world: World) -> None:
     jobs = [submitted(world, key=box, typed={"x": box}) for box in ("0, 512", "0, 256")]
     assert [isinstance(job, Job) for job in jobs] == [True, True]
@@ -323,6 +333,7 @@ def test_a_job_s_id_is_short_and_of_its_alphabet_and_its_estimate_is_kept(store:
     assert proposal.expected.together, "its programs run side by side"
     job = world.submission.accept(proposal, actor=OWNER, key="a")
     assert job == world.rows.job(job.id)
+    assert job.checked, "with nobody to ask about its channel"
     assert job.expected == proposal.expected
     assert len(job.id) == ID_LENGTH
     assert set(job.id) <= set(ID_ALPHABET)
