@@ -13,7 +13,7 @@ from bot.domain.errors import NomadsError
 from bot.domain.job import Ages, Job, Steady, Transition, now
 from bot.domain.outbox import Effect, GivenUp, Kind, Lane
 from bot.domain.people import Preferences
-from bot.domain.states import FINAL, WAITING, JobState
+from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
 from bot.storage.transaction import Transaction
@@ -182,7 +182,7 @@ class JobChange:
             cause=seen.why.value,
             started_at=started,
             finished_at=(seen.stopped_at or self.at) if state in FINAL else None,
-            timed=seen.stopped_at is not None or state not in FINAL,
+            timed=seen.stopped_at is not None,
             log=seen.log or job.log,
         )
         if again:
@@ -215,8 +215,8 @@ class JobChange:
             return f"Running again, after waiting {words.duration(started - self.job.submitted_at)}."
         if self.job.compute_attempt == 1:
             return f"Running, after waiting {words.duration(started - self.job.accepted_at)}."
-        waits = [step.at for step in self.story if step.state in WAITING and not step.note and step.text]
-        return f"Running again, after waiting {words.duration(started - waits[-1])}." if waits else "Running again."
+        told = next(step for step in reversed(self.story) if step.text and not step.note)  # that it was begun again
+        return f"Running again, after waiting {words.duration(started - told.at)}."
 
     def _enter(self, state: JobState, text: str) -> None:
         wishes, reply = self.preferences, None
@@ -248,12 +248,12 @@ class JobChange:
 
         A step is fresh for the time TOGETHER. `separate` asks for a new reply in any case.
         """
-        told = [step for step in self.story if step.reply is not None]
+        told = [(step.reply, step.at) for step in self.story if step.reply is not None]
         if not told:
             return 1
-        last = max(step.reply or 0 for step in told)
+        last, (_, at) = max(reply for reply, _ in told), told[-1]
         # The clock may have gone back since: a step that seems to lie ahead is not fresh.
-        return last + (0 if abs(self.at - told[-1].at) <= TOGETHER and not separate else 1)
+        return last if abs(self.at - at) <= TOGETHER and not separate else last + 1
 
     def _post(self, reply: int) -> None:
         if self.job.request.channel:

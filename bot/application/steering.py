@@ -151,7 +151,7 @@ class Steering:
         NotYours, TooLate, AlreadyRunning, InvalidRequest, Unavailable, and NomadsError where the job's channel cannot
         be posted to, or the actor is not in it, or another job that the actor may not see does the same.
         """
-        until, typed = time.monotonic() + within, bool(token and token.get_secret_value())
+        until, typed = time.monotonic() + within, bool(token)
         job = self.retryable(job_id, actor=actor)
         if job.retried_as:
             return self._retried(job, self._queries.find(job.retried_as), actor=actor, already=True)
@@ -160,8 +160,8 @@ class Steering:
             if said.trouble:
                 raise NomadsError(f"{said.trouble} “Edit and rerun” lets you choose the channel.")
         token = self._people.token_for(actor, token)
-        known = "" if email else self._mail_for(job, actor)
-        email = email or ("" if self._addresses.trouble(known) else known)  # an address without mail is asked for anew
+        if not email and not self._addresses.trouble(known := self._mail_for(job, actor)):
+            email = known  # an address without mail is asked for anew
         addressed = bool(email) or not self._addresses.on
         doubt = "" if anyway else job.doubt
         if token is None or not addressed or doubt:

@@ -29,7 +29,7 @@ from bot.domain.errors import InvalidRequest, Unavailable
 from bot.domain.ids import ID_ALPHABET, ID_LENGTH
 from bot.domain.job import AlreadyRunning, Expected, Job, Transition
 from bot.domain.outbox import Kind, Lane
-from bot.domain.states import FINAL, JobState
+from bot.domain.states import JobState
 from bot.storage.transaction import Transaction
 
 LEAST_SECONDS = 0.2
@@ -88,7 +88,7 @@ class Question:
     def twin_runs(self) -> bool:
         """Whether a job does the same work now; such a question cannot be agreed to."""
         twin = self.proposal.twin
-        return twin is not None and twin.state not in FINAL
+        return twin is not None and not twin.ended
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Submission:
         try:
             reviewed = self.review(form.values, token, actor=actor, within=max(LEAST_SECONDS, until - time.monotonic()))
             within = max(LEAST_SECONDS, until - time.monotonic())
-            proposal = self.ask(reviewed, actor=actor, within=within, key=key)
+            proposal = self.ask(reviewed, actor=actor, within=within)
         except InvalidRequest as error:
             errors |= error.errors
         said = posting(max(LEAST_SECONDS, until - time.monotonic()))  # asked while BOSS was
@@ -148,14 +148,14 @@ class Submission:
         if not errors:
             proposal = replace(proposal, confirmed=said.confirmed)
         question = None if errors else self.decide(proposal, agreed=form.agreed)
-        if question and question.twin_runs and question.digest == form.agreed:
+        if question and question.digest == form.agreed:  # and is asked all the same: a job does the same work now
             return Followed(self._follow(question, actor))
-        if (errors or question) and (known := self._taken(key)):  # an accepted request stays accepted
-            return known
-        if errors:
+        if errors or question:
+            if known := self._taken(key):  # an accepted request stays accepted
+                return known
+            if question:
+                return question
             raise InvalidRequest(errors)
-        if question:
-            return question
         told = proposal.answered.readable and not proposal.reviewed.request.volume  # by BOSS, which saw the token
         if form.remember and form.token.get_secret_value() and told:
             self._people.save_token(actor, form.token)
@@ -173,11 +173,10 @@ class Submission:
         """
         return self._reviewer.review(values, token, actor=actor, within=within)
 
-    def ask(self, reviewed: Reviewed, *, actor: str, within: float, key: str = "") -> Proposal:
+    def ask(self, reviewed: Reviewed, *, actor: str, within: float) -> Proposal:
         """Ask BOSS about a reviewed request, for `within` seconds at most. Raises InvalidRequest and Unavailable.
 
-        A job that was accepted under `key` is no twin: it is this very request. A job that the actor may not see is
-        none either.
+        A job that the actor may not see is no twin.
         """
         until = time.monotonic() + within
         errors = _by_field(self._addresses.trouble(reviewed.request.email))
@@ -192,7 +191,7 @@ class Submission:
             twin = transaction.jobs.same_work(self._work(reviewed))
         if twin:
             left = max(LEAST_SECONDS, until - time.monotonic())
-            if twin.key == key or not self._access.judged(actor, [twin], within=left)[0]:
+            if not self._access.judged(actor, [twin], within=left)[0]:
                 twin = None
         return Proposal(
             reviewed=reviewed,
@@ -268,7 +267,7 @@ class Submission:
         def take(transaction: Transaction) -> Job | None:
             transaction.advisory_lock(work)
             twin = None if again else transaction.jobs.same_work(work)
-            if twin and twin.state not in FINAL and twin.key != key:
+            if twin and not twin.ended and twin.key != key:
                 raise AlreadyRunning(twin)
             token_ref = self._tokens.seal(transaction, actor, proposal.reviewed.token)
             job = self._job(proposal, actor=actor, key=key, work=work, token_ref=token_ref, retry_of=retry_of)
@@ -328,7 +327,7 @@ class Submission:
 
     def _work(self, reviewed: Reviewed) -> str:
         """A digest of the work: requests with equal digests do the same."""
-        said = "\n".join([reviewed.request.results_key, reviewed.pipeline.release, self._reviewer.predictions])
+        said = f"{reviewed.request.results_key}\n{reviewed.pipeline.release}\n{self._reviewer.predictions}"
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -338,12 +337,10 @@ def _by_field(unwanted: str) -> dict[str, str]:
 
 
 def _question(proposal: Proposal) -> Question:
-    request = proposal.reviewed.request.model_dump_json()
     twin = proposal.twin  # who asked to be told of its end did not ask to run it again, if it has ended meanwhile
-    same = f"{twin.id} {'done' if twin.state in FINAL else 'runs'}" if twin else ""
-    reasons = [same, "large" if proposal.heavy else ""]
-    digest = hashlib.sha256("\n".join([request, *reasons]).encode()).hexdigest()[:16]
-    return Question(proposal=proposal, digest=digest)
+    same = twin and (twin.id, twin.ended)
+    said = f"{proposal.reviewed.request.model_dump_json()}\n{same}\n{proposal.heavy}"
+    return Question(proposal=proposal, digest=hashlib.sha256(said.encode()).hexdigest()[:16])
 
 
 def _blocks(proposal: Proposal, retry_of: Job | None) -> Blocks | None:

@@ -2,8 +2,8 @@
 
 First all tests run on code with probes, which say of each test to which statements it comes. A mutant is then given to
 the tests that come to its statement, until one fails: those that noticed others of its function, a few that come to
-much of its module, those that come to what few come to in its function, and those that stand beside the first. A test
-that hangs is ended by an alarm, and counts as failed.
+much of its module or to little beside it, those that come to what few come to in its function, and those that stand
+beside the first. A test that hangs is ended by an alarm, and counts as failed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ QUICK = 0.2
 """Seconds that a quick test takes at most."""
 SLOW = 2.0
 """Seconds that a test takes which is given to no mutant."""
-FIRST, NEXT = 12, 24
-"""Tests that a mutant is given at first: that come to much of its module, and to what few come to in its function."""
+FIRST, NEXT, CLOSE = 12, 24, 36
+"""Tests that a mutant is given at first: that come to much of its module, to what few come to in its function, and to
+little beside its module."""
 MOST = 300
 """Tests that a mutant is given, of those that come to its statement."""
 WARM = "tests/scenario/test_the_way_of_a_job.py::test_a_job_is_told_from_acceptance_to_results"
@@ -229,15 +230,20 @@ def _in_order(
     first, last = module.first_lines.get(mutant.function, 0), module.last_lines.get(mutant.function, 0)
     often = Counter(line for test in tests for line in reached[test].lines)
 
+    def inside(test: str) -> list[tuple[str, int]]:
+        return [line for line in reached[test].lines if line[0] == module.name]
+
+    def share(test: str) -> float:
+        return len(inside(test)) / len(reached[test].lines)
+
     def seldom(test: str) -> float:
         """How much the test has to do with the function: it comes to what few come to, and to little else."""
-        inside = [line for line in reached[test].lines if line[0] == module.name]
-        share = len(inside) / len(reached[test].lines)
-        return share * sum(1 / often[line] for line in inside if not first or first <= line[1] <= last)
+        return share(test) * sum(1 / often[line] for line in inside(test) if not first or first <= line[1] <= last)
 
     apt = sorted((test for test in rest if reached[test].seconds < SLOW), key=lambda test: -seldom(test))[:NEXT]
+    close = sorted(quick, key=lambda test: -share(test))[:CLOSE]
     chosen = dict.fromkeys(test for test in known if test in tests)
-    chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt], key=cost))
+    chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt, *close], key=cost))
     others = [test for test in rest if test not in chosen and reached[test].seconds < SLOW]
     subject = {test.partition("::")[0] for test in known}  # tests of a subject stand together
     others.sort(key=lambda test: test.partition("::")[0] not in subject)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -322,13 +322,14 @@ def test_a_kind_without_a_last_resort_is_an_error_at_the_start(world: World) -> 
     for wrong in ({"attempts": 0}, {"faults": 0}, {"give_up": None}):
         with pytest.raises(ValueError, match="last resort"):
             Handler(**{"perform": lambda *_: None, "give_up": lambda *_: None, **wrong})  # type: ignore[arg-type]
+    assert Handler(perform=lambda *_: None, give_up=lambda *_: None, attempts=1, faults=1)
 
     class Half:
         def handlers(self) -> dict[Kind, Handler]:
             return {Kind.SUBMIT: world.handlers[Kind.SUBMIT]}
 
     with pytest.raises(ValueError, match=r"No handler is registered for check, advance, cancel, collect\."):
-        LaneRunner(database=world.store, effects=[Half()])
+        LaneRunner(database=world.store, effects=[Half()], lease=timedelta(seconds=15))
 
 
 def test_a_failure_that_passes_in_time_is_no_end(world: World) -> None:

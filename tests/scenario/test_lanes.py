@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +14,9 @@ import sqlalchemy as sa
 
 from bot.application.ledger import LeaseLost, Ledger
 from bot.application.worker import lanes
-from bot.application.worker.handling import Handler, Handlers
+from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.application.worker.lanes import LaneRunner, back_off
-from bot.domain.errors import Busy, Refused, Unavailable
+from bot.domain.errors import Busy, Refused, TooSoon, Unavailable
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind, Lane
 from bot.storage.engine import Database
@@ -58,7 +60,7 @@ class Desk:
             self.resorts(effect, error)
 
         edit = Handler(perform=self._perform, give_up=give_up, refused=refused, attempts=3, faults=2, exhausted="Why:")
-        plain = Handler(perform=self._perform, give_up=give_up)
+        plain = Handler(perform=self._perform, give_up=give_up, attempts=1)
         mail = {kind: plain for kind in Kind if kind.lane is Lane.MAIL}
         return {kind: edit for kind in Kind if kind.lane is Lane.EDIT} | mail
 
@@ -182,6 +184,27 @@ def test_a_service_that_has_done_nothing_and_names_a_time_costs_no_attempt_and_l
     assert (desk.row().attempts, desk.row().in_doubt) == (1, False)
 
 
+def test_where_nothing_is_said_of_attempts_that_are_used_up_the_last_error_is_the_reason(desk: Desk) -> None:
+    desk.enqueue("a", Kind.MAIL_ACCEPTED)
+    desk.fails(Unavailable("No answer."))
+    desk.runner.drain()
+    assert desk.given_up == [("given up", "No answer.")]
+
+
+def test_what_is_put_off_stands_in_the_log_unless_it_was_only_too_soon(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger=lanes.__name__)
+    for name, error in (("a", TooSoon("Shown a moment ago.", retry_after=3)), ("b", Busy("Busy.", retry_after=3))):
+        desk.enqueue(name)
+        desk.fails(error)
+        desk.runner.drain()
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.DEBUG, "Job a: edit again in 3.0 s: Shown a moment ago."),
+        (logging.INFO, "Job b: edit again in 3.0 s: Busy."),
+    ]
+
+
 def test_a_service_that_has_done_nothing_says_nothing_of_the_attempt_before(desk: Desk) -> None:
     desk.enqueue()
     for error in (Unavailable("No answer."), Busy("Busy.", retry_after=0.25)):
@@ -283,6 +306,15 @@ def test_after_the_clock_went_back_what_was_due_is_due(desk: Desk) -> None:
     assert desk.runner.drain() == 1
 
 
+def test_what_of_an_erased_token_could_not_be_overwritten_at_once_is_overwritten_in_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bool] = []
+    monkeypatch.setattr(desk.store, "scrub", lambda: looked.append(True))
+    desk.runner.keep_leases()
+    assert looked == [True]
+
+
 def test_after_the_clock_was_put_forward_others_leases_are_left_to_them_for_as_long_as_one_lasts(desk: Desk) -> None:
     desk.clock.advance(100)
     desk.runner = desk.another()
@@ -337,6 +369,125 @@ def test_a_running_worker_serves_all_of_its_lanes_until_it_is_stopped_and_ends_w
     assert not worker.is_alive()
     with desk.store.read() as transaction:
         assert transaction.outbox.open() == 0
+
+
+@contextmanager
+def at_work(runner: LaneRunner) -> Iterator[None]:
+    """It runs until the end of the block."""
+    worker = threading.Thread(target=runner.run)
+    worker.start()
+    try:
+        yield
+    finally:
+        runner.stop()
+        worker.join(30)
+    assert not worker.is_alive()
+
+
+def waits(monkeypatch: pytest.MonkeyPatch, event: threading.Event, *, at_most: float = 60) -> list[float]:
+    """For how many seconds the event is waited for each time; it is waited for no longer than `at_most`."""
+    seconds: list[float] = []
+    wait = event.wait
+
+    def noted(timeout: float) -> bool:
+        seconds.append(timeout)
+        return wait(min(timeout, at_most))
+
+    monkeypatch.setattr(event, "wait", noted)
+    return seconds
+
+
+def test_a_lane_in_which_nothing_is_due_looks_again_once_it_is_woken_or_has_waited(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "IDLE", 60.0)
+    waited = waits(monkeypatch, vars(desk.runner)["_wake"][Lane.EDIT])
+    with at_work(desk.runner):
+        until(lambda: waited, what="the first look")
+        desk.enqueue("a", Kind.EDIT, Kind.MAIL_ACCEPTED)
+        desk.runner.wake([Lane.MAIL])
+        until(lambda: desk.performed, what="the mail")
+        assert desk.performed == [("a", Kind.MAIL_ACCEPTED)]
+        desk.runner.wake([Lane.EDIT])
+        until(lambda: len(desk.performed) == 2, what="the edit")
+        desk.clock.put(-3600)
+        desk.enqueue("b")
+        desk.clock.put(-3600)
+        desk.runner.keep_leases()  # and wakes all lanes, since the clock has gone back
+        until(lambda: len(desk.performed) == 3, what="what was due before the clock went back")
+    assert set(waited) == {60.0}
+    assert len(waited) <= 6, "a look for the start and for each time that it is woken, or has done something"
+
+
+def test_a_lane_goes_on_after_a_look_at_the_outbox_that_failed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "IDLE", 60.0)
+    failed: list[Lane] = []
+    claim = vars(LaneRunner)["_claim"]
+
+    def claimed(lane: Lane, *more: Any) -> list[Effect]:
+        if lane not in failed:
+            failed.append(lane)
+            raise Unavailable("The database is away.")
+        found: list[Effect] = claim(desk.runner, lane, *more)
+        return found
+
+    monkeypatch.setattr(desk.runner, "_claim", claimed)
+    desk.enqueue("a", *[Kind.EDIT] * lanes.THREADS[Lane.EDIT], Kind.MAIL_ACCEPTED)
+    with at_work(desk.runner):
+        until(lambda: len(failed) == 2, what="the looks that failed")
+        desk.runner.wake()
+        until(lambda: len(desk.performed) == 3, what="all of them")
+
+
+def test_a_running_worker_renews_the_leases_of_what_is_under_way_three_times_in_each(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    waited = waits(monkeypatch, vars(desk.runner)["_over"], at_most=0.001)
+
+    def slow(effect: Effect) -> None:
+        assert go_on.wait(30)
+        desk.finish(effect)
+
+    desk.does = slow
+    desk.enqueue()
+    with at_work(desk.runner):
+        until(lambda: desk.performed, what="an effect under way")
+        desk.clock.advance(10)
+        until(lambda: desk.row().leased_until == desk.clock.now + LEASE, what="a renewed lease")
+        desk.runner.stop()
+        desk.clock.advance(10)
+        until(lambda: desk.row().leased_until == desk.clock.now + LEASE, what="a renewed lease while it stops")
+        go_on.set()
+    assert set(waited) == {5.0}
+    assert desk.row().done_at
+
+
+def test_a_round_that_fails_ends_no_loop_and_stands_in_the_log_without_what_nobody_foresaw_saying(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(error: Exception) -> int:
+        raise error
+
+    assert attempt(lambda: 3) == 3
+    assert attempt(fail, Unavailable("The database is away.")) is None
+    assert attempt(fail, KeyError("a secret")) is None
+    away, unforeseen = caplog.records
+    assert (away.levelno, away.getMessage()) == (logging.WARNING, "The database is away.")
+    assert unforeseen.levelno == logging.ERROR
+    assert "a secret" not in caplog.text
+
+
+def test_who_handles_a_kind_is_one_and_every_kind_of_a_lane_that_is_served_is_handled(desk: Desk) -> None:
+    with pytest.raises(ValueError, match=r"^Two handlers are registered for edit, mail-accepted, mail-finished\.$"):
+        LaneRunner(database=desk.store, effects=[desk, desk], lease=LEASE)
+
+    class Cards:
+        def handlers(self) -> Handlers:
+            return {Kind.CARD: desk.handlers()[Kind.EDIT]}
+
+    with pytest.raises(ValueError, match=r"^No handler is registered for reply, preview, direct\.$"):
+        LaneRunner(database=desk.store, effects=[desk, Cards()], lease=LEASE)
 
 
 def test_a_lane_performs_as_many_effects_at_once_as_it_has_threads_and_no_more(

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from bot.application.people import People
 from bot.application.queries import Which
-from bot.application.steering import Needed, Retried
+from bot.application.steering import RETRIED, Needed, Retried
 from bot.application.submission import Followed, Form, Question
 from bot.domain.errors import InvalidRequest, NomadsError, NotYours, Refused, TooLate, Unavailable, UnknownJob
 from bot.domain.job import AlreadyRunning, Job
@@ -22,7 +22,7 @@ from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.world import TOKEN, World, a_request
 
-OWNER, OTHER, ADMIN = "U01DEMO", "U02OTHER", "U03ADMIN"
+OWNER, OTHER, ADMIN, PRIVATE = "U01DEMO", "U02OTHER", "U03ADMIN", "G01PRIVATE"
 
 
 @pytest.fixture
@@ -238,6 +238,27 @@ def test_an_admin_s_retry_is_theirs_with_their_token_and_address(world: World) -
     again = retried(world, job, actor=ADMIN, token="admins-token", email="admin@example.org")
     assert (again.actor, again.request.email) == (ADMIN, "admin@example.org")
     assert again.request.box == job.request.box
+
+
+def test_who_comes_second_is_told_of_the_attempt_of_another_only_where_they_may_see_it(world: World) -> None:
+    job = world.accept(channel=PRIVATE)
+    world.settle()
+    world.see(job, JobState.FAILED, exit_code=3)
+    world.settle()
+    world.workspace.private[PRIVATE] = {OWNER}
+    world.workspace.mails[ADMIN] = "admin@example.org"
+    made = world.steering.retry(job.id, actor=ADMIN, token=SecretStr(TOKEN))
+    assert isinstance(made, Retried)
+    assert (made.before.id, made.already, made.job.actor) == (job.id, False, ADMIN)
+    assert made.job.request.email == "admin@example.org", "as their profile says"
+    again = world.steering.retry(job.id, actor=OWNER)
+    assert isinstance(again, Retried)
+    assert (again.before.id, again.already, again.job.id) == (job.id, True, made.job.id)
+    world.workspace.private[PRIVATE] = {OTHER}
+    with pytest.raises(TooLate) as late:
+        world.steering.retry(job.id, actor=OWNER)
+    assert str(late.value) == RETRIED.format(job.id)
+    assert made.job.id not in str(late.value)
 
 
 def test_nobody_s_retry_goes_to_the_owner_s_address_but_the_owner_s(world: World) -> None:

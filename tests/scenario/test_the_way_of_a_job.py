@@ -1115,10 +1115,10 @@ def test_what_is_confirmed_is_the_admin_s_to_say(world: World, limit: Confirm, h
 def test_a_kind_of_effect_without_a_handler_or_with_two_is_told_at_the_start(world: World) -> None:
     mail = world.mail_effects()
     with pytest.raises(ValueError, match="Two handlers are registered for mail-accepted, mail-finished"):
-        LaneRunner(database=world.store, effects=[mail, mail])
+        LaneRunner(database=world.store, effects=[mail, mail], lease=timedelta(seconds=15))
     check = CheckEffects(ledger=world.ledger, lifecycle=world.lifecycle)
     with pytest.raises(ValueError, match="No handler is registered for submit, advance, cancel, collect"):
-        LaneRunner(database=world.store, effects=[check])
+        LaneRunner(database=world.store, effects=[check], lease=timedelta(seconds=15))
 
 
 def test_a_form_that_was_accepted_stays_so_whatever_is_wrong_by_then(world: World) -> None:

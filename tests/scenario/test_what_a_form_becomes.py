@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from bot.application.forecast import Confirm
+from bot.application.places import Places
 from bot.application.submission import ANOTHER_RUNS, NO_CHANNEL, Followed, Form, Question
 from bot.domain.errors import InvalidRequest, NomadsError, Unavailable
+from bot.domain.ids import ID_ALPHABET, ID_LENGTH
 from bot.domain.job import Job
+from bot.domain.named import NamedVolume
 from bot.domain.outbox import Kind
 from bot.domain.states import JobState
 from bot.domain.work import Observation
 from bot.storage.engine import Database
+from bot.storage.tables import effects
 from tests.support.meanwhile import meanwhile
-from tests.support.world import TOKEN, World, a_request, in_blocks
+from tests.support.world import TOKEN, World, a_request, in_blocks, in_one_piece
+from volumes.address import Address, parse
 
 OWNER, OTHER, ADMIN, PRIVATE = "U01DEMO", "U02OTHER", "U03ADMIN", "G01PRIVATE"
 
@@ -41,6 +49,16 @@ def mistakes(world: World, **more: Any) -> dict[str, str]:
     return dict(wrong.value.errors)
 
 
+def spied(call: Callable[..., Any], given: list[float]) -> Callable[..., Any]:
+    """The call, which notes the seconds that it is given."""
+
+    def called(*args: Any, within: float, **more: Any) -> Any:
+        given.append(within)
+        return call(*args, within=within, **more)
+
+    return called
+
+
 # Mistakes
 
 
@@ -57,6 +75,26 @@ def test_what_is_wrong_with_address_channel_and_ranges_is_said_at_once(store: Da
     assert world.rows.count() == 0
 
 
+@pytest.mark.parametrize("values", [{"email": ""}, {}])
+def test_where_mail_is_off_nobody_asks_for_an_address_of_the_lab(store: Database, values: dict[str, str]) -> None:
+    world = World(store, mails=False, mail_domains=["lab.test"])
+    typed = {field: said for field, said in a_request().typed.items() if field != "email"}
+    form = Form(values=typed | values, token=SecretStr(TOKEN))
+    job = world.submission.submit(form, actor=OWNER, key="view:1", within=0.5)
+    assert isinstance(job, Job)
+    assert job.request.email == ""
+
+
+def test_mistakes_are_told_although_the_database_does_not_say_whether_the_form_was_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise Unavailable("The database is away.")
+
+    meanwhile(monkeypatch, world.submission, "_by_key", away)
+    assert set(mistakes(world, typed={"x": "nonsense"})) == {"x"}
+
+
 def test_an_address_may_have_spaces_around_it(store: Database) -> None:
     world = World(store, mail_domains=["lab.test"])
     job = submitted(world, typed={"email": " ada@lab.test "})
@@ -69,12 +107,50 @@ def test_an_address_that_was_refused_is_told_also_where_nobody_asked_chat(store:
     reviewed = world.submission.review(a_request(email="ada@lab.test").typed, SecretStr(TOKEN))
     elsewhere = reviewed.request.model_copy(update={"email": "ada@example.org"})
     with pytest.raises(InvalidRequest) as wrong:
-        world.submission.ask(
-            type(reviewed)(request=elsewhere, pipeline=reviewed.pipeline, box=reviewed.box, token=reviewed.token),
-            actor=OWNER,
-            within=0.5,
-        )
+        world.submission.ask(replace(reviewed, request=elsewhere), actor=OWNER, within=0.5)
     assert set(wrong.value.errors) == {"email"}
+
+
+def test_without_a_time_for_it_no_service_is_asked_about_mistakes(world: World) -> None:
+    with pytest.raises(InvalidRequest):
+        world.submission.review(a_request().typed | {"x": "nonsense"}, SecretStr(TOKEN))
+    assert world.volumes.calls == []
+
+
+ADDRESS = "zarr://https://volumes.test/mouse.zarr"
+
+
+def by_address(store: Database, *, people: Collection[str] = (), **more: Any) -> World:
+    """A world in which a volume is read by its address, for these people alone where some are named."""
+    address = parse(ADDRESS)
+    assert isinstance(address, Address)
+    named = NamedVolume(name="Mouse", address=address, people=frozenset(people))
+    pipeline = in_one_piece().model_copy(update={"contract": "2"})
+    world = World(store, places=Places(named=[named]), pipeline=pipeline, **more)
+    world.volumes.add(ADDRESS, "", channels={"PSD95": "uint8", "Synapsin": "uint8"}, public=True)
+    return world
+
+
+def test_a_token_that_no_service_was_shown_is_not_saved(store: Database) -> None:
+    world = by_address(store)
+    job = submitted(world, typed={"collection": ADDRESS, "experiment": ""}, remember=True)
+    assert isinstance(job, Job)
+    assert job.request.volume == ADDRESS
+    assert world.rows.person(OWNER).token_ref is None
+
+
+def test_a_volume_that_is_offered_to_some_is_nobody_else_s_to_ask_for_or_to_retry(store: Database) -> None:
+    world = by_address(store, people=[OWNER], admins=[ADMIN])
+    typed = {"collection": "volume:Mouse", "experiment": ""}
+    assert set(mistakes(world, actor=OTHER, typed=typed)) == {"collection"}
+    job = submitted(world, typed=typed)
+    assert isinstance(job, Job)
+    world.settle()
+    world.see(job, JobState.FAILED)
+    world.settle()
+    with pytest.raises(InvalidRequest):
+        world.submission.accept_retry(job, actor=ADMIN, token=SecretStr(TOKEN), email="a@example.org")
+    assert world.submission.accept_retry(job, actor=OWNER, token=SecretStr(TOKEN), email="a@example.org")
 
 
 # The token
@@ -134,9 +210,12 @@ def test_work_that_has_begun_where_one_may_not_see_it_is_told_without_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.workspace.private[PRIVATE] = {OTHER}
+    given: list[float] = []
+    monkeypatch.setattr(world.access, "judged", spied(world.access.judged, given))
     meanwhile(monkeypatch, world.submission, "decide", lambda: world.accept(actor=OTHER, channel=PRIVATE))
     assert mistakes(world) == {"pipeline": ANOTHER_RUNS}
     assert world.rows.count() == 1
+    assert given == [0.2], "the time that the person waits for an answer is over"
 
 
 def test_who_asks_to_hear_of_the_end_of_a_job_that_ends_at_that_moment_is_told_so(
@@ -161,11 +240,27 @@ def test_who_agrees_to_another_question_does_not_follow_and_is_asked_again(world
     job = world.accept(actor=OTHER)
     question = submitted(world, agreed="another")
     assert isinstance(question, Question)
+    world.settle()  # it goes on meanwhile
     followed = submitted(world, agreed=question.digest)
     assert isinstance(followed, Followed)
     assert followed.job.id == job.id
     with world.store.read() as transaction:
         assert transaction.followers.of(job.id) == [OWNER]
+
+
+def test_work_that_was_done_is_done_again_for_whoever_agrees(world: World) -> None:
+    job = world.accept(actor=OTHER)
+    with world.store.begin() as transaction:
+        transaction.jobs.change(job.id, state=JobState.SUCCEEDED.value)
+    question = submitted(world)
+    assert isinstance(question, Question)
+    assert not question.twin_runs
+    assert isinstance(submitted(world, agreed=question.digest), Job)
+
+
+def test_other_work_and_the_same_for_another_box_run_side_by_side(world: World) -> None:
+    jobs = [submitted(world, key=box, typed={"x": box}) for box in ("0, 512", "0, 256")]
+    assert [isinstance(job, Job) for job in jobs] == [True, True]
 
 
 def test_a_question_is_another_one_for_other_words_another_job_and_another_state(world: World) -> None:
@@ -190,18 +285,63 @@ def test_a_question_is_another_one_for_other_words_another_job_and_another_state
 # Accepted
 
 
+def enqueued(world: World, job: Job) -> set[tuple[str, str]]:
+    """Kinds and subjects of the job's effects."""
+    query = sa.select(effects.c.kind, effects.c.subject).where(effects.c.job_id == job.id)
+    with world.store.read() as transaction:
+        return {(kind, subject) for kind, subject in transaction.connection.execute(query)}
+
+
 def test_what_an_acceptance_enqueues_is_what_its_person_wants(world: World) -> None:
     quiet = world.accept(actor=OTHER, channel=None)
-    assert world.rows.open_effects(quiet.id, kind=Kind.CARD) == world.rows.open_effects(quiet.id, kind=Kind.REPLY) == 0
-    assert world.rows.open_effects(quiet.id, kind=Kind.MAIL_ACCEPTED) == 1
-    assert world.rows.open_effects(quiet.id, kind=Kind.HOME) == 0
+    assert enqueued(world, quiet) == {("submit", ""), ("mail-accepted", "")}
     world.people.opened_home(OWNER)
     world.people.prefer(OWNER, mail=False)
     told = world.accept()
-    kinds = {kind for kind in Kind if world.rows.open_effects(told.id, kind=kind)}
-    assert kinds == {Kind.SUBMIT, Kind.CARD, Kind.REPLY, Kind.HOME}
+    assert enqueued(world, told) == {("submit", ""), ("card", ""), ("reply", "1"), ("home", "")}
     (step,) = world.rows.transitions(told.id)
     assert (step.text, step.reply, step.at) == (f"Accepted as job {told.id}.", 1, world.clock.now)
+
+
+def test_a_job_without_an_address_gets_no_mail_and_one_that_boss_was_not_asked_about_is_checked(
+    store: Database,
+) -> None:
+    world = World(store, mails=False)
+    job = world.accept(checked=False, email="", channel=None)
+    assert enqueued(world, job) == {("check", "")}
+
+
+@pytest.mark.parametrize(("slack", "boss"), [(True, True), (False, True), (True, False)])
+def test_a_job_is_submitted_at_once_where_boss_and_slack_have_said_that_it_may_be(
+    world: World, slack: bool, boss: bool
+) -> None:
+    world.workspace.silent = not slack
+    if not boss:
+        world.volumes.fail_next(Unavailable("BOSS is away"), call="describe")
+    job = submitted(world)
+    assert isinstance(job, Job)
+    assert job.checked is (slack and boss)
+    assert job.size == (2 * 512 * 512 * 16 if boss else None)
+    assert world.rows.open_effects(job.id, kind=Kind.SUBMIT) == (slack and boss)
+
+
+def test_a_job_s_id_is_short_and_of_its_alphabet_and_its_estimate_is_kept(store: Database) -> None:
+    pipeline = in_blocks().model_copy(update={"seconds": 10.0})
+    world = World(store, pipeline=pipeline, block_voxels=10_000)
+    proposal = world.ask()
+    assert proposal.expected
+    assert proposal.expected.together, "its programs run side by side"
+    job = world.submission.accept(proposal, actor=OWNER, key="a")
+    assert job == world.rows.job(job.id)
+    assert job.checked, "with nobody to ask about its channel"
+    assert job.expected == proposal.expected
+    assert len(job.id) == ID_LENGTH
+    assert set(job.id) <= set(ID_ALPHABET)
+    world.settle()
+    world.see(job, JobState.FAILED)
+    world.settle()
+    again = world.submission.accept_retry(world.job(job), actor=OWNER, token=SecretStr(TOKEN), email="a@example.org")
+    assert again.expected == proposal.expected
 
 
 def test_lanes_are_woken_once_a_job_is_accepted_and_not_before_it_is_kept(world: World) -> None:
@@ -251,6 +391,24 @@ def test_an_attempt_that_was_taken_stays_taken_although_its_words_are_wrong_by_n
         world.submission.accept_retry(failed(world), actor=OWNER, token=SecretStr(TOKEN), email="no address")
 
 
+def test_an_attempt_is_told_on_the_card_of_the_job_that_it_tries_again(world: World) -> None:
+    job = failed(world)
+    heard: list[set[str]] = []
+    world.ledger.on_commit(lambda lanes: heard.append({lane.value for lane in lanes}))
+    world.submission.accept_retry(job, actor=OWNER, token=SecretStr(TOKEN), email="a@example.org")
+    assert world.rows.open_effects(job.id, kind=Kind.EDIT) == 1
+    assert heard == [{"compute", "chat", "mail", "edit"}]
+
+
+def test_all_that_is_wrong_with_an_attempt_is_told_at_once_where_there_is_time_for_it(world: World) -> None:
+    job = failed(world)
+    del world.volumes.there["demo"]["cortex"]
+    for within, wrong in ((0.5, {"email", "experiment"}), (0, {"email"})):
+        with pytest.raises(InvalidRequest) as refused:
+            world.submission.accept_retry(job, actor=OWNER, token=SecretStr(TOKEN), email="nobody", within=within)
+        assert set(refused.value.errors) == wrong
+
+
 def test_boss_is_asked_about_an_attempt_before_it_is_taken_only_for_so_many_seconds_as_are_named(world: World) -> None:
     job = failed(world)
     del world.volumes.there["demo"]["cortex"]
@@ -278,16 +436,12 @@ def test_boss_and_slack_have_what_is_left_of_the_time_and_a_fifth_of_a_second_at
     world: World, monkeypatch: pytest.MonkeyPatch, within: float, least: float, most: float
 ) -> None:
     given: list[float] = []
-    review, ask, posting = world.reviewer.review, world.reviewer.ask, world.access.posting
+    review, posting = world.reviewer.review, world.access.posting
 
     def reviewed(*args: Any, actor: str, within: float) -> Any:
         assert actor == OWNER
         given.append(within)
         return review(*args, actor=actor, within=within)
-
-    def asked(*args: Any, within: float) -> Any:
-        given.append(within)
-        return ask(*args, within=within)
 
     def posted(*args: Any) -> Any:
         answer = posting(*args)
@@ -299,7 +453,7 @@ def test_boss_and_slack_have_what_is_left_of_the_time_and_a_fifth_of_a_second_at
         return wait
 
     monkeypatch.setattr(world.reviewer, "review", reviewed)
-    monkeypatch.setattr(world.reviewer, "ask", asked)
+    monkeypatch.setattr(world.reviewer, "ask", spied(world.reviewer.ask, given))
     monkeypatch.setattr(world.access, "posting", posted)
     assert isinstance(submitted(world, within=within), Job)
     assert len(given) == 3
@@ -311,13 +465,7 @@ def test_who_sees_the_same_work_is_asked_of_slack_in_what_is_left(
 ) -> None:
     given: list[float] = []
     world.accept(actor=OTHER)
-    judged = world.access.judged
-
-    def asked(*args: Any, within: float) -> Any:
-        given.append(within)
-        return judged(*args, within=within)
-
-    monkeypatch.setattr(world.access, "judged", asked)
+    monkeypatch.setattr(world.access, "judged", spied(world.access.judged, given))
     for within in (5.0, 0.0):
         assert isinstance(submitted(world, key=f"view:{within}", within=within), Question)
     long, short = given

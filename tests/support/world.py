@@ -151,6 +151,7 @@ class World:
         confirm: Confirm | None = None,
         events: MemoryEvents | None = None,
         submissions: float | None = None,
+        places: Places | None = None,
     ) -> None:
         """`edit_every` is in seconds, as are all; 0: cards are edited at once, so that `settle()` lets no time pass."""
         self.store = store
@@ -201,7 +202,7 @@ class World:
                 submissions=submissions,
             ),
             volumes=self.volumes,
-            places=Places(),
+            places=places or Places(),
             links=self.links,
             mailer=self.mailer,
             chat=self.chat,

@@ -24,8 +24,6 @@ from bot.storage.engine import Database
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=15)
-"""How long a dead worker's effects stay leased; a living worker renews its leases in time."""
 FIRST_DELAY = 0.5
 """Seconds: the back-off's first step, before jitter."""
 LONGEST_DELAY = 300.0
@@ -53,12 +51,13 @@ class LaneRunner:
         *,
         database: Database,
         effects: Sequence[EffectHandlers],
-        lease: timedelta = LEASE,
+        lease: timedelta,
         clock: Callable[[], datetime] = now,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         """Lanes of which `effects` handle no kind are left to other processes.
 
+        A dead worker's effects stay leased for the time `lease`; a living worker renews its leases in time.
         Without the chat lane, jobs that belong to a channel are left to other processes too; `Outbox.claim` says which.
         """
         self._database = database
@@ -118,17 +117,17 @@ class LaneRunner:
             while not self._stop.is_set():
                 wake.clear()
                 slots = 0
-                while slots < THREADS[lane] and free.acquire(blocking=False):
+                while free.acquire(blocking=False):
                     slots += 1
-                effects = attempt(self._claim, lane, slots) if slots else []
-                for _ in range(slots - len(effects or [])):
+                effects = (attempt(self._claim, lane, slots) or []) if slots else []
+                for _ in range(slots - len(effects)):
                     free.release()
 
                 def over(_future: Future[None]) -> None:
                     free.release()
                     wake.set()
 
-                for effect in effects or []:
+                for effect in effects:
                     pool.submit(self._perform, effect).add_done_callback(over)
                 if not effects:
                     wake.wait(IDLE)
