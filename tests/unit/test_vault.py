@@ -116,6 +116,14 @@ def test_a_key_is_on_the_disk_and_hidden_beside_its_place_before_it_has_its_name
     assert synced == [(tmp_path / "key").read_bytes()] == [f"{key.hex()}\n".encode()]
 
 
+def test_a_key_that_another_process_makes_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = bytes(range(32))
+    monkeypatch.setattr(os, "fsync", lambda _: (tmp_path / "key").write_text(theirs.hex(), encoding="ascii"))
+
+    assert load_key(tmp_path / "key", None) == theirs
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
 def test_a_key_that_was_put_back_by_hand_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{bytes(range(32)).hex()}\n\n", encoding="ascii")
     (tmp_path / "key").chmod(0o644)
