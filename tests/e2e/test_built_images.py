@@ -147,7 +147,7 @@ def test_an_image_s_bill_of_materials_names_what_is_installed_and_nothing_else(
 
 
 @pytest.mark.parametrize("image", images.images(), ids=lambda image: image.name)
-def test_an_image_built_once_more_from_nothing_is_the_same(image: Image, built: dict[str, str]) -> None:
+def test_an_image_built_once_more_on_the_same_base_is_the_same(image: Image, built: dict[str, str]) -> None:
     again: Built = images.build(image, "buildah", images.base_image("buildah", fresh=False), fresh=True)
     assert again.id == built[image.name]
 

@@ -280,18 +280,46 @@ def test_many_jobs_that_no_event_names_are_asked_about_together(store: Database)
     assert looks(told, 300) == 1
 
 
+@pytest.mark.parametrize(("before", "saved"), [(115, True), (125, False)])
 def test_what_an_event_has_brought_a_question_about_is_not_asked_about_again_in_the_next_two_minutes(
-    store: Database,
+    store: Database, before: int, saved: bool
 ) -> None:
     told = Told(store)
     _, compute_id = told.submitted()
-    looks(told, 240)
+    looks(told, 300 - before)
     see(told, compute_id, RUNNING)
     told.watcher.listen_once(within=0)
     assert told.questions == 1
 
-    assert looks(told, 115) == 0
+    assert looks(told, before) == (0 if saved else 1)
     assert looks(told, 300) == 1
+
+
+def test_events_of_one_job_put_off_no_question_about_another(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    _, other = told.submitted()
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    for attempt in range(1, 8):
+        see(told, other, Observation(JobState.RUNNING, attempt=attempt))
+        looks(told, 45)
+
+    assert told.world.job(job).state is JobState.SUCCEEDED
+
+
+def test_a_question_that_an_event_has_brought_about_and_that_had_no_answer_is_put_again_with_the_next_look(
+    store: Database,
+) -> None:
+    told = Told(store)
+    job, compute_id = told.submitted()
+    looks(told, 295)
+    see(told, compute_id, RUNNING)
+    told.compute.fail_next(Unavailable("no answer"), call="observe")
+    told.watcher.listen_once(within=0)
+
+    looks(told, 5)
+
+    assert told.world.job(job).state is JobState.RUNNING
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -319,7 +347,10 @@ def test_where_no_event_has_come_for_a_quarter_of_an_hour_everything_is_looked_a
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_an_event_makes_the_looks_at_everything_seldom_again(store: Database) -> None:
     told, _, compute_id = runs(store)
-    assert looks(told, 1800) > 15
+    looks(told, 1200)
+    for _ in range(10):
+        told.events.send("")  # a message of somebody else's is no event
+        assert looks(told, 60) == 1
 
     told.events.send(compute_id, SUBMITTED)
 
@@ -337,8 +368,42 @@ def test_jobs_that_move_while_no_event_comes_are_worth_one_line_in_the_log(
     for seen in (STARTING, RUNNING):
         see(told, compute_id, seen, event=False)
         assert told_after(told, job, seen.state) <= 65
-
     assert caplog.text.count("no event has told of it for 15 minutes") == 1
+
+    told.events.send(compute_id, RUNNING)
+    looks(told, 1200)
+    see(told, compute_id, Observation(JobState.RUNNABLE, attempt=2), event=False)
+    looks(told, 60)
+    assert caplog.text.count("no event has told of it for 15 minutes") == 2
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_step_whose_event_is_lost_among_others_is_no_line_in_the_log(
+    store: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, job, compute_id = runs(store)
+    looks(told, 290)
+    told.events.send(compute_id, RUNNING)
+    see(told, compute_id, SUCCEEDED, event=False)
+
+    told_after(told, job, JobState.SUCCEEDED)
+
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_jobs_that_move_where_compute_has_no_events_are_no_line_in_the_log(
+    store: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(store)
+    job = world.accept()
+    world.settle()
+    world.clock.advance(1200)
+    world.compute.tell(world.compute.find(job.name) or "", RUNNING)
+
+    assert world.worker.watcher.watch_once() == 1
+
+    assert not caplog.text
 
 
 def test_a_process_that_begins_asks_about_the_jobs_of_its_forerunner_at_once(store: Database) -> None:
@@ -353,18 +418,20 @@ def test_a_process_that_begins_asks_about_the_jobs_of_its_forerunner_at_once(sto
 
 def test_a_job_is_asked_about_in_every_round_while_events_cannot_be_received(store: Database) -> None:
     told = Told(store)
-    told.submitted()
+    _, compute_id = told.submitted()
+    see(told, compute_id, RUNNING)
+    told.watcher.listen_once(within=0)
     told.events.fail_next(Unavailable("no answer"), call="receive")
     with pytest.raises(Unavailable):
         told.watcher.listen_once(within=0)
 
     told.watcher.watch_once()
     told.watcher.watch_once()
-    assert told.questions == 2
+    assert told.questions == 3
 
     told.watcher.listen_once(within=0)
     told.watcher.watch_once()
-    assert told.questions == 2
+    assert told.questions == 3
 
 
 def test_after_a_question_without_an_answer_the_next_round_asks_again(store: Database) -> None:
@@ -379,6 +446,23 @@ def test_after_a_question_without_an_answer_the_next_round_asks_again(store: Dat
     told.watcher.watch_once()
 
     assert told.world.job(job).state is JobState.RUNNING
+
+
+def test_a_round_is_made_once_in_its_interval_however_often_events_come(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    told.clock.advance(60)
+    told.compute.unclear.add(compute_id)
+    see(told, compute_id, RUNNING)
+    told.watcher.turn()
+    assert told.questions == 1
+
+    for _ in range(5):
+        told.watcher.turn()
+    assert told.questions == 1
+    told.clock.advance(60)
+    told.watcher.turn()
+    assert told.questions == 2
 
 
 def test_a_job_that_compute_does_not_know_is_asked_about_again_in_the_next_round(store: Database) -> None:

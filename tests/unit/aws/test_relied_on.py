@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from bot.aws import batch, stack
+from bot.aws import batch, observations, stack
 from contract.program import INDEX_VARIABLES
 from tests.support.template import TEXT, template
 
@@ -62,6 +63,18 @@ def test_what_the_code_alone_leans_on_is_in_the_table() -> None:
     assert [name for name in INDEX_VARIABLES if name.startswith("AWS_")] == ["AWS_BATCH_JOB_ARRAY_INDEX"]
     assert "`AWS_BATCH_JOB_ARRAY_INDEX`" in SECTION
     assert f"people are hashed into {batch.SHARES}" in SECTION
+
+
+def test_the_words_by_which_aws_says_why_a_job_waits_or_has_ended_are_in_the_table() -> None:
+    assert [
+        family for family in {code.partition(":")[0] for code in observations._WAITS} if family not in SECTION
+    ] == []
+    assert observations._TIMED_OUT in SECTION
+    assert f"which is {batch.SHORTEST} s at least" in SECTION
+    source = inspect.getsource(observations._words)
+    words = re.findall(r'"([\w ]+)" in both', source)
+    assert "OutOfMemory" in words
+    assert [one for one in words if one not in SECTION] == []
 
 
 def test_the_words_by_which_aws_says_why_a_job_is_tried_again_are_in_the_table() -> None:

@@ -236,6 +236,17 @@ def test_service_and_instance_run_the_image_of_their_architecture() -> None:
     script, _ = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
     assert container["Image"] == {"Fn::Sub": image}
     assert re.findall(r"\$\{BotImages\.RepositoryUri\}\S*", script) == [image, image]
+
+
+def test_the_instance_s_script_waits_for_the_disk_of_the_database_by_its_name() -> None:
+    script, _ = properties("BotInstance")["UserData"]["Fn::Base64"]["Fn::Sub"]
+    [kept] = [
+        disk["DeviceName"]
+        for disk in properties("BotInstance")["BlockDeviceMappings"]
+        if not disk["Ebs"]["DeleteOnTermination"]
+    ]
+
+    assert set(re.findall(r"/dev/[a-z]+\b(?<!/dev/null)", script)) == {kept}
     assert properties("Task")["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["Arm", "ARM64", "X86_64"]}
     assert template()["Conditions"]["Arm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
 
