@@ -51,8 +51,7 @@ def _count(store: Database, table: sa.Table) -> int:
 @pytest.fixture
 def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 30)
-    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
-    store.migrate()
+    store = Database(connect(new_sqlite(tmp_path / "nomads.db")))
     yield store
     store.close()
 
