@@ -34,7 +34,7 @@ QUICK = 0.2
 """Seconds that a quick test takes at most."""
 SLOW = 2.0
 """Seconds that a test takes which is given to no mutant."""
-FIRST, NEXT, CLOSE = 12, 24, 36
+FIRST, NEXT, CLOSE = 12, 24, 60
 """Tests that a mutant is given at first: that come to much of its module, to what few come to in its function, and to
 little beside its module."""
 MOST = 300
@@ -240,11 +240,12 @@ def _in_order(
         """How much the test has to do with the function: it comes to what few come to, and to little else."""
         return share(test) * sum(1 / often[line] for line in inside(test) if not first or first <= line[1] <= last)
 
-    apt = sorted((test for test in rest if reached[test].seconds < SLOW), key=lambda test: -seldom(test))[:NEXT]
-    close = sorted(quick, key=lambda test: -share(test))[:CLOSE]
+    able = [test for test in rest if reached[test].seconds < SLOW]
+    apt = sorted(able, key=lambda test: -seldom(test))[:NEXT]
+    close = sorted(able, key=lambda test: -share(test))[:CLOSE]
     chosen = dict.fromkeys(test for test in known if test in tests)
     chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt, *close], key=cost))
-    others = [test for test in rest if test not in chosen and reached[test].seconds < SLOW]
+    others = [test for test in able if test not in chosen]
     subject = {test.partition("::")[0] for test in known}  # tests of a subject stand together
     others.sort(key=lambda test: test.partition("::")[0] not in subject)
     return [*chosen, *others][:MOST]  # of the rest the quickest, which do least beside what they are about
