@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from deploy import images
-from deploy.images import Built, Image
+from deploy.images import Built
 from sandbox.boss import DEMO_TOKEN, BossStandIn
 from sandbox.house import House
 from sandbox.volumes import cortex
@@ -146,8 +146,11 @@ def test_an_image_s_bill_of_materials_names_what_is_installed_and_nothing_else(
     assert {line.lower().replace("_", "-").replace(".", "-") for line in told[False]} == python
 
 
-@pytest.mark.parametrize("image", images.images(), ids=lambda image: image.name)
-def test_an_image_built_once_more_on_the_same_base_is_the_same(image: Image, built: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", ["nomads", "nomads-unsupervised"])
+def test_an_image_of_each_dockerfile_built_once_more_on_the_same_base_is_the_same(
+    name: str, built: dict[str, str]
+) -> None:
+    [image] = [image for image in images.images() if image.name == name]
     again: Built = images.build(image, "buildah", images.base_image("buildah", fresh=False), fresh=True)
     assert again.id == built[image.name]
 

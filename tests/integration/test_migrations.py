@@ -65,6 +65,15 @@ def test_a_process_that_starts_while_another_migrates_waits_for_it(tmp_path: Pat
     second.dispose()
 
 
+def test_a_process_that_starts_on_tables_that_are_up_to_date_waits_for_nobody_who_writes(database_url: str) -> None:
+    first, second = (Database(connect(database_url)) for _ in range(2))
+    first.migrate()
+    with first.begin():
+        second.migrate()
+    for store in (first, second):
+        store.close()
+
+
 def test_processes_that_start_at_once_make_the_tables_once(database_url: str) -> None:
     engines = [connect(database_url) for _ in range(3)]
     with ThreadPoolExecutor(len(engines)) as pool:

@@ -21,7 +21,7 @@ from unittest.mock import Mock
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bot.app import QUICK, build_core
 from bot.application.health import Readiness
@@ -76,6 +76,15 @@ def test_what_a_transaction_wrote_is_gone_where_it_raises(store: Database) -> No
     assert _sealed(store, "r") is None
 
 
+def test_what_breaks_a_constraint_is_the_caller_s_to_know(store: Database) -> None:
+    def twice(transaction: Transaction) -> None:
+        for _ in range(2):
+            _seal(transaction, "r")
+
+    with pytest.raises(IntegrityError):
+        store.write(twice)
+
+
 def test_what_is_written_in_a_transaction_for_reading_does_not_stay(store: Database) -> None:
     with store.read() as transaction:
         _seal(transaction, "r")
@@ -93,6 +102,8 @@ def test_on_sqlite_all_that_a_transaction_reads_is_of_one_moment(sqlite_store: D
 def test_a_transaction_within_another_is_a_mistake_that_is_told_at_once(store: Database) -> None:
     with store.begin(), pytest.raises(RuntimeError, match="within another"):
         store.begin().__enter__()
+    with store.begin(), pytest.raises(RuntimeError, match="within another"):
+        store.write(_keep("r"))
     with store.begin() as transaction:
         _seal(transaction, "afterwards")
     assert _sealed(store, "afterwards")
@@ -316,6 +327,31 @@ def test_nothing_is_acknowledged_on_a_database_file_that_was_deleted_or_replaced
         world.accept()
     assert file.exists() is replaced  # nor is an empty one made in its place
     assert "deleted or replaced" in Readiness(ledger=world.ledger, folder=tmp_path).now().problem
+
+
+def test_a_database_file_that_is_gone_right_after_it_was_made_is_told(tmp_path: Path) -> None:
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    with store.read():
+        (tmp_path / "nomads.db").unlink()
+    with pytest.raises(Unavailable, match="deleted or replaced while NOMADS runs"):
+        store.read().__enter__()
+    store.close()
+
+
+def test_a_database_file_that_was_replaced_is_not_brought_up_to_date(sqlite_store: Database, tmp_path: Path) -> None:
+    with sqlite_store.read():
+        new_sqlite(tmp_path / "another.db")
+    (tmp_path / "another.db").rename(tmp_path / "nomads.db")
+    with pytest.raises(Unavailable, match="deleted or replaced while NOMADS runs"):
+        sqlite_store.migrate()
+
+
+def test_a_file_that_is_no_database_is_told_whenever_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "nomads.db").write_bytes(b"hello, this is a text file\n" * 400)
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    with pytest.raises(Unavailable, match=r"^The database is damaged, or is no database\.$"):
+        store.read().__enter__()
+    store.close()
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm"])

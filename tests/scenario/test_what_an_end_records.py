@@ -301,16 +301,16 @@ def test_a_stage_that_ended_is_kept_by_its_id_and_began_when_compute_says(store:
     assert waiting(world, job, Kind.ADVANCE) == 1
 
 
-def in_a_pilot(store: Database, **more: float) -> tuple[World, Job]:
-    """A job in blocks whose pilot compute has, with more that is known of the blocks."""
+def piloting(store: Database, **more: Any) -> tuple[World, Job]:
+    """A job in blocks whose pilot runs."""
     world = World(store, pipeline=in_blocks(), block_voxels=10_000)
     job = world.accept()
     world.settle()
     blocks = world.rows.job(job.id).blocks
     assert blocks
     with world.store.begin() as transaction:
-        piloting = blocks.model_copy(update={"stage": "pilot", **more})
-        transaction.jobs.change(job.id, blocks=piloting.model_dump(mode="json"))
+        pilot = blocks.model_copy(update={"stage": "pilot", **more})
+        transaction.jobs.change(job.id, blocks=pilot.model_dump(mode="json"))
     return world, job
 
 
@@ -318,7 +318,7 @@ def in_a_pilot(store: Database, **more: float) -> tuple[World, Job]:
 def test_how_long_a_pilot_ran_is_what_compute_says(
     store: Database, began: float | None, stopped: float | None, took: float
 ) -> None:
-    world, job = in_a_pilot(store, took=9)
+    world, job = piloting(store, took=9)
     times = [None if second is None else world.clock.now + timedelta(seconds=second) for second in (began, stopped)]
     world.lifecycle.observe(job.id, Observation(JobState.SUCCEEDED, started_at=times[0], stopped_at=times[1]))
     after = world.rows.job(job.id).blocks
@@ -476,6 +476,6 @@ def test_a_retry_leaves_boss_what_is_left_of_the_time_and_a_fifth_of_a_second_at
 
 
 def test_a_job_in_blocks_goes_on_after_the_pilot_that_runs(store: Database) -> None:
-    world, job = in_a_pilot(store)
+    world, job = piloting(store)
     world.steering.go(job.id, actor=OWNER)
     assert said(world, job) == f"It goes on after the pilot, said {OWNER}."
