@@ -51,19 +51,35 @@ class Selection:
         return callspec.params.get("database", self.database) if callspec else self.database
 
 
-def listed() -> dict[str, str]:
-    """The mutants that may survive, and why."""
+@dataclass(frozen=True)
+class Spared:
+    """Why a mutant may survive."""
+
+    why: str
+    equivalent: bool
+    """Whether it changes nothing that NOMADS does."""
+
+
+def listed() -> dict[str, Spared]:
+    """The mutants that may survive."""
     found = tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))
-    return {name: why for why, names in found.items() for name in names}
+    return {
+        name: Spared(why, kind == "equivalent")
+        for kind, reasons in found.items()
+        for why, names in reasons.items()
+        for name in names
+    }
 
 
-def _summary(mutants: Sequence[Mutant], verdicts: Sequence[Verdict], may: Mapping[str, str]) -> None:
+def _summary(mutants: Sequence[Mutant], verdicts: Sequence[Verdict], may: Mapping[str, Spared]) -> None:
+    """Print the table: the score is the part that is killed of the mutants that are not equivalent."""
     all_, killed = Counter(mutant.module for mutant in mutants), Counter(v.mutant.module for v in verdicts if v.killer)
     spared = Counter(mutant.module for mutant in mutants if mutant.name in may)
-    print(f"\n{'module':34}{'mutants':>8}{'killed':>8}{'listed':>8}{'score':>8}")
+    equal = Counter(m.module for m in mutants if m.name in may and may[m.name].equivalent)
+    print(f"\n{'module':34}{'mutants':>8}{'killed':>8}{'listed':>8}{'equivalent':>12}{'score':>8}")
     for name in [*all_, ""]:
-        count, dead, kept = (sum(c.values()) if not name else c[name] for c in (all_, killed, spared))
-        print(f"{name or 'all':34}{count:8}{dead:8}{kept:8}{100 * dead / max(1, count):7.1f}%")
+        count, dead, kept, same = (sum(c.values()) if not name else c[name] for c in (all_, killed, spared, equal))
+        print(f"{name or 'all':34}{count:8}{dead:8}{kept:8}{same:12}{100 * dead / max(1, count - same):7.1f}%")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -116,4 +116,5 @@ def test_probes_tell_to_which_statements_a_call_comes(module: Make) -> None:
 def test_every_mutant_that_may_survive_is_one_and_has_a_reason() -> None:
     there = {mutant.name for name in (*RULES, *LANES, *STORAGE) for mutant in Module(name).mutants()}
     assert listed().keys() - there == set()
-    assert all(listed().values())
+    assert all(spared.why for spared in listed().values())
+    assert {spared.equivalent for spared in listed().values()} == {True, False}
