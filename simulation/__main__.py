@@ -169,11 +169,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
     parser.add_argument("--sqlite", action="store_true", help="no seed runs on PostgreSQL")
     asked = parser.parse_args(argv)
-    if asked.seed is not None:
-        return one(asked.seed, sqlite=asked.sqlite)
-    if asked.crashes:
-        return 1 if all_crashes(every=asked.crashes == "every") else 0
-    return 1 if many(asked.first, asked.seeds, jobs=asked.jobs, sqlite=asked.sqlite) else 0
+    try:
+        if asked.seed is not None:
+            return one(asked.seed, sqlite=asked.sqlite)
+        if asked.crashes:
+            return 1 if all_crashes(every=asked.crashes == "every") else 0
+        return 1 if many(asked.first, asked.seeds, jobs=asked.jobs, sqlite=asked.sqlite) else 0
+    finally:
+        if lab.cache_info().currsize:
+            lab().close()  # now, since the server's own library stops it before `Finalize` is heard
 
 
 if __name__ == "__main__":

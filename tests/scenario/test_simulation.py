@@ -73,6 +73,14 @@ def test_a_seed_tells_the_same_history_in_every_process(files: Files) -> None:
     assert len(here) > 10
 
 
+def test_a_seed_on_postgresql_is_printed_and_leaves_its_server_in_order() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "simulation", "--seed", "10"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stderr == ""
+    assert told.stdout.endswith("seed 10: every promise was kept\n")
+
+
 def test_things_go_wrong_in_most_seeds(files: Files) -> None:
     records = [played(seed, files) for seed in range(1, 21)]
     assert sum(len(record.happened) > 0 for record in records) > 10
