@@ -127,7 +127,12 @@ def each_step_is_told_once_and_in_order(record: Record) -> Iterator[str]:
         for (state, at, _), many in told.items():
             if many > 1:
                 yield f"{job.id}: {state.value} of {at:%H:%M:%S} is told {many} times"
+        times = [step.at for step in steps if not step.note]  # that an end's log waits is told before the end
+        if times != sorted(times) and not record.jumped:
+            yield f"{job.id} is told its steps in another order than that of time"
         ends = [step for step in steps if step.state in FINAL and not step.note]
+        if ends and any(step.state not in FINAL for step in steps[steps.index(ends[0]) :]):
+            yield f"{job.id} is told to go on after its end"
         if len(ends) > 1:
             yield f"{job.id} is told {len(ends)} ends"
         if ends and ends[0].state is not job.state:

@@ -102,6 +102,8 @@ class People:
     def __init__(self, actions: Sequence[Action], cast: Cast) -> None:
         self.actions, self._cast = actions, cast
         self.answers: list[Answer] = []
+        self._clicked: dict[int, str] = {}
+        """The job of the card on which a person clicked, by the number of the action: a second click is on the same."""
         self.agreed: set[int] = set()
         """The numbers of the actions at which a person was asked before, and agreed."""
 
@@ -118,9 +120,11 @@ class People:
         return Answer(action, at, job=job, said=said)
 
     def _target(self, action: Action) -> str:
-        """The job that the action is about: the newest that came of a form, unless it is named."""
+        """The job that the action is about: the newest that came of a form at the first click, unless it is named."""
         if "job" in action.words:
             return str(action.words["job"])
+        if action.number in self._clicked:
+            return self._clicked[action.number]
         known = [
             one.job
             for one in self.answers
@@ -130,6 +134,8 @@ class People:
                 or one.action.words.get("of") == action.words["of"]
             )
         ]
+        if known:
+            self._clicked[action.number] = known[-1]
         return known[-1] if known else ""
 
     def _submit(self, core: Core, action: Action) -> tuple[str, str]:
