@@ -16,7 +16,7 @@ from bot.domain.blocks import ASKED
 from bot.domain.job import Job
 from bot.domain.outbox import GivenUp, Lane
 from bot.domain.states import FINAL
-from bot.storage.tables import effects, jobs, people, secrets
+from bot.storage.tables import effects, jobs, metadata, people, secrets
 from simulation.bots import Bot, engine_of
 from simulation.outside import Account, Cast, Outside
 from simulation.people import Action, Answer, People
@@ -202,8 +202,13 @@ class Installation:
                 transaction.connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
                 for some in (secrets, sa.select(people.c.person).where(people.c.token_ref.is_not(None)).subquery())
             )
-        path = self._url.removeprefix("sqlite:///")
-        files = [Path(f"{path}{end}") for end in ("", "-wal")] if path != self._url else []
+            path = self._url.removeprefix("sqlite:///")
+            if path != self._url:
+                files = [Path(f"{path}{end}") for end in ("", "-wal")]
+                stored = b"".join(file.read_bytes() for file in files if file.exists())
+            else:  # a server's files are not ours to read
+                rows = [transaction.connection.execute(sa.select(table)).all() for table in metadata.sorted_tables]
+                stored = repr(rows).encode()
         return Record(
             seed=seed,
             history=self.stage.history,
@@ -215,7 +220,7 @@ class Installation:
             jobs=found,
             open_effects=still,
             given_up=given_up,
-            stored=b"".join(file.read_bytes() for file in files if file.exists()),
+            stored=stored,
             sealed=sealed,
             saved=saved,
             calm=not self.stage.incidents.often,

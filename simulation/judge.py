@@ -1,6 +1,7 @@
-"""An outside judge: what was promised, held against what the stand-ins have. It knows nothing of the bot's insides.
+"""An outside judge: what was promised, held against what the stand-ins have.
 
-The promises are those of docs/architecture.md and docs/following.md. `judged` names each one that was broken.
+Of the bot it knows what its database has of jobs, and of effects that are open or given up. The promises are those of
+docs/architecture.md and docs/following.md. `judged` names each one that was broken.
 """
 
 from __future__ import annotations
@@ -335,7 +336,7 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
 
 
 def no_token_is_anywhere(record: Record) -> Iterator[str]:
-    """No token stands in what is posted, mailed, logged or stored, nor in what compute shows."""
+    """No token stands in what is posted, mailed, answered or stored, nor in what compute shows."""
     outside = record.outside
     places = {
         "a message": "\n".join(_text(m) for m in outside.chat.messages),
