@@ -32,8 +32,8 @@ PATIENCE = 10.0
 """Seconds that a test may take at least before it counts as hanging; ten times as long as usual on top."""
 QUICK = 0.2
 """Seconds that a quick test takes at most."""
-SLOW = 2.0
-"""Seconds that a test takes which is given to no mutant."""
+SLOW, LAST = 2.0, 12
+"""Seconds that a test takes which is given to a mutant after all others, and how many of these are."""
 FIRST, NEXT, CLOSE = 12, 24, 60
 """Tests that a mutant is given at first: that come to much of its module, to what few come to in its function, and to
 little beside its module."""
@@ -246,9 +246,10 @@ def _in_order(
     chosen = dict.fromkeys(test for test in known if test in tests)
     chosen |= dict.fromkeys(sorted([*_broad(quick, reached, module.name, FIRST), *apt, *close], key=cost))
     others = [test for test in able if test not in chosen]
+    slow = [test for test in rest if test not in chosen and reached[test].seconds >= SLOW][:LAST]
     subject = {test.partition("::")[0] for test in known}  # tests of a subject stand together
     others.sort(key=lambda test: test.partition("::")[0] not in subject)
-    return [*chosen, *others][:MOST]  # of the rest the quickest, which do least beside what they are about
+    return [*[*chosen, *others][:MOST], *slow]  # of the rest the quickest, which do least beside what they are about
 
 
 def _broad(tests: Sequence[str], reached: Mapping[str, Reached], module: str, most: int) -> Sequence[str]:

@@ -208,6 +208,13 @@ def test_the_last_line_of_a_program_that_ended_by_itself_says_why(
     assert now.log_tail == tuple(line for line in lines if line.strip() != REFUSED)
 
 
+def test_the_last_line_of_a_program_that_was_cancelled_does_not_say_why(world: World) -> None:
+    job = world.running()
+    world.lifecycle.observe(job.id, Observation(JobState.CANCELLED, "It was cancelled.", exit_code=1))
+    (effect,) = world.rows.claim(Lane.COMPUTE, limit=1, lease_for=timedelta(seconds=15), at=world.clock.now)
+    assert collected(world, effect, log_tail=["A line."]).reason == "It was cancelled."
+
+
 @pytest.mark.parametrize(
     ("exit_code", "lines", "cause"),
     [(3, [REFUSED], Cause.REFUSED), (3, ["It was away."], Cause.VOLUME), (1, [REFUSED], Cause.PROGRAM)],
