@@ -391,6 +391,15 @@ def test_a_journal_that_was_deleted_is_noticed_although_one_of_the_connections_h
         sqlite_store.read().__enter__()
 
 
+def test_the_journal_of_a_database_that_was_made_by_this_process_is_looked_for_too(tmp_path: Path) -> None:
+    store = Database(connect(f"sqlite:///{tmp_path / 'nomads.db'}"))
+    store.migrate()
+    (tmp_path / "nomads.db-wal").rename(tmp_path / "moved")
+    with pytest.raises(Unavailable, match="deleted or replaced while NOMADS runs"):
+        store.read().__enter__()
+    store.close()
+
+
 def test_a_journal_that_ends_while_it_is_looked_at_is_not_missed(
     sqlite_store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,8 +410,10 @@ def test_a_journal_that_ends_while_it_is_looked_at_is_not_missed(
         sqlite_store.close()
         return look(file)
 
+    assert Rows(sqlite_store).count() == 0
     monkeypatch.setattr(engine, "_identity", after_the_last_connection)
     assert Rows(sqlite_store).count() == 0
+    assert engine._identity is look
 
 
 def test_a_database_in_a_folder_that_is_none_any_more_is_told_with_the_reason(tmp_path: Path) -> None:
