@@ -424,6 +424,7 @@ def test_a_change_shows_in_its_owner_s_home_tab_where_that_may_be_open(
     book.sees(JobState.RUNNABLE)
     assert book.open() == shown
     assert book.heard == [{Lane.HOME} for _ in shown]
+    assert book.do(Lane.HOME) == [(kind, "") for kind in shown]
 
 
 def test_what_a_change_may_look_at_is_the_job_s_own(book: Book) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bot.application.ledger import LeaseLost, Ledger
 from bot.application.worker import lanes
-from bot.application.worker.handling import Handler, Handlers, attempt
+from bot.application.worker.handling import GIVE_UP, Handler, Handlers, attempt, telling
 from bot.application.worker.lanes import LaneRunner, back_off
 from bot.domain.errors import Busy, Refused, TooSoon, Unavailable
 from bot.domain.job import Job
@@ -189,6 +189,25 @@ def test_where_nothing_is_said_of_attempts_that_are_used_up_the_last_error_is_th
     desk.fails(Unavailable("No answer."))
     desk.runner.drain()
     assert desk.given_up == [("given up", "No answer.")]
+
+
+def test_what_could_not_be_told_is_given_up_with_the_last_error_and_nothing_else_is_changed(desk: Desk) -> None:
+    def fail(_effect: Effect, _job: Job) -> None:
+        raise Unavailable("No answer.")
+
+    class Mails:
+        def handlers(self) -> Handlers:
+            return {kind: telling(desk.ledger, fail) for kind in Kind if kind.lane is Lane.MAIL}
+
+    desk.enqueue("a", Kind.MAIL_ACCEPTED)
+    with desk.store.begin() as transaction:
+        transaction.connection.execute(effects.update().values(attempts=GIVE_UP - 1))
+        before = transaction.jobs.get("a")
+    LaneRunner(database=desk.store, effects=[Mails()], lease=LEASE, clock=desk.clock).turn(Lane.MAIL)
+    assert desk.row().given_up
+    assert desk.row().error == "No answer."
+    with desk.store.read() as transaction:
+        assert transaction.jobs.get("a") == before
 
 
 def test_what_is_put_off_stands_in_the_log_unless_it_was_only_too_soon(
