@@ -26,9 +26,9 @@ from simulation.smaller import reduced, smaller
 from tests.support.databases import Postgres
 
 SEEDS, PARTS = 300, 6
-FOUND = {seed: "what blocks with twice the memory lost was told at the usual price" for seed in (27, 128, 145)}
-"""Seeds that have shown defects, and which. What happens in a seed changes with the code, so a mutation of its own holds
-each defect, too."""
+FOUND = dict.fromkeys((27, 128, 145), "what blocks with twice the memory lost was told at the usual price")
+"""Seeds that have shown defects, and which. What happens in a seed changes with the code, so a mutation of its own
+holds each defect, too."""
 SEARCH = 150
 """Seeds among which one has to notice a mutation."""
 
