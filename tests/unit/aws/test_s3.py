@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +14,7 @@ from moto.s3.models import s3_backends
 
 from bot.aws.s3 import PART, S3Results, _Stream
 from bot.domain.errors import NotFound, Refused, Unavailable
-from bot.domain.results import Part, ResultFile
+from bot.domain.results import Link, Part, ResultFile
 from tests.support.aws import BUCKET, World, answer, aws_world, write_result
 
 FOLDER = "nomads-unsupervised_demo_cortex_z_0_16_y_0_512_x_0_512/k3v9"
@@ -197,9 +197,18 @@ class Provider:
         return self._ends[min(self.asked, len(self._ends)) - 1]
 
 
-def just_before(told: datetime | None, end: datetime) -> bool:
-    """Whether the end that was told is the true one, or a moment earlier."""
-    return told is not None and timedelta(0) <= end - told <= timedelta(seconds=3)
+def just_before(told: datetime | None, end: datetime, *, took: timedelta = timedelta(0)) -> bool:
+    """Whether the end that was told is the true one, or a moment earlier; it may have taken so long to tell it."""
+    return told is not None and timedelta(0) <= end - told <= timedelta(seconds=3) + took
+
+
+def lasts_from_now(signed: Callable[[], Link], lasting: timedelta) -> Link:
+    """The link that is signed now, which ends when so much time has passed."""
+    began = datetime.now(UTC)
+    link = signed()
+    now = datetime.now(UTC)
+    assert just_before(link.expires, now + lasting, took=now - began)
+    return link
 
 
 @pytest.mark.parametrize("lasts", [timedelta(hours=6), timedelta(minutes=20), timedelta(days=3)])
@@ -235,19 +244,16 @@ def test_credentials_that_are_renewed_between_looking_and_signing_promise_nothin
 
 
 def test_keys_without_an_end_sign_for_as_long_as_the_setting_says(world: World) -> None:
-    link = world.results().link(FOLDER, "x")
-
-    assert just_before(link.expires, datetime.now(UTC) + timedelta(seconds=world.config.link_lifetime))
+    lasts_from_now(lambda: world.results().link(FOLDER, "x"), timedelta(seconds=world.config.link_lifetime))
 
 
 def test_temporary_keys_that_tell_no_end_are_promised_no_longer_than_any_last(world: World) -> None:
     session: Any = world.clients.session
     session._session.set_credentials("key", "b", token="c")  # as AWS_SESSION_TOKEN does
 
-    link = world.results().link(FOLDER, "x")
-
     assert world.config.link_lifetime == 604_800
-    assert just_before(link.expires, datetime.now(UTC) + timedelta(hours=36))
+    link = lasts_from_now(lambda: world.results().link(FOLDER, "x"), timedelta(hours=36))
+
     assert link.at_latest
     assert parse_qs(urlsplit(link.url).query)["X-Amz-Expires"] == ["129600"]
 
@@ -272,13 +278,12 @@ def test_a_browser_is_sent_to_a_short_lived_address_that_shows_or_saves_the_file
 ) -> None:
     write_result(FOLDER, name, b"12345")
 
-    link = world.results().redirect(FOLDER, name)
+    link = lasts_from_now(lambda: world.results().redirect(FOLDER, name), timedelta(minutes=5))
 
     query = parse_qs(urlsplit(link.url).query)
     assert query["X-Amz-Expires"] == ["300"]
     assert query["response-content-type"] == [kind]
     assert query["response-content-disposition"] == [disposition]
-    assert just_before(link.expires, datetime.now(UTC) + timedelta(seconds=300))
 
 
 def test_nobody_is_sent_to_a_file_that_is_not_there(world: World) -> None:
