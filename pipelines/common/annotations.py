@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.precomputed import Frame, as_json
-from pipelines.common.results import Recorded, Results
+from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
 LIMIT = 2**14
@@ -37,7 +37,7 @@ class Points:
     centres: NDArray[np.float64]
     """(n, 3): z, y, x in voxels from the box's corner; the first voxel's centre is 0."""
     scores: NDArray[np.float64]
-    sizes: NDArray[np.float64]
+    sizes: NDArray[np.floating]
     """Volumes in µm³."""
     kind: NDArray[np.int64]
     """Each point's class, as an index into `kinds`."""
@@ -50,33 +50,33 @@ class _Level:
     """The number of cells along x, y, z."""
     size: NDArray[np.float64]
     """A cell's extent in voxels, x, y, z."""
-    rows: NDArray[np.int64]
+    rows: NDArray[np.uint32]
     """The points, by row."""
+    cells: NDArray[np.unsignedinteger]
+    """The Morton code of each one's cell."""
 
 
-def write_annotations(
-    results: Results | Recorded, folder: str, points: Points, frame: Frame, *, title: str, about: str
-) -> None:
+def write_annotations(results: Results, folder: str, points: Points, frame: Frame, *, title: str, about: str) -> None:
     """Write the points, info last. Raises Failure where a file cannot be written."""
     info = f"{folder}/info"
     results.remove(info)
     lower, extent = np.array(frame.start[::-1], float), np.array(frame.shape[::-1], float)
     records = np.zeros(len(points.centres), _RECORD)
-    records["place"] = points.centres[:, ::-1] + lower + 0.5  # here a voxel's first corner, not its centre, is whole
+    for axis, low in enumerate(lower):  # one at a time, which takes less memory
+        # here a voxel's first corner, not its centre, is whole
+        records["place"][:, axis] = points.centres[:, 2 - axis] + low + 0.5
     records["score"], records["size"], records["class"] = points.scores, points.sizes, points.kind
 
     by_id = Sharding.of(max(1, len(records).bit_length()), gzip=False, **_BY_ID)
     if len(records):
         numbers = np.arange(1, len(records) + 1, dtype=np.uint64)
-        by_id.write_alike(
-            numbers, _RECORD.itemsize, records.tobytes(), lambda n, c: results.put(f"{folder}/by_id/{n}", c)
-        )
-    inside = records["place"].astype(np.float64) - lower
+        content = records.view(np.uint8).data
+        by_id.write_alike(numbers, _RECORD.itemsize, content, lambda n, c: results.put(f"{folder}/by_id/{n}", c))
     spatial: list[dict[str, object]] = []
-    for level in _levels(inside, extent, frame.voxel_nm[::-1]):
+    for level in _levels(records["place"], lower, extent, frame.voxel_nm[::-1]):
         key = f"spatial{len(spatial)}"
         sharding = Sharding.of(morton_bits(level.grid), preshift=_CELLS)
-        cells, most = _cells(level, inside[level.rows], records[level.rows], sharding)
+        cells, most = _cells(level, records, sharding)
         sharding.write(cells, lambda n, c, key=key: results.put(f"{folder}/{key}/{n}", c))  # type: ignore[misc]
         spatial.append(
             {
@@ -87,7 +87,7 @@ def write_annotations(
                 "sharding": sharding.described(),
             }
         )
-    content = {
+    described = {
         "@type": "neuroglancer_annotations_v1",
         "dimensions": {
             axis: [round(nm * 1e-9, 15), "m"] for axis, nm in zip("xyz", reversed(frame.voxel_nm), strict=True)
@@ -100,7 +100,7 @@ def write_annotations(
         "by_id": {"key": "by_id", "sharding": by_id.described()},
         "spatial": spatial,
     }
-    results.add(info, as_json(content), title=title, about=about, media_type="application/json")
+    results.add(info, as_json(described), title=title, about=about, media_type="application/json")
 
 
 def _properties(kinds: Sequence[str]) -> list[dict[str, object]]:
@@ -118,49 +118,68 @@ def _properties(kinds: Sequence[str]) -> list[dict[str, object]]:
     ]
 
 
-def _levels(inside: NDArray[np.float64], extent: NDArray[np.float64], nm: Sequence[float]) -> Iterator[_Level]:
+def _levels(
+    places: NDArray[np.float32], lower: NDArray[np.float64], extent: NDArray[np.float64], nm: Sequence[float]
+) -> Iterator[_Level]:
     """Levels of at most about LIMIT points a cell, until every point is in one; each shows equally many of all places.
 
-    One level at least. `inside` are places from the box's corner, `extent` the box's, both x, y, z.
+    One level at least. Places lie in the box from `lower` on, all x, y, z in voxels.
     """
-    left = np.argsort(_scattered(len(inside)), kind="stable")
+    sizes = list(_sizes(extent, nm))
+    finest = [
+        np.clip((places[:, axis] - lower[axis]) // sizes[-1][axis], 0, extent[axis] / sizes[-1][axis] - 1).astype(
+            np.uint16
+        )
+        for axis in range(3)
+    ]
+    left = np.argsort(_scattered(len(places)), kind="stable").astype(np.uint32)
+
+    def level(size: NDArray[np.float64]) -> tuple[_Level, int]:
+        """The level of cells of that size, and how many of the points that are left it takes."""
+        grid = [int(side) for side in extent / size]
+        halves = [int(side).bit_length() - 1 for side in size / sizes[-1]]
+        numbers = morton(
+            np.stack([axis[left] >> half for axis, half in zip(finest, halves, strict=True)], axis=1), grid
+        )
+        crowded = int(np.bincount(numbers).max(initial=0))
+        last = crowded <= LIMIT or size is sizes[-1]
+        taken = len(left) if last else len(left) * LIMIT // crowded
+        order = np.argsort(left[:taken])
+        return _Level(grid=grid, size=size, rows=left[:taken][order], cells=numbers[:taken][order]), taken
+
+    for size in sizes:
+        found, taken = level(size)
+        left = left[taken:]
+        yield found
+        if not len(left):
+            return
+
+
+def _sizes(extent: NDArray[np.float64], nm: Sequence[float]) -> Iterator[NDArray[np.float64]]:
+    """The cells' extent in each level, x, y, z in voxels: all of the box, and halved along its longest axes."""
     size = extent.copy()
     while True:
-        grid = [max(1, math.ceil(side)) for side in extent / size]
-        numbers = morton(_cell(inside[left], size, grid), grid)
-        crowded = int(np.unique(numbers, return_counts=True)[1].max(initial=0))
-        last = crowded <= LIMIT or math.prod(grid) >= FINEST
-        taken = len(left) if last else len(left) * LIMIT // crowded
-        yield _Level(grid=grid, size=size.copy(), rows=np.sort(left[:taken]))
-        if last:
+        yield size
+        if math.prod(extent / size) >= FINEST:
             return
-        left = left[taken:]
         wide = size * nm
-        size[wide > wide.max() / 2] /= 2
+        size = np.where(wide > wide.max() / 2, size / 2, size)
 
 
-def _cells(
-    level: _Level, inside: NDArray[np.float64], records: NDArray[np.void], sharding: Sharding
-) -> tuple[Iterator[tuple[int, bytes]], int]:
+def _cells(level: _Level, records: NDArray[np.void], sharding: Sharding) -> tuple[Iterator[tuple[int, bytes]], int]:
     """Number and content of each cell that has points, in order; and how many points the fullest has (1 at least)."""
-    numbers = morton(_cell(inside, level.size, level.grid), level.grid)
-    order = np.argsort(numbers, kind="stable")
-    found, first = np.unique(numbers[order], return_index=True)
+    order = np.argsort(level.cells, kind="stable")
+    found, first = np.unique(level.cells[order], return_index=True)
     bounds = [*first.tolist(), len(order)]
 
     def contents() -> Iterator[tuple[int, bytes]]:
         for number, a, b in zip(found.tolist(), bounds, bounds[1:], strict=False):
-            rows = order[a:b]
-            ids = (level.rows[rows] + 1).astype("<u8")
+            rows = level.rows[order[a:b]]
+            ids = rows.astype("<u8") + 1
             content = len(rows).to_bytes(8, "little") + records[rows].tobytes() + ids.tobytes()
             yield number, sharding.packed(content, LEVEL)
 
     return contents(), int(np.diff(bounds).max(initial=1))
-
-
-def _cell(inside: NDArray[np.float64], size: NDArray[np.float64], grid: Sequence[int]) -> NDArray[np.int64]:
-    cells: NDArray[np.int64] = np.clip((inside // size).astype(np.int64), 0, np.array(grid) - 1)
-    return cells
 
 
 def _scattered(count: int) -> NDArray[np.uint32]:

@@ -114,8 +114,13 @@ def memory_kept() -> Iterator[None]:
         yield
     finally:
         _keep(_USUAL)
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)
+        hand_back()
+
+
+def hand_back() -> None:
+    """Hand memory that was freed back to the system; glibc keeps what lies between blocks that are in use."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def one_heap() -> None:

@@ -15,7 +15,7 @@ from pipelines.common.boxes import voxels
 from pipelines.common.channels import Channel
 from pipelines.common.copies import CORES
 from pipelines.common.precomputed import Frame, write_image, write_segmentation
-from pipelines.common.results import Recorded, Results
+from pipelines.common.results import Results
 
 if TYPE_CHECKING:
     from pipelines.common.run import Found
@@ -34,7 +34,7 @@ def write_voxels(results: Results, found: Found, frame: Frame) -> None:
     )
 
 
-def write_centres(results: Recorded, found: Found, kind: NDArray[np.int64], frame: Frame) -> None:
+def write_centres(results: Results, found: Found, kind: NDArray[np.int64], frame: Frame) -> None:
     """Write the centres of what was found, under the ids of synapses.csv.
 
     `kind` is each object's class, as an index into `found.kinds`.
@@ -42,7 +42,7 @@ def write_centres(results: Recorded, found: Found, kind: NDArray[np.int64], fram
     points = Points(
         centres=found.centres,
         scores=found.scores,
-        sizes=found.voxels.astype(np.float64) * math.prod(frame.voxel_nm) / 1e9,
+        sizes=(found.voxels * math.prod(frame.voxel_nm) / 1e9).astype(np.float32),
         kind=kind,
         kinds=found.kinds,
     )

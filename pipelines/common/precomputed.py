@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.common.boxes import Triple
 from pipelines.common.copies import in_copies
-from pipelines.common.results import Results
+from pipelines.common.results import Done, Results
 from pipelines.common.sharded import Numbers, Sharding, morton, morton_bits
 from pipelines.common.sparse import TILE, Few, Packed, Sparse
 
@@ -31,12 +31,14 @@ Chunk_co = TypeVar("Chunk_co", covariant=True)
 
 CHUNK: Triple = TILE
 """Extent of a chunk: a section in view takes few requests."""
-AT_ONCE = 16
+AT_ONCE = 4
 """Files that a copy of the process makes at once."""
 BLOCK = 8
 """Side of a block of the encoding compressed_segmentation, in voxels."""
 FILE = 16 * 2**20
-"""Bytes of a file, at most, before they are compressed."""
+"""Bytes of a file of values, at most, before they are compressed."""
+FILE_OF_IDS = 64 * 2**20
+"""As FILE, of ids, which are compressed to a hundredth: more files would take longer to be written than to be made."""
 LEVEL = 2
 """Of zlib, for ids: a tenth larger than at level 4, in two thirds of the time."""
 PIECE = 2**20
@@ -94,7 +96,8 @@ def write_segmentation(
             empty[chunk.extent] = packed
         return packed
 
-    writer = _Writer(results, folder, _Ids(labels), frame, itemsize=4, encode=encode, copies=copies)
+    chunks = FILE_OF_IDS // (math.prod(CHUNK) * 4)
+    writer = _Writer(results, folder, _Ids(labels), frame, chunks=chunks, encode=encode, copies=copies)
     writer.write(kind, encoding, title=title, about=about)
 
 
@@ -105,7 +108,8 @@ def write_image(results: Results, folder: str, read: Read, dtype: Any, frame: Fr
         return sharding.packed(np.ascontiguousarray(chunk.astype(np.dtype(dtype).newbyteorder("<"))).tobytes(), 1)
 
     voxels = _Values(read, frame)
-    writer = _Writer(results, folder, voxels, frame, itemsize=np.dtype(dtype).itemsize, encode=encode)
+    chunks = FILE // (math.prod(CHUNK) * np.dtype(dtype).itemsize)
+    writer = _Writer(results, folder, voxels, frame, chunks=chunks, encode=encode)
     kind = {"type": "image", "data_type": np.dtype(dtype).name}
     writer.write(kind, {"encoding": "raw"}, title=title, about=about)
 
@@ -252,12 +256,13 @@ class _Writer(Generic[Chunk]):
         voxels: _Voxels[Chunk],
         frame: Frame,
         *,
-        itemsize: int,
+        chunks: int,
         encode: Callable[[Chunk, Sharding], bytes],
         copies: int = 1,
     ) -> None:
+        """So many `chunks` are in a file at most, a power of two."""
         self._results, self._folder, self._voxels, self._frame = results, folder, voxels, frame
-        self._itemsize, self._encode, self._copies = itemsize, encode, copies
+        self._chunks_of_file, self._encode, self._copies = chunks, encode, copies
 
     def write(self, kind: dict[str, str], encoding: dict[str, Any], *, title: str, about: str) -> None:
         info = f"{self._folder}/info"
@@ -273,28 +278,27 @@ class _Writer(Generic[Chunk]):
 
     def _scale(self, scale: _Scale, encoding: dict[str, Any]) -> dict[str, Any]:
         """Write one resolution and return its description."""
-        preshift = (FILE // (math.prod(CHUNK) * self._itemsize)).bit_length() - 1
+        preshift = self._chunks_of_file.bit_length() - 1
         sharding = Sharding.of(morton_bits(scale.grid), preshift=preshift)
         place = f"{self._folder}/{scale.key}"
         cells = np.stack(np.unravel_index(np.arange(math.prod(scale.grid)), scale.grid), axis=1)
-        numbers = morton(cells, scale.grid)
+        numbers = morton(cells, scale.grid).astype(np.uint64)
         order = np.argsort(numbers)
         cells, numbers = cells[order], numbers[order]
         walls = [0, *(np.flatnonzero(np.diff(numbers >> np.uint64(preshift))) + 1).tolist()]
         step = AT_ONCE if self._copies > 1 else 1
         parts = list(itertools.pairwise([*walls[::step], len(numbers)]))
 
-        def made(part: tuple[int, int]) -> tuple[list[tuple[str, bytes]], list[Packed]]:
-            """The files of those chunks, and what these have left."""
-            files: list[tuple[str, bytes]] = []
-            some = slice(*part)
-            sharding.write(self._chunks(scale, cells[some], numbers[some], sharding), lambda *file: files.append(file))
-            return files, self._voxels.left()
+        def made(part: tuple[int, int]) -> tuple[Done, list[Packed]]:
+            """Write the files of those chunks; returns what was written, and what the chunks have left."""
+            own, some = self._results.apart(), slice(*part)
+            chunks = self._chunks(scale, cells[some], numbers[some], sharding)
+            sharding.write(chunks, lambda name, content: own.put(f"{place}/{name}", content))
+            return own.done, self._voxels.left()
 
-        for files, left in in_copies(made, parts, most=self._copies):
+        for done, left in in_copies(made, parts, most=self._copies):
+            self._results.join(done)
             self._voxels.take(left)
-            for name, content in files:
-                self._results.put(f"{place}/{name}", content)
         return {
             "key": scale.key,
             "size": scale.shape[::-1],

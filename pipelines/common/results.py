@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -25,8 +25,6 @@ from pipelines.common.program import Failure, WrongRequest
 
 _WITHIN = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 """A name of a file that a run writes."""
-PIECE = 2**20
-"""Bytes that are copied at once."""
 CRATE = "ro-crate-metadata.json"
 """The file that says what a run read, with what, and what it left."""
 
@@ -61,8 +59,8 @@ class _Place(Protocol):
     def put(self, name: str, content: bytes, media_type: str) -> None:
         """Write a file, whole or not at all."""
 
-    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
-        """Write a file of what an open one holds, whole or not at all."""
+    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
+        """Write a file piece by piece, whole or not at all."""
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -72,6 +70,17 @@ class _Place(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """The names of all files below a folder, which ends with a slash."""
+
+    def tidy(self) -> None:
+        """Remove what a file has left that was not written to its end."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What `Results.apart` have written, in order."""
+
+    files: list[File]
+    written: list[Written]
 
 
 class Results:
@@ -108,13 +117,15 @@ class Results:
     def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
         """Write a file piece by piece, and announce it. Raises Failure."""
         digest, size = hashlib.sha256(), 0
-        with tempfile.TemporaryFile() as spool:
+
+        def counted() -> Iterator[bytes]:
+            nonlocal size
             for piece in pieces:
-                spool.write(piece)
                 digest.update(piece)
                 size += len(piece)
-            spool.seek(0)
-            self._place.copy(name, spool, media_type)
+                yield piece
+
+        self._place.stream(name, counted(), media_type)
         self.written.append(Written(name, size, digest.hexdigest()))
         self.announce(File(name, title, about, media_type))
 
@@ -139,6 +150,26 @@ class Results:
         """Have results.json name a file."""
         self.files.append(file)
 
+    def apart(self) -> Self:
+        """The same results for a copy of this process: what it writes is known here when `join` is told of it."""
+        own = copy.copy(self)
+        own.files, own.written = [], []
+        return own
+
+    @property
+    def done(self) -> Done:
+        """What was written so far."""
+        return Done(self.files, self.written)
+
+    def join(self, done: Done) -> None:
+        """Take what was written by results that are `apart`."""
+        self.files += done.files
+        self.written += done.written
+
+    def tidy(self) -> None:
+        """Remove what a file has left that was not written to its end, since a copy of this process was ended."""
+        self._place.tidy()
+
     def finish(self, summary: Mapping[str, Any], *, crate: Callable[[Sequence[Written]], bytes] | None = None) -> None:
         """Write results.json: the summary, and the files. Raises Failure.
 
@@ -156,22 +187,22 @@ class Results:
 
 class _Folder:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._own = path, f".{os.getpid()}-"
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Failure(f"The results folder cannot be made: {error.strerror}.") from None
 
     def put(self, name: str, content: bytes, media_type: str) -> None:
-        self.copy(name, io.BytesIO(content), media_type)
+        self.stream(name, [content], media_type)
 
-    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
+    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
         try:
             (self._path / name).parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._path, prefix=".", suffix=".part")
+            handle, temporary = tempfile.mkstemp(dir=self._path, prefix=self._own, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as out:
-                    shutil.copyfileobj(content, out, PIECE)
+                    out.writelines(pieces)
                     out.flush()
                     os.fsync(out.fileno())  # no half file under this name, even after a power cut
                 os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from a server of the folder
@@ -200,25 +231,34 @@ class _Folder:
         found = (path for path in (self._path / folder).rglob("*") if path.is_file() and not path.name.startswith("."))
         return sorted(path.relative_to(self._path).as_posix() for path in found)
 
+    def tidy(self) -> None:
+        for path in self._path.glob(f"{self._own}*.part"):
+            path.unlink(missing_ok=True)
+
 
 class _Bucket:
     def __init__(self, bucket: str, prefix: str) -> None:
-        import boto3  # a fifth of a second, which only S3 needs
-        from boto3.exceptions import Boto3Error
-        from botocore.config import Config
+        from boto3.exceptions import Boto3Error  # boto3 takes a fifth of a second, which only S3 needs
         from botocore.exceptions import BotoCoreError, ClientError
 
         self._bucket, self._prefix = bucket, prefix
         self._errors = (BotoCoreError, ClientError, Boto3Error)
+        self._made: tuple[int, Any] = (0, None)
         try:
-            self._client = boto3.client(
-                "s3",
-                config=Config(
-                    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5}
-                ),
-            )
+            self._client  # noqa: B018 - so that what cannot be used is told at once
         except self._errors as error:
             raise Failure(f"S3 cannot be used: {_aws(error)}.") from None
+
+    @property
+    def _client(self) -> Any:
+        """This process's: a copy of it has to have connections of its own."""
+        if self._made[0] != os.getpid():
+            import boto3
+            from botocore.config import Config
+
+            config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
+            self._made = os.getpid(), boto3.client("s3", config=config)
+        return self._made[1]
 
     def put(self, name: str, content: bytes, media_type: str) -> None:
         try:
@@ -226,7 +266,13 @@ class _Bucket:
         except self._errors as error:
             raise Failure(f"{name} cannot be written to s3://{self._bucket}: {_aws(error)}.") from None
 
-    def copy(self, name: str, content: BinaryIO, media_type: str) -> None:
+    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
+        with tempfile.TemporaryFile() as spool:
+            spool.writelines(pieces)
+            spool.seek(0)
+            self._upload(name, spool, media_type)
+
+    def _upload(self, name: str, content: IO[bytes], media_type: str) -> None:
         try:  # in parts, where it is large: S3 takes no more than 5 GB at once
             self._client.upload_fileobj(
                 content, self._bucket, self._prefix + name, ExtraArgs={"ContentType": media_type}
@@ -260,38 +306,8 @@ class _Bucket:
             raise Failure(f"s3://{self._bucket} cannot be listed: {_aws(error)}.") from None
         return sorted(found)
 
-
-class Recorded:
-    """What is to be written, made by a copy of this process; `into` writes it."""
-
-    def __init__(self) -> None:
-        self._calls: list[tuple[str, tuple[Any, ...], dict[str, str]]] = []
-
-    def add(self, name: str, content: bytes, *, title: str, about: str, media_type: str) -> None:
-        """As `Results.add`."""
-        self._calls.append(("add", (name, content), {"title": title, "about": about, "media_type": media_type}))
-
-    def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
-        """As `Results.stream`; all of the file is held."""
-        self.add(name, b"".join(pieces), title=title, about=about, media_type=media_type)
-
-    def put(self, name: str, content: bytes) -> None:
-        """As `Results.put`."""
-        self._calls.append(("put", (name, content), {}))
-
-    def remove(self, name: str) -> None:
-        """As `Results.remove`."""
-        self._calls.append(("remove", (name,), {}))
-
-    def content(self, name: str) -> bytes:
-        """The content of a file that is to be written."""
-        content: bytes = next(words[1] for call, words, _ in self._calls if call != "remove" and words[0] == name)
-        return content
-
-    def into(self, results: Results) -> None:
-        """Write and remove all of it, in order. Raises Failure."""
-        for call, words, said in self._calls:
-            getattr(results, call)(*words, **said)
+    def tidy(self) -> None:
+        """Nothing is there before all of it is; S3 discards parts after the bucket's own rule."""
 
 
 def _written_before(crate: bytes) -> list[str]:

@@ -42,7 +42,7 @@ from pipelines.common.gathered import Gathered
 from pipelines.common.notes import Note, in_short, of_channels
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import File, Recorded, Results, Slabs, npz
+from pipelines.common.results import Done, File, Results, Slabs, npz
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse, filled, slabs
 from pipelines.common.volume import Volume
@@ -155,6 +155,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._held.close()
+        if error:
+            self.results.tidy()
         for channel in self.channels.values():
             channel.close()
 
@@ -301,40 +303,42 @@ class Run:
         """
         copies, many = CORES if found.labels.size > BLOCK_VOXELS else 1, len(found) > MANY
 
-        def seen() -> Recorded:
-            recorded = Recorded()
-            if not many:
-                self._rows(recorded, table, len(found))
-            about = f"{self._picture_said(found).capitalize()}."
-            recorded.add("preview.png", self._preview(found), title="Preview", about=about, media_type="image/png")
-            return recorded
+        def seen() -> tuple[bytes, Done]:
+            own = self.results.apart()
+            if many:
+                self._columns(own, table, len(found))
+            else:
+                self._rows(own, table, len(found))
+            about, picture = f"{self._picture_said(found).capitalize()}.", self._preview(found)
+            own.add("preview.png", picture, title="Preview", about=about, media_type="image/png")
+            return picture, own.done
 
-        def marked() -> Recorded:
-            recorded = Recorded()
+        def marked() -> Done:
+            own = self.results.apart()
             if found.labels.size <= MOST:
                 detections = Slabs(found.labels.shape, np.dtype(np.uint8), slabs(found.labels, _detected))
                 where = {"start": np.array(self.request.start), "voxel_nm": np.array(self.volume.voxel_nm)}
-                recorded.add(
+                own.add(
                     PREDICTIONS,
                     npz({"predictions": detections, **where}, level=3),
                     title="Predictions",
                     about="255 where a synapse is, else 0; axes z, y, x.",
                     media_type="application/x-npz",
                 )
-            layers.write_centres(recorded, found, _kind(found), self.frame)
-            return recorded
+            layers.write_centres(own, found, _kind(found), self.frame)
+            return own.done
 
         if many:
             self._rows(self.results, table, len(found), copies=CORES)
         with beside(marked, copies=copies) as further, beside(seen, copies=copies) as first:
             layers.write_voxels(self.results, found, self.frame)
-            shown = first()
-            shown.into(self.results)
-            further().into(self.results)
-        return shown.content("preview.png")
+            picture, done = first()
+            self.results.join(done)
+            self.results.join(further())
+        return picture
 
-    def _rows(self, results: Results | Recorded, table: Mapping[str, Column], count: int, *, copies: int = 1) -> None:
-        """Write the rows of the table, of many of them in a second format as well."""
+    def _rows(self, results: Results, table: Mapping[str, Column], count: int, *, copies: int = 1) -> None:
+        """Write the rows of the table."""
         results.stream(
             "synapses.csv",
             csvs.rows(table, count, copies=copies),
@@ -342,14 +346,16 @@ class Run:
             about="A row for each synapse: centre in voxels and nm, volume, score, class.",
             media_type="text/csv",
         )
-        if count > MANY:
-            results.stream(
-                "synapses.parquet",
-                parquets.pieces(table, count),
-                title="Synapses (Parquet)",
-                about="The rows of synapses.csv, for programs that read columns.",
-                media_type="application/vnd.apache.parquet",
-            )
+
+    def _columns(self, results: Results, table: Mapping[str, Column], count: int) -> None:
+        """Write the rows of a large table in a second format."""
+        results.stream(
+            "synapses.parquet",
+            parquets.pieces(table, count),
+            title="Synapses (Parquet)",
+            about="The rows of synapses.csv, for programs that read columns.",
+            media_type="application/vnd.apache.parquet",
+        )
 
     def _images(self) -> None:
         """Write the channels as Neuroglancer shows them, unless they are larger than was asked for."""
@@ -634,7 +640,9 @@ def _detected(labels: Array) -> NDArray[np.uint8]:
 
 
 def _kind(found: Found) -> NDArray[np.int64]:
-    return np.zeros(len(found), np.int64) if found.kind is None else found.kind
+    if found.kind is None:
+        return np.broadcast_to(np.zeros(1, np.int64), len(found))  # which takes no memory
+    return found.kind
 
 
 def _by_kind(found: Found) -> NDArray[np.int64]:
@@ -653,6 +661,7 @@ def _correlations(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pearson's r of each two rows, (rows, rows); 0 where a row is constant."""
     spread = rows - rows.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(spread, axis=1)
-    norm[norm < 1e-9 * np.abs(rows).max(initial=1)] = np.inf
-    found: NDArray[np.float64] = (spread / norm[:, None]) @ (spread / norm[:, None]).T
+    norm[norm < 1e-9 * max(1, rows.max(initial=0), -rows.min(initial=0))] = np.inf
+    spread /= norm[:, None]
+    found: NDArray[np.float64] = spread @ spread.T
     return np.round(found, 4) + 0.0  # no minus zero

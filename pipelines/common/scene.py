@@ -38,10 +38,12 @@ def densest(centres: NDArray[np.float64], voxel_nm: tuple[float, float, float]) 
 
     `centres` is (n, 3), n at least 1: z, y, x in voxels.
     """
-    cells = np.floor(centres * np.array(voxel_nm) / NEAR_NM).astype(np.int64)
-    cells -= cells.min(axis=0) - 1  # so that a cell's neighbours have numbers of their own
-    step = np.array([(cells[:, 1].max() + 2) * (cells[:, 2].max() + 2), cells[:, 2].max() + 2, 1])
-    numbers = cells @ step
+    numbers, step, beyond = np.zeros(len(centres), np.int64), np.ones(3, np.int64), 1
+    for axis in (2, 1, 0):  # one at a time, which takes less memory
+        cells = np.floor(centres[:, axis] * voxel_nm[axis] / NEAR_NM).astype(np.int64)
+        cells -= cells.min() - 1  # so that a cell's neighbours have numbers of their own
+        step[axis], beyond = beyond, beyond * (int(cells.max()) + 2)
+        numbers += cells * step[axis]
     found, counts = np.unique(numbers, return_counts=True)
     around = np.zeros(len(found), np.int64)
     for offset in itertools.product((-1, 0, 1), repeat=3):

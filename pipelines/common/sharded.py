@@ -64,7 +64,7 @@ class Sharding:
                 minishards.append((minishard, np.array(numbers, np.uint64), sizes, b"".join(contents)))
             put(name, self._file(minishards))
 
-    def write_alike(self, numbers: Numbers, size: int, contents: bytes, put: Put) -> None:
+    def write_alike(self, numbers: Numbers, size: int, contents: bytes | memoryview, put: Put) -> None:
         """Write uncompressed chunks of `size` bytes each: `contents` holds them in the order of ascending `numbers`."""
         ends = np.flatnonzero(np.diff(numbers >> np.uint64(self.preshift))) + 1
         parts = itertools.pairwise([0, *ends.tolist(), len(numbers)])
@@ -87,7 +87,7 @@ class Sharding:
     def _minishard(self, number: int) -> int:
         return number >> self.preshift & (1 << self.minishard) - 1
 
-    def _file(self, minishards: Sequence[tuple[int, Numbers, Numbers, bytes]]) -> bytes:
+    def _file(self, minishards: Sequence[tuple[int, Numbers, Numbers, bytes | memoryview]]) -> bytes:
         """A file: where each minishard's index is, all chunks, the indices. Places count from the end of the first."""
         places = np.zeros((1 << self.minishard, 2), "<u8")
         indices, start = [], 0
@@ -110,15 +110,22 @@ def gzipped(content: bytes, level: int = 6) -> bytes:
     return packer.compress(content) + packer.flush()
 
 
-def morton(cells: NDArray[np.int64], grid: Sequence[int]) -> Numbers:
-    """The compressed Morton code of each cell: (n, 3) places within a grid of that shape, both x, y, z."""
-    codes, out = np.zeros(len(cells), np.uint64), 0
+def morton(cells: NDArray[np.integer[Any]], grid: Sequence[int]) -> NDArray[np.unsignedinteger[Any]]:
+    """The compressed Morton code of each cell: (n, 3) places within a grid of that shape, both x, y, z.
+
+    Codes are of 32 bits where these are enough.
+    """
+    kind = np.dtype(np.uint32 if morton_bits(grid) <= 32 else np.uint64)
+    along, out = [np.zeros(side, kind) for side in grid], 0
     for bit in range(max(_bits(side) for side in grid)):
-        for axis, side in enumerate(grid):
+        for codes, side in zip(along, grid, strict=True):
             if bit < _bits(side):
-                codes |= (cells[:, axis].astype(np.uint64) >> np.uint64(bit) & np.uint64(1)) << np.uint64(out)
+                codes |= (np.arange(side, dtype=kind) >> kind.type(bit) & kind.type(1)) << kind.type(out)
                 out += 1
-    return codes
+    found = np.zeros(len(cells), kind)
+    for codes, axis in zip(along, cells.T, strict=True):
+        found |= codes[axis]
+    return found
 
 
 def morton_bits(grid: Sequence[int]) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Box, Triple
-from pipelines.common.copies import in_copies
+from pipelines.common.copies import hand_back, in_copies
 from pipelines.common.sparse import Packed, Sparse
 from pipelines.unsupervised.blocks import Found
 from pipelines.unsupervised.merging import Merging, Settled
@@ -28,6 +29,8 @@ Slab = tuple[list[Found], int | None]
 """What was found in all blocks of a slab, and where its sections of pixels end; None: it is the last slab."""
 TOGETHER = 2**19
 """Candidates that are added together, at least: those of the last sections are compared anew with what is added."""
+FEW = 2**18
+"""Candidates whose pixels are moved at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +72,44 @@ class _Waiting:
             np.concatenate([getattr(block, name) for block in blocks]) for name in ("places", "scores", "regions")
         )
         high, wide = (int(places[:, axis].max(initial=0)) + 1 for axis in (1, 2))
-        z, y, x = places.astype(np.int64).T
-        order = np.argsort((z * high + y) * wide + x, kind="stable")  # each block is in order already, which is fast
+        place = places[:, 0].astype(np.int64)
+        for side, axis in ((high, 1), (wide, 2)):
+            place *= side
+            place += places[:, axis]
+        order = np.argsort(place, kind="stable")  # each block is in order already, which is fast
         many = np.bitwise_count(regions).astype(np.int64)
         pixels = (np.cumsum(many) - many + len(self.sums))[order]
-        places, scores = places[order], scores[order]
-        self.places, self.scores = np.concatenate([self.places, places]), np.concatenate([self.scores, scores])
+        before = len(self.places)
+        self.places = np.concatenate([self.places, places[order]])
+        self.scores = np.concatenate([self.scores, scores[order]])
         self.regions, self.pixels = (
             np.concatenate([self.regions, regions[order]]),
             np.concatenate([self.pixels, pixels]),
         )
         self.sums = np.concatenate([self.sums, *(block.sums for block in blocks)])
-        return places, scores, np.concatenate([block.marks for block in blocks])[order]
+        marks = np.concatenate([block.marks for block in blocks])[order]
+        return self.places[before:], self.scores[before:], marks
 
     def forget(self, many: int) -> None:
         """Forget so many, the first ones."""
-        left = np.arange(many, len(self.places))
-        self.sums = self.sums[self.rows(left)]
-        self.places, self.scores, self.regions = self.places[left], self.scores[left], self.regions[left]
+        walls = range(many, len(self.places) + FEW, FEW)  # a few at a time, since each pixel takes 24 bytes meanwhile
+        left = [np.arange(low, min(high, len(self.places))) for low, high in itertools.pairwise(walls)]
+        self.sums = np.concatenate([self.sums[:0], *(self.sums[self.rows(some)] for some in left)])
+        self.places, self.scores = self.places[many:].copy(), self.scores[many:].copy()
+        self.regions = self.regions[many:].copy()
         counts = np.bitwise_count(self.regions).astype(np.int64)
         self.pixels, self.to = np.cumsum(counts) - counts, self.to[many:]
 
 
 @dataclass(frozen=True, slots=True)
 class _Painted:
-    """Voxels of some sections, and what is counted of their objects."""
+    """Voxels of a section, and what is counted of their objects."""
 
     packed: list[Packed]
-    counted: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]
-    """Labels, in order, each once; and of each the voxels, and the sums (n, channels)."""
+    labels: NDArray[np.int64]
+    """In order, each once; of each the voxels, and the sums (n, channels)."""
+    voxels: NDArray[np.int64]
+    sums: NDArray[np.float64]
 
 
 class Assembly:
@@ -122,7 +134,8 @@ class Assembly:
         self._grid, self._extent, self._inside, self._labels, self._copies = grid, extent, inside, labels, copies
         self._frames = frames_of(laid.along, laid.corner) if laid else None
         lengths = lengths_of(self._frames, grid) if self._frames is not None else None
-        self._merging = Merging(self._in_nm, deep_nm=grid.pixel_nm[0], lengths=lengths, copies=copies)
+        placed = partial(_placed, frames=self._frames, grid=grid)
+        self._merging = Merging(placed, deep_nm=grid.pixel_nm[0], lengths=lengths, copies=copies)
         self._waiting = _Waiting(
             np.zeros((0, 3), np.int32),
             np.zeros(0, np.float32),
@@ -152,8 +165,7 @@ class Assembly:
             for painted in in_copies(self._painted, sections, most=self._copies):
                 for packed in painted.packed:
                     self._labels.add(packed)
-                for counted in painted.counted:
-                    self._count(*counted)
+                self._count(painted)
         none = np.zeros((0, 3), np.int32)
         places = np.concatenate([none, *self._places])
         self._places.clear()
@@ -182,42 +194,40 @@ class Assembly:
             if settled.below is not None:  # a part may count to a centre some sections on
                 many = int(np.searchsorted(waiting.places[:many, 0], settled.below - self._merging.reach))
             sections = np.unique(waiting.places[:many, 0], return_index=True)[1].tolist()
+            del places, scores, settled  # which have a part in what would be forgotten
+            hand_back()
             yield list(itertools.pairwise([*sections, many]))
             waiting.forget(many)
             oldest = min(self._merging.oldest, int(waiting.to.min(initial=self._settled)))
             self._numbers, self._base = self._numbers[oldest - self._base :], oldest
 
-    def _in_nm(self, places: NDArray[np.int32]) -> NDArray[np.float64]:
-        if self._frames is None:
-            return np.asarray(places.astype(np.float64) * self._grid.pixel_nm)
-        return in_nm(places, self._frames, self._grid)
-
     def _number(self, settled: Settled) -> None:
         """Number the objects inside among those that are settled."""
         corner, end = (np.array(side) for side in zip(*self._inside, strict=True))
-        middles = self._grid.middles(settled.places, self._extent)
-        mine = settled.kept & np.all((middles >= corner) & (middles < end), axis=1)
-        first, many = self._firsts[-1], int(np.count_nonzero(mine))
-        numbers = np.zeros(len(mine), np.uint32)
+        mine = np.flatnonzero(settled.kept)
+        middles = self._grid.middles(settled.places[mine], self._extent)
+        mine = mine[np.all((middles >= corner) & (middles < end), axis=1)]
+        first, many, all_of_them = self._firsts[-1], len(mine), len(settled.kept)
+        numbers = np.zeros(all_of_them, np.uint32)
         numbers[mine] = np.arange(first, first + many)
         self._numbers = np.concatenate([self._numbers, numbers])
-        self._settled += len(mine)
+        self._settled += all_of_them
         self._places.append(settled.places[mine])
-        self._marks.append(self._unsettled[: len(mine)][mine])
-        self._unsettled = self._unsettled[len(mine) :]
+        self._marks.append(self._unsettled[mine])
+        self._unsettled = self._unsettled[all_of_them:]
         self._scores.append(settled.scores[mine])
         self._voxels.append(np.zeros(many, np.int64))
         self._sums.append(np.zeros((many, self._channels)))
         self._firsts.append(first + many)
 
-    def _count(self, labels: NDArray[np.int64], voxels: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
-        """Count voxels and sums to objects, of whichever slabs they are. Labels are in order, each once."""
-        walls = np.searchsorted(labels, self._firsts).tolist()
+    def _count(self, painted: _Painted) -> None:
+        """Count voxels and sums to objects, of whichever slabs they are."""
+        walls = np.searchsorted(painted.labels, self._firsts).tolist()
         for n, (low, high) in enumerate(itertools.pairwise(walls)):
             if low < high:
-                here = labels[low:high] - self._firsts[n]
-                self._voxels[n][here] += voxels[low:high]
-                self._sums[n][here] += sums[low:high]
+                here = painted.labels[low:high] - self._firsts[n]
+                self._voxels[n][here] += painted.voxels[low:high]
+                self._sums[n][here] += painted.sums[low:high]
 
     def _painted(self, section: tuple[int, int]) -> _Painted:
         """Paint a section's candidates, a band of rows after another. Changes nothing in this object."""
@@ -225,9 +235,6 @@ class Assembly:
         labels = self._numbers[waiting.to[rows] - self._base]
         rows, labels = rows[labels > 0], labels[labels > 0]
         first = self._settled - len(waiting.to)
-        painted = _Painted([], [])
-        if not len(rows):
-            return painted
         parts = Parts(
             waiting.places[rows],
             waiting.regions[rows],
@@ -235,18 +242,30 @@ class Assembly:
             labels,
             waiting.to[rows] == first + rows,
         )
+        packed, voxels, sums = [], np.zeros(len(rows), np.int64), np.zeros((self._channels, len(rows)))
         z, y, x = (low for low, _ in self._inside)
-        for some, seen, packed in paint_section(self._labels, (z, y, x), self._grid, parts):
-            painted.packed.append(packed)
-            least = int(seen.labels.min())
-            voxels = np.bincount(seen.labels - least)
-            sums, whose = waiting.sums[waiting.rows(rows[some])[seen.won]], labels[some][seen.which[seen.won]] - least
-            there = np.flatnonzero(voxels)  # a band has few of the labels between its lowest and its highest one
-            weighed = [np.bincount(whose, weights=column, minlength=len(voxels))[there] for column in sums.T]
-            painted.counted.append(
-                (there + least, voxels[there], np.stack(weighed, axis=1) if weighed else np.zeros((len(there), 0)))
-            )
-        return painted
+        for some, seen, added in paint_section(self._labels, (z, y, x), self._grid, parts):
+            packed.append(added)
+            many = some.stop - some.start
+            voxels[some] += np.bincount(seen.parts, minlength=many)
+            pixels, which = waiting.rows(rows[some])[seen.won], seen.which[seen.won]
+            for of_all, column in zip(sums, waiting.sums[pixels].T, strict=True):
+                of_all[some] += np.bincount(which, weights=column, minlength=many)
+        there, whose = np.unique(labels, return_inverse=True)
+        weighed = [np.bincount(whose, weights=counted, minlength=len(there)) for counted in (voxels, *sums)]
+        given = np.flatnonzero(weighed[0])
+        of_each = [counted[given] for counted in weighed[1:]]
+        return _Painted(
+            packed,
+            there[given].astype(np.int64),
+            weighed[0][given].astype(np.int64),
+            np.stack(of_each, axis=1) if of_each else np.zeros((len(given), 0)),
+        )
+
+
+def _placed(places: NDArray[np.int32], frames: NDArray[np.float64] | None, grid: Grid) -> NDArray[np.float64]:
+    """As `in_nm`; without frames, sections lie as they are."""
+    return in_nm(places, frames, grid) if frames is not None else np.asarray(places * np.array(grid.pixel_nm))
 
 
 def _thick(slabs: Iterable[Slab]) -> Iterator[Slab]:

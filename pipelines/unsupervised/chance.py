@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 from pipelines.common.copies import in_copies
 
 Array = NDArray[Any]
-Rows = NDArray[np.uint32]
-"""Which objects; of many pairs these numbers take half the memory that larger ones would."""
+Pairs = NDArray[np.uint32]
+"""(2, m): the better ones of pairs of objects, and the worse ones; numbers of this size take half the memory."""
 
 MERGE_NM = 250.0
 """Objects whose centres are nearer than this count once."""
@@ -144,25 +144,23 @@ def merged(
     A better one need not be kept itself, so that what lies beyond MERGE_NM of an object has no part in whether it is.
     `places_nm` is (n, 3). Of two of one score the first one is the better one.
     """
-    better, worse = pairs_near(places_nm, scores, lengths=lengths, copies=copies)
-    kept = unbeaten(worse, len(scores))
-    return kept, best_kept(better, worse, kept, scores)
+    pairs = pairs_near(places_nm, scores, lengths=lengths, copies=copies)
+    kept = unbeaten(pairs, len(scores))
+    return kept, best_kept(pairs, kept, scores)
 
 
-def pairs_near(
-    places_nm: Array, scores: Array, *, lengths: Lengths | None = None, copies: int = 1
-) -> tuple[Rows, Rows]:
-    """Each two objects within MERGE_NM of one another: the better ones, and the worse ones.
+def pairs_near(places_nm: Array, scores: Array, *, lengths: Lengths | None = None, copies: int = 1) -> list[Pairs]:
+    """Each two objects within MERGE_NM of one another, in strips along y.
 
-    Copies of the process look for them in strips along y, where there are many objects.
+    Copies of the process look for them, where there are many objects.
     """
     if not len(scores):
-        return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        return []
     y, reach = places_nm[:, 1], lengths.reach if lengths else MERGE_NM
     many = len(y) // STRIP + 1
     walls = [-math.inf, *np.quantile(y[:: max(1, many // 2)], np.arange(1, many) / many).tolist(), math.inf]
 
-    def pairs(strip: tuple[float, float]) -> Rows:
+    def pairs(strip: tuple[float, float]) -> Pairs:
         """The pairs, of which one at least is in a strip and none lies before it."""
         rows = np.flatnonzero((y >= strip[0]) & (y < strip[1] + reach * 1.001))
         # a tree of places in space's order, which they come in, is made several times as fast as one in scores' order
@@ -177,26 +175,27 @@ def pairs_near(
         return np.stack([np.where(first, one, other), np.where(first, other, one)]).astype(np.uint32)
 
     strips = list(itertools.pairwise(walls))
-    better, worse = np.concatenate(list(in_copies(pairs, strips, most=copies if many > 1 else 1)), axis=1)
-    return better, worse
+    return list(in_copies(pairs, strips, most=copies if many > 1 else 1))
 
 
-def unbeaten(worse: Rows, count: int) -> NDArray[np.bool_]:
+def unbeaten(pairs: Sequence[Pairs], count: int) -> NDArray[np.bool_]:
     """Which of so many objects are the worse one of no pair of `pairs_near`."""
     kept = np.ones(count, np.bool_)
-    kept[worse] = False
+    for _, worse in pairs:
+        kept[worse] = False
     return kept
 
 
-def best_kept(better: Rows, worse: Rows, kept: NDArray[np.bool_], scores: Array) -> NDArray[np.intp]:
+def best_kept(pairs: Sequence[Pairs], kept: NDArray[np.bool_], scores: Array) -> NDArray[np.intp]:
     """(n,): for each object the best kept one near it; itself where no better one near it is kept."""
     rows = np.flatnonzero(kept)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     rank = np.empty(len(kept), np.uint32)
     rank[rows] = np.arange(len(rows))
     best = np.full(len(kept), len(rows), np.uint32)
-    some = kept[better]
-    np.minimum.at(best, worse[some], rank[better[some]])
+    for better, worse in pairs:
+        some = kept[better]
+        np.minimum.at(best, worse[some], rank[better[some]])
     to = np.arange(len(kept))
     beaten = np.flatnonzero(best < len(rows))
     to[beaten] = rows[best[beaten]]

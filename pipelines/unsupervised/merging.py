@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,16 +30,25 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Candidates of which something may still be asked."""
+    """Candidates of which something may still be asked, in the order of their places."""
 
-    rows: NDArray[np.int64]
+    first: int
+    """The number of the first one, over all that were added."""
     places: NDArray[np.int32]
     scores: NDArray[np.float32]
     kept: NDArray[np.bool_]
     """Of those below the section up to which that is known."""
 
-    def of(self, some: Array) -> _Pool:
-        return _Pool(*(getattr(self, each.name)[some] for each in fields(self)))
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def below(self, section: int) -> int:
+        """How many lie below a section."""
+        return int(np.searchsorted(self.places[:, 0], section))
+
+    def since(self, row: int) -> _Pool:
+        """Those from a row on."""
+        return _Pool(self.first + row, self.places[row:].copy(), self.scores[row:].copy(), self.kept[row:].copy())
 
 
 class Merging:
@@ -60,33 +69,29 @@ class Merging:
         self._in_nm, self._lengths, self._copies = in_nm, lengths, copies
         self.reach = int(MERGE_NM / deep_nm)
         """Sections to which a candidate may reach."""
-        self._count = 0
         self._known = 0
         """The section below which it is known which candidates are kept."""
-        none = np.zeros(0, np.bool_)
-        self._pool = _Pool(np.zeros(0, np.int64), np.zeros((0, 3), np.int32), np.zeros(0, np.float32), none)
+        self._pool = _Pool(0, np.zeros((0, 3), np.int32), np.zeros(0, np.float32), np.zeros(0, np.bool_))
 
     def add(self, places: NDArray[np.int32], scores: NDArray[np.float32], *, upto: int | None) -> Settled:
         """Add candidates in the order of their places: all that lie below the section `upto`; None: the last ones.
 
         Returns those of which it is known now what becomes of them, in order, each once.
         """
-        pool = self._with(places, scores)
-        at = self._in_nm(pool.places)
-        better, worse = pairs_near(at, pool.scores, lengths=self._lengths, copies=self._copies)
-        z = pool.places[:, 0]
-        # the neighbours of those below are not all in the pool any more
-        kept = np.where(z < self._known, pool.kept, unbeaten(worse, len(z)))
-        to = pool.rows[best_kept(better, worse, kept, pool.scores)]
-        pool = _Pool(pool.rows, pool.places, pool.scores, kept)
-        due, below = z >= self._settled, None
+        self._add(places, scores)
+        pool, known = self._pool, self._pool.below(self._known)
+        pairs = pairs_near(self._in_nm(pool.places), pool.scores, lengths=self._lengths, copies=self._copies)
+        kept = unbeaten(pairs, len(pool))
+        kept[:known] = pool.kept[:known]  # the neighbours of these are not all in the pool any more
+        to = pool.first + best_kept(pairs, kept, pool.scores)
+        pool = replace(pool, kept=kept)
+        due, below = slice(pool.below(self._settled), None), None
         if upto is not None:
             self._known = max(self._known, upto - self.reach)
             below = self._settled
-            due &= z < below
-            self._pool = pool.of(z >= below - self.reach)
-        some = pool.of(due)
-        return Settled(some.places, some.scores, some.kept, to[due], below)
+            due = slice(due.start, pool.below(below))
+            self._pool = pool.since(pool.below(below - self.reach))
+        return Settled(pool.places[due], pool.scores[due], kept[due], to[due], below)
 
     @property
     def _settled(self) -> int:
@@ -96,13 +101,13 @@ class Merging:
     @property
     def oldest(self) -> int:
         """The number of the first candidate of which something may still be asked, over all that were added."""
-        return int(self._pool.rows[0]) if len(self._pool.rows) else self._count
+        return self._pool.first
 
-    def _with(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> _Pool:
-        new = len(scores)
-        rows = np.arange(self._count, self._count + new)
-        self._count += new
-        added = _Pool(rows, places, scores, np.zeros(new, np.bool_))
-        return _Pool(
-            *(np.concatenate([getattr(part, each.name) for part in (self._pool, added)]) for each in fields(_Pool))
+    def _add(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+        pool, new = self._pool, np.zeros(len(scores), np.bool_)
+        self._pool = _Pool(
+            pool.first,
+            np.concatenate([pool.places, places]),
+            np.concatenate([pool.scores, scores]),
+            np.concatenate([pool.kept, new]),
         )

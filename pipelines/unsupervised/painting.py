@@ -39,8 +39,9 @@ class Painted:
     """The voxels that parts were given, n of them, and the pixels of the parts, m of them, in order."""
 
     at: NDArray[np.intp]
-    """(n, 3): z, y, x in `labels`."""
-    labels: NDArray[np.uint32]
+    """(n, 3): z, y, x in the volume of labels."""
+    parts: NDArray[np.intp]
+    """(n,): the part that each voxel was given to."""
     which: NDArray[np.intp]
     """(m,): the part that each pixel is of."""
     won: NDArray[np.bool_]
@@ -76,18 +77,17 @@ def paint_section(labels: Sparse, corner: Triple, grid: Grid, parts: Parts) -> I
             continue
         mine = Parts(*(getattr(parts, field.name)[some] for field in fields(parts)))
         low, end = max(corner[1], start * bins[1]), min(corner[1] + bottom, (start + high) * bins[1])
-        painted = paint(scratch[:, : end - low], (first, low, corner[2]), grid, mine)
-        if len(painted.labels):
+        painted = _painted(scratch[:, : end - low], (first, low, corner[2]), grid, mine)
+        if len(painted.parts):
             at = painted.at + np.array([first - corner[0], low - corner[1], 0])
-            yield some, painted, labels.packed(at, painted.labels.astype(np.int64))
+            yield some, painted, labels.packed(at, mine.labels[painted.parts].astype(np.int64))
 
 
-def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:
-    """Give voxels of `labels`, whose first one is the voxel `corner`, to objects.
+def _painted(scratch: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:
+    """Give the voxels of the extent of `scratch`, the first of which is the voxel `corner`, to parts of objects.
 
-    Where objects meet, the one that is better there has the voxel; each has its own centre. What `labels` held in these
-    voxels before does not count. The result does not depend on how the parts are spread over calls, as long as no
-    section is.
+    Where objects meet, the one that is better there has the voxel; each has its own centre. What `scratch` holds does
+    not count, and is lost. The result does not depend on how the parts are spread over calls, as long as no section is.
     """
     which, bit = pixels_of(parts.regions, grid)
     pixels = parts.places[which].astype(np.intp).T.copy()  # by axis: arithmetic on rows of three is slow
@@ -95,33 +95,28 @@ def paint(labels: Array, corner: Triple, grid: Grid, parts: Parts) -> Painted:
     first = [axis * side - low for axis, side, low in zip(pixels, grid.bins, corner, strict=True)]
     scores = parts.scores[which].astype(np.float64)
     scores[(bit == 0) & parts.centres[which]] = np.inf
-    values, won = parts.labels[which], np.zeros(len(which), np.bool_)
-    counted, set_at = [], []
+    won = np.zeros(len(which), np.bool_)
+    given, given_at = [], []
     for step in np.ndindex(*grid.bins):
         at = [axis + more if more else axis for axis, more in zip(first, step, strict=True)]
-        mine = _set(labels, at, values, scores)
+        mine = _best(scratch, at, scores)
         won[mine] = True
-        counted.append(values[mine])
-        set_at.append(np.stack([axis[mine] for axis in at]))
-    return Painted(np.concatenate(set_at, axis=1).T, np.concatenate(counted), which, won)
+        given.append(which[mine])
+        given_at.append(np.stack([axis[mine] for axis in at]))
+    return Painted(np.concatenate(given_at, axis=1).T, np.concatenate(given), which, won)
 
 
-def _set(labels: Array, at: Sequence[Array], values: Array, scores: Array) -> NDArray[np.intp]:
-    """Set voxels, z, y and x (n,), to values, those of them that are there; of several for one, that of the best score.
-
-    Returns which values were set.
-    """
-    there = [(axis >= 0) & (axis < side) for axis, side in zip(at, labels.shape, strict=True)]
+def _best(scratch: Array, at: Sequence[Array], scores: Array) -> NDArray[np.intp]:
+    """Of places z, y and x (n,) those that `scratch` has, and of several that are one voxel that of the best score."""
+    there = [(axis >= 0) & (axis < side) for axis, side in zip(at, scratch.shape, strict=True)]
     inside = np.flatnonzero(there[0] & there[1] & there[2])
     z, y, x = (axis[inside] for axis in at)
-    where = (z * labels.shape[1] + y) * labels.shape[2] + x
-    flat, scores = labels.reshape(-1), scores[inside]
+    where = (z * scratch.shape[1] + y) * scratch.shape[2] + x
+    flat, scores = scratch.reshape(-1), scores[inside]
     turns = np.arange(len(where), dtype=np.uint32)
     flat[where] = turns  # the last one stays; the order is that of memory, which is fast
     flat[where[flat[where] != turns]] = len(turns)
     several = np.flatnonzero(flat[where] == len(turns))
     several = several[np.argsort(scores[several], kind="stable")]
     flat[where[several]] = several
-    stays = np.flatnonzero(flat[where] == turns)
-    flat[where[stays]] = values[inside[stays]]
-    return np.asarray(inside[stays])
+    return np.asarray(inside[flat[where] == turns])

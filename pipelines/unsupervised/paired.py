@@ -99,8 +99,11 @@ class Grid:
 
         The last pixel along an axis may lack voxels: its middle is that of those that there are.
         """
-        first = places * np.array(self.bins)
-        return np.asarray((first + np.minimum(first + self.bins, extent)) / 2)
+        found = np.empty(places.shape)
+        for axis, (side, most) in enumerate(zip(self.bins, extent, strict=True)):  # which takes less memory
+            first = places[:, axis].astype(np.int64) * side
+            found[:, axis] = (first + np.minimum(first + side, most)) / 2
+        return found
 
     @lru_cache(64)  # noqa: B019 - there are few grids
     def offsets(self, radius_nm: float) -> NDArray[np.intp]:

@@ -290,10 +290,10 @@ class Search:
         kept, to = [], np.zeros(0, np.intp)
         for look in all_looks:
             at = in_nm(look.places, frames, self._grid)
-            better, worse = pairs_near(at, look.scores, lengths=lengths, copies=CORES)
-            kept.append(unbeaten(worse, len(at)))
+            pairs = pairs_near(at, look.scores, lengths=lengths, copies=CORES)
+            kept.append(unbeaten(pairs, len(at)))
             if len(kept) == 1:
-                to = best_kept(better, worse, kept[0], look.scores)
+                to = best_kept(pairs, kept[0], look.scores)
         return all_looks, kept, to
 
     def scores(self, read: Read) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
@@ -370,21 +370,22 @@ class Search:
         part = (number > 0) & (look.scores >= threshold)
         sections = np.searchsorted(look.places[:, 0], np.arange(self._depth + 1))
 
-        def work(section: tuple[int, int]) -> list[tuple[Packed, int, NDArray[np.int64]]]:
-            """What is to be added, and the lowest label there with the voxels of it and of those that follow."""
+        def work(section: tuple[int, int]) -> tuple[list[Packed], NDArray[np.uint32], NDArray[np.int64]]:
+            """What is to be added, and the voxels that each part has, with its label."""
             some = section[0] + np.flatnonzero(part[slice(*section)])
             parts = Parts(look.places[some], regions[some], look.scores[some], number[some], centres[some])
-            return [
-                (packed, least := int(painted.labels.min()), np.bincount(painted.labels - least))
-                for _, painted, packed in paint_section(labels, (z, y, x), self._grid, parts)
-            ]
+            packed, counts = [], np.zeros(len(some), np.int64)
+            for band, painted, added in paint_section(labels, (z, y, x), self._grid, parts):
+                packed.append(added)
+                counts[band] += np.bincount(painted.parts, minlength=band.stop - band.start)
+            return packed, parts.labels, counts
 
         voxels = np.zeros(len(chosen) + 1, np.int64)
         most = CORES if labels.size > BLOCK_VOXELS else 1
-        for painted in in_copies(work, list(itertools.pairwise(sections.tolist())), most=most):
-            for packed, least, counts in painted:
-                labels.add(packed)
-                voxels[least : least + len(counts)] += counts
+        for packed, of, counts in in_copies(work, list(itertools.pairwise(sections.tolist())), most=most):
+            for added in packed:
+                labels.add(added)
+            np.add.at(voxels, of, counts)
         labels.settle()
         if labels.size > BLOCK_VOXELS:
             return labels, voxels[1:]
@@ -466,7 +467,8 @@ def in_nm(places: NDArray[np.int32], frames: NDArray[np.float64], grid: Grid) ->
         y, x = at[first:last, 1].copy(), at[first:last, 2].copy()
         at[first:last, 1] = y_by_y * y + y_by_x * x + down
         at[first:last, 2] = x_by_y * y + x_by_x * x + right
-    return at * grid.pixel_nm
+    at *= grid.pixel_nm
+    return at
 
 
 def frames_of(along: Sequence[Warp], corner: tuple[int, int]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.program import BLOCK_VOXELS, MAX_MISSING, PLAN
 from pipelines.common.boxes import Box, intersection, relative, shape, voxels
-from pipelines.common.copies import CORES
+from pipelines.common.copies import CORES, hand_back
 from pipelines.common.gathered import Gathered
 from pipelines.common.program import Failure, WrongRequest
 from pipelines.common.results import CRATE, Results
@@ -74,7 +74,7 @@ def merge(task: Task) -> None:
     ):
         extension.begin(run)
         missing: list[int] = []
-        assembly = Assembly(
+        objects = Assembly(
             Grid.of(run.volume.voxel_nm),
             known.laid if known.moves else None,
             extent=shape(plan.looked),
@@ -83,16 +83,17 @@ def merge(task: Task) -> None:
             channels=len(run.names),
             marks=extension.marks,
             copies=CORES if voxels(task.box) > BLOCK_VOXELS else 1,
-        )
-        objects = assembly.objects(_slabs(run, plan, job, there, gathered, missing))
+        ).objects(_slabs(run, plan, job, there, gathered, missing))
         lost = set(missing)
         if all(number in lost for number, core in enumerate(plan.cores) if intersection(core, run.box)):
             raise Failure("None of the blocks of this job has left anything.")
         for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
             channel.means = sums / np.maximum(objects.voxels, 1)
-        synapses = _synapses(objects, known, task.options)
+        synapses, marks = _synapses(objects, known, task.options), objects.marks
+        del objects  # the sums take as much memory as the means
+        hand_back()
         found = _told(task, run, plan, measured, synapses, labels, missing)
-        extension.finish(run, found, objects.marks)
+        extension.finish(run, found, marks)
     if not missing:
         job.put(MERGED, b"{}\n", "application/json")  # so that a merge that is killed from here on is not begun anew
         _tidy(job)

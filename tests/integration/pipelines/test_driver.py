@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -23,7 +24,9 @@ from PIL import Image
 from bot.domain.summary import Summary
 from contract.program import REFUSED
 from pipelines.common import channels, seen
+from pipelines.common.copies import in_copies
 from pipelines.common.program import run
+from pipelines.common.results import Done, Results
 from pipelines.unsupervised.detector import METHODS
 from pipelines.unsupervised.driver import OPTIONS, program
 from sandbox.boss import BossStandIn
@@ -598,12 +601,14 @@ def test_a_folder_that_cannot_be_written_is_said_before_boss_is_asked(boss: Boss
 
 def test_a_file_that_cannot_be_written_ends_the_run_without_results_json(boss: BossStandIn, tmp_path: Path) -> None:
     (tmp_path / "preview.png" / "in the way").mkdir(parents=True)
+    (tmp_path / f".{os.getpid()}-of-a-killed-copy.part").write_bytes(b"half")
 
     code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
 
     assert code == 1
     assert complained == "preview.png cannot be written to the results folder: Is a directory.\n"
     assert not (tmp_path / "results.json").exists()
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.fixture
@@ -615,7 +620,8 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def test_results_go_to_s3_with_results_json_last(boss: BossStandIn, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str], Any]:
+    """The environment of an S3, and a client; it has a bucket `results`."""
     aws = {
         "AWS_ENDPOINT_URL": s3,
         "AWS_ACCESS_KEY_ID": "testing",
@@ -626,6 +632,35 @@ def test_results_go_to_s3_with_results_json_last(boss: BossStandIn, s3: str, mon
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="results")
+    return aws, client
+
+
+def test_copies_of_a_program_write_to_s3_over_connections_of_their_own(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = bucket(s3, monkeypatch)
+    results = Results("s3://results/some/key")
+    results.put("first", b"1")  # over a connection that copies of this process must not use
+    mine = results._place._client  # type: ignore[attr-defined]
+
+    def write(part: int) -> tuple[Done, bool]:
+        own = results.apart()
+        own.put(f"part/{part}", b"%d" % part * 100_000)
+        return own.done, own._place._client is mine  # type: ignore[attr-defined]
+
+    for done, shared in in_copies(write, range(6), most=2):
+        results.join(done)
+        assert not shared
+
+    assert results._place._client is mine  # type: ignore[attr-defined]
+    assert [file.name for file in results.written] == ["first", *(f"part/{n}" for n in range(6))]
+    for n in range(6):
+        stored = client.get_object(Bucket="results", Key=f"some/key/part/{n}")["Body"].read()
+        assert stored == b"%d" % n * 100_000
+
+
+def test_results_go_to_s3_with_results_json_last(boss: BossStandIn, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws, client = bucket(s3, monkeypatch)
     with start(arguments(boss, results_uri="s3://results/some/key"), **aws) as process:
         _, complained = process.communicate(timeout=60)
 

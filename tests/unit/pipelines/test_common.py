@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -93,6 +94,39 @@ def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypat
     with pytest.raises(Exception, match=r"a\.csv cannot be written to the results folder: No space left on device"):
         results.add("a.csv", b"12345", title="A", about="All.", media_type="text/csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_apart_is_known_when_it_is_joined_and_in_that_order(tmp_path: Path) -> None:
+    results = Results(tmp_path.as_uri())
+    one, other = results.apart(), results.apart()
+    other.add("b.csv", b"22", title="B", about="Half.", media_type="text/csv")
+    one.put("a/1", b"1")
+    results.put("c", b"333")
+    assert [file.name for file in results.written] == ["c"]
+
+    results.join(one.done)
+    results.join(other.done)
+
+    assert [(file.name, file.size) for file in results.written] == [("c", 3), ("a/1", 1), ("b.csv", 2)]
+    assert [file.name for file in results.files] == ["b.csv"]
+
+
+def test_what_an_ended_copy_left_of_a_file_is_removed_and_nothing_of_others(tmp_path: Path) -> None:
+    results = Results(tmp_path.as_uri())
+
+    def pieces() -> Iterator[bytes]:
+        yield b"12345"
+        [begun] = tmp_path.iterdir()
+        os.link(begun, begun.with_suffix(".2.part"))  # as it lies there after SIGKILL
+        yield b"678"
+
+    results.stream("a.csv", pieces(), title="A", about="All.", media_type="text/csv")
+    (tmp_path / ".1-of-another-program.part").write_bytes(b"")
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    results.tidy()
+
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", ".1-of-another-program.part"}
+    assert (tmp_path / "a.csv").read_bytes() == b"12345678"
 
 
 def test_an_npz_loads_without_pickle_and_has_no_time_in_it() -> None:

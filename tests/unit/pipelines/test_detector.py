@@ -17,7 +17,7 @@ from scipy import ndimage
 from pipelines.unsupervised import detector, nomads2018, paired, probabilistic
 from pipelines.unsupervised.detector import DEFAULT, METHODS, Method, detect, scan, unsigned
 from pipelines.unsupervised.found import Size, Synapses
-from pipelines.unsupervised.painting import _set
+from pipelines.unsupervised.painting import _best
 from pipelines.unsupervised.paired import Grid, standing_out
 from tests.support import puncta
 from tests.support.puncta import Puncta, match, noise
@@ -482,14 +482,13 @@ def test_the_order_of_a_number_s_bytes_does_not_matter() -> None:
 
 
 def test_where_objects_meet_the_better_one_has_the_voxel() -> None:
-    labels = np.zeros((1, 1, 5), np.uint32)
+    scratch = np.zeros((1, 1, 5), np.uint32)
     at = np.array([(0, 0, x) for x in (1, 2, 3, 2, 3, 4, 5)])
     whose = np.array([1, 1, 1, 2, 2, 2, 2], np.uint32)
 
-    stay = _set(labels, list(at.T), whose, np.where(whose == 1, 0.9, 0.8))
+    stay = _best(scratch, list(at.T), np.where(whose == 1, 0.9, 0.8))
 
-    assert labels.tolist() == [[[0, 1, 1, 1, 2]]]
-    assert sorted(whose[stay]) == [1, 1, 1, 2]
+    assert sorted(zip(at[stay, 2].tolist(), whose[stay].tolist(), strict=True)) == [(1, 1), (2, 1), (3, 1), (4, 2)]
 
 
 def test_reading_goes_through_the_sections_in_order_and_tells_how_far_it_is() -> None:

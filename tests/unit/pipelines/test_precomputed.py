@@ -114,7 +114,7 @@ def test_a_large_volume_lies_in_few_files_whatever_their_number(
     few = segmentation(tmp_path / "few", labels, box)
     assert len(list(few.glob("*/*.shard"))) < 16
 
-    monkeypatch.setattr(precomputed, "FILE", 4 * 2**20)
+    monkeypatch.setattr(precomputed, "FILE_OF_IDS", 4 * 2**20)
     many = segmentation(tmp_path / "many", labels, box)
     assert len(list(many.glob("50_50_50/*.shard"))) == 5 * 3 * 2  # two chunks along x share a file
     assert np.array_equal(stored(few), stored(many))
