@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from bench.figures import Figure
 from bench.processes import clean_environment
+from contract.program import PLAN
 from pipelines.common.boxes import Box, Triple, shape
 from pipelines.common.program import parse
 from pipelines.common.results import npz
@@ -26,7 +28,9 @@ from pipelines.common.seen import Seen
 from pipelines.common.source import Source
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import Found, Known, first_look, found_in
+from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE
+from pipelines.unsupervised.stages.needs import MIB, Needs, needs
 from pipelines.unsupervised.stages.plan import KNOWN, Measured, Plan
 from sandbox.house import ROOT
 from tests.support.puncta import puncta
@@ -49,6 +53,8 @@ class Merged:
     seconds: float
     memory: int
     """Bytes of resident memory at most, of the process and its largest child."""
+    asked: Needs
+    """What its plan says that it needs."""
     results: dict[str, Any]
 
 
@@ -61,10 +67,18 @@ def measure() -> Iterator[Figure]:
     yield Figure(name="merge, synapses", value=many, unit="", at_least=10e6)
     yield Figure(name="merge, of all of them", value=seen.seconds, unit="s", at_most=SECONDS)
     yield Figure(name="merge, memory", value=seen.memory / 1e6, unit="MB", at_most=BYTES / 1e6)
+    yield Figure(
+        name="merge, memory, of what its plan asks for",
+        value=seen.memory / 1e6,
+        unit="MB",
+        floor=seen.asked.memory * MIB / 1e6,
+        ratio_at_most=1,
+    )
 
 
 def merged(folder: Path, words: list[str]) -> Merged:
     """Merge the files that `written` left, as compute would."""
+    asked = Plan.read((folder / "job" / PLAN).read_bytes()).merge  # the merge removes it
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.unsupervised", *words],
@@ -77,7 +91,8 @@ def merged(folder: Path, words: list[str]) -> Merged:
     if process.returncode:
         raise RuntimeError(f"the merge ended with {process.returncode}")
     results = json.loads((folder / "job" / "results.json").read_text())
-    return Merged(seconds=time.perf_counter() - began, memory=used.ru_maxrss * 1024, results=results)
+    took = time.perf_counter() - began
+    return Merged(seconds=took, memory=used.ru_maxrss * 1024, asked=asked, results=results)
 
 
 def written(folder: Path, blocks: Triple) -> list[str]:
@@ -96,9 +111,11 @@ def written(folder: Path, blocks: Triple) -> list[str]:
     for axis, side in zip("zyx", extent, strict=True):
         words += [f"--{axis}-range", f"0,{side}"]
     words += ["--job-uri", f"{job.as_uri()}/", "--results-uri", f"{job.as_uri()}/"]
-    plan = Plan(looked=whole, cores=tuple(cores), volume=_digest(words), reads=0, pilot=cores[0])
-    (job / "blocks" / "plan.json").write_bytes(plan.content())
-    (job / KNOWN).write_bytes(npz(_measured(_repeated(known, blocks[0]), whole).arrays()))
+    known = _repeated(known, blocks)
+    asked = needs(known, cores, Grid.of(VOXEL_NM), columns=len(CHANNELS))
+    plan = Plan(looked=whole, cores=tuple(cores), volume=_digest(words), reads=0, pilot=cores[0], merge=asked)
+    (job / PLAN).write_bytes(plan.content())
+    (job / KNOWN).write_bytes(npz(_measured(known, whole).arrays()))
     for number, core in enumerate(cores):
         path = job / "blocks" / "1" / str(number) / f"{number:06d}.npz"
         path.parent.mkdir()
@@ -139,10 +156,12 @@ def _tile() -> tuple[Known, Found]:
     return known, found_in(cut, box, TILE, VOXEL_NM, known, inside=box, channels=channels)
 
 
-def _repeated(known: Known, times: int) -> Known:
+def _repeated(known: Known, blocks: Triple) -> Known:
+    """What a first look that has seen one tile of so many blocks would tell."""
+    times = blocks[0]
     across, along = [*known.laid.across] * times, [*known.laid.along, NOWHERE] * times
     laid = replace(known.laid, across=across, along=along[:-1])
-    return Known(laid, known.moves, known.threshold, known.tells, known.chance, known.curve, 0.01, (0, 0, 0))
+    return replace(known, laid=laid, looked=math.prod(TILE) / math.prod(BLOCK) / math.prod(blocks), typical=(0, 0, 0))
 
 
 def _measured(known: Known, whole: Box) -> Measured:

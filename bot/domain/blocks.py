@@ -39,6 +39,12 @@ ROUNDS = 3
 """Rounds over the blocks, at most: a block that fails so often fails for good."""
 TRIES = 3
 """Tries of a stage of one program, at most, where its machine was taken back or its memory was too small."""
+MOST_MEMORY = 2**24
+"""MiB that a merge may need: no machine has more."""
+LONGEST_MERGE = 30 * 86400
+"""Seconds that a merge may need."""
+TOLD_MEMORY = 4 * 2**10
+"""MiB from which on it is told what a merge needs."""
 MORE_MEMORY = 2
 """Times the memory of a round, where programs of the last one ran out of it; once."""
 _ALONE = {FIRST: "The first look", PILOT: "The pilot", MERGE: "The merge"}
@@ -71,6 +77,10 @@ class Blocks(BaseModel):
     """How many blocks there are; 0: that is not known yet."""
     reads: int = 0
     """Voxels of a channel that all of them read, margins counted."""
+    merge_memory: int = 0
+    """MiB that the merge needs, by the first look; 0: no more than a block."""
+    merge_seconds: int = 0
+    """Seconds that the merge may need, by the first look; 0: no more than a block."""
     done: int = 0
     """How many blocks are done, about: programs that have several tell of none before they end."""
     running: int = 0
@@ -154,8 +164,8 @@ class Blocks(BaseModel):
         # a block may lie beside the box, in what is searched around it
         if not 1 <= plan.blocks <= MANY + box.voxels or plan.reads < 1:
             raise Unplanned("The first look at the volume has left a plan whose blocks cannot be right.")
-        update = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads, "stage": BLOCKS}
-        update |= _ANEW
+        update: dict[str, object] = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads}
+        update |= {"merge_memory": plan.merge.memory, "merge_seconds": plan.merge.seconds, "stage": BLOCKS} | _ANEW
         sides = [box.z, box.y, box.x]
         inside = plan.pilot and all(
             side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
@@ -224,6 +234,8 @@ class Blocks(BaseModel):
             rounds=(*self.rounds, again),
             all=self.all,
             reads=self.reads,
+            merge_memory=self.merge_memory,
+            merge_seconds=self.merge_seconds,
             done=max(0, self.all - missing),
             origin=self.origin or folder,
             earlier=len(self.rounds),
@@ -269,11 +281,17 @@ class Blocks(BaseModel):
         return f"{self.done:,} of {words.count(self.all)} {'block' if self.all == 1 else 'blocks'}{tried}"
 
 
+class _Merge(BaseModel):
+    memory: StrictInt = Field(0, ge=0, le=MOST_MEMORY)
+    seconds: StrictInt = Field(0, ge=0, le=LONGEST_MERGE)
+
+
 class _Plan(BaseModel):
     """What the bot reads of the first look's plan."""
 
     blocks: StrictInt
     reads: StrictInt
+    merge: _Merge = _Merge()
     pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
 
 
@@ -319,7 +337,8 @@ def told(
         many = f"{words.count(after.all)} {'block' if after.all == 1 else 'blocks'}"
         more = after.reads / voxels - 1
         around = f"; what is read around them adds {more:.0%}" if 0.005 <= more < 100 else ""
-        return f"The volume is cut into {many}{around}."
+        needs = f"; the merge needs {words.size(after.merge_memory * 2**20)} of memory"
+        return f"The volume is cut into {many}{around}{needs if after.merge_memory >= TOLD_MEMORY else ''}."
     if not failed:
         return ""
     many = f"{words.count(len(failed))} {'program' if len(failed) == 1 else 'programs'}"

@@ -60,9 +60,9 @@ class Staged:
     def done(self) -> None:
         self.ends(Observation(JobState.SUCCEEDED, exit_code=0))
 
-    def looked(self, *, blocks: int = 7, pilot: object = ((0, 2), (0, 8), (4, 9))) -> None:
+    def looked(self, *, blocks: int = 7, pilot: object = ((0, 2), (0, 8), (4, 9)), **more: object) -> None:
         """Let the first look end with a plan."""
-        plan = json.dumps({"blocks": blocks, "reads": 123, "pilot": pilot}).encode()
+        plan = json.dumps({"blocks": blocks, "reads": 123, "pilot": pilot, **more}).encode()
         self.world.results.put(self.job.folder, "blocks/plan.json", plan)
         self.done()
 
@@ -405,7 +405,40 @@ def test_a_program_that_says_the_request_is_wrong_ends_the_job(staged: Staged) -
     assert len(staged.world.compute.works) == 2
 
 
-@pytest.mark.parametrize("plan", [b"", b"[]", b'{"blocks": 0, "reads": 1}', b'{"blocks": "many"}'])
+def test_a_merge_has_the_memory_and_the_time_that_the_first_look_says_it_needs(staged: Staged) -> None:
+    staged.looked(merge={"memory": 12_000, "seconds": 90_000})
+    assert any("; the merge needs 12.6 GB of memory." in said for said in staged.world.thread)
+    array = staged.world.compute.works[1]
+    assert (array.memory, array.timeout) == (100 + 10, timedelta(hours=1))
+
+    staged.round()
+    merge = staged.world.compute.works[2]
+    assert (merge.memory, merge.timeout) == (12_000, timedelta(hours=25))
+
+    staged.ends(GREEDY)
+    assert staged.world.compute.works[3].memory == 24_000
+
+
+def test_a_merge_that_needs_less_than_a_block_has_what_a_block_has(staged: Staged) -> None:
+    staged.looked(merge={"memory": 50, "seconds": 9})
+    staged.round()
+
+    merge = staged.world.compute.works[2]
+    assert (merge.memory, merge.timeout) == (100 + 10, timedelta(hours=1))
+    assert not any("of memory" in said for said in staged.world.thread)
+
+
+PLANS = [
+    b"",
+    b"[]",
+    b'{"blocks": 0, "reads": 1}',
+    b'{"blocks": "many"}',
+    b'{"blocks": 3, "reads": 9, "merge": {"memory": -1}}',
+    b'{"blocks": 3, "reads": 9, "merge": {"seconds": 1e99}}',
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
 def test_a_plan_that_is_none_fails_the_job_in_words(staged: Staged, plan: bytes) -> None:
     staged.world.results.put(staged.job.folder, "blocks/plan.json", plan)
 
@@ -624,7 +657,7 @@ def test_go_without_a_pilot_is_told_as_that_and_once(staged: Staged) -> None:
 
 def incomplete(staged: Staged, *, missing: int = 2) -> Job:
     """Let the job end without some of its blocks."""
-    staged.looked()
+    staged.looked(merge={"memory": 500, "seconds": 9_000})
     for _ in range(ROUNDS):
         staged.round({0: RECLAIMED})
     said = {"counts": {"synapses": 5}, "blocks": {"all": 7, "missing": missing, "numbers": [0, 1]}}
@@ -656,6 +689,7 @@ def test_repair_works_on_the_missing_blocks_alone_and_merges_all(staged: Staged)
     merge = world.compute.works[-1]
     assert (staged.words()["stage"], staged.words()["rounds"], staged.words()["job-uri"]) == ("merge", "7,1,1,2", uri)
     assert merge.results == world.results.uri(again.job.folder)
+    assert (merge.memory, merge.timeout) == (500, timedelta(seconds=9_000))
     assert "Repair" not in labels(staged.now)
 
 

@@ -22,6 +22,7 @@ from pipelines.unsupervised.blocks import WHOLE, Known, Sample, cores, first_loo
 from pipelines.unsupervised.driver import ROLES, aligned_on, laid_on, registered, searched, witnessed
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.search import Laid
+from pipelines.unsupervised.stages.needs import needs
 from pipelines.unsupervised.stages.plan import KNOWN, Measured, Plan, Task, near_of
 from pipelines.unsupervised.witness import counted as counted_at
 
@@ -156,6 +157,7 @@ class _Look:
             volume=digest,
             reads=sum(reads) // len(self.source.names),
             pilot=pilot_of(blocks, typical, self._task.box),
+            merge=needs(measured.known, parts, Grid.of(self._nm), columns=len(self.source.names) + extension.marks),
         )
 
 

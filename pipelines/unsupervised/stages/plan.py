@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import Known, around, rim
 from pipelines.unsupervised.driver import ROLES, Options
 from pipelines.unsupervised.extension import Extension
+from pipelines.unsupervised.stages.needs import Needs
 
 Array = NDArray[Any]
 KNOWN = "blocks/known.npz"
@@ -74,13 +75,15 @@ class Plan:
     """Voxels of a channel that all blocks read."""
     pilot: Box
     """What was asked for of a block in which about as much is to be found as in most others."""
+    merge: Needs
 
     def content(self) -> bytes:
-        """As PLAN has it; the bot reads `blocks`, `reads` and `pilot`."""
+        """As PLAN has it; the bot reads `blocks`, `reads`, `pilot` and `merge`."""
         said = {
             "blocks": len(self.cores),
             "reads": self.reads,
             "pilot": self.pilot,
+            "merge": asdict(self.merge),
             "volume": self.volume,
             "looked": self.looked,
             "cores": self.cores,
@@ -97,6 +100,7 @@ class Plan:
             volume=said["volume"],
             reads=said["reads"],
             pilot=_box(said["pilot"]),
+            merge=Needs(**said.get("merge", {})),
         )
 
 

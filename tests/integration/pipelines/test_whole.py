@@ -145,6 +145,7 @@ def test_a_job_in_blocks_leaves_what_one_run_leaves(volume: list[str], once: Job
     plan = json.loads(job.file("blocks/plan.json"))
     assert plan["blocks"] == len(plan["cores"]) > 5
     assert len({tuple(core[0]) for core in plan["cores"]}) == 6
+    assert (plan["merge"]["memory"], plan["merge"]["seconds"]) == (351, 1), "of a few hundred synapses"
     job.round("3")
     assert job.stage("merge", rounds="3") == 0, job.said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from functools import partial
 
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Box, Range
 from bot.domain.work import CANCELLED, Cause, Work
-from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, PLAN, RESULTS
+from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, MERGE, PLAN, RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Launcher:
             token_argument=pipeline.contract == "2018",
             cpu=pipeline.cpu,
             memory=self._memory(job, pipeline),
-            timeout=pipeline.time_limit,
+            timeout=self._time_limit(job, pipeline),
             owner=job.actor,
             token=token_ref,
             tags={"job": job.id, "user": job.actor, "pipeline": pipeline.name},
@@ -141,7 +142,12 @@ class Launcher:
         voxels = job.request.box.voxels
         if job.blocks is None:
             return pipeline.memory_for(voxels)
-        return job.blocks.memory * pipeline.memory_for(min(voxels, self._block(pipeline)))
+        least = job.blocks.merge_memory if job.blocks.stage == MERGE else 0
+        return job.blocks.memory * max(least, pipeline.memory_for(min(voxels, self._block(pipeline))))
+
+    def _time_limit(self, job: Job, pipeline: Pipeline) -> timedelta:
+        merge = job.blocks.merge_seconds if job.blocks and job.blocks.stage == MERGE else 0
+        return max(timedelta(seconds=merge), pipeline.time_limit)
 
     def _block(self, pipeline: Pipeline) -> int:
         return pipeline.blocks.voxels or self._block_voxels if pipeline.blocks else self._block_voxels
