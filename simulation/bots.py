@@ -20,6 +20,7 @@ from bot.application.worker.handling import attempt
 from bot.core import Clockwork, Core, assemble
 from bot.core import Outside as Around
 from bot.domain.catalog import Catalog
+from bot.domain.errors import Unavailable
 from bot.domain.outbox import Lane
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
@@ -57,26 +58,51 @@ class Inline(Executor):
         """There is nothing to end."""
 
 
+class Server:
+    """The database's process, as all bots of an installation find it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._away_until = stage, 0.0
+
+    def end(self, seconds: float) -> None:
+        """End it; it is there again after so many seconds."""
+        self._away_until = self._stage.seconds + seconds
+        self._stage.say(f"the database ends, for {seconds:g} s")
+        self._stage.at(self._away_until, self._back)
+
+    def _back(self) -> None:
+        self._stage.commits += 1  # so that lanes that could not look do so again
+        self._stage.say("the database is there again")
+
+    def alive(self) -> None:
+        """Raises Unavailable where a bot asks while it is away. An onlooker sees what is on the disk."""
+        if self._stage.actor and self._stage.seconds < self._away_until:
+            raise Unavailable("The database cannot be reached.")
+
+
 class SimulatedDatabase(Database):
     """A real database, each of whose commits is a call of the stage's."""
 
-    def __init__(self, url: str, stage: Stage) -> None:
+    def __init__(self, url: str, stage: Stage, server: Server) -> None:
         super().__init__(engine_of(url))
-        self._stage = stage
+        self._stage, self._server = stage, server
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """As usual; a process that has ended reads nothing."""
+        """As usual; a process that has ended reads nothing, and nobody does where the database has."""
         self._stage.alive()
+        self._server.alive()
         with super().read() as transaction:
             yield transaction
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
         """As usual; something may happen before, within and after the commit."""
-        with self._stage.call(f"commit {_who()}", commit=True) as within, super().begin() as transaction:
-            yield transaction
-            within()
+        with self._stage.call(f"commit {_who()}", commit=True) as within:
+            self._server.alive()
+            with super().begin() as transaction:
+                yield transaction
+                within()
 
     def close(self) -> None:
         """Leave the engine, which other lives have too, as it was."""
@@ -131,9 +157,9 @@ def settings(admin: str) -> Settings:
 class Bot:
     """A bot that is started, ended and started again."""
 
-    def __init__(self, name: str, *, url: str, stage: Stage, outside: Outside, due: Due) -> None:
-        """`due` says in which lanes something is due at a time."""
-        self.name = name
+    def __init__(self, name: str, *, url: str, stage: Stage, server: Server, outside: Outside, due: Due) -> None:
+        """`server` is its database's; `due` says in which lanes something is due at a time."""
+        self.name, self._server = name, server
         self._url, self._stage, self._outside, self._settings = url, stage, outside, settings(outside.cast.admin)
         self.offset = 0.0
         """Seconds by which its clock is wrong."""
@@ -150,7 +176,7 @@ class Bot:
         """Begin a new life."""
         stage, outside = self._stage, self._outside
         process = self.process = Process(self.name)
-        database = SimulatedDatabase(self._url, stage)
+        database = SimulatedDatabase(self._url, stage, self._server)
         self._databases.append(database)
 
         def clock() -> datetime:
@@ -225,7 +251,7 @@ class Bot:
     @contextmanager
     def database(self) -> Iterator[Database]:
         """The database, for an onlooker."""
-        found = SimulatedDatabase(self._url, self._stage)
+        found = SimulatedDatabase(self._url, self._stage, self._server)
         try:
             yield found
         finally:

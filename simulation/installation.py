@@ -17,7 +17,7 @@ from bot.domain.job import Job
 from bot.domain.outbox import GivenUp, Lane
 from bot.domain.states import FINAL
 from bot.storage.tables import effects, jobs, metadata, people, secrets
-from simulation.bots import Bot, engine_of
+from simulation.bots import Bot, Server, engine_of
 from simulation.outside import Account, Cast, Outside
 from simulation.people import Action, Answer, People
 from simulation.stage import EPOCH, Stage
@@ -87,11 +87,18 @@ class Installation:
     ) -> None:
         """`draw` decides which bot hears whom; so many `bots`; `actions` are what people do."""
         self.stage, self._draw, self._url = stage, draw, url
-        self.outside = Outside(stage, account, cast, quiet=quiet)
+        self.outside, self.server = Outside(stage, account, cast, quiet=quiet), Server(stage)
         self._engine = engine_of(url)
         mark = "" if cast.admin.startswith("U") else cast.admin[0].lower()
         self.bots = [
-            Bot(f"bot-{n + 1}{mark}", url=url, stage=stage, outside=self.outside, due=self.lanes_due)
+            Bot(
+                f"bot-{n + 1}{mark}",
+                url=url,
+                stage=stage,
+                server=self.server,
+                outside=self.outside,
+                due=self.lanes_due,
+            )
             for n in range(bots)
         ]
         self.people = People(actions, cast)

@@ -24,6 +24,10 @@ RESTARTS = (0.1, 5.0, 60.0)
 """Seconds after which a bot that has ended begins anew."""
 JUMPS = (-7200.0, -30.0, 30.0, 7200.0)
 """Seconds by which a clock is set."""
+AWAY = (0.5, 20.0, 400.0)
+"""Seconds for which the database's process is away; a lease lasts 15."""
+ENDS_TOO = 1 / 2
+"""Part of the disturbed runs in which a database's process ends."""
 TWO = 1 / 8
 """Part of the runs in which there are two workspaces, where there are two databases."""
 
@@ -123,6 +127,11 @@ class _Run:
         if draw.random() < 0.2:
             jump = draw.choice(JUMPS)
             self.stage.at(draw.uniform(0, TROUBLE / 2), lambda: self._jump(jump))
+        draw = entropy.stream(self._seed, "databases")
+        for each in self.installations:
+            if draw.random() < ENDS_TOO:
+                server, away = each.server, draw.choice(AWAY)
+                self.stage.at(draw.uniform(0, TROUBLE / 4), lambda server=server, away=away: server.end(away))  # type: ignore[misc]
 
     def _jump(self, seconds: float) -> None:
         """Set the clock of the machine on which all bots are. Replicas whose clocks differ are not looked at."""

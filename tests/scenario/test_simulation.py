@@ -126,6 +126,21 @@ def test_things_go_wrong_in_most_seeds(files: Files) -> None:
     assert any("ends:" in line for record in records for line in record.history)
 
 
+def test_who_asks_while_the_databases_process_is_away_hears_of_it_and_every_promise_is_kept(files: Files) -> None:
+    records = [played(seed, files) for seed in (28, 29, 120, 121)]
+
+    refused = [one for record in records for one in record.answers if one.said == "The database cannot be reached."]
+    assert refused
+    assert not any(one.acknowledged or one.job for one in refused)
+    for record in records:
+        there = [line for line in record.history if "the database" in line]
+        assert [line.split(None, 2)[2].split(",")[0] for line in there] == [
+            "the database ends",
+            "the database is there again",
+        ]
+        assert judged(record) == []
+
+
 def test_two_workspaces_share_an_account_and_the_judge_notices_what_crosses_between_them(files: Files) -> None:
     record = next(record for record in (played(seed, files) for seed in range(1, 60)) if _both_have_jobs(record))
     assert judged(record) == []

@@ -14,11 +14,11 @@ from pipelines.unsupervised.paired import Grid
 MIB = 2**20
 BASE = 350 * MIB
 """Bytes of a merge of nothing: libraries, samples of the channels."""
-EACH, OF_A_COLUMN = 130, 16
+EACH, OF_A_COLUMN = 150, 16
 """Bytes for each synapse, or each candidate that is compared at a time; and more for each channel and each mark.
 
-Measured by `bench whole`, with a sixth more. A merge holds 40 to 50 bytes for each synapse while it compares
-candidates, and some 110 bytes while it writes the results.
+Measured by `bench whole`, with some more. A merge holds 40 to 50 bytes for each synapse while it compares
+candidates, and some 170 bytes while it writes the results, of two channels.
 """
 CANDIDATES = 4
 """Candidates that become one synapse, about: an object is one in each section in which it is seen."""
