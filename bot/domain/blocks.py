@@ -40,9 +40,9 @@ ROUNDS = 3
 TRIES = 3
 """Tries of a stage of one program, at most, where its machine was taken back or its memory was too small."""
 MOST_MEMORY = 2**24
-"""MiB that a merge may need: no machine has more."""
+"""MiB that compute is asked for, at most: no machine has more."""
 LONGEST_MERGE = 30 * 86400
-"""Seconds that a merge may need."""
+"""Seconds that a merge may take, at most."""
 TOLD_MEMORY = 4 * 2**10
 """MiB from which on it is told what a merge needs."""
 MORE_MEMORY = 2
@@ -165,7 +165,8 @@ class Blocks(BaseModel):
         if not 1 <= plan.blocks <= MANY + box.voxels or plan.reads < 1:
             raise Unplanned("The first look at the volume has left a plan whose blocks cannot be right.")
         update: dict[str, object] = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads}
-        update |= {"merge_memory": plan.merge.memory, "merge_seconds": plan.merge.seconds, "stage": BLOCKS} | _ANEW
+        update |= {"merge_memory": min(plan.merge.memory, MOST_MEMORY), "stage": BLOCKS}
+        update |= {"merge_seconds": min(plan.merge.seconds, LONGEST_MERGE)} | _ANEW
         sides = [box.z, box.y, box.x]
         inside = plan.pilot and all(
             side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
@@ -282,8 +283,8 @@ class Blocks(BaseModel):
 
 
 class _Merge(BaseModel):
-    memory: StrictInt = Field(0, ge=0, le=MOST_MEMORY)
-    seconds: StrictInt = Field(0, ge=0, le=LONGEST_MERGE)
+    memory: StrictInt = Field(0, ge=0)
+    seconds: StrictInt = Field(0, ge=0)
 
 
 class _Plan(BaseModel):

@@ -428,6 +428,14 @@ def test_a_merge_that_needs_less_than_a_block_has_what_a_block_has(staged: Stage
     assert not any("of memory" in said for said in staged.world.thread)
 
 
+def test_a_merge_that_no_machine_could_do_is_asked_for_as_much_as_there_may_be(staged: Staged) -> None:
+    staged.looked(merge={"memory": 10**30, "seconds": 10**30})
+    staged.round()
+
+    merge = staged.world.compute.works[2]
+    assert (merge.memory, merge.timeout) == (2**24, timedelta(days=30))
+
+
 PLANS = [
     b"",
     b"[]",
