@@ -98,18 +98,23 @@ def judge(seeds: Sequence[int], *, sqlite: bool) -> list[Found]:
 
 
 def many(first: int, number: int, *, jobs: int, sqlite: bool) -> int:
-    """Run that many seeds from one on; print those whose runs have broken a promise. Returns how many."""
-    began, bad, calls = time.perf_counter(), 0, 0
+    """Run that many seeds from one on; print those whose runs have broken a promise, and of the first one its history.
+
+    Returns how many have broken one.
+    """
+    began, bad, calls = time.perf_counter(), list[int](), 0
     parts = [range(at, min(at + AT_ONCE, first + number)) for at in range(first, first + number, AT_ONCE)]
     for part in _judged(parts, jobs=jobs, sqlite=sqlite):
         for found in part:
             calls += found.points
             if found.broken:
-                bad += 1
+                bad.append(found.seed)
                 print(f"seed {found.seed}: {'; '.join(found.broken)}", flush=True)
     took = time.perf_counter() - began
-    print(f"{number:,} seeds, {calls:,} calls, {took:.0f} s: {bad} broke a promise", flush=True)
-    return bad
+    print(f"{number:,} seeds, {calls:,} calls, {took:.0f} s: {len(bad)} broke a promise", flush=True)
+    if bad:
+        one(bad[0], sqlite=sqlite)
+    return len(bad)
 
 
 def _judged(parts: Sequence[range], *, jobs: int, sqlite: bool) -> Iterator[list[Found]]:

@@ -20,7 +20,7 @@ Places = Callable[[], AbstractContextManager[Sequence[str]]]
 
 def _way(*actions: tuple[float, str, Mapping[str, object]], ends: Sequence[str] = (), lasts: bool = False) -> Plan:
     made = [Action(number, at, (0.0,), "U1ADA", what, dict(words)) for number, (at, what, words) in enumerate(actions)]
-    return Plan(bots=1, often=0, actions=made, disturbed=False, quiet=True, lasts=lasts, ends=ends)
+    return Plan(bots=1, often=0, actions=[made], disturbed=False, quiet=True, lasts=lasts, ends=ends)
 
 
 WAYS: Mapping[str, Plan] = {

@@ -28,32 +28,29 @@ def _at_once(what: str, who: str) -> Plan:
         words = form(f"V{number}", x=f"0,{256 + number}")
         found.append(Action(2 * number, 100.0 * number, (0.0,), "U1ADA", "submit", words))
         found.append(Action(2 * number + 1, 100.0 * number, (0.0, 0.1), who, what, {"of": number}))
-    return Plan(bots=2, often=0.1, actions=found)
+    return Plan(bots=2, often=0.1, actions=[found])
 
 
 def _all_at_once() -> Plan:
     """Forms that several people submit within a second, where nothing goes wrong."""
-    return Plan(
-        bots=3,
-        often=0,
-        actions=[
-            Action(number, 1 + 0.02 * number, (0.0,), "U1ADA", "submit", form(f"V{number}", x=f"0,{256 + number}"))
-            for number in range(8)
-        ],
-    )
+    actions = [
+        Action(number, 1 + 0.02 * number, (0.0,), "U1ADA", "submit", form(f"V{number}", x=f"0,{256 + number}"))
+        for number in range(8)
+    ]
+    return Plan(bots=3, often=0, actions=[actions])
 
 
 def _wrong() -> Plan:
     """Forms whose token BOSS refuses, where it often does not answer in time."""
     forms = [form(f"V{number}", x=f"0,{256 + number}", token="canary-token-of-nobody") for number in range(8)]
     actions = [Action(number, 5.0 + number, (0.0,), "U1ADA", "submit", words) for number, words in enumerate(forms)]
-    return Plan(often=0.15, actions=actions)
+    return Plan(often=0.15, actions=[actions])
 
 
 def _large(**words: object) -> Plan:
     """A form of a large box, where programs end by themselves and nothing else goes wrong."""
     actions = [Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0", y="0,1024", **words))]
-    return Plan(bots=1, often=0, actions=actions, disturbed=False)
+    return Plan(bots=1, often=0, actions=[actions], disturbed=False)
 
 
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")

@@ -38,7 +38,8 @@ class Plan:
 
     bots: int | None = None
     often: float | None = None
-    actions: Sequence[Action] | None = None
+    actions: Sequence[Sequence[Action]] | None = None
+    """What the people of each workspace do; there are as many workspaces."""
     only: Collection[int] | None = None
     """The numbers of the calls at which something may happen."""
     crash: tuple[int, What] | None = None
@@ -50,8 +51,6 @@ class Plan:
     """Whether some machines are not taken back."""
     ends: Sequence[str] | None = None
     """How programs end, in the order of their ends: keys of `outside.ENDS`; after the last one they succeed."""
-    workspaces: int | None = None
-    """How many there are; one, where people's actions are planned."""
     patience: float = PATIENCE
     """Seconds after nothing goes wrong any more in which everything has to be done."""
 
@@ -73,7 +72,7 @@ class _Run:
         self.stage.turns = self._turn
         quiet, lasts = quiet if plan.quiet is None else plan.quiet, lasts if plan.lasts is None else plan.lasts
         self.account = Account(self.stage, entropy.stream(seed, "programs"), lasts=lasts, ends=plan.ends)
-        two = plan.actions is None and entropy.stream(seed, "workspaces").random() < TWO
+        many = len(plan.actions) if plan.actions else 1 + (entropy.stream(seed, "workspaces").random() < TWO)
         self.installations = [
             Installation(
                 cast,
@@ -85,7 +84,7 @@ class _Run:
                 bots=plan.bots or number,
                 actions=self._script(n),
             )
-            for n, (cast, url) in enumerate(zip(CASTS, urls[: plan.workspaces or 1 + two], strict=False))
+            for n, (cast, url) in enumerate(zip(CASTS, urls[:many], strict=False))
         ]
         self._beginning: set[str] = set()
         self._jumped = False
@@ -93,7 +92,7 @@ class _Run:
     def _script(self, number: int) -> Sequence[Action]:
         """What the people of a workspace do."""
         if self._plan.actions is not None:
-            return self._plan.actions
+            return self._plan.actions[number]
         return script(entropy.stream(self._seed, f"people {number}" if number else "people"), CASTS[number])
 
     @property

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from simulation.installation import Record
 from simulation.judge import judged
+from simulation.people import Action
 from simulation.run import Plan
 
 T = TypeVar("T")
@@ -31,19 +32,28 @@ def smaller(plan: Plan, first: Record, play: Callable[[Plan], Record]) -> tuple[
             return True
         return False
 
-    if first.others and fails(replace(plan, workspaces=1)):
-        plan, first = replace(plan, workspaces=1), best
-    elif first.others:  # what the people of both do cannot be left out one by one
-        return plan, first
-    plan = replace(plan, actions=list(first.actions), only=sorted(set(first.happened)))
-    if not fails(plan):  # incidents have a part in who acts next; then nothing can be left out
+    people = [record.actions for record in (first, *first.others)]
+    plan = replace(plan, actions=people, only=sorted(set(first.happened)))
+    if first.others and fails(replace(plan, actions=people[:1])):
+        plan = replace(plan, actions=people[:1])
+    elif not fails(plan):  # incidents have a part in who acts next; then nothing can be left out
         return replace(plan, actions=None, only=None), first
     if fails(replace(plan, disturbed=False)):
         plan = replace(plan, disturbed=False)
     incidents = reduced(list(plan.only or ()), lambda some: fails(replace(plan, only=some)))
     plan = replace(plan, only=incidents)
-    actions = reduced(list(plan.actions or ()), lambda some: fails(replace(plan, actions=some)))
-    return replace(plan, actions=actions), best
+    actions = reduced(_dealt(plan.actions or ()), lambda some: fails(replace(plan, actions=_of_each(some, plan))))
+    return replace(plan, actions=_of_each(actions, plan)), best
+
+
+def _dealt(people: Sequence[Sequence[Action]]) -> list[tuple[int, Action]]:
+    """Each action with the number of its workspace."""
+    return [(number, action) for number, actions in enumerate(people) for action in actions]
+
+
+def _of_each(some: Sequence[tuple[int, Action]], plan: Plan) -> list[list[Action]]:
+    """The actions of each workspace of the plan."""
+    return [[action for number, action in some if number == here] for here in range(len(plan.actions or ()))]
 
 
 def reduced(all_of_them: Sequence[T], fails: Callable[[list[T]], bool]) -> list[T]:

@@ -6,14 +6,14 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bot.settings import ROOT
 from simulation import crashes
-from simulation.__main__ import TENTH, one
+from simulation.__main__ import TENTH, many, one
 from simulation.incidents import What
 from simulation.installation import Record
 from simulation.judge import judged
@@ -196,8 +196,24 @@ def test_a_failing_run_is_made_smaller_and_still_fails(files: Files) -> None:
         first = played(seed, files)
         plan, small = smaller(Plan(), first, lambda tried: played(seed, files, tried))
     assert judged(small) != []
-    assert len(plan.actions or ()) <= len(first.actions)
+    assert plan.actions
+    assert len(plan.actions[0]) <= len(first.actions)
     assert len(small.history) <= len(first.history)
+
+
+def test_a_failing_run_of_two_workspaces_is_made_smaller_too(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def both(record: Record) -> list[str]:
+        return ["both have jobs"] if _both_have_jobs(record) else []
+
+    seed = next(seed for seed in range(1, 60) if both(played(seed, files)))
+    first = played(seed, files)
+    monkeypatch.setattr("simulation.smaller.judged", both)
+
+    plan, small = smaller(Plan(), first, lambda tried: played(seed, files, tried))
+
+    assert both(small)
+    assert [len(actions) for actions in plan.actions or ()] == [1, 1], "somebody submits in each"
+    assert plan.only == []
 
 
 def test_of_a_list_the_smallest_part_that_fails_is_found() -> None:
@@ -212,6 +228,21 @@ def test_a_seed_is_printed_with_its_verdict(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "bot-1 begins" in out
     assert out.endswith("seed 1: every promise was kept\n")
+
+
+@pytest.mark.parametrize("seeds", [one, lambda seed, sqlite: many(seed, 1, jobs=1, sqlite=sqlite)], ids=["one", "many"])
+def test_a_seed_that_breaks_a_promise_is_printed_and_made_smaller(
+    seeds: Callable[..., int], files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mutation = next(one for one in MUTATIONS if one.name == "a submission in doubt is not looked for")
+    with mutation.applied():
+        seed = next(seed for seed in range(1, SEARCH) if judged(played(seed, files)))
+        assert seeds(seed, sqlite=True) == 1
+    history, _, reduced = capsys.readouterr().out.partition("made smaller:\n")
+    assert "bot-1 begins" in history
+    assert f"seed {seed}: " in history
+    assert "bot-1 begins" in reduced
+    assert len(reduced) < len(history)
 
 
 def test_a_crash_within_a_commit_undoes_it(files: Files) -> None:
