@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-WAITS = (None, 0.0, 1.0, 30.0, 600.0)
-"""Seconds that a Retry-After asks for, as an adapter hands them on; None: it names none."""
+from bot.domain.errors import LONGEST_PATIENCE, SHORTEST_PATIENCE
+
 GIVES_WAY = 0.1
 """Part of all calls before which others act."""
 PAUSES = (0.5, 6.0, 40.0, 400.0)
@@ -75,5 +75,11 @@ class Incidents:
         self.happened.append(number)
         what = draw.choice(OF_COMMITS if commit else OF_CALLS)
         if what is What.BUSY:
-            return Incident(what, draw.choice(WAITS))
+            return Incident(what, _wait(draw))
         return Incident(what, draw.choice(PAUSES) if what in (What.SLOW, What.FROZEN) else None)
+
+
+def _wait(draw: random.Random) -> float | None:
+    """Seconds that a Retry-After asks for, as an adapter hands them on; None: it names none."""
+    any_time = round(draw.uniform(SHORTEST_PATIENCE, LONGEST_PATIENCE), 3)
+    return draw.choice((None, SHORTEST_PATIENCE, LONGEST_PATIENCE, any_time))

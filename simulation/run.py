@@ -124,20 +124,21 @@ class _Run:
             for _ in range(draw.choice((0, 0, 1, 2))):
                 self.stage.at(draw.uniform(0, TROUBLE / 2), lambda bot=bot: bot.end("killed"))  # type: ignore[misc]
         if draw.random() < 0.2:
-            jump = draw.choice(JUMPS)
-            self.stage.at(draw.uniform(0, TROUBLE / 2), lambda: self._jump(jump))
+            jump, at = draw.choice(JUMPS), draw.uniform(0, TROUBLE / 2)
+            bots = self.bots if draw.random() < 0.5 else [draw.choice(self.bots)]
+            self.stage.at(at, lambda: self._jump(bots, jump))
         draw = entropy.stream(self._seed, "databases")
         for each in self.installations:
             if draw.random() < ENDS_TOO:
                 server, away = each.server, draw.choice(AWAY)
                 self.stage.at(draw.uniform(0, TROUBLE / 4), lambda server=server, away=away: server.end(away))  # type: ignore[misc]
 
-    def _jump(self, seconds: float) -> None:
-        """Set the clock of the machine on which all bots are. Replicas whose clocks differ are not looked at."""
-        for bot in self.bots:
+    def _jump(self, bots: Sequence[Bot], seconds: float) -> None:
+        """Set the clock of the machine on which these bots are."""
+        for bot in bots:
             bot.offset += seconds
         self._jumped = True
-        self.stage.say(f"the clock is set by {seconds:g} s")
+        self.stage.say(f"the clock of {' and '.join(bot.name for bot in bots)} is set by {seconds:g} s")
 
     def _heal(self) -> None:
         self.stage.incidents.over = True
