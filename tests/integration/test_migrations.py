@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from bot.domain.states import JobState
 from bot.storage.engine import BUSY_SECONDS, Database, begun, connect
 from bot.storage.migrate import upgrade
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata, people
+from tests.support.databases import at
 from tests.support.rows import Rows
 from tests.support.waiting import until
 
@@ -95,14 +95,6 @@ BEFORE = (
     "INSERT INTO people (person) VALUES ('U01DEMO')",
 )
 """A job that waits, whose card is about to be edited, in a database of revision 0003."""
-
-
-def at(revision: str, connection: sa.Connection, move: Callable[[Config, str], None]) -> None:
-    """Bring the tables to that revision."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    move(config, revision)
 
 
 def test_a_database_in_use_is_brought_up_to_date_with_all_it_holds(database_url: str) -> None:

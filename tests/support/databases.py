@@ -6,14 +6,16 @@ import itertools
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
+from alembic.config import Config
 
 from bot.storage.engine import Database, connect
+from bot.storage.tables import MIGRATIONS
 
 _UNSAFE_AND_QUICK = ("fsync", "synchronous_commit", "full_page_writes", "autovacuum")
 """What PostgreSQL does against a loss of power, and its housekeeping: nothing to a server that lives for one run."""
@@ -35,6 +37,14 @@ def migrate(url: str) -> None:
         store.migrate()
     finally:
         store.close()
+
+
+def at(revision: str, connection: sa.Connection, move: Callable[[Config, str], None]) -> None:
+    """Bring the tables to that revision, by alembic's upgrade or downgrade."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    move(config, revision)
 
 
 def new_sqlite(path: Path) -> str:

@@ -152,10 +152,13 @@ class MemoryCompute(Faulty):
         """What is true of the work, whatever `observe` says; None: there is no such work."""
         return self._seen(compute_id) if compute_id in self._observations else None
 
-    def knows(self, name: str, compute_id: str, observation: Observation) -> None:
-        """Have work that was submitted before."""
+    def knows(self, name: str, compute_id: str, observation: Observation, *, count: int | None = None) -> None:
+        """Have work that was submitted before; `count`: an array of so many programs, all of which were seen so."""
         self._names[name] = compute_id
         self._observations[compute_id] = observation
+        if count:
+            self._counts[compute_id] = count
+            self._observations |= {self.child(compute_id, number): observation for number in range(count)}
 
     def lose(self, name_or_id: str) -> None:
         """Forget the job, as Batch does with old ones."""
