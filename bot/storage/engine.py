@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ BUSY_SECONDS = 0.8
 """Seconds that a write waits for its turn, and as long again for SQLite's lock or a connection: with one question to
 Slack before it, less than the three seconds that Slack gives for an answer."""
 EMPTY_SECONDS = 0.05
-"""Seconds between two looks at a file that another process may be making."""
+"""Seconds between two looks at a file that another process is making, or may be."""
 _LEFT_BESIDE = ("secret.key", "runs", "results")
 """What NOMADS makes in its data folder, from the first start on and with the first job."""
 T = TypeVar("T")
@@ -54,10 +55,24 @@ def _sqlite(url: str) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        _keep_log_ahead(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def _keep_log_ahead(connection: Any) -> None:
+    """Have a database a write-ahead log. SQLite itself does not wait where another process makes one at that moment."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(EMPTY_SECONDS)  # with a new file alone, for BUSY_SECONDS at most
 
 
 def begun(connection: Connection, *, write: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import alembic.command
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -16,7 +18,7 @@ from alembic.script import ScriptDirectory
 
 from bot.domain.people import Preferences
 from bot.domain.states import JobState
-from bot.storage.engine import BUSY_SECONDS, Database, begun, connect
+from bot.storage.engine import BUSY_SECONDS, Database, _keep_log_ahead, begun, connect
 from bot.storage.migrate import upgrade
 from bot.storage.tables import MIGRATIONS, REVISION, effects, jobs, metadata, people
 from tests.support.databases import at
@@ -82,6 +84,29 @@ def test_processes_that_start_at_once_make_the_tables_once(database_url: str) ->
     assert Rows(Database(engines[0])).count() == 0
     for engine in engines:
         engine.dispose()
+
+
+class Locked:
+    """A connection to a new file that other processes make at the same moment: SQLite does not wait for them there."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.said = times, list[str]()
+
+    def execute(self, statement: str) -> None:
+        self.said.append(statement)
+        if len(self.said) <= self.times:
+            raise sqlite3.OperationalError("database is locked")
+
+
+def test_a_process_waits_for_another_one_that_makes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for_a_moment, for_ever = Locked(2), Locked(10**6)
+
+    _keep_log_ahead(for_a_moment)
+    assert for_a_moment.said == ["PRAGMA journal_mode=WAL"] * 3
+
+    monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 0.1)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        _keep_log_ahead(for_ever)
 
 
 BEFORE = (

@@ -620,8 +620,8 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str], Any]:
-    """The environment of an S3, and a client; it has a bucket `results`."""
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch, *, called: str = "results") -> tuple[dict[str, str], Any]:
+    """The environment of an S3, and a client. It has the bucket `called`; a process's servers share what is in it."""
     aws = {
         "AWS_ENDPOINT_URL": s3,
         "AWS_ACCESS_KEY_ID": "testing",
@@ -631,15 +631,15 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str], An
     for name, value in aws.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
-    client.create_bucket(Bucket="results")
+    client.create_bucket(Bucket=called)
     return aws, client
 
 
 def test_copies_of_a_program_write_to_s3_over_connections_of_their_own(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, client = bucket(s3, monkeypatch)
-    results = Results("s3://results/some/key")
+    _, client = bucket(s3, monkeypatch, called="of-copies")
+    results = Results("s3://of-copies/some/key")
     results.put("first", b"1")  # over a connection that copies of this process must not use
     mine = results._place._client  # type: ignore[attr-defined]
 
@@ -655,7 +655,7 @@ def test_copies_of_a_program_write_to_s3_over_connections_of_their_own(
     assert results._place._client is mine  # type: ignore[attr-defined]
     assert [file.name for file in results.written] == ["first", *(f"part/{n}" for n in range(6))]
     for n in range(6):
-        stored = client.get_object(Bucket="results", Key=f"some/key/part/{n}")["Body"].read()
+        stored = client.get_object(Bucket="of-copies", Key=f"some/key/part/{n}")["Body"].read()
         assert stored == b"%d" % n * 100_000
 
 
