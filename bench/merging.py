@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ BLOCKS: Triple = (7, 3, 3)
 """Of a volume with some eleven million synapses, at one in a cubic micrometre."""
 VOXEL_NM = (70.0, 100.0, 100.0)
 CHANNELS = ("PSD95", "Synapsin")
+LOOK = 0.2
+"""Seconds between two looks at the memory."""
 SECONDS, BYTES = 60, 2e9
 """That the merge may take."""
 
@@ -52,7 +54,7 @@ class Merged:
 
     seconds: float
     memory: int
-    """Bytes of resident memory at most, of the process and its largest child."""
+    """Bytes of resident memory at most, of the process and all below it; what they share counts once."""
     asked: Needs
     """What its plan says that it needs."""
     results: dict[str, Any]
@@ -86,13 +88,26 @@ def merged(folder: Path, words: list[str]) -> Merged:
         env={**clean_environment(), "TMPDIR": str(folder)},
         stdout=subprocess.DEVNULL,
     )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    memory = 0
+    while process.poll() is None:
+        memory = max(memory, _held(process.pid))
+        time.sleep(LOOK)
     if process.returncode:
         raise RuntimeError(f"the merge ended with {process.returncode}")
     results = json.loads((folder / "job" / "results.json").read_text())
     took = time.perf_counter() - began
-    return Merged(seconds=took, memory=used.ru_maxrss * 1024, asked=asked, results=results)
+    return Merged(seconds=took, memory=memory, asked=asked, results=results)
+
+
+def _held(process: int) -> int:
+    """Bytes of memory of a process and of all below it; what they share counts once."""
+    held = 0
+    with suppress(OSError):  # one that ends meanwhile
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            held += _held(int(child))
+        rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        held += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return held
 
 
 def written(folder: Path, blocks: Triple) -> list[str]:
@@ -112,7 +127,7 @@ def written(folder: Path, blocks: Triple) -> list[str]:
         words += [f"--{axis}-range", f"0,{side}"]
     words += ["--job-uri", f"{job.as_uri()}/", "--results-uri", f"{job.as_uri()}/"]
     known = _repeated(known, blocks)
-    asked = needs(known, cores, Grid.of(VOXEL_NM), columns=len(CHANNELS))
+    asked = needs(known, cores, Grid.of(VOXEL_NM), channels=len(CHANNELS))
     plan = Plan(looked=whole, cores=tuple(cores), volume=_digest(words), reads=0, pilot=cores[0], merge=asked)
     (job / PLAN).write_bytes(plan.content())
     (job / KNOWN).write_bytes(npz(_measured(known, whole).arrays()))

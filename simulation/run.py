@@ -87,7 +87,8 @@ class _Run:
             for n, (cast, url) in enumerate(zip(CASTS, urls[:many], strict=False))
         ]
         self._beginning: set[str] = set()
-        self._jumped = False
+        self._jumped: set[str] = set()
+        """The bots whose clocks were set."""
 
     def _script(self, number: int) -> Sequence[Action]:
         """What the people of a workspace do."""
@@ -111,7 +112,8 @@ class _Run:
         self.stage.at(TROUBLE, self._heal)
         finished = self._until_done()
         record, *others = (
-            each.record(seed=self._seed, jumped=self._jumped, finished=finished) for each in self.installations
+            each.record(seed=self._seed, jumped=any(bot.name in self._jumped for bot in each.bots), finished=finished)
+            for each in self.installations
         )
         for each in self.installations:
             each.close()
@@ -137,7 +139,7 @@ class _Run:
         """Set the clock of the machine on which these bots are."""
         for bot in bots:
             bot.offset += seconds
-        self._jumped = True
+            self._jumped.add(bot.name)
         self.stage.say(f"the clock of {' and '.join(bot.name for bot in bots)} is set by {seconds:g} s")
 
     def _heal(self) -> None:

@@ -165,8 +165,8 @@ class Blocks(BaseModel):
         if not 1 <= plan.blocks <= MANY + box.voxels or plan.reads < 1:
             raise Unplanned("The first look at the volume has left a plan whose blocks cannot be right.")
         update: dict[str, object] = {"rounds": (min(plan.blocks, most),), "all": plan.blocks, "reads": plan.reads}
-        update |= {"merge_memory": min(plan.merge.memory, MOST_MEMORY), "stage": BLOCKS}
-        update |= {"merge_seconds": min(plan.merge.seconds, LONGEST_MERGE)} | _ANEW
+        update |= {"merge_memory": plan.needs("memory", most=MOST_MEMORY), "stage": BLOCKS}
+        update |= {"merge_seconds": plan.needs("seconds", most=LONGEST_MERGE)} | _ANEW
         sides = [box.z, box.y, box.x]
         inside = plan.pilot and all(
             side.start <= low < high <= side.stop for side, (low, high) in zip(sides, plan.pilot, strict=True)
@@ -282,17 +282,19 @@ class Blocks(BaseModel):
         return f"{self.done:,} of {words.count(self.all)} {'block' if self.all == 1 else 'blocks'}{tried}"
 
 
-class _Merge(BaseModel):
-    memory: StrictInt = Field(0, ge=0)
-    seconds: StrictInt = Field(0, ge=0)
-
-
 class _Plan(BaseModel):
     """What the bot reads of the first look's plan."""
 
     blocks: StrictInt
     reads: StrictInt
-    merge: _Merge = _Merge()
+    merge: object = None
+    """What the merge needs: `memory` in MiB, and `seconds`. What is none of these asks for no more than a block."""
+
+    def needs(self, what: str, *, most: int) -> int:
+        """What the merge needs of that, and `most` at most."""
+        said = self.merge.get(what) if isinstance(self.merge, dict) else None
+        return min(max(0, said), most) if isinstance(said, int) else 0
+
     pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
 
 

@@ -1,7 +1,7 @@
 """Volumes in Neuroglancer's precomputed format: a segmentation's ids, or a channel's values, in several resolutions.
 
 Arrays have the axes z, y, x; what the format calls a size, an offset or a resolution is x, y, z. Every resolution is
-sharded (`sharded.py`). Memory holds the chunks of one file, and of AT_ONCE files for each copy of the process.
+sharded (`sharded.py`). Memory holds the chunks of one file, for each copy of the process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Chunk_co = TypeVar("Chunk_co", covariant=True)
 CHUNK: Triple = TILE
 """Extent of a chunk: a section in view takes few requests."""
 AT_ONCE = 4
-"""Files that a copy of the process makes at once."""
+"""Files that a copy of the process makes before the next copy's turn."""
 BLOCK = 8
 """Side of a block of the encoding compressed_segmentation, in voxels."""
 FILE = 16 * 2**20

@@ -8,9 +8,11 @@ import io
 import json
 import os
 import re
+import secrets
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
@@ -25,6 +27,8 @@ from pipelines.common.program import Failure, WrongRequest
 
 _WITHIN = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 """A name of a file that a run writes."""
+PIECE = 2**20
+"""Bytes that are copied at once."""
 CRATE = "ro-crate-metadata.json"
 """The file that says what a run read, with what, and what it left."""
 
@@ -59,8 +63,8 @@ class _Place(Protocol):
     def put(self, name: str, content: bytes, media_type: str) -> None:
         """Write a file, whole or not at all."""
 
-    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
-        """Write a file piece by piece, whole or not at all."""
+    def copy(self, name: str, content: IO[bytes], media_type: str) -> None:
+        """Write a file of what an open one holds, whole or not at all."""
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -117,15 +121,13 @@ class Results:
     def stream(self, name: str, pieces: Iterable[bytes], *, title: str, about: str, media_type: str) -> None:
         """Write a file piece by piece, and announce it. Raises Failure."""
         digest, size = hashlib.sha256(), 0
-
-        def counted() -> Iterator[bytes]:
-            nonlocal size
+        with tempfile.TemporaryFile() as spool:  # which leaves nothing, whatever ends this process meanwhile
             for piece in pieces:
+                spool.write(piece)
                 digest.update(piece)
                 size += len(piece)
-                yield piece
-
-        self._place.stream(name, counted(), media_type)
+            spool.seek(0)
+            self._place.copy(name, spool, media_type)
         self.written.append(Written(name, size, digest.hexdigest()))
         self.announce(File(name, title, about, media_type))
 
@@ -187,22 +189,22 @@ class Results:
 
 class _Folder:
     def __init__(self, path: Path) -> None:
-        self._path, self._own = path, f".{os.getpid()}-"
+        self._path, self._own = path, f".{secrets.token_hex(4)}-"
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Failure(f"The results folder cannot be made: {error.strerror}.") from None
 
     def put(self, name: str, content: bytes, media_type: str) -> None:
-        self.stream(name, [content], media_type)
+        self.copy(name, io.BytesIO(content), media_type)
 
-    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
+    def copy(self, name: str, content: IO[bytes], media_type: str) -> None:
         try:
             (self._path / name).parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path, prefix=self._own, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as out:
-                    out.writelines(pieces)
+                    shutil.copyfileobj(content, out, PIECE)
                     out.flush()
                     os.fsync(out.fileno())  # no half file under this name, even after a power cut
                 os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from a server of the folder
@@ -266,13 +268,7 @@ class _Bucket:
         except self._errors as error:
             raise Failure(f"{name} cannot be written to s3://{self._bucket}: {_aws(error)}.") from None
 
-    def stream(self, name: str, pieces: Iterable[bytes], media_type: str) -> None:
-        with tempfile.TemporaryFile() as spool:
-            spool.writelines(pieces)
-            spool.seek(0)
-            self._upload(name, spool, media_type)
-
-    def _upload(self, name: str, content: IO[bytes], media_type: str) -> None:
+    def copy(self, name: str, content: IO[bytes], media_type: str) -> None:
         try:  # in parts, where it is large: S3 takes no more than 5 GB at once
             self._client.upload_fileobj(
                 content, self._bucket, self._prefix + name, ExtraArgs={"ContentType": media_type}

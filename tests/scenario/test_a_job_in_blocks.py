@@ -428,12 +428,23 @@ def test_a_merge_that_needs_less_than_a_block_has_what_a_block_has(staged: Stage
     assert not any("of memory" in said for said in staged.world.thread)
 
 
+@pytest.mark.parametrize("merge", [None, 7, [], {}, {"memory": -1}, {"memory": "much", "seconds": 1e99}])
+def test_a_plan_that_says_nonsense_of_the_merge_asks_for_no_more_than_a_block(staged: Staged, merge: object) -> None:
+    staged.looked(merge=merge)
+    staged.round()
+
+    found = staged.world.compute.works[2]
+    assert (found.memory, found.timeout) == (100 + 10, timedelta(hours=1))
+
+
 def test_a_merge_that_no_machine_could_do_is_asked_for_as_much_as_there_may_be(staged: Staged) -> None:
     staged.looked(merge={"memory": 10**30, "seconds": 10**30})
     staged.round()
 
     merge = staged.world.compute.works[2]
     assert (merge.memory, merge.timeout) == (2**24, timedelta(days=30))
+    staged.ends(GREEDY)
+    assert staged.world.compute.works[3].memory == 2**24
 
 
 PLANS = [
@@ -441,8 +452,6 @@ PLANS = [
     b"[]",
     b'{"blocks": 0, "reads": 1}',
     b'{"blocks": "many"}',
-    b'{"blocks": 3, "reads": 9, "merge": {"memory": -1}}',
-    b'{"blocks": 3, "reads": 9, "merge": {"seconds": 1e99}}',
 ]
 
 

@@ -35,7 +35,8 @@ def first(task: Task) -> None:
     with look.channels() as channels:
         measured = look.measured(channels)
         stored, digest = next(iter(channels.values())).stored, look.source.digest(channels)
-    plan = look.plan(measured, stored, digest)
+        itemsize = max(channel.dtype.itemsize for channel in channels.values())
+    plan = look.plan(measured, stored, digest, itemsize=itemsize)
     results.put(KNOWN, npz(measured.arrays()))
     results.put(PLAN, plan.content(), "application/json")
     blocks, more = counted(len(plan.cores), "block"), plan.reads / voxels(plan.looked) - 1
@@ -136,8 +137,8 @@ class _Look:
                     counts[n] += counted_at(read, shape(box), sample.centres, voxel_nm=self._nm)
         return counts
 
-    def plan(self, measured: Measured, stored: tuple[Triple, Triple], digest: str) -> Plan:
-        """How the volume is cut, whose channels are `stored` so and whose `digest` that is."""
+    def plan(self, measured: Measured, stored: tuple[Triple, Triple], digest: str, *, itemsize: int) -> Plan:
+        """How the volume is cut: its channels are `stored` so, and of so many bytes a voxel; its `digest` is that."""
         looked, extension, (origin, cuboid) = self._looked, self._task.extension, stored
         z, y, x = ((low - first) % side for (low, _), first, side in zip(looked, origin, cuboid, strict=True))
         parts = cores(
@@ -157,7 +158,14 @@ class _Look:
             volume=digest,
             reads=sum(reads) // len(self.source.names),
             pilot=pilot_of(blocks, typical, self._task.box),
-            merge=needs(measured.known, parts, Grid.of(self._nm), columns=len(self.source.names) + extension.marks),
+            merge=needs(
+                measured.known,
+                parts,
+                Grid.of(self._nm),
+                channels=len(self.source.names),
+                marks=extension.marks,
+                itemsize=itemsize,
+            ),
         )
 
 

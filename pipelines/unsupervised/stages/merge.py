@@ -87,8 +87,9 @@ def merge(task: Task) -> None:
         lost = set(missing)
         if all(number in lost for number, core in enumerate(plan.cores) if intersection(core, run.box)):
             raise Failure("None of the blocks of this job has left anything.")
-        for channel, sums in zip(gathered.values(), objects.sums.T, strict=True):
-            channel.means = sums / np.maximum(objects.voxels, 1)
+        means = objects.sums.T / np.maximum(objects.voxels, 1)
+        for channel, of_it in zip(gathered.values(), means, strict=True):
+            channel.means = of_it
         synapses, marks = _synapses(objects, known, task.options), objects.marks
         del objects  # the sums take as much memory as the means
         hand_back()

@@ -6,20 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipelines.common.boxes import Box
+from pipelines.unsupervised.assembly import TOGETHER
 from pipelines.unsupervised.blocks import Known
 from pipelines.unsupervised.chance import MERGE_NM
-from pipelines.unsupervised.paired import Grid
+from pipelines.unsupervised.paired import REGION_NM, Grid
 
 MIB = 2**20
 BASE = 350 * MIB
 """Bytes of a merge of nothing: libraries, samples of the channels."""
-EACH, OF_A_COLUMN = 150, 16
-"""Bytes for each synapse, or each candidate that is compared at a time; and more for each channel and each mark.
-
-Measured by `bench whole`, with some more. A merge holds 40 to 50 bytes for each synapse while it compares
-candidates, and some 170 bytes while it writes the results, of two channels.
-"""
+SYNAPSE, COLUMN = 150, 16
+"""Bytes for each synapse while the results are written; and more for each channel and each mark."""
+KEPT, SUMS = 40, 8
+"""Bytes for each synapse while candidates are compared; and more for each channel and each mark."""
+CANDIDATE, MARK = 140, 16
+"""Bytes for each candidate that is compared at a time, beside its brightness; and more for each mark."""
 CANDIDATES = 4
 """Candidates that become one synapse, about: an object is one in each section in which it is seen."""
 SURE = 1.25
@@ -37,17 +40,21 @@ class Needs:
     seconds: int = 0
 
 
-def needs(known: Known, cores: Sequence[Box], grid: Grid, *, columns: int) -> Needs:
-    """What the merge of blocks with these cores will need, of so many `columns`: channels, and marks of a synapse.
+def needs(known: Known, cores: Sequence[Box], grid: Grid, *, channels: int, marks: int = 0, itemsize: int = 1) -> Needs:
+    """What the merge of blocks with these cores will need, of channels of so many bytes a voxel.
 
     `known` tells how many synapses to expect; it takes nothing more to merge none.
     """
     at = known.curve[known.curve[:, 0] >= known.threshold]
     synapses = SURE * float(at[-1, 1]) / known.looked if len(at) else 0.0
-    first, last = cores[0][0], cores[-1][0]
-    # candidates of two slabs are compared with one another, as far as one reaches from the second into the first
-    deep = first[1] - first[0] + (2 * int(MERGE_NM / grid.pixel_nm[0]) + 1) * grid.bins[0]
-    compared = CANDIDATES * synapses * min(1.0, deep / (last[1] - first[0]))
-    held = max(synapses, compared + synapses / 4)
-    memory = BASE + (EACH + OF_A_COLUMN * columns) * held
-    return Needs(memory=math.ceil(memory / MIB), seconds=math.ceil(SECONDS * synapses))
+    (first, _), (_, last) = cores[0][0], cores[-1][0]
+    # candidates wait for those that lie three times as far away as one reaches
+    reach = 3 * int(MERGE_NM / grid.pixel_nm[0]) * grid.bins[0]
+    deep = max(high - low for (low, high), *_ in cores) + reach
+    all_of_them = CANDIDATES * synapses
+    compared = min(all_of_them, max(all_of_them * deep / (last - first), 2 * TOGETHER))
+    a_pixel = np.min_scalar_type(math.prod(grid.bins) * (256**itemsize - 1)).itemsize
+    brightness = 2 * len(grid.offsets(REGION_NM)) * channels * a_pixel
+    comparing = (CANDIDATE + brightness + MARK * marks) * compared + (KEPT + SUMS * (channels + marks)) * synapses
+    writing = (SYNAPSE + COLUMN * (channels + marks)) * synapses
+    return Needs(memory=math.ceil((BASE + max(comparing, writing)) / MIB), seconds=math.ceil(SECONDS * synapses))

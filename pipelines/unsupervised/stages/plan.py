@@ -100,7 +100,9 @@ class Plan:
             volume=said["volume"],
             reads=said["reads"],
             pilot=_box(said["pilot"]),
-            merge=Needs(**said.get("merge", {})),
+            merge=Needs(**{name: said["merge"][name] for name in ("memory", "seconds")})
+            if "merge" in said
+            else Needs(),
         )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -599,9 +600,12 @@ def test_a_folder_that_cannot_be_written_is_said_before_boss_is_asked(boss: Boss
     assert not boss.requests
 
 
-def test_a_file_that_cannot_be_written_ends_the_run_without_results_json(boss: BossStandIn, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_ends_the_run_without_results_json(
+    boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "preview.png" / "in the way").mkdir(parents=True)
-    (tmp_path / f".{os.getpid()}-of-a-killed-copy.part").write_bytes(b"half")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * size)
+    (tmp_path / ".0000-of-a-killed-copy.part").write_bytes(b"half")
 
     code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
 

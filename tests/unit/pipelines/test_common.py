@@ -111,21 +111,34 @@ def test_what_is_written_apart_is_known_when_it_is_joined_and_in_that_order(tmp_
     assert [file.name for file in results.files] == ["b.csv"]
 
 
-def test_what_an_ended_copy_left_of_a_file_is_removed_and_nothing_of_others(tmp_path: Path) -> None:
-    results = Results(tmp_path.as_uri())
+def test_what_an_ended_copy_left_of_a_file_is_removed_and_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, replace = Results(tmp_path.as_uri()), os.replace
 
-    def pieces() -> Iterator[bytes]:
-        yield b"12345"
-        [begun] = tmp_path.iterdir()
-        os.link(begun, begun.with_suffix(".2.part"))  # as it lies there after SIGKILL
-        yield b"678"
+    def linked(source: str, target: Path) -> None:
+        os.link(source, Path(source).with_suffix(".2.part"))  # as it lies there after SIGKILL
+        replace(source, target)
 
-    results.stream("a.csv", pieces(), title="A", about="All.", media_type="text/csv")
+    monkeypatch.setattr(os, "replace", linked)
+    results.apart().put("a.csv", b"12345678")
     (tmp_path / ".1-of-another-program.part").write_bytes(b"")
     assert len(list(tmp_path.glob(".*.part"))) == 2
     results.tidy()
 
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", ".1-of-another-program.part"}
+    assert (tmp_path / "a.csv").read_bytes() == b"12345678"
+
+
+def test_a_file_that_comes_in_pieces_is_not_in_the_folder_before_all_of_it_is_there(tmp_path: Path) -> None:
+    results = Results(tmp_path.as_uri())
+
+    def pieces() -> Iterator[bytes]:
+        yield b"12345"
+        assert not list(tmp_path.iterdir()), "a process that is killed here would leave it"
+        yield b"678"
+
+    results.stream("a.csv", pieces(), title="A", about="All.", media_type="text/csv")
     assert (tmp_path / "a.csv").read_bytes() == b"12345678"
 
 

@@ -29,11 +29,11 @@ def slabs(many: int) -> list[Box]:
 
 
 def test_a_merge_of_nothing_needs_what_any_merge_needs() -> None:
-    assert needs(known(threshold=math.inf), slabs(3), GRID, columns=2) == NOTHING
+    assert needs(known(threshold=math.inf), slabs(3), GRID, channels=2) == NOTHING
 
 
 def test_time_and_memory_grow_with_the_synapses_that_are_expected() -> None:
-    few, many = (needs(known(looked=looked), slabs(50), GRID, columns=2) for looked in (0.01, 0.0025))
+    few, many = (needs(known(looked=looked), slabs(50), GRID, channels=2) for looked in (0.01, 0.0025))
 
     assert few.seconds == SURE * 3e6 * 1e-4
     assert many.seconds == 4 * few.seconds
@@ -42,13 +42,33 @@ def test_time_and_memory_grow_with_the_synapses_that_are_expected() -> None:
 
 
 def test_a_flat_volume_needs_more_since_all_of_it_is_compared_at_a_time() -> None:
-    flat, deep = (needs(known(), slabs(many), GRID, columns=2) for many in (1, 50))
+    flat, deep = (needs(known(), slabs(many), GRID, channels=2) for many in (1, 50))
 
     assert flat.memory - NOTHING.memory > 3 * (deep.memory - NOTHING.memory)
     assert flat.seconds == deep.seconds
 
 
 def test_each_channel_and_each_mark_takes_more() -> None:
-    two, ten = (needs(known(), slabs(50), GRID, columns=columns).memory for columns in (2, 10))
+    two = needs(known(), slabs(50), GRID, channels=2).memory
+    eight, marked = (needs(known(), slabs(50), GRID, channels=n, marks=m).memory for n, m in ((8, 0), (2, 6)))
 
-    assert (ten - two) * MIB >= 3e6 * SURE * 16 * 8
+    assert (eight - two) * MIB >= 3e6 * SURE * 16 * 6
+    assert (marked - two) * MIB >= 3e6 * SURE * 16 * 6
+
+
+def test_fine_voxels_and_deep_ones_take_more_since_pixels_have_large_sums() -> None:
+    fine = Grid.of((50.0, 4.0, 4.0))
+    usual, fines, deep = (
+        needs(known(), slabs(1), grid, channels=2, itemsize=itemsize).memory * MIB - BASE
+        for grid, itemsize in ((GRID, 1), (fine, 1), (fine, 2))
+    )
+
+    assert fines >= 1.8 * usual, "326 bytes a candidate for 173, as measured"
+    assert deep >= fines
+
+
+def test_where_a_volume_begins_within_a_slab_changes_little() -> None:
+    whole = slabs(3)
+    cut = [((0, 1), *whole[0][1:]), ((1, 17), *whole[0][1:]), ((17, 33), *whole[0][1:]), ((33, 48), *whole[0][1:])]
+
+    assert needs(known(), cut, GRID, channels=2) == needs(known(), whole, GRID, channels=2)

@@ -18,7 +18,7 @@ from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
 from bot.application.worker.handling import Handler, Handlers, attempt
 from bot.domain import words
-from bot.domain.blocks import PILOT, Blocks, Unplanned, after_pilot, told
+from bot.domain.blocks import MOST_MEMORY, PILOT, Blocks, Unplanned, after_pilot, told
 from bot.domain.catalog import Catalog, Pipeline
 from bot.domain.errors import NotFound, Refused
 from bot.domain.findings import Finding
@@ -143,7 +143,8 @@ class Launcher:
         if job.blocks is None:
             return pipeline.memory_for(voxels)
         least = job.blocks.merge_memory if job.blocks.stage == MERGE else 0
-        return job.blocks.memory * max(least, pipeline.memory_for(min(voxels, self._block(pipeline))))
+        usual = pipeline.memory_for(min(voxels, self._block(pipeline)))
+        return max(job.blocks.memory * usual, min(job.blocks.memory * least, MOST_MEMORY))
 
     def _time_limit(self, job: Job, pipeline: Pipeline) -> timedelta:
         merge = job.blocks.merge_seconds if job.blocks and job.blocks.stage == MERGE else 0
