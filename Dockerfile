@@ -9,13 +9,13 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 # The steps until the programs' packages are those of pipelines/Dockerfile too, so that a cache has them once.
-# SOURCE_DATE_EPOCH and PYTHONHASHSEED: or a compiled module would hold its time, and sets in an order of chance, and no
-# two builds would be the same to the byte.
+# SOURCE_DATE_EPOCH and PYTHONHASHSEED: or a compiled module would hold its time, a user the day of its making, and sets
+# an order of chance, and no two builds would be the same to the byte.
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-RUN useradd --uid 10001 --create-home nomads && python3 -m venv --without-pip /opt/venv
+RUN SOURCE_DATE_EPOCH=0 useradd --uid 10001 --create-home nomads && python3 -m venv --without-pip /opt/venv
 
 FROM base AS sources
 WORKDIR /srv/nomads

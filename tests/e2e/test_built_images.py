@@ -116,6 +116,12 @@ def test_an_image_keeps_nothing_of_the_machine_that_built_it(name: str, built: d
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_image_does_not_tell_the_day_on_which_it_was_built(name: str, built: dict[str, str]) -> None:
+    shadow = sh(name, "grep '^nomads:' /etc/shadow", "--user=0", "--cap-add=dac_override")
+    assert shadow.split(":")[2] == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_no_larger_than_is_said(name: str, built: dict[str, str]) -> None:
     assert images.size(name, "buildah") <= BOUNDS[name] * 10**6
 
