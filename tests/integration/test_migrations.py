@@ -86,20 +86,22 @@ def test_processes_that_start_at_once_make_the_tables_once(database_url: str) ->
         engine.dispose()
 
 
-class Locked:
-    """A connection to a new file that other processes make at the same moment: SQLite does not wait for them there."""
+class Refusing:
+    """A connection that SQLite refuses a number of statements, as it does while another process makes the new file."""
 
-    def __init__(self, times: int) -> None:
-        self.times, self.said = times, list[str]()
+    def __init__(self, times: int, code: int = sqlite3.SQLITE_BUSY_SNAPSHOT) -> None:
+        self.times, self.code, self.said = times, code, list[str]()
 
     def execute(self, statement: str) -> None:
         self.said.append(statement)
         if len(self.said) <= self.times:
-            raise sqlite3.OperationalError("database is locked")
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.code
+            raise error
 
 
 def test_a_process_waits_for_another_one_that_makes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    for_a_moment, for_ever = Locked(2), Locked(10**6)
+    for_a_moment, for_ever = Refusing(2), Refusing(10**6)
 
     _keep_log_ahead(for_a_moment)
     assert for_a_moment.said == ["PRAGMA journal_mode=WAL"] * 3
@@ -107,6 +109,14 @@ def test_a_process_waits_for_another_one_that_makes_the_file(monkeypatch: pytest
     monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 0.1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         _keep_log_ahead(for_ever)
+
+
+def test_a_process_does_not_wait_where_the_disk_fails() -> None:
+    failing = Refusing(10**6, sqlite3.SQLITE_IOERR)
+
+    with pytest.raises(sqlite3.OperationalError):
+        _keep_log_ahead(failing)
+    assert len(failing.said) == 1
 
 
 BEFORE = (
