@@ -7,6 +7,7 @@ docs/architecture.md and docs/following.md. `judged` names each one that was bro
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ from bot.domain import words
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
+from contract.program import RESULTS
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
 from simulation.installation import Record
-from simulation.outside import PRIVATE, SUBMISSIONS, Run, mail_of
+from simulation.outside import PRIVATE, SPOILT, SUBMISSIONS, Run, mail_of
 from simulation.stage import EPOCH
 from tests.support.memory import Message
 
@@ -72,6 +74,8 @@ def everything_is_done(record: Record) -> Iterator[str]:
         refuses = _archived(record, job.request.channel or "") or job.unposted or "nobody foresaw" in one.error
         if one.kind in (Kind.REPLY, Kind.PREVIEW, Kind.EDIT) and not refuses:
             yield f"{one.kind} of {one.job_id} was given up, and nothing refused it: {one.error}"
+        if one.kind in (Kind.COLLECT, Kind.ADVANCE) and record.calm:
+            yield f"{one.kind} of {one.job_id} was given up, and nothing was away: {one.error}"
 
 
 def nothing_acknowledged_is_missing(record: Record) -> Iterator[str]:
@@ -232,6 +236,17 @@ def nothing_runs_on(record: Record) -> Iterator[str]:
             yield f"{job.id} is told to have failed, and its program has succeeded"
 
 
+def what_was_found_is_told(record: Record) -> Iterator[str]:
+    """A job tells the counts that its program has left, and no others."""
+    files = record.outside.account.results.files
+    for job in record.jobs.values():
+        left = files.get(job.folder, {}).get(RESULTS, b"")
+        told = job.summary.counts if job.summary else {}
+        found = {} if left in SPOILT else json.loads(left)["counts"]
+        if told != found and (told or (record.calm and job.state is JobState.SUCCEEDED)):
+            yield f"{job.id} is told to have found {told}, and has found {found}"
+
+
 def who_cancels_is_heard(record: Record) -> Iterator[str]:
     """A job whose cancellation was acknowledged is cancelled, or had ended, or its thread says why it goes on."""
     for answer in record.answers:
@@ -367,6 +382,7 @@ RULES: tuple[Rule, ...] = (
     the_same_work_is_done_once,
     nothing_runs_that_boss_refuses,
     nothing_runs_on,
+    what_was_found_is_told,
     who_cancels_is_heard,
     a_retry_is_one_job,
     limits_hold,

@@ -456,5 +456,31 @@ MUTATIONS = (
         "if self.open(job_id, kind=kind) == 0:",
         seed=28,
     ),
+    Mutation(
+        "what was found is not told",
+        LIFECYCLE,
+        "Lifecycle.conclude",
+        'update={"summary": summary, "reason": reason}',
+        'update={"summary": (summary := None), "reason": reason}',
+        seed=4,
+    ),
+    Mutation(
+        "nobody foresaw results that make no sense",
+        COMPUTE,
+        "CollectEffects._found",
+        "except (Refused, Unreadable) as error:",
+        "except Refused as error:",
+        CALM,
+        seed=16,
+    ),
+    Mutation(
+        "nobody foresaw a plan that makes no sense",
+        COMPUTE,
+        "AdvanceEffects._planned",
+        "except (NotFound, Unplanned) as error:",
+        "except NotFound as error:",
+        _large(),
+        seed=23,
+    ),
 )
 """Each breaks a promise that somebody outside can see."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.messages import Mail
 from bot.domain.people import Privacy, Standing
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import Cause, Observation, Work
+from bot.domain.work import Cause, LogLine, Observation, Unclear, Work
 from contract.program import BLOCKS, FIRST, PLAN, RESULTS
 from simulation.stage import Nonsense, Stage
 from tests.support.memory import (
@@ -71,6 +72,21 @@ SUBMISSIONS = 4
 LONG = 40.0
 """Seconds for which bots look often after compute has stirred."""
 SIDES = ((0, 64), (0, 1024), (0, 1024))
+SPOILT = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    bytes(range(256)),
+    b"[" * 10_000,
+    b'{"counts": 7, "files": 7, "blocks": "many", "reads": null}',
+    b'{"counts": {"synapses": -1}, "preview": "../preview.png", "blocks": -1, "reads": 1}',
+    b'{"counts": {"synapses": 1e999}, "files": ["\\u0000"], "blocks": 1e999, "reads": 0}',
+)
+"""Files of which nothing can be used."""
+SPOILS = 0.05
+"""Part of the programs that leave one, and of the events that are forged."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -150,8 +166,28 @@ class Workspace:
         return ""
 
 
+def _or_nonsense(answer: Callable[[], T], nonsense: Callable[[random.Random], T]) -> T:
+    """What a port answers. What makes no sense is an error now and then, and now and then an answer."""
+    try:
+        return answer()
+    except Nonsense as error:
+        if error.draw.random() < 0.5:
+            raise
+        return nonsense(error.draw)
+
+
+class Results(MemoryResults):
+    """Gives now and then what no program has left."""
+
+    def read(self, folder: str, name: str, *, limit: int) -> bytes:
+        """The file's content, or nonsense."""
+        return _or_nonsense(
+            lambda: super(Results, self).read(folder, name, limit=limit), lambda draw: draw.choice(SPOILT)
+        )
+
+
 class Compute(MemoryCompute):
-    """Says now and then what it said before."""
+    """Says now and then what it said before, or nonsense."""
 
     def __init__(self, stage: Stage, *, lasts: bool) -> None:
         super().__init__(lasts=lasts, clock=stage.now)
@@ -160,10 +196,22 @@ class Compute(MemoryCompute):
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is true, or what was said the last time."""
-        now = super().observe(ids)
+        now = _or_nonsense(lambda: super(Compute, self).observe(ids), partial(self._in_part, ids))
         late = not self._stage.incidents.over and self._draw.random() < self._stage.incidents.often
         before, self._said = self._said, {**self._said, **now}
         return {name: before.get(name, seen) if late else seen for name, seen in now.items()}
+
+    def _in_part(self, ids: Sequence[str], draw: random.Random) -> Mapping[str, Observation]:
+        unclear = [name for name in ids if draw.random() < 0.5]
+        known = {name: seen for name in ids if name not in unclear and (seen := self.now(name))}
+        raise Unclear("What compute says of it makes no sense.", ids=unclear, seen=known)
+
+    def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
+        """The last lines, or nonsense."""
+        return _or_nonsense(
+            lambda: super(Compute, self).tail(compute_id, log=log, lines=lines),
+            lambda draw: [LogLine(draw.choice(("", "\0\x1b[2J\u202e", "x" * 100_000)))] * draw.randrange(lines + 1),
+        )
 
 
 @dataclass
@@ -254,7 +302,7 @@ class Account:
         self._ends_to_come = None if ends is None else list(ends)
         self.stage, self._draw = stage, draw
         self.compute = Compute(stage, lasts=lasts)
-        self.results, self.secrets, self.mailer = MemoryResults(), MemorySecrets(), MemoryMailer()
+        self.results, self.secrets, self.mailer = Results(), MemorySecrets(), MemoryMailer()
         tokens = [token for cast in CASTS for token in cast.tokens.values()]
         self.volumes = MemoryVolumes(readers=dict.fromkeys(tokens, ("demo",)))
         self.volumes.add("demo", "cortex", bounds=SIDES)
@@ -352,11 +400,13 @@ class Account:
             return
         if stage == FIRST:
             plan = {"blocks": self._draw.randrange(2, 12), "reads": 10**6, "pilot": [[0, 2], [0, 8], [0, 8]]}
-            self.results.put(folder, PLAN, json.dumps(plan).encode())
+            name, content = PLAN, json.dumps(plan).encode()
         else:
             found = {"counts": {"synapses": self._draw.randrange(100)}, "preview": "preview.png"}
+            name, content = RESULTS, json.dumps(found).encode()
             self.results.put(folder, "preview.png", b"PNG")
-            self.results.put(folder, RESULTS, json.dumps(found).encode())
+        spoils = self._ends_to_come is None and self._draw.random() < SPOILS
+        self.results.put(folder, name, self._draw.choice(SPOILT) if spoils else content)
 
     def _tell(self, run: Run, compute_id: str, seen: Observation) -> None:
         known = self.compute._observations.get(compute_id)
@@ -368,6 +418,8 @@ class Account:
         self.stage.say(f"{compute_id} {seen.state.value.lower()} {seen.reason}".rstrip())
         if self.listeners and self._draw.random() > 0.1:
             of, child = compute_id.partition("/")[0], "/" in compute_id
+            if self._draw.random() < SPOILS:
+                of, seen = f"memory-{self._draw.randrange(20)}", Observation(self._draw.choice(list(JobState)))
             for _ in range(self._draw.choice((1, 1, 1, 2))):
                 late = self._draw.choice((0.5, 0.5, self._draw.uniform(1, 100)))
                 self.stage.at(self.stage.seconds + late, partial(self._event, of, seen, child=child))
