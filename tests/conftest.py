@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -64,6 +65,13 @@ _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
     ),
 }
 """Marks of tests that cannot run everywhere: whether they can here, and what the end of the output says if not."""
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests and all that they stand on out of each later search for garbage: there is much, and it stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -287,6 +287,7 @@ class _Plan(BaseModel):
 
     blocks: StrictInt
     reads: StrictInt
+    pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
     merge: object = None
     """What the merge needs: `memory` in MiB, and `seconds`. What is none of these asks for no more than a block."""
 
@@ -294,8 +295,6 @@ class _Plan(BaseModel):
         """What the merge needs of that, and `most` at most."""
         said = self.merge.get(what) if isinstance(self.merge, dict) else None
         return min(max(0, said), most) if isinstance(said, int) else 0
-
-    pilot: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
 
 
 def after_pilot(blocks: Blocks, summary: Summary, box: Box, expected: Expected | None) -> str:
