@@ -71,7 +71,7 @@ def pytest_collection_finish() -> None:
     """Keep the tests and all that they stand on out of each later search for garbage: there is much, and it stays."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20)
+    gc.set_threshold(5_000)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

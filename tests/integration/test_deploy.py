@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import re
 import stat
@@ -137,12 +138,25 @@ def bills(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bills")
 
 
+_BUILD = images.build
+
+
 @pytest.fixture
-def account(tmp_path: Path, bills: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    build = images.build
-    monkeypatch.setattr(images, "build", lambda *image, **kind: [*build(*image, **kind), "--folder", str(bills)])
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """For most tests it is enough that Docker is asked for an image; see `built`."""
+
+    def asked(_: str, image: images.Image, reference: str, *, platform: str) -> list[str]:
+        return ["docker", "build", "--platform", platform, "--tag", reference, "--iidfile", os.devnull]
+
+    monkeypatch.setattr(images, "build", asked)
     with aws_world(empty=True), complete():
         yield Account(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def built(bills: Path, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are built by this checkout's own command."""
+    monkeypatch.setattr(images, "build", lambda *image, **kind: [*_BUILD(*image, **kind), "--folder", str(bills)])
 
 
 @pytest.fixture
@@ -224,6 +238,7 @@ def test_no_is_no(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (account.folder / ".env").exists()
 
 
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("tool", ["docker", "buildah"])
 def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(account: Account, tool: str) -> None:
     account.has(tool)
@@ -246,6 +261,7 @@ def test_images_are_built_and_pushed_and_the_password_is_in_no_command_line(acco
     assert account.asked[-4:] == [*pushes, f"logout {host}"]
 
 
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("tool", ["docker", "buildah"])
 def test_beside_each_image_that_is_pushed_lies_its_bill_of_materials_by_image_and_tag(
     account: Account, bills: Path, tool: str
@@ -268,6 +284,7 @@ def test_beside_each_image_that_is_pushed_lies_its_bill_of_materials_by_image_an
     assert all("sha256:0" in line for line in inside), "what was built, whatever else has its name"
 
 
+@pytest.mark.usefixtures("built")
 def test_without_docker_and_buildah_the_commands_are_told_and_the_bot_waits(
     account: Account, slack: SlackStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -530,6 +547,7 @@ def test_a_stack_s_name_is_the_installation_s_and_checked_as_such(account: Accou
         account.deploy(name="nomads-bot")
 
 
+@pytest.mark.usefixtures("built")
 def test_another_architecture_has_the_bot_s_image_built_for_it_whatever_else_changed(
     account: Account, slack: SlackStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -591,6 +609,7 @@ def test_a_parameter_that_the_template_has_not_is_refused_before_anything_is_mad
     assert not client("cloudformation").describe_stacks()["Stacks"]
 
 
+@pytest.mark.usefixtures("built")
 def test_what_a_tool_cannot_do_is_told_with_the_command(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
     account.has("docker")
     (account.tools / "docker").write_text('#!/bin/sh\n[ "$1" = info ]\n')

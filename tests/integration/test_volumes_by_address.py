@@ -590,9 +590,10 @@ def test_a_host_that_leads_to_a_metadata_address_is_never_asked() -> None:
 
 def test_nothing_is_asked_that_is_not_allowed(server: BossStandIn) -> None:
     with pytest.raises(WrongVolume, match="NOMADS_VOLUME_ROOTS"):
-        Reader("s3://lab").describe(f"precomputed://{server.url}/lab/volume")
+        Reader("s3://lab").describe(f"precomputed://{server.url}/forbidden/volume")
 
-    assert not server.requests
+    # what another test gave up to wait for may still be asked for
+    assert not [served for served in server.requests if "forbidden" in served.path]
 
 
 def test_metadata_that_changed_since_it_was_described_is_noticed(tmp_path: Path) -> None:
