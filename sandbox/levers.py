@@ -87,7 +87,11 @@ def levers(house: House, bot: Kept, data: Path) -> list[Lever]:
             "Running programs are killed; threads say so, and Retry runs them again.",
             lambda: end(data),
         ),
-        Lever("Break Slack", f"Slack refuses the next messages for {CALM} seconds; they come later, in order.", limit),
+        Lever(
+            "Break Slack",
+            f"Slack refuses {TIMES} times, for {CALM} seconds each; messages come later, in order.",
+            limit,
+        ),
         Lever(
             "Break BOSS",
             f"BOSS fails {TIMES} times; a form is taken unchecked, and its job is checked before it runs.",

@@ -27,6 +27,8 @@ from tests.support.memory import Message
 Rule = Callable[[Record], Iterator[str]]
 CANARY = re.compile(rb"canary-token-of-[a-z]+")
 LOST = re.compile(r"Lost by that: ([^.]+(?:\.\d+)?)\.")
+FORM = re.compile(r"V\d+-(\d+)")
+"""The key of a job that came of a form, with the number of its action."""
 CHANNELS = 2
 """Channels of a byte a voxel that every pipeline reads."""
 SOON = 60.0
@@ -94,7 +96,7 @@ def nothing_acknowledged_is_missing(record: Record) -> Iterator[str]:
 def nothing_refused_was_done(record: Record) -> Iterator[str]:
     """No job comes of a form of which a person heard that it is wrong, and of nothing else."""
     taken = {answer.action.number for answer in record.answers if answer.job or not answer.acknowledged}
-    made = {int(found[1]) for job in record.jobs.values() if (found := re.match(r"V\d+-(\d+)", job.key))}
+    made = {int(found[1]) for job in record.jobs.values() if (found := FORM.fullmatch(job.key))}
     for number in sorted(made):
         if number not in taken:
             yield f"the form of action {number} was refused, and made a job"
@@ -234,17 +236,32 @@ def nothing_runs_on(record: Record) -> Iterator[str]:
             yield f"{job.id} is told to have succeeded, and its program has not"
         if job.state is JobState.FAILED and last is not None and last.state is JobState.SUCCEEDED and not job.blocks:
             yield f"{job.id} is told to have failed, and its program has succeeded"
+        if job.state is JobState.LOST and last is not None:
+            yield f"{job.id} is told to be lost, and compute knows it"
 
 
 def what_was_found_is_told(record: Record) -> Iterator[str]:
-    """A job tells the counts that its program has left, and no others."""
-    files = record.outside.account.results.files
+    """A job that succeeded tells the counts that its program has left, in its record and at its end, and no others.
+
+    It tells none where nothing can be used of what was left, or of what somebody read.
+    """
+    results = record.outside.account.results
     for job in record.jobs.values():
-        left = files.get(job.folder, {}).get(RESULTS, b"")
+        left = results.files.get(job.folder, {}).get(RESULTS, b"")
+        found = {} if left in SPOILT or job.state is not JobState.SUCCEEDED else json.loads(left)["counts"]
         told = job.summary.counts if job.summary else {}
-        found = {} if left in SPOILT else json.loads(left)["counts"]
-        if told != found and (told or (record.calm and job.state is JobState.SUCCEEDED)):
-            yield f"{job.id} is told to have found {told}, and has found {found}"
+        if told != found and (told or job.folder not in results.misread):
+            yield f"{job.id} has {told} as found, and has found {found}"
+        ends = [
+            step.text
+            for message in record.outside.chat.replies
+            if message.story.job.id == job.id
+            for step in message.steps
+            if step.state is JobState.SUCCEEDED and not step.note
+        ]
+        for end in ends:
+            if told and not end.startswith(f"{words.count(told['synapses'])} synapse"):
+                yield f"{job.id} has found {told}, and its thread says: {end}"
 
 
 def who_cancels_is_heard(record: Record) -> Iterator[str]:
@@ -278,11 +295,11 @@ def a_retry_is_one_job(record: Record) -> Iterator[str]:
 def limits_hold(record: Record) -> Iterator[str]:
     """Nothing is accepted that is larger than is allowed; who asks for much was asked first, and has agreed."""
     for job in record.jobs.values():
-        size, _, number = job.request.box.voxels, *job.key.rpartition("-")[1:]
+        size, form = job.request.box.voxels, FORM.fullmatch(job.key)
         if size > MOST:
             yield f"{job.id} has {size:,} voxels"
         much = size > BLOCK or CHANNELS * size > CONFIRMED
-        if much and not job.retry_of and int(number) not in record.agreed:
+        if much and not job.retry_of and not (form and int(form[1]) in record.agreed):
             yield f"{job.id} has {size:,} voxels, and nobody was asked"
 
 
@@ -351,14 +368,14 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
 
 
 def no_token_is_anywhere(record: Record) -> Iterator[str]:
-    """No token stands in what is posted, mailed, answered or stored, nor in what compute shows."""
+    """No token stands in what is posted, mailed, answered or stored, nor in what compute is given."""
     outside = record.outside
     places = {
-        "a message": "\n".join(_text(m) for m in outside.chat.messages),
+        "a message": "\n".join(f"{_text(m)} {m.content!r}" for m in outside.chat.messages),
         "a home tab": repr(outside.chat.homes),
         "a direct message": repr(outside.chat.told),
         "a mail": "\n".join(f"{m.to} {m.subject} {m.text} {m.html}" for m in outside.mails),
-        "what compute shows": repr(outside.compute.works),
+        "what compute is given": repr(outside.compute.works),
         "an answer": repr([(a.job, a.said) for a in record.answers]),
     }
     for where, text in places.items():

@@ -19,6 +19,8 @@ CROWDED = Plan(bots=3, often=0.1)
 """Several bots, among which one often takes up what another one has begun."""
 CALM = Plan(often=0)
 """Nothing goes wrong."""
+UNCLEAR = Plan(bots=1, often=0.3, quiet=True, lasts=True)
+"""Compute tells nothing by itself, and often makes no sense where it is asked."""
 
 
 def _at_once(what: str, who: str) -> Plan:
@@ -172,7 +174,8 @@ MUTATIONS = (
         SUBMISSION,
         "Submission._take",
         "actor=actor, key=key, work=work",
-        "actor=actor, key=key + entropy.token_hex(2), work=work",
+        "actor=actor, key=key.replace('-', f'{entropy.randbelow(10)}-'), work=work",
+        seed=49,
     ),
     Mutation(
         "work that runs is accepted again",
@@ -238,7 +241,7 @@ MUTATIONS = (
         "People._erase_token",
         "self._tokens.erase(transaction, reference)",
         "pass",
-        seed=12,
+        seed=16,
     ),
     Mutation(
         "a cancelled job is told to have failed",
@@ -269,7 +272,7 @@ MUTATIONS = (
         "change.follow(Observation(JobState.CANCELLED))",
         "pass",
         HASTE,
-        seed=3,
+        seed=2,
     ),
     Mutation(
         "what is turned down does not end",
@@ -302,7 +305,7 @@ MUTATIONS = (
         "Blocks.tried_again",
         '"tries": self.tries + 1, ',
         "",
-        seed=20,
+        seed=15,
     ),
     Mutation("an end is not collected", LEDGER, "JobChange._move", "self.enqueue(Kind.COLLECT)", "pass"),
     Mutation(
@@ -350,7 +353,7 @@ MUTATIONS = (
         "ThreadEffects._reply",
         "if timestamp is None and effect.in_doubt:",
         "if False:",
-        seed=5,
+        seed=15,
     ),
     Mutation(
         "a job is told wherever its owner says",
@@ -402,6 +405,23 @@ MUTATIONS = (
         seed=16,
     ),
     Mutation(
+        "what an event claims is believed",
+        WATCHER,
+        "Watcher.listen_once",
+        "moved, seen = self._look([job for job, _ in asked])",
+        "moved, seen = self._look([job for job, claim in asked if not (claim and self._moves(job, claim))])",
+        seed=50,
+    ),
+    Mutation(
+        "what compute does not say is not known to compute",
+        WATCHER,
+        "Watcher._ask",
+        "seen, doubtful, why = error.seen, error.ids, str(error)",
+        "seen, doubtful, why = error.seen, (), str(error)",
+        UNCLEAR,
+        seed=36,
+    ),
+    Mutation(
         "nobody looks at jobs",
         WATCHER,
         "Watcher.watch_once",
@@ -414,7 +434,7 @@ MUTATIONS = (
         "Output.tail",
         "masking.hidden_in_lines([line.text for line in found], token)",
         "[line.text for line in found]",
-        seed=3,
+        seed=5,
     ),
     Mutation("submissions keep to no rate", RATES, "Rate.turn", "if wait:", "if wait and False:", _all_at_once()),
     Mutation(
@@ -423,6 +443,7 @@ MUTATIONS = (
         "Submission.decide",
         "if not (proposal.twin or proposal.heavy):",
         "if not proposal.twin:",
+        seed=2,
     ),
     Mutation(
         "what is larger than is allowed is accepted",
@@ -461,7 +482,7 @@ MUTATIONS = (
         LIFECYCLE,
         "Lifecycle.conclude",
         'update={"summary": summary, "reason": reason}',
-        'update={"summary": (summary := None), "reason": reason}',
+        'update={"summary": None, "reason": reason}',
         seed=4,
     ),
     Mutation(

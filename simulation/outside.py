@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.messages import Mail
@@ -86,7 +85,6 @@ SPOILT = (
 """Files of which nothing can be used."""
 SPOILS = 0.05
 """Part of the programs that leave one, and of the events that are forged."""
-T = TypeVar("T")
 
 
 @dataclass
@@ -166,24 +164,32 @@ class Workspace:
         return ""
 
 
-def _or_nonsense(answer: Callable[[], T], nonsense: Callable[[random.Random], T]) -> T:
-    """What a port answers. What makes no sense is an error now and then, and now and then an answer."""
-    try:
-        return answer()
-    except Nonsense as error:
-        if error.draw.random() < 0.5:
-            raise
-        return nonsense(error.draw)
+class Astray:
+    """Says whether an answer goes astray, in another way than those of the stage's calls: an adapter hands it on."""
+
+    def __init__(self, stage: Stage, what: str) -> None:
+        self._incidents, self.draw = stage.incidents, random.Random(f"{what} {stage.incidents.seed}")
+
+    def __bool__(self) -> bool:
+        return not self._incidents.over and self.draw.random() < self._incidents.often
 
 
 class Results(MemoryResults):
     """Gives now and then what no program has left."""
 
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._astray = Astray(stage, "files")
+        self.misread: set[str] = set()
+        """Folders of which somebody has read what no program has left."""
+
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """The file's content, or nonsense."""
-        return _or_nonsense(
-            lambda: super(Results, self).read(folder, name, limit=limit), lambda draw: draw.choice(SPOILT)
-        )
+        content = super().read(folder, name, limit=limit)
+        if self._astray:
+            self.misread.add(folder)
+            return self._astray.draw.choice(SPOILT)
+        return content
 
 
 class Compute(MemoryCompute):
@@ -191,27 +197,28 @@ class Compute(MemoryCompute):
 
     def __init__(self, stage: Stage, *, lasts: bool) -> None:
         super().__init__(lasts=lasts, clock=stage.now)
-        self._stage, self._draw = stage, random.Random(stage.incidents.seed)
+        self._late, self._unclear, self._garbled = (Astray(stage, what) for what in ("late", "unclear", "garbled"))
         self._said: dict[str, Observation] = {}
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What is true, or what was said the last time."""
-        now = _or_nonsense(lambda: super(Compute, self).observe(ids), partial(self._in_part, ids))
-        late = not self._stage.incidents.over and self._draw.random() < self._stage.incidents.often
+        """What is true, or what was said the last time. Raises Unclear where that makes no sense for some."""
+        now = super().observe(ids)
+        if self._unclear:
+            some = {name for name in ids if self._unclear.draw.random() < 0.5} or {self._unclear.draw.choice(ids)}
+            raise Unclear(
+                "What compute says of it makes no sense.",
+                ids=some,
+                seen={name: seen for name, seen in now.items() if name not in some},
+            )
         before, self._said = self._said, {**self._said, **now}
-        return {name: before.get(name, seen) if late else seen for name, seen in now.items()}
-
-    def _in_part(self, ids: Sequence[str], draw: random.Random) -> Mapping[str, Observation]:
-        unclear = [name for name in ids if draw.random() < 0.5]
-        known = {name: seen for name in ids if name not in unclear and (seen := self.now(name))}
-        raise Unclear("What compute says of it makes no sense.", ids=unclear, seen=known)
+        return {name: before.get(name, seen) for name, seen in now.items()} if self._late else now
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last lines, or nonsense."""
-        return _or_nonsense(
-            lambda: super(Compute, self).tail(compute_id, log=log, lines=lines),
-            lambda draw: [LogLine(draw.choice(("", "\0\x1b[2J\u202e", "x" * 100_000)))] * draw.randrange(lines + 1),
-        )
+        found = super().tail(compute_id, log=log, lines=lines)
+        if self._garbled:
+            return [LogLine(self._garbled.draw.choice(("", "\0\x1b[2J\u202e", "x" * 100_000)))] * lines
+        return found
 
 
 @dataclass
@@ -302,7 +309,7 @@ class Account:
         self._ends_to_come = None if ends is None else list(ends)
         self.stage, self._draw = stage, draw
         self.compute = Compute(stage, lasts=lasts)
-        self.results, self.secrets, self.mailer = Results(), MemorySecrets(), MemoryMailer()
+        self.results, self.secrets, self.mailer = Results(stage), MemorySecrets(), MemoryMailer()
         tokens = [token for cast in CASTS for token in cast.tokens.values()]
         self.volumes = MemoryVolumes(readers=dict.fromkeys(tokens, ("demo",)))
         self.volumes.add("demo", "cortex", bounds=SIDES)
@@ -418,8 +425,9 @@ class Account:
         self.stage.say(f"{compute_id} {seen.state.value.lower()} {seen.reason}".rstrip())
         if self.listeners and self._draw.random() > 0.1:
             of, child = compute_id.partition("/")[0], "/" in compute_id
-            if self._draw.random() < SPOILS:
-                of, seen = f"memory-{self._draw.randrange(20)}", Observation(self._draw.choice(list(JobState)))
+            if self._draw.random() < SPOILS:  # of any work, or of none
+                number = self._draw.randrange(len(self.runs) + 1)
+                of, child, seen = f"memory-{number}", False, Observation(self._draw.choice(list(JobState)))
             for _ in range(self._draw.choice((1, 1, 1, 2))):
                 late = self._draw.choice((0.5, 0.5, self._draw.uniform(1, 100)))
                 self.stage.at(self.stage.seconds + late, partial(self._event, of, seen, child=child))

@@ -60,14 +60,14 @@ def reduced(all_of_them: Sequence[T], fails: Callable[[list[T]], bool]) -> list[
     """A part of a list, in its order, that still fails, of which no single one can be left out."""
     found, size = list(all_of_them), max(1, len(all_of_them) // 2)
     while found:
-        at = 0
+        at, before = 0, len(found)
         while at < len(found):
             fewer = found[:at] + found[at + size :]
             if fails(fewer):
                 found = fewer
             else:
                 at += size
-        if size == 1:
+        if size == 1 and len(found) == before:  # one may go once a later one has gone
             break
         size = max(1, size // 2)
     return found

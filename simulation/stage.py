@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +23,6 @@ class Crash(BaseException):
 
 class Nonsense(Exception):
     """What an adapter raises where an answer is such as nobody foresaw."""
-
-    def __init__(self, point: str, draw: random.Random) -> None:
-        """`draw` decides what the answer is, where an adapter would hand it on."""
-        super().__init__(point)
-        self.draw = draw
 
 
 @dataclass(eq=False)
@@ -164,7 +158,7 @@ class Stage:
 
         yield within
         self.commits += commit
-        self._after(process, incident, number)
+        self._after(process, incident, point)
 
     def _before(self, process: Process, incident: Incident) -> None:
         match incident.what:
@@ -176,7 +170,7 @@ class Stage:
                 self._die(process, "before")
         self.alive()
 
-    def _after(self, process: Process, incident: Incident, number: int) -> None:
+    def _after(self, process: Process, incident: Incident, point: str) -> None:
         self.alive()
         match incident.what:
             case What.SLOW:
@@ -190,7 +184,7 @@ class Stage:
             case What.LOST:
                 raise Unavailable("The answer was lost.")
             case What.NONSENSE:
-                raise Nonsense(self.points[number], random.Random(f"nonsense {self.incidents.seed} {number}"))
+                raise Nonsense(point)
             case What.CRASH_AFTER:
                 self._die(process, "after")
 
