@@ -89,7 +89,7 @@ def levers(house: House, bot: Kept, data: Path) -> list[Lever]:
         ),
         Lever(
             "Break Slack",
-            f"Slack refuses {TIMES} times, for {CALM} seconds each; messages come later, in order.",
+            f"Slack refuses each kind of call {TIMES} times, for {CALM} seconds each; messages come later, in order.",
             limit,
         ),
         Lever(
