@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --numprocesses
 # Without a cache of compiled modules each of the hundred processes that tests start would compile the bot anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit began bench simulate mutants fuzz pictures lint types style format lock images bases clean
+.PHONY: help demo test unit began bench simulate mutants fuzz pictures lint format lock images bases clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
@@ -48,16 +48,10 @@ began: $(STAMP)
 told = ended=$$?; took=$$(( $$(date +%s) - $$(cat .venv/.began) )); \
 	echo "$(1): $$(( took / 60 )) min $$(( took % 60 )) s (goal: under $(2) on 2 cores)"; exit $$ended
 
-# What checks types takes longest, so the others run beside it.
 lint: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types style
-
-types:
-	$(BIN)/mypy
-
-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache > $(LINTED) || (cat $(LINTED); exit 1)
 	$(BIN)/hadolint Dockerfile pipelines/Dockerfile
 	$(BIN)/cfn-lint --regions us-east-1 eu-west-2 -- deploy/nomads.yaml

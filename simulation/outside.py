@@ -165,12 +165,13 @@ class Workspace:
 
 
 class Astray:
-    """Says whether an answer goes astray, in another way than those of the stage's calls: an adapter hands it on."""
+    """Answers that go astray in another way than the stage's calls do: an adapter hands them on."""
 
     def __init__(self, stage: Stage, what: str) -> None:
         self._incidents, self.draw = stage.incidents, random.Random(f"{what} {stage.incidents.seed}")
 
-    def __bool__(self) -> bool:
+    def next(self) -> bool:
+        """Whether the next answer goes astray."""
         return not self._incidents.over and self.draw.random() < self._incidents.often
 
 
@@ -186,7 +187,7 @@ class Results(MemoryResults):
     def read(self, folder: str, name: str, *, limit: int) -> bytes:
         """The file's content, or nonsense."""
         content = super().read(folder, name, limit=limit)
-        if self._astray:
+        if self._astray.next():
             self.misread.add(folder)
             return self._astray.draw.choice(SPOILT)
         return content
@@ -203,7 +204,7 @@ class Compute(MemoryCompute):
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is true, or what was said the last time. Raises Unclear where that makes no sense for some."""
         now = super().observe(ids)
-        if self._unclear:
+        if self._unclear.next():
             some = {name for name in ids if self._unclear.draw.random() < 0.5} or {self._unclear.draw.choice(ids)}
             raise Unclear(
                 "What compute says of it makes no sense.",
@@ -211,12 +212,12 @@ class Compute(MemoryCompute):
                 seen={name: seen for name, seen in now.items() if name not in some},
             )
         before, self._said = self._said, {**self._said, **now}
-        return {name: before.get(name, seen) for name, seen in now.items()} if self._late else now
+        return {name: before.get(name, seen) for name, seen in now.items()} if self._late.next() else now
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last lines, or nonsense."""
         found = super().tail(compute_id, log=log, lines=lines)
-        if self._garbled:
+        if self._garbled.next():
             return [LogLine(self._garbled.draw.choice(("", "\0\x1b[2J\u202e", "x" * 100_000)))] * lines
         return found
 

@@ -68,7 +68,7 @@ _NEEDS: dict[str, tuple[Callable[[], object], str, str]] = {
 
 
 def pytest_collection_finish() -> None:
-    """Keep the tests and all that they stand on out of each later search for garbage: there is much, and it stays."""
+    """Search for garbage less often, and not among the tests and what they stand on: that is much, and it stays."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000)

@@ -109,6 +109,7 @@ def test_a_process_waits_for_another_one_that_makes_the_file(monkeypatch: pytest
     monkeypatch.setattr("bot.storage.engine.BUSY_SECONDS", 0.1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         _keep_log_ahead(for_ever)
+    assert len(for_ever.said) <= 3, "it waits between two tries"
 
 
 def test_a_process_does_not_wait_where_the_disk_fails() -> None:

@@ -342,7 +342,7 @@ sys.exit(code)
     ("pipeline", "box"),
     [
         ("unsupervised", {"exp": "cortex", "z_range": "0,64", "y_range": "0,1024", "x_range": "0,1024"}),
-        ("classifier", {"exp": "cortex", "z_range": "0,16", "y_range": "0,1024", "x_range": "0,512"}),
+        ("classifier", {"exp": "cortex", "z_range": "0,32", "y_range": "0,1024", "x_range": "0,512"}),
         ("unsupervised", {"exp": "cortex", "z_range": "3,4", "y_range": "0,1024", "x_range": "0,1024"}),
         ("unsupervised", {"col": "lab", "exp": "large", "z_range": "0,20", "y_range": "0,1024", "x_range": "0,1024"}),
     ],

@@ -35,7 +35,7 @@ together, done = 0, Event()
 def look():
     global together
     last = 0
-    while not done.wait(0.02):
+    while not done.wait(0.01):
         try:
             now = sum(of(process, "smaps_rollup", "Pss:") for process in all_processes())
         except OSError:  # one has ended
@@ -84,7 +84,7 @@ def bytes_of(work: str, *words: str) -> int:
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
-        ((20, 1024, 1024), "uint8"),
+        ((40, 1024, 1024), "uint8"),
         ((1, 4096, 4096), "uint8"),
         ((2, 2048, 4096), "uint16"),
         ((4, 1024, 4096), "uint64"),
