@@ -71,10 +71,14 @@ def _lasted() -> Iterator[Figure]:
         unit="calls",
         at_most=CALLS,
     )
-    yield Figure(name=f"{name}, DescribeJobs, mean", value=day.calls / DAY, unit="calls a job")
     yield Figure(
-        name=f"{name}, DescribeJobs that name a job, median", value=statistics.median(day.named()), unit="calls"
+        name=f"{name}, DescribeJobs that name a job, median",
+        value=statistics.median(day.named()),
+        unit="calls",
+        at_most=CALLS,
     )
+    yield Figure(name=f"{name}, DescribeJobs, mean", value=day.calls / DAY, unit="calls a job")
+    yield Figure(name=f"{name}, looks at ListJobs, mean", value=day.listings / DAY, unit="a job")
     yield Figure(name=f"{name}, a step whose event was lost, median", value=statistics.median(late), unit="s late")
     yield Figure(name=f"{name}, a step whose event was lost, slowest", value=max(late), unit="s late", at_most=SLOWEST)
 

@@ -199,10 +199,10 @@ class Compute(MemoryCompute):
     def __init__(self, stage: Stage, *, lasts: bool) -> None:
         super().__init__(lasts=lasts, clock=stage.now)
         self._late, self._unclear, self._garbled = (Astray(stage, what) for what in ("late", "unclear", "garbled"))
-        self._said: dict[str, Observation] = {}
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is true, or what was said the last time. Raises Unclear where that makes no sense for some."""
+        before = dict(self.said)
         now = super().observe(ids)
         if self._unclear.next():
             some = {name for name in ids if self._unclear.draw.random() < 0.5} or {self._unclear.draw.choice(ids)}
@@ -211,8 +211,15 @@ class Compute(MemoryCompute):
                 ids=some,
                 seen={name: seen for name, seen in now.items() if name not in some},
             )
-        before, self._said = self._said, {**self._said, **now}
-        return {name: before.get(name, seen) for name, seen in now.items()} if self._late.next() else now
+        if self._late.next():
+            now = {name: before.get(name, seen) for name, seen in now.items()}
+            self.said |= now
+        return now
+
+    def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What was said of those that have not moved since, or that the listing does not show yet to have moved."""
+        calm = super().glance(ids)
+        return {**calm, **{name: self.said[name] for name in ids if name in self.said}} if self._late.next() else calm
 
     def tail(self, compute_id: str, *, log: str | None, lines: int) -> list[LogLine]:
         """The last lines, or nonsense."""

@@ -56,6 +56,12 @@ class Compute(Protocol):
         Raises Unclear, which holds the others, where what compute says of some makes no sense.
         """
 
+    def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What `observe` said last of work that has not moved since, as a listing shows; all else is absent.
+
+        For any number of ids. Empty where compute has no listing that costs less than `observe`.
+        """
+
     def child(self, compute_id: str, number: int) -> str:
         """The compute id of one program of an array, by its number from 0. No I/O: there need be no such program."""
 

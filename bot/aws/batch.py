@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bot.aws.clients import Clients, Unanswered, translated, wanted
 from bot.aws.config import AwsConfig
 from bot.aws.guards import differences
+from bot.aws.listing import Described
 from bot.aws.observations import ONE, SENSELESS, is_job_id, is_one, observation, slimmed
 from bot.domain.errors import Refused
 from bot.domain.states import FINAL, UNFINISHED, JobState
@@ -115,6 +116,7 @@ class BatchCompute:
         self._lock = threading.Lock()
         self._definitions: dict[str, str] = {}  # fingerprint to ARN
         self._in_doubt: set[str] = set()  # names whose submission went unanswered
+        self._described = Described()
 
     @property
     def max_count(self) -> int:
@@ -268,6 +270,21 @@ class BatchCompute:
             raise Unclear("what AWS Batch says of it makes no sense", ids=unclear, seen=seen)
         return seen
 
+    def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What AWS Batch said last of those of which ListJobs shows that they are as they were then.
+
+        Costs a call for each queue and for each hundred jobs begun since the oldest of these, ten for a queue at most.
+        """
+        with translated("AWS Batch did not list its jobs"):
+            return self._described.unmoved(ids, self._since)
+
+    def _since(self, queue: str, created: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Pages of summaries of the queue's jobs that were made then or later, in milliseconds; the newest first."""
+        pages = self._clients.batch.get_paginator("list_jobs").paginate(
+            jobQueue=queue, filters=[{"name": "AFTER_CREATED_AT", "values": [str(created - 1)]}]
+        )
+        return (wanted(page, "jobSummaryList") for page in pages)
+
     def _describe_all(self, asked: Sequence[str]) -> tuple[dict[str, Observation], set[str]]:
         """What `_describe` says of any number of jobs."""
         hundreds = [asked[at : at + DESCRIBE_LIMIT] for at in range(0, len(asked), DESCRIBE_LIMIT)]
@@ -286,9 +303,11 @@ class BatchCompute:
             # An answer without them must not pass for one that knows none of the jobs: they would be LOST.
             described = wanted(self._describer.describe_jobs(jobs=list(ids)), "jobs")
         seen: dict[str, Observation] = {}
+        self._described.forget(ids)
         for job in described:
             with suppress(*SENSELESS):
                 seen[job["jobId"]] = observation(job)
+                self._described.note(job, seen[job["jobId"]])
         named = {job.get("jobId") for job in described}
         # One that names no job may be about any of those that are missing.
         return seen, set(ids) - set(seen) if None in named else (named & set(ids)) - set(seen)

@@ -47,12 +47,18 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:[:#][0-9]+)
 ONE: list[Any] = [{"name": INDEX_VARIABLE, "value": "0"}]
 """What the program of an array of one finds in its environment, and a plain job does not."""
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("jobId", "status", "statusReason", "reason", "logStreamName"), str),
-    **dict.fromkeys(("startedAt", "stoppedAt", "exitCode", "attempts", "size", "index"), int),
+    **dict.fromkeys(("jobId", "jobQueue", "status", "statusReason", "reason", "logStreamName"), str),
+    **dict.fromkeys(("createdAt", "startedAt", "stoppedAt", "exitCode", "attempts", "size", "index"), int),
     "statusSummary": dict,
     **dict.fromkeys(("isCancelled", "isTerminated"), bool),
 }
 """What AWS documents of the fields of DescribeJobs that are read."""
+
+_PLAIN = (
+    *("jobId", "jobQueue", "createdAt", "status", "statusReason"),
+    *("startedAt", "stoppedAt", "isCancelled", "isTerminated"),
+)
+"""The fields of a job that are kept as they are."""
 
 
 def is_job_id(text: str) -> bool:
@@ -66,7 +72,7 @@ def slimmed(job: Any) -> dict[str, Any]:
     Of one that is not as AWS describes it, the id is kept at most.
     """
     try:
-        kept = _part(job, "jobId", "status", "statusReason", "startedAt", "stoppedAt", "isCancelled", "isTerminated")
+        kept = _part(job, *_PLAIN)
         kept["container"] = _container(job)
         kept["attempts"] = [
             _part(attempt, "statusReason", "startedAt", "stoppedAt") | {"container": _container(attempt)}

@@ -232,6 +232,22 @@ def test_waiting_work_that_is_cancelled_fails_with_the_reason_given(rig: Compute
     assert (seen.state, seen.reason) == (JobState.FAILED, "cancelled by U1")
 
 
+def test_a_glance_says_what_was_observed_last_of_work_that_has_not_moved_and_nothing_else(
+    rig: ComputeRig, name: str
+) -> None:
+    compute_id = rig.compute.submit(rig.work(name))
+    assert rig.compute.glance([compute_id, "unknown"]) == {}
+    rig.run(compute_id)
+    running = rig.compute.observe([compute_id])
+
+    assert rig.compute.glance([compute_id, "unknown"]) in ({}, running)
+    rig.end(compute_id, code=0)
+    assert rig.compute.glance([compute_id]) == {}
+    assert rig.compute.observe([compute_id])[compute_id].state is JobState.SUCCEEDED
+    assert rig.compute.glance([compute_id]) == {}
+    assert rig.compute.glance([]) == {}
+
+
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_finished_work_is_left_as_it_is_by_cancel(rig: ComputeRig, name: str, code: int) -> None:
     compute_id = rig.compute.submit(rig.work(name))

@@ -7,7 +7,7 @@ import pytest
 from bot.domain.errors import Unavailable
 from bot.domain.job import Job
 from bot.domain.states import JobState
-from bot.domain.work import Observation
+from bot.domain.work import Observation, Progress
 from bot.storage.engine import Database
 from contract.program import PLAN
 from tests.support.memory import MemoryEvents
@@ -202,22 +202,97 @@ def test_the_events_of_an_array_s_programs_bring_a_question_in_ten_seconds(store
 
 
 def looks(told: Told, seconds: int, *, every: float = 5) -> int:
-    """How many questions there are in so many seconds without an event."""
+    """How many looks at everything there are in so many seconds without an event."""
     told.compute.calls.clear()
     for _ in range(int(seconds / every)):
         told.clock.advance(every)
         told.watcher.listen_once(within=0)
         told.watcher.watch_once()
-    return told.questions
+    return told.compute.calls.count("glance")
 
 
-def test_a_job_that_no_event_names_is_asked_about_every_five_minutes(store: Database) -> None:
+def test_a_job_that_no_event_names_is_looked_at_every_five_minutes(store: Database) -> None:
     told = Told(store)
     told.submitted()
 
     assert looks(told, 295) == 0
     assert looks(told, 5) == 1
     assert looks(told, 300) == 1
+
+
+def test_a_job_that_does_not_move_costs_one_question_however_often_it_is_looked_at(store: Database) -> None:
+    told = Told(store)
+    told.submitted()
+    assert looks(told, 300) == 1
+    assert told.questions == 1
+
+    assert looks(told, 3600) > 12
+
+    assert told.questions == 0
+
+
+def test_only_those_are_asked_about_that_have_moved(store: Database) -> None:
+    told = Told(store)
+    _, one = told.submitted()
+    told.submitted()
+    looks(told, 300)
+    asked: list[list[str]] = []
+    told.compute.observe = lambda ids: asked.append([*ids]) or {one: RUNNING}  # type: ignore[method-assign, func-returns-value]
+    see(told, one, RUNNING, event=False)
+
+    looks(told, 300)
+
+    assert asked == [[one]]
+
+
+def test_where_the_listing_fails_everything_is_asked_about(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    looks(told, 300)
+    see(told, compute_id, SUCCEEDED, event=False)
+    told.compute.fail_next(Unavailable("no answer"), call="glance")
+
+    looks(told, 300)
+
+    assert told.world.job(job).state is JobState.SUCCEEDED
+
+
+def test_why_a_job_waits_is_told_though_it_has_not_moved_since_it_was_asked_about(store: Database) -> None:
+    told = Told(store)
+    _, compute_id = told.submitted()
+    see(told, compute_id, Observation(JobState.RUNNABLE, "There is no machine.", attempt=1), event=False)
+    looks(told, 300)
+    told.world.settle()
+    assert not any("There is no machine." in said for said in told.world.thread)
+
+    looks(told, 900)
+    told.world.settle()
+
+    assert told.questions == 0
+    assert any("There is no machine." in said for said in told.world.thread)
+
+
+def test_the_progress_of_a_program_is_followed_while_it_costs_no_question(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    looks(told, 600)
+    told.compute.print(compute_id, "progress 0.42 reading")
+
+    looks(told, 300)
+
+    assert told.questions == 0
+    assert told.world.job(job).progress == Progress(0.42, "reading")
+
+
+def test_a_job_that_no_answer_was_clear_about_is_asked_about_and_not_looked_up(store: Database) -> None:
+    told, _, compute_id = runs(store)
+    looks(told, 300)
+    told.compute.unclear.add(compute_id)
+    told.events.send(compute_id, None)
+    told.watcher.listen_once(within=0)
+    told.compute.unclear.clear()
+
+    looks(told, 300)
+
+    assert told.questions == 1
 
 
 def see(told: Told, compute_id: str, seen: Observation, *, event: bool = True) -> None:

@@ -73,7 +73,8 @@ class Playing(MemoryCompute):
 
     def observe(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         self.asked.update(ids)
-        return {one: self.now(one) for one in ids if one in self.histories}
+        self.said |= (seen := {one: self.now(one) for one in ids if one in self.histories})
+        return seen
 
     def now(self, compute_id: str) -> Observation:
         seen = SUBMITTED

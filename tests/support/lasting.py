@@ -29,6 +29,7 @@ class _Counting(MemoryCompute):
     def __init__(self) -> None:
         super().__init__()
         self.calls_made = 0
+        self.listings = 0
         self.named: Counter[str] = Counter()
         self.share: defaultdict[str, float] = defaultdict(float)
 
@@ -39,6 +40,10 @@ class _Counting(MemoryCompute):
         for one in ids:
             self.share[one] += calls / len(ids)
         return super().observe(ids)
+
+    def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        self.listings += 1
+        return super().glance(ids)
 
 
 @dataclass
@@ -76,6 +81,11 @@ class Day:
     def calls(self) -> int:
         """How many calls of DescribeJobs there were, each about a hundred jobs at most."""
         return self._compute.calls_made
+
+    @property
+    def listings(self) -> int:
+        """How many looks at a listing there were, each a call or a few of ListJobs."""
+        return self._compute.listings
 
     def named(self) -> list[int]:
         """How many calls named each job."""

@@ -132,6 +132,8 @@ class MemoryCompute(Faulty):
         """What refuses() answers."""
         self.unclear: set[str] = set()
         """Compute ids of which observe() says nothing that makes sense."""
+        self.said: dict[str, Observation] = {}
+        """What observe() said last of each compute id."""
         self.max_count = 10_000
         self.lasts = lasts
         self._observations: dict[str, Observation] = {}
@@ -202,7 +204,13 @@ class MemoryCompute(Faulty):
             seen = {i: self._seen(i) for i in ids if i in self._observations and i not in self.unclear}
             if doubtful := self.unclear & set(ids):
                 raise Unclear("What compute says of it makes no sense.", ids=doubtful, seen=seen)
+            self.said |= seen
             return seen
+
+    def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        with self._call("glance"):
+            open_ = {one: self.said[one] for one in ids if one in self.said and self.said[one].state not in FINAL}
+            return {one: seen for one, seen in open_.items() if seen == self.now(one)}
 
     def cancel(self, compute_id: str, *, reason: str) -> None:
         with self._call("cancel"):

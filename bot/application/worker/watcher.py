@@ -137,14 +137,25 @@ class Watcher:
         there = {job.id for job in watched}
         self._running = {name: one for name, one in self._running.items() if name in there}
         everything = self._deaf or self._reconciler.is_due(at)
-        due, self._again = self._again, set()
-        if everything:
-            due |= {job.id for job in watched if self._deaf or not self._hinted.has_asked(job.compute_id, at)}
-        moved, _ = self._look([job for job in watched if job.id in due])
+        again, self._again = self._again, set()
+        due = [job for job in watched if job.id in again or (everything and self._is_due(job, at))]
+        calm = {} if self._deaf else self._glance([job for job in due if job.id not in again and not job.stalled])
+        moved, _ = self._look([job for job in due if job.compute_id not in calm])
+        moved += sum(self._take(job, calm[job.compute_id]) for job in due if job.compute_id in calm)
         if everything:
             self._reconciler.looked(at, moved=bool(moved) and not self._deaf)
         self._tell()
         return moved
+
+    def _is_due(self, job: Watched, at: datetime) -> bool:
+        """Whether this job is part of a look at everything."""
+        return self._deaf or not self._hinted.has_asked(job.compute_id, at)
+
+    def _glance(self, jobs: Sequence[Watched]) -> Mapping[str, Observation]:
+        """What was seen last of those that have not moved since, by compute id; empty where that is not known."""
+        if not jobs:
+            return {}
+        return attempt(self._compute.glance, [job.compute_id for job in jobs]) or {}
 
     def listen_once(self, *, within: float = LISTEN) -> int:
         """Wait for events, and ask compute about the jobs that they name. Returns how many moved.
@@ -188,14 +199,20 @@ class Watcher:
             attempt(self._stalls.answered, [job.id for job in clear if job.stalled and not job.ending])
             for job in clear:
                 observation = self._observed(job, seen.get(job.compute_id))
-                self._running.pop(job.id, None)
                 if observation is None:
+                    self._running.pop(job.id, None)
                     self._again.add(job.id)
                 else:
                     observed[job.id] = observation
-                    moved += self._moves(job, observation)
-                    self._tells(job, observation)
+                    moved += self._take(job, observation)
         return moved, observed
+
+    def _take(self, job: Watched, seen: Observation) -> bool:
+        """Record and tell what was seen. Returns whether the job moved."""
+        self._running.pop(job.id, None)
+        moved = self._moves(job, seen)
+        self._tells(job, seen)
+        return moved
 
     def _moves(self, job: Watched, seen: Observation) -> bool:
         """Record what was seen. Returns whether the job moved."""

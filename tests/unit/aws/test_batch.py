@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -449,6 +449,155 @@ def _reply(client: Any, operation: str, bodies: list[dict[str, Any]]) -> None:
         response_dict["body"] = json.dumps(next(left)).encode()
 
     client.meta.events.register_first(f"before-parse.batch.{operation}", replace_body)
+
+
+AN_ID, ANOTHER = (str(uuid.UUID(int=number)) for number in (1, 2))
+QUEUE = "arn:aws:batch:eu-west-2:123456789012:job-queue/nomads-queue"
+RUNS = {"status": "RUNNING", "statusReason": "x", "startedAt": 5, "isCancelled": False, "isTerminated": False}
+
+
+def _has(world: World, *jobs: dict[str, Any]) -> tuple[BatchCompute, list[dict[str, Any]]]:
+    """AWS Batch, which has described these jobs, with what it says of them from now on."""
+    plain = {"jobId": AN_ID, "jobQueue": QUEUE, "createdAt": 70, "container": {"logStreamName": "l"}}
+    now = [{**plain, **job} for job in jobs]
+    give(world.clients.batch, "batch.DescribeJobs", {"jobs": now})
+    compute = world.compute()
+    compute.observe([job["jobId"] for job in now])
+    world.sent.clear()
+    return compute, now
+
+
+def _lists(world: World, *pages: list[dict[str, Any]]) -> None:
+    """Let AWS Batch list these pages of jobs for each queue, of each what it lists of one."""
+    kept = ("jobId", *RUNS, "arrayProperties")
+
+    def reply(params: dict[str, Any], **_: Any) -> tuple[SimpleNamespace, dict[str, Any]]:
+        at = int(json.loads(params["body"]).get("nextToken", 0))
+        page: dict[str, Any] = {"jobSummaryList": [{one: job[one] for one in kept if one in job} for job in pages[at]]}
+        return SimpleNamespace(status_code=200), page | ({"nextToken": str(at + 1)} if at + 1 < len(pages) else {})
+
+    world.clients.batch.meta.events.register_first("before-call.batch.ListJobs", cast("Any", reply))
+
+
+def test_a_glance_at_jobs_costs_a_listing_of_those_begun_since_the_oldest_of_them(world: World) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER, "createdAt": 40})
+    _lists(world, now)
+
+    seen = compute.glance([AN_ID, ANOTHER])
+
+    assert {one: said.state for one, said in seen.items()} == dict.fromkeys((AN_ID, ANOTHER), JobState.RUNNING)
+    assert world.operations == ["batch.ListJobs"]
+    assert world.asked("batch.ListJobs") == [
+        {"jobQueue": QUEUE, "filters": [{"name": "AFTER_CREATED_AT", "values": ["39"]}]}
+    ]
+    assert seen == compute.observe([AN_ID, ANOTHER])
+
+
+def test_a_glance_sees_whether_a_job_of_moto_s_has_moved(world: World) -> None:
+    compute = world.compute()
+    job, other = compute.submit(WORK), compute.submit(replace(WORK, name="another"))
+    for one in (job, other):
+        set_state(one, JobState.STARTING)
+    described = compute.observe([job, other])
+    set_state(other, JobState.RUNNING)
+    world.sent.clear()
+
+    assert compute.glance([job, other]) == {job: described[job]}
+
+    assert world.operations == ["batch.ListJobs"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "SUCCEEDED"},
+        {"status": "RUNNABLE"},
+        {"statusReason": "Host EC2 (instance i-0) terminated."},
+        {"startedAt": 6},
+        {"isCancelled": True},
+        {"isTerminated": True},
+        {"status": 7},
+        {"arrayProperties": {"statusSummary": {"RUNNING": 1}}},
+        {"arrayProperties": {"statusSummary": 7}},
+    ],
+)
+def test_a_glance_leaves_out_what_is_listed_otherwise_than_it_was_described(
+    world: World, change: dict[str, Any]
+) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER})
+    _lists(world, [{**now[0], **change}, now[1]])
+    assert [*compute.glance([AN_ID, ANOTHER])] == [ANOTHER]
+
+
+@pytest.mark.parametrize(
+    ("summary", "moved"),
+    [
+        ({"statusSummary": {"RUNNING": 3, "SUCCEEDED": 0}}, False),
+        ({"statusSummary": {"SUCCEEDED": 1, "RUNNING": 2}}, True),
+        ({}, True),
+    ],
+)
+def test_a_glance_knows_an_array_by_its_summary(world: World, summary: dict[str, Any], moved: bool) -> None:
+    array = {"status": "PENDING", "arrayProperties": {"size": 3, "statusSummary": {"RUNNING": 3}}}
+    compute, now = _has(world, array)
+    _lists(world, [{**now[0], "arrayProperties": {"size": 3, **summary}}])
+    assert (compute.glance([AN_ID]) == {}) is moved
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {**RUNS, "status": "SUCCEEDED"},
+        {**RUNS, "container": {}},  # its log is still to come
+        {**RUNS, "jobQueue": None},
+        {**RUNS, "createdAt": None},
+    ],
+)
+def test_a_job_of_which_a_listing_would_not_show_all_is_described_again(world: World, job: dict[str, Any]) -> None:
+    compute, now = _has(world, job)
+    _lists(world, now)
+    assert compute.glance([AN_ID]) == {}
+    assert world.operations == []
+
+
+def test_a_job_that_is_not_described_any_more_is_not_glanced_at(world: World) -> None:
+    compute, now = _has(world, RUNS)
+    _lists(world, [*now])
+    now.clear()
+    compute.observe([AN_ID])
+    assert compute.glance([AN_ID]) == {}
+
+
+def test_a_glance_forgets_what_it_is_not_asked_about(world: World) -> None:
+    compute, now = _has(world, RUNS)
+    _lists(world, now)
+    assert compute.glance([ANOTHER]) == {}
+    assert compute.glance([AN_ID]) == {}
+
+
+@pytest.mark.parametrize(("page", "found", "turned"), [(1, True, 1), (10, True, 10), (11, False, 10)])
+def test_a_glance_turns_pages_until_it_has_seen_all_and_ten_at_most(
+    world: World, page: int, found: bool, turned: int
+) -> None:
+    compute, now = _has(world, RUNS)
+    others: list[dict[str, Any]] = [{"jobId": ANOTHER, **RUNS}, {}]
+    _lists(world, *[others] * (page - 1), now, *[others] * 5)
+    assert (AN_ID in compute.glance([AN_ID])) is found
+    assert len(world.asked("batch.ListJobs")) == turned
+
+
+def test_a_glance_looks_at_the_queue_of_each_job(world: World) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER, "jobQueue": QUEUE + "-on-demand"})
+    _lists(world, now)
+    assert {*compute.glance([AN_ID, ANOTHER])} == {AN_ID, ANOTHER}
+    assert [asked["jobQueue"] for asked in world.asked("batch.ListJobs")] == [QUEUE, QUEUE + "-on-demand"]
+
+
+def test_where_aws_lists_nothing_a_glance_is_unavailable(world: World) -> None:
+    compute, _ = _has(world, RUNS)
+    answer(world.clients.batch, "batch.ListJobs", status=500)
+    with pytest.raises(Unavailable, match="did not list its jobs"):
+        compute.glance([AN_ID])
 
 
 @pytest.mark.parametrize("state", ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"])
