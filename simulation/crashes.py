@@ -18,9 +18,20 @@ Places = Callable[[], AbstractContextManager[Sequence[str]]]
 """Gives the URLs of empty databases, for as long as the block runs."""
 
 
-def _way(*actions: tuple[float, str, Mapping[str, object]], ends: Sequence[str] = (), lasts: bool = False) -> Plan:
+def _way(
+    *actions: tuple[float, str, Mapping[str, object]],
+    ends: Sequence[str] = (),
+    lasts: bool = False,
+    quiet: bool = True,
+    first: Mapping[str, What] | None = None,
+) -> Plan:
     made = [Action(number, at, (0.0,), "U1ADA", what, dict(words)) for number, (at, what, words) in enumerate(actions)]
-    return Plan(bots=1, often=0, actions=[made], disturbed=False, quiet=True, lasts=lasts, ends=ends)
+    return Plan(
+        bots=1, often=0, actions=[made], disturbed=False, quiet=quiet, lasts=lasts, ends=ends, first=first or {}
+    )
+
+
+_EFFECTS = ("compute.submit", "chat.post_card", "chat.post_reply", "chat.edit_card", "chat.post_file", "mailer.send")
 
 
 WAYS: Mapping[str, Plan] = {
@@ -33,6 +44,15 @@ WAYS: Mapping[str, Plan] = {
     "a job whose machine was taken back": _way((5, "submit", form("V0")), ends=("machine", "succeeds"), lasts=True),
     "a job in blocks, of which one fails": _way(
         (5, "submit", form("V0", y="0,1024")), ends=("succeeds", "succeeds", "machine", "succeeds")
+    ),
+    "a job of which events tell": _way((5, "submit", form("V0")), quiet=False),
+    "a job of whose effects the first answers are lost": _way(
+        (5, "submit", form("V0")), first=dict.fromkeys(_EFFECTS, What.LOST)
+    ),
+    "a job that is cancelled while compute is away": _way(
+        (5, "submit", form("V0")),
+        (150, "cancel", {"of": 0}),
+        first={"compute.cancel": What.AWAY, "compute.observe": What.AWAY},
     ),
 }
 """The ways of a job that are looked at."""

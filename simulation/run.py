@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from simulation import entropy
 from simulation.bots import Bot
@@ -43,6 +43,8 @@ class Plan:
     only: Collection[int] | None = None
     """The numbers of the calls at which something may happen."""
     crash: tuple[int, What] | None = None
+    first: Mapping[str, What] = field(default_factory=dict)
+    """What happens at the first call of a name."""
     disturbed: bool = True
     """Whether bots are ended and clocks set by nobody's hand."""
     quiet: bool | None = None
@@ -68,7 +70,7 @@ class _Run:
         often, quiet, lasts = draw.choice(OFTEN), draw.random() < 0.5, draw.random() < 0.5
         self._draw, self._seed, self._plan = draw, seed, plan
         incidents = Incidents(seed, often=often if plan.often is None else plan.often, only=plan.only)
-        self.stage = Stage(incidents, crash=plan.crash)
+        self.stage = Stage(incidents, crash=plan.crash, first=plan.first)
         self.stage.turns = self._turn
         quiet, lasts = quiet if plan.quiet is None else plan.quiet, lasts if plan.lasts is None else plan.lasts
         self.account = Account(self.stage, entropy.stream(seed, "programs"), lasts=lasts, ends=plan.ends)

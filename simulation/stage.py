@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,8 +46,17 @@ class _Due:
 class Stage:
     """The time, the calls, and what happens at them. `history` has a line for each of these."""
 
-    def __init__(self, incidents: Incidents, *, crash: tuple[int, What] | None = None) -> None:
-        """`crash` is what happens, to the process that acts, at the call of a number, whatever else does."""
+    def __init__(
+        self,
+        incidents: Incidents,
+        *,
+        crash: tuple[int, What] | None = None,
+        first: Mapping[str, What] | None = None,
+    ) -> None:
+        """`crash` is what happens, to the process that acts, at the call of a number, whatever else does.
+
+        `first` is what happens at the first call of a name.
+        """
         self.seconds = 0.0
         """Since EPOCH."""
         self.incidents = incidents
@@ -57,7 +66,7 @@ class Stage:
         self.commits = 0
         self.turns: Callable[[float], bool] = lambda until: False
         """Lets whoever has something to do until then do one thing; False: nobody has."""
-        self._crash = crash
+        self._crash, self._first = crash, dict(first or {})
         self._acting: list[Process] = []
         self._due: list[_Due] = []
         self._numbers = itertools.count()
@@ -148,6 +157,8 @@ class Stage:
         incident = self.incidents.at(number, commit=commit)
         if self._crash and self._crash[0] == number:
             incident = Incident(self._crash[1])
+        elif point in self._first:
+            incident = Incident(self._first.pop(point))
         if incident.what is not What.NOTHING:
             self.say(f"#{number} {point}: {incident}")
         self._before(process, incident)

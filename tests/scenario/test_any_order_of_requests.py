@@ -171,6 +171,8 @@ class Anybody(RuleBasedStateMachine):
     def no_token_is_shown(self) -> None:
         for call in self._slack.calls:
             assert TOKEN not in json.dumps(call.arguments)
+        for ack in self._acks:
+            assert TOKEN not in json.dumps(ack.body)
 
     def _chosen(self, person: Person, target: Any, element: dict[str, Any], which: int, typed: str) -> Any:
         """What a person chooses of what an element offers; None: nothing."""

@@ -14,31 +14,37 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email import message_from_bytes
 from email.policy import SMTP
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from starlette.requests import Request
 
+from bot.application.links import Links
 from bot.aws.events import _hint
 from bot.aws.observations import SENSELESS, observation, slimmed
 from bot.boss.http import READ, Answer, BossHttp
 from bot.boss.volumes import BossVolumes
 from bot.domain.errors import InvalidRequest, NotFound, Refused, Unavailable, patience
+from bot.domain.links import Audience, Shared
 from bot.domain.messages import Mail
 from bot.domain.request import JobRequest
-from bot.domain.results import MAX_PART
+from bot.domain.results import MAX_PART, Part
 from bot.domain.shards import Layer
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Experiment
 from bot.domain.work import Hint, Observation
 from bot.mail.smtp import mime
 from bot.slack.requests import misshapen
+from bot.web.viewer import Parts
 from contract.program import read_progress
 from pipelines.common.sharded import gzipped
 from tests.support.fuzzing import kept
 from tests.support.papers import Papers
+from tests.support.stories import a_job
 from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.errors import VolumeError
@@ -76,6 +82,11 @@ def spoilt(draw: st.DrawFn, right: Any) -> Any:
         return value
 
     return again(right)
+
+
+def _changed(text: str, at: int, by: str) -> str:
+    """The text with something else in place of one of its characters, or behind it."""
+    return text[:at] + by + text[at + 1 :]
 
 
 RESULTS = {
@@ -467,6 +478,49 @@ def test_the_layer_whose_shards_are_spoilt_is_right() -> None:
         "full/0-32_0-32_0-16", lambda file, start, length: content[start : start + length], lambda _, find: find()
     )
     assert found == (b"chunk", False)
+
+
+LINKS = Links(base_url="https://n.test", key=b"k" * 32)
+SIGNED = [LINKS.to_end_mail("guest@example.org").rpartition("/")[2]]
+SIGNED += [
+    link.url.split("/")[-2]
+    for audience in (Audience.person("U1"), Audience.channel("C1"), Audience.mail("guest@example.org"))
+    if (link := LINKS.to_results(a_job(), audience))
+]
+
+
+@often
+@given(st.text(max_size=200) | st.builds(_changed, st.sampled_from(SIGNED), st.integers(0, 400), st.text(max_size=4)))
+def test_a_link_of_any_text_opens_nothing_unless_it_was_signed(text: str) -> None:
+    for read in (LINKS.read, LINKS.read_end_of_mail):
+        with suppress(NotFound):
+            assert read(text)
+            assert text in SIGNED
+
+
+@often
+@given(st.text(max_size=40) | st.from_regex(r"\A *bytes *= *-?[0-9]{0,40}-?[0-9]{0,40},?.?\Z"), st.binary(max_size=40))
+def test_a_range_of_any_text_is_a_part_of_the_file_the_whole_of_it_or_refused(said: str, content: bytes) -> None:
+    shared = cast("Shared", SimpleNamespace(part=lambda _link, _name, at, n: Part(content[at : at + n], len(content))))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "headers": [(b"range", said.encode("latin-1", "replace"))],
+        "path_params": {"signed": "s", "name": "n"},
+    }
+
+    answer = Parts(shared)._part_asked_for(Request(scope))
+
+    told = answer.headers.get("content-range", "")
+    match answer.status_code:
+        case 200:
+            assert (answer.body, told) == (content, "")
+        case 206:
+            first, _, last = told.removeprefix("bytes ").partition("/")[0].partition("-")
+            assert answer.body == content[int(first) : int(last) + 1] != b""
+            assert told.endswith(f"/{len(content)}")
+        case status:
+            assert (status, answer.body, told) == (416, b"", f"bytes */{len(content)}")
 
 
 TARGETS: dict[str, Any] = REQUESTS | METADATA
