@@ -78,7 +78,7 @@ def _lasted() -> Iterator[Figure]:
         at_most=CALLS,
     )
     yield Figure(name=f"{name}, DescribeJobs, mean", value=day.calls / DAY, unit="calls a job")
-    yield Figure(name=f"{name}, looks at ListJobs, mean", value=day.listings / DAY, unit="a job")
+    yield Figure(name=f"{name}, ListJobs, mean", value=day.listings / DAY, unit="calls a job")
     yield Figure(name=f"{name}, a step whose event was lost, median", value=statistics.median(late), unit="s late")
     yield Figure(name=f"{name}, a step whose event was lost, slowest", value=max(late), unit="s late", at_most=SLOWEST)
 

@@ -59,7 +59,8 @@ class Compute(Protocol):
     def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What `observe` said last of work that has not moved since, as a listing shows; all else is absent.
 
-        For any number of ids. Empty where compute has no listing that costs less than `observe`.
+        `ids` is all work that is watched: what was said of other work is forgotten. Empty where compute has no listing
+        that costs less than `observe`.
         """
 
     def child(self, compute_id: str, number: int) -> str:

@@ -271,19 +271,20 @@ class BatchCompute:
         return seen
 
     def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        """What AWS Batch said last of those of which ListJobs shows that they are as they were then.
-
-        Costs a call for each queue and for each hundred jobs begun since the oldest of these, ten for a queue at most.
-        """
-        with translated("AWS Batch did not list its jobs"):
-            return self._described.unmoved(ids, self._since)
+        """What AWS Batch said last of those of which ListJobs shows that they are as they were then."""
+        return self._described.unmoved(ids, self._since)
 
     def _since(self, queue: str, created: int) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Pages of summaries of the queue's jobs that were made then or later, in milliseconds; the newest first."""
-        pages = self._clients.batch.get_paginator("list_jobs").paginate(
+        pages = self._clients.lister.get_paginator("list_jobs").paginate(
             jobQueue=queue, filters=[{"name": "AFTER_CREATED_AT", "values": [str(created - 1)]}]
         )
-        return (wanted(page, "jobSummaryList") for page in pages)
+        with translated("AWS Batch did not list its jobs"):
+            try:
+                for page in pages:
+                    yield list(wanted(page, "jobSummaryList"))
+            except SENSELESS:
+                raise Unanswered("AWS Batch's answer does not list its jobs.") from None
 
     def _describe_all(self, asked: Sequence[str]) -> tuple[dict[str, Observation], set[str]]:
         """What `_describe` says of any number of jobs."""

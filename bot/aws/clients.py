@@ -212,6 +212,11 @@ class Clients:
         return cast("BatchClient", self._client("batch", tries=1))
 
     @property
+    def lister(self) -> BatchClient:
+        """AWS Batch for looks at listings, which gives up soon: whoever looks waits for events too."""
+        return cast("BatchClient", self._client("batch", tries=1, read_timeout=SOON))
+
+    @property
     def s3(self) -> S3Client:
         """The client of S3, which signs links for the bucket's own region."""
         return cast("S3Client", self._client("s3"))

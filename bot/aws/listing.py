@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,11 +11,16 @@ from itertools import islice
 from typing import Any
 
 from bot.aws.observations import SENSELESS
+from bot.domain.errors import Refused, Unavailable
 from bot.domain.states import FINAL, JobState
 from bot.domain.work import Observation
 
-PAGES = 10
-"""Pages of a hundred jobs that are read of one queue. Jobs further back are described, a hundred with one call."""
+log = logging.getLogger(__name__)
+
+PAGE = 100
+"""Jobs of a page of a listing, at most."""
+Listing = Callable[[str, int], Iterator[Sequence[Mapping[str, Any]]]]
+"""Gives pages of the jobs of a queue that were made at a time or later, in milliseconds; the newest first."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,16 @@ class _Standing:
 
 
 class Described:
-    """What DescribeJobs said last of jobs that had not ended. Threads may share it."""
+    """What DescribeJobs said last of jobs that had not ended. Threads may share it.
+
+    Nothing is kept before the first look at a listing: there may never be one.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, _Standing] = {}
+        self._far: set[str] = set()
+        """Jobs that so many others came after that to list these costs more than to describe the job."""
+        self._listens = False
 
     def forget(self, ids: Sequence[str]) -> None:
         """Forget what was said of these."""
@@ -39,32 +52,48 @@ class Described:
     def note(self, job: Mapping[str, Any], seen: Observation) -> None:
         """Keep what was seen in a job of DescribeJobs, unless there will be more to see without a move of the job.
 
-        That is so where it runs and has no log yet.
+        That is so where it runs and has no log yet; its last attempt's is another one.
         """
-        lacks = seen.state is JobState.RUNNING and not (seen.log or seen.children)
-        if seen.state not in FINAL and not lacks and job.get("jobQueue") and job.get("createdAt"):
+        container = job.get("container") or {}
+        lacks = seen.state is JobState.RUNNING and not (container.get("logStreamName") or seen.children)
+        wanted = self._listens and seen.state not in FINAL and job["jobId"] not in self._far
+        if wanted and not lacks and job.get("jobQueue") and job.get("createdAt"):
             self._known[job["jobId"]] = _Standing(job["jobQueue"], job["createdAt"], _said(job), seen)
 
-    def unmoved(
-        self, ids: Sequence[str], since: Callable[[str, int], Iterator[Sequence[Mapping[str, Any]]]]
-    ) -> dict[str, Observation]:
-        """What was seen of those of the jobs that are listed as they were described; the others are forgotten.
+    def unmoved(self, ids: Sequence[str], listing: Listing) -> dict[str, Observation]:
+        """What was seen of those of the jobs that are listed as they were described; all others are forgotten.
 
-        `since` gives pages of the jobs of a queue made at that time or later, the newest first.
+        Of a queue, a page is read for each hundred of the jobs, and one more. Where a queue is not listed, its jobs
+        are absent.
         """
+        self._listens = True
         self.forget(list(self._known.keys() - set(ids)))
-        known = {one: self._known[one] for one in ids if one in self._known}
+        self._far &= set(ids)
+        known = {one: self._known[one] for one in ids if one in self._known and one not in self._far}
         found: dict[str, Observation] = {}
         for queue in sorted({one.queue for one in known.values()}):
-            left = {name for name, one in known.items() if one.queue == queue}
-            for page in islice(since(queue, min(known[name].created for name in left)), PAGES):
-                for job in page:
-                    with suppress(*SENSELESS):
-                        if job["jobId"] in left and _said(job) == known[job["jobId"]].said:
-                            found[job["jobId"]] = known[job["jobId"]].seen
-                left -= {job.get("jobId") for job in page}
-                if not left:
-                    break
+            try:
+                there = {name: one for name, one in known.items() if one.queue == queue}
+                found |= self._unmoved_of(queue, there, listing)
+            except (Unavailable, Refused) as error:
+                log.warning("The jobs of a queue are described, since they are not listed: %s", error)
+        return found
+
+    def _unmoved_of(self, queue: str, known: Mapping[str, _Standing], listing: Listing) -> dict[str, Observation]:
+        """What was seen of those that are listed as they were described, of the jobs of that queue."""
+        left, found, read = dict(known), dict[str, Observation](), 0
+        pages, most = listing(queue, min(one.created for one in known.values())), math.ceil(len(known) / PAGE) + 1
+        for page in islice(pages, most):
+            read += 1
+            for job in page:
+                with suppress(*SENSELESS):
+                    one = left.pop(job["jobId"], None)
+                    if one and _said(job) == one.said:
+                        found[job["jobId"]] = one.seen
+            if not left:
+                return found
+        if read == most:
+            self._far |= left.keys()
         return found
 
 

@@ -282,6 +282,47 @@ def test_the_progress_of_a_program_is_followed_while_it_costs_no_question(store:
     assert told.world.job(job).progress == Progress(0.42, "reading")
 
 
+def test_a_question_that_events_have_brought_saves_one_at_the_look_after_the_next(store: Database) -> None:
+    told, _, compute_id = runs(store)
+    looks(told, 250)
+    see(told, compute_id, Observation(JobState.RUNNING, attempt=2))
+    told.watcher.listen_once(within=0)
+
+    assert looks(told, 350) == 1
+
+    assert told.questions == 0
+
+
+def test_a_job_that_an_event_knows_more_about_than_compute_does_is_asked_about_and_not_looked_up(
+    store: Database,
+) -> None:
+    told, _, compute_id = runs(store)
+    looks(told, 285)
+    told.events.send(compute_id, SUCCEEDED)
+    told.watcher.listen_once(within=0)
+    assert told.questions == 1
+    told.clock.advance(130)
+
+    told.watcher.watch_once()
+
+    assert told.questions == 2
+
+
+def test_a_job_of_which_compute_gave_no_answer_is_asked_about_by_the_next_process_too(store: Database) -> None:
+    told, job, compute_id = runs(store)
+    told.compute.fail_next(Unavailable("no answer"), call="observe", times=50)
+    told.events.send(compute_id, None)
+    told.watcher.listen_once(within=0)
+    looks(told, 60)
+    assert told.world.job(job).stalled
+    told.compute._faults.clear()
+    told.compute.said[compute_id] = RUNNING
+
+    told.world.another_worker().watcher.watch_once()
+
+    assert not told.world.job(job).stalled
+
+
 def test_a_job_that_no_answer_was_clear_about_is_asked_about_and_not_looked_up(store: Database) -> None:
     told, _, compute_id = runs(store)
     looks(told, 300)

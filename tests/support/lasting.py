@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from bot.aws.batch import DESCRIBE_LIMIT
+from bot.aws.listing import PAGE, Described
 from bot.domain.job import Job
 from bot.domain.states import JobState
 from bot.domain.work import Observation
@@ -24,12 +26,16 @@ SHORTEST, LONGEST = 120, 6 * 3600
 
 
 class _Counting(MemoryCompute):
-    """Counts DescribeJobs by the compute id: how many calls name a job, and its share of these."""
+    """Counts calls of ListJobs, and DescribeJobs by the compute id: how many calls name a job, and its share of these.
+
+    What is known by listings is what the adapter of AWS Batch keeps.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls_made = 0
         self.listings = 0
+        self._described = Described()
         self.named: Counter[str] = Counter()
         self.share: defaultdict[str, float] = defaultdict(float)
 
@@ -39,11 +45,28 @@ class _Counting(MemoryCompute):
         self.named.update(ids)
         for one in ids:
             self.share[one] += calls / len(ids)
-        return super().observe(ids)
+        seen = super().observe(ids)
+        self._described.forget(ids)
+        for one, said in seen.items():
+            self._described.note(self._job(one, said), said)
+        return seen
 
     def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
-        self.listings += 1
-        return super().glance(ids)
+        return self._described.unmoved(ids, self._since)
+
+    def _since(self, _: str, created: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        made = [f"memory-{number}" for number in range(len(self.works), 0, -1)]
+        jobs = [job for job in (self._job(one, self._observations[one]) for one in made) if job["createdAt"] >= created]
+        for first in range(0, len(jobs), PAGE):
+            self.listings += 1
+            yield jobs[first : first + PAGE]
+
+    def _job(self, one: str, seen: Observation) -> Mapping[str, Any]:
+        """A job as AWS Batch has it."""
+        at = self.submitted_at[int(one.removeprefix("memory-")) - 1]
+        log = {"logStreamName": one} if seen.state is JobState.RUNNING else {}
+        made = {"jobId": one, "jobQueue": "queue", "createdAt": int(at.timestamp() * 1000), "container": log}
+        return {**made, "status": seen.state.value, "startedAt": seen.attempt}
 
 
 @dataclass
@@ -63,6 +86,7 @@ class Day:
         """`lost` is the part of the events that never come."""
         self._compute, self._events = _Counting(), MemoryEvents()
         self._world = World(store, compute=self._compute, events=self._events, mails=False)
+        self._compute._clock = self._world.clock
         self._lost, self._draw = lost, random.Random(seed)
         self._lives = [self._life() for _ in range(jobs)]
 
@@ -84,7 +108,7 @@ class Day:
 
     @property
     def listings(self) -> int:
-        """How many looks at a listing there were, each a call or a few of ListJobs."""
+        """How many calls of ListJobs there were."""
         return self._compute.listings
 
     def named(self) -> list[int]:

@@ -209,6 +209,7 @@ class MemoryCompute(Faulty):
 
     def glance(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         with self._call("glance"):
+            self.said = {one: seen for one, seen in self.said.items() if one in ids}
             open_ = {one: self.said[one] for one in ids if one in self.said and self.said[one].state not in FINAL}
             return {one: seen for one, seen in open_.items() if seen == self.now(one)}
 

@@ -139,9 +139,11 @@ class Watcher:
         everything = self._deaf or self._reconciler.is_due(at)
         again, self._again = self._again, set()
         due = [job for job in watched if job.id in again or (everything and self._is_due(job, at))]
-        calm = {} if self._deaf else self._glance([job for job in due if job.id not in again and not job.stalled])
-        moved, _ = self._look([job for job in due if job.compute_id not in calm])
-        moved += sum(self._take(job, calm[job.compute_id]) for job in due if job.compute_id in calm)
+        usual = [] if self._deaf else [job for job in due if job.id not in again and not job.stalled]
+        seen = self._glance(watched) if usual else {}
+        calm = {job.id: seen[job.compute_id] for job in usual if job.compute_id in seen}
+        moved, _ = self._look([job for job in due if job.id not in calm])
+        moved += sum(self._take(job, calm[job.id]) for job in usual if job.id in calm)
         if everything:
             self._reconciler.looked(at, moved=bool(moved) and not self._deaf)
         self._tell()
@@ -153,8 +155,6 @@ class Watcher:
 
     def _glance(self, jobs: Sequence[Watched]) -> Mapping[str, Observation]:
         """What was seen last of those that have not moved since, by compute id; empty where that is not known."""
-        if not jobs:
-            return {}
         return attempt(self._compute.glance, [job.compute_id for job in jobs]) or {}
 
     def listen_once(self, *, within: float = LISTEN) -> int:

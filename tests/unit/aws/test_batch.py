@@ -462,6 +462,7 @@ def _has(world: World, *jobs: dict[str, Any]) -> tuple[BatchCompute, list[dict[s
     now = [{**plain, **job} for job in jobs]
     give(world.clients.batch, "batch.DescribeJobs", {"jobs": now})
     compute = world.compute()
+    compute.glance([])  # as the first look is
     compute.observe([job["jobId"] for job in now])
     world.sent.clear()
     return compute, now
@@ -476,7 +477,7 @@ def _lists(world: World, *pages: list[dict[str, Any]]) -> None:
         page: dict[str, Any] = {"jobSummaryList": [{one: job[one] for one in kept if one in job} for job in pages[at]]}
         return SimpleNamespace(status_code=200), page | ({"nextToken": str(at + 1)} if at + 1 < len(pages) else {})
 
-    world.clients.batch.meta.events.register_first("before-call.batch.ListJobs", cast("Any", reply))
+    world.clients.lister.meta.events.register_first("before-call.batch.ListJobs", cast("Any", reply))
 
 
 def test_a_glance_at_jobs_costs_a_listing_of_those_begun_since_the_oldest_of_them(world: World) -> None:
@@ -498,6 +499,7 @@ def test_a_glance_sees_whether_a_job_of_moto_s_has_moved(world: World) -> None:
     job, other = compute.submit(WORK), compute.submit(replace(WORK, name="another"))
     for one in (job, other):
         set_state(one, JobState.STARTING)
+    compute.glance([job, other])
     described = compute.observe([job, other])
     set_state(other, JobState.RUNNING)
     world.sent.clear()
@@ -549,6 +551,7 @@ def test_a_glance_knows_an_array_by_its_summary(world: World, summary: dict[str,
     [
         {**RUNS, "status": "SUCCEEDED"},
         {**RUNS, "container": {}},  # its log is still to come
+        {**RUNS, "container": {}, "attempts": [{"stoppedAt": 4, "container": {"logStreamName": "of the last one"}}]},
         {**RUNS, "jobQueue": None},
         {**RUNS, "createdAt": None},
     ],
@@ -575,15 +578,33 @@ def test_a_glance_forgets_what_it_is_not_asked_about(world: World) -> None:
     assert compute.glance([AN_ID]) == {}
 
 
-@pytest.mark.parametrize(("page", "found", "turned"), [(1, True, 1), (10, True, 10), (11, False, 10)])
-def test_a_glance_turns_pages_until_it_has_seen_all_and_ten_at_most(
-    world: World, page: int, found: bool, turned: int
+@pytest.mark.parametrize(
+    ("jobs", "page", "found", "turned"), [(1, 1, 1, 1), (1, 2, 1, 2), (1, 3, 0, 2), (101, 4, 0, 3)]
+)
+def test_a_glance_turns_pages_until_it_has_seen_all_and_no_more_than_describing_the_jobs_would_cost_and_one(
+    world: World, jobs: int, page: int, found: int, turned: int
 ) -> None:
-    compute, now = _has(world, RUNS)
+    ids = [str(uuid.UUID(int=number)) for number in range(3, 3 + jobs)]
+    compute, now = _has(world, *({**RUNS, "jobId": one} for one in ids))
     others: list[dict[str, Any]] = [{"jobId": ANOTHER, **RUNS}, {}]
     _lists(world, *[others] * (page - 1), now, *[others] * 5)
-    assert (AN_ID in compute.glance([AN_ID])) is found
+
+    assert len(compute.glance(ids)) == found
+
     assert len(world.asked("batch.ListJobs")) == turned
+
+
+def test_a_job_that_many_others_came_after_is_described_and_looked_for_no_more(world: World) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER, "createdAt": 1})
+    others: list[dict[str, Any]] = [{"jobId": str(uuid.uuid4()), **RUNS}]
+    _lists(world, [now[0]], *[others] * 5)
+    assert [*compute.glance([AN_ID, ANOTHER])] == [AN_ID]
+    compute.observe([ANOTHER])
+    world.sent.clear()
+
+    assert [*compute.glance([AN_ID, ANOTHER])] == [AN_ID]
+
+    assert [asked["filters"][0]["values"] for asked in world.asked("batch.ListJobs")] == [["69"]]
 
 
 def test_a_glance_looks_at_the_queue_of_each_job(world: World) -> None:
@@ -593,11 +614,74 @@ def test_a_glance_looks_at_the_queue_of_each_job(world: World) -> None:
     assert [asked["jobQueue"] for asked in world.asked("batch.ListJobs")] == [QUEUE, QUEUE + "-on-demand"]
 
 
-def test_where_aws_lists_nothing_a_glance_is_unavailable(world: World) -> None:
+@pytest.mark.parametrize("refused", [{"status": 500}, {"code": "ClientException", "message": "no such queue"}])
+def test_the_jobs_of_a_queue_that_is_not_listed_are_described(
+    world: World, refused: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     compute, _ = _has(world, RUNS)
-    answer(world.clients.batch, "batch.ListJobs", status=500)
-    with pytest.raises(Unavailable, match="did not list its jobs"):
-        compute.glance([AN_ID])
+    answer(world.clients.lister, "batch.ListJobs", **refused)
+    assert compute.glance([AN_ID]) == {}
+    assert "are described, since they are not listed: AWS Batch did not list its jobs" in caplog.text
+    assert len(world.asked("batch.ListJobs")) == 1
+
+
+def test_a_queue_that_is_not_listed_leaves_the_others_as_they_are(world: World) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER, "jobQueue": QUEUE + "-on-demand"})
+
+    def refuse(params: dict[str, Any], **_: Any) -> Any:
+        if json.loads(params["body"])["jobQueue"] == QUEUE:
+            return SimpleNamespace(status_code=400), {"Error": {"Code": "ClientException", "Message": "no such queue"}}
+        return None
+
+    world.clients.lister.meta.events.register_first("before-call.batch.ListJobs", refuse)
+    _lists(world, now)
+
+    assert [*compute.glance([AN_ID, ANOTHER])] == [ANOTHER]
+
+
+@pytest.mark.parametrize("page", [7, None, "x", {"a": 1}])
+def test_a_listing_that_is_none_is_not_believed(world: World, page: Any) -> None:
+    compute, _ = _has(world, RUNS)
+    give(world.clients.lister, "batch.ListJobs", {"jobSummaryList": page})
+    assert compute.glance([AN_ID]) == {}
+
+
+@pytest.mark.parametrize("one", [7, None, [], {"jobId": []}, {"jobId": AN_ID}, {"jobId": None}])
+def test_what_makes_no_sense_in_a_listing_spoils_nothing_else(world: World, one: Any) -> None:
+    compute, now = _has(world, RUNS, {**RUNS, "jobId": ANOTHER})
+    give(world.clients.lister, "batch.ListJobs", {"jobSummaryList": [one, now[1]]})
+    assert [*compute.glance([AN_ID, ANOTHER])] == [ANOTHER]
+
+
+def test_a_job_that_is_listed_twice_counts_as_it_was_listed_first(world: World) -> None:
+    compute, now = _has(world, RUNS)
+    _lists(world, [{**now[0], "status": "SUCCEEDED"}, now[0]])
+    assert compute.glance([AN_ID]) == {}
+
+
+def test_what_events_have_brought_is_kept_for_the_next_look(world: World) -> None:
+    compute, now = _has(world, RUNS)
+    _lists(world, now)
+    compute.observe([AN_ID])
+    assert [*compute.glance([AN_ID, ANOTHER])] == [AN_ID]
+
+
+def test_where_nobody_looks_at_listings_nothing_is_kept_for_it(world: World) -> None:
+    give(
+        world.clients.batch,
+        "batch.DescribeJobs",
+        {"jobs": [{"jobId": AN_ID, "jobQueue": QUEUE, "createdAt": 7, **RUNS}]},
+    )
+    compute = world.compute()
+    compute.observe([AN_ID])
+    assert compute.glance([AN_ID]) == {}
+    assert "batch.ListJobs" not in world.operations
+
+
+def test_a_listing_that_hangs_is_given_up_soon(world: World) -> None:
+    options: Any = world.clients.lister.meta.config
+    assert options.read_timeout < 10
+    assert options.retries["total_max_attempts"] == 1
 
 
 @pytest.mark.parametrize("state", ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"])
