@@ -73,7 +73,7 @@ fuzz: .venv/.fuzz  ## read what others write in any shape, led by what it reache
 simulate: $(STAMP)  ## a lab in which everything fails, by 10,000 seeds (SEEDS=N, FROM=M); exit 1 if a promise is broken
 	@$(scratch); $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1)
 
-mutants: $(STAMP)  ## break the rules in 2,360 places; exit 1 if no test notices one and tests/mutants lists no reason (ARGS="--only …")
+mutants: $(STAMP)  ## break the rules in 2,380 places; exit 1 if no test notices one and tests/mutants lists no reason (ARGS="--only …")
 	@$(scratch); $(BIN)/python -m tests.mutants $(ARGS)
 
 pictures: $(STAMP)  ## take the screenshots of View in 3D and of the sections, in docs/

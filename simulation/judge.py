@@ -365,6 +365,10 @@ def nobody_sees_what_is_not_theirs(record: Record) -> Iterator[str]:
             job = record.jobs[answer.job]
             if answer.action.person not in (job.actor, record.outside.cast.admin):
                 yield f"{answer.action.person} could steer {job.id}"
+    for again in record.jobs.values():
+        before = record.jobs.get(again.retry_of or "")
+        if before and again.actor not in (before.actor, record.outside.cast.admin):
+            yield f"{again.actor} could try {before.id} again"
 
 
 def no_token_is_anywhere(record: Record) -> Iterator[str]:
@@ -387,6 +391,26 @@ def no_token_is_anywhere(record: Record) -> Iterator[str]:
         yield f"{record.sealed} tokens are sealed in the database, and {record.saved} people have saved one"
 
 
+def programs_do_what_was_asked_for(record: Record) -> Iterator[str]:
+    """A program is given the box that its job's owner has asked for, a pilot a part of it, and a folder of its own."""
+    for run in record.outside.runs:
+        job = record.jobs.get(run.of)
+        if job is None:  # its form was refused, which another rule tells
+            continue
+        told, asked = dict(itertools.pairwise(run.work.arguments)), job.request
+        folder = told.get("--results-uri", "")
+        shared = job.blocks.origin if job.blocks and job.blocks.origin else job.folder  # of a repair: the first job's
+        if not folder.startswith((f"file:///memory/{job.folder}/", f"file:///memory/{shared}/")):
+            yield f"a program of {job.id} is to write to {folder}"
+        if (told.get("--col"), told.get("--exp")) != (asked.collection, asked.experiment):
+            yield f"a program of {job.id} is to read {told.get('--col')}/{told.get('--exp')}"
+        for axis, side in zip("zyx", (asked.box.z, asked.box.y, asked.box.x), strict=True):
+            start, stop = map(int, told.get(f"--{axis}-range", "0,0").split(","))
+            within = side.start <= start < stop <= side.stop
+            if (start, stop) != (side.start, side.stop) and not (within and "/pilot/" in folder):
+                yield f"a program of {job.id} is given {axis} {start},{stop} of {side.start},{side.stop}"
+
+
 RULES: tuple[Rule, ...] = (
     everything_is_done,
     nothing_acknowledged_is_missing,
@@ -396,6 +420,7 @@ RULES: tuple[Rule, ...] = (
     what_runs_is_told,
     each_mail_is_one,
     each_job_is_run_once,
+    programs_do_what_was_asked_for,
     the_same_work_is_done_once,
     nothing_runs_that_boss_refuses,
     nothing_runs_on,

@@ -221,6 +221,33 @@ MUTATIONS = (
         seed=46,
     ),
     Mutation(
+        "a program is given another box",
+        COMPUTE,
+        "Launcher._arguments",
+        'f"{side.start},{side.stop}"',
+        'f"{side.start},{side.stop + 1}"',
+    ),
+    Mutation(
+        "anybody may try a job again",
+        STEERING,
+        "Steering.retryable",
+        'self._only_for(job, actor, "retry")',
+        "pass",
+        Plan(
+            bots=1,
+            often=0,
+            actions=[
+                [
+                    Action(0, 5, (0.0,), "U1ADA", "submit", form("V0")),
+                    Action(1, 1500, (0.0,), "U2BEN", "retry", {"of": 0}),
+                ]
+            ],
+            disturbed=False,
+            quiet=True,
+            ends=("fails", "succeeds"),
+        ),
+    ),
+    Mutation(
         "tokens are not sealed",
         VAULT,
         "Vault.put",

@@ -122,11 +122,15 @@ class Workspace:
 
     def mail_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        return mail_of(user) if user in self._cast.tokens else ""
+        with self._asked("mail_of") as known:
+            pass
+        return mail_of(user) if known[0] and user in self._cast.tokens else ""
 
     def name_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        return user[2:].capitalize()
+        with self._asked("name_of") as known:
+            pass
+        return user[2:].capitalize() if known[0] else ""
 
     def trouble_with(self, channel: str) -> str:
         """As `ports.Workspace`."""

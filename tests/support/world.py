@@ -314,7 +314,7 @@ class _Workspace(NoWorkspace):
         """Whether chat tells nothing."""
 
     def mail_of(self, user: str) -> str:
-        return self.mails.get(user, "")
+        return "" if self.silent else self.mails.get(user, "")
 
     def name_of(self, user: str) -> str:
         return self.names.get(user, "")

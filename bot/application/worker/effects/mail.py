@@ -90,6 +90,8 @@ class MailEffects:
         with self._ledger.database.read() as transaction:
             wanted = transaction.people.get(person).preferences.mail
         address = self._workspace.mail_of(person) if wanted else ""
+        if wanted and not address and self._workspace.standing_of(person) is None:
+            raise Unavailable("Slack does not tell now which address a follower has.")
         (sees,) = self._access.judged(person, [job]) if address else (False,)
         if sees is None:
             raise Unavailable("Slack does not tell now whether a follower may see the job.")
