@@ -283,7 +283,7 @@ class BatchCompute:
             try:
                 for page in pages:
                     yield list(wanted(page, "jobSummaryList"))
-            except SENSELESS:
+            except TypeError:  # botocore's, too, of a list that is none
                 raise Unanswered("AWS Batch's answer does not list its jobs.") from None
 
     def _describe_all(self, asked: Sequence[str]) -> tuple[dict[str, Observation], set[str]]:

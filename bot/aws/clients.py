@@ -268,7 +268,7 @@ class Clients:
     def _client(
         self, service: str, *, tries: int | None = None, region: str = "", read_timeout: float | None = None
     ) -> Any:
-        key = f"{service}/{tries or ''}/{region}"
+        key = f"{service}/{tries or ''}/{region}/{read_timeout or ''}"
         made = self._made.get(key)
         if made is not None:
             return made

@@ -284,11 +284,12 @@ def test_the_progress_of_a_program_is_followed_while_it_costs_no_question(store:
 
 def test_a_question_that_events_have_brought_saves_one_at_the_look_after_the_next(store: Database) -> None:
     told, _, compute_id = runs(store)
-    looks(told, 250)
+    told.submitted()
+    looks(told, 550)  # both have been asked about, and are looked at together in 50 seconds
     see(told, compute_id, Observation(JobState.RUNNING, attempt=2))
     told.watcher.listen_once(within=0)
 
-    assert looks(told, 350) == 1
+    assert looks(told, 350) == 2
 
     assert told.questions == 0
 

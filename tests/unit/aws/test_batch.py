@@ -21,6 +21,8 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from pydantic import SecretStr
 
 from bot.aws.batch import SHARES, BatchCompute, clean_name, clean_tags, share_of
+from bot.aws.clients import SOON
+from bot.aws.config import AwsConfig
 from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.states import JobState
 from bot.domain.work import Cause, LogLine, Unclear, Work
@@ -678,10 +680,22 @@ def test_where_nobody_looks_at_listings_nothing_is_kept_for_it(world: World) -> 
     assert "batch.ListJobs" not in world.operations
 
 
-def test_a_listing_that_hangs_is_given_up_soon(world: World) -> None:
-    options: Any = world.clients.lister.meta.config
-    assert options.read_timeout < 10
-    assert options.retries["total_max_attempts"] == 1
+@pytest.mark.parametrize("first", ["lister", "submitter"])
+def test_a_listing_that_hangs_is_given_up_soon_and_a_submission_is_not(world: World, first: str) -> None:
+    getattr(world.clients, first)
+    lister: Any = world.clients.lister.meta.config
+    submitter: Any = world.clients.submitter.meta.config
+    assert (lister.read_timeout, submitter.read_timeout) == (SOON, AwsConfig().read_timeout)
+    assert SOON < 10
+    assert lister.retries["total_max_attempts"] == submitter.retries["total_max_attempts"] == 1
+
+
+def test_a_listing_that_breaks_off_is_told_as_what_it_is(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    compute, _ = _has(world, RUNS)
+    interrupt(world.clients.lister, "batch.ListJobs", ReadTimeoutError(endpoint_url="x"))
+    assert compute.glance([AN_ID]) == {}
+    assert "did not list its jobs: " in caplog.text
+    assert "does not list" not in caplog.text
 
 
 @pytest.mark.parametrize("state", ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"])
