@@ -1,4 +1,4 @@
-"""When compute is asked about all work, whether or not events have named it: an event may be lost."""
+"""When all work is looked at, whether or not events have named it: an event may be lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OFTEN = timedelta(minutes=1)
 class Reconciler:
     """When everything is due to be looked at. For one thread.
 
-    All work is looked at together, since one call of AWS Batch names a hundred jobs; but for what events have brought a
+    All work is looked at together, since one listing shows all that has moved; but for what events have brought a
     question about a short while ago.
     """
 

@@ -1,7 +1,7 @@
 """Asks compute about the jobs it has, and reads how far running programs say they are.
 
-Where compute has events, they say about which jobs to ask. Events may be lost, so that all jobs are asked about every
-few minutes all the same (`Reconciler`).
+Where compute has events, they say about which jobs to ask. Events may be lost, so that all jobs are looked at every few
+minutes all the same (`Reconciler`), and those that have moved untold are asked about.
 """
 
 from __future__ import annotations
