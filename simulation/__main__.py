@@ -93,7 +93,7 @@ def judge(seeds: Sequence[int], *, sqlite: bool) -> list[Found]:
         began = time.perf_counter()
         with lab().places(seed, sqlite=sqlite)() as urls:
             record = run(seed, urls=urls, plan=lab().plan(seed, sqlite=sqlite))
-        found.append(Found(seed, judged(record), len(record.points), time.perf_counter() - began))
+        found.append(Found(seed, judged(record), len(record.called), time.perf_counter() - began))
     return found
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from bot.domain.blocks import ASKED
-from bot.domain.job import Job
+from bot.domain.job import Job, Outage, Transition
 from bot.domain.outbox import GivenUp, Lane
 from bot.domain.states import FINAL
-from bot.storage.tables import effects, jobs, metadata, people, secrets
+from bot.storage.tables import effects, jobs, metadata, outages, people, secrets
 from simulation.bots import Bot, Server, engine_of
 from simulation.outside import Account, Cast, Outside
 from simulation.people import Action, Answer, People
-from simulation.stage import EPOCH, Stage
+from simulation.stage import EPOCH, Called, Stage
 
 GO_TRIES = 5
 """Times that somebody says that a job goes on, which bots may end instead of hearing."""
@@ -32,13 +32,20 @@ class Record:
 
     seed: int
     history: list[str]
-    points: list[str]
+    called: list[Called]
+    """The calls of the run, by their numbers."""
+    postponed: list[tuple[int, float]]
+    """As `Stage.postponed`."""
     happened: list[int]
     answers: list[Answer]
     agreed: set[int]
     """The numbers of the actions at which a person was asked before, and agreed."""
     outside: Outside
     jobs: dict[str, Job]
+    steps: dict[str, list[Transition]]
+    """What is recorded of each job, oldest first."""
+    outages: list[Outage]
+    """The times in which compute did not answer, as they are recorded."""
     open_effects: list[str]
     given_up: list[GivenUp]
     stored: bytes
@@ -53,9 +60,16 @@ class Record:
     """Whether a clock was set."""
     finished: bool
     """Whether everything was done in time."""
+    alone: bool
+    """Whether all calls of the run are of this workspace."""
     actions: Sequence[Action] = field(default_factory=list)
     others: Sequence[Record] = ()
     """Those of the other workspaces of the run."""
+
+    @property
+    def points(self) -> list[str]:
+        """The names of the calls, by their numbers."""
+        return [call.point for call in self.called]
 
 
 _ENDED = [state.value for state in FINAL]
@@ -195,11 +209,14 @@ class Installation:
 
     # At the end
 
-    def record(self, *, seed: int, jumped: bool, finished: bool) -> Record:
+    def record(self, *, seed: int, jumped: bool, finished: bool, alone: bool) -> Record:
         """What people were told, and what the stand-ins have."""
         with self.bots[0].database() as database, database.read() as transaction:
             names = transaction.connection.scalars(sa.select(jobs.c.id).order_by(jobs.c.accepted_at, jobs.c.id)).all()
             found = {name: transaction.jobs.get(name) for name in names}
+            steps = {name: transaction.story.of(name) for name in names}
+            count = transaction.connection.scalar(sa.select(sa.func.count()).select_from(outages)) or 0
+            away = [one for number in range(1, count + 1) if (one := transaction.outages.get(number))]
             given_up = transaction.outbox.given_up()
             left = transaction.connection.execute(
                 sa.select(effects.c.job_id, effects.c.kind, effects.c.error).where(effects.c.done_at.is_(None))
@@ -219,12 +236,15 @@ class Installation:
         return Record(
             seed=seed,
             history=self.stage.history,
-            points=self.stage.points,
+            called=self.stage.called,
+            postponed=self.stage.postponed,
             happened=self.stage.incidents.happened,
             answers=self.people.answers,
             agreed=self.people.agreed,
             outside=self.outside,
             jobs=found,
+            steps=steps,
+            outages=away,
             open_effects=still,
             given_up=given_up,
             stored=stored,
@@ -233,6 +253,7 @@ class Installation:
             calm=not self.stage.incidents.often,
             jumped=jumped,
             finished=finished,
+            alone=alone,
             actions=self.people.actions,
         )
 

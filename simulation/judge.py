@@ -22,6 +22,15 @@ from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
 from simulation.installation import Record
 from simulation.outside import PRIVATE, SPOILT, SUBMISSIONS, Run, mail_of
 from simulation.stage import EPOCH
+from simulation.told import (
+    admins_hear_of_outages,
+    home_tabs_are_up_to_date,
+    previews_are_shown,
+    spared,
+    what_is_recorded_stands_in_the_thread,
+    what_no_channel_takes_is_told_directly,
+    who_follows_hears_of_the_end,
+)
 from tests.support.memory import Message
 
 Rule = Callable[[Record], Iterator[str]]
@@ -311,6 +320,19 @@ def submissions_keep_to_the_rate(record: Record) -> Iterator[str]:
             yield f"more than {SUBMISSIONS} submissions within a second from {first:%H:%M:%S} on"
 
 
+def who_asks_for_time_is_given_it(record: Record) -> Iterator[str]:
+    """Who names a time to come back is not called again before: seen where one job alone calls, and no clock is set."""
+    if record.jumped or not record.alone or len(record.jobs) != 1:
+        return
+    for number, until in record.postponed:
+        first = record.called[number]
+        for call in record.called[number + 1 :]:
+            if call.at >= until:
+                break
+            if (call.point, call.what) == (first.point, first.what):
+                yield f"{first.point} asked to come back after {until:.3f}, and was called at {call.at:.3f}"
+
+
 def money_adds_up(record: Record) -> Iterator[str]:
     """What blocks that failed have used up is told once a round, in time and money, by what compute has had to give."""
     for job in record.jobs.values():
@@ -378,6 +400,7 @@ def no_token_is_anywhere(record: Record) -> Iterator[str]:
         "a message": "\n".join(f"{_text(m)} {m.content!r}" for m in outside.chat.messages),
         "a home tab": repr(outside.chat.homes),
         "a direct message": repr(outside.chat.told),
+        "a log": "\n".join(record.outside.printed(run) for run in _without_an_orderly_end(record)),
         "a mail": "\n".join(f"{m.to} {m.subject} {m.text} {m.html}" for m in outside.mails),
         "what compute is given": repr(outside.compute.works),
         "an answer": repr([(a.job, a.said) for a in record.answers]),
@@ -389,6 +412,19 @@ def no_token_is_anywhere(record: Record) -> Iterator[str]:
         yield f"the database has {found[0].decode()}"
     if record.sealed != record.saved:
         yield f"{record.sealed} tokens are sealed in the database, and {record.saved} people have saved one"
+
+
+def _without_an_orderly_end(record: Record) -> Iterator[Run]:
+    """The programs whose logs the bot clears of the token: those of jobs that have ended, but not by a program's end.
+
+    Not those that compute has submitted again elsewhere, which no compute does that keeps logs on this machine; nor
+    those of a job whose end could not be collected, or of which no compute id is known: nobody is shown their logs.
+    """
+    for job in record.jobs.values():
+        runs = [run for run in record.outside.runs if run.of == job.id]
+        unknown = spared(record, job, Kind.COLLECT) or spared(record, job, Kind.SUBMIT)
+        if job.state in FINAL and (job.blocks or job.exit_code is None) and not unknown:
+            yield from runs if job.blocks else runs[-1:]
 
 
 def programs_do_what_was_asked_for(record: Record) -> Iterator[str]:
@@ -418,6 +454,12 @@ RULES: tuple[Rule, ...] = (
     each_job_has_one_card,
     each_step_is_told_once_and_in_order,
     what_runs_is_told,
+    what_is_recorded_stands_in_the_thread,
+    previews_are_shown,
+    home_tabs_are_up_to_date,
+    admins_hear_of_outages,
+    who_follows_hears_of_the_end,
+    what_no_channel_takes_is_told_directly,
     each_mail_is_one,
     each_job_is_run_once,
     programs_do_what_was_asked_for,
@@ -429,6 +471,7 @@ RULES: tuple[Rule, ...] = (
     a_retry_is_one_job,
     limits_hold,
     submissions_keep_to_the_rate,
+    who_asks_for_time_is_given_it,
     money_adds_up,
     nobody_sees_what_is_not_theirs,
     no_token_is_anywhere,

@@ -307,6 +307,11 @@ class Outside:
         mine = {mail_of(person) for person in self.cast.everybody}
         return [mail for mail in self.mailer.sent if mail.to in mine]
 
+    def printed(self, run: Run) -> str:
+        """What the log has that compute keeps of a program, or of all programs of an array."""
+        ids = [run.compute_id, *(self.compute.child(run.compute_id, number) for number in range(run.work.count or 0))]
+        return "\n".join(line.text for one in ids for line in self.compute._logs.get(one, []))
+
     def last_run(self, job_id: str) -> Observation | None:
         """What became of the last program of a job; None: it had none."""
         own = [run for run in self.runs if run.of == job_id]
@@ -389,8 +394,7 @@ class Account:
         seen = self.compute._observations.get(compute_id)
         if seen is None or seen.state in FINAL:
             return
-        token = next(iter(self._tokens_of(run.work)), "")
-        self.compute.print(compute_id, f"reading with {token}", "It cannot be read.")
+        self.compute.print(compute_id, "It cannot be read.")
         if end.state is JobState.SUCCEEDED:
             self._leave(run.work, number)
         started = seen.started_at or self.stage.now()
@@ -431,6 +435,8 @@ class Account:
         known = self.compute._observations.get(compute_id)
         if known is None or known.state in FINAL:
             return
+        if seen.state is JobState.RUNNING:
+            self.compute.print(compute_id, f"reading with {next(iter(self._tokens_of(run.work)), '')}")
         self.compute.tell(compute_id, seen)
         self._stirred = self.stage.seconds
         run.told.append(seen.state.value)

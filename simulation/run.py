@@ -114,7 +114,12 @@ class _Run:
         self.stage.at(TROUBLE, self._heal)
         finished = self._until_done()
         record, *others = (
-            each.record(seed=self._seed, jumped=any(bot.name in self._jumped for bot in each.bots), finished=finished)
+            each.record(
+                seed=self._seed,
+                jumped=any(bot.name in self._jumped for bot in each.bots),
+                finished=finished,
+                alone=len(self.installations) == 1,
+            )
             for each in self.installations
         )
         for each in self.installations:

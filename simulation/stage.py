@@ -36,6 +36,15 @@ class Process:
     """What of it is under way: its lanes, and its watcher."""
 
 
+@dataclass(frozen=True)
+class Called:
+    """A call, when it was made, and what of its process made it: a lane, a watcher, a request."""
+
+    point: str
+    at: float
+    what: str
+
+
 @dataclass(order=True)
 class _Due:
     at: float
@@ -61,13 +70,16 @@ class Stage:
         """Since EPOCH."""
         self.incidents = incidents
         self.history: list[str] = []
-        self.points: list[str] = []
-        """The name of each call so far, by its number."""
+        self.called: list[Called] = []
+        """The calls so far, by their numbers."""
+        self.postponed: list[tuple[int, float]] = []
+        """The calls at which a lane was asked to come back later, and did put its effect off; and until when."""
         self.commits = 0
         self.turns: Callable[[float], bool] = lambda until: False
         """Lets whoever has something to do until then do one thing; False: nobody has."""
         self._crash, self._first = crash, dict(first or {})
-        self._acting: list[Process] = []
+        self._acting: list[tuple[Process, str]] = []
+        self._asked: dict[tuple[int, str], tuple[int, float]] = {}
         self._due: list[_Due] = []
         self._numbers = itertools.count()
 
@@ -102,7 +114,7 @@ class Stage:
 
     def say(self, line: str) -> None:
         """Write a line of history."""
-        who = self._acting[-1].name if self._acting else "-"
+        who = self.actor.name if self.actor else "-"
         self.history.append(f"{self.seconds:10.3f} {who:<6} {line}")
 
     # Processes
@@ -111,7 +123,7 @@ class Stage:
     def acting(self, process: Process, what: str) -> Iterator[None]:
         """While the block runs, the process does that; its end, by a crash, is the block's end."""
         process.busy.add(what)
-        self._acting.append(process)
+        self._acting.append((process, what))
         try:
             yield
         except Crash:
@@ -124,7 +136,7 @@ class Stage:
     @property
     def actor(self) -> Process | None:
         """The process that acts now."""
-        return self._acting[-1] if self._acting else None
+        return self._acting[-1][0] if self._acting else None
 
     def end(self, process: Process, why: str) -> None:
         """End a process, whatever it does."""
@@ -133,7 +145,7 @@ class Stage:
 
     def alive(self) -> None:
         """Raises Crash where the process that acts has ended meanwhile."""
-        if self._acting and self._acting[-1].ended:
+        if self.actor and self.actor.ended:
             raise Crash
 
     # Calls
@@ -149,8 +161,8 @@ class Stage:
             yield lambda: None
             return
         self.alive()
-        number = len(self.points)
-        self.points.append(point)
+        number, what = len(self.called), self._acting[-1][1]
+        self.called.append(Called(point, self.seconds, what))
         if commit and self.incidents.gives_way(number):  # between the look at a lease and a call nobody comes
             self.pause(0)
             self.alive()
@@ -161,6 +173,9 @@ class Stage:
             incident = Incident(self._first.pop(point))
         if incident.what is not What.NOTHING:
             self.say(f"#{number} {point}: {incident}")
+        asked = self._asked.pop((id(process), what), None)
+        if incident.what is What.BUSY and incident.seconds is not None:
+            self._asked[id(process), what] = number, self.seconds + incident.seconds
         self._before(process, incident)
 
         def within() -> None:
@@ -169,6 +184,8 @@ class Stage:
 
         yield within
         self.commits += commit
+        if asked and point == "commit LaneRunner._postpone":
+            self.postponed.append(asked)
         self._after(process, incident, point)
 
     def _before(self, process: Process, incident: Incident) -> None:

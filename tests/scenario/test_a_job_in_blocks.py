@@ -157,6 +157,27 @@ def test_programs_whose_machines_were_taken_back_are_tried_again(staged: Staged)
     assert staged.now.blocks.said == "7 of 7 blocks, 2 tried again"
 
 
+@pytest.mark.parametrize("end", ["merged", "unforeseen"])
+def test_the_token_is_struck_out_of_the_log_of_a_program_that_was_killed_before_others_did_its_work(
+    staged: Staged, end: str
+) -> None:
+    compute = staged.world.compute
+    staged.looked()
+    killed = compute.child("memory-2", 2)
+    staged.world.logs.print(killed, f"reading with {TOKEN}")
+    staged.round({2: RECLAIMED})
+    staged.round()
+    if end == "unforeseen":
+        staged.world.results.fail_next(RuntimeError("unforeseen"), call="read", times=100)
+
+    staged.done()
+
+    assert staged.state == JobState.SUCCEEDED
+    assert staged.now.token_ref is None
+    [line] = staged.world.logs.tail(killed, log=None, lines=9)
+    assert line.text == f"reading with {'*' * len(TOKEN)}"
+
+
 def test_blocks_that_were_reclaimed_run_again_on_machines_that_last_and_what_was_lost_is_told(store: Database) -> None:
     pipeline = in_blocks().model_copy(update={"seconds_per_gigavoxel": 60})
     staged = Staged(World(store, pipeline=pipeline, block_voxels=10_000, prices=Prices(cpu_hour=1)))

@@ -256,12 +256,14 @@ class MemoryCompute(Faulty):
 
     def redact(self, compute_id: str, secret: SecretStr) -> None:
         with self._call("redact"):
-            known = self._observations.get(compute_id)
-            if known and known.state in FINAL and (word := secret.get_secret_value()) not in ("", PUBLIC_TOKEN):
-                self._logs[compute_id] = [
-                    LogLine(line.text.replace(word, "*" * len(word)), line.at)
-                    for line in self._logs.get(compute_id, [])
-                ]
+            word = secret.get_secret_value()
+            programs = [self.child(compute_id, number) for number in range(self._counts.get(compute_id, 0))]
+            for one in programs or [compute_id]:
+                known = self._observations.get(one)
+                if known and known.state in FINAL and word not in ("", PUBLIC_TOKEN):
+                    self._logs[one] = [
+                        LogLine(line.text.replace(word, "*" * len(word)), line.at) for line in self._logs.get(one, [])
+                    ]
 
     def console(self, compute_id: str) -> str:
         return f"https://console.test/{quote(compute_id)}"

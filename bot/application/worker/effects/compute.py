@@ -397,22 +397,27 @@ class CollectEffects:
                 summary = self._closed(job)
                 if job.state is not JobState.CANCELLED:  # whoever cancelled it need not be told how far it was
                     tail = [line.text for line in self._output.tail(job, lines=LOG_LINES)]
-            # Without an orderly end, the token may still be in the log.
-            masked = job.exit_code is not None or self._output.redact(job)
+            masked = self._masked(job)
         self._lifecycle.conclude(effect, summary=summary, log_tail=tail, trouble=trouble, masked=masked)
 
     def _give_up(self, effect: Effect, error: str) -> None:
         with self._ledger.database.read() as transaction:
             job = transaction.jobs.get(effect.job_id)
-        masked = job.exit_code is not None
-        if not masked:
-            try:
-                masked = self._output.redact(job)
-            except Exception as fault:
-                log.error("Job %s: its log stays hidden, with the token in it: %s", job.id, words.where(fault))
+        try:
+            masked = self._masked(job)
+        except Exception as fault:
+            masked = False
+            log.error("Job %s: its log stays hidden, with the token in it: %s", job.id, words.where(fault))
         trouble = f"{UNREAD} {error}" if job.state is JobState.SUCCEEDED else ""
         unread = Summary(only_named=True)  # nobody has looked whether a file's name holds the token
         self._lifecycle.conclude(effect, summary=unread, log_tail=(), trouble=trouble, note=error, masked=masked)
+
+    def _masked(self, job: Job) -> bool:
+        """See to it that the job's logs are without the token. Returns False where it may still be in them.
+
+        A program that ended in order has no token in its log; of those of earlier stages the job does not know that.
+        """
+        return (job.exit_code is not None and job.blocks is None) or self._output.redact(job)
 
     def _found(self, job: Job) -> tuple[Summary, str]:
         """The announced results that are there; without any, the folder's files. And what is wrong; empty: nothing."""
