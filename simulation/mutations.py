@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FunctionType
 
+from simulation.crashes import WAYS
+from simulation.incidents import What
+from simulation.outside import PUBLIC
 from simulation.people import Action, form
 from simulation.run import Plan
 
@@ -55,6 +58,16 @@ def _large(**words: object) -> Plan:
     return Plan(bots=1, often=0, actions=[actions], disturbed=False)
 
 
+def _archived(**first: What) -> Plan:
+    """A form for a channel that is archived before the card is posted."""
+    actions = [
+        Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0")),
+        Action(1, 5.1, (0.0,), "U1ADA", "archive", {"channel": PUBLIC}),
+    ]
+    away = {"chat.post_card": What.AWAY}
+    return Plan(bots=1, often=0, actions=[actions], disturbed=False, quiet=True, first=away | first)
+
+
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
 """Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
@@ -63,6 +76,7 @@ QUERIES, TOKENS, BLOCKS = "bot.application.queries", "bot.application.tokens", "
 COMPUTE, CHAT, MAIL = (f"bot.application.worker.effects.{name}" for name in ("compute", "chat", "mail"))
 CHECKS, RATES = "bot.domain.checks", "bot.application.rates"
 LANES, WATCHER = "bot.application.worker.lanes", "bot.application.worker.watcher"
+STALLS = "bot.application.stalls"
 OUTBOX, VAULT = "bot.storage.outbox", "bot.storage.vault"
 
 
@@ -117,7 +131,7 @@ MUTATIONS = (
         "SubmitEffects._submit",
         "self._compute.find(job.name) if effect.in_doubt else None",
         "None",
-        seed=9,
+        seed=5,
     ),
     Mutation(
         "a submission is made by who may have lost its lease",
@@ -299,7 +313,7 @@ MUTATIONS = (
         "change.follow(Observation(JobState.CANCELLED))",
         "pass",
         HASTE,
-        seed=2,
+        seed=4,
     ),
     Mutation(
         "what is turned down does not end",
@@ -356,7 +370,7 @@ MUTATIONS = (
         "CardEffects._post",
         "if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):",
         "if effect.in_doubt and (timestamp := ''):",
-        seed=9,
+        seed=16,
     ),
     Mutation(
         "a card is posted by who may have lost its lease",
@@ -380,7 +394,7 @@ MUTATIONS = (
         "ThreadEffects._reply",
         "if timestamp is None and effect.in_doubt:",
         "if False:",
-        seed=15,
+        seed=5,
     ),
     Mutation(
         "a job is told wherever its owner says",
@@ -461,7 +475,7 @@ MUTATIONS = (
         "Output.tail",
         "masking.hidden_in_lines([line.text for line in found], token)",
         "[line.text for line in found]",
-        seed=5,
+        seed=14,
     ),
     Mutation("submissions keep to no rate", RATES, "Rate.turn", "if wait:", "if wait and False:", _all_at_once()),
     Mutation(
@@ -487,6 +501,7 @@ MUTATIONS = (
         "memory=before.memory",
         "memory=1",
         _large(),
+        seed=3,
     ),
     Mutation(
         "nobody hears what programs that failed have used up",
@@ -502,7 +517,7 @@ MUTATIONS = (
         "Outbox.enqueue",
         "if self._connection.execute(_WAITING, values).first() is None:",
         "if self.open(job_id, kind=kind) == 0:",
-        seed=28,
+        seed=16,
     ),
     Mutation(
         "what was found is not told",
@@ -529,6 +544,142 @@ MUTATIONS = (
         "except NotFound as error:",
         _large(),
         seed=23,
+    ),
+    Mutation(
+        "a cancellation is asked for once, whatever the answer",
+        COMPUTE,
+        "SubmitEffects._cancel",
+        "if job.compute_id and",
+        "if effect.attempts == 1 and job.compute_id and",
+        WAYS["a job that is cancelled while compute is away"],
+    ),
+    Mutation(
+        "a reply tells its first step alone",
+        CHAT,
+        "ThreadEffects._reply",
+        "if t.reply == int(effect.subject) and t.text]",
+        "if t.reply == int(effect.subject) and t.text][:1]",
+        seed=7,
+    ),
+    Mutation(
+        "a preview is not posted",
+        CHAT,
+        "ThreadEffects._preview",
+        "self._chat.post_file(story, thread=thread, name=name, title=title, content=content)",
+        "pass",
+    ),
+    Mutation(
+        "a preview in doubt is posted anew",
+        CHAT,
+        "ThreadEffects._preview",
+        "effect.in_doubt and self._chat.find(story, thread=thread, key=name)",
+        "False",
+        WAYS["a job of whose effects the first answers are lost"],
+    ),
+    Mutation(
+        "a home tab is not shown",
+        CHAT,
+        "HomeEffects._show",
+        "self._chat.show_home(person, self._queries.home(person))",
+        "self._queries.home(person)",
+        WAYS["a job"],
+    ),
+    Mutation(
+        "a home tab stays as it was",
+        LEDGER,
+        "JobChange.show",
+        "self.enqueue(Kind.HOME)",
+        "pass",
+        WAYS["a job"],
+    ),
+    Mutation(
+        "no admin is told of an outage",
+        CHAT,
+        "NoticeEffects._tell",
+        "self._chat.tell(admin, text)",
+        "pass",
+        WAYS["a job that is cancelled while compute is away"],
+    ),
+    Mutation(
+        "no admin is told that an outage is over",
+        STALLS,
+        "Stalls._end",
+        'change.enqueue(Kind.NOTICE, f"{outage.number} {_OVER} {admin}")',
+        "pass",
+        WAYS["a job that is cancelled while compute is away"],
+    ),
+    Mutation(
+        "a follower is not sent the mail",
+        MAIL,
+        "MailEffects._send_to_follower",
+        "self._mailer.send(replace(letter, to=address))",
+        "pass",
+        RUSH,
+    ),
+    Mutation(
+        "a follower's mail is not enqueued",
+        LIFECYCLE,
+        "Lifecycle.conclude",
+        "change.enqueue_once(Kind.MAIL_FINISHED, person)",
+        "pass",
+        RUSH,
+    ),
+    Mutation(
+        "where chat does not tell a follower's address, there is none",
+        MAIL,
+        "MailEffects._send_to_follower",
+        "if wanted and not address and self._workspace.standing_of(person) is None:",
+        "if False:",
+        RUSH,
+        seed=9,
+    ),
+    Mutation(
+        "an owner is not told of a card that cannot be posted",
+        CHAT,
+        "ThreadEffects._direct",
+        "timestamp = self._chat.post_direct(story, steps, key=key)",
+        'timestamp = "0.1"',
+        _archived(),
+    ),
+    Mutation(
+        "an owner is not told the end that no channel takes",
+        CHAT,
+        "_tell_the_end",
+        "change.enqueue(Kind.DIRECT, DIRECT_END)",
+        "pass",
+        _archived(),
+    ),
+    Mutation(
+        "a direct message in doubt is sent anew",
+        CHAT,
+        "ThreadEffects._direct",
+        "self._chat.find_direct(story, key=key) if effect.in_doubt else None",
+        "None",
+        _archived(**{"chat.post_direct": What.LOST}),
+    ),
+    Mutation(
+        "who asks for time is called again at once",
+        LANES,
+        "LaneRunner._put_off",
+        "delay = wait if busy and wait is not None else",
+        "delay = 0.1 if busy and wait is not None else",
+        seed=5,
+    ),
+    Mutation(
+        "the token stays in the log of what was cancelled",
+        OUTPUT,
+        "Output.redact",
+        "self._logs.redact(compute_id, token)",
+        "pass",
+        seed=3,
+    ),
+    Mutation(
+        "the token stays in the logs of blocks",
+        COMPUTE,
+        "CollectEffects._masked",
+        "(job.exit_code is not None and job.blocks is None)",
+        "job.exit_code is not None",
+        WAYS["a job in blocks, of which one fails"],
     ),
 )
 """Each breaks a promise that somebody outside can see."""

@@ -122,9 +122,7 @@ def what_no_channel_takes_is_told_directly(record: Record) -> Iterator[str]:
 
 def spared(record: Record, job: Job, kind: Kind, subject: str | None = None) -> bool:
     """Whether an effect of that kind (and subject, where named) was given up for the job, with a note."""
-    return any(
-        (one.job_id, one.kind) == (job.id, kind) and subject in (None, one.subject) for one in record.given_up
-    )
+    return any((one.job_id, one.kind) == (job.id, kind) and subject in (None, one.subject) for one in record.given_up)
 
 
 def in_thread(record: Record, job: Job) -> list[Message]:
