@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 
 from bot.application.queries import HOME_RECENT
 from bot.application.worker.effects.chat import DIRECT_CARD, DIRECT_END
@@ -11,17 +11,77 @@ from bot.domain.blocks import PILOT
 from bot.domain.job import Job, Transition
 from bot.domain.outbox import Kind
 from bot.domain.people import Privacy
-from bot.domain.states import FINAL
+from bot.domain.states import FINAL, JobState
 from simulation.installation import Record
 from simulation.outside import mail_of
 from simulation.stage import EPOCH
 from tests.support.memory import Message
 
+Rule = Callable[[Record], Iterator[str]]
+
+
+def each_job_has_one_card(record: Record) -> Iterator[str]:
+    """A job has one card, in its channel; without one, its owner was told why, or nothing more could be done."""
+    cards = Counter(message.story.job.id for message in record.outside.chat.cards)
+    for job in record.jobs.values():
+        if cards[job.id] > 1:
+            yield f"{job.id} has {cards[job.id]} cards"
+        if cards[job.id] == 0 and not job.unposted and not spared(record, job, Kind.CARD):
+            yield f"{job.id} has no card, and nothing says why"
+    for message in record.outside.chat.cards:
+        shown, real = message.story.job, record.jobs.get(message.story.job.id)
+        if real is None:
+            yield f"a card shows {shown.id}, which is nowhere"
+        elif (shown.state, bool(shown.retried_as)) != (real.state, bool(real.retried_as)) and not (
+            spared(record, real, Kind.EDIT) or archived(record, message.channel)
+        ):
+            yield f"the card of {shown.id} shows {shown.state.value}, and it is {real.state.value}"
+
+
+def each_step_is_told_once_and_in_order(record: Record) -> Iterator[str]:
+    """A thread tells each step once, in the order of time; the first is the acceptance, the last the end."""
+    for job in record.jobs.values():
+        replies = _replies(record, job)
+        steps = [step for reply in replies for step in reply.steps]
+        keys = Counter(reply.key for reply in replies)
+        for key, many in keys.items():
+            if many > 1:
+                yield f"reply {key} stands there {many} times"
+        told = Counter((step.state, step.at, step.text) for step in steps)
+        for (state, at, _), many in told.items():
+            if many > 1:
+                yield f"{job.id}: {state.value} of {at:%H:%M:%S} is told {many} times"
+        times = [step.at for step in steps if not step.note]  # that an end's log waits is told before the end
+        if times != sorted(times) and not record.jumped:
+            yield f"{job.id} is told its steps in another order than that of time"
+        ends = [step for step in steps if step.state in FINAL and not step.note]
+        if ends and any(step.state not in FINAL for step in steps[steps.index(ends[0]) :]):
+            yield f"{job.id} is told to go on after its end"
+        if len(ends) > 1:
+            yield f"{job.id} is told {len(ends)} ends"
+        if ends and ends[0].state is not job.state:
+            yield f"{job.id} is told to be {ends[0].state.value}, and is {job.state.value}"
+        if silenced(record, job) or not _cards(record, job):
+            continue
+        if not ends and not spared(record, job, Kind.REPLY):
+            yield f"{job.id} has ended, and its thread does not say so"
+        if steps and not steps[0].text.startswith("Accepted"):
+            yield f"the thread of {job.id} begins with: {steps[0].text}"
+
+
+def what_runs_is_told(record: Record) -> Iterator[str]:
+    """A thread tells that a program runs, to who wants to hear of all steps."""
+    for job in record.jobs.values():
+        steps = [step for reply in _replies(record, job) for step in reply.steps]
+        told = any(step.state is JobState.RUNNING or ", attempt " in step.text for step in steps)
+        if job.started_at and steps and not told and not silenced(record, job) and not spared(record, job, Kind.REPLY):
+            yield f"the thread of {job.id} does not say that it ran"
+
 
 def what_is_recorded_stands_in_the_thread(record: Record) -> Iterator[str]:
     """Each step that a reply is to tell stands in that reply, with its last words."""
     for job in record.jobs.values():
-        replies = {reply.key: reply for reply in in_thread(record, job) if reply.content is None}
+        replies = {reply.key: reply for reply in _replies(record, job)}
         for step in record.steps[job.id]:
             if step.reply is None or not step.text or spared(record, job, Kind.REPLY, str(step.reply)):
                 continue
@@ -33,7 +93,7 @@ def what_is_recorded_stands_in_the_thread(record: Record) -> Iterator[str]:
 def previews_are_shown(record: Record) -> Iterator[str]:
     """A preview that a program has left stands in the thread once, as it was left."""
     for job in record.jobs.values():
-        files = [message for message in in_thread(record, job) if message.content is not None]
+        files = [message for message in _in_thread(record, job) if message.content is not None]
         for key, many in Counter(file.key for file in files).items():
             if many > 1:
                 yield f"the preview {key} stands there {many} times"
@@ -85,6 +145,26 @@ def admins_hear_of_outages(record: Record) -> Iterator[str]:
         yield f"no outage is recorded, and a thread says: {stalled[0]}"
 
 
+def each_mail_is_one(record: Record) -> Iterator[str]:
+    """A mail that is sent twice has one Message-ID; an accepted job's owner gets both mails, and nobody else."""
+    by_id: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for mail in record.outside.mails:
+        by_id[mail.message_id].add((mail.to, mail.subject))
+    for message_id, kinds in by_id.items():
+        if len(kinds) > 1:
+            yield f"{message_id} is {len(kinds)} different mails"
+    for job in record.jobs.values():
+        mine = [mail for mail in record.outside.mails if mail.to == job.request.email]
+        begins = [mail for mail in mine if mail.subject == f"NOMADS job {job.id}: accepted"]
+        ends = [mail for mail in mine if mail.subject.startswith(f"NOMADS job {job.id}: ") and mail not in begins]
+        for kind, mails in ((Kind.MAIL_ACCEPTED, begins), (Kind.MAIL_FINISHED, ends)):
+            ids = {mail.message_id for mail in mails}
+            if len(ids) > 1:
+                yield f"{job.id} has {len(ids)} {kind}s"
+            if not ids and not _wants_no_mail(record, job.actor) and not spared(record, job, kind):
+                yield f"{job.id} has no {kind}"
+
+
 def who_follows_hears_of_the_end(record: Record) -> Iterator[str]:
     """Who was told that they will hear of the end of somebody else's job has one mail about the end."""
     following = {
@@ -125,10 +205,15 @@ def spared(record: Record, job: Job, kind: Kind, subject: str | None = None) -> 
     return any((one.job_id, one.kind) == (job.id, kind) and subject in (None, one.subject) for one in record.given_up)
 
 
-def in_thread(record: Record, job: Job) -> list[Message]:
-    """What stands below the cards of the job."""
-    cards = [card.timestamp for card in record.outside.chat.cards if card.story.job.id == job.id]
-    return [message for message in record.outside.chat.messages if message.thread in cards]
+def archived(record: Record, channel: str) -> bool:
+    """Whether the channel takes nothing more."""
+    return channel in record.outside.workspace.channels and record.outside.workspace.channels[channel].archived
+
+
+def silenced(record: Record, job: Job) -> bool:
+    """Whether its owner wants to be told less, or its channel takes nothing more."""
+    quiet = {answer.action.person for answer in record.answers if answer.action.what == "quiet"}
+    return job.actor in quiet or archived(record, job.request.channel or "")
 
 
 def _end(record: Record, job: Job) -> Transition:
@@ -139,3 +224,32 @@ def _end(record: Record, job: Job) -> Transition:
 
 def _wants_no_mail(record: Record, person: str) -> bool:
     return any((one.action.person, one.action.what) == (person, "no-mail") for one in record.answers)
+
+
+def _cards(record: Record, job: Job) -> list[Message]:
+    return [card for card in record.outside.chat.cards if card.story.job.id == job.id]
+
+
+def _in_thread(record: Record, job: Job) -> list[Message]:
+    """What stands below the job's cards."""
+    cards = [card.timestamp for card in _cards(record, job)]
+    return [message for message in record.outside.chat.messages if message.thread in cards]
+
+
+def _replies(record: Record, job: Job) -> list[Message]:
+    return [message for message in _in_thread(record, job) if message.content is None]
+
+
+TOLD: tuple[Rule, ...] = (
+    each_job_has_one_card,
+    each_step_is_told_once_and_in_order,
+    what_runs_is_told,
+    what_is_recorded_stands_in_the_thread,
+    previews_are_shown,
+    home_tabs_are_up_to_date,
+    admins_hear_of_outages,
+    each_mail_is_one,
+    who_follows_hears_of_the_end,
+    what_no_channel_takes_is_told_directly,
+)
+"""The rules of this module."""
