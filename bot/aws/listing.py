@@ -42,7 +42,7 @@ class Described:
         self._known: dict[str, _Standing] = {}
         self._far: set[str] = set()
         """Jobs that so many others came after that to list these costs more than to describe the job."""
-        self._listens = False
+        self._looks = False
 
     def forget(self, ids: Sequence[str]) -> None:
         """Forget what was said of these."""
@@ -56,7 +56,7 @@ class Described:
         """
         container = job.get("container") or {}
         lacks = seen.state is JobState.RUNNING and not (container.get("logStreamName") or seen.children)
-        wanted = self._listens and seen.state not in FINAL and job["jobId"] not in self._far
+        wanted = self._looks and seen.state not in FINAL and job["jobId"] not in self._far
         if wanted and not lacks and job.get("jobQueue") and job.get("createdAt"):
             self._known[job["jobId"]] = _Standing(job["jobQueue"], job["createdAt"], _said(job), seen)
 
@@ -66,7 +66,7 @@ class Described:
         Of a queue, a page is read for each hundred of the jobs, and one more. Where a queue is not listed, its jobs
         are absent.
         """
-        self._listens = True
+        self._looks = True
         self.forget(list(self._known.keys() - set(ids)))
         self._far &= set(ids)
         known = {one: self._known[one] for one in ids if one in self._known and one not in self._far}

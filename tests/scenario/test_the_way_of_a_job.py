@@ -822,6 +822,26 @@ def test_a_job_that_waits_long_is_told_in_time_whatever_the_clock_does(world: Wo
     assert world.thread[-1] == "Waiting to run for 10 min 1 s. No machine."
 
 
+def test_a_job_is_not_lost_for_what_compute_said_before_another_process_looked(world: World) -> None:
+    job = world.accept()
+    world.settle()
+    world.compute.lose(job.name)
+    world.clock.advance(AN_HOUR)
+    world.worker.watcher.turn()
+    world.clock.advance(AN_HOUR)
+    with world.store.begin() as transaction:
+        lasting = timedelta(minutes=1)
+        assert transaction.leader.acquire("watch", holder="another", at=world.clock.now, lasting=lasting)
+    world.worker.watcher.turn()
+
+    world.clock.advance(AN_HOUR)
+    world.worker.watcher.turn()
+    assert world.job(job).state is JobState.SUBMITTED
+    world.clock.advance(AN_HOUR)
+    world.worker.watcher.turn()
+    assert world.job(job).state is JobState.LOST
+
+
 @pytest.mark.parametrize("put", [-AN_HOUR, AN_HOUR])
 def test_a_job_that_compute_does_not_know_is_lost_in_time_whatever_the_clock_does(world: World, put: float) -> None:
     job = world.accept()

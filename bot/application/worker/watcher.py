@@ -109,6 +109,8 @@ class Watcher:
     def turn(self) -> bool:
         """Look once, if this process has the leader lease. Returns whether it has waited for compute's events."""
         leads = attempt(self._leads)
+        if not leads:
+            self._missing.clear()  # whoever looks meanwhile may find what was denied here
         if leads and self._round_is_due():
             attempt(self.watch_once)
         return bool(leads) and self._events is not None and attempt(self.listen_once) is not None
