@@ -110,39 +110,31 @@ class Workspace:
         self.left: set[str] = set()
         """People who have left the workspace."""
 
-    @contextmanager
-    def _asked(self, what: str) -> Iterator[list[bool]]:
-        known = [False]
+    def _asked(self, what: str) -> bool:
+        """Whether chat answers."""
         try:
             with self._stage.call(f"workspace.{what}"):
-                known[0] = True
-                yield known
+                return True
         except (Unavailable, Nonsense):  # by the port, what chat does not tell is not known; anything else is a mistake
-            known[0] = False
+            return False
 
     def mail_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("mail_of") as known:
-            pass
-        return mail_of(user) if known[0] and user in self._cast.tokens else ""
+        known = self._asked("mail_of")
+        return mail_of(user) if known and user in self._cast.tokens else ""
 
     def name_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("name_of") as known:
-            pass
-        return user[2:].capitalize() if known[0] else ""
+        return user[2:].capitalize() if self._asked("name_of") else ""
 
     def trouble_with(self, channel: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("trouble_with"):
-            return "This channel is archived." if self.channels[channel].archived else ""
-        return ""
+        known = self._asked("trouble_with")
+        return "This channel is archived." if known and self.channels[channel].archived else ""
 
     def standing_of(self, user: str) -> Standing | None:
         """As `ports.Workspace`."""
-        with self._asked("standing_of") as known:
-            pass
-        if not known[0]:
+        if not self._asked("standing_of"):
             return None
         if user in self.left:
             return Standing.STRANGER
@@ -152,16 +144,13 @@ class Workspace:
 
     def privacy_of(self, channel: str) -> Privacy | None:
         """As `ports.Workspace`."""
-        with self._asked("privacy_of") as known:
-            pass
-        return self.channels[channel].privacy if known[0] else None
+        return self.channels[channel].privacy if self._asked("privacy_of") else None
 
     def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
         """As `ports.Workspace`."""
-        with self._asked("channels_of") as known:
-            pass
+        known = self._asked("channels_of")
         mine = {name for name, channel in self.channels.items() if user in channel.members and user not in self.left}
-        return mine if known[0] else None
+        return mine if known else None
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
         """Empty: messages have no addresses here."""
