@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from simulation.incidents import What
+from simulation.incidents import Incident, What
 from simulation.installation import Record
 from simulation.judge import judged
 from simulation.people import Action, form
@@ -23,7 +23,7 @@ def _way(
     ends: Sequence[str] = (),
     lasts: bool = False,
     quiet: bool = True,
-    first: Mapping[str, What] | None = None,
+    first: Mapping[str, Sequence[Incident]] | None = None,
 ) -> Plan:
     made = [Action(number, at, (0.0,), "U1ADA", what, dict(words)) for number, (at, what, words) in enumerate(actions)]
     return Plan(
@@ -47,12 +47,12 @@ WAYS: Mapping[str, Plan] = {
     ),
     "a job of which events tell": _way((5, "submit", form("V0")), quiet=False),
     "a job of whose effects the first answers are lost": _way(
-        (5, "submit", form("V0")), first=dict.fromkeys(_EFFECTS, What.LOST)
+        (5, "submit", form("V0")), first=dict.fromkeys(_EFFECTS, [Incident(What.LOST)])
     ),
     "a job that is cancelled while compute is away": _way(
         (5, "submit", form("V0")),
         (150, "cancel", {"of": 0}),
-        first={"compute.cancel": What.AWAY, "compute.observe": What.AWAY},
+        first={"compute.cancel": [Incident(What.AWAY)], "compute.observe": [Incident(What.AWAY)]},
     ),
 }
 """The ways of a job that are looked at."""

@@ -305,8 +305,18 @@ class Outside:
 class Account:
     """An account of compute with its programs, results and secrets, a BOSS, and a mail server."""
 
-    def __init__(self, stage: Stage, draw: random.Random, *, lasts: bool, ends: Sequence[str] | None) -> None:
-        """`lasts` and `ends` are those of the run's plan."""
+    def __init__(
+        self,
+        stage: Stage,
+        draw: random.Random,
+        *,
+        lasts: bool,
+        ends: Sequence[str] | None,
+        waits: float = 0.0,
+        says: Sequence[str] = (),
+    ) -> None:
+        """What is named is that of the run's plan."""
+        self._waits, self._says = waits, says
         self._ends_to_come = None if ends is None else list(ends)
         self.stage, self._draw = stage, draw
         self.compute = Compute(stage, lasts=lasts)
@@ -354,6 +364,7 @@ class Account:
                 at += draw.choice((0.1, draw.uniform(1, 20), draw.uniform(20, 90)))
                 again = "Its machine was taken back; waiting for another" if attempt > 1 else ""
                 self._moves(run, compute_id, at, Observation(state, attempt=attempt, again=again))
+                at += self._waits if state is JobState.RUNNABLE else 0
         at += draw.choice((0.2, draw.uniform(5, 60), draw.uniform(60, 600)))
         end = self._end(number is not None)
         self.stage.at(at, lambda: self._ends(run, compute_id, number, end))
@@ -361,6 +372,8 @@ class Account:
     def _moves(self, run: Run, compute_id: str, at: float, seen: Observation) -> None:
         def move() -> None:
             started = self.stage.now() if seen.state is JobState.RUNNING else None
+            if started:
+                self.compute.print(compute_id, *self._says)
             self._tell(
                 run, compute_id, Observation(seen.state, attempt=seen.attempt, again=seen.again, started_at=started)
             )
