@@ -21,6 +21,7 @@ class What(StrEnum):
     NOTHING = "nothing"
     AWAY = "does not answer"
     BUSY = "is busy"
+    REFUSED = "refuses"
     LOST = "does it, and the answer is lost"
     NONSENSE = "does it, and the answer makes no sense"
     SLOW = "is slow"

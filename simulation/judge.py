@@ -19,6 +19,7 @@ from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
 from contract.program import RESULTS
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
+from simulation.incidents import What
 from simulation.installation import Record
 from simulation.outside import PRIVATE, SPOILT, SUBMISSIONS, Run, mail_of
 from simulation.stage import EPOCH
@@ -195,9 +196,11 @@ def who_cancels_is_heard(record: Record) -> Iterator[str]:
         last = record.outside.last_run(job.id)
         by_itself = last is not None and not last.reason.startswith("Cancelled")
         late = last and last.stopped_at and (last.stopped_at - EPOCH).total_seconds() > answer.at + SOON
-        if record.calm and by_itself and late:
+        refused = _refused_to_cancel(record, job)
+        truly = refused and any(f"compute.cancel: {What.REFUSED}" in line for line in record.history)
+        if record.calm and by_itself and late and not truly:
             yield f"{job.id} was cancelled by {answer.action.person}, and its program ran on"
-        if job.state is not JobState.CANCELLED and not by_itself and not _refused_to_cancel(record, job):
+        if job.state is not JobState.CANCELLED and not by_itself and not refused:
             yield f"{job.id} was cancelled by {answer.action.person}, and is {job.state.value}"
 
 

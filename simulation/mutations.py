@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FunctionType
 
 from simulation.crashes import WAYS
-from simulation.incidents import What
+from simulation.incidents import Incident, What
 from simulation.outside import PUBLIC
 from simulation.people import Action, form
 from simulation.run import Plan
@@ -58,13 +58,13 @@ def _large(**words: object) -> Plan:
     return Plan(bots=1, often=0, actions=[actions], disturbed=False)
 
 
-def _archived(**first: What) -> Plan:
+def _archived(**first: Sequence[Incident]) -> Plan:
     """A form for a channel that is archived before the card is posted."""
     actions = [
         Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0")),
         Action(1, 5.1, (0.0,), "U1ADA", "archive", {"channel": PUBLIC}),
     ]
-    away = {"chat.post_card": What.AWAY}
+    away = {"chat.post_card": [Incident(What.AWAY)]}
     return Plan(bots=1, often=0, actions=[actions], disturbed=False, quiet=True, first=away | first)
 
 
@@ -655,7 +655,7 @@ MUTATIONS = (
         "ThreadEffects._direct",
         "self._chat.find_direct(story, key=key) if effect.in_doubt else None",
         "None",
-        _archived(**{"chat.post_direct": What.LOST}),
+        _archived(**{"chat.post_direct": [Incident(What.LOST)]}),
     ),
     Mutation(
         "who asks for time is called again at once",

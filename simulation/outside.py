@@ -110,39 +110,31 @@ class Workspace:
         self.left: set[str] = set()
         """People who have left the workspace."""
 
-    @contextmanager
-    def _asked(self, what: str) -> Iterator[list[bool]]:
-        known = [False]
+    def _asked(self, what: str) -> bool:
+        """Whether chat answers."""
         try:
             with self._stage.call(f"workspace.{what}"):
-                known[0] = True
-                yield known
+                return True
         except (Unavailable, Nonsense):  # by the port, what chat does not tell is not known; anything else is a mistake
-            known[0] = False
+            return False
 
     def mail_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("mail_of") as known:
-            pass
-        return mail_of(user) if known[0] and user in self._cast.tokens else ""
+        known = self._asked("mail_of")
+        return mail_of(user) if known and user in self._cast.tokens else ""
 
     def name_of(self, user: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("name_of") as known:
-            pass
-        return user[2:].capitalize() if known[0] else ""
+        return user[2:].capitalize() if self._asked("name_of") else ""
 
     def trouble_with(self, channel: str) -> str:
         """As `ports.Workspace`."""
-        with self._asked("trouble_with"):
-            return "This channel is archived." if self.channels[channel].archived else ""
-        return ""
+        known = self._asked("trouble_with")
+        return "This channel is archived." if known and self.channels[channel].archived else ""
 
     def standing_of(self, user: str) -> Standing | None:
         """As `ports.Workspace`."""
-        with self._asked("standing_of") as known:
-            pass
-        if not known[0]:
+        if not self._asked("standing_of"):
             return None
         if user in self.left:
             return Standing.STRANGER
@@ -152,16 +144,13 @@ class Workspace:
 
     def privacy_of(self, channel: str) -> Privacy | None:
         """As `ports.Workspace`."""
-        with self._asked("privacy_of") as known:
-            pass
-        return self.channels[channel].privacy if known[0] else None
+        return self.channels[channel].privacy if self._asked("privacy_of") else None
 
     def channels_of(self, user: str, *, wanted: str = "") -> Collection[str] | None:
         """As `ports.Workspace`."""
-        with self._asked("channels_of") as known:
-            pass
+        known = self._asked("channels_of")
         mine = {name for name, channel in self.channels.items() if user in channel.members and user not in self.left}
-        return mine if known[0] else None
+        return mine if known else None
 
     def link_to(self, channel: str | None, timestamp: str | None) -> str:
         """Empty: messages have no addresses here."""
@@ -321,8 +310,18 @@ class Outside:
 class Account:
     """An account of compute with its programs, results and secrets, a BOSS, and a mail server."""
 
-    def __init__(self, stage: Stage, draw: random.Random, *, lasts: bool, ends: Sequence[str] | None) -> None:
-        """`lasts` and `ends` are those of the run's plan."""
+    def __init__(
+        self,
+        stage: Stage,
+        draw: random.Random,
+        *,
+        lasts: bool,
+        ends: Sequence[str] | None,
+        waits: float = 0.0,
+        says: Sequence[str] = (),
+    ) -> None:
+        """What is named is that of the run's plan."""
+        self._waits, self._says = waits, says
         self._ends_to_come = None if ends is None else list(ends)
         self.stage, self._draw = stage, draw
         self.compute = Compute(stage, lasts=lasts)
@@ -370,6 +369,7 @@ class Account:
                 at += draw.choice((0.1, draw.uniform(1, 20), draw.uniform(20, 90)))
                 again = "Its machine was taken back; waiting for another" if attempt > 1 else ""
                 self._moves(run, compute_id, at, Observation(state, attempt=attempt, again=again))
+                at += self._waits if state is JobState.RUNNABLE else 0
         at += draw.choice((0.2, draw.uniform(5, 60), draw.uniform(60, 600)))
         end = self._end(number is not None)
         self.stage.at(at, lambda: self._ends(run, compute_id, number, end))
@@ -377,6 +377,8 @@ class Account:
     def _moves(self, run: Run, compute_id: str, at: float, seen: Observation) -> None:
         def move() -> None:
             started = self.stage.now() if seen.state is JobState.RUNNING else None
+            if started:
+                self.compute.print(compute_id, *self._says)
             self._tell(
                 run, compute_id, Observation(seen.state, attempt=seen.attempt, again=seen.again, started_at=started)
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from simulation import entropy
 from simulation.bots import Bot
-from simulation.incidents import Incidents, What
+from simulation.incidents import Incident, Incidents, What
 from simulation.installation import Installation, Record
 from simulation.outside import CASTS, Account
 from simulation.people import Action, script
@@ -43,16 +43,22 @@ class Plan:
     only: Collection[int] | None = None
     """The numbers of the calls at which something may happen."""
     crash: tuple[int, What] | None = None
-    first: Mapping[str, What] = field(default_factory=dict)
-    """What happens at the first call of a name."""
+    first: Mapping[str, Sequence[Incident]] = field(default_factory=dict)
+    """What happens at the first calls of a name."""
     disturbed: bool = True
     """Whether bots are ended and clocks set by nobody's hand."""
+    clocks: tuple[float, float] | None = None
+    """When the clocks of all bots are set in any case, and by how many seconds."""
     quiet: bool | None = None
     """Whether compute tells nothing by itself."""
     lasts: bool | None = None
     """Whether some machines are not taken back."""
     ends: Sequence[str] | None = None
     """How programs end, in the order of their ends: keys of `outside.ENDS`; after the last one they succeed."""
+    waits: float = 0.0
+    """Seconds for which each program waits to run besides."""
+    says: Sequence[str] = ()
+    """What each program prints as it begins."""
     patience: float = PATIENCE
     """Seconds after nothing goes wrong any more in which everything has to be done."""
 
@@ -73,7 +79,8 @@ class _Run:
         self.stage = Stage(incidents, crash=plan.crash, first=plan.first)
         self.stage.turns = self._turn
         quiet, lasts = quiet if plan.quiet is None else plan.quiet, lasts if plan.lasts is None else plan.lasts
-        self.account = Account(self.stage, entropy.stream(seed, "programs"), lasts=lasts, ends=plan.ends)
+        programs = entropy.stream(seed, "programs")
+        self.account = Account(self.stage, programs, lasts=lasts, ends=plan.ends, waits=plan.waits, says=plan.says)
         many = len(plan.actions) if plan.actions else 1 + (entropy.stream(seed, "workspaces").random() < TWO)
         self.installations = [
             Installation(
@@ -111,6 +118,9 @@ class _Run:
             each.await_people()
         if self._plan.disturbed and self.stage.incidents.often:
             self._disturb()
+        if self._plan.clocks:
+            at, seconds = self._plan.clocks
+            self.stage.at(at, lambda: self._jump(self.bots, seconds))
         self.stage.at(TROUBLE, self._heal)
         finished = self._until_done()
         record, *others = (

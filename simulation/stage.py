@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from bot.domain.errors import Busy, Unavailable
+from bot.domain.errors import Busy, Refused, Unavailable
 from simulation.incidents import Incident, Incidents, What
 
 EPOCH = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -60,11 +60,11 @@ class Stage:
         incidents: Incidents,
         *,
         crash: tuple[int, What] | None = None,
-        first: Mapping[str, What] | None = None,
+        first: Mapping[str, Sequence[Incident]] | None = None,
     ) -> None:
         """`crash` is what happens, to the process that acts, at the call of a number, whatever else does.
 
-        `first` is what happens at the first call of a name.
+        `first` is what happens at the first calls of a name.
         """
         self.seconds = 0.0
         """Since EPOCH."""
@@ -77,7 +77,7 @@ class Stage:
         self.commits = 0
         self.turns: Callable[[float], bool] = lambda until: False
         """Lets whoever has something to do until then do one thing; False: nobody has."""
-        self._crash, self._first = crash, dict(first or {})
+        self._crash, self._first = crash, {name: list(some) for name, some in (first or {}).items()}
         self._acting: list[tuple[Process, str]] = []
         self._asked: dict[tuple[int, str], tuple[int, float]] = {}
         self._due: list[_Due] = []
@@ -154,7 +154,7 @@ class Stage:
     def call(self, point: str, *, commit: bool = False) -> Iterator[Callable[[], None]]:
         """A call of a port, or a commit. What is given is called where a commit is about to be made.
 
-        Raises Crash, Unavailable or Nonsense, before or after the block has done its work.
+        Raises Crash, Unavailable, Refused or Nonsense, before or after the block has done its work.
         """
         process = self.actor
         if process is None:  # nobody's: people, and the world itself
@@ -169,8 +169,8 @@ class Stage:
         incident = self.incidents.at(number, commit=commit)
         if self._crash and self._crash[0] == number:
             incident = Incident(self._crash[1])
-        elif point in self._first:
-            incident = Incident(self._first.pop(point))
+        elif self._first.get(point):
+            incident = self._first[point].pop(0)
         if incident.what is not What.NOTHING:
             self.say(f"#{number} {point}: {incident}")
         asked = self._asked.pop((id(process), what), None)
@@ -194,6 +194,8 @@ class Stage:
                 raise Unavailable("There is no answer.")
             case What.BUSY:
                 raise Busy("It has too much to do.", retry_after=incident.seconds)
+            case What.REFUSED:
+                raise Refused("It does not do that.")
             case What.CRASH_BEFORE:
                 self._die(process, "before")
         self.alive()

@@ -380,6 +380,30 @@ def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> N
     assert list(world.compute.cancelled.values()) == [CANCELLED]
 
 
+def test_a_submission_that_may_have_gone_through_is_given_up_only_once_compute_answers(world: World) -> None:
+    """The job was taken, and the answer lost; then compute refuses to look for it, and the next answer is lost too."""
+    world.compute.crash_after_submit()
+    world.compute.fail_next(Refused("You may not list jobs."), call="find")
+    world.compute.fail_after(Unavailable("AWS is away"), call="find")
+    job = world.accept()
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED, "it was found"
+    assert len(world.compute.works) == 1
+    assert world.compute.cancelled == {}
+
+
+def test_a_submission_that_may_have_gone_through_ends_although_compute_never_answers(world: World) -> None:
+    world.compute.crash_after_submit()
+    world.compute.fail_next(Unavailable("AWS is away"), call="find", times=100)
+    job = world.accept()
+    world.settle(patience=60)
+    assert world.job(job).state is JobState.ACCEPTED
+    world.nearly_give_up(job)
+    world.settle()
+    ended = world.job(job)
+    assert (ended.state, ended.reason, world.rows.open_effects()) == (JobState.FAILED, "AWS is away", 0)
+
+
 def test_a_log_whose_token_cannot_be_struck_out_is_shown_to_nobody(world: World) -> None:
     job = world.running()
     world.compute.print(job.name, "the token is canary-token")

@@ -16,11 +16,11 @@ from bot.application.ports import Compute, Results
 from bot.application.rates import Rate
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import Handler, Handlers, attempt
+from bot.application.worker.handling import GIVE_UP, Handler, Handlers, attempt
 from bot.domain import words
 from bot.domain.blocks import MOST_MEMORY, PILOT, Blocks, Unplanned, after_pilot, told
 from bot.domain.catalog import Catalog, Pipeline
-from bot.domain.errors import NotFound, Refused
+from bot.domain.errors import NotFound, Refused, Unavailable
 from bot.domain.findings import Finding
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
@@ -252,15 +252,21 @@ class SubmitEffects:
         self._ledger.insist(effect)
 
     def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
-        if effect.in_doubt:  # an earlier attempt may have gone through: what compute has of it is ended
-            attempt(self._abandon, effect)
+        if effect.in_doubt and attempt(self._abandon, effect) is False and effect.attempts < GIVE_UP:
+            raise Unavailable("Compute does not say whether it has the job.")
         self._lifecycle.refuse(effect, error, cause=cause)
 
-    def _abandon(self, effect: Effect) -> None:
+    def _abandon(self, effect: Effect) -> bool:
+        """End what compute has of an earlier attempt, which may have gone through. False: there is no answer now."""
         with self._ledger.database.read() as transaction:
             name = transaction.jobs.get(effect.job_id).name
-        if compute_id := self._compute.find(name):
-            self._compute.cancel(compute_id, reason=CANCELLED)
+        try:
+            if compute_id := self._compute.find(name):
+                self._compute.cancel(compute_id, reason=CANCELLED)
+        except Unavailable as error:
+            log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, error)
+            return False
+        return True
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
