@@ -546,6 +546,20 @@ MUTATIONS = (
         seed=23,
     ),
     Mutation(
+        "what compute may have of a submission is left to itself where compute does not answer",
+        COMPUTE,
+        "SubmitEffects._give_up",
+        "effect.attempts < GIVE_UP",
+        "False",
+        replace(
+            WAYS["a job that compute refuses to look for, after its answer was lost"],
+            first={
+                "compute.submit": [Incident(What.LOST)],
+                "compute.find": [Incident(What.REFUSED), Incident(What.AWAY)],
+            },
+        ),
+    ),
+    Mutation(
         "a cancellation is asked for once, whatever the answer",
         COMPUTE,
         "SubmitEffects._cancel",
@@ -631,7 +645,7 @@ MUTATIONS = (
         "if wanted and not address and self._workspace.standing_of(person) is None:",
         "if False:",
         RUSH,
-        seed=9,
+        seed=15,
     ),
     Mutation(
         "an owner is not told of a card that cannot be posted",
