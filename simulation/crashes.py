@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from simulation.incidents import Incident, What
+from simulation.incidents import NOTHING, Incident, What
 from simulation.installation import Record
 from simulation.judge import judged
+from simulation.outside import CASTS, PRIVATE, PUBLIC
 from simulation.people import Action, form
 from simulation.run import Plan, run
 
@@ -19,22 +20,42 @@ Places = Callable[[], AbstractContextManager[Sequence[str]]]
 
 
 def _way(
-    *actions: tuple[float, str, Mapping[str, object]],
+    *actions: tuple[float, str, Mapping[str, object], *tuple[str, ...]],
+    bots: int = 1,
     ends: Sequence[str] = (),
     lasts: bool = False,
     quiet: bool = True,
     first: Mapping[str, Sequence[Incident]] | None = None,
+    clocks: tuple[float, float] | None = None,
+    waits: float = 0.0,
+    says: Sequence[str] = (),
 ) -> Plan:
-    made = [Action(number, at, (0.0,), "U1ADA", what, dict(words)) for number, (at, what, words) in enumerate(actions)]
+    """An action is U1ADA's, where it names nobody else."""
+    made = [
+        Action(number, at, (0.0,), next(iter(who), "U1ADA"), what, dict(words))
+        for number, (at, what, words, *who) in enumerate(actions)
+    ]
     return Plan(
-        bots=1, often=0, actions=[made], disturbed=False, quiet=quiet, lasts=lasts, ends=ends, first=first or {}
+        bots=bots,
+        often=0,
+        actions=[made],
+        disturbed=False,
+        quiet=quiet,
+        lasts=lasts,
+        ends=ends,
+        first=first or {},
+        clocks=clocks,
+        waits=waits,
+        says=says,
     )
 
 
+_AWAY, _LOST, _REFUSED = [Incident(What.AWAY)], [Incident(What.LOST)], [Incident(What.REFUSED)]
+_FROZEN = [Incident(What.FROZEN, 400)]
 _EFFECTS = ("compute.submit", "chat.post_card", "chat.post_reply", "chat.edit_card", "chat.post_file", "mailer.send")
+_MUCH = form("V0", y="0,1024")
 
-
-WAYS: Mapping[str, Plan] = {
+MAIN: Mapping[str, Plan] = {
     "a job": _way((1, "home", {}), (5, "submit", form("V0"))),
     "a job that fails, and is tried again": _way(
         (5, "submit", form("V0")), (1500, "retry", {"of": 0}), ends=("fails", "succeeds")
@@ -43,19 +64,89 @@ WAYS: Mapping[str, Plan] = {
     "a job that is cancelled at once": _way((5, "submit", form("V0")), (5.001, "cancel", {"of": 0})),
     "a job whose machine was taken back": _way((5, "submit", form("V0")), ends=("machine", "succeeds"), lasts=True),
     "a job in blocks, of which one fails": _way(
-        (5, "submit", form("V0", y="0,1024")), ends=("succeeds", "succeeds", "machine", "succeeds")
+        (5, "submit", _MUCH), ends=("succeeds", "succeeds", "machine", "succeeds")
     ),
     "a job of which events tell": _way((5, "submit", form("V0")), quiet=False),
     "a job of whose effects the first answers are lost": _way(
-        (5, "submit", form("V0")), first=dict.fromkeys(_EFFECTS, [Incident(What.LOST)])
+        (5, "submit", form("V0")), first=dict.fromkeys(_EFFECTS, _LOST)
     ),
     "a job that is cancelled while compute is away": _way(
         (5, "submit", form("V0")),
         (150, "cancel", {"of": 0}),
-        first={"compute.cancel": [Incident(What.AWAY)], "compute.observe": [Incident(What.AWAY)]},
+        first={"compute.cancel": _AWAY, "compute.observe": _AWAY},
     ),
 }
+"""The ways that most jobs take, and cancel, retry, arrays and merges."""
+
+RARE: Mapping[str, Plan] = {
+    "a job in blocks that is cancelled while they run": _way(
+        (5, "submit", _MUCH), (10, "go", {"of": 0}), (700, "cancel", {"of": 0})
+    ),
+    "a job in blocks that fails, and is tried again": _way(
+        (5, "submit", _MUCH), (1500, "retry", {"of": 0}), ends=("succeeds", "succeeds", "wrong")
+    ),
+    # bots see it wait for more than ten minutes, and see it run twice
+    "a job that waits long for a machine, and says how far it is": _way(
+        (5, "submit", form("V0")), waits=1270, says=["progress 0.42 reading"]
+    ),
+    "a job that compute does not take before it is cancelled": _way(
+        (5, "submit", form("V0")), (5.2, "cancel", {"of": 0}), first={"compute.submit": _AWAY}
+    ),
+    "a job that is cancelled before compute's answer comes": _way(
+        (5, "submit", form("V0")), (5.2, "cancel", {"of": 0}), first={"compute.submit": _LOST}
+    ),
+    "a job that compute refuses": _way((5, "submit", form("V0")), first={"compute.submit": _REFUSED}),
+    "a job that compute refuses to look for, after its answer was lost": _way(
+        (5, "submit", form("V0")), first={"compute.submit": _LOST, "compute.find": _REFUSED}
+    ),
+    "a job that compute refuses to cancel": _way(
+        (5, "submit", form("V0")), (150, "cancel", {"of": 0}), first={"compute.cancel": _REFUSED}
+    ),
+    "a job that BOSS refuses once it answers, while a bot stands still": _way(
+        (5, "submit", form("V0", token="canary-token-of-nobody")),
+        bots=2,
+        first={"volumes.describe": _AWAY * 2, "commit LaneRunner._claim": _FROZEN},
+    ),
+    "a job that is cancelled while a bot stands still": _way(
+        (5, "submit", form("V0")), (50, "cancel", {"of": 0}), bots=2, first={"commit LaneRunner._claim": _FROZEN}
+    ),
+    # the ninth claim is that of what follows the first stage
+    "a job in blocks, while a bot stands still": _way(
+        (5, "submit", _MUCH), bots=2, first={"commit LaneRunner._claim": [NOTHING] * 8 + _FROZEN}
+    ),
+    "a job that compute is slow to take, while clocks are set back": _way(
+        (290, "submit", form("V0")),
+        first={"compute.submit": [Incident(What.SLOW, 20)], "mailer.send": [Incident(What.BUSY, 600)]},
+        clocks=(295, -7200),
+    ),
+    "a job in a private channel, of which another member wants to hear": _way(
+        (5, "submit", form("V0", channel=PRIVATE)), (60, "submit-the-same", {"of": 0}, "U2BEN")
+    ),
+    "a job for a private channel that its owner is not in": _way(
+        (5, "submit", form("V0", channel=PRIVATE, token=CASTS[0].tokens["U3EVE"]), "U3EVE"),
+        first={"workspace.privacy_of": _AWAY},
+    ),
+    "a job whose channel is archived while it runs": _way(
+        (5, "submit", form("V0")), (20, "archive", {"channel": PUBLIC}), first={"chat.post_direct": _LOST}
+    ),
+    "a job whose mail is refused": _way((5, "submit", form("V0")), first={"mailer.send": _REFUSED}),
+    "a job of somebody who forgets their token and wants to be told less": _way(
+        (5, "submit", form("V0")), (6, "forget", {}), (7, "quiet", {}), (8, "no-mail", {})
+    ),
+}
+"""Ways that few jobs take, for the calls and commits that are in no other, and for two things that happen at once."""
+WAYS: Mapping[str, Plan] = {**MAIN, **RARE}
 """The ways of a job that are looked at."""
+EXCEPTIONS: Mapping[str, str] = {
+    "compute.log": "Somebody asks for the whole log. It is read, and no job changes.",
+    "results.write": "The copy of the log that they get. Whoever asks again gets a new copy in its place.",
+    "secrets.forget": "`nomads doctor` tries out where tokens are kept, with one of its own. No job has it.",
+    "volumes.collections": "A form asks what there is to choose from. It is read, before there is a job.",
+    "volumes.experiments": "A form asks what there is to choose from. It is read, before there is a job.",
+    "volumes.may_write": "A form is checked where detections are written to BOSS. It is read, before there is a job.",
+    "commit Addresses.end": "Somebody wants no more mail at an address. One row is added, and no job changes.",
+}
+"""Calls of ports and commits of the application that are in no way, and why."""
 
 
 @dataclass(frozen=True)
