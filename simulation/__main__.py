@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import TypeVar
 
 from simulation import crashes
 from simulation.judge import judged
@@ -23,10 +26,14 @@ from simulation.run import Plan, run
 from simulation.smaller import smaller
 from tests.support.databases import postgres
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 TENTH = 10
 """Each seed that it divides runs on PostgreSQL, with three bots."""
 AT_ONCE = 50
 """Seeds that a process is given at a time."""
+SELDOM = 50_000
+"""Objects that are made between two collections of garbage: the usual 700 take a tenth of a run."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,15 @@ def lab() -> Lab:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While the block runs, nothing is logged: in a lab in which everything fails that would be all that is seen."""
-    before = logging.root.manager.disable
+    """While the block runs, nothing is logged, which would be all that is seen, and garbage is collected seldom."""
+    before, often = logging.root.manager.disable, gc.get_threshold()
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(SELDOM)
     try:
         yield
     finally:
         logging.disable(before)
+        gc.set_threshold(*often)
 
 
 @quiet()
@@ -104,7 +113,7 @@ def many(first: int, number: int, *, jobs: int, sqlite: bool) -> int:
     """
     began, bad, calls = time.perf_counter(), list[int](), 0
     parts = [range(at, min(at + AT_ONCE, first + number)) for at in range(first, first + number, AT_ONCE)]
-    for part in _judged(parts, jobs=jobs, sqlite=sqlite):
+    for part in _spread(partial(judge, sqlite=sqlite), parts, jobs=jobs):
         for found in part:
             calls += found.points
             if found.broken:
@@ -117,12 +126,13 @@ def many(first: int, number: int, *, jobs: int, sqlite: bool) -> int:
     return len(bad)
 
 
-def _judged(parts: Sequence[range], *, jobs: int, sqlite: bool) -> Iterator[list[Found]]:
+def _spread(work: Callable[[Part], Result], parts: Sequence[Part], *, jobs: int) -> Iterator[Result]:
+    """The results for all parts, in order, from so many processes."""
     if jobs == 1:
-        yield from (judge(part, sqlite=sqlite) for part in parts)
+        yield from map(work, parts)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(partial(judge, sqlite=sqlite), parts)
+        yield from pool.map(work, parts)
 
 
 @quiet()
@@ -147,20 +157,35 @@ def one(seed: int, *, sqlite: bool) -> int:
     return 1
 
 
-@quiet()
-def all_crashes(*, every: bool) -> int:
-    """Print the table of every call and commit at which the process was ended, by the ways of a job."""
-    whats, wrong, tried = crashes.OF_A_COMMIT, 0, 0
+def all_crashes(*, every: bool, jobs: int) -> int:
+    """Print the table of every call and commit at which the process was ended, by the ways of a job.
+
+    Returns how many runs have broken a promise, each of which is printed below the row that it belongs to.
+    """
+    whats, wrong, runs = crashes.OF_A_COMMIT, 0, 0
     print(
         f"| way | call or commit | {' | '.join(what.name.lower() for what in whats)} |\n|---|---|{'---|' * len(whats)}"
     )
-    for way, name, row in crashes.table(list(crashes.WAYS), lab().files, every=every):
-        cells = [f"{row[what][1]} of {row[what][0]}" if what in row else "" for what in whats]
-        print(f"| {way} | {name} | {' | '.join(cells)} |", flush=True)
-        tried += sum(many for many, _ in row.values())
-        wrong += sum(many - kept for many, kept in row.values())
-    print(f"\n{tried:,} runs: {tried - wrong:,} kept every promise")
+    ways = list(crashes.WAYS)
+    for way, found in zip(ways, _spread(partial(_crashes, every=every), ways, jobs=jobs), strict=True):
+        found = sorted(found, key=lambda one: one.point.name)
+        for name, some in itertools.groupby(found, key=lambda one: one.point.name):
+            row = list(some)
+            of = {what: [not one.broken for one in row if one.what is what] for what in whats}
+            cells = [f"{sum(kept)} of {len(kept)}" if kept else "" for kept in of.values()]
+            print(f"| {way} | {name} | {' | '.join(cells)} |", flush=True)
+            for one in row:
+                if one.broken:
+                    print(f"call {one.point.number}, {one.what}: {'; '.join(one.broken)}", flush=True)
+        runs += len(found)
+        wrong += sum(bool(one.broken) for one in found)
+    print(f"\n{runs:,} runs: {runs - wrong:,} kept every promise")
     return wrong
+
+
+@quiet()
+def _crashes(way: str, *, every: bool) -> list[crashes.Tried]:
+    return crashes.tried(way, lab().files, every=every)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.seed is not None:
             return one(asked.seed, sqlite=asked.sqlite)
         if asked.crashes:
-            return 1 if all_crashes(every=asked.crashes == "every") else 0
+            return 1 if all_crashes(every=asked.crashes == "every", jobs=asked.jobs) else 0
         return 1 if many(asked.first, asked.seeds, jobs=asked.jobs, sqlite=asked.sqlite) else 0
     finally:
         if lab.cache_info().currsize:

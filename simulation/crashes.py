@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -180,19 +180,20 @@ def broken(point: Point, what: What, places: Places, *, seed: int = 1) -> list[s
     return judged(_run(point.way, places, seed, (point.number, what)))
 
 
-def table(
-    ways: Sequence[str], places: Places, *, every: bool
-) -> Iterator[tuple[str, str, dict[What, tuple[int, int]]]]:
-    """Way, name, and of each incident how often it was made to happen there, and how often all promises were kept."""
-    for way in ways:
-        rows: dict[str, dict[What, tuple[int, int]]] = {}
-        there = points(way, places)
-        for point in there if every else first_ones(there):
-            row = rows.setdefault(point.name, {})
-            for what in point.incidents:
-                tried, kept = row.get(what, (0, 0))
-                row[what] = (tried + 1, kept + (not broken(point, what, places)))
-        yield from ((way, name, row) for name, row in sorted(rows.items()))
+@dataclass(frozen=True)
+class Tried:
+    """What was made to happen at a point, and which promises it has broken; none: all were kept."""
+
+    point: Point
+    what: What
+    broken: Sequence[str]
+
+
+def tried(way: str, places: Places, *, every: bool) -> list[Tried]:
+    """All incidents at the points of a way: at each one, or at the first and the last of each name."""
+    there = points(way, places)
+    some = there if every else first_ones(there)
+    return [Tried(point, what, broken(point, what, places)) for point in some for what in point.incidents]
 
 
 def _run(way: str, places: Places, seed: int, crash: tuple[int, What] | None) -> Record:

@@ -642,7 +642,7 @@ MUTATIONS = (
         "where chat does not tell a follower's address, there is none",
         MAIL,
         "MailEffects._send_to_follower",
-        "if wanted and not address and self._workspace.standing_of(person) is None:",
+        "if address is None:",
         "if False:",
         RUSH,
         seed=15,

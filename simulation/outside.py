@@ -118,10 +118,11 @@ class Workspace:
         except (Unavailable, Nonsense):  # by the port, what chat does not tell is not known; anything else is a mistake
             return False
 
-    def mail_of(self, user: str) -> str:
+    def mail_of(self, user: str) -> str | None:
         """As `ports.Workspace`."""
-        known = self._asked("mail_of")
-        return mail_of(user) if known and user in self._cast.tokens else ""
+        if not self._asked("mail_of"):
+            return None
+        return mail_of(user) if user in self._cast.tokens else ""
 
     def name_of(self, user: str) -> str:
         """As `ports.Workspace`."""

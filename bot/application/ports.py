@@ -214,8 +214,8 @@ class Backend(Protocol):
 class Workspace(Protocol):
     """Facts about people and channels of the chat. A fact that chat does not tell in time counts as not known."""
 
-    def mail_of(self, user: str) -> str:
-        """The address in the person's profile; empty where it is not known."""
+    def mail_of(self, user: str) -> str | None:
+        """The address in the person's profile; empty where there is none, None where chat does not tell now."""
 
     def name_of(self, user: str) -> str:
         """The name by which others know the person; empty where it is not known."""
@@ -242,9 +242,9 @@ class Workspace(Protocol):
 class NoWorkspace:
     """The workspace of a process without chat: nothing is known."""
 
-    def mail_of(self, user: str) -> str:
-        """Empty: profiles are not known."""
-        return ""
+    def mail_of(self, user: str) -> str | None:
+        """None: profiles are not known."""
+        return None
 
     def name_of(self, user: str) -> str:
         """Empty: profiles are not known."""

@@ -183,7 +183,7 @@ class Steering:
 
     def _mail_for(self, job: Job, actor: str) -> str:
         own = actor == job.actor or actor.startswith(TERMINAL)
-        return job.request.email if own else self._workspace.mail_of(actor)
+        return job.request.email if own else (self._workspace.mail_of(actor) or "")
 
     def _only_for(self, job: Job, actor: str, verb: str) -> None:
         if not self.may_steer(job, actor):

@@ -62,10 +62,10 @@ class SlackWorkspace:
         self._lock = threading.Lock()
         self._team = ""
 
-    def mail_of(self, user: str) -> str:
-        """The address in the person's profile; empty where it is not known."""
+    def mail_of(self, user: str) -> str | None:
+        """The address in the person's profile; empty where there is none, None where Slack does not tell now."""
         person = self._once("person", user, self._ask_person)
-        return person.mail if person else ""
+        return person.mail if person else None
 
     def name_of(self, user: str) -> str:
         """The name by which others know the person; empty where it is not known."""

@@ -188,6 +188,16 @@ def test_an_answer_of_other_types_than_slack_s_is_in_doubt_and_asked_again(
         assert ask()
 
 
+def test_an_address_that_is_in_no_profile_is_told_from_one_that_slack_does_not_tell_now(
+    slack: SlackStandIn, workspace: SlackWorkspace
+) -> None:
+    slack.answer_otherwise("users.info", b'{"ok": false, "error": "internal_error"}')
+    assert workspace.mail_of(PERSON) is None
+    said = {"ok": True, "user": {"team_id": "T1", "profile": {}}}
+    slack.answer_otherwise("users.info", json.dumps(said).encode())
+    assert workspace.mail_of(PERSON) == ""
+
+
 def test_the_address_and_the_standing_of_a_person_are_one_question(
     slack: SlackStandIn, workspace: SlackWorkspace
 ) -> None:

@@ -828,6 +828,18 @@ def test_a_follower_s_mail_waits_while_slack_does_not_say_whether_they_may_see_t
     assert "follower@example.org" in [mail.to for mail in world.mailer.sent]
 
 
+def test_a_follower_s_mail_waits_for_an_address_that_slack_tells_later_than_who_they_are(world: World) -> None:
+    world.workspace.mails[FOLLOWER] = None
+    job = world.accept()
+    world.settle()
+    follow(world)
+    finish(world, job)
+    assert [mail.to for mail in world.mailer.sent] == ["demo@example.org"] * 2
+    world.workspace.mails[FOLLOWER] = "follower@example.org"
+    world.settle()
+    assert [mail.to for mail in world.mailer.sent][2:] == ["follower@example.org"]
+
+
 def test_nobody_follows_a_job_that_they_may_not_see(world: World) -> None:
     other = "U08MEMBER"
     world.workspace.private["C01PILOT"] = {OWNER, other}

@@ -307,14 +307,14 @@ class _Workspace(NoWorkspace):
         self.private: dict[str, set[str]] = {}
         """Private channels, and who is in them."""
         self.standings: dict[str, Standing] = {}
-        self.mails: dict[str, str] = {}
-        """Person to the address in their profile."""
+        self.mails: dict[str, str | None] = {}
+        """Person to the address in their profile; None: chat does not tell it now."""
         self.names: dict[str, str] = {}
         self.silent = False
         """Whether chat tells nothing."""
 
-    def mail_of(self, user: str) -> str:
-        return "" if self.silent else self.mails.get(user, "")
+    def mail_of(self, user: str) -> str | None:
+        return None if self.silent else self.mails.get(user, "")
 
     def name_of(self, user: str) -> str:
         return self.names.get(user, "")

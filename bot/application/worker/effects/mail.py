@@ -90,7 +90,7 @@ class MailEffects:
         with self._ledger.database.read() as transaction:
             wanted = transaction.people.get(person).preferences.mail
         address = self._workspace.mail_of(person) if wanted else ""
-        if wanted and not address and self._workspace.standing_of(person) is None:
+        if address is None:
             raise Unavailable("Slack does not tell now which address a follower has.")
         (sees,) = self._access.judged(person, [job]) if address else (False,)
         if sees is None:
@@ -109,7 +109,7 @@ class MailEffects:
     def _stranger(self, job: Job) -> Stranger | None:
         """What is told to an address that chat does not know as the submitter's own; None for their own."""
         address = job.request.email
-        if self._workspace.mail_of(job.actor).casefold() == address.casefold():
+        if (self._workspace.mail_of(job.actor) or "").casefold() == address.casefold():
             return None
         return Stranger(
             asked_by=self._name(job.actor), stop=self._addresses.to_end_mail(address), otherwise=self._sender
