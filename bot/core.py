@@ -254,6 +254,7 @@ def assemble(
             compute=backend.compute,
             results=backend.results,
             output=output,
+            tokens=tokens,
             reads=settings.reads,
         ),
         CollectEffects(

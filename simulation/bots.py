@@ -118,13 +118,15 @@ class SimulatedDatabase(Database):
 
 def _who() -> str:
     """The method of the application, or of the storage, that commits."""
-    frame = sys._getframe(2)
+    frame, found = sys._getframe(2), "?"
     while frame.f_back is not None:
         module = frame.f_globals["__name__"]
-        if module.startswith("bot.application") and not module.endswith(".ledger"):
-            return frame.f_code.co_qualname.replace(".<locals>", "")
+        if module.startswith("bot.application"):
+            found = frame.f_code.co_qualname.replace(".<locals>", "")
+            if not module.endswith(".ledger"):  # the ledger commits for others, but for what an admin asks of it
+                return found
         frame = frame.f_back
-    return "?"
+    return found
 
 
 @cache

@@ -129,7 +129,9 @@ RARE: Mapping[str, Plan] = {
     "a job whose channel is archived while it runs": _way(
         (5, "submit", form("V0")), (20, "archive", {"channel": PUBLIC}), first={"chat.post_direct": _LOST}
     ),
-    "a job whose mail is refused": _way((5, "submit", form("V0")), first={"mailer.send": _REFUSED}),
+    "a job whose mail is refused, and is tried again": _way(
+        (5, "submit", form("V0")), (1500, "replay", {}, CASTS[0].admin), first={"mailer.send": _REFUSED}
+    ),
     "a job of somebody who forgets their token and wants to be told less": _way(
         (5, "submit", form("V0")), (6, "forget", {}), (7, "quiet", {}), (8, "no-mail", {})
     ),

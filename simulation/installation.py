@@ -52,7 +52,7 @@ class Record:
     """The database as it lies on the disk; empty where it lies elsewhere."""
     sealed: int
     """Tokens that lie sealed in the database."""
-    saved: int
+    saved: list[str]
     """People who have saved one."""
     calm: bool
     """Whether nothing went wrong."""
@@ -222,10 +222,9 @@ class Installation:
                 sa.select(effects.c.job_id, effects.c.kind, effects.c.error).where(effects.c.done_at.is_(None))
             )
             still = [" ".join(map(str, row)) for row in left]
-            sealed, saved = (
-                transaction.connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
-                for some in (secrets, sa.select(people.c.person).where(people.c.token_ref.is_not(None)).subquery())
-            )
+            sealed = transaction.connection.scalar(sa.select(sa.func.count()).select_from(secrets)) or 0
+            owners = sa.select(people.c.person).where(people.c.token_ref.is_not(None)).order_by(people.c.person)
+            saved = list(transaction.connection.scalars(owners))
             path = self._url.removeprefix("sqlite:///")
             if path != self._url:
                 files = [Path(f"{path}{end}") for end in ("", "-wal")]

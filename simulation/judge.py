@@ -30,6 +30,8 @@ CANARY = re.compile(rb"canary-token-of-[a-z]+")
 LOST = re.compile(r"Lost by that: ([^.]+(?:\.\d+)?)\.")
 FORM = re.compile(r"V\d+-(\d+)")
 """The key of a job that came of a form, with the number of its action."""
+AWAY = ("There is no answer.", "The answer was lost.", "It has too much to do.")
+"""What is said of a service that will be there again: no run lasts for as many attempts as an effect is given."""
 ROUNDED = 0.001
 """Seconds by which a time in the database may be rounded."""
 CHANNELS = 2
@@ -46,7 +48,14 @@ def judged(record: Record) -> list[str]:
 
 
 def workspaces_are_apart(records: Sequence[Record]) -> Iterator[str]:
-    """Every program belongs to a job of the workspace whose person it names, and nobody hears of another one's job."""
+    """Every program belongs to a job of the workspace whose person it names, and nobody hears of another one's job.
+
+    Nor does anybody get mail who is in none.
+    """
+    known = {mail_of(person) for record in records for person in record.outside.cast.everybody}
+    for mail in records[0].outside.mailer.sent:
+        if mail.to not in known:
+            yield f"a mail went to {mail.to}, who is in no workspace: {mail.subject}"
     for record in records:
         theirs = {name for other in records if other is not record for name in other.jobs}
         for run in record.outside.runs:
@@ -79,6 +88,8 @@ def everything_is_done(record: Record) -> Iterator[str]:
         refuses = archived(record, job.request.channel or "") or job.unposted or "nobody foresaw" in one.error
         if one.kind in (Kind.REPLY, Kind.PREVIEW, Kind.EDIT) and not refuses:
             yield f"{one.kind} of {one.job_id} was given up, and nothing refused it: {one.error}"
+        if one.error in AWAY:
+            yield f"{one.kind} of {one.job_id} was given up too early: {one.error}"
         if one.kind in (Kind.COLLECT, Kind.ADVANCE) and record.calm:
             yield f"{one.kind} of {one.job_id} was given up, and nothing was away: {one.error}"
 
@@ -328,8 +339,24 @@ def no_token_is_anywhere(record: Record) -> Iterator[str]:
             yield f"{where} has {found[0].decode()}"
     if found := CANARY.search(record.stored):
         yield f"the database has {found[0].decode()}"
-    if record.sealed != record.saved:
-        yield f"{record.sealed} tokens are sealed in the database, and {record.saved} people have saved one"
+    if record.sealed != len(record.saved):
+        yield f"{record.sealed} tokens are sealed in the database, and {len(record.saved)} people have saved one"
+
+
+def tokens_are_saved_for_who_asked(record: Record) -> Iterator[str]:
+    """A token is saved for who wanted that, and for nobody who has asked since then that it be forgotten."""
+    forgotten = {one.action.person: one.at for one in record.answers if one.said == "forgotten" and one.acknowledged}
+    for person in record.saved:
+        asked = [
+            one.at
+            for one in record.answers
+            if one.action.person == person
+            and (one.action.words.get("remember") or one.action.what == "submit-the-same")
+        ]
+        if not asked:
+            yield f"the token of {person} is saved, and they did not ask for that"
+        elif max(asked) < forgotten.get(person, 0.0):
+            yield f"the token of {person} is saved, and they have asked that it be forgotten"
 
 
 def _without_an_orderly_end(record: Record) -> Iterator[Run]:
@@ -384,6 +411,7 @@ RULES: tuple[Rule, ...] = (
     money_adds_up,
     nobody_sees_what_is_not_theirs,
     no_token_is_anywhere,
+    tokens_are_saved_for_who_asked,
 )
 
 

@@ -68,6 +68,21 @@ def _archived(**first: Sequence[Incident]) -> Plan:
     return Plan(bots=1, often=0, actions=[actions], disturbed=False, quiet=True, first=away | first)
 
 
+def _wishes(what: str) -> Plan:
+    """Somebody says how they want to be told, and submits."""
+    actions = [
+        Action(0, 1.0, (0.0,), "U1ADA", what, {}),
+        Action(1, 5.0, (0.0,), "U1ADA", "submit", form("V0")),
+    ]
+    return Plan(bots=1, often=0, actions=[actions], disturbed=False)
+
+
+def _first(call: str, *what: What) -> Plan:
+    """A form, and what happens at the first calls of a name."""
+    actions = [Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0"))]
+    return Plan(bots=1, often=0, actions=[actions], disturbed=False, first={call: [*map(Incident, what)]})
+
+
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
 """Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
@@ -394,7 +409,7 @@ MUTATIONS = (
         "ThreadEffects._reply",
         "if timestamp is None and effect.in_doubt:",
         "if False:",
-        seed=5,
+        seed=27,
     ),
     Mutation(
         "a job is told wherever its owner says",
@@ -677,7 +692,7 @@ MUTATIONS = (
         "LaneRunner._put_off",
         "delay = wait if busy and wait is not None else",
         "delay = 0.1 if busy and wait is not None else",
-        seed=5,
+        seed=66,
     ),
     Mutation(
         "the token stays in the log of what was cancelled",
@@ -694,6 +709,124 @@ MUTATIONS = (
         "(job.exit_code is not None and job.blocks is None)",
         "job.exit_code is not None",
         WAYS["a job in blocks, of which one fails"],
+    ),
+    Mutation(
+        "a token is forgotten in words alone",
+        PEOPLE,
+        "People.forget_token",
+        "self._database.write(forget)",
+        "pass",
+        seed=46,
+    ),
+    Mutation(
+        "a token is saved for who did not ask",
+        SUBMISSION,
+        "Submission.submit",
+        "form.remember and form.token.get_secret_value() and told",
+        "form.token.get_secret_value() and told",
+        seed=4,
+    ),
+    Mutation(
+        "a reason is told with the token",
+        LIFECYCLE,
+        "Lifecycle.observe",
+        "(reason,) = self._tokens.masked([seen.reason], self._job(job_id).token_ref)",
+        "reason = seen.reason",
+        seed=5,
+    ),
+    Mutation(
+        "results are told with the token",
+        OUTPUT,
+        "Output.summary",
+        "token=self._hidden(job)",
+        'token=""',
+    ),
+    Mutation(
+        "what programs of a round died of is told with the token",
+        COMPUTE,
+        "AdvanceEffects._failed",
+        "reason=clean[one.reason]",
+        "reason=one.reason",
+        WAYS["a job in blocks, of which one fails"],
+    ),
+    Mutation(
+        "a stranger gets each mail, too",
+        MAIL,
+        "MailEffects._send",
+        "self._mailer.send(letter)",
+        "self._mailer.send(letter); self._mailer.send(replace(letter, to='stranger@else.test'))",
+    ),
+    Mutation(
+        "who wants no mail is sent some",
+        LIFECYCLE,
+        "Lifecycle.conclude",
+        "if change.preferences.mail and job.request.email:",
+        "if job.request.email:",
+        _wishes("no-mail"),
+    ),
+    Mutation(
+        "who wants to hear of ends alone is told all",
+        "bot.domain.people",
+        "Preferences.tells",
+        "return state in FINAL",
+        "return True",
+        _wishes("quiet"),
+    ),
+    Mutation(
+        "a submission is given up after two attempts",
+        COMPUTE,
+        "SubmitEffects.handlers",
+        "give_up=partial(self._give_up, cause=Cause.UNKNOWN),",
+        "give_up=partial(self._give_up, cause=Cause.UNKNOWN), attempts=2,",
+        _first("compute.submit", *3 * [What.AWAY]),
+    ),
+    Mutation(
+        "a mail is given up after two attempts",
+        MAIL,
+        "MailEffects.handlers",
+        "give_up=self._tell)",
+        "give_up=self._tell, attempts=2)",
+        _first("mailer.send", *3 * [What.AWAY]),
+    ),
+    Mutation(
+        "nobody hears of a mail that is refused",
+        MAIL,
+        "MailEffects._tell",
+        '_say(change, effect, NOT_MAILED, f"{NOT_MAILED} {said}. {ADVICE}")',
+        "pass",
+        _first("mailer.send", What.REFUSED),
+    ),
+    Mutation(
+        "a job that failed is told to be cancelled",
+        LIFECYCLE,
+        "_ending",
+        'f"Failed{took}: ',
+        'f"Cancelled{took}: ',
+        seed=5,
+    ),
+    Mutation(
+        "a mail says that a job that failed has finished",
+        "bot.application.letters",
+        "ending",
+        '"has failed"',
+        '"has finished"',
+        seed=5,
+    ),
+    Mutation(
+        "an end does not mention its owner",
+        CHAT,
+        "ThreadEffects._named",
+        "[story.job.actor] if wishes.mention and wishes.tells(last) else []",
+        "[]",
+    ),
+    Mutation(
+        "a card is edited by who may have lost its lease",
+        CHAT,
+        "CardEffects._edit",
+        "self._ledger.insist(effect)",
+        "pass",
+        CROWDED,
+        seed=54,
     ),
 )
 """Each breaks a promise that somebody outside can see."""

@@ -406,7 +406,7 @@ class Account:
             compute_id,
             Observation(
                 end.state,
-                end.reason,
+                f"{end.reason} It was given {self._token_of(run.work)}." if end.reason else "",
                 exit_code=end.exit_code,
                 cause=end.cause,
                 started_at=started,
@@ -414,8 +414,9 @@ class Account:
             ),
         )
 
-    def _tokens_of(self, work: Work) -> list[str]:
-        return [self.secrets.values[work.token][1]] if work.token in self.secrets.values else []
+    def _token_of(self, work: Work) -> str:
+        """The token that a program was given, which it and compute repeat wherever they can."""
+        return self.secrets.values[work.token][1] if work.token in self.secrets.values else ""
 
     def _leave(self, work: Work, number: int | None) -> None:
         """What a program leaves in its folder."""
@@ -429,6 +430,7 @@ class Account:
             name, content = PLAN, json.dumps(plan).encode()
         else:
             found = {"counts": {"synapses": self._draw.randrange(100)}, "preview": "preview.png"}
+            found["notes"] = [f"Read with {self._token_of(work)}."]
             name, content = RESULTS, json.dumps(found).encode()
             self.results.put(folder, "preview.png", b"PNG")
         spoils = self._ends_to_come is None and self._draw.random() < SPOILS
@@ -439,7 +441,7 @@ class Account:
         if known is None or known.state in FINAL:
             return
         if seen.state is JobState.RUNNING:
-            self.compute.print(compute_id, f"reading with {next(iter(self._tokens_of(run.work)), '')}")
+            self.compute.print(compute_id, f"reading with {self._token_of(run.work)}")
         self.compute.tell(compute_id, seen)
         self._stirred = self.stage.seconds
         run.told.append(seen.state.value)

@@ -189,6 +189,10 @@ class People:
         core.people.forget_token(action.person)
         return "", "forgotten"
 
+    def _replay(self, core: Core, action: Action) -> tuple[str, str]:
+        core.ledger.replay()
+        return "", "replayed"
+
     def _home(self, core: Core, action: Action) -> tuple[str, str]:
         core.people.opened_home(action.person)
         return "", "home"

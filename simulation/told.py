@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from bot.application.queries import HOME_RECENT
 from bot.application.worker.effects.chat import DIRECT_CARD, DIRECT_END
+from bot.application.worker.effects.mail import NOT_MAILED
 from bot.domain.blocks import PILOT
 from bot.domain.job import Job, Transition
 from bot.domain.outbox import Kind
@@ -18,6 +19,13 @@ from simulation.stage import EPOCH
 from tests.support.memory import Message
 
 Rule = Callable[[Record], Iterator[str]]
+ENDS: Mapping[JobState, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    JobState.SUCCEEDED: ((), ("finished", "ended without results")),
+    JobState.FAILED: (("Failed",), ("failed",)),
+    JobState.CANCELLED: (("Cancelled",), ("cancelled",)),
+    JobState.LOST: (("Lost",), ("lost",)),
+}
+"""How a reply about an end begins, and what the mail about it has as its subject."""
 
 
 def each_job_has_one_card(record: Record) -> Iterator[str]:
@@ -177,7 +185,7 @@ def who_follows_hears_of_the_end(record: Record) -> Iterator[str]:
         channel = workspace.channels[job.request.channel or ""]
         sees = channel.privacy is Privacy.PUBLIC or person in channel.members
         if job.actor == person or not sees or person in workspace.left or _wants_no_mail(record, person):
-            continue
+            continue  # before or after the end
         got = {
             mail.message_id
             for mail in record.outside.mails
@@ -185,6 +193,52 @@ def who_follows_hears_of_the_end(record: Record) -> Iterator[str]:
         }
         if len(got) != 1 and not spared(record, job, Kind.MAIL_FINISHED, person):
             yield f"{person} follows {job.id} and has {len(got)} mails about its end"
+
+
+def ends_are_told_as_they_are(record: Record) -> Iterator[str]:
+    """The reply about an end says how the job has ended, and mentions its owner; so does the subject of the mail."""
+    for job in record.jobs.values():
+        words, subjects = ENDS.get(job.state, ((), ()))
+        for reply in _replies(record, job):
+            ends = [step for step in reply.steps if step.state in FINAL and not step.note and step.text]
+            for end in ends:
+                others = [begin for state in FINAL - {job.state} for begin in ENDS[state][0]]
+                if not end.text.startswith(words or ("",)) or end.text.startswith(tuple(others)):
+                    yield f"{job.id} is {job.state.value}, and its thread says: {end.text}"
+            if ends and job.actor not in reply.story.mentions:
+                yield f"the end of {job.id} does not mention {job.actor}"
+        for mail in record.outside.mails:
+            about = f"NOMADS job {job.id}: "
+            if mail.subject.startswith(about) and mail.subject.removeprefix(about) not in ("accepted", *subjects):
+                yield f"{job.id} is {job.state.value}, and a mail says: {mail.subject}"
+
+
+def who_wants_to_hear_less_does(record: Record) -> Iterator[str]:
+    """Of jobs accepted after that, nobody gets mail who wants none, and who wants ends alone is told nothing else."""
+    since = {
+        (one.action.person, one.action.what): one.at
+        for one in record.answers
+        if one.action.what in ("quiet", "no-mail") and one.acknowledged
+    }
+    for job in record.jobs.values():
+        at = (job.accepted_at - EPOCH).total_seconds()
+        mails = [mail for mail in record.outside.mails if mail.subject.startswith(f"NOMADS job {job.id}: ")]
+        if record.jumped:
+            continue
+        if at > since.get((job.actor, "no-mail"), at) and any(mail.to == job.request.email for mail in mails):
+            yield f"{job.actor} wants no mail, and has some about {job.id}"
+        steps = [step for reply in _replies(record, job) for step in reply.steps]
+        if at > since.get((job.actor, "quiet"), at) and any(step.state not in FINAL for step in steps):
+            yield f"{job.actor} wants to hear of ends alone, and is told more of {job.id}"
+
+
+def what_no_mail_server_takes_is_told(record: Record) -> Iterator[str]:
+    """A thread says that a mail to its job's owner could not be sent."""
+    for job in record.jobs.values():
+        refused = [kind for kind in (Kind.MAIL_ACCEPTED, Kind.MAIL_FINISHED) if spared(record, job, kind, "")]
+        said = any(NOT_MAILED in text for reply in _replies(record, job) for text in reply.texts)
+        if refused and not said and not silenced(record, job) and not spared(record, job, Kind.REPLY):
+            yield f"{refused[0]} of {job.id} was given up, and its thread does not say so"
 
 
 def what_no_channel_takes_is_told_directly(record: Record) -> Iterator[str]:
@@ -250,6 +304,9 @@ TOLD: tuple[Rule, ...] = (
     admins_hear_of_outages,
     each_mail_is_one,
     who_follows_hears_of_the_end,
+    ends_are_told_as_they_are,
+    who_wants_to_hear_less_does,
+    what_no_mail_server_takes_is_told,
     what_no_channel_takes_is_told_directly,
 )
 """The rules of this module."""

@@ -149,7 +149,8 @@ class Lifecycle:
         UnknownJob.
         """
         if seen.reason:
-            seen = replace(seen, reason=self._tokens.masked(seen.reason, self._job(job_id).token_ref))
+            (reason,) = self._tokens.masked([seen.reason], self._job(job_id).token_ref)
+            seen = replace(seen, reason=reason)
         with self._ledger.change(job_id) as change:
             cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
@@ -189,7 +190,8 @@ class Lifecycle:
         if job.blocks:
             progress = replace(progress, part=job.blocks.part(progress.part))
         if job.progress is None or job.progress.phase != progress.phase:
-            progress = replace(progress, phase=self._tokens.masked(progress.phase, job.token_ref))
+            (phase,) = self._tokens.masked([progress.phase], job.token_ref)
+            progress = replace(progress, phase=phase)
         with self._ledger.change(job_id) as change:
             if change.job.state is not JobState.RUNNING or change.job.progress == progress:
                 return False

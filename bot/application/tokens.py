@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import SecretStr
 
 from bot.application.ports import Secrets
@@ -32,13 +34,13 @@ class TokenKeeper:
             return self._vault.get(reference)
         return self._secrets.get(reference)
 
-    def masked(self, text: str, reference: str | None) -> str:
-        """The text without the token; empty where the token is not known. Raises Unavailable."""
+    def masked(self, texts: Sequence[str], reference: str | None) -> list[str]:
+        """The texts without the token; empty ones where the token is not known. Raises Unavailable."""
         try:
-            token = self.open(reference).get_secret_value() if reference and text else ""
+            token = self.open(reference).get_secret_value() if reference and any(texts) else ""
         except (NotFound, Refused):
-            return ""
-        return masking.hidden_in_texts([text], token)[0]
+            return [""] * len(texts)
+        return masking.hidden_in_texts(texts, token)
 
     def hand_over(self, owner: str, reference: str) -> str:
         """Store the token where compute reads it; returns the token's reference there. Raises as `open`."""

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.browser
 class Broken:
     """A bot with the tests' programs, and the levers of its demo."""
 
-    def __init__(self, house: House, lab: Lab, bot: Kept) -> None:
-        self.house, self.lab, self.bot = house, lab, bot
+    def __init__(self, house: House, lab: Lab, bot: Kept, log: Path) -> None:
+        self.house, self.lab, self.log = house, lab, log
         self.levers = {one.name: one for one in levers(house, bot, lab.data)}
 
     def pull(self, name: str) -> Lever:
@@ -39,7 +39,7 @@ def broken(house: House, tmp_path: Path) -> Iterator[Broken]:
         ) as bot,
     ):
         house.slack.wait_for_connection(30)
-        yield Broken(house, lab, bot)
+        yield Broken(house, lab, bot, tmp_path / "kept.log")
 
 
 def test_each_lever_is_a_button_with_one_sentence(browser: Browser, broken: Broken) -> None:
@@ -75,6 +75,14 @@ def test_a_job_ends_once_although_everything_but_its_machine_is_broken(broken: B
     assert "Finished" in broken.lab.card(job)
     ends = [text for text in broken.lab.thread(job) if "Finished" in text]
     assert len(ends) == 1
+    assert "BOSS did not answer in time, so the request is checked before it is submitted." in broken.lab.thread(job)[0]
+    log = broken.log.read_text(encoding="utf-8")
+    told = ("NOMADS is ready", *(f"asked for patience with {method}" for method in ("chat.postMessage", "chat.update")))
+    assert [log.count(said) for said in (*told, "SMTP 451")] == [2, 3, 3, 3]
+    assert [mail["Subject"] for mail in broken.house.mail.messages] == [
+        f"NOMADS job {job.id}: accepted",
+        f"NOMADS job {job.id}: finished",
+    ]
 
 
 def test_a_machine_that_is_taken_back_is_told_and_the_job_may_be_tried_again(broken: Broken) -> None:
@@ -85,3 +93,10 @@ def test_a_machine_that_is_taken_back_is_told_and_the_job_may_be_tried_again(bro
     job = broken.lab.newest
     assert job.state is JobState.FAILED
     assert job.retryable
+    assert "The program was ended by signal SIGKILL." in broken.lab.thread(job)[-1]
+
+    assert broken.lab.here("retry", job.id).code == 0
+    again = broken.lab.newest
+    broken.lab.running(again)
+    broken.lab.let_go(again)
+    assert broken.lab.ended(again).state is JobState.SUCCEEDED

@@ -77,6 +77,7 @@ class CardEffects:
             _not_too_often(edited, self._edit_every, now=self._ledger.clock())
             with self._database.read() as transaction:
                 job = transaction.jobs.get(job.id)  # the job as it stands now
+            self._ledger.insist(effect)  # or it could be older than what another worker has shown meanwhile
             self._chat.edit_card(_listened_to(self._stories, job), timestamp)
         elif awaited:  # the card that is being posted may show the job as it was before
             raise TooSoon("The card is not posted yet.", retry_after=NOT_POSTED_YET)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -28,7 +30,7 @@ from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Box, Range
-from bot.domain.work import CANCELLED, Cause, Work
+from bot.domain.work import CANCELLED, Cause, Observation, Work
 from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, MERGE, PLAN, RESULTS
 
 log = logging.getLogger(__name__)
@@ -288,6 +290,7 @@ class AdvanceEffects:
         compute: Compute,
         results: Results,
         output: Output,
+        tokens: TokenKeeper,
         reads: int = 256,
     ) -> None:
         """`reads` is how many programs of all jobs in blocks together may read from BOSS at once."""
@@ -297,6 +300,7 @@ class AdvanceEffects:
         self._compute = compute
         self._results = results
         self._output = output
+        self._tokens = tokens
         self._reads = reads
 
     def handlers(self) -> Handlers:
@@ -358,7 +362,7 @@ class AdvanceEffects:
         self._lifecycle.advanced(effect, blocks.piloted(said, preview=preview), note=said)
 
     def _again(self, effect: Effect, job: Job, blocks: Blocks) -> None:
-        failed = self._compute.children(blocks.ended[-1], states=(JobState.FAILED, JobState.LOST))
+        failed = self._failed(job, blocks.ended[-1])
         after, wrong = blocks.after(failed)
         if wrong:
             self._lifecycle.turn_down(effect, wrong.reason or "A program of the job cannot work.", cause=wrong.why)
@@ -368,6 +372,13 @@ class AdvanceEffects:
             after,
             note=told(blocks, after, list(failed.values()), voxels=job.request.box.voxels, expected=job.expected),
         )
+
+    def _failed(self, job: Job, compute_id: str) -> Mapping[int, Observation]:
+        """The programs of an array that failed. Their reasons are without the token: compute may quote a program."""
+        failed = self._compute.children(compute_id, states=(JobState.FAILED, JobState.LOST))
+        reasons = sorted({one.reason for one in failed.values()})
+        clean = dict(zip(reasons, self._tokens.masked(reasons, job.token_ref), strict=True))
+        return {number: replace(one, reason=clean[one.reason]) for number, one in failed.items()}
 
 
 class CollectEffects:
