@@ -157,6 +157,16 @@ def test_programs_whose_machines_were_taken_back_are_tried_again(staged: Staged)
     assert staged.now.blocks.said == "7 of 7 blocks, 2 tried again"
 
 
+@pytest.mark.parametrize("failed", [RECLAIMED, WRONG], ids=["tried again", "turned down"])
+def test_what_a_program_of_a_round_died_of_is_told_without_the_token(staged: Staged, failed: Observation) -> None:
+    staged.looked()
+    staged.round({2: replace(failed, reason=f"{failed.reason} It was given {TOKEN}.")})
+
+    told = str(staged.world.thread) + staged.now.model_dump_json() + str(staged.world.mailer.sent)
+    assert TOKEN not in told
+    assert failed.reason in told
+
+
 @pytest.mark.parametrize("end", ["merged", "unforeseen"])
 def test_the_token_is_struck_out_of_the_log_of_a_program_that_was_killed_before_others_did_its_work(
     staged: Staged, end: str
