@@ -238,8 +238,13 @@ class Bot:
         if self._nothing.get(lane) == self._stage.commits:
             return False
         did: list[bool | None] = [True]
+        # what is under way for long has its lease renewed
+        usual, soon = self.keeps_at, min(self.keeps_at, self._stage.seconds + LEASE / 3)
+        self.keeps_at = soon
         with self._stage.acting(process, lane.value):
             did[0] = attempt(core.worker.lanes.turn, lane)
+        if self.process is process and not process.busy and self.keeps_at == soon:
+            self.keeps_at = usual
         if not did[0]:
             self._nothing[lane] = self._stage.commits
         return bool(did[0])

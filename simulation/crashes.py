@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from simulation.incidents import NOTHING, Incident, What
 from simulation.installation import Record
@@ -19,35 +20,14 @@ Places = Callable[[], AbstractContextManager[Sequence[str]]]
 """Gives the URLs of empty databases, for as long as the block runs."""
 
 
-def _way(
-    *actions: tuple[float, str, Mapping[str, object], *tuple[str, ...]],
-    bots: int = 1,
-    ends: Sequence[str] = (),
-    lasts: bool = False,
-    quiet: bool = True,
-    first: Mapping[str, Sequence[Incident]] | None = None,
-    clocks: tuple[float, float] | None = None,
-    waits: float = 0.0,
-    says: Sequence[str] = (),
-) -> Plan:
-    """An action is U1ADA's, where it names nobody else."""
+def _way(*actions: tuple[float, str, Mapping[str, object], *tuple[str, ...]], **more: Any) -> Plan:
+    """An action is U1ADA's, where it names nobody else. `more` is of the plan."""
     made = [
         Action(number, at, (0.0,), next(iter(who), "U1ADA"), what, dict(words))
         for number, (at, what, words, *who) in enumerate(actions)
     ]
-    return Plan(
-        bots=bots,
-        often=0,
-        actions=[made],
-        disturbed=False,
-        quiet=quiet,
-        lasts=lasts,
-        ends=ends,
-        first=first or {},
-        clocks=clocks,
-        waits=waits,
-        says=says,
-    )
+    usual: dict[str, Any] = {"bots": 1, "often": 0, "disturbed": False, "quiet": True, "lasts": False, "ends": ()}
+    return Plan(actions=[made], **{**usual, **more})
 
 
 _AWAY, _LOST, _REFUSED = [Incident(What.AWAY)], [Incident(What.LOST)], [Incident(What.REFUSED)]

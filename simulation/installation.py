@@ -201,7 +201,7 @@ class Installation:
         if action.what == "archive":
             workspace.channels[action.words["channel"]].archived = True
         elif action.what == "leave":
-            workspace.left.add(action.person)
+            workspace.left.setdefault(action.person, self.stage.seconds)
         else:
             return False
         self.stage.say(str(action))

@@ -77,6 +77,15 @@ def _wishes(what: str) -> Plan:
     return Plan(bots=1, often=0, actions=[actions], disturbed=False)
 
 
+def _follows(*then: str) -> Plan:
+    """A form, somebody else who wants to hear of its end, and what they do before it comes."""
+    actions = [
+        Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0")),
+        *(Action(n, 5.0 + n, (0.0,), "U2BEN", what, {"of": 0}) for n, what in enumerate(("submit-the-same", *then), 1)),
+    ]
+    return Plan(bots=1, often=0, actions=[actions], disturbed=False)
+
+
 def _first(call: str, *what: What) -> Plan:
     """A form, and what happens at the first calls of a name."""
     actions = [Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0"))]
@@ -660,7 +669,23 @@ MUTATIONS = (
         "if address is None:",
         "if False:",
         RUSH,
-        seed=15,
+        seed=4,
+    ),
+    Mutation(
+        "who follows is sent mail, though they want none any more",
+        MAIL,
+        "MailEffects._send_to_follower",
+        "wanted = transaction.people.get(person).preferences.mail",
+        "wanted = True",
+        _follows("no-mail"),
+    ),
+    Mutation(
+        "who follows is sent mail, though they have left",
+        MAIL,
+        "MailEffects._send_to_follower",
+        "self._access.judged(person, [job])",
+        "[True]",
+        _follows("leave"),
     ),
     Mutation(
         "an owner is not told of a card that cannot be posted",
@@ -820,13 +845,23 @@ MUTATIONS = (
         "[]",
     ),
     Mutation(
+        "who stood still takes what others did meanwhile for what lies ahead",
+        LANES,
+        "LaneRunner.keep_leases",
+        "held = list(self._held.values())",
+        "held, now = list(self._held.values()), self._clock()\n"
+        "        self = __import__('copy').copy(self)\n"
+        "        self._clock = lambda: now",
+        seed=605,
+    ),
+    Mutation(
         "a card is edited by who may have lost its lease",
         CHAT,
         "CardEffects._edit",
         "self._ledger.insist(effect)",
         "pass",
         CROWDED,
-        seed=54,
+        seed=1252,
     ),
 )
 """Each breaks a promise that somebody outside can see."""

@@ -107,8 +107,8 @@ class Workspace:
             PRIVATE: Channel(Privacy.PRIVATE, {*some}),
             OTHER: Channel(Privacy.PUBLIC, {last}),
         }
-        self.left: set[str] = set()
-        """People who have left the workspace."""
+        self.left: dict[str, float] = {}
+        """When people have left the workspace, in seconds of the stage."""
 
     def _asked(self, what: str) -> bool:
         """Whether chat answers."""
@@ -378,8 +378,6 @@ class Account:
     def _moves(self, run: Run, compute_id: str, at: float, seen: Observation) -> None:
         def move() -> None:
             started = self.stage.now() if seen.state is JobState.RUNNING else None
-            if started:
-                self.compute.print(compute_id, *self._says)
             self._tell(
                 run, compute_id, Observation(seen.state, attempt=seen.attempt, again=seen.again, started_at=started)
             )
@@ -441,7 +439,7 @@ class Account:
         if known is None or known.state in FINAL:
             return
         if seen.state is JobState.RUNNING:
-            self.compute.print(compute_id, f"reading with {self._token_of(run.work)}")
+            self.compute.print(compute_id, f"reading with {self._token_of(run.work)}", *self._says)
         self.compute.tell(compute_id, seen)
         self._stirred = self.stage.seconds
         run.told.append(seen.state.value)

@@ -215,11 +215,7 @@ def ends_are_told_as_they_are(record: Record) -> Iterator[str]:
 
 def who_wants_to_hear_less_does(record: Record) -> Iterator[str]:
     """Of jobs accepted after that, nobody gets mail who wants none, and who wants ends alone is told nothing else."""
-    since = {
-        (one.action.person, one.action.what): one.at
-        for one in record.answers
-        if one.action.what in ("quiet", "no-mail") and one.acknowledged
-    }
+    since = _since(record)
     for job in record.jobs.values():
         at = (job.accepted_at - EPOCH).total_seconds()
         mails = [mail for mail in record.outside.mails if mail.subject.startswith(f"NOMADS job {job.id}: ")]
@@ -230,6 +226,21 @@ def who_wants_to_hear_less_does(record: Record) -> Iterator[str]:
         steps = [step for reply in _replies(record, job) for step in reply.steps]
         if at > since.get((job.actor, "quiet"), at) and any(step.state not in FINAL for step in steps):
             yield f"{job.actor} wants to hear of ends alone, and is told more of {job.id}"
+
+
+def who_wants_no_mail_hears_of_no_end(record: Record) -> Iterator[str]:
+    """Nobody has mail about an end that came after they said they want none, or left where it was another's."""
+    since = _since(record)
+    for job in record.jobs.values():
+        ended = (_end(record, job).at - EPOCH).total_seconds()
+        for mail in record.outside.mails:
+            about = mail.subject.removeprefix(f"NOMADS job {job.id}: ")
+            if about in (mail.subject, "accepted") or record.jumped:
+                continue
+            for person in record.outside.cast.everybody:
+                left = ended if person == job.actor else record.outside.workspace.left.get(person, ended)
+                if mail.to == mail_of(person) and ended > min(since.get((person, "no-mail"), ended), left):
+                    yield f"{person} wants no mail or has left, and has one about the end of {job.id}"
 
 
 def what_no_mail_server_takes_is_told(record: Record) -> Iterator[str]:
@@ -276,6 +287,15 @@ def _end(record: Record, job: Job) -> Transition:
     return next((step for step in steps if step.state in FINAL), steps[-1])
 
 
+def _since(record: Record) -> Mapping[tuple[str, str], float]:
+    """Since when people want to hear less, by the person and what they said, in seconds of the stage."""
+    return {
+        (one.action.person, one.action.what): one.at
+        for one in reversed(record.answers)
+        if one.action.what in ("quiet", "no-mail") and one.acknowledged
+    }
+
+
 def _wants_no_mail(record: Record, person: str) -> bool:
     return any((one.action.person, one.action.what) == (person, "no-mail") for one in record.answers)
 
@@ -306,6 +326,7 @@ TOLD: tuple[Rule, ...] = (
     who_follows_hears_of_the_end,
     ends_are_told_as_they_are,
     who_wants_to_hear_less_does,
+    who_wants_no_mail_hears_of_no_end,
     what_no_mail_server_takes_is_told,
     what_no_channel_takes_is_told_directly,
 )

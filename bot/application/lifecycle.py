@@ -192,8 +192,10 @@ class Lifecycle:
         if job.progress is None or job.progress.phase != progress.phase:
             (phase,) = self._tokens.masked([progress.phase], job.token_ref)
             progress = replace(progress, phase=phase)
+        if job.progress == progress:
+            return False
         with self._ledger.change(job_id) as change:
-            if change.job.state is not JobState.RUNNING or change.job.progress == progress:
+            if change.job.state is not JobState.RUNNING:
                 return False
             change.set(progress={"part": progress.part, "phase": progress.phase})
             change.show()

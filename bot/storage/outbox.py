@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets as entropy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -277,26 +277,31 @@ class Outbox:
         """Whether `rewind` would find an effect; locks nothing."""
         return self._connection.execute(_ANY_AHEAD, {"latest": at + SKEW}).first() is not None
 
-    def rewind(self, *, at: datetime) -> int:
+    def rewind(self, clock: Callable[[], datetime]) -> int:
         """Set the times of open effects anew that were set by a clock that has gone back since; returns their number.
 
-        Such times were set, by more than SKEW, after `at`. Each stays as far ahead of `at` as it was of the clock that
-        set it: a lease still lasts for its length, and what was due is due. Without this, a clock that goes back an
-        hour would keep effects from being claimed for an hour.
+        Such times were set, by more than SKEW, after the time that `clock` gives. Each stays as far ahead of it as it
+        was of the clock that set it: a lease still lasts for its length, and what was due is due. Without this, a clock
+        that goes back an hour would keep effects from being claimed for an hour.
+
+        The clock is read after the rows: by an earlier look at it, of a process that has stood still since, the others
+        would be ahead.
         """
-        ahead = self._connection.execute(_AHEAD.with_for_update(), {"latest": at + SKEW}).all()
-        if ahead:
-            anew = [
-                {
-                    "ahead": row.id,
-                    "due": at + max(row.due_at - row.as_of, timedelta()),
-                    "until": row.leased_until and at + max(row.leased_until - row.as_of, timedelta()),
-                    "at": at,
-                }
-                for row in ahead
-            ]
+        found = self._connection.execute(_AHEAD.with_for_update(), {"latest": clock() + SKEW}).all()
+        at = clock()
+        anew = [
+            {
+                "ahead": row.id,
+                "due": at + max(row.due_at - row.as_of, timedelta()),
+                "until": row.leased_until and at + max(row.leased_until - row.as_of, timedelta()),
+                "at": at,
+            }
+            for row in found
+            if row.as_of > at + SKEW
+        ]
+        if anew:
             self._connection.execute(_REWIND, anew)
-        return len(ahead)
+        return len(anew)
 
     def oldest(self) -> datetime | None:
         """Since when the oldest open effect is open; None where none is."""

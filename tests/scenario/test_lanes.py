@@ -325,6 +325,33 @@ def test_after_the_clock_went_back_what_was_due_is_due(desk: Desk) -> None:
     assert desk.runner.drain() == 1
 
 
+@pytest.mark.parametrize("where", ["read", "scrub", "begin"])
+def test_who_stood_still_does_not_take_what_others_did_meanwhile_for_what_lies_ahead(
+    where: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.enqueue("a", Kind.MAIL_ACCEPTED)
+    desk.enqueue("b", Kind.EDIT)
+    other, usual = desk.another(), getattr(desk.store, where)
+
+    def slow(_: Effect) -> None:
+        monkeypatch.setattr(desk.store, where, late)
+        desk.clock.put(-3600 if where == "scrub" else 0)  # what was due is ahead, until it is not
+        desk.runner.keep_leases()
+
+    def late() -> Any:
+        """Stand still, while another process is told to come back in ten minutes."""
+        monkeypatch.setattr(desk.store, where, usual)
+        desk.clock.advance(4000)
+        desk.fails(Busy("Not now.", retry_after=600))
+        other.drain(job_id="b")
+        return usual()
+
+    desk.does = slow
+    desk.runner.drain(job_id="a")
+    assert desk.put_off("b") == 600
+    assert "gone back" not in caplog.text
+
+
 def test_what_of_an_erased_token_could_not_be_overwritten_at_once_is_overwritten_in_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,10 @@ from tests.support.memory import (
 )
 
 SEEDS, PARTS = 300, 6
-FOUND = {128: "what blocks with twice the memory lost was told at the usual price"}
+FOUND = {
+    128: "what blocks with twice the memory lost was told at the usual price",
+    605: "who had stood still took what others did meanwhile for what lies ahead",
+}
 """Seeds that have shown defects, and which. What happens in a seed changes with the code, so a mutation, with a seed of
 its own, holds each defect that the lab has shown."""
 SEARCH = 150

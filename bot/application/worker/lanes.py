@@ -165,16 +165,18 @@ class LaneRunner:
 
     def keep_leases(self) -> None:
         """Renew the leases of effects under way, and see to it that a clock that went back stalls nothing."""
-        held, at = list(self._held.values()), self._clock()
+        held = list(self._held.values())
         if held:
             with self._database.begin() as transaction:
-                transaction.outbox.renew(held, lease_for=self._lease, at=at)
+                transaction.outbox.renew(held, lease_for=self._lease, at=self._clock())
         with self._database.read() as transaction:
-            ahead = transaction.outbox.set_ahead_of(at)
+            ahead = transaction.outbox.set_ahead_of(self._clock())
         self._database.scrub()
-        if ahead:
-            with self._database.begin() as transaction:
-                number = transaction.outbox.rewind(at=at)
+        if not ahead:
+            return
+        with self._database.begin() as transaction:
+            number = transaction.outbox.rewind(self._clock)
+        if number:
             log.warning("The clock has gone back; the times of %d effects were set anew.", number)
             self.wake()
 
