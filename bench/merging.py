@@ -22,8 +22,8 @@ from bench.figures import Figure
 from bench.processes import clean_environment
 from contract.program import PLAN
 from pipelines.common.boxes import Box, Triple, shape
+from pipelines.common.npz import npz
 from pipelines.common.program import parse
-from pipelines.common.results import npz
 from pipelines.common.seen import Seen
 from pipelines.common.source import Source
 from pipelines.unsupervised.alignment import Alignment

@@ -13,8 +13,8 @@ from pipelines.classifier.model import Weights
 from pipelines.classifier.outputs import Outputs
 from pipelines.common.boxes import shape
 from pipelines.common.channels import Part
+from pipelines.common.npz import Slabs, npz
 from pipelines.common.program import WrongRequest
-from pipelines.common.results import Slabs, npz
 from pipelines.common.run import MOST, Found, Run
 from pipelines.common.sparse import slabs
 from pipelines.unsupervised.extension import Extension
@@ -81,7 +81,8 @@ class Classes(Extension):
                     "model": np.array(weights.about),
                     "start": np.array(run.request.start),
                     "voxel_nm": np.array(run.volume.voxel_nm),
-                }
+                },
+                runs=True,
             ),
             title="Classes",
             about="The probability of each synapse, in the order of synapses.csv, to be GABAergic."

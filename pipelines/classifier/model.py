@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.common.boxes import Triple
+from pipelines.common.npz import npz
 from pipelines.common.program import Failure, WrongRequest
-from pipelines.common.results import npz
 
 Array = NDArray[Any]
 

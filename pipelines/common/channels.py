@@ -230,14 +230,13 @@ class Channel(Seen):
         deep = min(deep, max(1, most // (tall * row)))  # blocks so large are read more than once
         stop = min(depth, first + deep - (z - self._origin[0] + first) % deep)
         walls = [wall - y for wall in self._bands(y, y + high, FETCH, (stop - first) * wide)]
-        with ThreadPoolExecutor(1) as writer:  # one band is kept while the next one is read
+        with ThreadPoolExecutor(2) as both:  # one band is kept and looked at while the next one is read
             kept: list[Future[None]] = []
             for top, bottom in itertools.pairwise([0, *walls, high]):
                 box = ((z + first, z + stop), (y + top, y + bottom), (x, x + wide))
                 data = self._store.read(self._about, box, told=self._told)
                 self._done(kept)
-                kept = [writer.submit(self._keep, data, first, top)]
-                self.look(data, box)
+                kept = [both.submit(self._keep, data, first, top), both.submit(self.look, data, box)]
                 if data.nbytes > FETCH:  # two bands of this size would be too much
                     self._done(kept)
                     kept = []

@@ -11,15 +11,11 @@ import re
 import secrets
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
-
-import numpy as np
-from numpy.typing import NDArray
 
 from contract.program import RESULTS
 from pipelines.common.csvs import Column
@@ -338,33 +334,3 @@ def _aws(error: Exception) -> str:
     """AWS's error code; AWS's messages may hold more than a user should see."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code")
     return str(code or type(error).__name__)
-
-
-@dataclass(frozen=True)
-class Slabs:
-    """An array that is made some entries of the first axis at a time."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    slabs: Iterable[NDArray[Any]]
-
-
-def npz(arrays: Mapping[str, NDArray[Any] | Slabs], *, level: int = 6) -> bytes:
-    """A compressed .npz that loads without pickle. The same arrays give the same bytes: the file holds no times.
-
-    `level` is zlib's, from 1, the fastest, to 9.
-    """
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
-        for name, array in arrays.items():
-            # by name, and not by a ZipInfo, which would forget the level; the time is 1980, whatever the clock says
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                if not isinstance(array, Slabs):
-                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-                    continue
-                described = np.lib.format.dtype_to_descr(array.dtype)
-                header = {"descr": described, "fortran_order": False, "shape": array.shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for slab in array.slabs:
-                    member.write(np.ascontiguousarray(slab).data)
-    return out.getvalue()

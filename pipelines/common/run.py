@@ -40,9 +40,10 @@ from pipelines.common.crate import crate
 from pipelines.common.csvs import Column
 from pipelines.common.gathered import Gathered
 from pipelines.common.notes import Note, in_short, of_channels
+from pipelines.common.npz import Slabs, npz
 from pipelines.common.precomputed import Frame
 from pipelines.common.program import Failure, Progress, Request, Stopwatch
-from pipelines.common.results import Done, File, Results, Slabs, npz
+from pipelines.common.results import Done, File, Results
 from pipelines.common.source import Source
 from pipelines.common.sparse import Sparse, filled, slabs
 from pipelines.common.volume import Volume
@@ -320,7 +321,7 @@ class Run:
                 where = {"start": np.array(self.request.start), "voxel_nm": np.array(self.volume.voxel_nm)}
                 own.add(
                     PREDICTIONS,
-                    npz({"predictions": detections, **where}, level=3),
+                    npz({"predictions": detections, **where}, level=2, runs=True),
                     title="Predictions",
                     about="255 where a synapse is, else 0; axes z, y, x.",
                     media_type="application/x-npz",

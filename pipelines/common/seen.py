@@ -52,17 +52,19 @@ class Seen:
         data = data[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(within, box, strict=True))]
         first = within[0][0] - self._part[0][0]
         here = slice(first, first + len(data))
-        lows, highs = data.min(axis=(1, 2)), data.max(axis=(1, 2))
+        brightest = np.zeros(data.shape[1:], self.dtype)
+        lows, highs = np.zeros((2, len(data)), self.dtype)
+        for z, section in enumerate(data):  # which the processor's cache holds, unlike all of them
+            lows[z], highs[z] = section.min(), section.max()
+            np.maximum(brightest, section, out=brightest)
         seen = self._looked[here]
         self._range[0, here] = np.where(seen, np.minimum(lows, self._range[0, here]), lows)
         self._range[1, here] = np.where(seen, np.maximum(highs, self._range[1, here]), highs)
         self._looked[here] = True
-        brightest = data.max(axis=0)
         places = []
         for axis, (low, _) in enumerate(within[1:]):
             offset = low - self.box[axis + 1][0]
-            starts = [0, *range(self._pixel - offset % self._pixel, brightest.shape[axis], self._pixel)]
-            brightest = np.maximum.reduceat(brightest, starts, axis=axis)
+            brightest = _coarser(brightest, offset % self._pixel, self._pixel, axis=axis)
             places.append(offset // self._pixel)
         there = self.projection[places[0] - self._top :, places[1] - self._left :]
         there = there[: brightest.shape[0], : brightest.shape[1]]
@@ -125,3 +127,16 @@ class Seen:
     def alike(self, other: Seen) -> bool:
         """Whether both may have seen the same voxels, as far as extremes and projection tell."""
         return np.array_equal(self._range, other._range) and np.array_equal(self.projection, other.projection)
+
+
+def _coarser(plane: Array, first: int, pixel: int, *, axis: int) -> Array:
+    """The greatest value of each `pixel` values along an axis, the first of which is number `first` of its pixel."""
+    if pixel == 1:
+        return plane
+    edges = [(0, 0), (0, 0)]
+    edges[axis] = first, -(first + plane.shape[axis]) % pixel
+    plane = np.moveaxis(np.pad(plane, edges), axis, 0)  # with zeros, below which there is nothing
+    found = plane[::pixel].copy()
+    for n in range(1, pixel):
+        np.maximum(found, plane[n::pixel], out=found)
+    return np.moveaxis(found, 0, axis)

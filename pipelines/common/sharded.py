@@ -7,13 +7,13 @@ header has to say how. The same chunks give the same bytes.
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 Numbers = NDArray[np.uint64]
 Put = Callable[[str, bytes], None]
@@ -106,7 +106,7 @@ class Sharding:
 
 def gzipped(content: bytes, level: int = 6) -> bytes:
     """The content in gzip's format, without a name and a time."""
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31)
+    packer = zlib_ng.compressobj(level, zlib_ng.DEFLATED, 31)
     return packer.compress(content) + packer.flush()
 
 

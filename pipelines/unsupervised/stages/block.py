@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from contract.program import part_uri
 from pipelines.common.boxes import Box, absolute, grown, intersection, placed, relative, shape
 from pipelines.common.channels import Channel, digest_of
+from pipelines.common.npz import npz
 from pipelines.common.program import Progress, WrongRequest
-from pipelines.common.results import Results, npz
+from pipelines.common.results import Results
 from pipelines.common.source import Source
 from pipelines.common.words import counted
 from pipelines.unsupervised.blocks import found_in

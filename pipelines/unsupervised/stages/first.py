@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from contract.program import PLAN
 from pipelines.common.boxes import Box, Triple, absolute, grown, intersection, relative, shape, voxels
 from pipelines.common.channels import Channel
+from pipelines.common.npz import npz
 from pipelines.common.program import Progress, WrongRequest
-from pipelines.common.results import Results, npz
+from pipelines.common.results import Results
 from pipelines.common.words import counted
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import WHOLE, Known, Sample, cores, first_look

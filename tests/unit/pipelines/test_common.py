@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,8 +19,9 @@ from PIL import Image
 from contract.program import MAX_VIEWER
 from pipelines.common import preview, viewer
 from pipelines.common.boss import _tiles
+from pipelines.common.npz import Slabs, npz
 from pipelines.common.program import Progress, Request, WrongRequest, parse, run
-from pipelines.common.results import Results, Slabs, npz
+from pipelines.common.results import Results
 from pipelines.common.run import channel_name
 from pipelines.common.volume import pick
 
@@ -154,6 +156,29 @@ def test_an_npz_of_an_array_that_is_made_in_slabs_is_that_of_the_array() -> None
     array = np.arange(24, dtype=np.uint16).reshape(4, 3, 2)
 
     assert npz({"a": Slabs(array.shape, array.dtype, iter((array[:1], array[1:])))}) == npz({"a": array})
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_npz_is_an_archive_as_any_program_reads_it(runs: bool) -> None:
+    mask = np.zeros((8, 64, 64), np.uint8)
+    mask[2:5, 10:20, 30:40] = 255
+
+    with zipfile.ZipFile(io.BytesIO(npz({"mask": mask, "start": np.arange(3)}, level=2, runs=runs))) as archive:
+        assert archive.testzip() is None, "the checksums are those of the contents"
+        members = archive.infolist()
+
+    assert [member.filename for member in members] == ["mask.npy", "start.npy"]
+    assert [member.date_time for member in members] == [(1980, 1, 1, 0, 0, 0)] * 2
+    assert members[0].file_size == mask.nbytes + 128
+    assert members[0].compress_size < mask.nbytes // 50
+
+
+def test_an_npz_that_would_be_too_large_for_its_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.common.npz._MOST", 1000)
+
+    npz({"a": np.zeros(100, np.uint8)})
+    with pytest.raises(ValueError, match="large has 4 GiB or more"):
+        npz({"a": np.zeros(100, np.uint8), "large": np.zeros(1000, np.uint8)})
 
 
 ROLES = {"post": ["psd"], "pre": ["synapsin", "vglut"]}
