@@ -28,6 +28,7 @@ from pipelines.common.seen import Seen
 from pipelines.common.source import Source
 from pipelines.unsupervised.alignment import Alignment
 from pipelines.unsupervised.blocks import Found, Known, first_look, found_in
+from pipelines.unsupervised.detector import VOXEL_NM
 from pipelines.unsupervised.paired import Grid
 from pipelines.unsupervised.registration import NOWHERE
 from pipelines.unsupervised.stages.needs import MIB, Needs, needs
@@ -40,7 +41,6 @@ TILE: Triple = (16, 512, 512)
 BLOCK: Triple = (16, 4096, 4096)
 BLOCKS: Triple = (7, 3, 3)
 """Of a volume with some eleven million synapses, at one in a cubic micrometre."""
-VOXEL_NM = (70.0, 100.0, 100.0)
 CHANNELS = ("PSD95", "Synapsin")
 LOOK = 0.2
 """Seconds between two looks at the memory."""

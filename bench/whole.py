@@ -19,6 +19,7 @@ from bench.processes import clean_environment, part
 from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from pipelines.common.boxes import Triple
+from pipelines.unsupervised.detector import VOXEL_NM
 from sandbox import stores
 from sandbox.house import ROOT
 from tests.support.databases import new_sqlite
@@ -32,7 +33,6 @@ CHUNK: Triple = (2, 512, 512)
 BLOCK = 2 * 4096 * 4096
 PROGRAMS = 2
 """Programs at a time, as on this machine."""
-VOXEL_NM = (70.0, 100.0, 100.0)
 OVER, MARGINS = 1.15, 1 / 3
 """Times what the detector alone takes, and the part of the voxels that margins add, at most."""
 

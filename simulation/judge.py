@@ -17,6 +17,7 @@ from bot.domain import words
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
+from bot.domain.work import CANCELLED
 from contract.program import RESULTS
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
 from simulation.incidents import What
@@ -88,7 +89,7 @@ def everything_is_done(record: Record) -> Iterator[str]:
         refuses = archived(record, job.request.channel or "") or job.unposted or "nobody foresaw" in one.error
         if one.kind in (Kind.REPLY, Kind.PREVIEW, Kind.EDIT) and not refuses:
             yield f"{one.kind} of {one.job_id} was given up, and nothing refused it: {one.error}"
-        if one.error in AWAY:
+        if one.error.endswith(AWAY):
             yield f"{one.kind} of {one.job_id} was given up too early: {one.error}"
         if one.kind in (Kind.COLLECT, Kind.ADVANCE) and record.calm:
             yield f"{one.kind} of {one.job_id} was given up, and nothing was away: {one.error}"
@@ -207,12 +208,19 @@ def who_cancels_is_heard(record: Record) -> Iterator[str]:
         last = record.outside.last_run(job.id)
         by_itself = last is not None and not last.reason.startswith("Cancelled")
         late = last and last.stopped_at and (last.stopped_at - EPOCH).total_seconds() > answer.at + SOON
-        refused = _refused_to_cancel(record, job)
+        refused = _refused_to_cancel(record, job, since=answer.at)
         truly = refused and any(f"compute.cancel: {What.REFUSED}" in line for line in record.history)
         if record.calm and by_itself and late and not truly:
             yield f"{job.id} was cancelled by {answer.action.person}, and its program ran on"
         if job.state is not JobState.CANCELLED and not by_itself and not refused:
             yield f"{job.id} was cancelled by {answer.action.person}, and is {job.state.value}"
+
+
+def nobody_else_cancels(record: Record) -> Iterator[str]:
+    """No job fails of a cancellation that nobody has asked for, or that its thread says was refused."""
+    for job in record.jobs.values():
+        if job.state is JobState.FAILED and job.reason.startswith(CANCELLED):
+            yield f"{job.id} has failed, since it was cancelled"
 
 
 def a_retry_is_one_job(record: Record) -> Iterator[str]:
@@ -404,6 +412,7 @@ RULES: tuple[Rule, ...] = (
     nothing_runs_on,
     what_was_found_is_told,
     who_cancels_is_heard,
+    nobody_else_cancels,
     a_retry_is_one_job,
     limits_hold,
     submissions_keep_to_the_rate,
@@ -437,8 +446,10 @@ def _text(message: Message) -> str:
     return repr([(story, steps) for story, steps in said]) + message.title
 
 
-def _refused_to_cancel(record: Record, job: Job) -> bool:
-    return any(
+def _refused_to_cancel(record: Record, job: Job, *, since: float) -> bool:
+    """Whether the job's thread says that it could not be cancelled, and something has gone wrong with that since."""
+    wrong = any("compute.cancel: " in line and float(line[:10]) >= since - ROUNDED for line in record.history)
+    return wrong and any(
         "It could not be cancelled" in text
         for m in record.outside.chat.replies
         for text in m.texts

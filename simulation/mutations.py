@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FunctionType
 
 from simulation.crashes import WAYS
-from simulation.incidents import Incident, What
+from simulation.incidents import NOTHING, Incident, What
 from simulation.outside import PUBLIC
 from simulation.people import Action, form
 from simulation.run import Plan
@@ -92,6 +92,17 @@ def _first(call: str, *what: What) -> Plan:
     return Plan(bots=1, often=0, actions=[actions], disturbed=False, first={call: [*map(Incident, what)]})
 
 
+def _still(first: Mapping[str, Sequence[Incident]], *, cancelled: Sequence[float] = ()) -> Plan:
+    """A form, which may be cancelled, and two bots, of which one stands still."""
+    actions = [
+        Action(0, 5.0, (0.0,), "U1ADA", "submit", form("V0")),
+        *(Action(n, at, (0.0,), "U1ADA", "cancel", {"of": 0}) for n, at in enumerate(cancelled, 1)),
+    ]
+    return Plan(bots=2, often=0, actions=[actions], disturbed=False, quiet=True, first=first)
+
+
+AWAY, LOST, REFUSED = (Incident(what) for what in (What.AWAY, What.LOST, What.REFUSED))
+FROZEN = Incident(What.FROZEN, 400)
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
 """Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
@@ -392,8 +403,8 @@ MUTATIONS = (
         "a card in doubt is posted anew",
         CHAT,
         "CardEffects._post",
-        "if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):",
-        "if effect.in_doubt and (timestamp := ''):",
+        "self._chat.find(story, thread=None, key=key) if effect.in_doubt else None",
+        "None",
         seed=16,
     ),
     Mutation(
@@ -853,6 +864,71 @@ MUTATIONS = (
         "        self = __import__('copy').copy(self)\n"
         "        self._clock = lambda: now",
         seed=605,
+    ),
+    Mutation(
+        "a card in doubt is edited by who may have lost its lease",
+        CHAT,
+        "CardEffects._post",
+        "self._ledger.insist(effect)",
+        "pass",
+        _still({"chat.post_card": [LOST], "chat.find": [FROZEN]}),
+        seed=3,
+    ),
+    Mutation(
+        "a reply is edited by who may have lost its lease",
+        CHAT,
+        "ThreadEffects._reply",
+        "self._ledger.insist(effect)",
+        "pass",
+        _still({"chat.post_reply": [LOST], "chat.find": [FROZEN], "mailer.send": [AWAY, AWAY, AWAY, REFUSED]}),
+    ),
+    Mutation(
+        "a submission is ended by who may have lost its lease",
+        COMPUTE,
+        "SubmitEffects._abandon",
+        "self._ledger.insist(effect)",
+        "pass",
+        _still({"compute.submit": [LOST], "compute.find": [*6 * [Incident(What.NONSENSE)], Incident(What.FROZEN, 40)]}),
+    ),
+    Mutation(
+        "a job is cancelled by who may have lost its lease",
+        COMPUTE,
+        "SubmitEffects._cancel",
+        "self._ledger.insist(effect)",
+        "pass",
+        replace(
+            _still(
+                {
+                    "commit LaneRunner._claim": [*6 * [NOTHING], Incident(What.FROZEN, 40)],
+                    "compute.cancel": [REFUSED],
+                },
+                cancelled=[50],
+            ),
+            waits=600,
+        ),
+    ),
+    Mutation(
+        "who cancels again after a refusal is not heard",
+        LIFECYCLE,
+        "Lifecycle.not_cancelled",
+        "change.set(cancelled_by=None, cancelled_at=None)",
+        "pass",
+        replace(_still({"compute.cancel": [REFUSED]}, cancelled=[150, 300]), waits=600, bots=1),
+    ),
+    Mutation(
+        "a check is given up after two attempts",
+        COMPUTE,
+        "CheckEffects.handlers",
+        "attempts=CHECKS",
+        "attempts=2",
+        _first("volumes.describe", *4 * [What.AWAY]),
+    ),
+    Mutation(
+        "a card never shows results",
+        CHAT,
+        "CardEffects._edit",
+        "self._chat.edit_card(_listened_to(self._stories, job), timestamp)",
+        "self._chat.edit_card(_listened_to(self._stories, job.model_copy(update={'summary': None})), timestamp)",
     ),
     Mutation(
         "a card is edited by who may have lost its lease",

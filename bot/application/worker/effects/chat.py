@@ -58,10 +58,11 @@ class CardEffects:
         story, key = _listened_to(self._stories, job), f"{job.id}-card"
         if not job.checked:  # chat may not have said in time that the owner is in this channel
             self._access.insist(job)
-        if effect.in_doubt and (timestamp := self._chat.find(story, thread=None, key=key)):
+        timestamp = self._chat.find(story, thread=None, key=key) if effect.in_doubt else None
+        self._ledger.insist(effect)
+        if timestamp:
             self._chat.edit_card(story, timestamp)
         else:
-            self._ledger.insist(effect)
             timestamp = self._chat.post_card(story, key=key)
         with self._ledger.done(effect) as transaction:
             transaction.messages.posted(job.id, _CARD, timestamp, at=self._ledger.clock())
@@ -127,8 +128,8 @@ class ThreadEffects:
         posted = timestamp is not None
         if timestamp is None and effect.in_doubt:
             timestamp = self._chat.find(story, thread=thread, key=key)
+        self._ledger.insist(effect)  # to edit, too: another worker may have told more meanwhile
         if timestamp is None:
-            self._ledger.insist(effect)
             timestamp = self._chat.post_reply(story, steps, thread=thread, key=key)
         else:
             self._chat.edit_reply(story, steps, timestamp)

@@ -264,6 +264,7 @@ class SubmitEffects:
             name = transaction.jobs.get(effect.job_id).name
         try:
             if compute_id := self._compute.find(name):
+                self._ledger.insist(effect)  # another worker may have found it as well, and taken it for the job's
                 self._compute.cancel(compute_id, reason=CANCELLED)
         except Unavailable as error:
             log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, error)
@@ -272,6 +273,7 @@ class SubmitEffects:
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
+            self._ledger.insist(effect)  # another worker may have been told that it cannot be cancelled
             with self._stalls.noticed(job):
                 self._compute.cancel(job.compute_id, reason=CANCELLED)
         with self._ledger.done(effect):
