@@ -583,7 +583,7 @@ MUTATIONS = (
     Mutation(
         "what compute may have of a submission is left to itself where compute does not answer",
         COMPUTE,
-        "SubmitEffects._give_up",
+        "SubmitEffects._abandon",
         "effect.attempts < GIVE_UP",
         "False",
         replace(
@@ -889,6 +889,14 @@ MUTATIONS = (
         "self._ledger.insist(effect)",
         "pass",
         _still({"compute.submit": [LOST], "compute.find": [*6 * [Incident(What.NONSENSE)], Incident(What.FROZEN, 40)]}),
+    ),
+    Mutation(
+        "a submission is given up by who may have lost its lease",
+        COMPUTE,
+        "SubmitEffects._abandon",
+        "raise\n        except Refused",
+        "return\n        except Refused",
+        replace(_still({"compute.submit": [LOST], "compute.find": [*6 * [Incident(What.NONSENSE)], FROZEN]}), bots=1),
     ),
     Mutation(
         "a job is cancelled by who may have lost its lease",

@@ -11,14 +11,14 @@ from functools import partial
 from pydantic import ValidationError
 
 from bot.application.access import UNTOLD
-from bot.application.ledger import Ledger
+from bot.application.ledger import LeaseLost, Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
 from bot.application.rates import Rate
 from bot.application.stalls import Stalls
 from bot.application.tokens import TokenKeeper
-from bot.application.worker.handling import GIVE_UP, Handler, Handlers, attempt
+from bot.application.worker.handling import GIVE_UP, Handler, Handlers
 from bot.domain import words
 from bot.domain.blocks import MOST_MEMORY, PILOT, Blocks, Unplanned, after_pilot, told
 from bot.domain.catalog import Catalog, Pipeline
@@ -254,22 +254,29 @@ class SubmitEffects:
         self._ledger.insist(effect)
 
     def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
-        if effect.in_doubt and attempt(self._abandon, effect) is False and effect.attempts < GIVE_UP:
-            raise Unavailable("Compute does not say whether it has the job.")
+        if effect.in_doubt:
+            self._abandon(effect)
         self._lifecycle.refuse(effect, error, cause=cause)
 
-    def _abandon(self, effect: Effect) -> bool:
-        """End what compute has of an earlier attempt, which may have gone through. False: there is no answer now."""
+    def _abandon(self, effect: Effect) -> None:
+        """End what compute has of an earlier attempt, which may have gone through.
+
+        Raises Unavailable where compute does not say what it has, as often as an effect is tried; LeaseLost.
+        """
         with self._ledger.database.read() as transaction:
             name = transaction.jobs.get(effect.job_id).name
         try:
             if compute_id := self._compute.find(name):
                 self._ledger.insist(effect)  # another worker may have found it as well, and taken it for the job's
                 self._compute.cancel(compute_id, reason=CANCELLED)
-        except Unavailable as error:
+        except LeaseLost:
+            raise
+        except Refused as error:
             log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, error)
-            return False
-        return True
+        except Exception as error:
+            log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, words.where(error))
+            if effect.attempts < GIVE_UP:
+                raise Unavailable("Compute does not say whether it has the job.") from error
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
