@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,23 @@ def part(name: str, *arguments: str, environment: Mapping[str, str] | None = Non
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def program(folder: Path, words: Sequence[str], number: int | None = None) -> subprocess.Popen[bytes]:
+    """Start the program `unsupervised`, whose temporary files are in the folder; `number` is its place in an array."""
+    index = {} if number is None else {"NOMADS_INDEX": str(number)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.unsupervised", *words],
+        cwd=ROOT,
+        env={**clean_environment(), "TMPDIR": str(folder), **index},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def ended(programs: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until the programs have ended. Raises RuntimeError where one has failed."""
+    if codes := [code for code in [each.wait() for each in programs] if code]:
+        raise RuntimeError(f"a program ended with {codes[0]}")
 
 
 def clean_environment() -> dict[str, str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +16,12 @@ from numpy.typing import NDArray
 
 from bench.figures import Figure
 from bench.parts.gigavoxel import SHAPE, TILE
-from bench.processes import clean_environment, part
+from bench.processes import ended, part, program
 from pipelines.common.channels import Channel
 from pipelines.common.program import Request
 from pipelines.common.stores import Store
 from pipelines.unsupervised.detector import VOXEL_NM
 from sandbox import stores
-from sandbox.house import ROOT
 from tests.support.puncta import puncta
 from volumes.address import Address, parse
 from volumes.roots import Roots
@@ -118,7 +115,7 @@ def _run(folder: Path, address: str) -> Iterator[Figure]:
         with part("gigavoxel") as process:
             detected = process.ask(voxel_nm=VOXEL_NM)
         alone.append(detected["seconds"])
-        took.append(_took(lambda: _program(folder, argv)))
+        took.append(_took(lambda: ended([program(folder, argv)])))
     found = json.loads((folder / "results" / "results.json").read_bytes())["counts"]["synapses"]
     yield Figure(
         name="volumes, a gigavoxel from its files to results",
@@ -134,15 +131,4 @@ def _run(folder: Path, address: str) -> Iterator[Figure]:
         floor=detected["synapses"],
         ratio_at_least=1,
         ratio_at_most=1,
-    )
-
-
-def _program(folder: Path, argv: list[str]) -> None:
-    """Run the program to its end."""
-    subprocess.run(
-        [sys.executable, "-m", "pipelines.unsupervised", *argv],
-        cwd=ROOT,
-        env={**clean_environment(), "TMPDIR": str(folder)},
-        check=True,
-        capture_output=True,
     )

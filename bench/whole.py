@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,13 +13,12 @@ import numpy as np
 from bench import merging
 from bench.figures import Figure
 from bench.parts.gigavoxel import TILE
-from bench.processes import clean_environment, part
+from bench.processes import ended, part, program
 from bot.domain.states import JobState
 from bot.storage.engine import Database, connect
 from pipelines.common.boxes import Triple
 from pipelines.unsupervised.detector import VOXEL_NM
 from sandbox import stores
-from sandbox.house import ROOT
 from tests.support.databases import new_sqlite
 from tests.support.puncta import puncta
 from tests.support.simulation import simulated
@@ -76,16 +73,16 @@ def in_blocks(folder: Path, shape: Triple, block: int) -> Iterator[Figure]:
         words += [f"--{axis}-range", f"0,{stop}"]
     rounds = ["--rounds", str(PROGRAMS)]
     began = time.perf_counter()
-    _ended([_program(folder, [*words, "--stage", "first", "--block-voxels", str(block), *_results(job)])])
+    ended([program(folder, [*words, "--stage", "first", "--block-voxels", str(block), *_results(job)])])
     plan = json.loads((job / "blocks" / "plan.json").read_bytes())
     with np.load(job / "blocks" / "known.npz") as known:
         threshold = known["threshold"].item()
     first = time.perf_counter() - began
     place = _results(job / "blocks" / "1")
     stage = [*words, "--stage", "blocks", *rounds, *place]
-    _ended([_program(folder, stage, number) for number in range(PROGRAMS)])
+    ended([program(folder, stage, number) for number in range(PROGRAMS)])
     blocks = time.perf_counter() - began - first
-    _ended([_program(folder, [*words, "--stage", "merge", *rounds, *_results(job)])])
+    ended([program(folder, [*words, "--stage", "merge", *rounds, *_results(job)])])
     took = time.perf_counter() - began
     found = json.loads((job / "results.json").read_bytes())["counts"]["synapses"]
     with part("gigavoxel") as process:
@@ -108,18 +105,3 @@ def in_blocks(folder: Path, shape: Triple, block: int) -> Iterator[Figure]:
 
 def _results(folder: Path) -> list[str]:
     return ["--results-uri", f"{folder.as_uri()}/"]
-
-
-def _program(folder: Path, words: list[str], number: int | None = None) -> subprocess.Popen[bytes]:
-    index = {} if number is None else {"NOMADS_INDEX": str(number)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.unsupervised", *words],
-        cwd=ROOT,
-        env={**clean_environment(), "TMPDIR": str(folder), **index},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def _ended(programs: list[subprocess.Popen[bytes]]) -> None:
-    if codes := [code for code in [program.wait() for program in programs] if code]:
-        raise RuntimeError(f"a program ended with {codes[0]}")

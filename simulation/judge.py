@@ -11,13 +11,13 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bot.domain import words
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import CANCELLED
+from bot.domain.work import CANCELLED, GIVEN_UP
 from contract.program import RESULTS
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
 from simulation.incidents import What
@@ -31,6 +31,7 @@ CANARY = re.compile(rb"canary-token-of-[a-z]+")
 LOST = re.compile(r"Lost by that: ([^.]+(?:\.\d+)?)\.")
 FORM = re.compile(r"V\d+-(\d+)")
 """The key of a job that came of a form, with the number of its action."""
+NOT_CANCELLED = "It could not be cancelled:"
 AWAY = ("There is no answer.", "The answer was lost.", "It has too much to do.")
 """What is said of a service that will be there again: no run lasts for as many attempts as an effect is given."""
 ROUNDED = 0.001
@@ -207,9 +208,9 @@ def who_cancels_is_heard(record: Record) -> Iterator[str]:
         job = record.jobs[answer.job]
         last = record.outside.last_run(job.id)
         by_itself = last is not None and not last.reason.startswith("Cancelled")
-        late = last and last.stopped_at and (last.stopped_at - EPOCH).total_seconds() > answer.at + SOON
+        late = last and last.stopped_at and _seconds(last.stopped_at) > answer.at + SOON
         refused = _refused_to_cancel(record, job, since=answer.at)
-        truly = refused and any(f"compute.cancel: {What.REFUSED}" in line for line in record.history)
+        truly = refused and _wrong_with(record, f"compute.cancel: {What.REFUSED}", since=answer.at)
         if record.calm and by_itself and late and not truly:
             yield f"{job.id} was cancelled by {answer.action.person}, and its program ran on"
         if job.state is not JobState.CANCELLED and not by_itself and not refused:
@@ -217,10 +218,30 @@ def who_cancels_is_heard(record: Record) -> Iterator[str]:
 
 
 def nobody_else_cancels(record: Record) -> Iterator[str]:
-    """No job fails of a cancellation that nobody has asked for, or that its thread says was refused."""
+    """No job is cancelled that nobody asked to end, nor after its thread has said that it could not be cancelled.
+
+    No program is ended as one whose submission was given up after compute is recorded to have taken it, and no job
+    that was cancelled is told to have failed.
+    """
     for job in record.jobs.values():
         if job.state is JobState.FAILED and job.reason.startswith(CANCELLED):
             yield f"{job.id} has failed, since it was cancelled"
+        asked = [  # no job is named where no answer came
+            one for one in record.answers if one.action.what == "cancel" and one.job in (job.id, "")
+        ]
+        if job.state is JobState.CANCELLED and not asked:
+            yield f"{job.id} is cancelled, and nobody asked for that"
+        last = record.outside.last_run(job.id)
+        if last is None or last.stopped_at is None or record.jumped:
+            continue
+        stopped = _seconds(last.stopped_at)
+        for told in _refusals(record, job) if last.reason.startswith(CANCELLED) else ():
+            again = any(one.at >= told and one.action.at <= stopped + ROUNDED for one in asked)
+            if told < stopped and not again:
+                yield f"{job.id} was cancelled, after its thread had said that it could not be"
+        taken = [step.at for step in record.steps[job.id] if step.state is JobState.SUBMITTED]
+        if last.reason == GIVEN_UP and taken and taken[-1] < last.stopped_at:
+            yield f"{job.id} was submitted, and then ended as if it were given up"
 
 
 def a_retry_is_one_job(record: Record) -> Iterator[str]:
@@ -448,10 +469,29 @@ def _text(message: Message) -> str:
 
 def _refused_to_cancel(record: Record, job: Job, *, since: float) -> bool:
     """Whether the job's thread says that it could not be cancelled, and something has gone wrong with that since."""
-    wrong = any("compute.cancel: " in line and float(line[:10]) >= since - ROUNDED for line in record.history)
-    return wrong and any(
-        "It could not be cancelled" in text
-        for m in record.outside.chat.replies
-        for text in m.texts
-        if m.story.job.id == job.id
-    )
+    return bool(_wrong_with(record, "compute.cancel: ", since=since) and _refusals(record, job))
+
+
+def _wrong_with(record: Record, call: str, *, since: float) -> bool:
+    """Whether the history tells of such a thing at a call since then."""
+    return any(call in line and float(line[:10]) >= since - ROUNDED for line in record.history)
+
+
+def _refusals(record: Record, job: Job) -> list[float]:
+    """When the job's thread began to say that it could not be cancelled, in seconds of the stage, by message."""
+    found: list[float] = []
+    for message in record.outside.chat.replies:
+        said = [*(steps for _, steps in message.history), message.steps]
+        times = [message.posted_at, *message.edited_at]
+        if message.story.job.id != job.id:
+            continue
+        for at, steps in zip(times, said, strict=True):
+            if any(NOT_CANCELLED in step.text for step in steps):
+                found.append(_seconds(at))
+                break
+    return found
+
+
+def _seconds(at: datetime) -> float:
+    """A time, in seconds of the stage."""
+    return (at - EPOCH).total_seconds()

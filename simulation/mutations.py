@@ -103,6 +103,8 @@ def _still(first: Mapping[str, Sequence[Incident]], *, cancelled: Sequence[float
 
 AWAY, LOST, REFUSED = (Incident(what) for what in (What.AWAY, What.LOST, What.REFUSED))
 FROZEN = Incident(What.FROZEN, 400)
+_UNCLEAR = {"compute.submit": [LOST], "compute.find": 6 * [Incident(What.NONSENSE)]}
+"""Compute takes a submission, and does not say so until the submission is given up."""
 RUSH, HASTE = _at_once("submit-the-same", "U2BEN"), _at_once("cancel", "U1ADA")
 """Two people submit the same at once; whoever has submitted cancels at once."""
 SUBMISSION, LIFECYCLE, LEDGER = (f"bot.application.{name}" for name in ("submission", "lifecycle", "ledger"))
@@ -919,9 +921,33 @@ MUTATIONS = (
         "who cancels again after a refusal is not heard",
         LIFECYCLE,
         "Lifecycle.not_cancelled",
-        "change.set(cancelled_by=None, cancelled_at=None)",
+        "change.set(cancelled_by=None)",
         "pass",
         replace(_still({"compute.cancel": [REFUSED]}, cancelled=[150, 300]), waits=600, bots=1),
+    ),
+    Mutation(
+        "a job is told to have failed that compute cancels, though it has refused to meanwhile",
+        LIFECYCLE,
+        "Lifecycle.not_cancelled",
+        "change.set(cancelled_by=None)",
+        "change.set(cancelled_by=None, cancelled_at=None)",
+        replace(_still({"compute.cancel": [LOST, REFUSED]}, cancelled=[50]), waits=600, bots=1),
+    ),
+    Mutation(
+        "what is given up is ended as if somebody had cancelled it",
+        COMPUTE,
+        "SubmitEffects._abandon",
+        "reason=GIVEN_UP",
+        "reason=CANCELLED",
+        replace(_still({**_UNCLEAR, "commit Lifecycle.refuse": [AWAY]}), bots=1),
+    ),
+    Mutation(
+        "what compute does not end is told to have failed",
+        COMPUTE,
+        "SubmitEffects._abandon",
+        "return compute_id",
+        "return None",
+        replace(_still({**_UNCLEAR, "compute.cancel": [REFUSED]}), bots=1),
     ),
     Mutation(
         "a check is given up after two attempts",

@@ -152,7 +152,7 @@ class Lifecycle:
             (reason,) = self._tokens.masked([seen.reason], self._job(job_id).token_ref)
             seen = replace(seen, reason=reason)
         with self._ledger.change(job_id) as change:
-            cancelled = change.job.cancelled_by and seen.reason.startswith(CANCELLED)
+            cancelled = change.job.cancelled_at and seen.reason.startswith(CANCELLED)
             if seen.state is JobState.FAILED and cancelled:
                 seen = replace(seen, state=JobState.CANCELLED)  # any other reason is the program's own
             if compute_id and change.job.compute_id != compute_id:
@@ -223,11 +223,14 @@ class Lifecycle:
             return True
 
     def not_cancelled(self, effect: Effect, reason: str) -> None:
-        """Undo a cancellation that compute refuses: the job goes on, and its thread says why."""
+        """Undo a cancellation that compute refuses: the job goes on, and its thread says why.
+
+        That somebody has asked stays recorded: an earlier answer may have been lost, and the job is cancelled then.
+        """
         with self._ledger.finish(effect, error=reason) as change:
             if change.job.state in FINAL:
                 return
-            change.set(cancelled_by=None, cancelled_at=None)
+            change.set(cancelled_by=None)
             last = change.entered(change.job.state)
             before, _, _ = last.text.partition(NOT_CANCELLED)  # the latest refusal is enough
             said = words.shortened(words.printable(reason), MAX_REFUSAL)

@@ -108,8 +108,9 @@ class Job(BaseModel):
     progress: Progress | None = None
     """What the program last said of itself while it ran."""
     cancelled_by: str | None = None
-    """Who asked for the job's end."""
+    """Who asked for the job's end; None: nobody, or compute has refused to end it."""
     cancelled_at: datetime | None = None
+    """When somebody last asked for the job's end."""
     unposted: str = ""
     """Why its card could not be posted to its channel, in words for a person; empty: it was, or still may be."""
     attempt: int = 1

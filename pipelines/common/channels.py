@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -235,32 +235,27 @@ class Channel(Seen):
             for top, bottom in itertools.pairwise([0, *walls, high]):
                 box = ((z + first, z + stop), (y + top, y + bottom), (x, x + wide))
                 data = self._store.read(self._about, box, told=self._told)
-                self._done(kept)
+                _done(kept)
                 kept = [both.submit(self._keep, data, first, top), both.submit(self.look, data, box)]
                 if data.nbytes > FETCH:  # two bands of this size would be too much
-                    self._done(kept)
+                    _done(kept)
                     kept = []
                 del data
-            self._done(kept)
+            _done(kept)
         self._there = stop
 
     def _keep(self, data: Array, first: int, top: int) -> None:
-        """Store rows, from `top` on, of the sections from `first` on."""
+        """Store rows, from `top` on, of the sections from `first` on. Raises Failure where they cannot be stored."""
         _, high, wide = self._shape
         row = wide * self.dtype.itemsize
         for z, section in enumerate(data, start=first):
             left, place = section.reshape(-1).view(np.uint8), (z * high + top) * row
             while left.size:
-                count = os.pwrite(self._kept.fileno(), left.data, place)
+                try:
+                    count = os.pwrite(self._kept.fileno(), left.data, place)
+                except OSError as error:
+                    raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
                 left, place = left[count:], place + count
-
-    def _done(self, kept: Sequence[Future[None]]) -> None:
-        """Wait until what was to be stored is stored. Raises Failure where it cannot be."""
-        for each in kept:
-            try:
-                each.result()
-            except OSError as error:
-                raise Failure(f"What was read cannot be kept on this machine: {error.strerror}.") from None
 
     def close(self) -> None:
         """Discard the voxels."""
@@ -305,6 +300,12 @@ class Channel(Seen):
     def brightness(self, labels: Array | Sparse, count: int) -> NDArray[np.float64]:
         """The mean value within each of the objects 1 to `count` of an array of the box's shape, (count,)."""
         return brightness([self.part(self.box)], labels, count)[0]
+
+
+def _done(kept: Iterable[Future[None]]) -> None:
+    """Wait for all, and raise what one of them has raised."""
+    for each in kept:
+        each.result()
 
 
 def brightness(

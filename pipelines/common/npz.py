@@ -99,5 +99,5 @@ def _write(member: _Member, array: NDArray[Any] | Slabs) -> None:
     described = np.lib.format.dtype_to_descr(array.dtype)
     header = {"descr": described, "fortran_order": False, "shape": array.shape}
     np.lib.format.write_array_header_1_0(member, header)
-    for slab in array.slabs:
+    for slab in filter(np.size, array.slabs):  # no memoryview casts one without bytes
         member.write(np.ascontiguousarray(slab).data)

@@ -18,7 +18,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Link
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import NAMED, Summary
-from bot.domain.work import CANCELLED, Cause
+from bot.domain.work import GIVEN_UP, Cause, Observation
 from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.stories import a_job, a_step, a_story
@@ -377,7 +377,33 @@ def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> N
     world.settle()
     assert world.job(job).state is JobState.FAILED
     assert len(world.compute.works) == 1
-    assert list(world.compute.cancelled.values()) == [CANCELLED]
+    assert list(world.compute.cancelled.values()) == [GIVEN_UP]
+
+
+def test_a_submission_whose_giving_up_is_not_recorded_says_that_nomads_has_ended_it(world: World) -> None:
+    """It is looked for again then, and found: ended, and not because somebody had cancelled it."""
+    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
+    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
+    world.compute.fail_after(Unavailable("The answer was lost"), call="cancel")
+    job = world.accept()
+    world.settle()
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert (world.job(job).state, world.job(job).reason) == (JobState.FAILED, GIVEN_UP)
+    assert world.thread[-1] == f"Failed: {GIVEN_UP}"
+
+
+def test_a_program_that_compute_does_not_end_is_the_job_s_although_its_submission_is_given_up(world: World) -> None:
+    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
+    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
+    world.compute.fail_next(Refused("You may not end jobs."), call="cancel")
+    job = world.accept()
+    world.settle()
+    assert (world.job(job).state, world.job(job).compute_id) == (JobState.SUBMITTED, "memory-1")
+    world.compute.tell(job.name, Observation(JobState.SUCCEEDED, exit_code=0))
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.SUCCEEDED
 
 
 def test_a_submission_that_may_have_gone_through_is_given_up_only_once_compute_answers(world: World) -> None:

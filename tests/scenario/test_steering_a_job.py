@@ -152,6 +152,20 @@ def test_a_compute_that_is_away_is_asked_again_to_end_the_job(world: World) -> N
     assert world.job(job).state is JobState.CANCELLED
 
 
+def test_a_cancellation_that_compute_obeys_and_then_refuses_is_a_cancellation(world: World) -> None:
+    """The first answer was lost, and when compute was asked again it refused."""
+    job = world.running()
+    world.compute.fail_after(Unavailable("The answer was lost"), call="cancel")
+    world.compute.fail_next(Refused("not allowed"), call="cancel")
+    world.steering.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.thread[-1].endswith("It could not be cancelled: not allowed")
+    world.worker.watcher.watch_once()
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.thread[-1].startswith("Cancelled")
+
+
 def test_a_job_whose_check_waits_for_boss_is_cancelled_without_asking_again(world: World) -> None:
     world.volumes.fail_next(Unavailable("BOSS is away"), call="describe", times=2)
     job = retried(world, failed(world))

@@ -368,7 +368,7 @@ def test_only_the_latest_refusal_of_a_cancellation_is_told_and_the_job_is_not_ca
         card_is_shown(world, job)
         world.lifecycle.not_cancelled(effect, reason)
     now = world.rows.job(job.id)
-    assert (now.cancelled_by, now.cancelled_at, now.state) == (None, None, JobState.RUNNING)
+    assert (now.cancelled_by, now.cancelled_at, now.state) == (None, world.clock.now, JobState.RUNNING)
     assert before.startswith("Running, after waiting")
     assert said(world, job) == f"{before} {NOT_CANCELLED} Never."
     assert waiting(world, job, Kind.EDIT) == waiting(world, job, Kind.REPLY) == 1

@@ -18,7 +18,7 @@ from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import JobState
 from bot.domain.summary import Summary, Unreadable
-from bot.domain.work import CANCELLED, Cause, Progress
+from bot.domain.work import GIVEN_UP, Cause, Progress
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
 from bot.storage.tables import effects
@@ -364,7 +364,7 @@ def test_a_submission_in_doubt_that_was_given_up_runs_at_no_replay(world: World)
     world.ledger.replay()
     world.settle()
     assert len(world.compute.works) == 1
-    assert list(world.compute.cancelled.values()) == [CANCELLED]
+    assert list(world.compute.cancelled.values()) == [GIVEN_UP]
     assert world.job(job).state is JobState.FAILED
 
 

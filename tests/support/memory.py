@@ -407,6 +407,8 @@ class Message:
     """A file's bytes; None for a card or a reply."""
     history: list[tuple[Story, tuple[Step, ...]]] = field(default_factory=list)
     """What it said before each edit, oldest first."""
+    edited_at: list[datetime] = field(default_factory=list)
+    """When each edit was made, oldest first."""
 
     @property
     def texts(self) -> list[str]:
@@ -519,6 +521,7 @@ class MemoryChat(Faulty):
         if message is None:
             raise NotFound("The message is not there any more.")
         message.history.append((message.story, message.steps))
+        message.edited_at.append(self._clock())
         message.story, message.steps = story, steps
 
 

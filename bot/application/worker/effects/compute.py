@@ -22,7 +22,7 @@ from bot.application.worker.handling import GIVE_UP, Handler, Handlers
 from bot.domain import words
 from bot.domain.blocks import MOST_MEMORY, PILOT, Blocks, Unplanned, after_pilot, told
 from bot.domain.catalog import Catalog, Pipeline
-from bot.domain.errors import NotFound, Refused, Unavailable
+from bot.domain.errors import NomadsError, NotFound, Refused, Unavailable
 from bot.domain.findings import Finding
 from bot.domain.job import Job
 from bot.domain.outbox import Effect, Kind
@@ -30,7 +30,7 @@ from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Box, Range
-from bot.domain.work import CANCELLED, Cause, Observation, Work
+from bot.domain.work import CANCELLED, GIVEN_UP, Cause, Observation, Work
 from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, MERGE, PLAN, RESULTS
 
 log = logging.getLogger(__name__)
@@ -254,29 +254,35 @@ class SubmitEffects:
         self._ledger.insist(effect)
 
     def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
-        if effect.in_doubt:
-            self._abandon(effect)
-        self._lifecycle.refuse(effect, error, cause=cause)
+        with self._ledger.database.read() as transaction:
+            job = transaction.jobs.get(effect.job_id)
+        runs_on = self._abandon(effect, job) if effect.in_doubt else None
+        if runs_on and job.token_ref:
+            self._lifecycle.submitted(effect, runs_on, token_ref=job.token_ref)
+        else:
+            self._lifecycle.refuse(effect, error, cause=cause)
 
-    def _abandon(self, effect: Effect) -> None:
-        """End what compute has of an earlier attempt, which may have gone through.
+    def _abandon(self, effect: Effect, job: Job) -> str | None:
+        """End what compute has of an earlier attempt, which may have gone through. Returns what compute does not end.
 
         Raises Unavailable where compute does not say what it has, as often as an effect is tried; LeaseLost.
         """
-        with self._ledger.database.read() as transaction:
-            name = transaction.jobs.get(effect.job_id).name
+        compute_id = None
         try:
-            if compute_id := self._compute.find(name):
+            if compute_id := self._compute.find(job.name):
                 self._ledger.insist(effect)  # another worker may have found it as well, and taken it for the job's
-                self._compute.cancel(compute_id, reason=CANCELLED)
+                self._compute.cancel(compute_id, reason=GIVEN_UP)
         except LeaseLost:
             raise
         except Refused as error:
-            log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, error)
+            log.warning("Job %s: what compute has of it could not be ended: %s", job.id, error)
+            return compute_id
         except Exception as error:
-            log.warning("Job %s: what compute has of it could not be ended: %s", effect.job_id, words.where(error))
+            why = error if isinstance(error, NomadsError) else words.where(error)
+            log.warning("Job %s: what compute has of it could not be ended: %s", job.id, why)
             if effect.attempts < GIVE_UP:
                 raise Unavailable("Compute does not say whether it has the job.") from error
+        return None
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
