@@ -17,10 +17,13 @@ from pipelines.common.precomputed import Frame, as_json
 from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
-LIMIT = 2**14
-"""Points in a cell, about: 512 KiB, or two thirds of that as they lie in the file."""
+LIMIT = 15_000
+"""Points in a cell, about: 480 kB, or two thirds of that as they lie in the file. Three levels have room for a million."""
 FINEST = 2**15
 """Cells of a level that are enough: it takes all the points that are left, however crowded they are."""
+SPLIT = 16
+"""Cells in one of the level before, at most. A picture takes all cells that meet in its middle, of each level: the fewer
+levels, the fewer requests. The smaller the cells, the more of them lie in it."""
 LEVEL = 1
 """Of zlib: floats are hardly smaller at its usual level, in three times the time."""
 _RECORD = np.dtype([("place", "<f4", 3), ("score", "<f4"), ("size", "<f4"), ("class", "<f4")])
@@ -156,14 +159,25 @@ def _levels(
 
 
 def _sizes(extent: NDArray[np.float64], nm: Sequence[float]) -> Iterator[NDArray[np.float64]]:
-    """The cells' extent in each level, x, y, z in voxels: all of the box, and halved along its longest axes."""
-    size = extent.copy()
+    """The cells' extent in each level, x, y, z in voxels: all of the box, then halved along its longest axes.
+
+    From the third level on they are halved for as long as a cell of the level before has no more than SPLIT of them.
+    """
+    size, most = extent.copy(), 1
     while True:
         yield size
         if math.prod(extent / size) >= FINEST:
             return
-        wide = size * nm
-        size = np.where(wide > wide.max() / 2, size / 2, size)
+        before, size = size, _halved(size, nm)
+        while math.prod(before / (smaller := _halved(size, nm))) <= most:
+            size = smaller
+        most = SPLIT
+
+
+def _halved(size: NDArray[np.float64], nm: Sequence[float]) -> NDArray[np.float64]:
+    wide = size * nm
+    halved: NDArray[np.float64] = np.where(wide > wide.max() / 2, size / 2, size)
+    return halved
 
 
 def _cells(level: _Level, records: NDArray[np.void], sharding: Sharding) -> tuple[Iterator[tuple[int, bytes]], int]:

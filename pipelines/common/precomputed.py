@@ -30,7 +30,7 @@ Chunk = TypeVar("Chunk")
 Chunk_co = TypeVar("Chunk_co", covariant=True)
 
 CHUNK: Triple = TILE
-"""Extent of a chunk: a section in view takes few requests."""
+"""Extent of a chunk, at most: a section in view takes few requests."""
 AT_ONCE = 4
 """Files that a copy of the process makes before the next copy's turn."""
 BLOCK = 8
@@ -71,9 +71,20 @@ class _Scale:
         return "_".join(f"{size:g}" for size in reversed(self.resolution))
 
     @property
+    def chunk(self) -> Triple:
+        """Extent of a chunk. Those of the coarsest resolutions are thin.
+
+        A viewer reads, about the section in view, chunks of all resolutions, and one of the coarsest has the ids of a
+        large part of all synapses.
+        """
+        wide = max(self.shape[1:])
+        thin = 1 if max(self.factor) == 1 or wide > 2 * COARSEST else 2 if wide > COARSEST else 4
+        return CHUNK[0] // thin, CHUNK[1], CHUNK[2]
+
+    @property
     def grid(self) -> list[int]:
         """The number of chunks along x, y, z."""
-        return [-(-side // chunk) for side, chunk in zip(reversed(self.shape), reversed(CHUNK), strict=True)]
+        return [-(-side // chunk) for side, chunk in zip(reversed(self.shape), reversed(self.chunk), strict=True)]
 
 
 def write_segmentation(
@@ -201,8 +212,8 @@ class _Ids:
 
     def chunk(self, first: Sequence[int], stop: Sequence[int]) -> Few:
         if isinstance(self._labels, Sparse):
-            z, y, x = (low // side for low, side in zip(first, CHUNK, strict=True))
-            few = self._labels.few((z, y, x))
+            z, y, x = (low // side for low, side in zip(first, TILE, strict=True))
+            few = self._labels.few((z, y, x)).sections(first[0] - z * TILE[0], stop[0] - z * TILE[0])
         else:
             few = Few.of(self._labels[tuple(map(slice, first, stop))])
         if self._next and self._coarser:
@@ -260,7 +271,7 @@ class _Writer(Generic[Chunk]):
         encode: Callable[[Chunk, Sharding], bytes],
         copies: int = 1,
     ) -> None:
-        """So many `chunks` are in a file at most, a power of two."""
+        """So many `chunks` of the extent CHUNK are in a file at most, a power of two."""
         self._results, self._folder, self._voxels, self._frame = results, folder, voxels, frame
         self._chunks_of_file, self._encode, self._copies = chunks, encode, copies
 
@@ -278,7 +289,7 @@ class _Writer(Generic[Chunk]):
 
     def _scale(self, scale: _Scale, encoding: dict[str, Any]) -> dict[str, Any]:
         """Write one resolution and return its description."""
-        preshift = self._chunks_of_file.bit_length() - 1
+        preshift = (self._chunks_of_file * CHUNK[0] // scale.chunk[0]).bit_length() - 1
         sharding = Sharding.of(morton_bits(scale.grid), preshift=preshift)
         place = f"{self._folder}/{scale.key}"
         cells = np.stack(np.unravel_index(np.arange(math.prod(scale.grid)), scale.grid), axis=1)
@@ -304,7 +315,7 @@ class _Writer(Generic[Chunk]):
             "size": scale.shape[::-1],
             "voxel_offset": scale.start[::-1],
             "resolution": scale.resolution[::-1],
-            "chunk_sizes": [CHUNK[::-1]],
+            "chunk_sizes": [scale.chunk[::-1]],
             **encoding,
             "sharding": sharding.described(),
         }
@@ -314,8 +325,8 @@ class _Writer(Generic[Chunk]):
     ) -> Iterator[tuple[int, bytes]]:
         """Number and content of each of those chunks, in their order."""
         for number, cell in zip(numbers.tolist(), cells.tolist(), strict=True):
-            first = [place * side for place, side in zip(cell[::-1], CHUNK, strict=True)]
-            stop = [min(a + side, most) for a, side, most in zip(first, CHUNK, scale.shape, strict=True)]
+            first = [place * side for place, side in zip(cell[::-1], scale.chunk, strict=True)]
+            stop = [min(a + side, most) for a, side, most in zip(first, scale.chunk, scale.shape, strict=True)]
             yield number, self._encode(self._voxels.chunk(first, stop), sharding)
 
 

@@ -59,6 +59,14 @@ class Few:
         z, y = np.divmod(rest, self.extent[1])
         return z, y, x
 
+    def sections(self, low: int, high: int) -> Few:
+        """Those of the sections `[low, high)`, as a box of its own."""
+        if (low, high) == (0, self.extent[0]):
+            return self
+        section = self.extent[1] * self.extent[2]
+        own = (self.places >= low * section) & (self.places < high * section)
+        return Few((high - low, *self.extent[1:]), self.places[own] - low * section, self.ids[own])
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

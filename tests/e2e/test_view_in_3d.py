@@ -192,16 +192,24 @@ def test_a_view_is_kept_in_the_address(page: Page, lab: Shown, browser: Browser)
     again.close()
 
 
-def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(page: Page, tmp_path: Path) -> None:
-    frame = Frame(start=(0, 0, 0), shape=(8, 2048, 2048), voxel_nm=(70, 100, 100))
+@pytest.mark.parametrize(
+    ("depth", "where"),
+    [(8, None), (32, [16, 1024, 1024])],
+    ids=["where most synapses are", "where chunks of all resolutions meet"],
+)
+def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(
+    page: Page, tmp_path: Path, depth: int, where: list[float] | None
+) -> None:
+    """Forty and ten times as many in a µm³ as there are in cortex, so that chunks are as full as they may be."""
+    frame = Frame(start=(0, 0, 0), shape=(depth, 2048, 2048), voxel_nm=(70, 100, 100))
     chance, count = np.random.default_rng(1), 10**6
-    places = np.sort(chance.choice(8 * 2048 * 2048, count, replace=False))
+    places = np.sort(chance.choice(depth * 2048 * 2048, count, replace=False))
     centres = np.stack(np.unravel_index(places, frame.shape), axis=1).astype(float)
     labels = np.zeros(frame.shape, np.uint32)
     labels.flat[places] = np.arange(1, count + 1)
     scores = chance.random(count)
     points = Points(centres=centres, scores=scores, sizes=scores, kind=np.zeros(count, np.int64), kinds=("synapse",))
-    at = centres[densest(centres, frame.voxel_nm)].tolist()
+    at = where or centres[densest(centres, frame.voxel_nm)].tolist()
     told = {"voxel_nm": frame.voxel_nm, "start": frame.start, "shape": frame.shape, "at": at, "ranges": {}}
     files = [{"name": "segmentation/info"}, {"name": "annotations/info"}]
     with shown(tmp_path, made=False, extra={"view": json.loads(json.dumps(told)), "files": files}) as lab:

@@ -96,6 +96,24 @@ def test_in_a_coarser_resolution_no_synapse_vanishes(tmp_path: Path, monkeypatch
         assert all(found[place] == part.max() for place, part in coarse(labels, box, factor))
 
 
+def test_chunks_of_the_coarsest_resolutions_are_thin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precomputed, "COARSEST", 64)
+    box = Frame(start=(3, 5, 7), shape=(19, 200, 300), voxel_nm=(50, 4, 4))
+    labels = np.where(crowded(20, box.shape) == 1, crowded(999, box.shape), 0).astype(np.uint32)
+    folder = segmentation(tmp_path, labels, box)
+
+    scales = json.loads((folder / "info").read_text())["scales"]
+    assert [(max(scale["size"][:2]), scale["chunk_sizes"][0][2]) for scale in scales] == [
+        (300, 8),
+        (151, 8),
+        (76, 4),
+        (39, 2),
+    ]
+    for number, factor in ((0, 1), (1, 2), (2, 4), (3, 8)):
+        found = stored(folder, number)
+        assert all(found[place] == part.max() for place, part in coarse(labels, box, (1, factor, factor)))
+
+
 def test_a_coarser_image_is_the_mean_of_its_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precomputed, "COARSEST", 32)
     box = Frame(start=(0, 6, 8), shape=(5, 40, 60), voxel_nm=(50, 4, 4))
