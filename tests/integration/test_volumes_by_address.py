@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pipelines.common.sharded import Sharding, gzipped
 from sandbox import stores
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
@@ -227,6 +230,42 @@ def test_a_chunk_that_unpacks_to_more_than_it_may_is_refused(channels: dict[str,
         Reader(tmp_path.as_uri()).array(address).read(BOX)
 
 
+SHARDED = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    "hash": "identity",
+    "preshift_bits": 1,
+    "minishard_bits": 1,
+    "shard_bits": 1,
+    "minishard_index_encoding": "gzip",
+    "data_encoding": "gzip",
+}
+PLAIN = {"minishard_index_encoding": "raw", "data_encoding": "raw"}
+
+
+@pytest.mark.parametrize("changed", [{}, PLAIN, {"hash": "murmurhash3_x86_128"}, {"preshift_bits": 9}])
+@pytest.mark.parametrize("encoding", ["raw", "png", "jpeg", "compressed_segmentation"])
+def test_shards_are_read_as_tensorstore_reads_them(encoding: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    kind = "uint64" if encoding.startswith("c") else "uint8"
+    scale = {"key": "full/{a}", "size": [50, 40, 30], "voxel_offset": [10, 20, 3], "chunk_size": [16, 8, 8]}
+    store = ts.open(
+        {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "file", "path": f"{tmp_path}/v/"},
+            "create": True,
+            "multiscale_metadata": {"type": "image", "data_type": kind, "num_channels": 2 if encoding == "raw" else 1},
+            "scale_metadata": {**scale, "encoding": encoding, "resolution": [9, 9, 50], "sharding": SHARDED | changed},
+        }
+    ).result()
+    store[...] = np.random.default_rng(7).integers(0, 200, store.shape).astype(kind)
+    name = "channel_1" if encoding == "raw" else "v"
+    array = Reader(tmp_path.as_uri()).array(f"precomputed://{tmp_path.as_uri()}/v", name)
+
+    found = array.read(((4, 30), (23, 60), (10, 57)))
+
+    assert np.array_equal(found, store[10:57, 23:60, 4:30, store.shape[3] - 1].T.read().result())
+    assert found.any()
+
+
 NO_SHUFFLE = {"cname": "zstd", "clevel": 5}
 BLOSC: Mapping[str, Mapping[str, Any]] = {
     "zarr": {"compressor": {"id": "blosc", "shuffle": 0, **NO_SHUFFLE}},
@@ -336,6 +375,108 @@ def test_eight_chunks_of_blosc_that_unpack_to_more_than_they_may_take_no_memory(
     grown, _, said = done.stdout.partition(" ")
     assert "cannot be unpacked to what it should hold" in said
     assert int(grown) < 40, done.stdout
+
+
+def _shards(folder: Path, encoding: str, chunks: Sequence[bytes], *, index: bytes = b"") -> str:
+    """Eight chunks of 16 x 16 x 32 voxels of uint8 in one shard, as they are in it; returns the volume's address.
+
+    `index` takes the place of the shard's index.
+    """
+    sharding = Sharding(preshift=3, shard=0)
+    scale = {"key": "full", "size": [256, 16, 16], "resolution": [96, 96, 50], "chunk_sizes": [[32, 16, 16]]}
+    scales = [{**scale, "encoding": encoding, "voxel_offset": [0, 0, 0], "sharding": sharding.described()}]
+    about = {"@type": "neuroglancer_multiscale_volume", "type": "image", "data_type": "uint8", "num_channels": 1}
+    (folder / "full").mkdir(parents=True)
+    (folder / "info").write_text(json.dumps(about | {"scales": scales}))
+
+    def put(name: str, content: bytes) -> None:
+        (folder / "full" / name).write_bytes(content)
+
+    sharding.write(enumerate(chunks), put)
+    if index:
+        (folder / "full" / "0.shard").write_bytes(struct.pack("<2Q", 0, len(index)) + index)
+    return f"precomputed://{folder.as_uri()}"
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+@pytest.mark.parametrize("where", ["chunks", "index"])
+def test_shards_that_unpack_to_more_than_they_may_take_no_memory(where: str, encoding: str, tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(2**28), 1)
+    address = _shards(tmp_path / "v", encoding, [bomb] * 8, index=bomb if where == "index" else b"")
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path.as_uri(), address], capture_output=True, text=True, check=True
+    )
+
+    grown, _, said = done.stdout.partition(" ")
+    assert "cannot be unpacked to what it should hold" in said
+    assert int(grown) < 40, done.stdout
+
+
+VOXELS = bytes(range(256)) * 32
+"""A chunk's."""
+
+
+def test_a_chunk_of_a_shard_is_read_if_it_is_as_it_should_be(tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 8), "v")
+
+    assert array.read(((0, 16), (0, 16), (32, 64))).tobytes() == VOXELS
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"",
+        VOXELS,
+        zlib.compress(VOXELS),
+        gzip.compress(VOXELS)[:-9],
+        gzip.compress(VOXELS)[:-8] + bytes(8),
+        gzip.compress(VOXELS) + b"more",
+        gzip.compress(VOXELS[:99]) + gzip.compress(VOXELS[99:]),
+        gzip.compress(VOXELS[1:]),
+        gzip.compress(VOXELS + b"more"),
+    ],
+    ids=["none", "plain", "zlib's", "cut", "checksum", "followed", "two members", "short", "long"],
+)
+def test_a_chunk_of_a_shard_that_is_not_as_it_should_be_is_damaged(chunk: bytes, tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [chunk] * 8), "v")
+
+    with pytest.raises(VolumeDamaged):
+        array.read(((0, 16), (0, 16), (32, 64)))
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        b"",
+        b"short",
+        struct.pack("<2Q", 9, 3),
+        struct.pack("<2Q", 0, 2**63),
+        struct.pack("<2Q", 2**64 - 60, 2**64 - 30),
+        struct.pack("<2Q", 0, 24) + bytes(24),
+        struct.pack("<2Q", 0, 32) + gzipped(bytes(23)).ljust(32, b"x"),
+        *(
+            struct.pack("<2Q", 0, len(index)) + index
+            for index in map(gzipped, (bytes(23), struct.pack("<3Q", 0, 2**63, 5), struct.pack("<3Q", 0, 0, 2**62)))
+        ),
+    ],
+    ids=range(10),
+)
+def test_a_shard_that_makes_no_sense_is_damaged(shard: bytes, tmp_path: Path) -> None:
+    address = _shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 8)
+    (tmp_path / "v" / "full" / "0.shard").write_bytes(shard)
+
+    with pytest.raises(VolumeDamaged):
+        Reader(tmp_path.as_uri()).array(address, "v").read(((0, 16), (0, 16), (0, 64)))
+
+
+def test_chunks_that_an_index_does_not_name_are_not_stored(tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 3), "v")
+
+    found = array.read(((0, 16), (0, 16), (0, 256)))
+
+    assert [bool(found[..., x : x + 32].any()) for x in range(0, 256, 32)] == [True] * 3 + [False] * 5
+    assert array.missing == 1
 
 
 def test_large_chunks_are_unpacked_few_at_a_time(tmp_path: Path) -> None:
