@@ -121,12 +121,18 @@ class Fetched:
         where = f"s3.{known.region}.amazonaws.com" if known.region else "s3.amazonaws.com"
         return f"https://{where}/{bucket}" if "." in bucket else f"https://{bucket}.{where}"
 
+    @property
+    def _google(self) -> str:
+        """Below which Google's buckets lie, or those of what stands in for it, as Google's own tools are told it."""
+        own = self.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+        return own if "://" in own else f"http://{own}" if own else "https://storage.googleapis.com"
+
     def url(self, place: Location) -> str:
-        """The https URL at which the place is read."""
+        """The URL at which the place is read."""
         if place.scheme == "s3":
             return f"{self.endpoint(place.host)}/{quote(place.path)}"
         if place.scheme == "gs":
-            return f"https://storage.googleapis.com/{place.host}/{quote(place.path)}"
+            return f"{self._google}/{place.host}/{quote(place.path)}"
         return place.url
 
     def _get(self, place: Location, *, query: str = "") -> _Answer:

@@ -26,7 +26,7 @@ from pipelines.common.sharded import Sharding, gzipped
 from sandbox import stores
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
-from volumes.address import Address, parse
+from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.described import Volume
 from volumes.documents import Fetched
@@ -113,21 +113,44 @@ def test_big_endian_voxels_are_read_as_any_others(channels: dict[str, NDArray[An
     assert np.array_equal(found, of(BOX, channels["PSD95"]))
 
 
-@pytest.mark.parametrize("scheme", ["http", "s3"])
+@pytest.mark.parametrize("scheme", ["http", "s3", "gs"])
 @pytest.mark.parametrize("door", stores.DOORS)
 def test_servers_give_the_same_as_files(
     door: str, scheme: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
     address = stores.DOORS[door](tmp_path / "volume", channels, offset=OFFSET)
     server.buckets.add("lab", tmp_path)
-    root = f"{server.url}/lab" if scheme == "http" else "s3://lab"
+    root = f"{server.url}/lab" if scheme == "http" else f"{scheme}://lab"
     address = address.partition("://")[0] + f"://{root}/volume"
     if scheme == "http" and not door.startswith("ome"):
         address += "/{PSD95,Synapsin}"  # a web server lists no folders
-    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url})
+    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url})
 
     assert reader.describe(address).bounds == BOUNDS
     assert np.array_equal(reader.array(address).read(BOX), of(BOX, channels["PSD95"]))
+
+
+@pytest.mark.parametrize("own", ["", "127.0.0.1:9", "https://gcs.example.org/"])
+def test_googles_buckets_lie_where_googles_own_tools_look_for_them(own: str) -> None:
+    place = Location.parse("gs://lab/a b")
+
+    url = Reader("gs://lab", environ={"STORAGE_EMULATOR_HOST": own} if own else {}).documents.url(place)
+
+    where = {"": "https://storage.googleapis.com", "127.0.0.1:9": "http://127.0.0.1:9"}
+    assert url == f"{where.get(own, 'https://gcs.example.org')}/lab/a%20b"
+
+
+def test_googles_buckets_are_asked_without_credentials(
+    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    server.buckets.add("private", tmp_path, public=False)
+    reader = Reader("gs://private", environ={"STORAGE_EMULATOR_HOST": server.url})
+
+    with pytest.raises(VolumeRefused, match="not public, or not there"):
+        reader.describe("precomputed://gs://private/volume")
 
 
 def test_a_private_bucket_is_read_with_a_signature(
@@ -529,9 +552,17 @@ def test_shards_need_a_server_that_sends_parts_of_files(
         array.read(BOX)
 
 
-@pytest.mark.parametrize("door", ["precomputed", "sharded", "ome-zarr-0.4", "n5"])
+@pytest.mark.parametrize(
+    ("scheme", "door"),
+    [("s3", "precomputed"), ("s3", "sharded"), ("s3", "ome-zarr-0.4"), ("s3", "n5"), ("gs", "precomputed")],
+)
 def test_in_a_bucket_that_is_not_listed_a_refused_chunk_is_one_that_is_not_stored(
-    door: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str,
+    door: str,
+    server: BossStandIn,
+    channels: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     local = stores.DOORS[door](tmp_path / "v", channels, offset=OFFSET)
@@ -540,9 +571,10 @@ def test_in_a_bucket_that_is_not_listed_a_refused_chunk_is_one_that_is_not_store
     expected = Reader(tmp_path.as_uri()).array(local).read(BOX)
     server.buckets.add("hidden", tmp_path, listed=False)
     names = "" if door.startswith("ome") else "/{PSD95,Synapsin}"
-    reader = Reader("s3://hidden", environ={"AWS_ENDPOINT_URL_S3": server.url})
+    root = f"{scheme}://hidden"
+    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url})
 
-    array = reader.array(f"{local.partition('://')[0]}://s3://hidden/v{names}")
+    array = reader.array(f"{local.partition('://')[0]}://{root}/v{names}")
 
     assert np.array_equal(array.read(BOX), expected)
     assert array.missing == 1
