@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from volumes.address import Location
-from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.roots import Roots, addresses, path_of
 
 MAX_DOCUMENT = 8 * 2**20
@@ -196,6 +196,8 @@ def get(url: str, *, headers: Mapping[str, str], deadline: float) -> _Answer:
                 body = response.read(MAX_DOCUMENT + 1)
             finally:
                 connection.close()
+    except ssl.SSLCertVerificationError:
+        raise untrusted(host) from None
     except (OSError, http.client.HTTPException):
         late = time.monotonic() >= deadline
         raise VolumeUnavailable(f"{host} did not answer in time." if late else f"{host} cannot be reached.") from None

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from contract.retries import Transient, patiently
 from volumes.described import Bounds, Channel, Source
 from volumes.documents import Fetched
-from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.packed import Blosc, TooLarge
 from volumes.roots import addresses, path_of
 from volumes.sharded import Cell, Shards
@@ -242,9 +242,14 @@ class Array:
                 return WrongVolume(f"{self._where} sends NOMADS to another address, where it does not go.")
             if number == 429 or number >= 500:
                 return Transient(f"it answered with status {number}")
+        if "SSL peer certificate" in said:
+            return untrusted(self._where)
         if code == "NOT_FOUND" and "is missing" in said:
             return _Missing()
-        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED"):
+        if (
+            code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED")
+            or "CURL error" in said
+        ):
             return Transient("the connection failed, or broke")
         if code == "PERMISSION_DENIED":
             return VolumeRefused(f"{self._where} refuses to show the channel {self.name}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from pipelines.common.sharded import Sharding, gzipped
 from sandbox import stores
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
+from tests.support.certificates import certificate_in
 from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.described import Volume
@@ -176,6 +179,68 @@ def test_a_bucket_that_refuses_strangers_says_so(
 
     with pytest.raises(VolumeRefused, match="not public, or not there"):
         reader.describe("precomputed://s3://private/volume")
+
+
+THROUGH = """
+import hashlib, json, os, sys
+from tests.integration.test_volumes_by_address import BOX, Reader
+from volumes.errors import VolumeError
+from volumes.reading import Array
+root, address, trusted, still = sys.argv[1:]
+os.environ["SSL_CERT_FILE"] = trusted
+reader = Reader(root)
+channel = reader.describe(address).channels[0]
+os.environ["SSL_CERT_FILE"] = still
+try:
+    print(hashlib.sha256(Array(channel, documents=reader.documents, pauses=()).read(BOX)).hexdigest())
+except VolumeError as error:
+    print(type(error).__name__, error)
+"""
+"""Its own process, since tensorstore reads these variables once: the checksum of a box, or what was said."""
+UNTRUSTED = r"127\.0\.0\.1(:\d+)? cannot prove who it is: this machine does not trust its certificate\."
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that nobody vouches for, with its key."""
+    return certificate_in(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def secured(certificate: Path, channels: dict[str, NDArray[Any]], tmp_path: Path) -> Iterator[BossStandIn]:
+    """A web server that speaks TLS, with a volume at `/lab/volume/{PSD95}`."""
+    with BossStandIn(demo=False, certificate=certificate) as server:
+        stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+        server.buckets.add("lab", tmp_path)
+        yield server
+
+
+def _through(server: BossStandIn, trusted: Path, still: Path) -> str:
+    """What is read of the volume where these certificates are trusted while it is described, and while it is read."""
+    argv = [server.url, f"precomputed://{server.url}/lab/volume/PSD95", str(trusted), str(still)]
+    done = subprocess.run([sys.executable, "-c", THROUGH, *argv], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_web_server_is_read_over_tls_where_its_certificate_is_trusted(
+    secured: BossStandIn, certificate: Path, channels: dict[str, NDArray[Any]]
+) -> None:
+    found = _through(secured, certificate, certificate)
+
+    assert secured.url.startswith("https://")
+    assert found == hashlib.sha256(of(BOX, channels["PSD95"]).tobytes()).hexdigest()
+
+
+def test_a_web_server_whose_certificate_nobody_trusts_is_refused(
+    secured: BossStandIn, certificate: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WrongVolume, match=UNTRUSTED):
+        Reader(secured.url).describe(f"precomputed://{secured.url}/lab/volume/PSD95")
+    assert not secured.requests
+
+    (tmp_path / "other").mkdir()
+    said = _through(secured, certificate, certificate_in(tmp_path / "other"))
+    assert re.match(f"WrongVolume {UNTRUSTED}", said)
 
 
 def test_bulk_channels_are_the_same_voxels_as_cutouts(server: BossStandIn) -> None:
