@@ -234,7 +234,7 @@ class Array:
     def _judged(self, said: str, *, opening: bool) -> Exception:
         """The error that a status of tensorstore's means."""
         code = said.partition(":")[0]
-        if status := re.search(r"HTTP (?:code|response code)[: ]+(\d{3})", said):
+        if status := re.search(r"(?:HTTP (?:code|response code)[: ]+|http_response_code=')(\d{3})", said):
             number = int(status[1])
             if number in (401, 403):
                 return VolumeRefused(f"{self._where} refuses to show the channel {self.name} (status {number}).")

@@ -731,6 +731,46 @@ def test_no_redirect_is_followed(server: BossStandIn, channels: dict[str, NDArra
         array.read(BOX)
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[BossStandIn]:
+    """Another server, which nobody may ask."""
+    with BossStandIn(demo=False) as server:
+        yield server
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_no_bucket_leads_to_another_host(
+    scheme: str,
+    status: int,
+    server: BossStandIn,
+    elsewhere: BossStandIn,
+    channels: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    for each in (server, elsewhere):
+        each.buckets.add("moved", tmp_path, public=scheme == "gs")
+    reader = Reader(
+        f"{scheme}://moved", environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url}
+    )
+    address = f"precomputed://{scheme}://moved/volume/PSD95"
+    array = reader.array(address)
+    assert reader.documents.bucket("moved").signed == (scheme == "s3")
+    key = "moved/volume/PSD95/full/10-74_20-84_3-19"
+
+    server.fail_next(100, status=status, prefix="/moved/", headers={"Location": f"{elsewhere.url}/{key}"})
+    with pytest.raises(WrongVolume, match="another address"):
+        array.read(((3, 4), (20, 21), (10, 11)))
+    with pytest.raises(WrongVolume, match="another address"):
+        reader.describe(address)
+
+    assert [served.path for served in elsewhere.requests] == []
+
+
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
