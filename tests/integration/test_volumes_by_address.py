@@ -714,8 +714,11 @@ def test_a_pipe_in_the_place_of_metadata_holds_nobody_up(tmp_path: Path) -> None
         Reader(tmp_path.as_uri()).describe(f"precomputed://{tmp_path.as_uri()}")
 
 
-def test_no_redirect_is_followed(server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_no_redirect_is_followed(
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("moved", tmp_path)
     address = f"precomputed://{server.url}/moved/volume/PSD95"
     reader = Reader(server.url)
@@ -779,7 +782,9 @@ def test_no_bucket_leads_to_another_host(
         (429, VolumeUnavailable, "3 times in a row: it answered with status 429"),
     ],
 )
+@pytest.mark.parametrize("sharded", [False, True])
 def test_what_a_server_answers_in_the_place_of_chunks_is_told(
+    sharded: bool,
     status: int,
     error: type[VolumeError],
     said: str,
@@ -787,7 +792,7 @@ def test_what_a_server_answers_in_the_place_of_chunks_is_told(
     channels: dict[str, NDArray[Any]],
     tmp_path: Path,
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     array = Reader(server.url).array(f"precomputed://{server.url}/lab/volume/PSD95")
 
@@ -797,10 +802,11 @@ def test_what_a_server_answers_in_the_place_of_chunks_is_told(
         array.read(BOX)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 def test_trouble_that_passes_is_not_noticed(
-    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     array = Reader(server.url).array(f"precomputed://{server.url}/lab/volume/PSD95")
 
@@ -809,10 +815,11 @@ def test_trouble_that_passes_is_not_noticed(
     assert np.array_equal(array.read(BOX), of(BOX, channels["PSD95"]))
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 def test_a_server_that_hangs_is_given_up(
-    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     address = f"precomputed://{server.url}/lab/volume/PSD95"
     array = Reader(server.url).array(address, patience=0.2)
