@@ -76,8 +76,8 @@ simulate: $(STAMP)  ## a lab in which everything fails, by 10,000 seeds (SEEDS=N
 mutants: $(STAMP)  ## break the rules in 2,380 places; exit 1 if no test notices one and tests/mutants lists no reason (ARGS="--only …")
 	@$(scratch); $(BIN)/python -m tests.mutants $(ARGS)
 
-pictures: $(STAMP)  ## take the screenshots of View in 3D and of the sections, in docs/
-	$(BIN)/python -m sandbox pictures
+pictures: $(STAMP)  ## take the screenshots of View in 3D and of the sections, in docs/ (FOLDER=elsewhere)
+	$(BIN)/python -m sandbox pictures $(if $(FOLDER),--folder $(FOLDER))
 
 lock: $(STAMP)  ## resolve pyproject.toml again into requirements/
 	echo 'uv' | $(BIN)/uv pip compile $(LOCK) - -o requirements/uv.txt

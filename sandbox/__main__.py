@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     boss.add_argument("--port", type=int, default=9000, help="on 127.0.0.1; 0: any free one (default 9000)")
     demo = commands.add_parser("demo", help="all stand-ins and the bot, with a sample job")
     demo.add_argument("--once", action="store_true", help="end after the sample job")
-    commands.add_parser("pictures", help="take the screenshots of README and docs")
+    pictures = commands.add_parser("pictures", help="take the screenshots of README and docs")
+    pictures.add_argument("--folder", type=Path, help="where to write them (default docs)")
     given = parser.parse_args(argv)
 
     if given.command == "boss":
@@ -23,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve(given.port)
     if given.command == "pictures":
-        from sandbox.pictures import pictures
+        from sandbox.pictures import DOCS, take
 
-        return pictures()
+        return take(given.folder or DOCS)
     from sandbox.demo import demo as play
 
     return play(once=given.once)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -145,11 +146,17 @@ class BossStandIn:
 
     `tokens` maps a token to its Access; `public` always opens the public collections only. `port` 0 takes a free port.
     With `demo`, there is the public synthetic `demo/cortex`, as `boss.cortex`, and an experiment of the same frame for
-    detections (see PREDICTIONS). A volume of its own may be given instead of the usual one.
+    detections (see PREDICTIONS). A volume of its own may be given instead of the usual one. With a `certificate`, a
+    file that has its key too, it speaks TLS.
     """
 
     def __init__(
-        self, *, port: int = 0, tokens: Mapping[str, Access] | None = None, demo: bool | Synthetic = True
+        self,
+        *,
+        port: int = 0,
+        tokens: Mapping[str, Access] | None = None,
+        demo: bool | Synthetic = True,
+        certificate: Path | None = None,
     ) -> None:
         everything = frozenset({"*"})
         self._as_made = (
@@ -160,7 +167,7 @@ class BossStandIn:
         """The answered requests, oldest first; without headers, so without tokens."""
         self.cortex: Synthetic | None = demo if isinstance(demo, Synthetic) else None
         self._lock = threading.RLock()
-        self._port = port
+        self._port, self._certificate = port, certificate
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -326,7 +333,8 @@ class BossStandIn:
         listening = socket.create_server(("127.0.0.1", self._port))
         # TCP_NODELAY: asyncio sets it only on its own sockets; without it, answers but a connection's first wait 40 ms
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        scheme = "https" if self._certificate else "http"
+        self.url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
         return listening
 
     def _make(self) -> uvicorn.Server:
@@ -339,6 +347,7 @@ class BossStandIn:
                 log_level="critical",  # connections are cut on purpose; the middleware logs requests
                 access_log=False,
                 timeout_graceful_shutdown=1,
+                ssl_certfile=self._certificate,
             )
         )
         return self._server

@@ -27,8 +27,9 @@ COLOURS = 256
 """Colours of a picture: a fraction of the bytes, and no difference that is seen."""
 
 
-def pictures(folder: Path = DOCS) -> int:
+def take(folder: Path) -> int:
     """Run a job of the demo and write viewer.png and slices.png into the folder. Returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nomads-pictures-") as data, House() as house:
         shift(house.boss)
         with bot_process(house.environment(Path(data) / "data"), log=Path(data) / "bot.log"):

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from volumes.address import Location
-from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.roots import Roots, addresses, path_of
 
 MAX_DOCUMENT = 8 * 2**20
@@ -121,12 +121,18 @@ class Fetched:
         where = f"s3.{known.region}.amazonaws.com" if known.region else "s3.amazonaws.com"
         return f"https://{where}/{bucket}" if "." in bucket else f"https://{bucket}.{where}"
 
+    @property
+    def _google(self) -> str:
+        """Below which Google's buckets lie, or those of what stands in for it, as Google's own tools are told it."""
+        own = self.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+        return own if "://" in own else f"http://{own}" if own else "https://storage.googleapis.com"
+
     def url(self, place: Location) -> str:
-        """The https URL at which the place is read."""
+        """The URL at which the place is read."""
         if place.scheme == "s3":
             return f"{self.endpoint(place.host)}/{quote(place.path)}"
         if place.scheme == "gs":
-            return f"https://storage.googleapis.com/{place.host}/{quote(place.path)}"
+            return f"{self._google}/{place.host}/{quote(place.path)}"
         return place.url
 
     def _get(self, place: Location, *, query: str = "") -> _Answer:
@@ -190,6 +196,8 @@ def get(url: str, *, headers: Mapping[str, str], deadline: float) -> _Answer:
                 body = response.read(MAX_DOCUMENT + 1)
             finally:
                 connection.close()
+    except ssl.SSLCertVerificationError:
+        raise untrusted(host) from None
     except (OSError, http.client.HTTPException):
         late = time.monotonic() >= deadline
         raise VolumeUnavailable(f"{host} did not answer in time." if late else f"{host} cannot be reached.") from None

@@ -21,3 +21,11 @@ class VolumeUnavailable(VolumeError):
 
 class VolumeDamaged(VolumeError):
     """What is stored cannot be decoded."""
+
+
+def untrusted(host: str) -> WrongVolume:
+    """The error for a server whose certificate this machine does not trust."""
+    return WrongVolume(
+        f"{host} cannot prove who it is: this machine does not trust its certificate. Whoever runs NOMADS can name the "
+        "certificates to trust in SSL_CERT_FILE."
+    )

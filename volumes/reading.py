@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from contract.retries import Transient, patiently
 from volumes.described import Bounds, Channel, Source
 from volumes.documents import Fetched
-from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume
+from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.packed import Blosc, TooLarge
 from volumes.roots import addresses, path_of
+from volumes.sharded import Cell, Shards
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class Array:
             self._whole = self._patiently(lambda: self._opened(spec, context, missing=False))
         self._filled = self._patiently(lambda: self._opened(spec, context, missing=True))
         self._blosc = Blosc.of(self._whole, context)
+        self._shards = Shards.of(self._whole, together=TOGETHER, room=UNPACKED)
         if self._whole.dtype.numpy_dtype != self.dtype:
             raise WrongVolume(f"The channel {self.name} is stored as {self._whole.dtype.name}, not as it says.")
         self._layout = self._whole.chunk_layout
@@ -136,18 +138,14 @@ class Array:
             except VolumeRefused as refusal:
                 return refusal
 
-        sides = zip(box, self.origin, self.chunk, strict=True)
-        z, y, x = (_cut(span, origin, chunk) for span, origin, chunk in sides)
-        fill = self._whole.fill_value
-        found = np.full([stop - start for start, stop in box], 0 if fill is None else fill, self.dtype)
+        found, pieces = self._nothing(box), self._pieces(box)
         refusals = []
-        pieces = list[Bounds](itertools.product(z, y, x))
         with ThreadPoolExecutor(TOGETHER) as threads:
             for piece, read in zip(pieces, threads.map(one, pieces), strict=True):
                 if isinstance(read, VolumeRefused):
                     refusals.append(read)
                 else:
-                    found[tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(piece, box, strict=True))] = read
+                    found[_within(_corner(box), piece)] = read
         if len(refusals) == len(pieces) and not self._shown:
             raise refusals[0]
         self._shown = True
@@ -160,9 +158,45 @@ class Array:
         view = self._view(store, box)
         more = view.size * self.dtype.itemsize / SLOWEST
         with self._told():
+            if self._shards:
+                ends = time.monotonic() + self._patience + more
+                return self._out_of(self._shards, box, ends, filled=store is self._filled)
             if self._blosc:
                 self._blosc.check(self._chunks(box), self._waited)
             return np.ascontiguousarray(self._waited(view.read(order="C"), more=more))
+
+    def _out_of(self, shards: Shards, box: Bounds, ends: float, *, filled: bool) -> NDArray[Any]:
+        """The box, read until `ends` on the monotonic clock. Raises _Missing unless `filled`."""
+        found, number = self._nothing(box), self._source.fixed["channel"]
+        pieces = {self._cell(piece): piece for piece in self._pieces(box)}
+
+        def take(cell: Cell, chunk: NDArray[Any] | None) -> None:
+            if chunk is not None:
+                piece = pieces[cell]
+                corner = [o + at * side for o, at, side in zip(self.origin, reversed(cell), self.chunk, strict=True)]
+                found[_within(_corner(box), piece)] = chunk[number][_within(corner, piece)]
+            elif not filled:
+                raise _Missing
+
+        shards.each(pieces, take, lambda future: self._waited(future, until=ends))
+        return found
+
+    def _nothing(self, box: Bounds) -> NDArray[Any]:
+        """The box as it is where none of its chunks is stored."""
+        fill = self._whole.fill_value
+        return np.full([stop - start for start, stop in box], 0 if fill is None else fill, self.dtype)
+
+    def _pieces(self, box: Bounds) -> list[Bounds]:
+        """The box in pieces, each of which lies in one chunk."""
+        sides = zip(box, self.origin, self.chunk, strict=True)
+        z, y, x = (_cut(span, origin, chunk) for span, origin, chunk in sides)
+        return list[Bounds](itertools.product(z, y, x))
+
+    def _cell(self, piece: Bounds) -> Cell:
+        """Where the chunk is in the grid that has a piece, (x, y, z)."""
+        sides = zip(piece, self.origin, self.chunk, strict=True)
+        z, y, x = ((start - origin) // chunk for (start, _), origin, chunk in sides)
+        return x, y, z
 
     def _opened(self, spec: dict[str, Any], context: Any, *, missing: bool) -> Any:
         with self._told(opening=True):
@@ -178,9 +212,11 @@ class Array:
         left = [axis for axis in source.axes if axis not in source.fixed]
         return store[index].transpose([left.index(axis) for axis in "zyx"])
 
-    def _waited(self, future: Any, *, more: float = 0) -> Any:
+    def _waited(self, future: Any, *, more: float = 0, until: float | None = None) -> Any:
+        """A future's result, waited for until then on the monotonic clock, by default patiently and `more` seconds."""
+        left = self._patience + more if until is None else max(0.0, until - time.monotonic())
         try:
-            return future.result(timeout=self._patience + more)
+            return future.result(timeout=left)
         except TimeoutError:
             future.cancel()
             raise Transient("it did not answer in time") from None
@@ -198,7 +234,7 @@ class Array:
     def _judged(self, said: str, *, opening: bool) -> Exception:
         """The error that a status of tensorstore's means."""
         code = said.partition(":")[0]
-        if status := re.search(r"HTTP (?:code|response code)[: ]+(\d{3})", said):
+        if status := re.search(r"(?:HTTP (?:code|response code)[: ]+|http_response_code=')(\d{3})", said):
             number = int(status[1])
             if number in (401, 403):
                 return VolumeRefused(f"{self._where} refuses to show the channel {self.name} (status {number}).")
@@ -206,9 +242,14 @@ class Array:
                 return WrongVolume(f"{self._where} sends NOMADS to another address, where it does not go.")
             if number == 429 or number >= 500:
                 return Transient(f"it answered with status {number}")
+        if "SSL peer certificate" in said:
+            return untrusted(self._where)
         if code == "NOT_FOUND" and "is missing" in said:
             return _Missing()
-        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED"):
+        if (
+            code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "RESOURCE_EXHAUSTED")
+            or "CURL error" in said
+        ):
             return Transient("the connection failed, or broke")
         if code == "PERMISSION_DENIED":
             return VolumeRefused(f"{self._where} refuses to show the channel {self.name}.")
@@ -300,6 +341,16 @@ def _cut(span: tuple[int, int], origin: int, chunk: int) -> list[tuple[int, int]
     start, stop = span
     walls = range(start + chunk - (start - origin) % chunk, stop, chunk)
     return list(itertools.pairwise([start, *walls, stop]))
+
+
+def _within(corner: Iterable[int], piece: Bounds) -> tuple[slice, ...]:
+    """Where a piece lies in an array that begins at a corner, (z, y, x)."""
+    return tuple(slice(start - low, stop - low) for (start, stop), low in zip(piece, corner, strict=True))
+
+
+def _corner(box: Bounds) -> Triple:
+    (z, _), (y, _), (x, _) = box
+    return z, y, x
 
 
 def _by_axis(axes: tuple[str, ...], shape: tuple[int, ...]) -> Triple:

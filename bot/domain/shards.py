@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bot.domain.errors import NotFound
 from bot.domain.results import MAX_PART
+from volumes.sharding import PLACE, morton
+from volumes.sharding import Sharding as Places
 
 MAX_INDEX = 2**20
 """Bytes of an unpacked index, at most."""
@@ -44,30 +46,25 @@ class Sharding(BaseModel):
 
     def place(self, number: int) -> tuple[str, int]:
         """The name of the file that holds that chunk, and the number of its index there."""
-        group = number >> self.preshift_bits
-        file = group >> self.minishard_bits & (1 << self.shard_bits) - 1
-        return f"{file:0{max(1, -(-self.shard_bits // 4))}x}.shard", group & (1 << self.minishard_bits) - 1
+        return self._lies.place(number)
 
     def index(self, minishard: int, read: Callable[[int, int], bytes]) -> Indices:
         """Where the chunks of a minishard are. Raises NotFound where that makes no sense."""
-        first = 16 << self.minishard_bits
+        lies = self._lies
         try:
-            start, stop = struct.unpack("<2Q", read(16 * minishard, 16))
+            start, stop = PLACE.unpack(read(PLACE.size * minishard, PLACE.size))
             if not (0 <= stop - start <= MAX_INDEX and stop < MAX_FILE):
                 raise NotFound("This is no place of an index.")
-            packed = read(first + start, stop - start) if stop > start else b""
+            packed = read(lies.first + start, stop - start) if stop > start else b""
             if self.minishard_index_encoding == "gzip" and packed:
                 packed = zlib.decompressobj(31).decompress(packed, MAX_INDEX)
-            words = struct.unpack(f"<{len(packed) // 8}Q", packed)
+            return {number: (begin, size) for number, begin, size in lies.entries(packed)}
         except (struct.error, zlib.error):
             raise NotFound("This is no shard.") from None
-        count = len(words) // 3
-        found, number, end = {}, 0, first
-        for i in range(count):
-            number, begin, size = number + words[i], end + words[count + i], words[2 * count + i]
-            end = begin + size
-            found[number] = begin, size
-        return found
+
+    @property
+    def _lies(self) -> Places:
+        return Places(preshift=self.preshift_bits, minishard=self.minishard_bits, shard=self.shard_bits)
 
 
 class Layer:
@@ -144,10 +141,4 @@ def _morton(cell: Sequence[int], grid: Sequence[int]) -> int:
     """The compressed Morton code of a cell (x, y, z) within a grid of that shape."""
     if not all(0 <= place < side for place, side in zip(cell, grid, strict=True)):
         raise NotFound("There is no such chunk.")
-    code, out = 0, 0
-    for bit in range(max(side - 1 for side in grid).bit_length()):
-        for place, side in zip(cell, grid, strict=True):
-            if 1 << bit < side:
-                code |= (place >> bit & 1) << out
-                out += 1
-    return code
+    return morton(cell, grid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import ipaddress
 import json
 import logging
 import socket
@@ -17,15 +16,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from bot.boss import volumes as boss
@@ -34,6 +28,7 @@ from bot.domain.errors import NomadsError, Unavailable
 from bot.domain.volume import Channel, NotAllowed, TokenRefused, UnknownCollection, UnknownExperiment, Unusable
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
+from tests.support.certificates import certificate_in, served_with
 from tests.support.waiting import until
 
 CANARY = "demo-token-canary"
@@ -959,27 +954,13 @@ def test_neither_proxy_nor_netrc_of_the_environment_are_used(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of 127.0.0.1 that nobody vouches for, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    path.write_bytes(key.private_bytes(*form) + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def secured(certificate: Path) -> Iterator[Hostile]:
     """The server, over TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    yield from serving(Hostile(context))
+    yield from serving(Hostile(served_with(certificate)))
 
 
 def test_over_tls_it_is_the_same(

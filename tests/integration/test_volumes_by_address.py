@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,10 +24,12 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pipelines.common.sharded import Sharding, gzipped
 from sandbox import stores
 from sandbox.boss import BossStandIn
 from sandbox.volumes import Bricks
-from volumes.address import Address, parse
+from tests.support.certificates import certificate_in
+from volumes.address import Address, Location, parse
 from volumes.describe import describe
 from volumes.described import Volume
 from volumes.documents import Fetched
@@ -110,21 +116,44 @@ def test_big_endian_voxels_are_read_as_any_others(channels: dict[str, NDArray[An
     assert np.array_equal(found, of(BOX, channels["PSD95"]))
 
 
-@pytest.mark.parametrize("scheme", ["http", "s3"])
+@pytest.mark.parametrize("scheme", ["http", "s3", "gs"])
 @pytest.mark.parametrize("door", stores.DOORS)
 def test_servers_give_the_same_as_files(
     door: str, scheme: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
     address = stores.DOORS[door](tmp_path / "volume", channels, offset=OFFSET)
     server.buckets.add("lab", tmp_path)
-    root = f"{server.url}/lab" if scheme == "http" else "s3://lab"
+    root = f"{server.url}/lab" if scheme == "http" else f"{scheme}://lab"
     address = address.partition("://")[0] + f"://{root}/volume"
     if scheme == "http" and not door.startswith("ome"):
         address += "/{PSD95,Synapsin}"  # a web server lists no folders
-    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url})
+    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url})
 
     assert reader.describe(address).bounds == BOUNDS
     assert np.array_equal(reader.array(address).read(BOX), of(BOX, channels["PSD95"]))
+
+
+@pytest.mark.parametrize("own", ["", "127.0.0.1:9", "https://gcs.example.org/"])
+def test_googles_buckets_lie_where_googles_own_tools_look_for_them(own: str) -> None:
+    place = Location.parse("gs://lab/a b")
+
+    url = Reader("gs://lab", environ={"STORAGE_EMULATOR_HOST": own} if own else {}).documents.url(place)
+
+    where = {"": "https://storage.googleapis.com", "127.0.0.1:9": "http://127.0.0.1:9"}
+    assert url == f"{where.get(own, 'https://gcs.example.org')}/lab/a%20b"
+
+
+def test_googles_buckets_are_asked_without_credentials(
+    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    server.buckets.add("private", tmp_path, public=False)
+    reader = Reader("gs://private", environ={"STORAGE_EMULATOR_HOST": server.url})
+
+    with pytest.raises(VolumeRefused, match="not public, or not there"):
+        reader.describe("precomputed://gs://private/volume")
 
 
 def test_a_private_bucket_is_read_with_a_signature(
@@ -150,6 +179,68 @@ def test_a_bucket_that_refuses_strangers_says_so(
 
     with pytest.raises(VolumeRefused, match="not public, or not there"):
         reader.describe("precomputed://s3://private/volume")
+
+
+THROUGH = """
+import hashlib, json, os, sys
+from tests.integration.test_volumes_by_address import BOX, Reader
+from volumes.errors import VolumeError
+from volumes.reading import Array
+root, address, trusted, still = sys.argv[1:]
+os.environ["SSL_CERT_FILE"] = trusted
+reader = Reader(root)
+channel = reader.describe(address).channels[0]
+os.environ["SSL_CERT_FILE"] = still
+try:
+    print(hashlib.sha256(Array(channel, documents=reader.documents, pauses=()).read(BOX)).hexdigest())
+except VolumeError as error:
+    print(type(error).__name__, error)
+"""
+"""Its own process, since tensorstore reads these variables once: the checksum of a box, or what was said."""
+UNTRUSTED = r"127\.0\.0\.1(:\d+)? cannot prove who it is: this machine does not trust its certificate\."
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that nobody vouches for, with its key."""
+    return certificate_in(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def secured(certificate: Path, channels: dict[str, NDArray[Any]], tmp_path: Path) -> Iterator[BossStandIn]:
+    """A web server that speaks TLS, with a volume at `/lab/volume/{PSD95}`."""
+    with BossStandIn(demo=False, certificate=certificate) as server:
+        stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+        server.buckets.add("lab", tmp_path)
+        yield server
+
+
+def _through(server: BossStandIn, trusted: Path, still: Path) -> str:
+    """What is read of the volume where these certificates are trusted while it is described, and while it is read."""
+    argv = [server.url, f"precomputed://{server.url}/lab/volume/PSD95", str(trusted), str(still)]
+    done = subprocess.run([sys.executable, "-c", THROUGH, *argv], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_web_server_is_read_over_tls_where_its_certificate_is_trusted(
+    secured: BossStandIn, certificate: Path, channels: dict[str, NDArray[Any]]
+) -> None:
+    found = _through(secured, certificate, certificate)
+
+    assert secured.url.startswith("https://")
+    assert found == hashlib.sha256(of(BOX, channels["PSD95"]).tobytes()).hexdigest()
+
+
+def test_a_web_server_whose_certificate_nobody_trusts_is_refused(
+    secured: BossStandIn, certificate: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WrongVolume, match=UNTRUSTED):
+        Reader(secured.url).describe(f"precomputed://{secured.url}/lab/volume/PSD95")
+    assert not secured.requests
+
+    (tmp_path / "other").mkdir()
+    said = _through(secured, certificate, certificate_in(tmp_path / "other"))
+    assert re.match(f"WrongVolume {UNTRUSTED}", said)
 
 
 def test_bulk_channels_are_the_same_voxels_as_cutouts(server: BossStandIn) -> None:
@@ -225,6 +316,42 @@ def test_a_chunk_that_unpacks_to_more_than_it_may_is_refused(channels: dict[str,
 
     with pytest.raises(VolumeDamaged, match="cannot be unpacked"):
         Reader(tmp_path.as_uri()).array(address).read(BOX)
+
+
+SHARDED = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    "hash": "identity",
+    "preshift_bits": 1,
+    "minishard_bits": 1,
+    "shard_bits": 1,
+    "minishard_index_encoding": "gzip",
+    "data_encoding": "gzip",
+}
+PLAIN = {"minishard_index_encoding": "raw", "data_encoding": "raw"}
+
+
+@pytest.mark.parametrize("changed", [{}, PLAIN, {"hash": "murmurhash3_x86_128"}, {"preshift_bits": 9}])
+@pytest.mark.parametrize("encoding", ["raw", "png", "jpeg", "compressed_segmentation"])
+def test_shards_are_read_as_tensorstore_reads_them(encoding: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    kind = "uint64" if encoding.startswith("c") else "uint8"
+    scale = {"key": "full/{a}", "size": [50, 40, 30], "voxel_offset": [10, 20, 3], "chunk_size": [16, 8, 8]}
+    store = ts.open(
+        {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "file", "path": f"{tmp_path}/v/"},
+            "create": True,
+            "multiscale_metadata": {"type": "image", "data_type": kind, "num_channels": 2 if encoding == "raw" else 1},
+            "scale_metadata": {**scale, "encoding": encoding, "resolution": [9, 9, 50], "sharding": SHARDED | changed},
+        }
+    ).result()
+    store[...] = np.random.default_rng(7).integers(0, 200, store.shape).astype(kind)
+    name = "channel_1" if encoding == "raw" else "v"
+    array = Reader(tmp_path.as_uri()).array(f"precomputed://{tmp_path.as_uri()}/v", name)
+
+    found = array.read(((4, 30), (23, 60), (10, 57)))
+
+    assert np.array_equal(found, store[10:57, 23:60, 4:30, store.shape[3] - 1].T.read().result())
+    assert found.any()
 
 
 NO_SHUFFLE = {"cname": "zstd", "clevel": 5}
@@ -338,6 +465,108 @@ def test_eight_chunks_of_blosc_that_unpack_to_more_than_they_may_take_no_memory(
     assert int(grown) < 40, done.stdout
 
 
+def _shards(folder: Path, encoding: str, chunks: Sequence[bytes], *, index: bytes = b"") -> str:
+    """Eight chunks of 16 x 16 x 32 voxels of uint8 in one shard, as they are in it; returns the volume's address.
+
+    `index` takes the place of the shard's index.
+    """
+    sharding = Sharding(preshift=3, shard=0)
+    scale = {"key": "full", "size": [256, 16, 16], "resolution": [96, 96, 50], "chunk_sizes": [[32, 16, 16]]}
+    scales = [{**scale, "encoding": encoding, "voxel_offset": [0, 0, 0], "sharding": sharding.described()}]
+    about = {"@type": "neuroglancer_multiscale_volume", "type": "image", "data_type": "uint8", "num_channels": 1}
+    (folder / "full").mkdir(parents=True)
+    (folder / "info").write_text(json.dumps(about | {"scales": scales}))
+
+    def put(name: str, content: bytes) -> None:
+        (folder / "full" / name).write_bytes(content)
+
+    sharding.write(enumerate(chunks), put)
+    if index:
+        (folder / "full" / "0.shard").write_bytes(struct.pack("<2Q", 0, len(index)) + index)
+    return f"precomputed://{folder.as_uri()}"
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+@pytest.mark.parametrize("where", ["chunks", "index"])
+def test_shards_that_unpack_to_more_than_they_may_take_no_memory(where: str, encoding: str, tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(2**28), 1)
+    address = _shards(tmp_path / "v", encoding, [bomb] * 8, index=bomb if where == "index" else b"")
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path.as_uri(), address], capture_output=True, text=True, check=True
+    )
+
+    grown, _, said = done.stdout.partition(" ")
+    assert "cannot be unpacked to what it should hold" in said
+    assert int(grown) < 40, done.stdout
+
+
+VOXELS = bytes(range(256)) * 32
+"""A chunk's."""
+
+
+def test_a_chunk_of_a_shard_is_read_if_it_is_as_it_should_be(tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 8), "v")
+
+    assert array.read(((0, 16), (0, 16), (32, 64))).tobytes() == VOXELS
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"",
+        VOXELS,
+        zlib.compress(VOXELS),
+        gzip.compress(VOXELS)[:-9],
+        gzip.compress(VOXELS)[:-8] + bytes(8),
+        gzip.compress(VOXELS) + b"more",
+        gzip.compress(VOXELS[:99]) + gzip.compress(VOXELS[99:]),
+        gzip.compress(VOXELS[1:]),
+        gzip.compress(VOXELS + b"more"),
+    ],
+    ids=["none", "plain", "zlib's", "cut", "checksum", "followed", "two members", "short", "long"],
+)
+def test_a_chunk_of_a_shard_that_is_not_as_it_should_be_is_damaged(chunk: bytes, tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [chunk] * 8), "v")
+
+    with pytest.raises(VolumeDamaged):
+        array.read(((0, 16), (0, 16), (32, 64)))
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        b"",
+        b"short",
+        struct.pack("<2Q", 9, 3),
+        struct.pack("<2Q", 0, 2**63),
+        struct.pack("<2Q", 2**64 - 60, 2**64 - 30),
+        struct.pack("<2Q", 0, 24) + bytes(24),
+        struct.pack("<2Q", 0, 32) + gzipped(bytes(23)).ljust(32, b"x"),
+        *(
+            struct.pack("<2Q", 0, len(index)) + index
+            for index in map(gzipped, (bytes(23), struct.pack("<3Q", 0, 2**63, 5), struct.pack("<3Q", 0, 0, 2**62)))
+        ),
+    ],
+    ids=range(10),
+)
+def test_a_shard_that_makes_no_sense_is_damaged(shard: bytes, tmp_path: Path) -> None:
+    address = _shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 8)
+    (tmp_path / "v" / "full" / "0.shard").write_bytes(shard)
+
+    with pytest.raises(VolumeDamaged):
+        Reader(tmp_path.as_uri()).array(address, "v").read(((0, 16), (0, 16), (0, 64)))
+
+
+def test_chunks_that_an_index_does_not_name_are_not_stored(tmp_path: Path) -> None:
+    array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 3), "v")
+
+    found = array.read(((0, 16), (0, 16), (0, 256)))
+
+    assert [bool(found[..., x : x + 32].any()) for x in range(0, 256, 32)] == [True] * 3 + [False] * 5
+    assert array.missing == 1
+
+
 def test_large_chunks_are_unpacked_few_at_a_time(tmp_path: Path) -> None:
     small = bloscs(tmp_path / "v", "zarr", (8, 8, 8), (8, 8, 8))
     metadata = tmp_path / "v" / "0" / ".zarray"
@@ -388,9 +617,17 @@ def test_shards_need_a_server_that_sends_parts_of_files(
         array.read(BOX)
 
 
-@pytest.mark.parametrize("door", ["precomputed", "sharded", "ome-zarr-0.4", "n5"])
+@pytest.mark.parametrize(
+    ("scheme", "door"),
+    [("s3", "precomputed"), ("s3", "sharded"), ("s3", "ome-zarr-0.4"), ("s3", "n5"), ("gs", "precomputed")],
+)
 def test_in_a_bucket_that_is_not_listed_a_refused_chunk_is_one_that_is_not_stored(
-    door: str, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str,
+    door: str,
+    server: BossStandIn,
+    channels: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     local = stores.DOORS[door](tmp_path / "v", channels, offset=OFFSET)
@@ -399,9 +636,10 @@ def test_in_a_bucket_that_is_not_listed_a_refused_chunk_is_one_that_is_not_store
     expected = Reader(tmp_path.as_uri()).array(local).read(BOX)
     server.buckets.add("hidden", tmp_path, listed=False)
     names = "" if door.startswith("ome") else "/{PSD95,Synapsin}"
-    reader = Reader("s3://hidden", environ={"AWS_ENDPOINT_URL_S3": server.url})
+    root = f"{scheme}://hidden"
+    reader = Reader(root, environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url})
 
-    array = reader.array(f"{local.partition('://')[0]}://s3://hidden/v{names}")
+    array = reader.array(f"{local.partition('://')[0]}://{root}/v{names}")
 
     assert np.array_equal(array.read(BOX), expected)
     assert array.missing == 1
@@ -476,8 +714,11 @@ def test_a_pipe_in_the_place_of_metadata_holds_nobody_up(tmp_path: Path) -> None
         Reader(tmp_path.as_uri()).describe(f"precomputed://{tmp_path.as_uri()}")
 
 
-def test_no_redirect_is_followed(server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_no_redirect_is_followed(
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("moved", tmp_path)
     address = f"precomputed://{server.url}/moved/volume/PSD95"
     reader = Reader(server.url)
@@ -493,6 +734,46 @@ def test_no_redirect_is_followed(server: BossStandIn, channels: dict[str, NDArra
         array.read(BOX)
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[BossStandIn]:
+    """Another server, which nobody may ask."""
+    with BossStandIn(demo=False) as server:
+        yield server
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_no_bucket_leads_to_another_host(
+    scheme: str,
+    status: int,
+    server: BossStandIn,
+    elsewhere: BossStandIn,
+    channels: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    for each in (server, elsewhere):
+        each.buckets.add("moved", tmp_path, public=scheme == "gs")
+    reader = Reader(
+        f"{scheme}://moved", environ={"AWS_ENDPOINT_URL_S3": server.url, "STORAGE_EMULATOR_HOST": server.url}
+    )
+    address = f"precomputed://{scheme}://moved/volume/PSD95"
+    array = reader.array(address)
+    assert reader.documents.bucket("moved").signed == (scheme == "s3")
+    key = "moved/volume/PSD95/full/10-74_20-84_3-19"
+
+    server.fail_next(100, status=status, prefix="/moved/", headers={"Location": f"{elsewhere.url}/{key}"})
+    with pytest.raises(WrongVolume, match="another address"):
+        array.read(((3, 4), (20, 21), (10, 11)))
+    with pytest.raises(WrongVolume, match="another address"):
+        reader.describe(address)
+
+    assert [served.path for served in elsewhere.requests] == []
+
+
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
@@ -501,7 +782,9 @@ def test_no_redirect_is_followed(server: BossStandIn, channels: dict[str, NDArra
         (429, VolumeUnavailable, "3 times in a row: it answered with status 429"),
     ],
 )
+@pytest.mark.parametrize("sharded", [False, True])
 def test_what_a_server_answers_in_the_place_of_chunks_is_told(
+    sharded: bool,
     status: int,
     error: type[VolumeError],
     said: str,
@@ -509,7 +792,7 @@ def test_what_a_server_answers_in_the_place_of_chunks_is_told(
     channels: dict[str, NDArray[Any]],
     tmp_path: Path,
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     array = Reader(server.url).array(f"precomputed://{server.url}/lab/volume/PSD95")
 
@@ -519,10 +802,11 @@ def test_what_a_server_answers_in_the_place_of_chunks_is_told(
         array.read(BOX)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 def test_trouble_that_passes_is_not_noticed(
-    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     array = Reader(server.url).array(f"precomputed://{server.url}/lab/volume/PSD95")
 
@@ -531,10 +815,11 @@ def test_trouble_that_passes_is_not_noticed(
     assert np.array_equal(array.read(BOX), of(BOX, channels["PSD95"]))
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 def test_a_server_that_hangs_is_given_up(
-    server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
+    sharded: bool, server: BossStandIn, channels: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET)
+    stores.precomputed(tmp_path / "volume", channels, offset=OFFSET, sharded=sharded)
     server.buckets.add("lab", tmp_path)
     address = f"precomputed://{server.url}/lab/volume/PSD95"
     array = Reader(server.url).array(address, patience=0.2)

@@ -650,7 +650,7 @@ def test_the_page_leads_to_the_view_and_to_boss_s_layers_where_there_are_both(cl
     up, _, path = re.findall(r'href="((\.\./)+(v/[^"]*))">View in 3D</a>', page)[0]
     assert up.startswith("../../v/")
     assert client.get(f"/{path}").status == 200
-    assert 'href="https://neuroglancer.test/#!x">See BOSS&#39;s layers' in page or "See BOSS's layers" in page
+    assert 'href="https://neuroglancer.test/#!x">See BOSS\'s layers in Neuroglancer</a>' in page
     assert 'id="slices"' in page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -598,6 +599,24 @@ def test_a_folder_that_cannot_be_written_is_said_before_boss_is_asked(boss: Boss
 
     assert (code, complained) == (1, "The results folder cannot be made: Not a directory.\n")
     assert not boss.requests
+
+
+def test_a_disk_that_is_full_ends_the_run_while_it_keeps_what_it_reads(
+    boss: BossStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, free = os.pwrite, 100_000
+
+    def full(file: int, data: memoryview, place: int) -> int:
+        if place >= free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data[: free - place], place)  # as much of it as there is room for
+
+    monkeypatch.setattr(os, "pwrite", full)
+
+    code, complained = here(arguments(boss, results_uri=uri(tmp_path)))
+
+    assert (code, complained) == (1, "What was read cannot be kept on this machine: No space left on device.\n")
+    assert everything(tmp_path) == {}
 
 
 def test_a_file_that_cannot_be_written_ends_the_run_without_results_json(
