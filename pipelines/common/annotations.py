@@ -18,12 +18,14 @@ from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
 
 LIMIT = 15_000
-"""Points in a cell, about: 480 kB, or two thirds of that as they lie in the file. Three levels have room for a million."""
+"""Points in a cell, about: 480 kB, or two thirds of that as they lie in the file. Three levels take a million."""
 FINEST = 2**15
 """Cells of a level that are enough: it takes all the points that are left, however crowded they are."""
 SPLIT = 16
-"""Cells in one of the level before, at most. A picture takes all cells that meet in its middle, of each level: the fewer
-levels, the fewer requests. The smaller the cells, the more of them lie in it."""
+"""Cells in one of the level before, at most. A picture takes all cells that meet in its middle, of each level.
+
+The fewer levels there are, the fewer requests it takes; the smaller the cells are, the more of them lie in it.
+"""
 LEVEL = 1
 """Of zlib: floats are hardly smaller at its usual level, in three times the time."""
 _RECORD = np.dtype([("place", "<f4", 3), ("score", "<f4"), ("size", "<f4"), ("class", "<f4")])
