@@ -210,7 +210,13 @@ def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(
     scores = chance.random(count)
     points = Points(centres=centres, scores=scores, sizes=scores, kind=np.zeros(count, np.int64), kinds=("synapse",))
     at = where or centres[densest(centres, frame.voxel_nm)].tolist()
-    told = {"voxel_nm": frame.voxel_nm, "start": frame.start, "shape": frame.shape, "at": at, "ranges": {}}
+    told: dict[str, Any] = {
+        "voxel_nm": frame.voxel_nm,
+        "start": frame.start,
+        "shape": frame.shape,
+        "at": at,
+        "ranges": {},
+    }
     files = [{"name": "segmentation/info"}, {"name": "annotations/info"}]
     with shown(tmp_path, made=False, extra={"view": json.loads(json.dumps(told)), "files": files}) as lab:
         write_segmentation(Written(lab.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
