@@ -55,7 +55,7 @@ class Record:
     saved: list[str]
     """People who have saved one."""
     calm: bool
-    """Whether nothing went wrong."""
+    """As `Stage.calm`."""
     jumped: bool
     """Whether a clock was set."""
     finished: bool
@@ -249,7 +249,7 @@ class Installation:
             stored=stored,
             sealed=sealed,
             saved=saved,
-            calm=not self.stage.incidents.often,
+            calm=self.stage.calm,
             jumped=jumped,
             finished=finished,
             alone=alone,

@@ -17,7 +17,7 @@ from bot.domain import words
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import FINAL, JobState
-from bot.domain.work import CANCELLED, GIVEN_UP
+from bot.domain.work import CANCELLED
 from contract.program import RESULTS
 from simulation.bots import BLOCK, CONFIRMED, CPU_HOUR, GB_HOUR, MOST
 from simulation.incidents import What
@@ -133,6 +133,40 @@ def each_job_is_run_once(record: Record) -> Iterator[str]:
             yield f"{name} was submitted, and is nowhere"
         elif job.blocks is None and len(ids) > 1 + job.lasting:
             yield f"{name} was submitted {len(ids)} times"
+    for run in record.outside.runs:
+        again = by_job[run.of][0] != run.compute_id
+        if again and (job := record.jobs.get(run.of)) and job.blocks is None and not run.work.lasting:
+            yield f"{run.compute_id} of {run.of} may be taken back, as the one before was"
+
+
+def jobs_are_what_was_asked_for(record: Record) -> Iterator[str]:
+    """A job's owner, box, channel and address are those of the form, or of the job and the person that try it again.
+
+    So is the token that its programs are given.
+    """
+    cast = record.outside.cast
+    for job in record.jobs.values():
+        form, before = FORM.fullmatch(job.key), record.jobs.get(job.retry_of or "")
+        owner, token = job.actor, cast.tokens.get(job.actor, "public")
+        if before:
+            wanted = _asked(before)
+        elif form:
+            (action,) = (one for one in record.actions if one.number == int(form[1]))
+            views = {one.words.get("view"): one.words for one in record.actions}
+            same = action.what == "submit-the-same"  # as another form, by the person's own token
+            words = views[f"V{action.words['of']}"] if same else action.words
+            ranges = (tuple(map(int, words[axis].split(","))) for axis in "zyx")
+            wanted = [words["collection"], "cortex", words["channel"], *ranges]
+            owner, token = action.person, token if same else words["token"]
+        else:
+            yield f"{job.id} came of no form: {job.key}"
+            continue
+        if (owner, mail_of(owner), wanted) != (job.actor, job.request.email, _asked(job)):
+            yield f"{owner} asked for {wanted}, and {job.id} of {job.actor}, {job.request.email}, is {_asked(job)}"
+        for run in record.outside.runs:
+            _, given = record.outside.secrets.values.get(run.work.token, ("", ""))
+            if run.of == job.id and given != token:
+                yield f"{run.compute_id} of {job.id} runs with another token than its owner's"
 
 
 def the_same_work_is_done_once(record: Record) -> Iterator[str]:
@@ -220,8 +254,7 @@ def who_cancels_is_heard(record: Record) -> Iterator[str]:
 def nobody_else_cancels(record: Record) -> Iterator[str]:
     """No job is cancelled that nobody asked to end, nor after its thread has said that it could not be cancelled.
 
-    No program is ended as one whose submission was given up after compute is recorded to have taken it, and no job
-    that was cancelled is told to have failed.
+    No job that was cancelled is told to have failed.
     """
     for job in record.jobs.values():
         if job.state is JobState.FAILED and job.reason.startswith(CANCELLED):
@@ -239,9 +272,6 @@ def nobody_else_cancels(record: Record) -> Iterator[str]:
             again = any(one.at >= told and one.action.at <= stopped + ROUNDED for one in asked)
             if told < stopped and not again:
                 yield f"{job.id} was cancelled, after its thread had said that it could not be"
-        taken = [step.at for step in record.steps[job.id] if step.state is JobState.SUBMITTED]
-        if last.reason == GIVEN_UP and taken and taken[-1] < last.stopped_at:
-            yield f"{job.id} was submitted, and then ended as if it were given up"
 
 
 def a_retry_is_one_job(record: Record) -> Iterator[str]:
@@ -427,6 +457,7 @@ RULES: tuple[Rule, ...] = (
     nothing_refused_was_done,
     *TOLD,
     each_job_is_run_once,
+    jobs_are_what_was_asked_for,
     programs_do_what_was_asked_for,
     the_same_work_is_done_once,
     nothing_runs_that_boss_refuses,
@@ -443,6 +474,13 @@ RULES: tuple[Rule, ...] = (
     no_token_is_anywhere,
     tokens_are_saved_for_who_asked,
 )
+
+
+def _asked(job: Job) -> list[object]:
+    """What a form asks for: collection, experiment, channel, and the ranges along z, y and x."""
+    asked = job.request
+    ranges = ((side.start, side.stop) for side in asked.box.sides.values())
+    return [asked.collection, asked.experiment, asked.channel, *ranges]
 
 
 def _spent(record: Record, run: Run) -> str:

@@ -78,6 +78,8 @@ class Stage:
         self.turns: Callable[[float], bool] = lambda until: False
         """Lets whoever has something to do until then do one thing; False: nobody has."""
         self._crash, self._first = crash, {name: list(some) for name, some in (first or {}).items()}
+        self.calm = not (incidents.often or any(one.seconds for some in self._first.values() for one in some))
+        """Whether nothing goes wrong that was not foreseen, and nothing takes long."""
         self._acting: list[tuple[Process, str]] = []
         self._asked: dict[tuple[int, str], tuple[int, float]] = {}
         self._due: list[_Due] = []

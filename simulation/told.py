@@ -215,6 +215,29 @@ def ends_are_told_as_they_are(record: Record) -> Iterator[str]:
                 yield f"{job.id} is {job.state.value}, and a mail says: {mail.subject}"
 
 
+def ends_say_why(record: Record) -> Iterator[str]:
+    """Thread and mail say why a job failed, the thread who cancelled it, the mail what was found and where it is."""
+    for job in record.jobs.values():
+        last = record.outside.last_run(job.id)
+        failed = job.state in (JobState.FAILED, JobState.LOST)
+        why = job.reason if failed else job.cancelled_by or "" if job.state is JobState.CANCELLED else ""
+        if failed and not why and last and last.reason:
+            yield f"{job.id} has failed, since: {last.reason}, and that is not recorded"
+        for reply in _replies(record, job):
+            for end in reply.steps:
+                if end.state is job.state and not end.note and end.text and why not in end.text:
+                    yield f"{job.id} has ended: {why}, and its thread says: {end.text}"
+        for mail in record.outside.mails:
+            about, said = mail.subject.removeprefix(f"NOMADS job {job.id}: "), " ".join(mail.text.split())
+            if about in (mail.subject, "accepted"):
+                continue
+            if failed and " ".join(why.split()) not in said:
+                yield f"{job.id} has failed: {why}, and the mail says: {said}"
+            told = job.summary.counts if job.summary and job.state is JobState.SUCCEEDED else {}
+            if told and not (f"{told['synapses']:,} synapse" in said and "/results/" in said):
+                yield f"{job.id} has found {told}, and the mail says: {said}"
+
+
 def who_wants_to_hear_less_does(record: Record) -> Iterator[str]:
     """Of jobs accepted after that, nobody gets mail who wants none, and who wants ends alone is told nothing else.
 
@@ -330,6 +353,7 @@ TOLD: tuple[Rule, ...] = (
     each_mail_is_one,
     who_follows_hears_of_the_end,
     ends_are_told_as_they_are,
+    ends_say_why,
     who_wants_to_hear_less_does,
     who_wants_no_mail_hears_of_no_end,
     what_no_mail_server_takes_is_told,

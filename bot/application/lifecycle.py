@@ -108,12 +108,12 @@ class Lifecycle:
     def turn_down(self, effect: Effect, reason: str, *, cause: Cause = Cause.REQUEST) -> None:
         """Fail a job for that reason, which is what the effect found out: it is done, and not given up."""
         with self._ledger.finish(effect) as change:
-            change.follow(Observation(JobState.FAILED, reason, cause=cause))
+            _fail(change, reason, cause)
 
     def refuse(self, effect: Effect, reason: str, *, cause: Cause) -> None:
         """Give the effect up, and fail its job, which can never be submitted, for that reason."""
         with self._ledger.finish(effect, error=reason) as change:
-            change.follow(Observation(JobState.FAILED, reason, cause=cause))
+            _fail(change, reason, cause)
 
     # While compute has it
 
@@ -281,6 +281,12 @@ class Lifecycle:
             for person in change.followers:
                 change.enqueue_once(Kind.MAIL_FINISHED, person)
         self._forecast.ended(job.request.pipeline)
+
+
+def _fail(change: JobChange, reason: str, cause: Cause) -> None:
+    """Fail a job that compute does not have; one that somebody has cancelled meanwhile is cancelled."""
+    ended = Observation(JobState.FAILED, reason, cause=cause)
+    change.follow(Observation(JobState.CANCELLED) if change.job.cancelled_by else ended)
 
 
 def _goes_on_elsewhere(job: Job, seen: Observation) -> bool:

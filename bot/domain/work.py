@@ -228,5 +228,3 @@ def at_once() -> None:
 
 CANCELLED = "Cancelled from NOMADS."
 """The reason that compute is given, and gives back, for the end of a job that somebody cancelled."""
-GIVEN_UP = "Ended by NOMADS, since compute did not say whether it had taken the job."
-"""The reason that compute is given for the end of a program whose submission is given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -18,7 +19,7 @@ from bot.domain.outbox import Effect, Kind
 from bot.domain.results import Link
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import NAMED, Summary
-from bot.domain.work import GIVEN_UP, Cause, Observation
+from bot.domain.work import Cause, Observation
 from bot.slack import cards
 from bot.storage.engine import Database
 from tests.support.stories import a_job, a_step, a_story
@@ -369,41 +370,62 @@ def test_a_retry_is_offered_after_a_submission_that_compute_did_not_refuse(
     assert (ended.state, ended.cause, ended.retryable) == (JobState.FAILED, cause, cause.passing)
 
 
-def test_a_submission_that_is_given_up_leaves_nothing_running(world: World) -> None:
+def test_what_compute_has_of_a_submission_that_is_given_up_is_the_job_s(world: World) -> None:
     """The job was taken, and then the answer could not be understood, again and again."""
     world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
     world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
     job = world.accept()
     world.settle()
-    assert world.job(job).state is JobState.FAILED
-    assert len(world.compute.works) == 1
-    assert list(world.compute.cancelled.values()) == [GIVEN_UP]
-
-
-def test_a_submission_whose_giving_up_is_not_recorded_says_that_nomads_has_ended_it(world: World) -> None:
-    """It is looked for again then, and found: ended, and not because somebody had cancelled it."""
-    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
-    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
-    world.compute.fail_after(Unavailable("The answer was lost"), call="cancel")
-    job = world.accept()
-    world.settle()
-    world.worker.watcher.watch_once()
-    world.settle()
-    assert (world.job(job).state, world.job(job).reason) == (JobState.FAILED, GIVEN_UP)
-    assert world.thread[-1] == f"Failed: {GIVEN_UP}"
-
-
-def test_a_program_that_compute_does_not_end_is_the_job_s_although_its_submission_is_given_up(world: World) -> None:
-    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
-    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
-    world.compute.fail_next(Refused("You may not end jobs."), call="cancel")
-    job = world.accept()
-    world.settle()
     assert (world.job(job).state, world.job(job).compute_id) == (JobState.SUBMITTED, "memory-1")
+    assert len(world.compute.works) == 1
+    assert world.compute.cancelled == {}
     world.compute.tell(job.name, Observation(JobState.SUCCEEDED, exit_code=0))
     world.worker.watcher.watch_once()
     world.settle()
     assert world.job(job).state is JobState.SUCCEEDED
+
+
+def test_a_submission_that_may_have_gone_through_waits_until_compute_lets_nomads_look_for_it(world: World) -> None:
+    world.compute.crash_after_submit()
+    world.compute.fail_next(Refused("You may not list jobs."), call="find", times=5)
+    job = world.accept()
+    world.settle(patience=1)
+    assert world.job(job).state is JobState.ACCEPTED
+    assert world.job(job).stalled == "Compute does not say whether it has the job. You may not list jobs"
+    world.settle()
+    assert world.job(job).state is JobState.SUBMITTED
+    assert len(world.compute.works) == 1
+
+
+@pytest.mark.parametrize("error", [Refused("No."), RuntimeError("unforeseen")], ids=["refused", "unforeseen"])
+def test_who_cancels_a_job_that_cannot_be_submitted_has_cancelled_it(world: World, error: Exception) -> None:
+    """The submission has no answer, somebody cancels, and compute cannot be asked; it does not have the job."""
+    world.compute.fail_next(Unavailable("AWS is away"), call="submit")
+    world.compute.fail_next(error, call="find", times=FAULTS)
+    job = world.accept()
+    world.worker.lanes.drain()
+    world.steering.cancel(job.id, actor=OWNER)
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.thread[-1] == f"Cancelled by {OWNER}."
+    assert not world.compute.works
+
+
+def test_who_cancels_a_request_that_boss_turns_down_meanwhile_has_cancelled_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.volumes.hanging("describe"):
+        job = world.submission.accept(world.ask(experiment="none"), actor=OWNER, key="wrong")
+    describe = world.volumes.describe
+
+    def cancelled(*place: Any, **named: Any) -> Any:
+        world.steering.cancel(job.id, actor=OWNER)
+        return describe(*place, **named)
+
+    monkeypatch.setattr(world.volumes, "describe", cancelled)
+    world.settle()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.thread[-1] == f"Cancelled by {OWNER}."
 
 
 def test_a_submission_that_may_have_gone_through_is_given_up_only_once_compute_answers(world: World) -> None:

@@ -12,13 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from bot.application.worker.effects.compute import CHECKS
-from bot.application.worker.handling import FAULTS
 from bot.domain.errors import Refused, Unavailable
 from bot.domain.job import Job
 from bot.domain.outbox import Kind
 from bot.domain.states import JobState
 from bot.domain.summary import Summary, Unreadable
-from bot.domain.work import GIVEN_UP, Cause, Progress
+from bot.domain.work import Cause, Progress
 from bot.settings import Settings
 from bot.storage.engine import Database, connect
 from bot.storage.tables import effects
@@ -356,15 +355,17 @@ def test_a_submission_that_was_given_up_is_shown_and_is_not_tried_again_but_the_
 
 
 def test_a_submission_in_doubt_that_was_given_up_runs_at_no_replay(world: World) -> None:
-    """Compute took the job, and it was ended there when the submission was given up."""
-    world.compute.fail_after(RuntimeError("unforeseen"), call="submit")
-    world.compute.fail_next(RuntimeError("unforeseen"), call="find", times=FAULTS - 1)
+    """Compute took the job, and did not say so for days."""
+    world.compute.crash_after_submit()
+    world.compute.fail_next(Unavailable("AWS is away"), call="find", times=100)
     job = world.accept()
+    world.settle(patience=60)
+    world.nearly_give_up(job)
     world.settle()
+    assert given_up(world) == ["submit"]
     world.ledger.replay()
     world.settle()
     assert len(world.compute.works) == 1
-    assert list(world.compute.cancelled.values()) == [GIVEN_UP]
     assert world.job(job).state is JobState.FAILED
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from bot.application.access import UNTOLD
-from bot.application.ledger import LeaseLost, Ledger
+from bot.application.ledger import Ledger
 from bot.application.lifecycle import Lifecycle
 from bot.application.output import LINKS, LOG_FILE, LOG_LINES, Output
 from bot.application.ports import Compute, Results
@@ -30,7 +30,7 @@ from bot.domain.results import ResultFile
 from bot.domain.states import FINAL, JobState
 from bot.domain.summary import Summary, Unreadable
 from bot.domain.volume import Box, Range
-from bot.domain.work import CANCELLED, GIVEN_UP, Cause, Observation, Work
+from bot.domain.work import CANCELLED, Cause, Observation, Work
 from contract.program import BLOCK_VOXELS, BLOCKS, FIRST, IMAGE_BYTES, MERGE, PLAN, RESULTS
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ CHECK_SECONDS = 10.0
 CHECKS = 20
 """Attempts at a check, about an hour with back-off, after which the person is told that it could not be made."""
 SILENT = "The request could not be checked, time and again:"
+UNSAID = "Compute does not say whether it has the job."
 UNREAD = "The results could not be read:"
 LARGEST_PLAN = 16 * 2**20
 """Bytes of the largest plan: it names each block's place."""
@@ -254,35 +255,40 @@ class SubmitEffects:
         self._ledger.insist(effect)
 
     def _give_up(self, effect: Effect, error: str, *, cause: Cause) -> None:
+        """Fail the job, unless compute has it from an earlier attempt: then that is the job's program."""
         with self._ledger.database.read() as transaction:
             job = transaction.jobs.get(effect.job_id)
-        runs_on = self._abandon(effect, job) if effect.in_doubt else None
-        if runs_on and job.token_ref:
-            self._lifecycle.submitted(effect, runs_on, token_ref=job.token_ref)
+        compute_id = self._found(effect, job) if effect.in_doubt else None
+        if compute_id and job.token_ref:
+            self._lifecycle.submitted(effect, compute_id, token_ref=job.token_ref)
         else:
             self._lifecycle.refuse(effect, error, cause=cause)
 
-    def _abandon(self, effect: Effect, job: Job) -> str | None:
-        """End what compute has of an earlier attempt, which may have gone through. Returns what compute does not end.
+    def _found(self, effect: Effect, job: Job) -> str | None:
+        """Compute's id of a job that an earlier attempt may have submitted; None: compute does not have the job.
 
-        Raises Unavailable where compute does not say what it has, as often as an effect is tried; LeaseLost.
+        Raises Unavailable where compute does not say that, as often as an effect is tried; None then.
         """
-        compute_id = None
         try:
-            if compute_id := self._compute.find(job.name):
-                self._ledger.insist(effect)  # another worker may have found it as well, and taken it for the job's
-                self._compute.cancel(compute_id, reason=GIVEN_UP)
-        except LeaseLost:
-            raise
-        except Refused as error:
-            log.warning("Job %s: what compute has of it could not be ended: %s", job.id, error)
-            return compute_id
-        except Exception as error:
-            why = error if isinstance(error, NomadsError) else words.where(error)
-            log.warning("Job %s: what compute has of it could not be ended: %s", job.id, why)
+            with self._stalls.noticed(job):
+                return self._asked(job)
+        except Unavailable as error:
+            log.warning("Job %s: %s", job.id, error)
             if effect.attempts < GIVE_UP:
-                raise Unavailable("Compute does not say whether it has the job.") from error
+                raise
         return None
+
+    def _asked(self, job: Job) -> str | None:
+        """As `Compute.find`. Raises Unavailable whatever compute answers instead."""
+        try:
+            return self._compute.find(job.name)
+        except Unavailable:
+            raise
+        except NomadsError as error:
+            raise Unavailable(f"{UNSAID} {error}") from error
+        except Exception as error:
+            log.warning("Job %s: compute's answer makes no sense: %s", job.id, words.where(error))
+            raise Unavailable(UNSAID) from error
 
     def _cancel(self, effect: Effect, job: Job) -> None:
         if job.compute_id and job.state not in FINAL:
