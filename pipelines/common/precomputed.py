@@ -32,7 +32,7 @@ Chunk_co = TypeVar("Chunk_co", covariant=True)
 CHUNK: Triple = TILE
 """Extent of a chunk, at most: a section in view takes few requests."""
 AT_ONCE = 4
-"""Files that a copy of the process makes before the next copy's turn."""
+"""Files that a copy of the process makes before the next copy's turn, at most."""
 BLOCK = 8
 """Side of a block of the encoding compressed_segmentation, in voxels."""
 FILE = 16 * 2**20
@@ -297,7 +297,8 @@ class _Writer(Generic[Chunk]):
         order = np.argsort(numbers)
         cells, numbers = cells[order], numbers[order]
         walls = [0, *(np.flatnonzero(np.diff(numbers >> np.uint64(preshift))) + 1).tolist()]
-        step = AT_ONCE if self._copies > 1 else 1
+        shared = min(AT_ONCE, len(walls) // (2 * self._copies))
+        step = max(1, shared) if self._copies > 1 else 1
         parts = list(itertools.pairwise([*walls[::step], len(numbers)]))
 
         def made(part: tuple[int, int]) -> tuple[Done, list[Packed]]:
