@@ -35,7 +35,7 @@ CONNECT = 5.0
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _ABSENT = (404, 410)
 """Statuses that mean that there is nothing."""
-_PASSING = (408, 425, 429)
+PASSING = (408, 425, 429)
 """Statuses below 500 that may be another one later."""
 _HIDDEN = (401, 403)
 """Statuses that a bucket may answer for what is not there, where the asker may not list it."""
@@ -256,7 +256,7 @@ def _until(connection: http.client.HTTPConnection, deadline: float) -> Iterator[
 def _failed(place: Location, status: int) -> VolumeUnavailable | WrongVolume:
     if 300 <= status < 400:
         return WrongVolume(f"{place.host} sends NOMADS to another address, where it does not go; use that address.")
-    if status in _PASSING or status >= 500:
+    if status in PASSING or status >= 500:
         return VolumeUnavailable(f"{place.host} answered with status {status}.")
     return WrongVolume(f"{place.host} answered with status {status} when asked for {place.name}; check the address.")
 

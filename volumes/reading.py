@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from contract.retries import Transient, patiently
 from volumes.described import Bounds, Channel, Source
-from volumes.documents import Fetched
+from volumes.documents import PASSING, Fetched
 from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.packed import Blosc, TooLarge
 from volumes.roots import addresses, path_of
@@ -48,6 +48,8 @@ UNPACKED = 2**30
 PRECOMPUTED = "neuroglancer_precomputed"
 """The driver whose arrays have the volume's own coordinates; those of the others begin at 0."""
 Triple = tuple[int, int, int]
+_OF_CHUNKS = (404, 410, 416)
+"""Statuses that tell of what is stored: not there, not there any more, shorter than is said."""
 
 
 class _Missing(Exception):
@@ -240,8 +242,12 @@ class Array:
                 return VolumeRefused(f"{self._where} refuses to show the channel {self.name} (status {number}).")
             if 300 <= number < 400:
                 return WrongVolume(f"{self._where} sends NOMADS to another address, where it does not go.")
-            if number == 429 or number >= 500:
+            if number in PASSING or number >= 500:
                 return Transient(f"it answered with status {number}")
+            if number not in _OF_CHUNKS:
+                return WrongVolume(
+                    f"{self._where} answered with status {number} when asked for the channel {self.name}."
+                )
         if "SSL peer certificate" in said:
             return untrusted(self._where)
         if code == "NOT_FOUND" and "is missing" in said:

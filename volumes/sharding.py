@@ -15,7 +15,7 @@ PLACE = struct.Struct("<2Q")
 """Start and stop of a minishard's index; a file begins with one for each of its minishards."""
 ENTRY = 24
 """Bytes of an index for each chunk."""
-_WORD = 2**32 - 1
+_WORD, _LONG = 2**32 - 1, 2**64 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,10 @@ class Sharding:
         rows = (struct.iter_unpack("<Q", memoryview(index)[part * third : (part + 1) * third]) for part in range(3))
         number, end = 0, self.first
         for (more,), (gap,), (size,) in zip(*rows, strict=True):
-            number, begin = number + more, end + gap
+            number, begin = (
+                number + more & _LONG,
+                end + gap & _LONG,
+            )  # a chunk may lie before the one that is named last
             end = begin + size
             yield number, begin, size
 

@@ -558,6 +558,23 @@ def test_a_shard_that_makes_no_sense_is_damaged(shard: bytes, tmp_path: Path) ->
         Reader(tmp_path.as_uri()).array(address, "v").read(((0, 16), (0, 16), (0, 64)))
 
 
+def test_chunks_of_a_shard_may_lie_in_any_order(tmp_path: Path) -> None:
+    chunks = [gzip.compress(VOXELS), gzip.compress(VOXELS[::-1])]
+    first, second = map(len, chunks)
+    index = struct.pack("<6Q", 0, 1, second, 2**64 - first - second, first, second)  # the second one lies before
+    address = _shards(tmp_path / "v", "raw", chunks)
+    info = json.loads((tmp_path / "v" / "info").read_text())
+    info["scales"][0]["sharding"]["minishard_index_encoding"] = "raw"
+    (tmp_path / "v" / "info").write_text(json.dumps(info))
+    places = struct.pack("<2Q", first + second, first + second + len(index))
+    (tmp_path / "v" / "full" / "0.shard").write_bytes(places + chunks[1] + chunks[0] + index)
+
+    array = Reader(tmp_path.as_uri()).array(address, "v")
+
+    assert array.read(((0, 16), (0, 16), (0, 32))).tobytes() == VOXELS
+    assert array.read(((0, 16), (0, 16), (32, 64))).tobytes() == VOXELS[::-1]
+
+
 def test_chunks_that_an_index_does_not_name_are_not_stored(tmp_path: Path) -> None:
     array = Reader(tmp_path.as_uri()).array(_shards(tmp_path / "v", "raw", [gzip.compress(VOXELS)] * 3), "v")
 
@@ -780,6 +797,10 @@ def test_no_bucket_leads_to_another_host(
         (403, VolumeRefused, "refuses to show the channel PSD95"),
         (500, VolumeUnavailable, "3 times in a row: it answered with status 500"),
         (429, VolumeUnavailable, "3 times in a row: it answered with status 429"),
+        (425, VolumeUnavailable, "3 times in a row: it answered with status 425"),
+        (408, VolumeUnavailable, "3 times in a row: it answered with status 408"),
+        (400, WrongVolume, "answered with status 400 when asked for the channel PSD95"),
+        (451, WrongVolume, "answered with status 451 when asked for the channel PSD95"),
     ],
 )
 @pytest.mark.parametrize("sharded", [False, True])

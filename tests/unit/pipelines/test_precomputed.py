@@ -83,7 +83,7 @@ def coarse(array: NDArray[Any], box: Frame, factor: Triple) -> Iterator[tuple[Tr
         yield (place[0], place[1], place[2]), array[cut]
 
 
-def test_in_a_coarser_resolution_no_synapse_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_coarser_resolution_the_greatest_id_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precomputed, "COARSEST", 16)
     box = Frame(start=(3, 5, 7), shape=(6, 40, 61), voxel_nm=(10, 4, 4))
     labels = np.where(crowded(20, box.shape) == 1, crowded(999, box.shape), 0).astype(np.uint32)
