@@ -31,7 +31,7 @@ from volumes.documents import PASSING, Fetched
 from volumes.errors import VolumeDamaged, VolumeError, VolumeRefused, VolumeUnavailable, WrongVolume, untrusted
 from volumes.packed import Blosc, TooLarge
 from volumes.roots import addresses, path_of
-from volumes.sharded import Cell, Shards
+from volumes.sharded import Cell, Shards, most_stored
 
 T = TypeVar("T")
 
@@ -285,8 +285,12 @@ class Array:
         return patiently(attempt, pauses=self._pauses, given_up=lambda why: VolumeUnavailable(f"{self._where} {why}"))
 
     def _check_files(self, box: Bounds) -> None:
-        """Check that no chunk of the box is a link that leads out of the allowed folders. Raises WrongVolume."""
+        """Check that no chunk of the box is a link that leads out of the allowed folders, or longer than it may be.
+
+        Raises WrongVolume, and VolumeDamaged.
+        """
         top = str(path_of(self._source.location))
+        longest = None if self._shards else most_stored(prod(self._layout.write_chunk.shape) * self.dtype.itemsize)
         for name in self._files(box):
             folder, _, _ = name.rpartition("/")
             if folder not in self._folders:
@@ -294,6 +298,9 @@ class Array:
                 self._folders.add(folder)
             if os.path.islink(f"{top}/{name}"):
                 self._roots.check(self._source.location.child(name))
+            with suppress(OSError):  # where it is not there, it is missing
+                if longest and os.path.getsize(f"{top}/{name}") > longest:
+                    raise self._judged("", opening=False)
 
     def _check_packed(self, box: Bounds) -> None:
         """Check that no chunk of the box lies there as a `.gz` file, which is not read. Raises WrongVolume."""

@@ -77,7 +77,7 @@ class Shards:
         self._grid = [-(-size // side) for size, side in zip(self._sizes, self._sides, strict=True)]
         self._most_of_index = min(MAX_INDEX, ENTRY * math.prod(self._grid))
         voxels = math.prod(shape) * self._dtype.itemsize
-        self._most = voxels if self._raw else min(MAX_CHUNK, max(_SMALL, _WIDER * voxels))
+        self._most = voxels if self._raw else _encoded(voxels)
         self._together = max(1, min(together, room // self._most))
 
     @classmethod
@@ -203,11 +203,26 @@ class Shards:
         return [(first + at * side, first + min(size, (at + 1) * side)) for at, side, first, size in sides]
 
 
+def most_stored(voxels: int) -> int:
+    """Bytes that a file of chunks may have, at most, whose voxels have so many, however they are encoded and packed."""
+    return _packed(_encoded(voxels))
+
+
+def _encoded(voxels: int) -> int:
+    """Bytes that chunks may have in an encoding, at most."""
+    return max(voxels, min(MAX_CHUNK, max(_SMALL, _WIDER * voxels)))
+
+
+def _packed(most: int) -> int:
+    """Bytes that so many may have when they are packed: at worst packing makes more of them, and headers hold names."""
+    return most + most // 8 + _SMALL
+
+
 def _check(size: int, most: int, packed: bool) -> None:
     """Check what an index says of a size in a file. Raises TooLarge, and ValueError for what is no size."""
     if size <= 0:
         raise ValueError("This is no size.")
-    if size > most + packed * (most // 8 + _SMALL):  # at worst packing makes more of it, and headers hold names
+    if size > (_packed(most) if packed else most):
         raise TooLarge
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import pytest
 import tensorstore as ts
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
 
 from bot.application.ports import Results
 from pipelines.common.annotations import Points, write_annotations
-from pipelines.common.precomputed import Frame, write_segmentation
+from pipelines.common.precomputed import Frame, write_image, write_segmentation
 from pipelines.common.results import Results as Written
 from pipelines.common.scene import densest
 from tests.support.aws import BUCKET, aws_world
@@ -192,15 +193,12 @@ def test_a_view_is_kept_in_the_address(page: Page, lab: Shown, browser: Browser)
     again.close()
 
 
-@pytest.mark.parametrize(
-    ("depth", "where"),
-    [(8, None), (32, [16, 1024, 1024])],
-    ids=["where most synapses are", "where chunks of all resolutions meet"],
-)
-def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(
-    page: Page, tmp_path: Path, depth: int, where: list[float] | None
-) -> None:
-    """Forty and ten times as many in a µm³ as there are in cortex, so that chunks are as full as they may be."""
+@contextmanager
+def crowd(folder: Path, depth: int, where: list[float] | None) -> Iterator[Shown]:
+    """A million synapses, forty and ten times as many in a µm³ as in cortex: their chunks are as full as may be.
+
+    The box has two channels of noise, in two bytes a voxel.
+    """
     frame = Frame(start=(0, 0, 0), shape=(depth, 2048, 2048), voxel_nm=(70, 100, 100))
     chance, count = np.random.default_rng(1), 10**6
     places = np.sort(chance.choice(depth * 2048 * 2048, count, replace=False))
@@ -209,27 +207,65 @@ def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(
     labels.flat[places] = np.arange(1, count + 1)
     scores = chance.random(count)
     points = Points(centres=centres, scores=scores, sizes=scores, kind=np.zeros(count, np.int64), kinds=("synapse",))
-    at = where or centres[densest(centres, frame.voxel_nm)].tolist()
+    noise = chance.integers(100, 400, frame.shape, np.uint16)
     told: dict[str, Any] = {
         "voxel_nm": frame.voxel_nm,
         "start": frame.start,
         "shape": frame.shape,
-        "at": at,
-        "ranges": {},
+        "at": where or centres[densest(centres, frame.voxel_nm)].tolist(),
+        "ranges": {"postsynaptic": [100, 400], "presynaptic": [100, 400]},
     }
-    files = [{"name": "segmentation/info"}, {"name": "annotations/info"}]
-    with shown(tmp_path, made=False, extra={"view": json.loads(json.dumps(told)), "files": files}) as lab:
-        write_segmentation(Written(lab.home.as_uri() + "/"), "segmentation", labels, frame, title="", about="")
-        write_annotations(Written(lab.home.as_uri() + "/"), "annotations", points, frame, title="", about="")
-        answers: list[int] = []
-        page.on("response", lambda answer: answers.append(int(answer.headers.get("content-length", 0))))
-        page.goto(lab.view, wait_until="networkidle")
-        page.wait_for_function("window.viewer?.layerManager.managedLayers.length === 2 && window.viewer.isReady()")
-        page.wait_for_load_state("networkidle")
+    layers = ("image/postsynaptic", "image/presynaptic", "segmentation", "annotations")
+    extra = {"view": json.loads(json.dumps(told)), "files": [{"name": f"{layer}/info"} for layer in layers]}
+    with shown(folder, made=False, extra=extra) as lab:
+        results = Written(lab.home.as_uri() + "/")
+        for layer in layers[:2]:
+            write_image(results, layer, lambda a, b, c, d: noise[a:b, c:d], noise.dtype, frame, title="", about="")
+        write_segmentation(results, "segmentation", labels, frame, title="", about="")
+        write_annotations(results, "annotations", points, frame, title="", about="")
+        yield lab
 
-    assert len(answers) > 10
-    assert len(answers) <= 40
-    assert sum(answers) <= 5e6
+
+OVERVIEW = "performance.getEntriesByName('overview')[0]?.startTime"
+
+
+@pytest.mark.parametrize(
+    ("depth", "where"),
+    [(8, None), (32, [16, 1024, 1024])],
+    ids=["where most synapses are", "where chunks of all resolutions meet"],
+)
+def test_the_first_picture_of_a_million_synapses_takes_few_requests_and_bytes(
+    page: Page, tmp_path: Path, depth: int, where: list[float] | None
+) -> None:
+    with crowd(tmp_path, depth, where) as lab:
+        answers: list[Response] = []
+        page.on("response", lambda answer: answers.append(answer))
+        page.goto(lab.view)
+        page.wait_for_function(f"{OVERVIEW} && window.viewer.layerManager.managedLayers.length === 4")
+        page.wait_for_function("window.viewer.isReady()")
+        page.wait_for_load_state("networkidle")
+        end = page.evaluate(f"performance.timeOrigin + {OVERVIEW}")
+
+    first = [answer for answer in answers if answer.request.timing["startTime"] < end]
+    chunks = [answer for answer in first if "/chunks/" in answer.url and not answer.url.endswith("/info")]
+    layers = {answer.url.split("/")[-3] for answer in chunks}
+    assert layers == {"postsynaptic", "presynaptic", "segmentation", "annotations"}
+    assert len(first) <= 40
+    assert sum(int(answer.headers.get("content-length", 0)) for answer in first) <= 5e6
+    later = {answer.url.split("/")[-2] for answer in answers if answer not in first}
+    assert "100_100_70" in later, "what is in view is read in full"
+
+
+def test_an_overview_that_does_not_come_does_not_keep_the_view_coarse(page: Page, lab: Shown) -> None:
+    page.route("**/chunks/image/postsynaptic/*/*", lambda route: None)  # no answer
+    page.goto(lab.view)
+    targets = "window.viewer?.layerManager.managedLayers.map(l => l.layer?.sliceViewRenderScaleTarget?.value ?? 1)"
+
+    page.wait_for_function(f"{targets}?.length === 4")
+    assert max(page.evaluate(targets)) > 1
+
+    page.wait_for_function(f"{targets}.every(target => target === 1)")
+    assert page.evaluate(OVERVIEW) > 5000
 
 
 # Sections on the results page

@@ -465,6 +465,21 @@ def test_eight_chunks_of_blosc_that_unpack_to_more_than_they_may_take_no_memory(
     assert int(grown) < 40, done.stdout
 
 
+@pytest.mark.parametrize("door", ["zarr", "n5", "zarr3", "shards"])
+def test_eight_files_that_are_longer_than_chunks_may_be_take_no_memory(door: str, tmp_path: Path) -> None:
+    address = bloscs(tmp_path / "v", door, (16, 16, 256), (16, 16, 32))
+    for path in _chunks(tmp_path / "v"):
+        os.truncate(path, 2**28)  # of zeros, which take no room on a disk
+
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path.as_uri(), address], capture_output=True, text=True, check=True
+    )
+
+    grown, _, said = done.stdout.partition(" ")
+    assert "cannot be unpacked to what it should hold" in said
+    assert int(grown) < 40, done.stdout
+
+
 def _shards(folder: Path, encoding: str, chunks: Sequence[bytes], *, index: bytes = b"") -> str:
     """Eight chunks of 16 x 16 x 32 voxels of uint8 in one shard, as they are in it; returns the volume's address.
 

@@ -1,7 +1,11 @@
 // Starts Neuroglancer's client on the state that the bot gives. This build of the client takes its state from a Python
 // server and tells it of every change: this script stands in for that server. It keeps the state in the page's address,
-// so that a view can be kept as a bookmark, and sends nothing to the bot.
+// so that a view can be kept as a bookmark, and sends nothing to the bot. The first picture is an
+// overview, of few chunks; once that is there, or takes too long, what is in view is read in full.
 "use strict";
+
+const LONGEST_OVERVIEW = 5000; // milliseconds
+let overview = false;
 
 async function first(kept) {
   if (kept) return JSON.parse(decodeURIComponent(kept));
@@ -11,7 +15,23 @@ async function first(kept) {
   for (const layer of state.layers) {
     layer.source = `precomputed://${new URL(`chunks/${layer.source}`, location.href)}`;
   }
+  overview = true;
   return state;
+}
+
+function refine(started) {
+  const viewer = window.viewer;
+  const layers = viewer?.layerManager.managedLayers ?? [];
+  const shown = layers.length && viewer.isReady();
+  if (!shown && performance.now() < started + LONGEST_OVERVIEW) {
+    setTimeout(refine, 50, started);
+    return;
+  }
+  overview = false;
+  performance.mark("overview");
+  for (const { layer } of layers) {
+    if (layer?.sliceViewRenderScaleTarget) layer.sliceViewRenderScaleTarget.value = 1;
+  }
 }
 
 function serve(state) {
@@ -22,6 +42,7 @@ function serve(state) {
       setTimeout(() => {
         this.onopen?.();
         this.onmessage?.({ data: JSON.stringify({ k: "s", s: state, g: `${generation}` }) });
+        if (overview) refine(performance.now());
       });
     }
     close() {}
@@ -29,7 +50,7 @@ function serve(state) {
   window.fetch = async (input, init) => {
     if (init?.method !== "POST") return request(input, init);
     const told = JSON.parse(init.body).s;
-    if (told) history.replaceState(null, "", `#!${encodeURIComponent(JSON.stringify(told))}`);
+    if (told && !overview) history.replaceState(null, "", `#!${encodeURIComponent(JSON.stringify(told))}`);
     generation += 1;
     return Response.json({ g: `${generation}` });
   };
