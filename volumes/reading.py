@@ -290,7 +290,8 @@ class Array:
         Raises WrongVolume, and VolumeDamaged.
         """
         top = str(path_of(self._source.location))
-        longest = None if self._shards else most_stored(prod(self._layout.write_chunk.shape) * self.dtype.itemsize)
+        file, chunk = prod(self._layout.write_chunk.shape), prod(self._layout.read_chunk.shape)
+        longest = None if self._shards else most_stored(file * self.dtype.itemsize, file // chunk)
         for name in self._files(box):
             folder, _, _ = name.rpartition("/")
             if folder not in self._folders:

@@ -30,6 +30,8 @@ _WIDER = 8
 """Times its voxels' size that a chunk may have in an encoding: of noise, compressed_segmentation makes more of it."""
 _SMALL = 2**20
 """Bytes that a chunk may always have in an encoding, whose headers are larger than few voxels."""
+_HEADER = 2**10
+"""Bytes that headers and an index may add for each chunk of a file."""
 Cell = tuple[int, int, int]
 """Where a chunk is in the grid of chunks, (x, y, z)."""
 Wait = Callable[[Any], Any]
@@ -203,9 +205,9 @@ class Shards:
         return [(first + at * side, first + min(size, (at + 1) * side)) for at, side, first, size in sides]
 
 
-def most_stored(voxels: int) -> int:
-    """Bytes that a file of chunks may have, at most, whose voxels have so many, however they are encoded and packed."""
-    return _packed(_encoded(voxels))
+def most_stored(voxels: int, chunks: int) -> int:
+    """Bytes that a file of so many chunks may have, at most, whose voxels have so many, however it is packed."""
+    return _packed(_encoded(voxels)) + _HEADER * chunks
 
 
 def _encoded(voxels: int) -> int:

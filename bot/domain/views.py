@@ -15,8 +15,6 @@ _NM_PER_PIXEL = 25
 """How much of a section a pixel shows at first: some ten micrometres are in view."""
 _ZOOM = (1 / 8, 4)
 """Voxels per pixel at first, at least and at most."""
-_OVERVIEW = 2.0**15
-"""Pixels per voxel that sections have at first, so that the coarsest voxels are read: the page then asks for finer."""
 MAGENTA, GREEN, GREY = "#ff00ff", "#00ff00", "#c0c0c0"
 _IMAGE = """#uicontrol invlerp normalized(range=[{low:.9g}, {high:.9g}], window=[{low:.9g}, {high:.9g}])
 #uicontrol vec3 color color(default="{color}")
@@ -91,8 +89,7 @@ def limits(view: Viewpoint, layer: str) -> tuple[float, float]:
 def neuroglancer(view: Viewpoint, layers: Sequence[str], *, title: str) -> dict[str, Any]:
     """The state of Neuroglancer: sections beside the box in three dimensions, at `view.at`.
 
-    A layer's `source` is its folder's name, which has to be made an address. A layer's `crossSectionRenderScale` is
-    meant for the first picture alone.
+    A layer's `source` is its folder's name, which has to be made an address.
     """
     finest = min(view.voxel_nm)
     colour = colours(layers)
@@ -110,13 +107,7 @@ def neuroglancer(view: Viewpoint, layers: Sequence[str], *, title: str) -> dict[
 def _layer(view: Viewpoint, name: str, colour: dict[str, str]) -> dict[str, Any]:
     if name == SEGMENTATION:
         # Nothing is picked, so every synapse is shown.
-        return {
-            "type": "segmentation",
-            "name": "segmentation",
-            "source": name,
-            "selectedAlpha": 0.3,
-            "crossSectionRenderScale": _OVERVIEW,
-        }
+        return {"type": "segmentation", "name": "segmentation", "source": name, "selectedAlpha": 0.3}
     if name == ANNOTATIONS:
         return {"type": "annotation", "name": "synapses", "source": name, "shader": _POINTS}
     low, high = limits(view, name)
@@ -128,5 +119,4 @@ def _layer(view: Viewpoint, name: str, colour: dict[str, str]) -> dict[str, Any]
         "opacity": 1,
         "shader": _IMAGE.format(low=low, high=high, color=colour[name]),
         "visible": colour[name] != GREY,
-        "crossSectionRenderScale": _OVERVIEW,
     }

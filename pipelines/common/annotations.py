@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.common.copies import hand_back
 from pipelines.common.precomputed import Frame, as_json
 from pipelines.common.results import Results
 from pipelines.common.sharded import Sharding, morton, morton_bits
@@ -82,6 +83,7 @@ def write_annotations(results: Results, folder: str, points: Points, frame: Fram
         key = f"spatial{len(spatial)}"
         sharding = Sharding.of(morton_bits(level.grid), preshift=_CELLS)
         cells, most = _cells(level, records, sharding)
+        hand_back()  # what was sorted took more memory than what is written
         sharding.write(cells, lambda n, c, key=key: results.put(f"{folder}/{key}/{n}", c))  # type: ignore[misc]
         spatial.append(
             {
@@ -149,7 +151,7 @@ def _levels(
         crowded = int(np.bincount(numbers).max(initial=0))
         last = crowded <= LIMIT or size is sizes[-1]
         taken = len(left) if last else len(left) * LIMIT // crowded
-        order = np.argsort(left[:taken])
+        order = np.argsort(left[:taken]).astype(np.uint32)
         return _Level(grid=grid, size=size, rows=left[:taken][order], cells=numbers[:taken][order]), taken
 
     for size in sizes:
@@ -184,9 +186,11 @@ def _halved(size: NDArray[np.float64], nm: Sequence[float]) -> NDArray[np.float6
 
 def _cells(level: _Level, records: NDArray[np.void], sharding: Sharding) -> tuple[Iterator[tuple[int, bytes]], int]:
     """Number and content of each cell that has points, in order; and how many points the fullest has (1 at least)."""
-    order = np.argsort(level.cells, kind="stable")
-    found, first = np.unique(level.cells[order], return_index=True)
-    bounds = [*first.tolist(), len(order)]
+    order = np.argsort(level.cells, kind="stable").astype(np.uint32)  # numbers of this size take half the memory
+    cells = level.cells[order]
+    first = np.flatnonzero(np.diff(cells, prepend=~cells[:1]))
+    found, bounds = cells[first], [*first.tolist(), len(order)]
+    del cells, first
 
     def contents() -> Iterator[tuple[int, bytes]]:
         for number, a, b in zip(found.tolist(), bounds, bounds[1:], strict=False):

@@ -346,7 +346,10 @@ class _Writer(Generic[Chunk]):
 
 
 def _scales(frame: Frame, extent: _Extent) -> Iterator[_Scale]:
-    """The resolutions, the finest first. Axes are halved that are not much coarser than the finest axis."""
+    """The resolutions, the finest first. Axes are halved that are not much coarser than the finest axis.
+
+    A section of more than a chunk has a coarser one at least, so that a viewer has something to begin with.
+    """
     factor = (1, 1, 1)
     while True:
         start = tuple(a // f for a, f in zip(frame.start, factor, strict=True))
@@ -360,7 +363,7 @@ def _scales(frame: Frame, extent: _Extent) -> Iterator[_Scale]:
             resolution=(nm[0], nm[1], nm[2]),
             chunk=extent(factor, shape),
         )
-        if max(shape[1:]) <= COARSEST:
+        if max(shape[1:]) <= (COARSEST if max(factor) > 1 else min(COARSEST, CHUNK[1])):
             return
         factor = _triple([f * 2 if size < 2 * min(nm) else f for f, size in zip(factor, nm, strict=True)])
 

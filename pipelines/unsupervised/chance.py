@@ -36,7 +36,7 @@ ENOUGH = 15e6
 """Pixels that all looks see together, about."""
 STEPS = 10_000
 """In which false discovery rates are counted."""
-STRIP = 2**20
+STRIP = 2**18
 """Objects among which those that lie near one another are looked for at once, about."""
 _NORMAL = 1.96
 """Standard deviations on either side that hold 95 %."""

@@ -70,14 +70,6 @@ def test_a_range_is_the_role_s_and_never_empty() -> None:
     assert "range=[0, 255]" in shaders[1]
 
 
-def test_the_first_picture_is_an_overview_of_the_sections() -> None:
-    view = read().view
-    assert view
-    layers = neuroglancer(view, ["image/gaba", "segmentation", "annotations"], title="")["layers"]
-    scales = [layer.get("crossSectionRenderScale") for layer in layers]
-    assert scales == [2**15, 2**15, None], "the client takes no more than 2**16"
-
-
 def test_the_state_shows_ten_micrometres_however_fine_the_voxels_are_and_all_of_the_box() -> None:
     view = read().view
     assert view

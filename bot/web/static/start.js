@@ -5,7 +5,17 @@
 "use strict";
 
 const LONGEST_OVERVIEW = 5000; // milliseconds
-let overview = false;
+const COARSEST = 2 ** 15; // pixels for each voxel, and between annotations: more than any layer's coarsest voxels have
+const SCALES = {
+  image: ["crossSectionRenderScale"],
+  segmentation: ["crossSectionRenderScale"],
+  annotation: ["crossSectionAnnotationSpacing", "projectionAnnotationSpacing"],
+};
+const TARGETS = [
+  "sliceViewRenderScaleTarget",
+  "annotationCrossSectionRenderScaleTarget",
+  "annotationProjectionRenderScaleTarget",
+];
 
 async function first(kept) {
   if (kept) return JSON.parse(decodeURIComponent(kept));
@@ -15,8 +25,14 @@ async function first(kept) {
   for (const layer of state.layers) {
     layer.source = `precomputed://${new URL(`chunks/${layer.source}`, location.href)}`;
   }
-  overview = true;
   return state;
+}
+
+// Calls `change(layer, scale)` for each scale that a state's layers may have.
+function scales(state, change) {
+  for (const layer of state.layers ?? []) {
+    for (const scale of SCALES[layer.type] ?? []) change(layer, scale);
+  }
 }
 
 function refine(started) {
@@ -27,22 +43,24 @@ function refine(started) {
     setTimeout(refine, 50, started);
     return;
   }
-  overview = false;
   performance.mark("overview");
   for (const { layer } of layers) {
-    if (layer?.sliceViewRenderScaleTarget) layer.sliceViewRenderScaleTarget.value = 1;
+    for (const target of TARGETS.map((name) => layer?.[name])) {
+      if (target?.value === COARSEST) target.reset();
+    }
   }
 }
 
 function serve(state) {
   const request = window.fetch.bind(window);
   let generation = 0;
+  scales(state, (layer, scale) => (layer[scale] ??= COARSEST));
   window.EventSource = class {
     constructor() {
       setTimeout(() => {
         this.onopen?.();
         this.onmessage?.({ data: JSON.stringify({ k: "s", s: state, g: `${generation}` }) });
-        if (overview) refine(performance.now());
+        refine(performance.now());
       });
     }
     close() {}
@@ -50,7 +68,10 @@ function serve(state) {
   window.fetch = async (input, init) => {
     if (init?.method !== "POST") return request(input, init);
     const told = JSON.parse(init.body).s;
-    if (told && !overview) history.replaceState(null, "", `#!${encodeURIComponent(JSON.stringify(told))}`);
+    if (told) {
+      scales(told, (layer, scale) => layer[scale] === COARSEST && delete layer[scale]);
+      history.replaceState(null, "", `#!${encodeURIComponent(JSON.stringify(told))}`);
+    }
     generation += 1;
     return Response.json({ g: `${generation}` });
   };
