@@ -187,6 +187,7 @@ class Assembly:
                 places, scores, marks = waiting.add(blocks)
                 self._unsettled = np.concatenate([self._unsettled, marks])
             blocks.clear()  # they have many pixels
+            hand_back()
             settled = self._merging.add(places, scores, upto=upto)
             waiting.to = np.concatenate([waiting.to, settled.to])
             self._number(settled)
