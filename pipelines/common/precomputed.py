@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -65,39 +65,26 @@ class _Scale:
     start: Triple
     shape: Triple
     resolution: tuple[float, float, float]
-    chunk: Triple
-    """Extent of a chunk."""
 
     @property
     def key(self) -> str:
         return "_".join(f"{size:g}" for size in reversed(self.resolution))
 
     @property
+    def chunk(self) -> Triple:
+        """Extent of a chunk. Those of the coarsest resolutions are thin.
+
+        A viewer reads, about the section in view, chunks of all resolutions, and one of the coarsest has the ids of a
+        large part of all synapses.
+        """
+        wide = max(self.shape[1:])
+        thin = 1 if max(self.factor) == 1 or wide > 2 * COARSEST else 2 if wide > COARSEST else 4
+        return CHUNK[0] // thin, CHUNK[1], CHUNK[2]
+
+    @property
     def grid(self) -> list[int]:
         """The number of chunks along x, y, z."""
         return [-(-side // chunk) for side, chunk in zip(reversed(self.shape), reversed(self.chunk), strict=True)]
-
-
-_Extent = Callable[[Triple, Triple], Triple]
-"""The extent of a resolution's chunks; called with the resolution's factor and shape."""
-
-
-def _extent_of_ids(factor: Triple, shape: Triple) -> Triple:
-    """Of the coarsest resolutions chunks are thin.
-
-    A viewer reads, about the section in view, chunks of all resolutions, and one of the coarsest has the ids of a large
-    part of all synapses.
-    """
-    wide = max(shape[1:])
-    thin = 1 if max(factor) == 1 or wide > 2 * COARSEST else 2 if wide > COARSEST else 4
-    return CHUNK[0] // thin, CHUNK[1], CHUNK[2]
-
-
-def _extent_of_values(factor: Triple, shape: Triple) -> Triple:
-    """As for ids, but in the coarsest resolution a chunk is a whole section: a viewer's first picture takes one."""
-    if max(factor) > 1 and max(shape[1:]) <= COARSEST:
-        return 1, COARSEST, COARSEST
-    return _extent_of_ids(factor, shape)
 
 
 def write_segmentation(
@@ -121,8 +108,7 @@ def write_segmentation(
         return packed
 
     chunks = FILE_OF_IDS // (math.prod(CHUNK) * 4)
-    scales = _scales(frame, _extent_of_ids)
-    writer = _Writer(results, folder, _Ids(labels), scales, chunks=chunks, encode=encode, copies=copies)
+    writer = _Writer(results, folder, _Ids(labels), frame, chunks=chunks, encode=encode, copies=copies)
     writer.write(kind, encoding, title=title, about=about)
 
 
@@ -134,8 +120,7 @@ def write_image(results: Results, folder: str, read: Read, dtype: Any, frame: Fr
 
     voxels = _Values(read, frame)
     chunks = FILE // (math.prod(CHUNK) * np.dtype(dtype).itemsize)
-    scales = _scales(frame, _extent_of_values)
-    writer = _Writer(results, folder, voxels, scales, chunks=chunks, encode=encode)
+    writer = _Writer(results, folder, voxels, frame, chunks=chunks, encode=encode)
     kind = {"type": "image", "data_type": np.dtype(dtype).name}
     writer.write(kind, {"encoding": "raw"}, title=title, about=about)
 
@@ -280,22 +265,23 @@ class _Writer(Generic[Chunk]):
         results: Results,
         folder: str,
         voxels: _Voxels[Chunk],
-        scales: Iterable[_Scale],
+        frame: Frame,
         *,
         chunks: int,
         encode: Callable[[Chunk, Sharding], bytes],
         copies: int = 1,
     ) -> None:
         """So many `chunks` of the extent CHUNK are in a file at most, a power of two."""
-        self._results, self._folder, self._voxels, self._scales = results, folder, voxels, list(scales)
+        self._results, self._folder, self._voxels, self._frame = results, folder, voxels, frame
         self._chunks_of_file, self._encode, self._copies = chunks, encode, copies
 
     def write(self, kind: dict[str, str], encoding: dict[str, Any], *, title: str, about: str) -> None:
         info = f"{self._folder}/info"
         self._results.remove(info)
+        all_scales = list(_scales(self._frame))
         scales = []
         with closing(self._voxels):
-            for scale, coarser in itertools.zip_longest(self._scales, self._scales[1:]):
+            for scale, coarser in itertools.zip_longest(all_scales, all_scales[1:]):
                 self._voxels.begin(scale, coarser)
                 scales.append(self._scale(scale, encoding))
         content = {"@type": "neuroglancer_multiscale_volume", **kind, "num_channels": 1, "scales": scales}
@@ -303,7 +289,7 @@ class _Writer(Generic[Chunk]):
 
     def _scale(self, scale: _Scale, encoding: dict[str, Any]) -> dict[str, Any]:
         """Write one resolution and return its description."""
-        preshift = (self._chunks_of_file * math.prod(CHUNK) // math.prod(scale.chunk)).bit_length() - 1
+        preshift = (self._chunks_of_file * CHUNK[0] // scale.chunk[0]).bit_length() - 1
         sharding = Sharding.of(morton_bits(scale.grid), preshift=preshift)
         place = f"{self._folder}/{scale.key}"
         cells = np.stack(np.unravel_index(np.arange(math.prod(scale.grid)), scale.grid), axis=1)
@@ -345,7 +331,7 @@ class _Writer(Generic[Chunk]):
             yield number, self._encode(self._voxels.chunk(first, stop), sharding)
 
 
-def _scales(frame: Frame, extent: _Extent) -> Iterator[_Scale]:
+def _scales(frame: Frame) -> Iterator[_Scale]:
     """The resolutions, the finest first. Axes are halved that are not much coarser than the finest axis.
 
     A section of more than a chunk has a coarser one at least, so that a viewer has something to begin with.
@@ -354,15 +340,9 @@ def _scales(frame: Frame, extent: _Extent) -> Iterator[_Scale]:
     while True:
         start = tuple(a // f for a, f in zip(frame.start, factor, strict=True))
         stop = [-(-(a + n) // f) for a, n, f in zip(frame.start, frame.shape, factor, strict=True)]
-        shape = _triple([b - a for a, b in zip(start, stop, strict=True)])
+        shape = tuple(b - a for a, b in zip(start, stop, strict=True))
         nm = tuple(size * f for size, f in zip(frame.voxel_nm, factor, strict=True))
-        yield _Scale(
-            factor=factor,
-            start=_triple(start),
-            shape=shape,
-            resolution=(nm[0], nm[1], nm[2]),
-            chunk=extent(factor, shape),
-        )
+        yield _Scale(factor=factor, start=_triple(start), shape=_triple(shape), resolution=(nm[0], nm[1], nm[2]))
         if max(shape[1:]) <= (COARSEST if max(factor) > 1 else min(COARSEST, CHUNK[1])):
             return
         factor = _triple([f * 2 if size < 2 * min(nm) else f for f, size in zip(factor, nm, strict=True)])
