@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.common.csvs import Column
 
-ROWS = 2**20
+ROWS = 2**18
 """Rows of a row group."""
 
 
